@@ -1,0 +1,85 @@
+// The micro-kernels that the operators are written in, as a table per instruction set, and how they see a matrix.
+//
+//   const Kernels& k = select_kernels();           // the best of this processor, or what MYTHOS_OPS_ISA says
+//   k.nt[f32](rows, m, weights, n, depth, c, ldc);  // c[m, n] = rows . weights^T
+//
+// Two products carry all of the work. `nt` takes both operands along the rows that lie in memory (a linear layer with
+// weights [out, in]; scores of queries against cached keys), so that weights and cache are read as they are, in order, and
+// nothing is packed. `nn` takes the right operand by columns (probabilities times cached values; queries times W_uk).
+//
+// Weight formats. A format is one column of the tables `nt` and `nn`, an enumerator of `Format`, and its row in `format_of`;
+// operators address weights only through `Weights` and cut them only at multiples of `row_tile`. Prefill and decode share
+// one layout, for a kernel gets the number m of activation rows and chooses its tiling itself. The block-wise int8 and int4
+// formats to come fit so: rows are packed in tiles of 16 (row_tile = 16, row_bytes = bytes of a tile / 16: one sequential
+// stream of nibbles and scales), gate and up stay two ranges of rows, and the activations quantised to int8 per block are
+// made by the kernel from the float rows it is given (once per call: calls cover about 128 KB of weights, which hides it).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace mythos {
+
+enum Format : uint8_t { f32, f16 };
+constexpr size_t kFormats = 2;
+
+struct FormatTraits {
+  size_t element_bits;  // on average, scales included
+  size_t row_tile;      // rows can only be addressed at multiples of this
+};
+constexpr FormatTraits format_of(Format f) { return f == f16 ? FormatTraits{16, 1} : FormatTraits{32, 1}; }
+
+// A matrix that is only read, by rows: weights [out, in], or a slice of the cache [slots, C].
+struct Weights {
+  const void* data = nullptr;
+  size_t row_bytes = 0;
+  Format format = f32;
+
+  Weights row(size_t r) const { return {static_cast<const char*>(data) + r * row_bytes, row_bytes, format}; }
+  // The same rows without their first c elements; only for formats whose elements lie one behind the other.
+  Weights column(size_t c) const {
+    return {static_cast<const char*>(data) + c * format_of(format).element_bits / 8, row_bytes, format};
+  }
+};
+inline Weights rows_of(const float* data, size_t stride) { return {data, stride * sizeof(float), f32}; }
+inline Weights rows_of(const void* data, size_t stride, Format f) {
+  return {data, stride * format_of(f).element_bits / 8, f};
+}
+
+constexpr size_t kKeyBlock = 64;  // keys that one call of softmax_block covers at most, and the stride of its rows
+
+struct Kernels {
+  const char* isa;
+
+  // c[i*ldc + j] = sum over d < depth of a[i][d] * b[j, d];  i < m, j < n. The sum's order depends on depth alone, so a row's
+  // result does not change with the rows computed beside it.
+  void (*nt[kFormats])(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc);
+
+  // c[i*ldc + j] = keep[i] * c[i*ldc + j] + sum over d < depth of a[i*lda + d] * b[d, j];  keep = nullptr: c is only written.
+  void (*nn[kFormats])(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
+                       const float* keep);
+
+  // h[i] = silu(gate[i]) * up[i]
+  void (*silu_mul)(const float* gate, const float* up, float* h, size_t n);
+
+  // One step of an online softmax over `rows` rows of n <= kKeyBlock scores, rows kKeyBlock apart and 64-byte aligned
+  // (scores may hold -inf; scale > 0). Replaces scores by exp(scale * score - max), and updates each row's running maximum and sum;
+  // keep[i] is the factor that what was summed before must be multiplied by.
+  void (*softmax_block)(float* scores, size_t rows, size_t n, float scale, float* max, float* sum, float* keep);
+
+  void (*axpy)(float a, const float* x, float* y, size_t n);   // y += a * x
+  void (*scale)(float a, const float* x, float* y, size_t n);  // y = a * x
+  void (*widen)(const uint16_t* half, float* y, size_t n);     // float16 -> float32
+  void (*narrow)(const float* x, uint16_t* half, size_t n);    // float32 -> float16, to nearest even
+};
+
+// The tables; null where the build or the processor lacks the instructions.
+const Kernels* generic_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+
+// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512) names.
+// Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
+const Kernels& select_kernels();
+
+}  // namespace mythos

@@ -1,0 +1,374 @@
+// The operators of the ONNX domain "mythos", version 1, as ONNX Runtime custom operators.
+//
+//   options = onnxruntime.SessionOptions()
+//   options.register_custom_ops_library("libmythos_ops.so")
+//
+// Every operator is there for float32 and for float16. In float16 the weights and the cache stay float16 in memory and are
+// widened as they are read; sums, softmax and SiLU are float32.
+//
+// The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+
+#include <cmath>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/ops.h"
+
+namespace mythos {
+namespace {
+
+using Shape = std::vector<int64_t>;
+constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+
+template <class T>
+struct Element;
+template <>
+struct Element<float> {
+  static constexpr auto onnx = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  static constexpr Format format = f32;
+};
+template <>
+struct Element<uint16_t> {  // float16
+  static constexpr auto onnx = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+  static constexpr Format format = f16;
+};
+
+class OrtParallel final : public Parallel {
+ public:
+  explicit OrtParallel(const Ort::KernelContext& context) : context_(context) {}
+  void run(size_t n, void (*task)(void*, size_t), void* data) const override {
+    context_.ParallelFor(task, n, n, data);  // n batches: a thread that is done takes the next one
+  }
+
+ private:
+  const Ort::KernelContext& context_;
+};
+
+std::string text(const Shape& shape) {
+  std::string s = "[";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+// An input with the name that the errors call it by.
+class Input {
+ public:
+  Input(const Ort::KernelContext& context, size_t index, const char* name)
+      : name_(name), value_(context.GetInput(index)), shape_(value_.GetTensorTypeAndShapeInfo().GetShape()) {}
+
+  size_t dim(size_t i) const { return static_cast<size_t>(shape_[i]); }
+  const Shape& shape() const { return shape_; }
+  template <class T>
+  const T* data() const {
+    return static_cast<const T*>(value_.GetTensorRawData());
+  }
+  const Input& rank(size_t n) const {
+    if (shape_.size() != n) fail("a tensor with " + std::to_string(n) + " dimensions");
+    return *this;
+  }
+  const Input& is(std::initializer_list<size_t> expected) const {
+    const Shape wanted(expected.begin(), expected.end());
+    if (shape_ != wanted) fail(text(wanted));
+    return *this;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& expected) const {
+    throw std::invalid_argument(std::string(name_) + " has the shape " + text(shape_) + ", expected " + expected);
+  }
+
+  const char* name_;
+  Ort::ConstValue value_;
+  Shape shape_;
+};
+
+// The elements of an input as float32: where they lie, or a copy.
+class Floats {
+ public:
+  template <class T>
+  Floats(const Kernels& kernels, const Input& input, T) : data_(nullptr) {
+    size_t n = 1;
+    for (size_t i = 0; i < input.shape().size(); ++i) n *= input.dim(i);
+    if constexpr (std::is_same_v<T, float>) {
+      data_ = input.data<float>();
+    } else {
+      copy_.emplace(n);
+      kernels.widen(input.data<uint16_t>(), copy_->get(), n);
+      data_ = copy_->get();
+    }
+  }
+  const float* get() const { return data_; }
+
+ private:
+  std::optional<Buffer<float>> copy_;
+  const float* data_;
+};
+
+// The output, computed in float32 and rounded once.
+template <class T>
+class Output {
+ public:
+  Output(const Ort::KernelContext& context, const Shape& shape) : value_(context.GetOutput(0, shape)), size_(1) {
+    for (int64_t d : shape) size_ *= static_cast<size_t>(d);
+    if constexpr (std::is_same_v<T, float>) {
+      data_ = value_.template GetTensorMutableData<float>();
+    } else {
+      wide_.emplace(size_);
+      data_ = wide_->get();
+    }
+  }
+  float* get() const { return data_; }
+  void finish(const Kernels& kernels) {
+    if constexpr (!std::is_same_v<T, float>) {
+      kernels.narrow(data_, static_cast<uint16_t*>(value_.GetTensorMutableRawData()), size_);
+    }
+  }
+
+ private:
+  Ort::UnownedValue value_;
+  size_t size_;
+  std::optional<Buffer<float>> wide_;
+  float* data_;
+};
+
+template <class T>
+Weights weights(const Input& input, size_t columns) {
+  return rows_of(input.data<void>(), columns, Element<T>::format);
+}
+
+float checked_scale(const Ort::ConstKernelInfo& info) {
+  const float scale = info.GetAttribute<float>("scale");
+  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
+  return scale;
+}
+
+size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
+  const int64_t value = info.GetAttribute<int64_t>(name);
+  if (value < 1) throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
+  return static_cast<size_t>(value);
+}
+
+// past, layer, chunk, positions, past_lengths: the inputs from `first` on that both kinds of attention share.
+template <class T>
+Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t tokens, size_t C) {
+  const Input past(context, first, "past"), layer(context, first + 1, "layer"), chunk(context, first + 2, "chunk");
+  const Input positions(context, first + 3, "positions"), past_lengths(context, first + 4, "past_lengths");
+  past.rank(4).is({past.dim(0), B, past.dim(2), C});
+  layer.is({});
+  chunk.is({B, tokens, C});
+  positions.is({B, tokens});
+  past_lengths.is({B});
+  return {B,
+          tokens,
+          past.dim(0),
+          past.dim(2),
+          C,
+          weights<T>(past, C),
+          *layer.data<int64_t>(),
+          weights<T>(chunk, C),
+          positions.data<int64_t>(),
+          past_lengths.data<int64_t>()};
+}
+
+// -- the three operators: what they are called with, and how their tensors become the arguments of ops.h ------------------
+
+template <class T>
+struct MoeKernel {
+  static constexpr const char* name = "moe";
+  static constexpr bool is_float[] = {true, false, true, true, true, true, true};  // else int64
+
+  explicit MoeKernel(const Ort::ConstKernelInfo&) {}
+
+  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+    const auto& x = context.GetInputShape(0);
+    if (x.size() != 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    return x;
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
+    const Input gate_up(context, 3, "routed_gate_up"), down(context, 4, "routed_down");
+    const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
+    const size_t n = x.rank(2).dim(0), D = x.dim(1), K = index.rank(2).dim(1);
+    const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
+    index.is({n, K});
+    weight.is({n, K});
+    gate_up.is({E, 2 * F, D});
+    down.is({E, D, F});
+    shared_gate_up.is({2 * Fs, D});
+    shared_down.is({D, Fs});
+    const Floats x_floats(kernels, x, T{}), weight_floats(kernels, weight, T{});
+    Output<T> y(context, x.shape());
+    moe(kernels, OrtParallel(context),
+        {n, D, E, K, F, Fs, x_floats.get(), index.data<int64_t>(), weight_floats.get(), weights<T>(gate_up, D),
+         weights<T>(down, F), weights<T>(shared_gate_up, D), weights<T>(shared_down, Fs), y.get()});
+    y.finish(kernels);
+  }
+};
+
+template <class T>
+struct MlaKernel {
+  static constexpr const char* name = "mla_attention";
+  static constexpr bool is_float[] = {true, true, true, false, true, false, false, true};
+  float scale;
+  size_t v;
+
+  explicit MlaKernel(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {}
+
+  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+    const auto& q = context.GetInputShape(0);
+    if (q.size() != 4 || !q[2].IsInt() || q[2].AsInt() < 0) return std::nullopt;
+    return Ort::ShapeInferContext::Shape{q[0], q[1], q[2].AsInt() * context.GetAttrInt("v_head_dim")};
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input q_nope(context, 0, "q_nope"), q_rope(context, 1, "q_rope"), kv_up(context, 7, "kv_up");
+    const size_t B = q_nope.rank(4).dim(0), tokens = q_nope.dim(1), H = q_nope.dim(2), nope = q_nope.dim(3);
+    const size_t rope = q_rope.rank(4).dim(3), R = kv_up.rank(2).dim(1);
+    q_rope.is({B, tokens, H, rope});
+    kv_up.is({H * (nope + v), R});
+    const Floats q_nope_floats(kernels, q_nope, T{}), q_rope_floats(kernels, q_rope, T{});
+    const Cache cache = cache_of<T>(context, 2, B, tokens, R + rope);
+    Output<T> y(context, {q_nope.shape()[0], q_nope.shape()[1], static_cast<int64_t>(H * v)});
+    mla_attention(kernels, OrtParallel(context),
+                  {cache, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(), weights<T>(kv_up, R), y.get()});
+    y.finish(kernels);
+  }
+};
+
+template <class T>
+struct GqaKernel {
+  static constexpr const char* name = "gqa_attention";
+  static constexpr bool is_float[] = {true, true, false, true, false, false};
+  float scale;
+  size_t G;
+
+  explicit GqaKernel(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {}
+
+  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+    const auto& q = context.GetInputShape(0);
+    if (q.size() != 4 || !q[2].IsInt() || !q[3].IsInt() || q[2].AsInt() < 0 || q[3].AsInt() < 0) return std::nullopt;
+    return Ort::ShapeInferContext::Shape{q[0], q[1], q[2].AsInt() * q[3].AsInt()};
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input q(context, 0, "q");
+    const size_t B = q.rank(4).dim(0), tokens = q.dim(1), H = q.dim(2), head = q.dim(3);
+    if (H % G != 0) {
+      throw std::invalid_argument("q has " + std::to_string(H) + " heads, which kv_heads = " + std::to_string(G) +
+                                  " does not divide");
+    }
+    const Floats q_floats(kernels, q, T{});
+    const Cache cache = cache_of<T>(context, 1, B, tokens, 2 * G * head);
+    Output<T> y(context, {q.shape()[0], q.shape()[1], static_cast<int64_t>(H * head)});
+    gqa_attention(kernels, OrtParallel(context), {cache, H, G, head, scale, q_floats.get(), y.get()});
+    y.finish(kernels);
+  }
+};
+
+// -- what ONNX Runtime sees -------------------------------------------------------------------------------------------
+
+template <class K>
+OrtStatusPtr failure(const std::exception& error) {
+  return Ort::Status((std::string("mythos.") + K::name + ": " + error.what()).c_str(), ORT_INVALID_ARGUMENT).release();
+}
+
+// An instance in a session: the instruction set is chosen when the session is made.
+template <class K>
+struct Instance {
+  K op;
+  const Kernels& kernels;
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* raw) const {
+    try {
+      op.compute(kernels, Ort::KernelContext(raw));
+      return nullptr;
+    } catch (const std::exception& error) {
+      return failure<K>(error);
+    }
+  }
+};
+
+// ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: the output's type is
+// taken from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not used.
+template <class K>
+OrtStatusPtr infer_output(const OrtCustomOp*, OrtShapeInferContext* raw) {
+  try {
+    Ort::ShapeInferContext context(&Ort::GetApi(), raw);
+    const auto shape = K::output_shape(context);
+    if (!shape) return nullptr;
+    OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
+    Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
+    ONNXTensorElementDataType type;
+    Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &type));
+    return context.SetOutputShape(0, *shape, type).release();
+  } catch (const std::exception& error) {
+    return failure<K>(error);
+  }
+}
+
+template <template <class> class KernelOf, class T>
+struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>, true> {
+  using K = KernelOf<T>;
+
+  Operator() { this->InferOutputShapeFn = infer_output<K>; }
+
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    try {
+      *kernel = new Instance<K>{K(Ort::ConstKernelInfo(info)), select_kernels()};
+      return nullptr;
+    } catch (const std::exception& error) {
+      return failure<K>(error);
+    }
+  }
+  const char* GetName() const { return K::name; }
+  const char* GetExecutionProviderType() const { return "CPUExecutionProvider"; }
+  size_t GetInputTypeCount() const { return std::size(K::is_float); }
+  ONNXTensorElementDataType GetInputType(size_t i) const { return K::is_float[i] ? Element<T>::onnx : kInt64; }
+  size_t GetOutputTypeCount() const { return 1; }
+  ONNXTensorElementDataType GetOutputType(size_t) const { return Element<T>::onnx; }
+};
+
+void add_all(Ort::CustomOpDomain& domain) {
+  static const Operator<MoeKernel, float> moe_f32;
+  static const Operator<MoeKernel, uint16_t> moe_f16;
+  static const Operator<MlaKernel, float> mla_f32;
+  static const Operator<MlaKernel, uint16_t> mla_f16;
+  static const Operator<GqaKernel, float> gqa_f32;
+  static const Operator<GqaKernel, uint16_t> gqa_f16;
+  for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&moe_f32), static_cast<const OrtCustomOp*>(&moe_f16),
+                                static_cast<const OrtCustomOp*>(&mla_f32), static_cast<const OrtCustomOp*>(&mla_f16),
+                                static_cast<const OrtCustomOp*>(&gqa_f32), static_cast<const OrtCustomOp*>(&gqa_f16)}) {
+    domain.Add(op);
+  }
+}
+
+}  // namespace
+}  // namespace mythos
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
+                                                                                          const OrtApiBase* base) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (!api) {
+    // Making an error needs a table too: the first version has held this function ever since.
+    const std::string message = "the mythos operators need ONNX Runtime 1." + std::to_string(ORT_API_VERSION) +
+                                " or newer, and this is " + base->GetVersionString() + ": install a newer onnxruntime";
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+  }
+  Ort::InitApi(api);
+  try {
+    static Ort::CustomOpDomain domain{"mythos"};  // sessions keep pointing to it
+    static std::once_flag filled;
+    std::call_once(filled, [] { mythos::add_all(domain); });
+    Ort::UnownedSessionOptions(options).Add(domain);
+  } catch (const std::exception& error) {
+    return Ort::Status(error.what(), ORT_FAIL).release();
+  }
+  return nullptr;
+}

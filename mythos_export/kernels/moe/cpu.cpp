@@ -1,0 +1,159 @@
+// mythos::moe on CPU: the chosen experts only, each expert's weights read once, in two parallel phases.
+//
+// Phase 1 cuts every expert in use (the shared ones are one more) into pieces of its hidden units: gate and up rows, SiLU,
+// product. Phase 2 cuts the output into ranges of columns, and one task sums all experts for its range: no two tasks write
+// the same place, so nothing is atomic, and the order of the sum is fixed (experts ascending, shared last). A token's result
+// is the same, bit for bit, whatever tokens are beside it and however many threads run.
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/ops.h"
+
+namespace mythos {
+namespace {
+
+// One SwiGLU network and the tokens that go through it.
+struct Expert {
+  Weights gate, up;  // [width, D]
+  Weights down;      // [D, width]
+  size_t width;
+  size_t first, count;  // its range of `Plan::token`, `Plan::weight`, `Plan::x`
+  float* hidden;        // [count, stride]
+  size_t stride;
+};
+
+struct Plan {
+  std::vector<Expert> experts;
+  std::vector<size_t> token;      // tokens in the order of the experts
+  std::vector<float> weight;      // what each counts in the sum
+  std::vector<const float*> x;    // its row of the input
+  std::vector<const float*> row;  // its hidden row
+};
+
+// A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
+size_t hidden_stride(size_t width) { return round_up(width, 16) + 16; }
+
+void check_index(const Moe& op) {
+  for (size_t i = 0; i < op.n * op.K; ++i) {
+    const int64_t e = op.expert_index[i];
+    if (e < 0 || e >= static_cast<int64_t>(op.E)) {
+      throw std::invalid_argument("expert_index[" + std::to_string(i / op.K) + ", " + std::to_string(i % op.K) + "] is " +
+                                  std::to_string(e) + "; there are experts 0 to " + std::to_string(op.E) + " - 1");
+    }
+  }
+}
+
+Plan group_by_expert(const Moe& op) {
+  check_index(op);
+  std::vector<size_t> start(op.E + 1, 0);  // counting sort, tokens in their order within an expert
+  for (size_t i = 0; i < op.n * op.K; ++i) ++start[op.expert_index[i] + 1];
+  for (size_t e = 0; e < op.E; ++e) start[e + 1] += start[e];
+
+  const size_t routed = op.n * op.K, all = routed + (op.Fs ? op.n : 0);
+  Plan plan;
+  plan.token.resize(all);
+  plan.weight.resize(all, 1.0f);
+  for (size_t e = 0; e < op.E; ++e) {
+    const size_t count = start[e + 1] - start[e];
+    if (count == 0) continue;
+    const Weights gate_up = op.routed_gate_up.row(e * 2 * op.F);
+    plan.experts.push_back({gate_up, gate_up.row(op.F), op.routed_down.row(e * op.D), op.F, start[e], count, nullptr,
+                            hidden_stride(op.F)});
+  }
+  std::vector<size_t> next(start.begin(), start.end() - 1);
+  for (size_t i = 0; i < routed; ++i) {
+    const size_t at = next[op.expert_index[i]]++;
+    plan.token[at] = i / op.K;
+    plan.weight[at] = op.expert_weight[i];
+  }
+  if (op.Fs && op.n) {
+    for (size_t i = 0; i < op.n; ++i) plan.token[routed + i] = i;
+    plan.experts.push_back({op.shared_gate_up, op.shared_gate_up.row(op.Fs), op.shared_down, op.Fs, routed, op.n, nullptr,
+                            hidden_stride(op.Fs)});
+  }
+  plan.x.resize(all);
+  for (size_t i = 0; i < all; ++i) plan.x[i] = op.x + plan.token[i] * op.D;
+  return plan;
+}
+
+// A range of an expert's hidden units (phase 1).
+struct Piece {
+  const Expert* expert;
+  size_t first, count;
+};
+
+size_t token_block(size_t row_floats) {
+  const size_t fit = kCachedBytes / (row_floats * sizeof(float) + 1);
+  return fit < 12 ? 12 : fit / 12 * 12;  // a multiple of every kernel's tile height, or close to one
+}
+
+void hidden_units(const Kernels& kernels, const Moe& op, const Plan& plan, const Piece& piece) {
+  const Expert& e = *piece.expert;
+  const auto nt = kernels.nt[e.gate.format];
+  const size_t block = token_block(op.D), rows = e.count < block ? e.count : block;
+  Buffer<float> gate(2 * rows * piece.count);
+  float* const up = gate.get() + rows * piece.count;
+  for (size_t t = 0; t < e.count; t += block) {
+    const size_t m = e.count - t < block ? e.count - t : block;
+    nt(&plan.x[e.first + t], m, e.gate.row(piece.first), piece.count, op.D, gate.get(), piece.count);
+    nt(&plan.x[e.first + t], m, e.up.row(piece.first), piece.count, op.D, up, piece.count);
+    for (size_t i = 0; i < m; ++i) {
+      float* const h = e.hidden + (t + i) * e.stride + piece.first;
+      kernels.silu_mul(gate.get() + i * piece.count, up + i * piece.count, h, piece.count);
+    }
+  }
+}
+
+void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, size_t first, size_t count) {
+  for (size_t i = 0; i < op.n; ++i) {
+    for (size_t d = 0; d < count; ++d) op.y[i * op.D + first + d] = 0;
+  }
+  Buffer<float> part(op.n * count);
+  for (const Expert& e : plan.experts) {
+    const size_t block = token_block(e.width);
+    for (size_t t = 0; t < e.count; t += block) {
+      const size_t m = e.count - t < block ? e.count - t : block;
+      kernels.nt[e.down.format](&plan.row[e.first + t], m, e.down.row(first), count, e.width, part.get(), count);
+      for (size_t i = 0; i < m; ++i) {
+        const size_t slot = e.first + t + i;
+        kernels.axpy(plan.weight[slot], part.get() + i * count, op.y + plan.token[slot] * op.D + first, count);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
+  Plan plan = group_by_expert(op);
+  size_t floats = 0, products = 0, down_bytes = 0;  // down_bytes: of one output column, over all experts
+  for (const Expert& e : plan.experts) {
+    floats += e.count * e.stride;
+    products += e.count * e.width * op.D;
+    down_bytes += e.down.row_bytes;
+  }
+  Buffer<float> hidden(floats);
+  plan.row.resize(plan.token.size());
+  float* next = hidden.get();
+  std::vector<Piece> pieces;
+  for (Expert& e : plan.experts) {
+    e.hidden = next;
+    next += e.count * e.stride;
+    for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
+    const size_t tile = 8 * format_of(e.gate.format).row_tile;
+    const size_t size = round_up(ceil_div(kTaskBytes, 2 * e.gate.row_bytes + 1), tile);
+    for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
+  }
+  parallel.each(pieces.size(), 2 * products, [&](size_t i) { hidden_units(kernels, op, plan, pieces[i]); });
+
+  // Columns per task: whole cache lines of the output where tokens are many, so that neighbours do not share them.
+  const size_t tile = (op.n > 1 ? 16 : 8) * format_of(op.routed_down.format).row_tile;
+  const size_t size = round_up(ceil_div(kTaskBytes, down_bytes + 1), tile);
+  parallel.each(ceil_div(op.D, size), products, [&](size_t i) {
+    const size_t first = i * size;
+    output_columns(kernels, op, plan, first, op.D - first < size ? op.D - first : size);
+  });
+}
+
+}  // namespace mythos
