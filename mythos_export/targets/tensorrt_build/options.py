@@ -1,0 +1,106 @@
+"""What goes into a TensorRT build and what comes out of it: frozen values, no behaviour of TensorRT in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import TensorRTRequestError
+from .profiles import Profile
+
+#: One engine holds these; Turing (75) is built on request, as an engine of its own.
+DEFAULT_SMS = (80, 86, 89, 120)
+PRECISIONS = ("fp16", "bf16", "fp32", "int8", "int4")
+DEFAULT_PRECISION = "fp16"
+
+#: No engine is executed by a build without a GPU, and none is executed by a build with one either.
+STATE = "built, not executed"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """One ONNX file to compile.
+
+    onnx: the graph; its weights may be external, by offset, in files beside it.
+    output: the folder for the engine files; created if it is missing.
+    profiles: from `profiles_for`. precision: what the ONNX graph was lowered to (the network is strongly typed, so the
+    graph decides; the name is checked against it). sms: None means `DEFAULT_SMS` for TensorRT-RTX and the GPU of this
+    machine for full TensorRT. backend: "tensorrt", "tensorrt_rtx" or None for the better one that is here.
+    log: where TensorRT's log goes; None keeps it (in the system's temporary folder) only if the build fails.
+    """
+
+    onnx: Path
+    output: Path
+    profiles: tuple[Profile, ...]
+    precision: str = DEFAULT_PRECISION
+    sms: tuple[int, ...] | None = None
+    backend: str | None = None
+    timeout_s: float = 3600.0
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    log: Path | None = None
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise TensorRTRequestError(f"precision {self.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
+        if self.backend not in (None, "tensorrt", "tensorrt_rtx"):
+            raise TensorRTRequestError(f"backend {self.backend!r} is unknown; expected tensorrt or tensorrt_rtx")
+        if self.sms is not None and not self.sms:
+            raise TensorRTRequestError("the list of SMs is empty; give at least one, as in --sm 89")
+        if not self.profiles:
+            raise TensorRTRequestError("there is no optimization profile; make them with profiles_for(...)")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise TensorRTRequestError(f"optimization level {self.optimization_level} is not between 0 and 5")
+        if self.timeout_s <= 0:
+            raise TensorRTRequestError(f"timeout of {self.timeout_s} s: expected a positive number of seconds")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine file that was written. `header` is its first 64 bytes in hexadecimal."""
+
+    path: Path
+    sms: tuple[int, ...]
+    bytes: int
+    seconds: float
+    header: str
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """Engines of one build, and what a manifest should say about them."""
+
+    backend: str
+    version: str
+    precision: str
+    engines: tuple[Engine, ...]
+    profiles: tuple[Profile, ...]
+    layers: int
+    parse_seconds: float
+    warnings: int
+    state: str = STATE
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-serialisable; engines by file name only, so that no folder of this machine leaves it."""
+        return {
+            "backend": self.backend,
+            "version": self.version,
+            "precision": self.precision,
+            "state": self.state,
+            "layers": self.layers,
+            "parse_seconds": round(self.parse_seconds, 3),
+            "warnings": self.warnings,
+            "engines": [
+                {
+                    "file": engine.path.name,
+                    "sms": list(engine.sms),
+                    "bytes": engine.bytes,
+                    "seconds": round(engine.seconds, 3),
+                    "header": engine.header,
+                }
+                for engine in self.engines
+            ],
+            "profiles": [profile.to_json() for profile in self.profiles],
+        }

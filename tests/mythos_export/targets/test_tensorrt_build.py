@@ -1,0 +1,233 @@
+"""Real builds with TensorRT-RTX (skipped where it is not installed), and a worker that dies in every way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from mythos_export.targets.tensorrt_build import (
+    BuildRequest,
+    Profile,
+    Range,
+    TensorRTInternalError,
+    TensorRTRequestError,
+    build,
+    graph_inputs,
+    load_graph,
+    profiles_for,
+)
+from mythos_export.targets.tensorrt_build import build as build_function
+from mythos_export.targets.tensorrt_build.environment import Backend
+from mythos_export.targets.tensorrt_build.header import check_header, read_header
+from mythos_export.targets.tensorrt_build.process import library_folder, worker_environment
+
+MakeOnnx = Callable[..., Path]
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (pip: tensorrt-rtx-cu13)"
+)
+BUILD_MODULE = sys.modules[build_function.__module__]
+
+
+def make_profiles(path: Path) -> tuple[Profile, ...]:
+    return tuple(
+        profiles_for(
+            graph_inputs(load_graph(path)),
+            batch=Range(1, 1, 4),
+            tokens=Range(1, 16, 32),
+            context=Range(0, 32, 64),
+            loops=Range(1, 4, 8),
+        )
+    )
+
+
+def make_request(path: Path, **changes: object) -> BuildRequest:
+    options: dict[str, object] = {"backend": "tensorrt_rtx", "sms": (89,)}
+    return BuildRequest(path, path.parent / "engines", make_profiles(path), **{**options, **changes})  # type: ignore[arg-type]
+
+
+def left_behind(request: BuildRequest) -> list[str]:
+    return sorted(path.name for path in request.output.glob("*")) if request.output.exists() else []
+
+
+@needs_rtx
+def test_build_with_turing_apart(looped_onnx: MakeOnnx) -> None:
+    request = make_request(looped_onnx(), sms=(120, 75, 80))
+    seen: list[tuple[str, float | None]] = []
+    result = build(request, lambda phase, fraction: seen.append((phase, fraction)))
+
+    assert left_behind(request) == ["tensorrt_rtx-sm75.engine", "tensorrt_rtx-sm80-120.engine"]
+    assert result.state == "built, not executed"
+    assert [engine.sms for engine in result.engines] == [(80, 120), (75,)]
+    for engine in result.engines:
+        assert engine.bytes == engine.path.stat().st_size > 0
+        assert read_header(engine.path).sms == engine.sms
+    assert json.loads(json.dumps(result.to_json()))["engines"][0]["file"] == "tensorrt_rtx-sm80-120.engine"
+    assert str(request.output) not in json.dumps(result.to_json())
+
+    assert list(dict.fromkeys(phase for phase, _ in seen)) == [
+        "parse",
+        "build sm 80,120",
+        "write sm 80,120",
+        "build sm 75",
+        "write sm 75",
+    ]
+    fractions = [fraction for phase, fraction in seen if phase == "build sm 75" and fraction is not None]
+    assert fractions == sorted(fractions) and fractions[0] == 0.0 and fractions[-1] == 1.0 and len(fractions) > 3
+
+
+@needs_rtx
+@pytest.mark.parametrize("padding", [0, 1, 3, 6])
+def test_weights_are_read_at_any_alignment(looped_onnx: MakeOnnx, padding: int) -> None:
+    (engine,) = build(make_request(looped_onnx(header_padding=padding))).engines
+    assert engine.bytes > 0
+
+
+@needs_rtx
+def test_fp32(looped_onnx: MakeOnnx) -> None:
+    assert build(make_request(looped_onnx(element="float"), precision="fp32")).precision == "fp32"
+
+
+@needs_rtx
+def test_custom_operator_is_reported_with_its_node(looped_onnx: MakeOnnx, tmp_path: Path) -> None:
+    def name_it(model: onnx.ModelProto) -> None:
+        loop = next(node for node in model.graph.node if node.op_type == "Loop")
+        next(node for node in loop.attribute[0].g.node if node.op_type == "moe").name = "recurrent/moe"
+
+    log = tmp_path / "tensorrt.log"
+    request = make_request(looped_onnx(body="h2 = mythos.moe(h)", edit=name_it), log=log)
+    with pytest.raises(TensorRTRequestError, match=r"node recurrent/moe \(moe\)") as caught:
+        build(request)
+    assert "lower the node to standard ONNX operators" in str(caught.value)
+    assert "Plugin not found" in log.read_text()
+    assert left_behind(request) == []
+
+
+@needs_rtx
+def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx) -> None:
+    body = """
+    first = Unsqueeze(i, ax_0)
+    last = Add(first, one)
+    piece = Slice(past_loop, first, last, ax_0)
+    piece_sum = ReduceSum<keepdims = 1>(piece)
+    piece_row = Reshape(piece_sum, ax_1)
+    h2 = Add(h, piece_row)
+    """.replace(
+        "first = Uns", "ax_0 = Constant<value = int64[1] {0}>()\n ax_1 = Constant<value = int64[1] {1}>()\n first = Uns"
+    )
+    request = make_request(looped_onnx(body=body))
+    with pytest.raises(TensorRTRequestError, match=r"Gather\(axis=0, index\)"):
+        build(request)
+    assert left_behind(request) == []
+
+
+@needs_rtx
+def test_header_check_refuses_what_is_no_engine(looped_onnx: MakeOnnx, tmp_path: Path) -> None:
+    result = build(make_request(looped_onnx()))
+    (engine,) = result.engines
+    with pytest.raises(TensorRTInternalError, match="targets"):
+        check_header(engine.path, (80,), result.version)
+    cut = tmp_path / "cut.engine"
+    cut.write_bytes(engine.path.read_bytes()[:-1])
+    with pytest.raises(TensorRTInternalError, match=r"states .* bytes and has"):
+        check_header(cut, (89,), result.version)
+    cut.write_bytes(b"ONNX" * 32)
+    with pytest.raises(TensorRTInternalError, match="vtrt"):
+        read_header(cut)
+
+
+@needs_rtx
+def test_the_parsers_library_is_found_by_the_name_it_asks_for() -> None:
+    load = "import ctypes, tensorrt_rtx; ctypes.CDLL('libtensorrt_rtx.so')"
+    with library_folder("tensorrt_rtx") as folder:
+        assert folder is not None
+        subprocess.run([sys.executable, "-c", load], env=worker_environment(folder), check=True, timeout=120)
+    assert not folder.exists()
+
+
+def test_full_tensorrt_needs_no_library_folder() -> None:
+    with library_folder("tensorrt") as folder:
+        assert folder is None
+
+
+def pretend_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """The worker imports a `tensorrt_rtx` that runs `code` (this process keeps what it has)."""
+    folder = tmp_path / "pretend"
+    folder.mkdir()
+    (folder / "tensorrt_rtx.py").write_text(f"import os, sys, time, signal\n{code}\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (
+            "print('terminate called', file=sys.stderr, flush=True)\nos.abort()",
+            r"SIGABRT.*phase 'parse'(.|\n)*terminate",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL; often the machine ran out of memory"),
+        ("print('half done', file=sys.stderr, flush=True)\nos._exit(7)", r"exit status 7(.|\n)*half done"),
+        ("raise ValueError('bad libraries')", "ValueError: bad libraries"),
+    ],
+    ids=["abort", "segfault", "killed", "exit", "exception"],
+)
+def test_a_dying_worker_becomes_one_error(
+    looped_onnx: MakeOnnx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    pretend_tensorrt(tmp_path, monkeypatch, code)
+    request = make_request(looped_onnx(), log=tmp_path / "log.txt")
+    with pytest.raises(TensorRTInternalError, match=says) as caught:
+        build(request)
+    assert caught.value.exit_code == 3 and caught.value.log == request.log and caught.value.phase == "parse"
+    assert left_behind(request) == []
+
+
+def test_a_worker_that_hangs_is_stopped(looped_onnx: MakeOnnx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_tensorrt(tmp_path, monkeypatch, "time.sleep(600)")
+    request = make_request(looped_onnx(), timeout_s=1.5, log=tmp_path / "log.txt")
+    with pytest.raises(TensorRTInternalError, match=r"ran out of time(.|\n)*The limit was 1.5 s"):
+        build(request)
+    assert left_behind(request) == []
+
+
+def test_an_exception_of_the_callback_stops_the_worker(
+    looped_onnx: MakeOnnx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_tensorrt(tmp_path, monkeypatch, "time.sleep(600)")
+
+    def cancel(phase: str, fraction: float | None) -> None:
+        raise KeyboardInterrupt
+
+    request = make_request(looped_onnx())
+    with pytest.raises(KeyboardInterrupt):
+        build(request, cancel)
+    assert left_behind(request) == []
+
+
+def test_requests_that_cannot_be_built_never_start_a_worker(
+    looped_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
+    monkeypatch.setattr(BUILD_MODULE, "run_worker", lambda *a, **k: pytest.fail("a worker was started"))
+    path = looped_onnx()
+    for changes, says in [({"sms": (90,)}, "H100"), ({"precision": "fp32"}, "FLOAT16 cache")]:
+        with pytest.raises(TensorRTRequestError, match=says):
+            build(make_request(path, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "fp8"}, {"backend": "cuda"}, {"sms": ()}, {"optimization_level": 9}, {"timeout_s": 0.0}],
+    ids=str,
+)
+def test_requests_that_make_no_sense(looped_onnx: MakeOnnx, changes: dict[str, object]) -> None:
+    with pytest.raises(TensorRTRequestError):
+        make_request(looped_onnx(), **changes)
