@@ -38,7 +38,11 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildResul
     backend = choose_backend(wanted=request.backend)
     sms = backend.targets(request.sms, request.precision)
     check_graph(load_graph(request.onnx), request.onnx, precision=request.precision, sms=sms, rtx=backend.rtx)
-    request.output.mkdir(parents=True, exist_ok=True)
+    for folder in (request.output, *([request.log.parent] if request.log is not None else [])):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TensorRTRequestError(f"cannot make the folder {folder} ({error}); choose another one") from error
     groups = group_sms(sms)
     with _partial_files([request.output / engine_name(backend.module, group) for group in groups]) as partial:
         engines = [{"path": str(partial[index]), "sms": list(group)} for index, group in enumerate(groups)]

@@ -48,8 +48,8 @@ def make_profiles(path: Path) -> tuple[Profile, ...]:
 
 
 def make_request(path: Path, **changes: object) -> BuildRequest:
-    options: dict[str, object] = {"backend": "tensorrt_rtx", "sms": (89,)}
-    return BuildRequest(path, path.parent / "engines", make_profiles(path), **{**options, **changes})  # type: ignore[arg-type]
+    options: dict[str, object] = {"output": path.parent / "engines", "backend": "tensorrt_rtx", "sms": (89,)}
+    return BuildRequest(onnx=path, profiles=make_profiles(path), **{**options, **changes})  # type: ignore[arg-type]
 
 
 def left_behind(request: BuildRequest) -> list[str]:
@@ -110,7 +110,7 @@ def test_custom_operator_is_reported_with_its_node(looped_onnx: MakeOnnx, tmp_pa
 
 
 @needs_rtx
-def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx) -> None:
+def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx, tmp_path: Path) -> None:
     body = """
     first = Unsqueeze(i, ax_0)
     last = Add(first, one)
@@ -121,7 +121,7 @@ def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx) -> None:
     """.replace(
         "first = Uns", "ax_0 = Constant<value = int64[1] {0}>()\n ax_1 = Constant<value = int64[1] {1}>()\n first = Uns"
     )
-    request = make_request(looped_onnx(body=body))
+    request = make_request(looped_onnx(body=body), log=tmp_path / "logs" / "log.txt")
     with pytest.raises(TensorRTRequestError, match=r"Gather\(axis=0, index\)"):
         build(request)
     assert left_behind(request) == []
@@ -212,13 +212,21 @@ def test_an_exception_of_the_callback_stops_the_worker(
     assert left_behind(request) == []
 
 
+def test_output_that_is_no_folder(looped_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
+    path = looped_onnx()
+    with pytest.raises(TensorRTRequestError, match="cannot make the folder"):
+        build(make_request(path, output=path))
+
+
 def test_requests_that_cannot_be_built_never_start_a_worker(
     looped_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
     monkeypatch.setattr(BUILD_MODULE, "run_worker", lambda *a, **k: pytest.fail("a worker was started"))
     path = looped_onnx()
-    for changes, says in [({"sms": (90,)}, "H100"), ({"precision": "fp32"}, "FLOAT16 cache")]:
+    cases: list[tuple[dict[str, object], str]] = [({"sms": (90,)}, "H100"), ({"precision": "fp32"}, "FLOAT16 cache")]
+    for changes, says in cases:
         with pytest.raises(TensorRTRequestError, match=says):
             build(make_request(path, **changes))
 
