@@ -18,7 +18,7 @@ constexpr size_t kEnoughBlocks = 32;
 void check_cache(const Cache& cache) {
   if (cache.S > 0 && (cache.layer < 0 || cache.layer >= static_cast<int64_t>(cache.L))) {
     throw std::invalid_argument("layer is " + std::to_string(cache.layer) + "; past has layers 0 to " +
-                                std::to_string(cache.L) + " - 1");
+                                std::to_string(static_cast<int64_t>(cache.L) - 1));
   }
   for (size_t b = 0; b < cache.B; ++b) {
     const int64_t length = cache.past_lengths[b];

@@ -9,7 +9,6 @@ namespace {
 
 using Reg = Simd::Reg;
 constexpr size_t W = Simd::width;
-constexpr size_t kAhead = 1;  // tiles of weights that the first pass over a tile fetches ahead
 
 template <Format F>
 struct Stored;
@@ -30,7 +29,8 @@ const typename Stored<F>::T* elements(const Weights& w, size_t row) {
 // -- c = a . b^T ----------------------------------------------------------------------------------------------------------
 
 // M rows of a times N rows of b: M x N sums in registers, each over every W-th product. Weights come from memory in the first
-// pass over them: `Fetch` asks for the same place of the next tile, since the hardware's own fetching ends at a row's end.
+// pass over them: `Fetch` asks for the same place of the next tile. N rows at a time are N short streams, which the hardware
+// fetches badly by itself (rows of 1 KB: a third of the bandwidth); into the second level, for the first has no room.
 template <Format F, int M, int N, bool Fetch>
 void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, float* c, size_t ldc) {
   using T = typename Stored<F>::T;
@@ -42,13 +42,13 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, 
     for (int j = 0; j < N; ++j) sum[i][j] = Simd::zero();
   }
   for (int j = 0; j < N; ++j) bp[j] = elements<F>(b, row + j);
-  const size_t ahead = N * kAhead * b.row_bytes;
+  const size_t ahead = N * b.row_bytes;
   size_t d = 0;
   for (; d + W <= depth; d += W) {
     Reg x[M];
     for (int i = 0; i < M; ++i) x[i] = Simd::load(ap[i] + d);
     for (int j = 0; j < N; ++j) {
-      if (Fetch) __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(bp[j] + d) + ahead));
+      if (Fetch) __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(bp[j] + d) + ahead), 0, 2);
       const Reg w = Simd::load(bp[j] + d);
       for (int i = 0; i < M; ++i) sum[i][j] = Simd::fma(x[i], w, sum[i][j]);
     }

@@ -39,7 +39,7 @@ void check_index(const Moe& op) {
     const int64_t e = op.expert_index[i];
     if (e < 0 || e >= static_cast<int64_t>(op.E)) {
       throw std::invalid_argument("expert_index[" + std::to_string(i / op.K) + ", " + std::to_string(i % op.K) + "] is " +
-                                  std::to_string(e) + "; there are experts 0 to " + std::to_string(op.E) + " - 1");
+                                  std::to_string(e) + "; there are experts 0 to " + std::to_string(static_cast<int64_t>(op.E) - 1));
     }
   }
 }
