@@ -1,7 +1,7 @@
 # Finds the C++ headers of ONNX Runtime, which its Python wheels do not ship.
 #
 #   include(FetchOnnxRuntimeHeaders)
-#   mythos_onnxruntime_headers(include_dir)   # -> the folder with onnxruntime_cxx_api.h, or a fatal error that says what to do
+#   mythos_onnxruntime_headers(include_dir)   # the folder with onnxruntime_cxx_api.h, or an error that says what to do
 #
 # In this order:
 #   1. -DONNXRUNTIME_INCLUDE_DIR=<folder>, or the environment variable of that name;
@@ -80,8 +80,8 @@ endfunction()
 function(mythos_onnxruntime_headers out_var)
   if(ONNXRUNTIME_INCLUDE_DIR)
     if(NOT EXISTS ${ONNXRUNTIME_INCLUDE_DIR}/onnxruntime_cxx_api.h)
-      message(FATAL_ERROR "ONNXRUNTIME_INCLUDE_DIR is ${ONNXRUNTIME_INCLUDE_DIR}, where there is no onnxruntime_cxx_api.h. "
-                          "Give the folder that holds that file.")
+      message(FATAL_ERROR "ONNXRUNTIME_INCLUDE_DIR is ${ONNXRUNTIME_INCLUDE_DIR}, where there is no "
+                          "onnxruntime_cxx_api.h. Give the folder that holds that file.")
     endif()
     set(${out_var} ${ONNXRUNTIME_INCLUDE_DIR} PARENT_SCOPE)
     return()
@@ -100,6 +100,6 @@ function(mythos_onnxruntime_headers out_var)
     endif()
   endif()
   message(FATAL_ERROR "The C++ headers of ONNX Runtime (onnxruntime_cxx_api.h) were not found: install the package "
-                      "libonnxruntime-dev (Debian 13 or newer), or unpack a release of ONNX Runtime 1.21 or newer and give "
-                      "its include folder with -DONNXRUNTIME_INCLUDE_DIR=<folder>.")
+                      "libonnxruntime-dev (Debian 13 or newer), or unpack a release of ONNX Runtime 1.21 or newer and "
+                      "give its include folder with -DONNXRUNTIME_INCLUDE_DIR=<folder>.")
 endfunction()

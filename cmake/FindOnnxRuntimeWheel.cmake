@@ -1,4 +1,4 @@
-# The ONNX Runtime library inside the Python wheel, as the target onnxruntime::onnxruntime, for programs that link to it.
+# The ONNX Runtime library inside the Python wheel, as the target onnxruntime::onnxruntime.
 #
 #   find_package(OnnxRuntimeWheel REQUIRED)
 #   target_link_libraries(app PRIVATE onnxruntime::onnxruntime)
@@ -26,7 +26,8 @@ include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(
   OnnxRuntimeWheel
   REQUIRED_VARS OnnxRuntimeWheel_LIBRARY OnnxRuntimeWheel_INCLUDE_DIR
-  REASON_FAILURE_MESSAGE "install the Python package onnxruntime for ${Python3_EXECUTABLE}, or give -DONNXRUNTIME_LIBRARY=<libonnxruntime.so>")
+  REASON_FAILURE_MESSAGE
+    "install the Python package onnxruntime for ${Python3_EXECUTABLE} or give -DONNXRUNTIME_LIBRARY=<libonnxruntime.so>")
 
 if(OnnxRuntimeWheel_FOUND AND NOT TARGET onnxruntime::onnxruntime)
   # The wheel ships libonnxruntime.so.1.x.y while its SONAME is libonnxruntime.so.1: the loader looks for that name.

@@ -9,7 +9,7 @@ namespace mythos {
 namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-constexpr size_t kBlockRows = 48;         // queries of a block: their sums stay in the cache
+constexpr size_t kBlockRows = 48;          // queries of a block: their sums stay in the cache
 constexpr size_t kSpanProducts = 1 << 18;  // about 10 microseconds of one core
 constexpr size_t kEnoughBlocks = 32;
 
@@ -110,8 +110,8 @@ void attend(const Kernels& kernels, const Queries& queries, const Keys::Run& run
                                 queries.width, keep);
 }
 
-void merge(const Kernels& kernels, const Schedule& plan, const Block& block, size_t row, const float* sum, const float* max,
-           const float* norm, size_t width, float* out) {
+void merge(const Kernels& kernels, const Schedule& plan, const Block& block, size_t row, const float* sum,
+           const float* max, const float* norm, size_t width, float* out) {
   float top = kNone;
   for (size_t s = block.first_span; s < block.first_span + block.spans; ++s) {
     const float m = max[s * plan.rows + row];

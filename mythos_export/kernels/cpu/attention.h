@@ -1,9 +1,9 @@
 // What MLA and GQA share: which keys a block of queries may see, how the work is cut, and the online softmax over them.
 //
-// The work is a list of blocks (the queries of some tokens of one batch row and, in GQA, one kv head). The keys of a block
-// are cut into spans where there are too few blocks to fill the threads (decode); each span gives a partial result with its
-// own maximum and sum, and `merge` adds the spans of a block, always in their order. The cuts depend on sizes alone, never
-// on the number of threads, so neither do the results.
+// The work is a list of blocks (the queries of some tokens of one batch row and, in GQA, one kv head). The keys of a
+// block are cut into spans where there are too few blocks to fill the threads (decode); each span gives a partial
+// result with its own maximum and sum, and `merge` adds the spans of a block, always in their order. The cuts depend on
+// sizes alone, never on the number of threads, so neither do the results.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -34,8 +34,9 @@ struct Schedule {
   size_t products;  // multiplications of all spans
 };
 
-// `groups` blocks for each piece of a batch row's tokens, with rows_per_token queries a token; pieces without a real token
-// get no span. `products_per_pair`: multiplications for one query and one key. Checks the values of the index tensors.
+// `groups` blocks for each piece of a batch row's tokens, with rows_per_token queries a token; pieces without a real
+// token get no span. `products_per_pair`: multiplications for one query and one key. Checks the values of the index
+// tensors.
 Schedule schedule(const Cache& cache, size_t groups, size_t rows_per_token, size_t products_per_pair);
 
 // Throws std::invalid_argument where layer or past_lengths lie outside of the cache.
@@ -102,7 +103,7 @@ size_t score_floats(size_t count);
 void attend(const Kernels& kernels, const Queries& queries, const Keys::Run& run, float scale, float* scores);
 
 // out = the block's result for row `row` from its spans' partial sums [spans, rows, width], max and norm [spans, rows].
-void merge(const Kernels& kernels, const Schedule& plan, const Block& block, size_t row, const float* sum, const float* max,
-           const float* norm, size_t width, float* out);
+void merge(const Kernels& kernels, const Schedule& plan, const Block& block, size_t row, const float* sum,
+           const float* max, const float* norm, size_t width, float* out);
 
 }  // namespace mythos

@@ -9,7 +9,8 @@ namespace {
 // The processor must have the instructions and the operating system must save the registers; the builtins ask for both.
 const Kernels* usable_avx2() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return avx2_kernels();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    return avx2_kernels();
 #endif
   return nullptr;
 }
@@ -42,7 +43,8 @@ const Kernels& select_kernels() {
   } else {
     throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "'; it can be generic, avx2 or avx512, or be left unset");
   }
-  if (!found) throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "', which this processor or this build lacks; unset it");
+  if (!found)
+    throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "', which this processor or this build lacks; unset it");
   return *found;
 }
 

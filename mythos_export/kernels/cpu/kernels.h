@@ -4,15 +4,17 @@
 //   k.nt[f32](rows, m, weights, n, depth, c, ldc);  // c[m, n] = rows . weights^T
 //
 // Two products carry all of the work. `nt` takes both operands along the rows that lie in memory (a linear layer with
-// weights [out, in]; scores of queries against cached keys), so that weights and cache are read as they are, in order, and
-// nothing is packed. `nn` takes the right operand by columns (probabilities times cached values; queries times W_uk).
+// weights [out, in]; scores of queries against cached keys), so that weights and cache are read as they are, in order,
+// and nothing is packed. `nn` takes the right operand by columns (probabilities times cached values; queries times
+// W_uk).
 //
-// Weight formats. A format is one column of the tables `nt` and `nn`, an enumerator of `Format`, and its row in `format_of`;
-// operators address weights only through `Weights` and cut them only at multiples of `row_tile`. Prefill and decode share
-// one layout, for a kernel gets the number m of activation rows and chooses its tiling itself. The block-wise int8 and int4
-// formats to come fit so: rows are packed in tiles of 16 (row_tile = 16, row_bytes = bytes of a tile / 16: one sequential
-// stream of nibbles and scales), gate and up stay two ranges of rows, and the activations quantised to int8 per block are
-// made by the kernel from the float rows it is given (once per call: calls cover about 128 KB of weights, which hides it).
+// Weight formats. A format is one column of the tables `nt` and `nn`, an enumerator of `Format`, and its row in
+// `format_of`; operators address weights only through `Weights` and cut them only at multiples of `row_tile`. Prefill
+// and decode share one layout, for a kernel gets the number m of activation rows and chooses its tiling itself. The
+// block-wise int8 and int4 formats to come fit so: rows are packed in tiles of 16 (row_tile = 16, row_bytes = bytes of
+// a tile / 16: one sequential stream of nibbles and scales), gate and up stay two ranges of rows, and the activations
+// quantised to int8 per block are made by the kernel from the float rows it is given (once per call: calls cover about
+// 128 KB of weights, which hides it).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -51,11 +53,12 @@ constexpr size_t kKeyBlock = 64;  // keys that one call of softmax_block covers 
 struct Kernels {
   const char* isa;
 
-  // c[i*ldc + j] = sum over d < depth of a[i][d] * b[j, d];  i < m, j < n. The sum's order depends on depth alone, so a row's
-  // result does not change with the rows computed beside it.
+  // c[i*ldc + j] = sum over d < depth of a[i][d] * b[j, d];  i < m, j < n. The sum's order depends on depth alone, so a
+  // row's result does not change with the rows computed beside it.
   void (*nt[kFormats])(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc);
 
-  // c[i*ldc + j] = keep[i] * c[i*ldc + j] + sum over d < depth of a[i*lda + d] * b[d, j];  keep = nullptr: c is only written.
+  // c[i*ldc + j] = keep[i] * c[i*ldc + j] + sum over d < depth of a[i*lda + d] * b[d, j];  keep = nullptr: c is only
+  // written.
   void (*nn[kFormats])(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
                        const float* keep);
 
@@ -63,8 +66,8 @@ struct Kernels {
   void (*silu_mul)(const float* gate, const float* up, float* h, size_t n);
 
   // One step of an online softmax over `rows` rows of n <= kKeyBlock scores, rows kKeyBlock apart and 64-byte aligned
-  // (scores may hold -inf; scale > 0). Replaces scores by exp(scale * score - max), and updates each row's running maximum and sum;
-  // keep[i] is the factor that what was summed before must be multiplied by.
+  // (scores may hold -inf; scale > 0). Replaces scores by exp(scale * score - max), and updates each row's running
+  // maximum and sum; keep[i] is the factor that what was summed before must be multiplied by.
   void (*softmax_block)(float* scores, size_t rows, size_t n, float scale, float* max, float* sum, float* keep);
 
   void (*axpy)(float a, const float* x, float* y, size_t n);   // y += a * x
@@ -78,8 +81,8 @@ const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 
-// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512) names.
-// Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
+// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512)
+// names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
 const Kernels& select_kernels();
 
 }  // namespace mythos

@@ -1,6 +1,7 @@
-// The micro-kernels, written once over `Simd` and compiled once per instruction set (kernels_generic.cpp, kernels_avx2.cpp,
-// kernels_avx512.cpp include this after their simd_*.h). Everything here is in an unnamed namespace and uses nothing of the
-// standard library but types: code compiled for a new processor must not be linked into what an old one runs.
+// The micro-kernels, written once over `Simd` and compiled once per instruction set (kernels_generic.cpp,
+// kernels_avx2.cpp, kernels_avx512.cpp include this after their simd_*.h). Everything here is in an unnamed namespace
+// and uses nothing of the standard library but types: code compiled for a new processor must not be linked into what an
+// old one runs.
 #pragma once
 #include "cpu/kernels.h"
 
@@ -26,11 +27,12 @@ const typename Stored<F>::T* elements(const Weights& w, size_t row) {
   return reinterpret_cast<const T*>(static_cast<const char*>(w.data) + row * w.row_bytes);
 }
 
-// -- c = a . b^T ----------------------------------------------------------------------------------------------------------
+// -- c = a . b^T -----------------------------------------------------------------------------------------
 
-// M rows of a times N rows of b: M x N sums in registers, each over every W-th product. Weights come from memory in the first
-// pass over them: `Fetch` asks for the same place of the next tile. N rows at a time are N short streams, which the hardware
-// fetches badly by itself (rows of 1 KB: a third of the bandwidth); into the second level, for the first has no room.
+// M rows of a times N rows of b: M x N sums in registers, each over every W-th product. Weights come from memory in the
+// first pass over them: `Fetch` asks for the same place of the next tile. N rows at a time are N short streams, which
+// the hardware fetches badly by itself (rows of 1 KB: a third of the bandwidth); into the second level, for the first
+// has no room.
 template <Format F, int M, int N, bool Fetch>
 void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, float* c, size_t ldc) {
   using T = typename Stored<F>::T;
@@ -48,7 +50,8 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, 
     Reg x[M];
     for (int i = 0; i < M; ++i) x[i] = Simd::load(ap[i] + d);
     for (int j = 0; j < N; ++j) {
-      if (Fetch) __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(bp[j] + d) + ahead), 0, 2);
+      if (Fetch)
+        __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(bp[j] + d) + ahead), 0, 2);
       const Reg w = Simd::load(bp[j] + d);
       for (int i = 0; i < M; ++i) sum[i][j] = Simd::fma(x[i], w, sum[i][j]);
     }
@@ -86,15 +89,17 @@ NtTile nt_tile_of(size_t m) {
       nt_tile<F, 1, N, Fetch>,
       nt_tile<F, 2, N, Fetch>,
       nt_tile<F, 3, N, Fetch>,
-      nt_tile<F, most < 4 ? most : 4, N, Fetch>,
-      nt_tile<F, most < 5 ? most : 5, N, Fetch>,
-      nt_tile<F, most, N, Fetch>,
+      nt_tile < F,
+      most < 4 ? most : 4,
+      N,
+      Fetch >
+      , nt_tile < F, most < 5 ? most : 5, N, Fetch >, nt_tile<F, most, N, Fetch>,
   };
   return tiles[m - 1];
 }
 
-// N rows of weights against all m rows of activations. The rows are dealt to tiles as evenly as they go, for a last tile of
-// one row costs nearly as much as a full one.
+// N rows of weights against all m rows of activations. The rows are dealt to tiles as evenly as they go, for a last
+// tile of one row costs nearly as much as a full one.
 template <Format F, int N>
 void nt_strip(const float* const* a, size_t m, const Weights& b, size_t row, size_t depth, float* c, size_t ldc) {
   const size_t tiles = (m + Simd::nt_rows - 1) / Simd::nt_rows, small = m / tiles, larger = m % tiles;
@@ -116,7 +121,7 @@ void nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, floa
   for (; j < n; ++j) nt_strip<F, 1>(a, m, b, j, depth, c + j, ldc);
 }
 
-// -- c = keep * c + a . b -------------------------------------------------------------------------------------------------
+// -- c = keep * c + a . b --------------------------------------------------------------------------------
 
 // M rows of a times N registers of columns; `Partial`: the last register holds only the columns of `rest`.
 template <Format F, int M, int N, bool Partial>
@@ -171,7 +176,8 @@ void nn_strip(const float* a, size_t lda, size_t m, const Weights& b, size_t col
 }
 
 template <Format F>
-void nn(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc, const float* keep) {
+void nn(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
+        const float* keep) {
   if (m == 0) return;
   constexpr int N = Simd::nn_vectors;
   size_t j = 0;
@@ -183,7 +189,7 @@ void nn(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth,
   if (j < n) nn_strip<F, 1, true>(a, lda, m, b, j, depth, c + j, ldc, keep, Simd::first(n - j));
 }
 
-// -- element by element ---------------------------------------------------------------------------------------------------
+// -- element by element ----------------------------------------------------------------------------------
 
 // exp(x) to about 1 unit in the last place: 2^n * e^r with |r| <= ln(2)/2, the polynomial of Cephes' expf.
 Reg exp(Reg x) {

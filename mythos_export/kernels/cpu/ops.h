@@ -1,7 +1,8 @@
 // The operators as functions of plain pointers; mythos_export/kernels/cpu/register.cpp gives them to ONNX Runtime.
 //
 // Legend: B batch, T new tokens, L stacked layers or loop depths, S capacity of the past, C cache width, H heads,
-// G kv heads, R latent width, P rotary width, E experts, K chosen experts, F expert width, Fs width of the shared experts.
+// G kv heads, R latent width, P rotary width, E experts, K chosen experts, F expert width, Fs width of the shared
+// experts.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,8 +12,8 @@
 
 namespace mythos {
 
-// Sizes that the caller has checked against the tensors; the values inside index tensors are checked by the operators, which
-// throw std::invalid_argument.
+// Sizes that the caller has checked against the tensors; the values inside index tensors are checked by the operators,
+// which throw std::invalid_argument.
 
 struct Moe {
   size_t n, D, E, K, F, Fs;
@@ -30,7 +31,7 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
 // What both kinds of attention read: slots j < past_lengths[b] of past[layer, b], then the chunk's own tokens.
 struct Cache {
   size_t B, T, L, S, C;
-  Weights past;                 // [L * B * S, C]
+  Weights past;  // [L * B * S, C]
   int64_t layer;
   Weights chunk;                // [B * T, C]
   const int64_t* positions;     // [B, T], -1: padding
@@ -43,10 +44,10 @@ struct Mla {
   Cache cache;
   size_t H, nope, rope, v, R;
   float scale;
-  const float* q_nope;  // [B, T, H, nope]
-  const float* q_rope;  // [B, T, H, rope]
-  Weights kv_up;        // [H * (nope + v), R]
-  float* y;             // [B, T, H * v]
+  const float* q_nope;              // [B, T, H, nope]
+  const float* q_rope;              // [B, T, H, rope]
+  Weights kv_up;                    // [H * (nope + v), R]
+  float* y;                         // [B, T, H * v]
   MlaForm form = MlaForm::cheaper;  // the tests ask for each
 };
 void mla_attention(const Kernels& kernels, const Parallel& parallel, const Mla& op);

@@ -15,8 +15,8 @@ class Parallel {
   // Calls task(data, i) once for each i < n, in any order, on any thread, and returns when all are done.
   virtual void run(size_t n, void (*task)(void*, size_t), void* data) const = 0;
 
-  // f(i) for each i < n; `work` is the number of multiplications of all of them: waking threads costs some microseconds.
-  // The first exception of a task is thrown again here.
+  // f(i) for each i < n; `work` is the number of multiplications of all of them: waking threads costs some
+  // microseconds. The first exception of a task is thrown again here.
   template <class F>
   void each(size_t n, size_t work, F&& f) const {
     if (n <= 1 || work < kWorthWaking) {

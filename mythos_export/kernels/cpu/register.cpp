@@ -3,144 +3,21 @@
 //   options = onnxruntime.SessionOptions()
 //   options.register_custom_ops_library("libmythos_ops.so")
 //
-// Every operator is there for float32 and for float16. In float16 the weights and the cache stay float16 in memory and are
-// widened as they are read; sums, softmax and SiLU are float32.
+// Every operator is there for float32 and for float16. In float16 the weights and the cache stay float16 in memory and
+// are widened as they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
-
 #include <cmath>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "cpu/ops.h"
+#include "cpu/ort_tensors.h"
 
 namespace mythos {
 namespace {
-
-using Shape = std::vector<int64_t>;
-constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-
-template <class T>
-struct Element;
-template <>
-struct Element<float> {
-  static constexpr auto onnx = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  static constexpr Format format = f32;
-};
-template <>
-struct Element<uint16_t> {  // float16
-  static constexpr auto onnx = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
-  static constexpr Format format = f16;
-};
-
-class OrtParallel final : public Parallel {
- public:
-  explicit OrtParallel(const Ort::KernelContext& context) : context_(context) {}
-  void run(size_t n, void (*task)(void*, size_t), void* data) const override {
-    context_.ParallelFor(task, n, n, data);  // n batches: a thread that is done takes the next one
-  }
-
- private:
-  const Ort::KernelContext& context_;
-};
-
-std::string text(const Shape& shape) {
-  std::string s = "[";
-  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
-
-// An input with the name that the errors call it by.
-class Input {
- public:
-  Input(const Ort::KernelContext& context, size_t index, const char* name)
-      : name_(name), value_(context.GetInput(index)), shape_(value_.GetTensorTypeAndShapeInfo().GetShape()) {}
-
-  size_t dim(size_t i) const { return static_cast<size_t>(shape_[i]); }
-  const Shape& shape() const { return shape_; }
-  template <class T>
-  const T* data() const {
-    return static_cast<const T*>(value_.GetTensorRawData());
-  }
-  const Input& rank(size_t n) const {
-    if (shape_.size() != n) fail("a tensor with " + std::to_string(n) + " dimensions");
-    return *this;
-  }
-  const Input& is(std::initializer_list<size_t> expected) const {
-    const Shape wanted(expected.begin(), expected.end());
-    if (shape_ != wanted) fail(text(wanted));
-    return *this;
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& expected) const {
-    throw std::invalid_argument(std::string(name_) + " has the shape " + text(shape_) + ", expected " + expected);
-  }
-
-  const char* name_;
-  Ort::ConstValue value_;
-  Shape shape_;
-};
-
-// The elements of an input as float32: where they lie, or a copy.
-class Floats {
- public:
-  template <class T>
-  Floats(const Kernels& kernels, const Input& input, T) : data_(nullptr) {
-    size_t n = 1;
-    for (size_t i = 0; i < input.shape().size(); ++i) n *= input.dim(i);
-    if constexpr (std::is_same_v<T, float>) {
-      data_ = input.data<float>();
-    } else {
-      copy_.emplace(n);
-      kernels.widen(input.data<uint16_t>(), copy_->get(), n);
-      data_ = copy_->get();
-    }
-  }
-  const float* get() const { return data_; }
-
- private:
-  std::optional<Buffer<float>> copy_;
-  const float* data_;
-};
-
-// The output, computed in float32 and rounded once.
-template <class T>
-class Output {
- public:
-  Output(const Ort::KernelContext& context, const Shape& shape) : value_(context.GetOutput(0, shape)), size_(1) {
-    for (int64_t d : shape) size_ *= static_cast<size_t>(d);
-    if constexpr (std::is_same_v<T, float>) {
-      data_ = value_.template GetTensorMutableData<float>();
-    } else {
-      wide_.emplace(size_);
-      data_ = wide_->get();
-    }
-  }
-  float* get() const { return data_; }
-  void finish(const Kernels& kernels) {
-    if constexpr (!std::is_same_v<T, float>) {
-      kernels.narrow(data_, static_cast<uint16_t*>(value_.GetTensorMutableRawData()), size_);
-    }
-  }
-
- private:
-  Ort::UnownedValue value_;
-  size_t size_;
-  std::optional<Buffer<float>> wide_;
-  float* data_;
-};
-
-template <class T>
-Weights weights(const Input& input, size_t columns) {
-  return rows_of(input.data<void>(), columns, Element<T>::format);
-}
 
 float checked_scale(const Ort::ConstKernelInfo& info) {
   const float scale = info.GetAttribute<float>("scale");
@@ -150,7 +27,8 @@ float checked_scale(const Ort::ConstKernelInfo& info) {
 
 size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
   const int64_t value = info.GetAttribute<int64_t>(name);
-  if (value < 1) throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
+  if (value < 1)
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
   return static_cast<size_t>(value);
 }
 
@@ -176,7 +54,7 @@ Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t
           past_lengths.data<int64_t>()};
 }
 
-// -- the three operators: what they are called with, and how their tensors become the arguments of ops.h ------------------
+// -- the three operators: from their tensors to the arguments of ops.h -----------------------------------
 
 template <class T>
 struct MoeKernel {
@@ -203,7 +81,7 @@ struct MoeKernel {
     down.is({E, D, F});
     shared_gate_up.is({2 * Fs, D});
     shared_down.is({D, Fs});
-    const Floats x_floats(kernels, x, T{}), weight_floats(kernels, weight, T{});
+    const Floats<T> x_floats(kernels, x), weight_floats(kernels, weight);
     Output<T> y(context, x.shape());
     moe(kernels, OrtParallel(context),
         {n, D, E, K, F, Fs, x_floats.get(), index.data<int64_t>(), weight_floats.get(), weights<T>(gate_up, D),
@@ -219,7 +97,8 @@ struct MlaKernel {
   float scale;
   size_t v;
 
-  explicit MlaKernel(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {}
+  explicit MlaKernel(const Ort::ConstKernelInfo& info)
+      : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {}
 
   static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
@@ -233,11 +112,12 @@ struct MlaKernel {
     const size_t rope = q_rope.rank(4).dim(3), R = kv_up.rank(2).dim(1);
     q_rope.is({B, tokens, H, rope});
     kv_up.is({H * (nope + v), R});
-    const Floats q_nope_floats(kernels, q_nope, T{}), q_rope_floats(kernels, q_rope, T{});
+    const Floats<T> q_nope_floats(kernels, q_nope), q_rope_floats(kernels, q_rope);
     const Cache cache = cache_of<T>(context, 2, B, tokens, R + rope);
     Output<T> y(context, {q_nope.shape()[0], q_nope.shape()[1], static_cast<int64_t>(H * v)});
-    mla_attention(kernels, OrtParallel(context),
-                  {cache, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(), weights<T>(kv_up, R), y.get()});
+    mla_attention(
+        kernels, OrtParallel(context),
+        {cache, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(), weights<T>(kv_up, R), y.get()});
     y.finish(kernels);
   }
 };
@@ -249,7 +129,8 @@ struct GqaKernel {
   float scale;
   size_t G;
 
-  explicit GqaKernel(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {}
+  explicit GqaKernel(const Ort::ConstKernelInfo& info)
+      : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {}
 
   static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
@@ -264,7 +145,7 @@ struct GqaKernel {
       throw std::invalid_argument("q has " + std::to_string(H) + " heads, which kv_heads = " + std::to_string(G) +
                                   " does not divide");
     }
-    const Floats q_floats(kernels, q, T{});
+    const Floats<T> q_floats(kernels, q);
     const Cache cache = cache_of<T>(context, 1, B, tokens, 2 * G * head);
     Output<T> y(context, {q.shape()[0], q.shape()[1], static_cast<int64_t>(H * head)});
     gqa_attention(kernels, OrtParallel(context), {cache, H, G, head, scale, q_floats.get(), y.get()});
@@ -272,7 +153,7 @@ struct GqaKernel {
   }
 };
 
-// -- what ONNX Runtime sees -------------------------------------------------------------------------------------------
+// -- what ONNX Runtime sees ------------------------------------------------------------------------------
 
 template <class K>
 OrtStatusPtr failure(const std::exception& error) {
@@ -295,8 +176,8 @@ struct Instance {
   }
 };
 
-// ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: the output's type is
-// taken from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not used.
+// ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: the output's type
+// is taken from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not used.
 template <class K>
 OrtStatusPtr infer_output(const OrtCustomOp*, OrtShapeInferContext* raw) {
   try {
@@ -353,7 +234,7 @@ void add_all(Ort::CustomOpDomain& domain) {
 }  // namespace mythos
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
-                                                                                          const OrtApiBase* base) {
+                                                                                            const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (!api) {
     // Making an error needs a table too: the first version has held this function ever since.

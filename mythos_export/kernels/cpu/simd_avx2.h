@@ -36,7 +36,8 @@ struct Simd {
   static void store(float* p, Reg v, const Mask& m) { _mm256_maskstore_ps(p, m.lanes, v); }
   static void store(uint16_t* p, Reg v, const Mask& m) {
     alignas(16) uint16_t part[8];
-    _mm_store_si128(reinterpret_cast<__m128i*>(part), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm_store_si128(reinterpret_cast<__m128i*>(part),
+                    _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     for (size_t i = 0; i < m.n; ++i) p[i] = part[i];
   }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }

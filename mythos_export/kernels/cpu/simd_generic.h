@@ -1,4 +1,5 @@
-// Four floats in C++ with the vector types of GCC and Clang: SSE2, NEON, or plain instructions, as the compiler has them.
+// Four floats in C++ with the vector types of GCC and Clang: SSE2, NEON, or plain instructions, as the compiler has
+// them.
 #pragma once
 #include <cstddef>
 #include <cstdint>

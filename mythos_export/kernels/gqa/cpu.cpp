@@ -1,4 +1,5 @@
-// mythos::gqa_attention on CPU: the query heads that share a kv head are attended together, reading its keys and values once.
+// mythos::gqa_attention on CPU: the query heads that share a kv head are attended together, reading its keys and values
+// once.
 #include <vector>
 
 #include "cpu/attention.h"
@@ -35,7 +36,7 @@ void gqa_attention(const Kernels& kernels, const Parallel& parallel, const Gqa& 
       query[row] = op.q + (token * op.H + head) * op.head;
       position[row] = op.cache.positions[token];
     });
-    const Queries queries{query.get(),      position.get(),     count,   op.head, &sum[s * rows * op.head],
+    const Queries queries{query.get(),    position.get(),  count,  op.head, &sum[s * rows * op.head],
                           &max[s * rows], &norm[s * rows], op.head};
     queries.clear();
     const Keys keys(op.cache, block.batch, block.group * op.head, (op.G + block.group) * op.head);

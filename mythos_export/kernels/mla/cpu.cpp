@@ -1,9 +1,9 @@
 // mythos::mla_attention on CPU, in two forms that compute the same.
 //
-// Absorbed: q_lat = W_uk^T q_nope once per query, scores and weighted sums over the cached latents themselves, W_uv once per
-// query at the end. The keys and values of a head never exist; all heads of a token read the cache together, where it lies.
-// Expanded: keys and values of one head at a time, made block by block from the latents, for many queries at once. It
-// multiplies less where many new tokens meet few keys (prefill).
+// Absorbed: q_lat = W_uk^T q_nope once per query, scores and weighted sums over the cached latents themselves, W_uv
+// once per query at the end. The keys and values of a head never exist; all heads of a token read the cache together,
+// where it lies. Expanded: keys and values of one head at a time, made block by block from the latents, for many
+// queries at once. It multiplies less where many new tokens meet few keys (prefill).
 #include <vector>
 
 #include "cpu/attention.h"
@@ -14,14 +14,15 @@ namespace {
 
 constexpr size_t kTokenBlock = 64;  // tokens that one task of the projections takes
 
-// -- absorbed ----------------------------------------------------------------------------------------------------------
+// -- absorbed --------------------------------------------------------------------------------------------
 
 // query [B*T, H, C] = (W_uk^T q_nope, q_rope), which is dotted with the cache's rows as they are.
 void absorb_queries(const Kernels& kernels, const Mla& op, size_t head, size_t first, size_t count, float* query) {
   const size_t C = op.R + op.rope, pitch = op.H * op.nope;
   const Weights w_uk = op.kv_up.row(head * (op.nope + op.v));
   float* const out = query + (first * op.H + head) * C;
-  kernels.nn[w_uk.format](op.q_nope + first * pitch + head * op.nope, pitch, count, w_uk, op.R, op.nope, out, op.H * C, nullptr);
+  kernels.nn[w_uk.format](op.q_nope + first * pitch + head * op.nope, pitch, count, w_uk, op.R, op.nope, out, op.H * C,
+                          nullptr);
   for (size_t t = 0; t < count; ++t) {
     const float* const rope = op.q_rope + ((first + t) * op.H + head) * op.rope;
     for (size_t d = 0; d < op.rope; ++d) out[t * op.H * C + op.R + d] = rope[d];
@@ -52,7 +53,8 @@ void absorbed(const Kernels& kernels, const Parallel& parallel, const Mla& op) {
       row[i] = query.get() + (first * op.H + i) * C;
       position[i] = op.cache.positions[first + i / op.H];
     }
-    const Queries queries{row.get(), position.get(), count, C, &sum[s * rows * op.R], &max[s * rows], &norm[s * rows], op.R};
+    const Queries queries{row.get(),      position.get(),  count, C, &sum[s * rows * op.R],
+                          &max[s * rows], &norm[s * rows], op.R};
     queries.clear();
     const Keys keys(op.cache, block.batch, 0, 0);  // the values are the latents again
     keys.each_run(span.first_key, span.last_key,
@@ -94,7 +96,7 @@ void absorbed(const Kernels& kernels, const Parallel& parallel, const Mla& op) {
   });
 }
 
-// -- expanded ----------------------------------------------------------------------------------------------------------
+// -- expanded --------------------------------------------------------------------------------------------
 
 constexpr size_t kQueryBlock = 48;    // queries that attend to a block of keys together
 constexpr size_t kExpandedFor = 512;  // tokens that share the keys of one expansion
@@ -112,7 +114,8 @@ void expanded_head(const Kernels& kernels, const Mla& op, size_t batch, size_t h
   const Weights w_uk = op.kv_up.row(head * (op.nope + op.v)), w_uv = w_uk.row(op.nope);
   Buffer<float> query(count * depth), sum(count * op.v), max(count), norm(count);
   Buffer<const float*> row(count);
-  Buffer<float> key(kKeyBlock * depth), value(kKeyBlock * op.v), latent(kKeyBlock * C), scores(score_floats(kQueryBlock));
+  Buffer<float> key(kKeyBlock * depth), value(kKeyBlock * op.v), latent(kKeyBlock * C),
+      scores(score_floats(kQueryBlock));
   Buffer<const float*> latent_row(kKeyBlock);
   const size_t token = batch * op.cache.T + first;
   const int64_t* const positions = op.cache.positions + token;
@@ -142,8 +145,8 @@ void expanded_head(const Kernels& kernels, const Mla& op, size_t batch, size_t h
     const Keys::Run made{rows_of(key.get(), depth), rows_of(value.get(), op.v), run.count, run.positions};
     for (size_t t = 0; t < count; t += kQueryBlock) {
       const size_t part = count - t < kQueryBlock ? count - t : kQueryBlock;
-      attend(kernels, {row.get() + t, positions + t, part, depth, &sum[t * op.v], &max[t], &norm[t], op.v}, made, op.scale,
-             scores.get());
+      attend(kernels, {row.get() + t, positions + t, part, depth, &sum[t * op.v], &max[t], &norm[t], op.v}, made,
+             op.scale, scores.get());
     }
   });
   for (size_t t = 0; t < count; ++t) {
@@ -157,7 +160,8 @@ void expanded(const Kernels& kernels, const Parallel& parallel, const Mla& op, s
   parallel.each(op.cache.B * pieces * op.H, products, [&](size_t i) {
     const size_t first = i / op.H % pieces * size;
     if (first >= op.cache.T) return;
-    expanded_head(kernels, op, i / op.H / pieces, i % op.H, first, op.cache.T - first < size ? op.cache.T - first : size);
+    expanded_head(kernels, op, i / op.H / pieces, i % op.H, first,
+                  op.cache.T - first < size ? op.cache.T - first : size);
   });
 }
 
@@ -177,7 +181,8 @@ void mla_attention(const Kernels& kernels, const Parallel& parallel, const Mla& 
     for (size_t d = 0; d < op.H * op.v; ++d) op.y[i * op.H * op.v + d] = 0;
   }
   // One token is never worth making keys for; `expanded` would win by a hair where there is no past.
-  const bool absorb = op.form == MlaForm::absorbed || (op.form == MlaForm::cheaper && (T == 1 || absorbed_products <= expanded_products));
+  const bool absorb = op.form == MlaForm::absorbed ||
+                      (op.form == MlaForm::cheaper && (T == 1 || absorbed_products <= expanded_products));
   if (absorb) {
     absorbed(kernels, parallel, op);
   } else {

@@ -1,9 +1,9 @@
 // mythos::moe on CPU: the chosen experts only, each expert's weights read once, in two parallel phases.
 //
-// Phase 1 cuts every expert in use (the shared ones are one more) into pieces of its hidden units: gate and up rows, SiLU,
-// product. Phase 2 cuts the output into ranges of columns, and one task sums all experts for its range: no two tasks write
-// the same place, so nothing is atomic, and the order of the sum is fixed (experts ascending, shared last). A token's result
-// is the same, bit for bit, whatever tokens are beside it and however many threads run.
+// Phase 1 cuts every expert in use (the shared ones are one more) into pieces of its hidden units: gate and up rows,
+// SiLU, product. Phase 2 cuts the output into ranges of columns, and one task sums all experts for its range: no two
+// tasks write the same place, so nothing is atomic, and the order of the sum is fixed (experts ascending, shared last).
+// A token's result is the same, bit for bit, whatever tokens are beside it and however many threads run.
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -38,8 +38,9 @@ void check_index(const Moe& op) {
   for (size_t i = 0; i < op.n * op.K; ++i) {
     const int64_t e = op.expert_index[i];
     if (e < 0 || e >= static_cast<int64_t>(op.E)) {
-      throw std::invalid_argument("expert_index[" + std::to_string(i / op.K) + ", " + std::to_string(i % op.K) + "] is " +
-                                  std::to_string(e) + "; there are experts 0 to " + std::to_string(static_cast<int64_t>(op.E) - 1));
+      throw std::invalid_argument("expert_index[" + std::to_string(i / op.K) + ", " + std::to_string(i % op.K) +
+                                  "] is " + std::to_string(e) + "; there are experts 0 to " +
+                                  std::to_string(static_cast<int64_t>(op.E) - 1));
     }
   }
 }
@@ -69,8 +70,8 @@ Plan group_by_expert(const Moe& op) {
   }
   if (op.Fs && op.n) {
     for (size_t i = 0; i < op.n; ++i) plan.token[routed + i] = i;
-    plan.experts.push_back({op.shared_gate_up, op.shared_gate_up.row(op.Fs), op.shared_down, op.Fs, routed, op.n, nullptr,
-                            hidden_stride(op.Fs)});
+    plan.experts.push_back({op.shared_gate_up, op.shared_gate_up.row(op.Fs), op.shared_down, op.Fs, routed, op.n,
+                            nullptr, hidden_stride(op.Fs)});
   }
   plan.x.resize(all);
   for (size_t i = 0; i < all; ++i) plan.x[i] = op.x + plan.token[i] * op.D;
