@@ -178,7 +178,7 @@ def _problems(config: MythosConfig) -> Iterator[str]:
         yield f"attn_type should be 'mla' or 'gqa', found {config.attn_type!r}"
     if not types_hold:
         return
-    may_be_zero = {"prelude_layers", "coda_layers", "n_shared_experts", "lora_rank"}
+    may_be_zero = {"prelude_layers", "coda_layers", "n_shared_experts"}
     if config.attn_type == "mla":
         may_be_zero |= {"n_kv_heads"}
     else:

@@ -1,0 +1,215 @@
+"""The heavy operators of the model in plain PyTorch, and their registration as `torch.ops.mythos.*`.
+
+Eager code calls the functions below directly, so they are differentiable and easy to step through. While
+`torch.export` traces, the same functions are reached through `torch.library`, so that each stays one node in the
+captured program, whatever the back end does with it later.
+
+Legend for the shape comments: B batch, T new tokens, S capacity of the past, L stacked layers or loop depths,
+D dim, H heads, G kv heads, R kv_lora_rank, P rotary width, C cache width, E experts, K chosen experts, F expert width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
+MASKED = -1e30
+
+
+def moe(
+    x: Tensor,
+    expert_index: Tensor,
+    expert_weight: Tensor,
+    routed_gate_up: Tensor,
+    routed_down: Tensor,
+    shared_gate_up: Tensor,
+    shared_down: Tensor,
+) -> Tensor:
+    """Mixture of SwiGLU experts, given the routing: the chosen experts' weighted sum plus the shared experts.
+
+    Args:
+        x: tokens [n, D].
+        expert_index: int64 [n, K], distinct within a row.
+        expert_weight: [n, K].
+        routed_gate_up: [E, 2F, D]; rows 0..F-1 are the gate, F..2F-1 the up projection.
+        routed_down: [E, D, F].
+        shared_gate_up: [2Fs, D]; Fs may be 0, where there is no shared expert.
+        shared_down: [D, Fs].
+
+    Returns: [n, D] in x's dtype.
+    """
+    y = swiglu(x, shared_gate_up, shared_down)
+    if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
+        chosen = expert_index[0]
+        gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
+        out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
+        return y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)
+    for expert in torch.unique(expert_index).tolist():
+        token, slot = torch.where(expert_index == expert)
+        out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
+        y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
+    return y
+
+
+def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]."""
+    gate, up = F.linear(x, gate_up).chunk(2, -1)
+    return F.linear(F.silu(gate) * up, down)
+
+
+def mla_attention(
+    q_nope: Tensor,
+    q_rope: Tensor,
+    past: Tensor,
+    layer: Tensor,
+    chunk: Tensor,
+    positions: Tensor,
+    past_lengths: Tensor,
+    kv_up: Tensor,
+    scale: float,
+    v_head_dim: int,
+) -> Tensor:
+    """Multi-head latent attention over a latent cache and the new chunk.
+
+    Two forms compute the same: absorbed (the up-projections are moved to the query and the output, so that scores are
+    taken against the latents themselves) and expanded (keys and values are made per head). The one that needs fewer
+    multiplications is taken.
+
+    Args:
+        q_nope: [B, T, H, nope]; q_rope: [B, T, H, P], rotated.
+        past: [L, B, S, C] with C = R + P: normed latent, then the shared rotated key.
+        layer: int64 [], the slice of `past` to read.
+        chunk: [B, T, C], the new tokens' entries.
+        positions: int64 [B, T], absolute; -1 marks padding, which neither attends nor is attended to.
+        past_lengths: int64 [B]; entries of `past` from there on are never used.
+        kv_up: [H * (nope + v), R].
+        scale: factor on the scores.
+        v_head_dim: v.
+
+    Returns: [B, T, H * v]; zeros where a position is -1.
+    """
+    B, T, H, nope = q_nope.shape
+    R = kv_up.shape[1]
+    w_uk, w_uv = kv_up.view(H, nope + v_head_dim, R).split([nope, v_head_dim], 1)  # [H, nope, R], [H, v, R]
+    keys, mask = _keys_and_mask(past, layer, chunk, positions, past_lengths)  # [B, S+T, C], [B, 1, T, S+T]
+    form = mla_absorbed if absorbed_is_cheaper(T, keys.shape[1], nope, v_head_dim, R, q_rope.shape[-1]) else mla_expanded
+    out = form(q_nope.transpose(1, 2), q_rope.transpose(1, 2), keys, mask, w_uk, w_uv, scale)  # [B, H, T, v]
+    return _heads_to_rows(out, positions)
+
+
+def absorbed_is_cheaper(tokens: int, keys: int, nope: int, v: int, latent: int, rope: int) -> bool:
+    """Whether the absorbed form multiplies less, per head, for `tokens` queries over `keys` keys."""
+    absorbed = tokens * latent * (nope + v) + tokens * keys * (2 * latent + rope)
+    expanded = keys * latent * (nope + v) + tokens * keys * (nope + rope + v)
+    return absorbed <= expanded
+
+
+def mla_absorbed(
+    q_nope: Tensor, q_rope: Tensor, keys: Tensor, mask: Tensor, w_uk: Tensor, w_uv: Tensor, scale: float
+) -> Tensor:
+    """Scores against the latents: q_nope [B,H,T,nope], q_rope [B,H,T,P], keys [B,S,C] -> [B,H,T,v]."""
+    latent = keys[..., : w_uk.shape[-1]].unsqueeze(1)  # [B, 1, S, R]
+    query = torch.cat([torch.matmul(q_nope, w_uk), q_rope], -1)  # [B, H, T, C]
+    scores = torch.matmul(query, keys.unsqueeze(1).transpose(-1, -2))
+    return torch.matmul(torch.matmul(_softmax(scores, mask, scale), latent), w_uv.transpose(-1, -2))
+
+
+def mla_expanded(
+    q_nope: Tensor, q_rope: Tensor, keys: Tensor, mask: Tensor, w_uk: Tensor, w_uv: Tensor, scale: float
+) -> Tensor:
+    """Keys and values per head, as the reference writes it; the same arguments and result as `mla_absorbed`."""
+    latent, k_rope = keys.unsqueeze(1).split([w_uk.shape[-1], q_rope.shape[-1]], -1)  # [B,1,S,R], [B,1,S,P]
+    k_nope, v = torch.matmul(latent, w_uk.transpose(-1, -2)), torch.matmul(latent, w_uv.transpose(-1, -2))
+    scores = torch.matmul(q_nope, k_nope.transpose(-1, -2)) + torch.matmul(q_rope, k_rope.transpose(-1, -2))
+    return torch.matmul(_softmax(scores, mask, scale), v)
+
+
+def gqa_attention(
+    q: Tensor,
+    past: Tensor,
+    layer: Tensor,
+    chunk: Tensor,
+    positions: Tensor,
+    past_lengths: Tensor,
+    scale: float,
+    kv_heads: int,
+) -> Tensor:
+    """Grouped-query attention over a cache and the new chunk.
+
+    Args:
+        q: [B, T, H, hd], rotated.
+        past: [L, B, S, C] with C = 2 * G * hd: the rotated keys of every kv head, then the values.
+        layer, chunk, positions, past_lengths, scale: as in `mla_attention`.
+        kv_heads: G; kv head g serves query heads g*(H/G) .. (g+1)*(H/G)-1.
+
+    Returns: [B, T, H * hd]; zeros where a position is -1.
+    """
+    B, T, H, hd = q.shape
+    G = kv_heads
+    keys, mask = _keys_and_mask(past, layer, chunk, positions, past_lengths)
+    k, v = keys.view(B, -1, 2, G, hd).permute(2, 0, 3, 1, 4).unbind(0)  # [B, G, S+T, hd] each
+    grouped = q.transpose(1, 2).reshape(B, G, H // G * T, hd)  # heads of one group share their keys
+    scores = torch.matmul(grouped, k.transpose(-1, -2)).view(B, H, T, -1)
+    weights = _softmax(scores, mask, scale).view(B, G, H // G * T, -1)
+    return _heads_to_rows(torch.matmul(weights, v).view(B, H, T, hd), positions)
+
+
+def _keys_and_mask(
+    past: Tensor, layer: Tensor, chunk: Tensor, positions: Tensor, past_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rows that may be attended to [B, S+T, C] and, additive, who may attend to which [B, 1, T, S+T]."""
+    T, S = chunk.shape[1], past.shape[2]
+    if S == 0:
+        keys = chunk
+    else:
+        stored = past.index_select(0, layer.view(1)).squeeze(0)
+        # What lies behind a row's length is not data: a NaN there would survive a weight of zero.
+        valid = torch.arange(S, device=past.device) < past_lengths.unsqueeze(1)
+        keys = torch.cat([stored.masked_fill(~valid.unsqueeze(-1), 0), chunk], 1)
+    in_past = (torch.arange(S, device=past.device) < past_lengths.view(-1, 1, 1)).expand(-1, T, -1)
+    in_chunk = (positions.unsqueeze(1) >= 0) & (positions.unsqueeze(1) <= positions.unsqueeze(2))
+    allowed = torch.cat([in_past, in_chunk], 2).unsqueeze(1)
+    mask = torch.zeros(allowed.shape, dtype=accumulation_dtype(chunk.dtype), device=chunk.device)
+    return keys, mask.masked_fill(~allowed, MASKED)
+
+
+def _softmax(scores: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return torch.softmax(scores.to(mask.dtype) * scale + mask, -1).to(scores.dtype)
+
+
+def _heads_to_rows(out: Tensor, positions: Tensor) -> Tensor:
+    """[B, H, T, v] -> [B, T, H * v], padding rows set to zero."""
+    B, H, T, v = out.shape
+    rows = out.transpose(1, 2).reshape(B, T, H * v)
+    return rows.masked_fill((positions < 0).unsqueeze(-1), 0)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half precisions, the dtype itself otherwise: what sums, norms and halting are kept in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+# -- the same functions as operators that torch.export keeps whole ------------------------------------------------------
+
+_moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
+_mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
+_gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
+
+
+@_moe_op.register_fake
+def _(x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x)
+
+
+@_mla_op.register_fake
+def _(q_nope, q_rope, past, layer, chunk, positions, past_lengths, kv_up, scale, v_head_dim):  # type: ignore[no-untyped-def]
+    B, T, H, _nope = q_nope.shape
+    return q_nope.new_empty(B, T, H * v_head_dim)
+
+
+@_gqa_op.register_fake
+def _(q, past, layer, chunk, positions, past_lengths, scale, kv_heads):  # type: ignore[no-untyped-def]
+    B, T, H, hd = q.shape
+    return q.new_empty(B, T, H * hd)
