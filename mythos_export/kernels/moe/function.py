@@ -1,0 +1,104 @@
+"""mythos::moe as an ONNX function, in two forms.
+
+`sparse` runs every expert over the tokens that chose it (NonZero); it is the fastest portable form in ONNX Runtime.
+`dense` runs every expert over every token and weighs the unchosen by zero: TensorRT has no runner for NonZero.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from mythos_export.kernels.text import parse_function
+
+INPUTS = "x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down"
+
+
+def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int) -> str:
+    """Lines for result = down(silu(gate x) * up x); weights lie [in, out] here."""
+    return f"""
+  {result}_both = MatMul ({x}, {gate_up})
+  {result}_gate, {result}_up = Split <axis = {axis}, num_outputs = 2> ({result}_both)
+  {result}_sigmoid = Sigmoid ({result}_gate)
+  {result}_silu = Mul ({result}_gate, {result}_sigmoid)
+  {result}_hidden = Mul ({result}_silu, {result}_up)
+  {result} = MatMul ({result}_hidden, {down})
+"""
+
+
+def _shared(has_shared: bool) -> str:
+    if not has_shared:
+        return "  out = Identity (routed)\n"
+    return f"""
+  shared_gate_up_t = Transpose <perm = [1, 0]> (shared_gate_up)
+  shared_down_t = Transpose <perm = [1, 0]> (shared_down)
+  {_swiglu("shared", "x", "shared_gate_up_t", "shared_down_t", 1)}
+  out = Add (routed, shared)
+"""
+
+
+_CONSTANTS = """
+  zero = Constant <value_ints = [0]> ()
+  one = Constant <value_ints = [1]> ()
+  two = Constant <value_ints = [2]> ()
+  zero_scalar = Constant <value_int = 0> ()
+  one_scalar = Constant <value_int = 1> ()
+"""
+
+
+def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
+    """One SwiGLU per expert over the tokens that chose it; rows are put back by one ScatterND, in a fixed order."""
+    lines = [_CONSTANTS, "  chosen = Shape <start = 1, end = 2> (expert_index)\n"]
+    for e in range(experts):
+        lines.append(f"""
+  e{e} = Constant <value_int = {e}> ()
+  hit{e} = Equal (expert_index, e{e})
+  where{e} = NonZero (hit{e})
+  token{e} = Gather <axis = 0> (where{e}, zero_scalar)
+  slot{e} = Gather <axis = 0> (where{e}, one_scalar)
+  token_row{e} = Mul (token{e}, chosen)
+  row{e} = Add (token_row{e}, slot{e})
+  x{e} = Gather <axis = 0> (x, token{e})
+  gate_up{e} = Gather <axis = 0> (routed_gate_up, e{e})
+  gate_up_t{e} = Transpose <perm = [1, 0]> (gate_up{e})
+  down{e} = Gather <axis = 0> (routed_down, e{e})
+  down_t{e} = Transpose <perm = [1, 0]> (down{e})
+  {_swiglu(f"y{e}", f"x{e}", f"gate_up_t{e}", f"down_t{e}", 1)}""")
+    names = range(experts)
+    lines.append(f"""
+  rows_1d = Concat <axis = 0> ({", ".join(f"row{e}" for e in names)})
+  values = Concat <axis = 0> ({", ".join(f"y{e}" for e in names)})
+  rows = Unsqueeze (rows_1d, one)
+  values_shape = Shape (values)
+  scattered = ScatterND (values, rows, values)
+  tokens_chosen = Shape (expert_index)
+  width = Shape <start = 1, end = 2> (x)
+  by_slot_shape = Concat <axis = 0> (tokens_chosen, width)
+  by_slot = Reshape (scattered, by_slot_shape)
+  slot_weight = Unsqueeze (expert_weight, two)
+  weighted = Mul (by_slot, slot_weight)
+  routed = ReduceSum <keepdims = 0> (weighted, one)
+""")
+    return parse_function("moe", INPUTS, "".join(lines) + _shared(has_shared))
+
+
+def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:
+    """All experts over all tokens as batched matrix products [E, n, .], weighted by the scattered routing weights."""
+    body = f"""{_CONSTANTS}
+  minus_one = Constant <value_ints = [-1]> ()
+  expert_ids = Constant <value_ints = [{", ".join(map(str, range(experts)))}]> ()
+  index_3d = Unsqueeze (expert_index, two)
+  weight_3d = Unsqueeze (expert_weight, two)
+  hit = Equal (index_3d, expert_ids)
+  hit_value = CastLike (hit, expert_weight)
+  hit_weight = Mul (hit_value, weight_3d)
+  dense_weight = ReduceSum <keepdims = 0> (hit_weight, one)
+  dense_weight_t = Transpose <perm = [1, 0]> (dense_weight)
+  dense_weight_3d = Unsqueeze (dense_weight_t, two)
+  gate_up_t = Transpose <perm = [0, 2, 1]> (routed_gate_up)
+  down_t = Transpose <perm = [0, 2, 1]> (routed_down)
+  x_3d = Unsqueeze (x, zero)
+  {_swiglu("y", "x_3d", "gate_up_t", "down_t", 2)}
+  y_weighted = Mul (y, dense_weight_3d)
+  routed = ReduceSum <keepdims = 0> (y_weighted, zero)
+"""
+    return parse_function("moe", INPUTS, body + _shared(has_shared))

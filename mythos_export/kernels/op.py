@@ -1,0 +1,103 @@
+"""One record per operator and one registry: what an operator is called, how torch writes it, how ONNX computes it.
+
+Adding an operator: give it a folder with `function.py` (and later its kernels), add its plain form to
+`mythos_model.ops`, and one record to `OPERATORS`. See CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnxscript
+import torch
+
+from mythos_export.kernels.gqa import function as gqa_function
+from mythos_export.kernels.mla import function as mla_function
+from mythos_export.kernels.moe import function as moe_function
+from mythos_export.kernels.text import DOMAIN, VERSION
+from mythos_model import MythosConfig
+
+FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the `mythos` domain.
+
+    Attributes:
+        name: its name in torch (`torch.ops.mythos.<name>`) and in ONNX (`mythos::<name>`).
+        inputs: names of its tensor inputs, in order.
+        attributes: names and ONNX types of its trailing scalar arguments.
+        portable: the function body for any ONNX runtime.
+        tensorrt: the body that TensorRT can build: static shapes, no NonZero.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    attributes: tuple[tuple[str, onnx.AttributeProto.AttributeType], ...]
+    portable: FunctionMaker
+    tensorrt: FunctionMaker
+
+    @property
+    def torch_op(self) -> Any:
+        """The torch operator overload that torch.export leaves in the graph."""
+        return getattr(torch.ops.mythos, self.name).default
+
+    def schema(self) -> onnx.defs.OpSchema:
+        """The ONNX schema: every float tensor of one type, indices int64."""
+        schema = onnx.defs.OpSchema
+        floats = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
+        integers = {"expert_index", "layer", "positions", "past_lengths"}
+        return schema(
+            self.name,
+            DOMAIN,
+            VERSION,
+            inputs=[schema.FormalParameter(n, "tensor(int64)" if n in integers else "T") for n in self.inputs],
+            outputs=[schema.FormalParameter("out", "T")],
+            type_constraints=[("T", floats, "compute type")],
+            attributes=[schema.Attribute(name, schema.AttrType(kind)) for name, kind in self.attributes],
+        )
+
+    def translation(self) -> Callable[..., Any]:
+        """torch.onnx's translation of the torch operator: one bare node of the custom domain."""
+        op = onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, VERSION), self.name, self.schema())
+        count = len(self.inputs)
+
+        def translate(*arguments: Any) -> Any:
+            named = {name: value for (name, _), value in zip(self.attributes, arguments[count:], strict=True)}
+            return op(*arguments[:count], **named)
+
+        return translate
+
+
+_FLOAT, _INT = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT
+
+OPERATORS: dict[str, Operator] = {
+    op.name: op
+    for op in (
+        Operator(
+            "moe",
+            tuple(moe_function.INPUTS.split(", ")),
+            (),
+            portable=lambda config: moe_function.sparse(config.n_experts, config.shared_ffn_dim > 0),
+            tensorrt=lambda config: moe_function.dense(config.n_experts, config.shared_ffn_dim > 0),
+        ),
+        Operator(
+            "mla_attention",
+            tuple(mla_function.INPUTS.split(", ")),
+            (("scale", _FLOAT), ("v_head_dim", _INT)),
+            portable=lambda config: mla_function.function(filled=True),
+            tensorrt=lambda config: mla_function.function(filled=False),
+        ),
+        Operator(
+            "gqa_attention",
+            tuple(gqa_function.INPUTS.split(", ")),
+            (("scale", _FLOAT), ("kv_heads", _INT)),
+            portable=lambda config: gqa_function.function(filled=True),
+            tensorrt=lambda config: gqa_function.function(filled=False),
+        ),
+    )
+}
