@@ -7,8 +7,20 @@
     out = model(input_ids, max_loops=8)                      # logits [B, T, V], depth [B, T], loops
 """
 
+from mythos_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mythos_model.config import VARIANTS, MythosConfig
 from mythos_model.errors import CheckpointError, ConfigError, ModelError
 from mythos_model.model import MythosModel, Output
 
-__all__ = ["VARIANTS", "CheckpointError", "ConfigError", "ModelError", "MythosConfig", "MythosModel", "Output"]
+__all__ = [
+    "VARIANTS",
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "ModelError",
+    "MythosConfig",
+    "MythosModel",
+    "Output",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,140 @@
+"""Checkpoints: every form is read, no file runs code, and whatever is wrong is one readable error."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mythos_model import CheckpointError, ConfigError, MythosConfig, MythosModel, load_checkpoint, save_checkpoint
+from mythos_model.names import infer_config, reference_shapes
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TRAINING = GOLDEN / "training_checkpoint" / "step_0000010.pt"
+
+
+def golden_config(case: str) -> MythosConfig:
+    return MythosConfig(**json.loads((GOLDEN / case / "case.json").read_text())["config"])
+
+
+def test_the_training_scripts_file_is_read_with_its_pickled_config() -> None:
+    checkpoint = load_checkpoint(TRAINING)
+    assert checkpoint.format == "training checkpoint"
+    assert set(checkpoint.state) == set(reference_shapes(checkpoint.config))
+    assert checkpoint.config.max_loop_iters > 0
+
+
+@pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
+def test_forms_hold_the_same_weights(case: str, tmp_path: Path) -> None:
+    config = golden_config(case)
+    state = load_file(GOLDEN / case / "model.safetensors")
+    folder = save_checkpoint(tmp_path / "folder", config, state)
+    names = sorted(state)
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    half = len(names) // 2
+    for shard, part in (("a.safetensors", names[:half]), ("b.safetensors", names[half:])):
+        save_file({name: state[name] for name in part}, sharded / shard)
+    shards = {name: "a.safetensors" if name in names[:half] else "b.safetensors" for name in names}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (sharded / "config.json").write_text(json.dumps(config.to_dict() | {"architectures": ["x"]}))
+    torch.save({f"module.{n}": t for n, t in state.items()} | {"head.weight": state["embed.weight"]}, tmp_path / "m.pt")
+    sources = [(folder, None), (folder / "model.safetensors", None), (sharded, None), (tmp_path / "m.pt", config)]
+    for path, given in sources:
+        checkpoint = load_checkpoint(path, config=given)
+        assert checkpoint.config == config
+        assert all(torch.equal(checkpoint.state[name], state[name]) for name in state)
+
+
+def test_a_partial_config_completes_what_the_tensors_tell() -> None:
+    for case in ("mla_prefill", "gqa_prefill"):
+        config = golden_config(case)
+        fields = ("max_seq_len", "act_threshold", "rope_theta", "n_heads")
+        given = {name: getattr(config, name) for name in fields}
+        found = infer_config(reference_shapes(config), given)
+        assert reference_shapes(found) == reference_shapes(config)
+        assert found.n_experts_per_tok == config.n_experts_per_tok
+
+
+def test_missing_fields_are_named() -> None:
+    with pytest.raises(CheckpointError, match=r"max_seq_len, act_threshold, rope_theta, n_heads.*--config"):
+        load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors")
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_hostile_pickle_does_not_run(tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    torch.save({"model": {}, "cfg": Hostile(touched)}, tmp_path / "zip.pt")
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Hostile(touched)))
+    for name, text in (("zip.pt", "wants to run code"), ("bare.pt", "not a readable")):
+        with pytest.raises(CheckpointError, match=text):
+            load_checkpoint(tmp_path / name)
+    assert not touched.exists()
+
+
+def test_damaged_files_are_one_line_each(tmp_path: Path) -> None:
+    state_file = GOLDEN / "mla_prefill" / "model.safetensors"
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "cut.pt").write_bytes(TRAINING.read_bytes()[:5000])
+    (tmp_path / "cut.safetensors").write_bytes(state_file.read_bytes()[:5000])
+    (tmp_path / "text.safetensors").write_text("these are not tensors")
+    (tmp_path / "text.pt").write_text("these are not tensors")
+    for name in ("empty.pt", "cut.pt", "cut.safetensors", "text.safetensors", "text.pt", "absent.pt", "."):
+        with pytest.raises(CheckpointError) as caught:
+            load_checkpoint(tmp_path / name, variant="1b")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_renamed_file_is_told_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes((GOLDEN / "mla_prefill" / "model.safetensors").read_bytes())
+    assert load_checkpoint(tmp_path / "weights.pt", config=golden_config("mla_prefill")).format == "safetensors"
+
+
+def test_every_wrong_tensor_is_in_one_error(tmp_path: Path) -> None:
+    config = golden_config("mla_prefill")
+    state = load_file(GOLDEN / "mla_prefill" / "model.safetensors")
+    del state["norm.weight"]
+    state["surplus"] = torch.zeros(1)
+    state["embed.weight"] = torch.zeros(3, 3)
+    state["recurrent.act.halt.bias"] = torch.tensor([float("nan")])
+    save_file(state, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "m.safetensors", config=config)
+    for word in ("1 missing: norm.weight", "1 not expected: surplus", "embed.weight is [3, 3]", "NaN", "halt.bias"):
+        assert word in str(caught.value)
+
+
+def test_wrong_config_and_foreign_shards_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="misshapen|missing"):
+        load_checkpoint(TRAINING, variant="1b")
+    with pytest.raises(ConfigError, match="unknown fields.*banana"):
+        load_checkpoint(TRAINING, config={"banana": 1})
+    index = {"weight_map": {"norm.weight": "../outside.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="outside the folder"):
+        load_checkpoint(tmp_path, variant="1b")
+
+
+def test_an_untied_head_is_an_error(tmp_path: Path) -> None:
+    state = load_file(GOLDEN / "mla_prefill" / "model.safetensors")
+    save_file(state | {"head.weight": state["embed.weight"] + 1}, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="ties them"):
+        load_checkpoint(tmp_path / "m.safetensors", config=golden_config("mla_prefill"))
+
+
+def test_a_random_model_is_saved_and_read_back(tmp_path: Path) -> None:
+    config = golden_config("gqa_prefill")
+    model = MythosModel(config).reset_parameters(seed=1)
+    checkpoint = load_checkpoint(save_checkpoint(tmp_path, config, model.reference_state()))
+    again = MythosModel.from_state(checkpoint.config, checkpoint.state)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
