@@ -1,5 +1,6 @@
 #include "cpu/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -82,31 +83,30 @@ void Queries::clear() const {
 size_t score_floats(size_t count) { return count * (kKeyBlock + 1); }
 
 void attend(const Kernels& kernels, const Queries& queries, const Keys::Run& run, float scale, float* scores) {
+  size_t keys = run.count;
   bool all_see_all = true;
   if (run.positions) {
-    int64_t oldest = run.positions[0], newest = run.positions[0];
-    for (size_t j = 1; j < run.count; ++j) {
-      oldest = run.positions[j] < oldest ? run.positions[j] : oldest;
-      newest = run.positions[j] > newest ? run.positions[j] : newest;
-    }
-    bool one_sees_one = false;
+    int64_t newest_query = -1, oldest_query = std::numeric_limits<int64_t>::max(), newest_key = -1;
     for (size_t i = 0; i < queries.count; ++i) {
-      one_sees_one |= queries.positions[i] >= oldest;
-      all_see_all &= queries.positions[i] >= newest;
+      newest_query = std::max(newest_query, queries.positions[i]);
+      oldest_query = std::min(oldest_query, queries.positions[i]);
     }
-    if (!one_sees_one) return;
+    while (keys && run.positions[keys - 1] > newest_query) --keys;  // in a chunk, half of the pairs are not allowed
+    if (!keys) return;
+    for (size_t j = 0; j < keys; ++j) newest_key = std::max(newest_key, run.positions[j]);
+    all_see_all = newest_key <= oldest_query;
   }
-  kernels.nt[run.keys.format](queries.rows, queries.count, run.keys, run.count, queries.depth, scores, kKeyBlock);
+  kernels.nt[run.keys.format](queries.rows, queries.count, run.keys, keys, queries.depth, scores, kKeyBlock);
   if (!all_see_all) {
     for (size_t i = 0; i < queries.count; ++i) {
-      for (size_t j = 0; j < run.count; ++j) {
+      for (size_t j = 0; j < keys; ++j) {
         if (run.positions[j] > queries.positions[i]) scores[i * kKeyBlock + j] = kNone;
       }
     }
   }
   float* const keep = scores + queries.count * kKeyBlock;
-  kernels.softmax_block(scores, queries.count, run.count, scale, queries.max, queries.norm, keep);
-  kernels.nn[run.values.format](scores, kKeyBlock, queries.count, run.values, queries.width, run.count, queries.sum,
+  kernels.softmax_block(scores, queries.count, keys, scale, queries.max, queries.norm, keep);
+  kernels.nn[run.values.format](scores, kKeyBlock, queries.count, run.values, queries.width, keys, queries.sum,
                                 queries.width, keep);
 }
 

@@ -98,7 +98,7 @@ void absorbed(const Kernels& kernels, const Parallel& parallel, const Mla& op) {
 
 // -- expanded --------------------------------------------------------------------------------------------
 
-constexpr size_t kQueryBlock = 48;    // queries that attend to a block of keys together
+constexpr size_t kQueryBlock = 32;    // queries that attend together; the fewer, the closer to the causal half
 constexpr size_t kExpandedFor = 512;  // tokens that share the keys of one expansion
 
 // Reads rows of the cache as float32: where they lie if they are, else through `room`.
