@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ def save_program(captured: Captured, path: Path) -> None:
 
 def load_program(path: Path) -> nn.Module:
     """The program of a `.pt2` archive as a callable module."""
-    import mythos_model.ops  # noqa: F401, PLC0415  (registers the operators that the program calls)
+    import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
     return torch.export.load(path).module()
 
@@ -138,5 +139,5 @@ def _chain_symbolic_sums(program: ExportedProgram) -> None:
         module.recompile()
 
 
-def _value(term: object) -> object:
+def _value(term: Any) -> Any:
     return term.meta["val"] if isinstance(term, torch.fx.Node) else term

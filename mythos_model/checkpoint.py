@@ -1,7 +1,7 @@
 """Checkpoint files in, a configuration and a reference-named state dict out; and the way back.
 
-    checkpoint = load_checkpoint("step_0000010.pt")
-    checkpoint.config, checkpoint.state["embed.weight"]
+checkpoint = load_checkpoint("step_0000010.pt")
+checkpoint.config, checkpoint.state["embed.weight"]
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def save_checkpoint(folder: str | Path, config: MythosConfig, state: Mapping[str
     return folder
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> _Raw:
@@ -149,7 +149,9 @@ def _read_folder(folder: Path) -> _Raw:
     raise CheckpointError(f"{folder} holds neither model.safetensors nor {INDEX}")
 
 
-def _read_shards(folder: Path, index: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], tuple[Path, ...]]:
+def _read_shards(
+    folder: Path, index: Path, config: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], tuple[Path, ...]]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
@@ -197,7 +199,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _FOREIGN_FIELDS and not name.startswith("_")}
 
 
-# -- checking -----------------------------------------------------------------------------------------------------------
+# -- checking --------------------------------------------------------------------------------------------------------
 
 
 def _clean_names(state: Mapping[str, Any]) -> dict[str, Any]:

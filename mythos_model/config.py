@@ -154,7 +154,9 @@ class MythosConfig:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot read the model configuration {path}: {error}") from error
         if not isinstance(values, dict):
-            raise ConfigError(f"{path} should hold a JSON object with the model's fields, not a {type(values).__name__}")
+            raise ConfigError(
+                f"{path} should hold a JSON object with the model's fields, not a {type(values).__name__}"
+            )
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,10 +171,11 @@ def _problems(config: MythosConfig) -> Iterator[str]:
         if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool)):
             types_hold = False
             yield f"{field.name} should be an integer, found {value!r}"
-        elif field.type == "float":
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-                types_hold = False
-                yield f"{field.name} should be a finite number, found {value!r}"
+        if field.type == "float" and (
+            not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value)
+        ):
+            types_hold = False
+            yield f"{field.name} should be a finite number, found {value!r}"
     if config.attn_type not in ("mla", "gqa"):
         types_hold = False
         yield f"attn_type should be 'mla' or 'gqa', found {config.attn_type!r}"

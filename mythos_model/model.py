@@ -1,8 +1,8 @@
 """The whole model: embedding, prelude, the looped block, coda, tied head.
 
-    >>> model = MythosModel(MythosConfig.variant("1b"))
-    >>> out = model(input_ids, max_loops=8)      # input_ids int64 [B, T]
-    >>> out.logits, out.depth, out.loops         # [B, T, V], int32 [B, T], int64 []
+>>> model = MythosModel(MythosConfig.variant("1b"))
+>>> out = model(input_ids, max_loops=8)      # input_ids int64 [B, T]
+>>> out.logits, out.depth, out.loops         # [B, T, V], int32 [B, T], int64 []
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class MythosModel(nn.Module):
         self.norm = RMSNorm(config.dim)
 
     @classmethod
-    def from_state(cls, config: MythosConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> MythosModel:
+    def from_state(
+        cls, config: MythosConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+    ) -> MythosModel:
         """A model in evaluation mode from a reference-named state dict (`load_checkpoint(...).state`).
 
         `dtype` casts the weights; without it they keep theirs, mixed ones becoming the widest among them.
@@ -162,7 +164,9 @@ class MythosModel(nn.Module):
             halt_threshold=threshold.to(wide),
             early_exit=torch.as_tensor(early_exit, device=device),
         )
-        carry = run_while_loop(self.recurrent, context) if use_while_loop else run_python(self.recurrent, context, observe)
+        carry = (
+            run_while_loop(self.recurrent, context) if use_while_loop else run_python(self.recurrent, context, observe)
+        )
 
         x = carry.out.to(x.dtype)
         for block in self.coda:

@@ -16,12 +16,12 @@ class Routing(NamedTuple):
     """Where every token goes.
 
     Attributes:
-        index: int64 [B, T, K], chosen experts, best first.
+        experts: int64 [B, T, K], chosen experts, best first.
         weight: [B, T, K] in float32 or better, summing to 1 over K.
         selection: [B, T, E], the biased logits that the choice was made by.
     """
 
-    index: Tensor
+    experts: Tensor
     weight: Tensor
     selection: Tensor
 
@@ -59,7 +59,7 @@ class MixtureOfExperts(nn.Module):
         run = torch.ops.mythos.moe if torch.compiler.is_exporting() else ops.moe
         y = run(
             x.flatten(0, 1),
-            routing.index.flatten(0, 1),
+            routing.experts.flatten(0, 1),
             routing.weight.to(x.dtype).flatten(0, 1),
             self.routed_gate_up,
             self.routed_down,

@@ -117,8 +117,8 @@ def _inferred(shapes: Mapping[str, Shape]) -> dict[str, object]:
         if found is None or len(found) != rank:
             raise CheckpointError(
                 f"this does not look like an OpenMythos checkpoint: tensor {name} is "
-                f"{'missing' if found is None else f'of shape {list(found)}'}, so the configuration cannot be inferred; "
-                "give one with --config or --variant to see everything that is missing"
+                f"{'missing' if found is None else f'of shape {list(found)}'}, so the configuration cannot be "
+                "inferred; give one with --config or --variant to see everything that is missing"
             )
         return found
 

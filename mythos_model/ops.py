@@ -94,7 +94,9 @@ def mla_attention(
     R = kv_up.shape[1]
     w_uk, w_uv = kv_up.view(H, nope + v_head_dim, R).split([nope, v_head_dim], 1)  # [H, nope, R], [H, v, R]
     keys, mask = _keys_and_mask(past, layer, chunk, positions, past_lengths)  # [B, S+T, C], [B, 1, T, S+T]
-    form = mla_absorbed if absorbed_is_cheaper(T, keys.shape[1], nope, v_head_dim, R, q_rope.shape[-1]) else mla_expanded
+    form = (
+        mla_absorbed if absorbed_is_cheaper(T, keys.shape[1], nope, v_head_dim, R, q_rope.shape[-1]) else mla_expanded
+    )
     out = form(q_nope.transpose(1, 2), q_rope.transpose(1, 2), keys, mask, w_uk, w_uv, scale)  # [B, H, T, v]
     return _heads_to_rows(out, positions)
 
@@ -191,7 +193,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-# -- the same functions as operators that torch.export keeps whole ------------------------------------------------------
+# -- the same functions as operators that torch.export keeps whole ---------------------------------------------------
 
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())

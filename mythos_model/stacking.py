@@ -48,7 +48,8 @@ def unstack_experts(config: MythosConfig, stacked: Mapping[str, Tensor]) -> dict
             state[f"{FFN}{kind}_experts.{expert}.{projection}.weight"] = tensor
 
     for j in range(config.n_experts):
-        put("routed", j, *routed_gate_up[j].chunk(2), routed_down[j])
+        gate, up = routed_gate_up[j].chunk(2)
+        put("routed", j, gate, up, routed_down[j])
     if config.n_shared_experts:
         parts = shared_gate_up.chunk(2 * config.n_shared_experts)
         downs = shared_down.chunk(config.n_shared_experts, 1)

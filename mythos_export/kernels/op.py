@@ -37,7 +37,7 @@ class Operator:
 
     name: str
     inputs: tuple[str, ...]
-    attributes: tuple[tuple[str, onnx.AttributeProto.AttributeType], ...]
+    attributes: tuple[tuple[str, onnx.defs.OpSchema.AttrType], ...]
     portable: FunctionMaker
     tensorrt: FunctionMaker
 
@@ -58,7 +58,7 @@ class Operator:
             inputs=[schema.FormalParameter(n, "tensor(int64)" if n in integers else "T") for n in self.inputs],
             outputs=[schema.FormalParameter("out", "T")],
             type_constraints=[("T", floats, "compute type")],
-            attributes=[schema.Attribute(name, schema.AttrType(kind)) for name, kind in self.attributes],
+            attributes=[schema.Attribute(name, kind) for name, kind in self.attributes],
         )
 
     def translation(self) -> Callable[..., Any]:
@@ -73,7 +73,7 @@ class Operator:
         return translate
 
 
-_FLOAT, _INT = onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT
+_FLOAT, _INT = onnx.defs.OpSchema.AttrType.FLOAT, onnx.defs.OpSchema.AttrType.INT
 
 OPERATORS: dict[str, Operator] = {
     op.name: op

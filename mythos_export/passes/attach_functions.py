@@ -24,6 +24,6 @@ def _attach(model: ir.Model, config: MythosConfig, tensorrt: bool) -> None:
     for name in sorted(used):
         operator = OPERATORS[name]
         proto = operator.tensorrt(config) if tensorrt else operator.portable(config)
-        function = ir.from_proto(proto)
+        function = ir.serde.deserialize_function(proto)
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION

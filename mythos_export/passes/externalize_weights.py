@@ -31,7 +31,13 @@ def externalize_weights(model: ir.Model, path: Path) -> None:
         assert tensor is not None
         start, end = offsets[name]
         value.const_value = ir.ExternalTensor(
-            path.name, start, end - start, tensor.dtype, shape=tensor.shape, name=name, base_dir=path.parent
+            path.name,
+            start,
+            end - start,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
+            base_dir=path.parent,
         )
 
 

@@ -29,6 +29,6 @@ def name_dimensions(model: ir.Model, config: MythosConfig) -> None:
     ports = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            symbolic = value.shape is not None and any(not isinstance(dim, int) for dim in value.shape)
-            if id(value) not in ports and symbolic:
-                value.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in value.shape])
+            if value.shape is None or id(value) in ports:
+                continue
+            value.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in value.shape])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mythos_model import VARIANTS, MythosConfig, MythosModel, load_checkpoint, ops
 from safetensors.torch import load_file
+
+from mythos_model import VARIANTS, MythosConfig, MythosModel, load_checkpoint, ops
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/case.json"))

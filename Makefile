@@ -1,0 +1,45 @@
+# The project's verbs. Everything is installed into .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test lint native bench clean
+
+help:
+	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
+	@echo "make test    set up, lint, type check, and run every test"
+	@echo "make lint    ruff and mypy"
+	@echo "make native  build the CPU kernels (C++) into build/kernels"
+	@echo "make bench   ratios of the CPU kernels"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,bf16,tokenizers,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/mythos-export tests/golden/hops/step_0001794.pt --target tensorrt -o demo/hops --force
+	$(BIN)/python -m benchmarks.demo demo/hops
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup lint
+	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
+	$(BIN)/python -m pytest
+
+native: setup
+	@command -v cmake >/dev/null || { echo "cmake is missing: apt-get install cmake g++"; exit 3; }
+	cmake -S mythos_export/kernels -B build/kernels -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/kernels --parallel 2
+
+bench: setup native
+	$(BIN)/python -m benchmarks.kernels_cpu
+
+clean:
+	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

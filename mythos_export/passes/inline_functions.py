@@ -1,0 +1,16 @@
+"""Expand every model-local function into the graphs that call it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from mythos_export.kernels.text import DOMAIN
+from mythos_model import MythosConfig
+
+
+def inline_functions(model: ir.Model, config: MythosConfig) -> None:
+    """For parsers that take an unknown domain for a plugin; the `mythos` domain is gone afterwards."""
+    InlinePass()(model)
+    model.functions.clear()
+    model.opset_imports.pop(DOMAIN, None)

@@ -1,0 +1,81 @@
+"""Target `tensorrt`: engines from the same ONNX graph, built in a process of its own, also without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from mythos_export.errors import TargetError
+from mythos_export.lower import Lowered
+from mythos_export.passes.attach_functions import attach_tensorrt_functions
+from mythos_export.passes.inline_functions import inline_functions
+from mythos_export.targets import tensorrt_build as trt
+from mythos_export.targets.target import Built, Progress, TargetOptions
+from mythos_model import MythosConfig
+from mythos_runtime.manifest import NOT_EXECUTED
+
+GRAPH = "model.tensorrt.onnx"
+
+# In order; what TensorRT's parser needs beyond the portable graph.
+PASSES = (
+    attach_tensorrt_functions,  # bodies without NonZero and without shapes that hang on data
+    inline_functions,  # a node of an unknown domain would be looked up as a plugin
+)
+
+
+class TensorRTTarget:
+    """Full TensorRT where it and a GPU are there, TensorRT-RTX's build without a GPU otherwise."""
+
+    name = "tensorrt"
+    default_precision = "fp16"
+
+    def check(self, options: TargetOptions) -> None:
+        if options.precision == "bf16":
+            raise TargetError(
+                "a bf16 export cannot be checked on this machine (ONNX Runtime's CPU provider has no bfloat16 kernels "
+                "for this graph); use --precision fp16 or fp32"
+            )
+        sms = trt.parse_sms(options.sm) if options.sm else trt.DEFAULT_SMS
+        backend = trt.choose_backend()
+        if backend.rtx:
+            trt.limits.check_targets(sms, options.precision)
+        for name in ("batch", "tokens", "context"):
+            value = getattr(options, name)
+            if value is not None:
+                trt.Range.parse(value, f"--{name}")
+
+    def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
+        config = lowered.config
+        model = ir.load(lowered.path)
+        for run_pass in PASSES:
+            model = run_pass(model, config) or model
+        path = folder / GRAPH
+        ir.save(model, path)
+        profiles = profiles_of(path, config, options)
+        sms = trt.parse_sms(options.sm) if options.sm else None
+
+        def show(phase: str, fraction: float | None) -> None:
+            progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
+
+        request = trt.BuildRequest(path, folder / "engines", tuple(profiles), options.precision, sms)
+        result = trt.build(request, show)
+        engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
+        details = result.to_json()
+        return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, {result.backend: result.version})
+
+
+def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:
+    """A prefill and a decode profile from the ranges asked for; what is open fits the model."""
+    longest = config.max_seq_len
+    tokens, context = min(512, longest), min(4096, longest)
+    given = {
+        "batch": options.batch or "1:1:8",
+        "tokens": options.tokens or f"1:{max(1, tokens // 4)}:{tokens}",
+        "context": options.context or f"0:{context // 4}:{context}",
+    }
+    ranges = {name: trt.Range.parse(text, f"--{name}") for name, text in given.items()}
+    loops = trt.Range(1, config.max_loop_iters, 2 * config.max_loop_iters)
+    inputs = trt.graph_inputs(onnx.load(path, load_external_data=False))
+    return list(trt.profiles_for(inputs, **ranges, loops=loops, max_seq_len=longest))

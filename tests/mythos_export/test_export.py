@@ -1,0 +1,202 @@
+"""The main job end to end: checkpoints in, verified bundles out, and what happens when it cannot be done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+from mythos_export import export
+from mythos_export.cli import export_command, mythos
+from mythos_export.errors import ParityError
+from mythos_model import MythosConfig, MythosModel, save_checkpoint
+from mythos_runtime import load
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PREFILL = ["gqa_never_halts", "gqa_prefill", "mla_all_halt_at_once", "mla_deeper_than_trained", "mla_prefill"]
+
+
+class Bundles(dict[str, Path]):
+    """Bundles that several tests read, each exported once, by the name of its golden case."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, case: str) -> Path:
+        source = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
+        self[case] = export(source, self.folder / case, target="onnx", **config_of(case)).path
+        return self[case]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    return Bundles(tmp_path_factory.mktemp("bundles"))
+
+
+def config_of(case: str) -> dict[str, dict[str, object]]:
+    description = GOLDEN / case / "case.json"
+    return {"config": json.loads(description.read_text())["config"]} if description.exists() else {}
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", [*PREFILL, "training_checkpoint"])
+def test_golden_cases_through_the_bundle(case: str, bundles: Bundles) -> None:
+    model = load(bundles[case])
+    io = load_file(GOLDEN / case / "io.safetensors")
+    loops = json.loads((GOLDEN / case / "case.json").read_text())["n_loops"] if config_of(case) else None
+    out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
+    assert relative(out.logits, io["logits"]) <= 2e-5
+    assert np.array_equal(out.depth, io["halting_depth"])
+    assert out.loops == out.depth.max()
+
+
+def test_hops_at_and_beyond_its_trained_depth(bundles: Bundles) -> None:
+    model = load(bundles["hops"])
+    io = load_file(GOLDEN / "hops" / "io.safetensors")
+    for loops in (10, 16):
+        out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
+        assert relative(out.logits[:, -1], io[f"logits_last_{loops}"]) <= 2e-5
+        assert np.array_equal(out.depth, io[f"halting_depth_{loops}"])
+
+
+def test_loops_are_those_that_were_needed(bundles: Bundles) -> None:
+    model = load(bundles["mla_prefill"])
+    ids = load_file(GOLDEN / "mla_prefill" / "io.safetensors")["input_ids"].astype(np.int64)
+    assert model.forward(ids, max_loops=0).loops == 0
+    assert model.forward(ids, max_loops=9, halt_threshold=1e9).loops == 9
+    early = model.forward(ids, max_loops=9, halt_threshold=0.01)
+    assert early.loops == early.depth.max() < 9
+
+
+@pytest.mark.parametrize("case", ["mla_decode", "gqa_decode"])
+def test_token_by_token_with_a_cache(case: str, bundles: Bundles) -> None:
+    model = load(bundles[case])
+    description = json.loads((GOLDEN / case / "case.json").read_text())
+    io = load_file(GOLDEN / case / "io.safetensors")
+    ids = io["input_ids"].astype(np.int64)
+    cache = model.new_cache(batch=ids.shape[0], capacity=ids.shape[1], max_loops=description["n_loops"])
+    cuts = [description["prefill"], *range(description["prefill"] + 1, ids.shape[1] + 1)]
+    start = 0
+    for end in cuts:
+        out = model.forward(ids[:, start:end], cache=cache)
+        difference = np.abs(out.logits - io["logits"][:, start:end]).max()
+        assert difference <= 2e-5 * np.abs(io["logits"]).max()
+        assert np.array_equal(out.depth, io["halting_depth"][:, start:end])
+        start = end
+
+
+def test_the_graph_keeps_one_loop_and_bodies_for_its_operators(bundles: Bundles) -> None:
+    graph = onnx.load(bundles["mla_prefill"] / "model.onnx", load_external_data=False)
+    assert [node.op_type for node in graph.graph.node].count("Loop") == 1
+    assert {function.name for function in graph.functions} == {"moe", "mla_attention"}
+    assert {entry.domain for entry in graph.opset_import} >= {"", "mythos"}
+    assert next(entry.version for entry in graph.opset_import if entry.domain == "") == 21
+
+
+@pytest.mark.parametrize("attention", ["mla", "gqa"])
+def test_the_reference_readmes_config_exports_from_random_weights(attention: str, tmp_path: Path) -> None:
+    config = MythosConfig(
+        vocab_size=1000,
+        dim=256,
+        n_heads=8,
+        n_kv_heads=2,
+        max_seq_len=128,
+        max_loop_iters=4,
+        prelude_layers=1,
+        coda_layers=1,
+        attn_type=attention,  # type: ignore[arg-type]
+        kv_lora_rank=32,
+        q_lora_rank=64,
+        qk_rope_head_dim=16,
+        qk_nope_head_dim=16,
+        v_head_dim=16,
+        n_experts=8,
+        n_shared_experts=1,
+        n_experts_per_tok=2,
+        expert_dim=64,
+        lora_rank=8,
+    )
+    folder = save_checkpoint(tmp_path / "random", config, MythosModel(config).reset_parameters(3).reference_state())
+    assert export(folder, tmp_path / "bundle").parity.passed
+
+
+def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
+    bundle = tmp_path / "out"
+    source = str(GOLDEN / "training_checkpoint" / "step_0000010.pt")
+    result = CliRunner().invoke(export_command, [source, "--target", "tensorrt", "-o", str(bundle), "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout.splitlines()[-1])
+    assert document["targets"] == {"onnx": "verified", "tensorrt": "built, not executed"}
+    engine = next((bundle / "engines").iterdir())
+    assert engine.read_bytes()[:4] == b"vtrt"
+    shown = CliRunner().invoke(mythos, ["inspect", str(bundle)])
+    assert shown.exit_code == 0
+    assert "no engine was executed" in shown.output
+    checked = CliRunner().invoke(mythos, ["verify", str(bundle), "--json"])
+    assert json.loads(checked.stdout.splitlines()[-1])["verdict"] == "pass"
+
+
+def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    source = GOLDEN / "training_checkpoint" / "step_0000010.pt"
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "diary.txt").write_text("mine")
+    (tmp_path / "empty.pt").touch()
+    for arguments, words in (
+        ([str(tmp_path / "absent.pt")], "there is no checkpoint"),
+        ([str(tmp_path / "empty.pt")], "is empty"),
+        ([str(source), "--variant", "1b"], "does not fit its configuration"),
+        ([str(source), "-o", str(tmp_path / "taken")], "--force"),
+        ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
+        ([str(source), "--sm", "86"], "only mean something to --target tensorrt"),
+        ([str(source), "--target", "tensorrt", "--sm", "90"], "90"),
+    ):
+        where = [] if "-o" in arguments else ["-o", str(tmp_path / "bundle")]
+        result = CliRunner().invoke(export_command, [*arguments, *where])
+        assert result.exit_code == 2, (arguments, result.output)
+        assert words in result.stderr.replace("\n", ""), (arguments, result.stderr)
+        assert "Traceback" not in result.stderr
+    assert (tmp_path / "taken" / "diary.txt").read_text() == "mine"
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_wrong_result_is_exit_code_1_and_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plant a defect in a function body: gate and up swapped."""
+    from mythos_export.kernels.moe import function
+
+    right = function._swiglu
+
+    def swapped(result: str, *rest: object) -> str:
+        return right(result, *rest).replace(f"{result}_gate, {result}_up =", f"{result}_up, {result}_gate =")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(function, "_swiglu", swapped)
+    with pytest.raises(ParityError, match="stage onnx does not compute what the eager model computes"):
+        export(GOLDEN / "training_checkpoint" / "step_0000010.pt", tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_leaves_no_bundle(tmp_path: Path) -> None:
+    source = str(GOLDEN / "training_checkpoint" / "step_0000010.pt")
+    command = [sys.executable, "-c", "from mythos_export.cli import export_command; export_command()", source]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "bundle")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".bundle.*/golden.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "bundle").exists()
