@@ -26,7 +26,9 @@ def main(bundle: str) -> None:
     model = mythos_runtime.load(bundle)
     data = load_file(QUESTIONS)
     ids, answers, hops = data["input_ids"].astype(np.int64), data["answer"], data["hops"]
-    table = Table("hops", "questions", *(f"≤ {budget} loops" for budget in BUDGETS), "stopped after (mean)")
+    table = Table(
+        "hops", "asked", *(f"≤{budget}" for budget in BUDGETS), "stopped after", title="right answers, by loop budget"
+    )
     outputs = {budget: model.forward(ids, max_loops=budget) for budget in BUDGETS}
     right = {budget: out.logits[:, -1].argmax(-1) == answers for budget, out in outputs.items()}
     depth = outputs[BUDGETS[-1]].depth[:, -1]

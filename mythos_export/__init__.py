@@ -21,7 +21,7 @@ from mythos_export.capture import capture, save_program
 from mythos_export.cases import make_cases
 from mythos_export.errors import ExportError, TargetError
 from mythos_export.lower import lower
-from mythos_export.package import DTYPES, describe_bundle, finish, staged
+from mythos_export.package import DTYPES, add_tokenizer, describe_bundle, finish, staged
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify import GOLDEN, NEAR_TIE, Parity, save_golden, tolerance_of, verify_bundle
@@ -53,6 +53,7 @@ def export(
     batch: str | None = None,
     tokens: str | None = None,
     context: str | None = None,
+    tokenizer: str | Path | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Exported:
@@ -64,6 +65,7 @@ def export(
         target: `onnx` or `tensorrt`.
         precision: fp32 or fp16; the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
+        tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
         progress: called with the name of each stage as it begins.
 
     Raises:
@@ -82,6 +84,7 @@ def export(
         progress("load the checkpoint")
         loaded = load_checkpoint(checkpoint, config, variant)
         model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[options.precision])
+        words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
         progress("answer the golden cases with the eager model")
         cases = make_cases(model, options.precision)
         tolerance = tolerance_of(cases, options.precision)
@@ -98,12 +101,12 @@ def export(
             built += (chosen.build(lowered, folder, options, progress),)
         tolerances = {"logits_relative": tolerance, "near_tie": NEAR_TIE[options.precision]}
         progress("verify")
-        draft = describe_bundle(folder, loaded, options.precision, built, tolerances)
+        draft = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
         parity = verify_bundle(folder, draft, lambda stage: progress(f"verify {stage}"))
         parity.raise_unless_passed()
         reports = folder / "reports"
         reports.mkdir()
         (reports / "parity.json").write_text(json.dumps(parity.to_json(), indent=2) + "\n", encoding="utf-8")
-        manifest = describe_bundle(folder, loaded, options.precision, built, tolerances)
+        manifest = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
         finish(folder, manifest)
     return Exported(Path(output), manifest, parity)

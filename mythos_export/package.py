@@ -18,9 +18,10 @@ from mythos_export.kernels.text import DOMAIN
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
 from mythos_runtime.files import describe
-from mythos_runtime.manifest import MANIFEST, Manifest, Source, write_manifest
+from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.ports import model_ports
+from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NUMPY = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -83,7 +84,12 @@ def _runs(pid: int) -> bool:
 
 
 def describe_bundle(
-    folder: Path, checkpoint: Checkpoint, precision: str, built: tuple[Built, ...], tolerances: dict[str, float]
+    folder: Path,
+    checkpoint: Checkpoint,
+    precision: str,
+    built: tuple[Built, ...],
+    tolerances: dict[str, float],
+    tokenizer: TokenizerEntry | None = None,
 ) -> Manifest:
     """The manifest of what lies in `folder`; every file is hashed."""
     config = checkpoint.config
@@ -106,8 +112,24 @@ def describe_bundle(
         tolerances=dict(tolerances),
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
         operators=_operators(folder / "model.onnx"),
+        tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -> TokenizerEntry | None:
+    """Put a tokenizer into the bundle, after reading it once; errors as the runtime's own."""
+    if tokenizer is None:
+        return None
+    if str(tokenizer) == "bytes":
+        ByteTokenizer(vocab_size)
+        return TokenizerEntry("bytes")
+    source = Path(tokenizer)
+    if not source.is_file():
+        raise PackageError(f"there is no tokenizer {source}; give 'bytes' or the path of a tokenizer.json")
+    JsonTokenizer(source, vocab_size)
+    shutil.copyfile(source, folder / "tokenizer.json")
+    return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
 def _operators(path: Path) -> dict[str, str]:

@@ -1,0 +1,43 @@
+"""Run bundles made by mythos-export. Needs numpy, onnxruntime and safetensors; no torch.
+
+from mythos_runtime import load
+
+model = load("bundle")
+out = model.forward(ids, max_loops=8)                   # ids int64 [B, T]; out.logits, out.depth, out.loops
+cache = model.new_cache(batch=1, capacity=4096)
+out = model.forward(ids, cache=cache)                   # appends to the cache
+for step in model.generate(ids, max_new_tokens=64, temperature=0.8, top_k=50, top_p=0.95, eos=2, seed=0):
+    print(step.tokens, step.depth)
+"""
+
+from mythos_runtime.cache import Cache
+from mythos_runtime.errors import (
+    BackendFailed,
+    BackendMissing,
+    BundleError,
+    CapacityError,
+    RequestError,
+    ResultError,
+    RuntimeBundleError,
+)
+from mythos_runtime.generate import GenerationResult, Step
+from mythos_runtime.manifest import Manifest, read_manifest
+from mythos_runtime.model import Model, Output, load
+
+__all__ = [
+    "BackendFailed",
+    "BackendMissing",
+    "BundleError",
+    "Cache",
+    "CapacityError",
+    "GenerationResult",
+    "Manifest",
+    "Model",
+    "Output",
+    "RequestError",
+    "ResultError",
+    "RuntimeBundleError",
+    "Step",
+    "load",
+    "read_manifest",
+]

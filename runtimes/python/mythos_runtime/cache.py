@@ -1,0 +1,178 @@
+"""The cache of a batch of sequences: keys and values of every layer and every loop depth, in preallocated buffers.
+
+    >>> cache = model.new_cache(batch=2, capacity=4096)
+    >>> model.forward(prompt, cache=cache)              # appends
+    >>> saved = cache.fork()                            # an independent copy
+    >>> cache.truncate(cache.lengths - 3)               # drops the last three tokens of every row
+    >>> beams = cache.fork(rows=[0, 0, 1])              # row 0 twice, then row 1
+
+The graph only reads the buffers, and reads them where they lie; new tokens are written behind the old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.ports import numpy_dtype
+
+
+class Cache:
+    """Buffers for `batch` sequences of up to `capacity` tokens and `max_loops` loop depths.
+
+    Attributes:
+        past_layers: [layers, batch, capacity, C], prelude layers and then coda.
+        past_loop: [N, batch, capacity, C] with N = max(max_loops, 1).
+        lengths: int64 [batch], tokens held per row. Change it through `truncate` and `reset`.
+        exact: whether every entry is what the reference computes. The policy `last` makes it False when it leaves the
+            loop early, because the deeper entries are then copies.
+
+    Raises:
+        CapacityError: capacity exceeds the model's max_seq_len, or the memory for it is not there.
+        RequestError: a size is not a positive integer.
+    """
+
+    def __init__(self, batch: int, capacity: int, config: RuntimeConfig, max_loops: int | None = None) -> None:
+        max_loops = config.max_loop_iters if max_loops is None else max_loops
+        for name, value, least in (("batch", batch, 1), ("capacity", capacity, 1), ("max_loops", max_loops, 0)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise RequestError(f"a cache's {name} should be an integer of at least {least}, found {value!r}")
+        if capacity > config.max_seq_len:
+            raise CapacityError(
+                f"a capacity of {capacity} tokens exceeds the {config.max_seq_len} that this model takes (max_seq_len)"
+            )
+        self.config, self.max_loops = config, int(max_loops)
+        dtype = numpy_dtype(config.cache_dtype)
+        depths = max(self.max_loops, 1)  # the graph reads the slice of the last depth even where none ran
+        layers_shape = (config.layers, int(batch), int(capacity), config.cache_width)
+        loop_shape = (depths, *layers_shape[1:])
+        try:
+            # Zeros, not garbage: a masked NaN would still poison softmax * values.
+            self.past_layers = np.zeros(layers_shape, dtype)
+            self.past_loop = np.zeros(loop_shape, dtype)
+        except (MemoryError, ValueError) as error:  # ValueError: larger than any array may be
+            size = (config.layers + depths) * batch * capacity * config.cache_width * dtype.itemsize
+            raise CapacityError(
+                f"a cache for {batch} x {capacity} tokens at {depths} loop depths needs {size / 2**30:.1f} GiB, which "
+                f"this machine does not give ({error}); ask for less capacity, fewer rows or fewer max_loops"
+            ) from error
+        self.lengths = np.zeros(int(batch), np.int64)
+        self.exact = True
+
+    # -- sizes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def batch(self) -> int:
+        return self.past_loop.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self.past_loop.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both buffers, used or not."""
+        return self.past_layers.nbytes + self.past_loop.nbytes
+
+    def __repr__(self) -> str:
+        lengths = ", ".join(map(str, self.lengths[:8])) + (", ..." if self.batch > 8 else "")
+        return (
+            f"Cache(batch={self.batch}, capacity={self.capacity}, max_loops={self.max_loops}, lengths=[{lengths}], "
+            f"{self.nbytes / 2**20:.1f} MiB, {'exact' if self.exact else 'approximate'})"
+        )
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def check_room(self, counts: np.ndarray) -> None:
+        """CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written."""
+        over = np.flatnonzero(self.lengths + counts > self.capacity)
+        if over.size:
+            row = int(over[0])
+            limit = "also the model's max_seq_len" if self.capacity == self.config.max_seq_len else "its capacity"
+            raise CapacityError(
+                f"row {row} of the cache holds {self.lengths[row]} tokens and cannot take {counts[row]} more: it has "
+                f"room for {self.capacity} ({limit}); truncate it, or make a larger one with new_cache"
+            )
+
+    def append(self, new_layers: np.ndarray, new_loop: np.ndarray, valid: np.ndarray) -> None:
+        """Write the valid tokens of a chunk behind each row's tokens, in place.
+
+        Args:
+            new_layers: [layers, batch, T, C].
+            new_loop: [N, batch, T, C].
+            valid: bool [batch, T]; False marks padding, which is skipped.
+
+        Raises:
+            CapacityError: a row has no room; nothing was written then.
+            RequestError: a shape does not fit.
+        """
+        tokens = valid.shape[-1]
+        for name, new, past in (("new_layers", new_layers, self.past_layers), ("new_loop", new_loop, self.past_loop)):
+            expected = (past.shape[0], self.batch, tokens, past.shape[3])
+            if new.shape != expected:
+                raise RequestError(f"{name} has shape {list(new.shape)}, expected {list(expected)}")
+        counts = valid.sum(axis=1)
+        self.check_room(counts)
+        start = int(self.lengths[0])
+        if valid.all() and (self.lengths == start).all():  # the usual step: one write for the whole batch
+            self.past_layers[:, :, start : start + tokens] = new_layers
+            self.past_loop[:, :, start : start + tokens] = new_loop
+        else:
+            for row in np.flatnonzero(counts):
+                start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
+                self.past_layers[:, row, start:stop] = new_layers[:, row, keep]
+                self.past_loop[:, row, start:stop] = new_loop[:, row, keep]
+        self.lengths += counts
+
+    # -- for beams and speculation ------------------------------------------------------------------------------------
+
+    def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> Cache:
+        """An independent copy: of every row, or of `rows` in that order (a row may be named more than once).
+
+        Raises:
+            RequestError: a row does not exist, or none is named.
+        """
+        chosen = np.arange(self.batch) if rows is None else self._rows(rows)
+        copy = Cache(len(chosen), self.capacity, self.config, self.max_loops)
+        used = int(self.lengths[chosen].max())
+        copy.past_layers[:, :, :used] = self.past_layers[:, chosen, :used]
+        copy.past_loop[:, :, :used] = self.past_loop[:, chosen, :used]
+        copy.lengths[:] = self.lengths[chosen]
+        copy.exact = self.exact
+        return copy
+
+    def truncate(self, lengths: int | Sequence[int] | np.ndarray) -> None:
+        """Keep only the first `lengths` tokens: one number for all rows, or one per row.
+
+        Raises:
+            RequestError: a length is negative, or larger than what the row holds; nothing is changed then.
+        """
+        wanted = np.asarray(lengths)
+        if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (self.batch,)):
+            raise RequestError(f"truncate takes an integer or {self.batch} of them, one per row, found {lengths!r}")
+        wanted = np.broadcast_to(wanted, (self.batch,))
+        wrong = np.flatnonzero((wanted < 0) | (wanted > self.lengths))
+        if wrong.size:
+            row = int(wrong[0])
+            raise RequestError(f"row {row} holds {self.lengths[row]} tokens and cannot be truncated to {wanted[row]}")
+        self.lengths[:] = wanted
+        self._forget_approximation()
+
+    def reset(self, rows: Sequence[int] | np.ndarray | None = None) -> None:
+        """Empty every row, or only `rows` (RequestError where a row does not exist)."""
+        self.lengths[... if rows is None else self._rows(rows)] = 0
+        self._forget_approximation()
+
+    def _forget_approximation(self) -> None:
+        self.exact = self.exact or not self.lengths.any()
+
+    def _rows(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        chosen = np.asarray(rows)
+        if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+            raise RequestError(f"rows should be a list of row numbers, found {rows!r}")
+        if chosen.min() < 0 or chosen.max() >= self.batch:
+            raise RequestError(f"the cache has rows 0 to {self.batch - 1}, asked for {rows!r}")
+        return chosen

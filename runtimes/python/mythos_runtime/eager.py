@@ -1,0 +1,117 @@
+"""The eager backend: model.pt2, the captured program, in PyTorch. The only module here that imports torch.
+
+Load only bundles that you trust: PyTorch's archive reader was not written for hostile files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.manifest import Manifest
+from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.session import Options, graph_file
+
+OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
+"""Packages that register `torch.ops.mythos.*` name the module that does so under this entry point group."""
+
+_OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
+
+
+def missing() -> str | None:
+    """What this machine lacks for this backend."""
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        return f"PyTorch is not installed ({error}): pip install torch"
+    return None
+
+
+class EagerSession:
+    """model.pt2 in PyTorch; see `mythos_runtime.session.Session`."""
+
+    name = "eager"
+
+    def __init__(self, file: Path, config: RuntimeConfig, options: Options) -> None:
+        """Load the program. `options.threads` sets torch's thread count for the whole process.
+
+        Raises:
+            BackendMissing: no torch, or an operator that no installed package registers.
+            BundleError: the file is damaged or its ports are not the contract's.
+        """
+        lack = missing()
+        if lack:
+            raise BackendMissing(lack)
+        self._torch: Any = importlib.import_module("torch")
+        if options.threads is not None:
+            self._torch.set_num_threads(options.threads)
+        for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT):
+            entry.load()
+        self._check_operators(file)
+        try:
+            program = self._torch.export.load(str(file))
+        except Exception as error:  # whatever it is (it has no base class): the file is what it came from
+            raise BundleError(f"{file} cannot be loaded by torch {self._torch.__version__}: {error}") from error
+        self._config = config
+        self._arguments = list(program.graph_signature.user_inputs)
+        self._keywords = program.call_spec.in_spec.child(1).num_children
+        expected = {port.name for port in config.ports().inputs}
+        if set(self._arguments) != expected:
+            raise BundleError(f"{file} takes {self._arguments}, expected the inputs {sorted(expected)}")
+        self._module = program.module()
+        self.description = f"torch {self._torch.__version__}, CPU, {self._torch.get_num_threads()} threads"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = [self._to_torch(inputs[name]) for name in self._arguments]
+        split = len(tensors) - self._keywords
+        keywords = dict(zip(self._arguments[split:], tensors[split:], strict=True))
+        try:
+            with self._torch.no_grad():
+                result = self._module(*tensors[:split], **keywords)
+        except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
+            raise BackendFailed(f"torch could not finish the call: {error}") from error
+        names = [port.name for port in self._config.ports().outputs]
+        if isinstance(result, Mapping):
+            return {name: self._to_numpy(result[name]) for name in names}
+        return {name: self._to_numpy(tensor) for name, tensor in zip(names, result, strict=True)}
+
+    def _check_operators(self, file: Path) -> None:
+        """Name what is not registered: torch itself says so only in its log."""
+        try:
+            with zipfile.ZipFile(file) as archive:
+                graphs = [name for name in archive.namelist() if "/models/" in name and name.endswith(".json")]
+                used = {match for name in graphs for match in _OPERATOR.findall(archive.read(name))}
+        except (OSError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{file} is not a torch.export archive: {error}") from error
+        names = sorted((space.decode(), operator.decode()) for space, operator in used)
+        lacking = [f"{space}::{op}" for space, op in names if not hasattr(getattr(self._torch.ops, space), op)]
+        if lacking:
+            raise BackendMissing(
+                f"{file} uses the torch operators {', '.join(lacking)}, which nothing here registers: pip install "
+                "mythos-export, or import the module that registers them (mythos_model.ops) before loading"
+            )
+
+    def _to_torch(self, array: np.ndarray) -> Any:
+        if array.dtype.name == "bfloat16":
+            return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16)
+        return self._torch.from_numpy(array)
+
+    def _to_numpy(self, tensor: Any) -> np.ndarray:
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.dtype == self._torch.bfloat16:
+            return np.asarray(tensor.view(self._torch.uint16).numpy().view(numpy_dtype("bfloat16")))
+        return np.asarray(tensor.numpy())
+
+
+def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> EagerSession:
+    """Open the bundle's captured program; see `EagerSession`."""
+    return EagerSession(graph_file(folder, manifest, "eager"), config, options)

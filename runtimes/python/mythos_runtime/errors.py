@@ -1,0 +1,48 @@
+"""Errors of the runtime. Each class carries the exit code that a command line should leave with.
+
+1: a result is wrong; 2: the request or the input is wrong; 3: this machine lacks something needed.
+"""
+
+from __future__ import annotations
+
+
+class RuntimeBundleError(Exception):
+    """Base of everything that `mythos_runtime` raises on purpose."""
+
+    exit_code = 2
+
+
+class BundleError(RuntimeBundleError):
+    """The bundle is damaged, incomplete, of an unknown version, or not a bundle."""
+
+    exit_code = 2
+
+
+class RequestError(RuntimeBundleError):
+    """The caller asked for something that this model cannot do."""
+
+    exit_code = 2
+
+
+class CapacityError(RequestError):
+    """The tokens do not fit the cache or the model's sequence length. Raised before anything is computed or written."""
+
+    exit_code = 2
+
+
+class BackendMissing(RuntimeBundleError):
+    """This machine lacks what the chosen backend needs; the message says what to install."""
+
+    exit_code = 3
+
+
+class BackendFailed(RuntimeBundleError):
+    """The backend could not finish a call that was valid: memory, a driver, a kernel."""
+
+    exit_code = 3
+
+
+class ResultError(RuntimeBundleError):
+    """The backend returned something that cannot be right, such as more loops than were allowed, or NaN."""
+
+    exit_code = 1

@@ -1,0 +1,89 @@
+"""The files of a bundle: where a listed path may lie, and whether the file is the one that was listed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from mythos_runtime.errors import BundleError
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest says of one file: SHA-256 in lower-case hexadecimal, and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def path_problem(path: str) -> str | None:
+    """Why a path may not stand in a manifest; None where it may.
+
+    Allowed: relative, parts joined by '/', no part empty, '.' or '..', no backslash, colon or control character
+    (they mean something else on another system), parts of at most 255 bytes, 1024 bytes in all.
+    """
+    if not path.isprintable() or "\\" in path or ":" in path:
+        return "it holds a backslash, a colon or an unprintable character"
+    if path.startswith("/"):
+        return "it is absolute"
+    parts = path.split("/")
+    if ".." in parts:
+        return "it leaves the bundle"
+    if "" in parts or "." in parts:
+        return "it has an empty part"
+    if any(len(part.encode()) > 255 for part in parts) or len(path.encode()) > 1024:
+        return "it is too long"
+    return None
+
+
+def locate(folder: Path, path: str) -> Path:
+    """The file a manifest lists, inside the bundle and regular; BundleError where it is missing or lies outside.
+
+    Symbolic links are followed only as far as they stay in the folder.
+    """
+    problem = path_problem(path)
+    if problem:
+        raise BundleError(f"{folder}: the path {ascii(path)} may not stand in a manifest: {problem}")
+    file = folder / path
+    try:
+        real = file.resolve(strict=True)
+        inside = real.is_relative_to(folder.resolve(strict=True))
+        regular = stat.S_ISREG(os.stat(real).st_mode)
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: the file {path} is missing; export or copy the bundle again") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise BundleError(f"{folder}: the file {path} cannot be reached: {error}") from error
+    if not inside:
+        raise BundleError(f"{folder}: the file {path} is a link that leaves the bundle (to {real})")
+    if not regular:
+        raise BundleError(f"{folder}: {path} is not a regular file")
+    return file
+
+
+def describe(file: Path) -> FileEntry:
+    """The manifest's entry for a file as it lies there now."""
+    with open(file, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return FileEntry(digest, stream.tell())
+
+
+def check_file(folder: Path, path: str, entry: FileEntry, verify_hash: bool) -> None:
+    """Hold a file against its entry: place and size always, content where asked."""
+    file = locate(folder, path)
+    try:
+        size = os.stat(file).st_size
+        if size != entry.bytes:
+            raise BundleError(
+                f"{folder}: the file {path} has {size} bytes, the manifest says {entry.bytes}: it is cut off or "
+                "was changed; export or copy the bundle again"
+            )
+        if verify_hash and describe(file).sha256 != entry.sha256:
+            raise BundleError(
+                f"{folder}: the content of {path} is not what was exported (its SHA-256 differs from the manifest's); "
+                "export or copy the bundle again"
+            )
+    except OSError as error:
+        raise BundleError(f"{folder}: the file {path} cannot be read: {error}") from error

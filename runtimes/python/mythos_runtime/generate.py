@@ -1,0 +1,191 @@
+"""Token by token: prefill in chunks, then one step per token for the whole batch.
+
+>>> for step in model.generate([[1, 2, 3]], max_new_tokens=16):
+...     print(step.tokens, step.depth)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mythos_runtime.batch import integer, pad_rows, split_prompts
+from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.sampling import Sampler, SamplingOptions
+
+if TYPE_CHECKING:
+    from mythos_runtime.model import Model, Output, Policy
+
+NO_TOKEN = -1  # stands in a step for a row that has finished
+EOS, STOP, LENGTH = "eos", "stop", "length"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One token for every row that is still going.
+
+    Attributes:
+        tokens: int64 [B], the new ids; -1 for a row that had finished before.
+        depth: int32 [B], loops that the position behind each choice took; 0 for a finished row.
+        loops: iterations that the engine ran for this step.
+        seconds: time in the engine for it; of the first step, for the whole prefill.
+        finished: per row, "eos", "stop" or "length" once it has ended, else None.
+    """
+
+    tokens: np.ndarray
+    depth: np.ndarray
+    loops: int
+    seconds: float
+    finished: tuple[str | None, ...]
+
+
+@dataclass
+class GenerationResult:
+    """Everything a generation gave: per row its ids, their depths and why it ended; per step the loops."""
+
+    tokens: list[list[int]]
+    depth: list[list[int]]
+    loops: list[int] = field(default_factory=list)
+    stop_reasons: list[str | None] = field(default_factory=list)
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all rows after the first step, over the engine's time for them; 0 where there was one step."""
+        decoded = sum(len(row) for row in self.tokens) - sum(1 for row in self.tokens if row)
+        return decoded / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+
+def generate(
+    model: Model,
+    ids: Any,
+    *,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    eos: int | Sequence[int] | None = None,
+    stop: Sequence[Sequence[int]] = (),
+    max_loops: int | None = None,
+    halt_threshold: float | None = None,
+    policy: Policy = "full",
+    prefill_chunk: int = 512,
+) -> Iterator[Step]:
+    """Generate for a batch of prompts of any lengths; the arguments are checked at once, the work is done as it is read.
+
+    Args:
+        ids: integers [B, T] or [T], or one list per prompt.
+        max_new_tokens: default and most: the configuration's max_output_tokens, as far as max_seq_len reaches.
+        temperature, top_k, top_p, min_p, repetition_penalty, seed: see `mythos_runtime.sampling`; default greedy.
+        eos: ids that end a row. stop: sequences of ids that end a row. Both stay in the result.
+        max_loops, halt_threshold, policy: as for `Model.forward`.
+        prefill_chunk: the most prompt tokens per call of the engine.
+
+    Raises:
+        RequestError, CapacityError: before anything is computed.
+    """
+    config = model.config
+    prompts = split_prompts(ids, config.vocab_size)
+    options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    integer(prefill_chunk, "prefill_chunk", 1)
+    longest = max(len(prompt) for prompt in prompts)
+    room = config.max_seq_len - longest + 1  # the last token chosen is never fed back
+    if room < 1:
+        raise CapacityError(f"a prompt of {longest} tokens exceeds the {config.max_seq_len} that this model takes")
+    if max_new_tokens is None:
+        count = min(config.max_output_tokens, room)
+    else:
+        count = integer(max_new_tokens, "max_new_tokens", 1)
+        if count > config.max_output_tokens:
+            raise RequestError(f"max_new_tokens is {count}, but this model allows {config.max_output_tokens}")
+        if count > room:
+            raise CapacityError(
+                f"{longest} prompt tokens and {count} new ones exceed the {config.max_seq_len} that this model takes "
+                f"(max_seq_len); at most {room} new ones fit"
+            )
+    ends = {integer(end, "eos", 0) for end in ([] if eos is None else [eos] if isinstance(eos, int) else eos)}
+    stops = [[integer(token, "stop", 0) for token in sequence] for sequence in stop]
+    if any(not sequence for sequence in stops):
+        raise RequestError("a stop sequence is empty; it should hold at least one id")
+    cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
+    call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
+    samplers = [Sampler(options, row, config.vocab_size, prompt) for row, prompt in enumerate(prompts)]
+    return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
+
+
+def _steps(
+    model: Model,
+    prompts: list[np.ndarray],
+    samplers: list[Sampler],
+    count: int,
+    prefill_chunk: int,
+    ends: set[int],
+    stops: list[list[int]],
+    call: dict[str, Any],
+) -> Iterator[Step]:
+    rows = len(prompts)
+    generated: list[list[int]] = [[] for _ in prompts]
+    finished: list[str | None] = [None] * rows
+    logits, depth, loops, seconds = _prefill(model, prompts, prefill_chunk, call)
+    for number in range(1, count + 1):
+        going = [row for row in range(rows) if finished[row] is None]
+        tokens = np.full(rows, NO_TOKEN, np.int64)
+        for row in going:
+            tokens[row] = token = samplers[row].choose(logits[row])
+            generated[row].append(token)
+            if token in ends:
+                finished[row] = EOS
+            elif any(generated[row][-len(sequence) :] == sequence for sequence in stops):
+                finished[row] = STOP
+            elif number == count:
+                finished[row] = LENGTH
+        yield Step(tokens, depth, loops, seconds, tuple(finished))
+        valid = np.array([reason is None for reason in finished])
+        if not valid.any():
+            return
+        out = model.forward(np.where(valid, tokens, 0)[:, None], valid=valid[:, None], **call)
+        logits, depth, loops, seconds = out.logits[:, 0], out.depth[:, 0], out.loops, out.seconds
+
+
+def _prefill(
+    model: Model, prompts: list[np.ndarray], size: int, call: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """Logits [B, V] and depth [B] of every prompt's last token, the most loops of a chunk, and the seconds."""
+    ids, lengths = pad_rows(prompts)
+    logits = np.empty((len(prompts), model.config.vocab_size), np.float32)
+    depth = np.zeros(len(prompts), np.int32)
+    loops, seconds = 0, 0.0
+    for start in range(0, ids.shape[1], size):
+        chunk = ids[:, start : start + size]
+        inside = np.clip(lengths - start, 0, chunk.shape[1])
+        out: Output = model.forward(chunk, lengths=inside, **call)
+        last = np.flatnonzero((lengths > start) & (lengths <= start + chunk.shape[1]))
+        logits[last], depth[last] = out.logits[last, inside[last] - 1], out.depth[last, inside[last] - 1]
+        loops, seconds = max(loops, out.loops), seconds + out.seconds
+    return logits, depth, loops, seconds
+
+
+def generate_all(model: Model, ids: Any, **options: Any) -> GenerationResult:
+    """`generate` to the end; options as there."""
+    result: GenerationResult | None = None
+    for step in generate(model, ids, **options):
+        if result is None:
+            rows = len(step.tokens)
+            result = GenerationResult([[] for _ in range(rows)], [[] for _ in range(rows)])
+            result.prefill_seconds = step.seconds
+        else:
+            result.decode_seconds += step.seconds
+        for row in np.flatnonzero(step.tokens != NO_TOKEN):
+            result.tokens[row].append(int(step.tokens[row]))
+            result.depth[row].append(int(step.depth[row]))
+        result.loops.append(step.loops)
+        result.stop_reasons = list(step.finished)
+    assert result is not None  # at least one token is always generated
+    return result

@@ -1,0 +1,297 @@
+"""The bundle's manifest: what it says, how it is read, how it is written. The reader owns the format.
+
+    >>> manifest = read_manifest("bundle")                  # hashes every listed file
+    >>> manifest.target("onnx").state
+    'verified'
+
+`manifest.json` (format version 1) is one JSON object of at most 4 MiB with exactly these fields:
+
+    format_version  1
+    config          the model's hyper-parameters, as `mythos_model.MythosConfig.to_dict()`
+    ports           {inputs: [{name, dtype, dims, role}], outputs: [...]}; a dim is an integer or a symbol
+    precision       fp32, fp16, bf16, int8 or int4: how the weights are stored
+    targets         [{name, state, files, details}]; state is "verified" or "built, not executed"; details are the
+                    target's own, such as {sm, profiles}
+    tool_versions   {tool: version}
+    files           {relative path: {sha256, bytes}}, every file that the bundle needs, the manifest itself excepted
+    tolerances      what parity was held to
+    source          {name, sha256, format} of the checkpoint; sha256 is null where the weights came from no file
+    operators       {operator: {implementation and why}}
+    tokenizer       null or absent, or {kind, file}: kind "bytes" (file null) or "tokenizer.json"
+    created         ISO 8601 time
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mythos_runtime.errors import BundleError
+from mythos_runtime.fields import MAX_INTEGER, MAX_JSON_BYTES, Fields, parse_json
+from mythos_runtime.files import FileEntry, check_file, path_problem
+from mythos_runtime.ports import DTYPES, Port, Ports
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+TOKENIZER_KINDS = ("bytes", "tokenizer.json")
+
+VERIFIED = "verified"
+NOT_EXECUTED = "built, not executed"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One form the model was compiled to, and how far that form was checked."""
+
+    name: str
+    state: str
+    files: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint that the bundle was made from. `sha256` is None where there was no file (random weights)."""
+
+    name: str
+    sha256: str | None
+    format: str
+
+
+@dataclass(frozen=True)
+class TokenizerEntry:
+    """How text becomes ids: "bytes", or "tokenizer.json" with its file in the bundle."""
+
+    kind: str
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a bundle says about itself; see the module's docstring for the fields."""
+
+    config: dict[str, Any]
+    ports: Ports
+    precision: str
+    targets: tuple[Target, ...]
+    tool_versions: dict[str, str]
+    files: dict[str, FileEntry]
+    tolerances: dict[str, Any]
+    source: Source
+    operators: dict[str, Any]
+    created: str
+    tokenizer: TokenizerEntry | None = None
+    format_version: int = FORMAT_VERSION
+
+    def target(self, name: str) -> Target | None:
+        """The target of that name, or None."""
+        return next((target for target in self.targets if target.name == name), None)
+
+    def file_ending(self, suffix: str, prefer: str) -> str | None:
+        """The listed file `prefer`, or the only other one that ends in `suffix`; None where there is no such file."""
+        if prefer in self.files:
+            return prefer
+        found = [path for path in self.files if path.endswith(suffix)]
+        return found[0] if len(found) == 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that `parse_manifest` reads back to an equal manifest."""
+        return {
+            "format_version": self.format_version,
+            "created": self.created,
+            "precision": self.precision,
+            "config": self.config,
+            "source": {"name": self.source.name, "sha256": self.source.sha256, "format": self.source.format},
+            "ports": {
+                side: [
+                    {"name": port.name, "dtype": port.dtype, "dims": list(port.dims), "role": port.role}
+                    for port in getattr(self.ports, side)
+                ]
+                for side in ("inputs", "outputs")
+            },
+            "targets": [
+                {"name": target.name, "state": target.state, "files": list(target.files), "details": target.details}
+                for target in self.targets
+            ],
+            "operators": self.operators,
+            "tolerances": self.tolerances,
+            "tokenizer": self.tokenizer and {"kind": self.tokenizer.kind, "file": self.tokenizer.file},
+            "tool_versions": self.tool_versions,
+            "files": {path: {"sha256": entry.sha256, "bytes": entry.bytes} for path, entry in self.files.items()},
+        }
+
+
+def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
+    """Read and check a bundle's manifest and the files it lists.
+
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`.
+
+    Raises:
+        BundleError: one sentence that names the field or file, what was found and what was expected.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise BundleError(f"{folder} {what}; expected the folder of a bundle, which holds a {MANIFEST}")
+        if not path.is_file():
+            raise BundleError(f"{folder} holds no {MANIFEST}, so it is not a bundle; make one with mythos-export")
+        with open(path, "rb") as stream:
+            text = stream.read(MAX_JSON_BYTES + 1)  # never more, however large the file is
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot read {path}: {error}") from error
+    if len(text) > MAX_JSON_BYTES:
+        raise BundleError(f"{path} is larger than the {MAX_JSON_BYTES} bytes that a manifest may have")
+    manifest = parse_manifest(text, str(path))
+    for name, entry in manifest.files.items():
+        check_file(folder, name, entry, verify_hash=False)  # cheap, so all of them before the first hash
+    if verify_hashes:
+        for name, entry in manifest.files.items():
+            check_file(folder, name, entry, verify_hash=True)
+    return manifest
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
+    """Write `manifest.json` in one step (no reader sees half of it) and return its path.
+
+    Raises:
+        BundleError: the manifest would not be read back equal, so it is not written.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        text = (json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the manifest cannot be written as JSON: {error}") from error
+    if parse_manifest(text, str(path)) != manifest:
+        raise BundleError(f"{path}: the manifest does not read back as it was; use lists, texts and numbers in it")
+    handle, temporary = tempfile.mkstemp(prefix=MANIFEST, dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return path
+
+
+def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
+    """A manifest from its JSON text, without looking at any file. Raises BundleError."""
+    top = Fields(parse_json(text, where), where)
+    version = top.integer("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has format version {version}, this runtime knows version {FORMAT_VERSION}: "
+            + ("update mythos_runtime" if version > FORMAT_VERSION else "export the model again")
+        )
+    files = _files(top)
+    manifest = Manifest(
+        format_version=version,
+        created=_time(top),
+        precision=top.choice("precision", PRECISIONS),
+        config=top.mapping("config"),
+        source=_source(top.inner("source")),
+        ports=_ports(top.inner("ports")),
+        targets=tuple(_target(item, files) for item in top.items("targets")),
+        operators=top.mapping("operators"),
+        tolerances=top.mapping("tolerances"),
+        tokenizer=_tokenizer(top, files),
+        tool_versions=_versions(top),
+        files=files,
+    )
+    top.done()
+    return manifest
+
+
+def _time(top: Fields) -> str:
+    text = top.text("created")
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise top.fail("created", "an ISO 8601 time", text) from None
+    return text
+
+
+def _source(fields: Fields) -> Source:
+    source = Source(fields.text("name"), fields.optional_text("sha256"), fields.text("format"))
+    if source.sha256 is not None and not _SHA256.fullmatch(source.sha256):
+        raise fields.fail("sha256", "64 lower-case hexadecimal digits or null", source.sha256)
+    fields.done()
+    return source
+
+
+def _ports(fields: Fields) -> Ports:
+    sides = [tuple(_port(item) for item in fields.items(side)) for side in ("inputs", "outputs")]
+    fields.done()
+    return Ports(*sides)
+
+
+def _port(fields: Fields) -> Port:
+    name, dtype, role = fields.text("name"), fields.choice("dtype", DTYPES), fields.text("role")
+    dims = fields.listed("dims")
+    for dim in dims:
+        plain = isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= MAX_INTEGER
+        if not plain and not (isinstance(dim, str) and dim.isidentifier()):
+            raise fields.fail("dims", "a list of sizes and symbols", dim)
+    fields.done()
+    return Port(name, dtype, tuple(dims), role)
+
+
+def _files(top: Fields) -> dict[str, FileEntry]:
+    listed = top.inner("files")
+    files = {}
+    for path in listed.names():
+        problem = path_problem(path)
+        if problem or path == MANIFEST:
+            raise listed.fail(
+                path, f"left out, as its path may not be listed ({problem or 'the manifest itself'})", path
+            )
+        entry = listed.inner(path)
+        sha256 = entry.text("sha256")
+        if not _SHA256.fullmatch(sha256):
+            raise entry.fail("sha256", "64 lower-case hexadecimal digits", sha256)
+        files[path] = FileEntry(sha256, entry.integer("bytes"))
+        entry.done()
+    return files
+
+
+def _target(fields: Fields, files: dict[str, FileEntry]) -> Target:
+    target = Target(fields.text("name"), fields.text("state"), fields.texts("files"), fields.mapping("details"))
+    for path in target.files:
+        if path not in files:
+            raise fields.fail("files", "a list of paths that the field files has too", path)
+    fields.done()
+    return target
+
+
+def _tokenizer(top: Fields, files: dict[str, FileEntry]) -> TokenizerEntry | None:
+    if top.peek("tokenizer") is None:
+        top.take("tokenizer", None)
+        return None
+    fields = top.inner("tokenizer")
+    entry = TokenizerEntry(fields.choice("kind", TOKENIZER_KINDS), fields.optional_text("file"))
+    if entry.kind == "bytes" and entry.file is not None:
+        raise fields.fail("file", "null for the kind bytes", entry.file)
+    if entry.kind == "tokenizer.json" and entry.file not in files:
+        raise fields.fail("file", "a path that the field files has too", entry.file)
+    fields.done()
+    return entry
+
+
+def _versions(top: Fields) -> dict[str, str]:
+    fields = top.inner("tool_versions")
+    return {name: fields.text(name) for name in fields.names()}

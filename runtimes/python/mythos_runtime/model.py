@@ -1,0 +1,251 @@
+"""A loaded model: forward passes with and without a cache.
+
+>>> model = load("bundle")
+>>> out = model.forward([[1, 2, 3]], max_loops=8)     # out.logits [1, 3, V], out.depth [1, 3], out.loops
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mythos_runtime import generate as generation
+from mythos_runtime.batch import Chunk, integer, make_chunk, number
+from mythos_runtime.cache import Cache
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import CapacityError, RequestError, ResultError
+from mythos_runtime.manifest import Manifest, read_manifest
+from mythos_runtime.ports import check_arrays, numpy_dtype
+from mythos_runtime.session import OpLibrary, Options, Session, open_session
+from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
+
+Policy = Literal["full", "last"]
+POLICIES: tuple[Policy, ...] = ("full", "last")
+NO_CACHE = "none"
+_MOST_LOOPS = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives.
+
+    Attributes:
+        logits: float32 [B, T, V]; where a token is padding they mean nothing.
+        depth: int32 [B, T], loops that contributed to a token; 0 for padding.
+        loops: loop iterations that ran.
+        policy: "full" or "last", the cache policy; "none" without a cache.
+        exact: False where an approximation entered: this pass read cache entries that the policy `last` copied.
+        seconds: time in the engine.
+    """
+
+    logits: np.ndarray
+    depth: np.ndarray
+    loops: int
+    policy: str
+    exact: bool
+    seconds: float
+
+
+class Model:
+    """A model ready to run. Make one with `load`."""
+
+    def __init__(
+        self, config: RuntimeConfig, session: Session, manifest: Manifest | None = None, folder: Path | None = None
+    ) -> None:
+        """From parts; `manifest` and `folder` are only needed for the tokenizer."""
+        self.config, self.session, self.manifest, self.folder = config, session, manifest, folder
+        self._ports = config.ports()
+
+    def __repr__(self) -> str:
+        return f"Model({self.folder or 'no bundle'}, {self.session.description})"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The bundle's tokenizer, or None where it has none (BackendMissing where its library is not installed)."""
+        if self.manifest is None or self.folder is None:
+            return None
+        return load_tokenizer(self.folder, self.manifest, self.config.vocab_size)
+
+    def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache:
+        """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
+
+        Raises:
+            CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
+        """
+        return Cache(batch, capacity, self.config, max_loops)
+
+    def forward(
+        self,
+        ids: Any,
+        *,
+        lengths: Any = None,
+        valid: Any = None,
+        max_loops: int | None = None,
+        halt_threshold: float | None = None,
+        cache: Cache | None = None,
+        policy: Policy = "full",
+    ) -> Output:
+        """Run the model on new tokens.
+
+        Args:
+            ids: integers [B, T], or [T] for a batch of one.
+            lengths: integers [B]: row b's tokens from lengths[b] on are padding. Or:
+            valid: booleans [B, T], False for padding.
+            max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number.
+            halt_threshold: cumulative probability at which a token halts; default: as trained.
+            cache: read, and extended by the new tokens. Without one, the tokens are whole sequences.
+            policy: how a cache and early exit go together. "full": every depth runs; exact; max_loops must be the
+                cache's. "last": leave the loop when all have halted; the deepest entry computed stands for the deeper
+                ones, so later tokens that go deeper are approximate. Without a cache, the early exit is always exact.
+
+        Raises:
+            RequestError: an argument is not what is described here.
+            CapacityError: the tokens do not fit the cache or max_seq_len. Nothing was computed or written.
+            ResultError: the engine returned what cannot be right.
+        """
+        chunk = make_chunk(ids, self.config.vocab_size, lengths, valid)
+        if policy not in POLICIES:
+            raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(POLICIES)}")
+        loops = self._loops(max_loops, cache, policy)
+        threshold = self._threshold(halt_threshold)
+        early_exit = cache is None or policy == "last"
+        inputs = self._inputs(chunk, loops, threshold, early_exit, cache)
+        started = time.perf_counter()
+        outputs = self.session.run(inputs)
+        seconds = time.perf_counter() - started
+        ran = self._check(outputs, inputs, loops, early_exit)
+        exact = True
+        if cache is not None:
+            exact = cache.exact  # of what this pass read
+            cache.append(outputs["new_layers"], outputs["new_loop"], chunk.valid)
+            cache.exact = exact and ran == cache.max_loops
+        name = NO_CACHE if cache is None else policy
+        return Output(outputs["logits"], outputs["depth"], ran, name, exact, seconds)
+
+    def generate(self, ids: Any, **options: Any) -> Iterator[generation.Step]:
+        """Generate token by token; see `mythos_runtime.generate.generate` for the options."""
+        return generation.generate(self, ids, **options)
+
+    def generate_all(self, ids: Any, **options: Any) -> generation.GenerationResult:
+        """Generate to the end and collect everything; options as `generate`."""
+        return generation.generate_all(self, ids, **options)
+
+    # -- the request --------------------------------------------------------------------------------------------------
+
+    def _loops(self, max_loops: int | None, cache: Cache | None, policy: Policy) -> int:
+        if max_loops is None:
+            return self.config.max_loop_iters if cache is None else cache.max_loops
+        loops = integer(max_loops, "max_loops", 0, _MOST_LOOPS)
+        if cache is not None and loops > cache.max_loops:
+            raise RequestError(
+                f"max_loops is {loops}, but the cache holds {cache.max_loops} loop depths; make one with "
+                f"new_cache(..., max_loops={loops})"
+            )
+        if cache is not None and policy == "full" and loops != cache.max_loops:
+            raise RequestError(
+                f"the cache policy full runs every depth of the cache ({cache.max_loops}), but max_loops is {loops}; "
+                f"make a cache with new_cache(..., max_loops={loops}), or use policy='last'"
+            )
+        return loops
+
+    def _threshold(self, halt_threshold: float | None) -> np.ndarray:
+        value = number(self.config.act_threshold if halt_threshold is None else halt_threshold, "halt_threshold")
+        if abs(value) > np.finfo(np.float32).max:
+            raise RequestError(f"halt_threshold should be a finite float32, found {halt_threshold!r}")
+        return np.array(value, np.float32)
+
+    def _inputs(
+        self, chunk: Chunk, loops: int, threshold: np.ndarray, early_exit: bool, cache: Cache | None
+    ) -> dict[str, np.ndarray]:
+        """The graph's inputs; every reason to refuse the tokens is found here."""
+        batch = chunk.ids.shape[0]
+        if cache is None:
+            longest = int(chunk.counts.max())
+            if longest > self.config.max_seq_len:
+                raise CapacityError(
+                    f"a sequence of {longest} tokens exceeds the {self.config.max_seq_len} that this model takes "
+                    "(max_seq_len)"
+                )
+            dtype, width = numpy_dtype(self.config.cache_dtype), self.config.cache_width
+            past_layers = np.zeros((self.config.layers, batch, 0, width), dtype)
+            past_loop = np.zeros((max(loops, 1), batch, 0, width), dtype)
+            past_lengths = np.zeros(batch, np.int64)
+        else:
+            if cache.batch != batch:
+                raise RequestError(f"ids have {batch} rows, the cache has {cache.batch}")
+            if cache.config != self.config:
+                raise RequestError("the cache was made for another model; make one with this model's new_cache")
+            cache.check_room(chunk.counts)
+            past_layers, past_loop, past_lengths = cache.past_layers, cache.past_loop, cache.lengths
+        return {
+            "input_ids": chunk.ids,
+            "positions": chunk.positions(past_lengths),
+            "past_lengths": past_lengths,
+            "max_loops": np.array(loops, np.int64),
+            "halt_threshold": threshold,
+            "early_exit": np.array(early_exit),
+            "past_layers": past_layers,
+            "past_loop": past_loop,
+        }
+
+    # -- the result ---------------------------------------------------------------------------------------------------
+
+    def _check(
+        self, outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray], max_loops: int, early_exit: bool
+    ) -> int:
+        """Loops that ran, after holding the outputs against the contract (ResultError).
+
+        Graph compilers have been seen to run a loop once too often, so the counter is not taken on trust.
+        """
+        batch, tokens = inputs["input_ids"].shape
+        symbols = {"B": batch, "T": tokens, "N": inputs["past_loop"].shape[0]}
+        check_arrays(self._ports.outputs, outputs, symbols, _wrong_output)
+        ran, deepest = int(outputs["loops"]), int(outputs["depth"].max())
+        if not deepest <= ran <= max_loops or (not early_exit and ran != max_loops):
+            wanted = f"{deepest} to {max_loops}" if early_exit else str(max_loops)
+            raise ResultError(
+                f"the engine ran {ran} loops, expected {wanted} (max_loops {max_loops}, deepest token {deepest}); "
+                f"its results cannot be trusted ({self.session.description})"
+            )
+        return ran
+
+
+def _wrong_output(text: str) -> ResultError:
+    return ResultError(f"the engine's output {text}")
+
+
+def load(
+    path: str | Path,
+    backend: str | None = None,
+    threads: int | None = None,
+    verify: bool = True,
+    *,
+    provider: str = "auto",
+    op_library: OpLibrary = "auto",
+) -> Model:
+    """Load a bundle.
+
+    Args:
+        path: the bundle's folder.
+        backend: onnxruntime, tensorrt or eager; default: the first of these that the bundle has a file for.
+        threads: CPU threads; default: the engine's choice.
+        verify: hash every file and compare with the manifest; sizes are compared in any case.
+        provider: for onnxruntime: cpu, cuda (or fail), or auto (cuda where it works).
+        op_library: native operators for onnxruntime; see `mythos_runtime.session.Options`.
+
+    Raises:
+        BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
+        BackendMissing: this machine lacks something; the message says what to install.
+    """
+    options = Options(threads, provider, op_library)
+    folder = Path(path)
+    manifest = read_manifest(folder, verify_hashes=verify)
+    config = RuntimeConfig.from_manifest(manifest, str(folder / "manifest.json"))
+    session = open_session(folder, manifest, config, backend, options)
+    return Model(config, session, manifest, folder)

@@ -1,0 +1,137 @@
+"""What runs a graph: one protocol, and a backend for each engine.
+
+    >>> session = open_session(folder, manifest, config)    # onnxruntime where the bundle has model.onnx
+    >>> outputs = session.run(inputs)                       # numpy in, numpy out; names as in ports.py
+
+A backend is a module with two functions: `open_session(folder, manifest, config, options) -> Session` and
+`missing() -> str | None`, which says what this machine lacks for it. Nothing of a backend is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BundleError, RequestError
+from mythos_runtime.manifest import Manifest
+
+OpLibrary = Path | Literal["auto"] | None
+PROVIDERS = ("auto", "cpu", "cuda")
+
+
+class Session(Protocol):
+    """A graph ready to run."""
+
+    name: str
+    """The backend: onnxruntime, eager or tensorrt."""
+
+    description: str
+    """One line for people: library and version, device, threads."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
+
+        Raises:
+            BackendFailed: the engine could not finish the call.
+            BackendMissing: the machine lacks something that only shows when it runs.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: CPU threads (None: the engine's choice), the ONNX Runtime provider, the native operators' library.
+
+    `op_library`: "auto" takes the one installed with this package, where there is one (`ort.find_op_library`); None
+    runs the portable function bodies; a path names a library. A bundle never brings its own: it is native code.
+    """
+
+    threads: int | None = None
+    provider: str = "auto"
+    op_library: OpLibrary = "auto"
+
+    def __post_init__(self) -> None:
+        threads = self.threads
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise RequestError(f"threads should be a positive integer or None, found {threads!r}")
+        if self.provider not in PROVIDERS:
+            raise RequestError(f"there is no provider {self.provider!r}; the providers are {', '.join(PROVIDERS)}")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend lives and which file of a bundle it runs."""
+
+    module: str
+    suffix: str
+    prefer: str
+
+
+BACKENDS = {
+    "onnxruntime": Backend("mythos_runtime.ort", ".onnx", "model.onnx"),
+    "tensorrt": Backend("mythos_runtime.tensorrt", ".engine", ""),
+    "eager": Backend("mythos_runtime.eager", ".pt2", "model.pt2"),
+}
+_ALIASES = {"onnx": "onnxruntime", "ort": "onnxruntime", "torch": "eager", "trt": "tensorrt"}
+
+
+def choose_backend(manifest: Manifest, backend: str | None = None) -> str:
+    """The backend's full name: the one asked for, or the first of `BACKENDS` that the bundle has a file for.
+
+    Raises:
+        RequestError: there is no such backend.
+        BundleError: the bundle holds nothing that it could run.
+    """
+    if backend is not None:
+        name = _ALIASES.get(backend, backend)
+        if name not in BACKENDS:
+            raise RequestError(f"there is no backend {backend!r}; the backends are {', '.join(BACKENDS)}")
+        return name
+    for name, known in BACKENDS.items():
+        if any(path.endswith(known.suffix) for path in manifest.files):
+            return name
+    suffixes = ", ".join(known.suffix for known in BACKENDS.values())
+    raise BundleError(f"the manifest lists no file that can be run ({suffixes}); export the model again")
+
+
+def graph_file(folder: Path, manifest: Manifest, backend: str) -> Path:
+    """The file of a bundle that `backend` runs (BundleError where there is none, or no telling which)."""
+    known = BACKENDS[backend]
+    path = manifest.file_ending(known.suffix, known.prefer)
+    if path is None:
+        count = sum(name.endswith(known.suffix) for name in manifest.files)
+        found = f"{count} files" if count else "no file"
+        raise BundleError(
+            f"the backend {backend} needs {known.prefer}, but the manifest lists {found} in {known.suffix}"
+        )
+    return folder / path
+
+
+def open_session(
+    folder: Path,
+    manifest: Manifest,
+    config: RuntimeConfig,
+    backend: str | None = None,
+    options: Options | None = None,
+) -> Session:
+    """Open a bundle's graph with a backend (see `choose_backend` for the default).
+
+    Raises:
+        BackendMissing: this machine lacks what the backend needs; says what to install.
+        BundleError: the graph is damaged or has other ports than the manifest says.
+    """
+    module = importlib.import_module(BACKENDS[choose_backend(manifest, backend)].module)
+    session: Session = module.open_session(folder, manifest, config, options or Options())
+    return session
+
+
+def missing_for(backend: str) -> str | None:
+    """What this machine lacks to run a backend, with what to install; None where it lacks nothing."""
+    answer: str | None = importlib.import_module(BACKENDS[backend].module).missing()
+    return answer
