@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from conftest import GOLDEN, Bundles, config_of
 from safetensors.numpy import load_file
 
 from mythos_export import export
@@ -22,31 +23,7 @@ from mythos_export.errors import ParityError
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
 from mythos_runtime import load
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 PREFILL = ["gqa_never_halts", "gqa_prefill", "mla_all_halt_at_once", "mla_deeper_than_trained", "mla_prefill"]
-
-
-class Bundles(dict[str, Path]):
-    """Bundles that several tests read, each exported once, by the name of its golden case."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def __missing__(self, case: str) -> Path:
-        source = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
-        self[case] = export(source, self.folder / case, target="onnx", **config_of(case)).path
-        return self[case]
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    return Bundles(tmp_path_factory.mktemp("bundles"))
-
-
-def config_of(case: str) -> dict[str, dict[str, object]]:
-    description = GOLDEN / case / "case.json"
-    return {"config": json.loads(description.read_text())["config"]} if description.exists() else {}
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:

@@ -78,7 +78,7 @@ def generate(
     policy: Policy = "full",
     prefill_chunk: int = 512,
 ) -> Iterator[Step]:
-    """Generate for a batch of prompts of any lengths; the arguments are checked at once, the work is done as it is read.
+    """Generate for a batch of prompts of any lengths; arguments are checked at once, the work is done as it is read.
 
     Args:
         ids: integers [B, T] or [T], or one list per prompt.

@@ -1,6 +1,6 @@
 """The onnxruntime backend: model.onnx on the CPU, or on CUDA where onnxruntime-gpu has it.
 
-Past buffers are handed over as they lie: `InferenceSession.run` wraps a C-contiguous array without copying it (measured:
+Past buffers are handed over as they lie: `InferenceSession.run` wraps a C-contiguous array without a copy (measured:
 11 us for a call with 512 MB of past, no memory touched; io_binding and OrtValue are slower, not leaner). On CUDA they
 are copied to the device at every call.
 """
@@ -129,7 +129,7 @@ class OrtSession:
             ) from error
 
     def _check_ports(self, file: Path, config: RuntimeConfig) -> None:
-        """Names and types of the graph against the contract, so that a mismatch shows at load and not at the first token."""
+        """Names and types of the graph against the contract, so that a mismatch shows at load."""
         ports = config.ports()
         self._outputs = [port.name for port in ports.outputs]
         _compare(file, ports.inputs, self._session.get_inputs())

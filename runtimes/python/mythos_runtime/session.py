@@ -4,7 +4,7 @@
     >>> outputs = session.run(inputs)                       # numpy in, numpy out; names as in ports.py
 
 A backend is a module with two functions: `open_session(folder, manifest, config, options) -> Session` and
-`missing() -> str | None`, which says what this machine lacks for it. Nothing of a backend is imported before it is used.
+`missing() -> str | None`, which says what this machine lacks for it. No backend is imported before it is used.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class JsonTokenizer:
         largest = self._tokenizer.get_vocab_size(with_added_tokens=True)
         if largest > vocab_size:
             raise RequestError(
-                f"{path.name} has {largest} tokens, the model's vocabulary only {vocab_size}: it belongs to another model"
+                f"{path.name} has {largest} tokens, the model's vocabulary only {vocab_size}: it is another model's"
             )
 
     def encode(self, text: str) -> list[int]:

@@ -1,0 +1,186 @@
+"""Caches, ragged batches and generation on real bundles."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import GOLDEN, Bundles
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from mythos_export.cli import mythos
+from mythos_model import MythosModel, load_checkpoint
+from mythos_runtime import CapacityError, Model, RequestError, load
+
+CASES = ["mla_decode", "gqa_decode"]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def model(request: pytest.FixtureRequest, bundles: Bundles) -> Model:
+    return load(bundles[request.param])
+
+
+def prompts(model: Model, lengths: list[int], seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, model.config.vocab_size, length).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_any_split_of_a_prompt_gives_the_golden_logits(case: str, data: st.DataObject, bundles: Bundles) -> None:
+    model = load(bundles[case], verify=False)
+    io = load_file(GOLDEN / case / "io.safetensors")
+    loops = json.loads((GOLDEN / case / "case.json").read_text())["n_loops"]
+    ids = io["input_ids"].astype(np.int64)
+    B, T = ids.shape
+    cuts = data.draw(st.sets(st.integers(1, T - 1)).map(sorted))
+    cache = model.new_cache(B, T + 3, loops)
+    for start, end in zip([0, *cuts], [*cuts, T], strict=True):
+        out = model.forward(ids[:, start:end], cache=cache)
+        assert np.abs(out.logits - io["logits"][:, start:end]).max() <= 5e-5 * np.abs(io["logits"]).max()
+        assert np.array_equal(out.depth, io["halting_depth"][:, start:end])
+
+
+def test_a_ragged_batch_equals_its_rows_alone(model: Model) -> None:
+    rows = prompts(model, [7, 1, 4, 9, 2])
+    together, alone = model.new_cache(5, 16), [model.new_cache(1, 16) for _ in rows]
+    for counts in ([3, 1, 2, 4, 1], [4, 0, 2, 5, 1]):  # two chunks; the second leaves one row out
+        starts = together.lengths.copy()
+        ids = np.zeros((5, max(counts)), np.int64)
+        for row, count in enumerate(counts):
+            ids[row, :count] = rows[row][starts[row] : starts[row] + count]
+        out = model.forward(ids, lengths=counts, cache=together)
+        scale = np.abs(out.logits).max()
+        for row, count in enumerate(counts):
+            if count:
+                single = model.forward(ids[row : row + 1, :count], cache=alone[row])
+                assert np.abs(single.logits[0] - out.logits[row, :count]).max() <= 1e-5 * scale
+                assert np.array_equal(single.depth[0], out.depth[row, :count])
+
+
+def test_greedy_generation_is_the_same_everywhere(bundles: Bundles) -> None:
+    checkpoint = load_checkpoint(GOLDEN / "hops" / "step_0001794.pt")
+    eager = MythosModel.from_state(checkpoint.config, checkpoint.state)
+    model = load(bundles["hops"])
+    count = min(64, model.config.max_seq_len - 8)
+    rows = prompts(model, [5, 2, 8])
+    ragged = model.generate_all(rows, max_new_tokens=count)
+    for row, prompt in enumerate(rows):
+        assert model.generate_all(prompt, max_new_tokens=count, prefill_chunk=3).tokens[0] == ragged.tokens[row]
+        ids = torch.tensor([prompt])
+        for token in ragged.tokens[row]:
+            assert int(eager(ids).logits[0, -1].argmax()) == token
+            ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    assert ragged.stop_reasons == ["length"] * 3
+
+
+def test_sampling_is_repeatable_and_rows_do_not_disturb_each_other(model: Model) -> None:
+    rows = prompts(model, [3, 5])
+    options = {"max_new_tokens": 6, "temperature": 1.5, "top_k": 40, "top_p": 0.95, "seed": 7}
+    first, second = model.generate_all(rows, **options), model.generate_all(rows, **options)
+    assert first.tokens == second.tokens
+    assert model.generate_all(rows[:1], **options).tokens[0] == first.tokens[0]
+    assert model.generate_all(rows, **{**options, "seed": 8}).tokens != first.tokens
+
+
+def test_ends(model: Model) -> None:
+    rows = prompts(model, [3, 4])
+    free = model.generate_all(rows, max_new_tokens=6).tokens
+    ended = model.generate_all(rows, max_new_tokens=6, eos=free[0][1])
+    at = free[0].index(free[0][1])
+    assert ended.tokens[0] == free[0][: at + 1]
+    assert ended.stop_reasons[0] == "eos"
+    stopped = model.generate_all(rows[1], max_new_tokens=6, stop=[free[1][:2]])
+    assert (stopped.tokens[0], stopped.stop_reasons) == (free[1][:2], ["stop"])
+
+
+def test_the_approximate_policy_leaves_early_and_says_so(bundles: Bundles) -> None:
+    model = load(bundles["hops"])
+    ids = load_file(GOLDEN / "hops" / "io.safetensors")["input_ids"].astype(np.int64)[:1]
+    cache = model.new_cache(1, 30)
+    out = model.forward(ids[:, :-1], cache=cache, policy="last")
+    assert out.loops == out.depth.max() < cache.max_loops
+    assert (out.policy, cache.exact) == ("last", False)
+    assert model.forward(ids[:, -1:], cache=cache, policy="last").exact is False
+
+
+def test_forks_and_truncation(model: Model) -> None:
+    ids = np.array(prompts(model, [8]))
+    cache = model.new_cache(1, 12)
+    model.forward(ids[:, :5], cache=cache)
+    fork = cache.fork([0, 0])
+    expected = model.forward(ids[:, 5:], cache=cache).logits
+    model.forward(np.zeros((2, 3), np.int64), cache=fork)  # a beam that is thrown away
+    fork.truncate(5)
+    again = model.forward(np.repeat(ids[:, 5:], 2, 0), cache=fork).logits
+    assert np.abs(again - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -> None:
+    cache = model.new_cache(1, 4)
+    model.forward([[1, 2, 3]], cache=cache)
+    before = cache.past_loop.copy()
+    with pytest.raises(CapacityError, match="cannot take 2 more"):
+        model.forward([[4, 5]], cache=cache)
+    assert np.array_equal(before, cache.past_loop)
+    assert cache.lengths.tolist() == [3]
+    longest = model.config.max_seq_len
+    for wrong, error in (
+        (lambda: model.new_cache(1, longest + 1), CapacityError),
+        (lambda: model.forward(np.zeros((1, longest + 1), np.int64)), CapacityError),
+        (lambda: model.generate([[1]], max_new_tokens=longest + 1), CapacityError),
+        (lambda: model.forward([[model.config.vocab_size]]), RequestError),
+        (lambda: model.forward([[1]], cache=model.new_cache(1, 4), max_loops=1), RequestError),
+        (lambda: model.generate([[1]], max_new_tokens=model.config.max_output_tokens + 1), RequestError),
+    ):
+        with pytest.raises(error):
+            wrong()
+
+
+def test_running_a_bundle_imports_no_torch(bundles: Bundles) -> None:
+    code = (
+        "import sys, mythos_runtime\n"
+        f"model = mythos_runtime.load({str(bundles['mla_decode'])!r})\n"
+        "model.generate_all([[1, 2]], max_new_tokens=2)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_mythos_run_ends_with_json(bundles: Bundles) -> None:
+    arguments = ["run", str(bundles["mla_decode"]), "--ids", "1,2,3", "--max-new-tokens", "5", "--json"]
+    result = CliRunner().invoke(mythos, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout.splitlines()[-1])
+    assert set(document) >= {"tokens", "depth", "loops", "tokens_per_second", "policy"}
+    assert len(document["tokens"]) == len(document["depth"]) == 5
+    for wrong in (["--prompt", "x"], [], ["--ids", "a"], ["--ids", "1", "--temperature", "-1"]):
+        result = CliRunner().invoke(mythos, ["run", str(bundles["mla_decode"]), *wrong])
+        assert (result.exit_code, "Traceback" in result.output) == (2, False)
+
+
+def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    import shutil
+
+    for name, damage in (
+        ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("golden.safetensors", lambda path: path.unlink()),
+        ("manifest.json", lambda path: path.write_text(path.read_text()[:-20])),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('"model.onnx"', '"../model.onnx"'))),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 1', '_version": 99'))),
+    ):
+        copy = tmp_path / "copy"
+        shutil.copytree(bundles["mla_decode"], copy)
+        damage(copy / name)
+        result = CliRunner().invoke(mythos, ["inspect", str(copy)])
+        assert (result.exit_code, "Traceback" in result.output) == (2, False), result.output
+        shutil.rmtree(copy)
