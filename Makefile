@@ -11,7 +11,7 @@ help:
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels (C++) into build/kernels"
-	@echo "make bench   ratios of the CPU kernels"
+	@echo "make bench   ratios: CPU kernels, and a token as the context grows"
 
 setup: $(INSTALLED)
 
@@ -39,6 +39,7 @@ native: setup
 	cmake --build build/kernels --parallel 2
 
 bench: setup native
+	$(BIN)/python -m benchmarks.decode_context
 	$(BIN)/python -m benchmarks.kernels_cpu
 
 clean:

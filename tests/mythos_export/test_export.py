@@ -111,6 +111,19 @@ def test_the_reference_readmes_config_exports_from_random_weights(attention: str
     assert export(folder, tmp_path / "bundle").parity.passed
 
 
+def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
+    tiny = json.loads((GOLDEN / "mla_decode" / "case.json").read_text())["config"]
+    config = MythosConfig(**{**tiny, "max_seq_len": 8192})
+    folder = save_checkpoint(tmp_path / "random", config, MythosModel(config).reset_parameters(1).reference_state())
+    exported = export(folder, tmp_path / "bundle", "tensorrt", sm="89", context="0:1024:4096")
+    target = exported.manifest.target("tensorrt")
+    assert target is not None
+    assert target.state == "built, not executed"
+    past = {profile["name"]: profile["shapes"]["past_loop"] for profile in target.details["profiles"]}
+    assert {name: shapes[2][2] for name, shapes in past.items()} == {"prefill": 4096, "decode": 4096}
+
+
 def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
     bundle = tmp_path / "out"
