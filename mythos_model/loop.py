@@ -118,7 +118,7 @@ class Halting(nn.Module):
         self.halt = nn.Linear(dim, 1)
 
     def forward(self, h: Tensor) -> Tensor:  # [B, T, D] -> [B, T]
-        logit = torch.matmul(h, self.halt.weight.to(h.dtype).squeeze(0)) + self.halt.bias.to(h.dtype)
+        logit = (h * self.halt.weight.to(h.dtype)).sum(-1) + self.halt.bias.to(h.dtype)
         # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero, and these small values are summed.
         return 1 / (1 + torch.exp(-logit))
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from mythos_export.errors import TargetError
 from mythos_export.lower import Lowered
 from mythos_export.passes.attach_functions import attach_tensorrt_functions
+from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets.target import Built, Progress, TargetOptions
@@ -17,6 +18,7 @@ from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
 
 GRAPH = "model.tensorrt.onnx"
+TURING = 75  # takes no float32 matrix product
 
 # In order; what TensorRT's parser needs beyond the portable graph.
 PASSES = (
@@ -49,12 +51,14 @@ class TensorRTTarget:
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         config = lowered.config
         model = ir.load(lowered.path)
+        sms = trt.parse_sms(options.sm) if options.sm else None
         for run_pass in PASSES:
-            model = run_pass(model, config) or model
+            run_pass(model, config)
+        if sms is not None and TURING in sms:
+            expand_float_products(model, config)
         path = folder / GRAPH
         ir.save(model, path)
         profiles = profiles_of(path, config, options)
-        sms = trt.parse_sms(options.sm) if options.sm else None
 
         def show(phase: str, fraction: float | None) -> None:
             progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))

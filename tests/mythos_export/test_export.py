@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from conftest import GOLDEN, Bundles, config_of
+from golden_bundles import GOLDEN, Bundles, config_of
 from safetensors.numpy import load_file
 
 from mythos_export import export
@@ -108,7 +108,11 @@ def test_the_reference_readmes_config_exports_from_random_weights(attention: str
         lora_rank=8,
     )
     folder = save_checkpoint(tmp_path / "random", config, MythosModel(config).reset_parameters(3).reference_state())
-    assert export(folder, tmp_path / "bundle").parity.passed
+    assert export(folder, tmp_path / "bundle", tokenizer="bytes").parity.passed
+    arguments = ["run", str(tmp_path / "bundle"), "--prompt", "so", "--max-new-tokens", "4", "--json"]
+    result = CliRunner().invoke(mythos, arguments)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout.splitlines()[-1])["tokens"]) == 4
 
 
 def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
@@ -116,10 +120,11 @@ def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
     tiny = json.loads((GOLDEN / "mla_decode" / "case.json").read_text())["config"]
     config = MythosConfig(**{**tiny, "max_seq_len": 8192})
     folder = save_checkpoint(tmp_path / "random", config, MythosModel(config).reset_parameters(1).reference_state())
-    exported = export(folder, tmp_path / "bundle", "tensorrt", sm="89", context="0:1024:4096")
+    exported = export(folder, tmp_path / "bundle", "tensorrt", sm="75,89", context="0:1024:4096")
     target = exported.manifest.target("tensorrt")
     assert target is not None
     assert target.state == "built, not executed"
+    assert [engine["sms"] for engine in target.details["engines"]] == [[89], [75]]
     past = {profile["name"]: profile["shapes"]["past_loop"] for profile in target.details["profiles"]}
     assert {name: shapes[2][2] for name, shapes in past.items()} == {"prefill": 4096, "decode": 4096}
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import GOLDEN, Bundles
+from golden_bundles import GOLDEN, Bundles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file

@@ -1,0 +1,29 @@
+"""The golden data, and bundles exported from it when a test first asks for one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mythos_export import export
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Bundles(dict[str, Path]):
+    """Bundles for ONNX by the name of their golden case, exported when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, case: str) -> Path:
+        source = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
+        self[case] = export(source, self.folder / case, target="onnx", **config_of(case)).path
+        return self[case]
+
+
+def config_of(case: str) -> dict[str, dict[str, object]]:
+    """The keyword argument `config` for a golden case; none where the checkpoint brings its own."""
+    description = GOLDEN / case / "case.json"
+    return {"config": json.loads(description.read_text())["config"]} if description.exists() else {}
