@@ -67,6 +67,16 @@ class TensorRTTarget:
         result = trt.build(request, show)
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = result.to_json()
+        details["engines"] = [  # as mythos_runtime.tensorrt reads them
+            {
+                "file": f"engines/{engine.path.name}",
+                "sm": list(engine.sms),
+                "library": result.backend,
+                "seconds": round(engine.seconds, 3),
+                "header": engine.header,
+            }
+            for engine in result.engines
+        ]
         return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, {result.backend: result.version})
 
 

@@ -21,7 +21,7 @@ from mythos_export import export
 from mythos_export.cli import export_command, mythos
 from mythos_export.errors import ParityError
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
-from mythos_runtime import load
+from mythos_runtime import load, read_manifest
 
 PREFILL = ["gqa_never_halts", "gqa_prefill", "mla_all_halt_at_once", "mla_deeper_than_trained", "mla_prefill"]
 
@@ -124,7 +124,7 @@ def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
     target = exported.manifest.target("tensorrt")
     assert target is not None
     assert target.state == "built, not executed"
-    assert [engine["sms"] for engine in target.details["engines"]] == [[89], [75]]
+    assert [engine["sm"] for engine in target.details["engines"]] == [[89], [75]]
     past = {profile["name"]: profile["shapes"]["past_loop"] for profile in target.details["profiles"]}
     assert {name: shapes[2][2] for name, shapes in past.items()} == {"prefill": 4096, "decode": 4096}
 
@@ -142,6 +142,11 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     shown = CliRunner().invoke(mythos, ["inspect", str(bundle)])
     assert shown.exit_code == 0
     assert "no engine was executed" in shown.output
+    from mythos_runtime.tensorrt import engines
+
+    assert [(found.library, found.sm) for found in engines(read_manifest(bundle))] == [
+        ("tensorrt_rtx", (80, 86, 89, 120))
+    ]
     checked = CliRunner().invoke(mythos, ["verify", str(bundle), "--json"])
     assert json.loads(checked.stdout.splitlines()[-1])["verdict"] == "pass"
 

@@ -1,5 +1,5 @@
 """The tensorrt backend: a serialized engine on an NVIDIA GPU. **Not executed on a GPU yet**: written against the Python
-API of TensorRT 10 and TensorRT-RTX 1.7 (the same but for the module's name) and checked with stand-ins for both.
+API of TensorRT 10 and TensorRT-RTX 1.7 (the same but for the module's name).
 
 The manifest's targets say which engines there are. Optional, per target: `details["engines"]`, a list of
 `{file, sm: [80, 86, ...], library: "tensorrt_rtx" or "tensorrt"}`; without it every file in `.engine` is taken to be
