@@ -217,6 +217,7 @@ def _show_bundle(path: Path, manifest: Manifest) -> None:
         out.print(f"  {name}: {implementation}", highlight=False)
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         out.print(
-            "The engines were built from the verified graph, but no engine was executed: that needs a GPU.",
+            "The graph given to TensorRT was run by ONNX Runtime and compared. "
+            "But no engine was executed: that needs a GPU.",
             style="yellow",
         )

@@ -21,6 +21,7 @@ from mythos_export.errors import ParityError
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest
+from mythos_runtime.ort import OrtSession
 from mythos_runtime.session import Options, Session, open_session
 
 GOLDEN = "golden.safetensors"
@@ -32,6 +33,9 @@ FLOOR = {"fp32": 2e-6, "fp16": 2e-3, "bf16": 2e-2}
 MOST_UNSEEN = 0.5
 
 STAGES = {"program": "eager", "onnx": "onnxruntime"}  # stage: the runtime's backend that runs it
+# Stage: a graph made for a compiler that cannot run here. It is still ONNX, so ONNX Runtime runs the very file that the
+# compiler was given; what stays unchecked is the compiler.
+GRAPH_STAGES = {"tensorrt graph": "model.tensorrt.onnx"}
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,11 @@ def verify_bundle(
         progress(f"{stage} ({backend})")
         session = open_session(folder, manifest, config, backend, Options(threads=threads))
         results += [compare(stage, session, case, tolerance) for case in cases]
+    for stage, graph in GRAPH_STAGES.items():
+        if graph in manifest.files:
+            progress(f"{stage} (onnxruntime)")
+            session = OrtSession(folder / graph, config, Options(threads=threads))
+            results += [compare(stage, session, case, tolerance) for case in cases]
     real = sum(result.positions for result in results)
     seen = sum(result.compared for result in results)
     if seen < (1 - MOST_UNSEEN) * real:
