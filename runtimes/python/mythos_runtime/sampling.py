@@ -127,12 +127,13 @@ def penalize(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray
 def candidates(scores: np.ndarray, options: SamplingOptions) -> tuple[np.ndarray, np.ndarray]:
     """Steps 4 to 8: the ids that may be drawn, likeliest first, and the running sums of their weights."""
     ids = np.arange(len(scores))
-    if 0 < options.top_k < len(scores):
-        # Sort only what can be among the first k: all that reach the k-th largest score, ties included.
-        bound = np.partition(scores, len(scores) - options.top_k)[len(scores) - options.top_k]
-        ids = ids[scores >= bound]
     with np.errstate(over="ignore", invalid="ignore"):  # a tiny temperature sends the others to -inf, weight 0
-        shifted = (scores[ids] - scores.max()) / options.temperature
+        shifted = (scores - scores.max()) / options.temperature
+    if 0 < options.top_k < len(scores):
+        # Sort only what can be among the first k: all that reach the k-th largest value, ties included.
+        bound = np.partition(shifted, len(scores) - options.top_k)[len(scores) - options.top_k]
+        ids = ids[shifted >= bound]
+        shifted = shifted[ids]
     order = np.argsort(-shifted, kind="stable")  # stable: the lower id first among equals
     if options.top_k:
         order = order[: options.top_k]
