@@ -26,7 +26,10 @@ def expand_float_products(model: ir.Model, config: MythosConfig) -> None:
         products = ir.node("Mul", [row.outputs[0], columns.outputs[0]])
         total = ir.node("ReduceSum", [products.outputs[0], last.outputs[0]], {"keepdims": 0})
         replaced, result = node.outputs[0], total.outputs[0]
-        result.name, result.shape, result.type = f"{replaced.name}_summed", replaced.shape, replaced.type
+        result.shape, result.type = replaced.shape, replaced.type
+        parts = {"before_last": before_last, "last": last, "row": row, "columns": columns, "products": products}
+        for part, made in (parts | {"sum": total}).items():  # names that the graph around the loop does not have
+            made.outputs[0].name = f"{replaced.name}_{part}"
         node.graph.insert_before(node, [before_last, last, row, columns, products, total])
         ir.convenience.replace_all_uses_with(replaced, result)
         node.graph.remove(node, safe=True)
