@@ -1,155 +1,191 @@
-"""Generation: prefill in chunks, then a token per row and step, streamed.
+"""Token by token: prefill in chunks, then one step per token for the whole batch.
 
-    >>> for step in model.generate([[1, 2, 3], [4, 5]], max_new_tokens=64, temperature=0.8, top_p=0.95, eos=2, seed=0):
-    ...     print(step.tokens, step.depth)                  # -1 where a row has finished
-    >>> result = model.generate_all([1, 2, 3], max_new_tokens=16)
-    >>> result.tokens[0], result.depth[0], result.tokens_per_second
-
-A prompt is a row; rows may have different lengths. The cache is allocated once, before the first token:
-longest prompt + max_new_tokens - 1 slots per row, as the last token drawn is never fed back.
+>>> for step in model.generate([[1, 2, 3]], max_new_tokens=16):
+...     print(step.tokens, step.depth)
 """
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mythos_runtime.batch import integer, pad_rows, split_prompts
-from mythos_runtime.cache import Cache
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import Sampler, SamplingOptions
 
 if TYPE_CHECKING:
-    from mythos_runtime.model import Model, Policy
+    from mythos_runtime.model import Model, Output, Policy
 
-FINISHED = -1
-PREFILL_CHUNK = 512
+NO_TOKEN = -1  # stands in a step for a row that has finished
+EOS, STOP, LENGTH = "eos", "stop", "length"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a batch.
+    """One token for every row that is still going.
 
     Attributes:
-        index: 0 for the first token of each row, and so on.
-        tokens: int64 [B], the new ids; -1 where a row had finished before.
-        depth: int32 [B], loops that contributed to the position whose logits the token was drawn from; -1 likewise.
-        loops: loops that ran in this step; for step 0 the most of any prefill chunk.
-        seconds: time of this step; for step 0 that of the whole prefill.
-        stops: per row, why it finished with this very token ("eos", "stop" or "length"), or None.
+        tokens: int64 [B], the new ids; -1 for a row that had finished before.
+        depth: int32 [B], loops that the position behind each choice took; 0 for a finished row.
+        loops: iterations that the engine ran for this step.
+        seconds: time in the engine for it; of the first step, for the whole prefill.
+        finished: per row, "eos", "stop" or "length" once it has ended, else None.
     """
 
-    index: int
     tokens: np.ndarray
     depth: np.ndarray
     loops: int
     seconds: float
-    stops: tuple[str | None, ...]
+    finished: tuple[str | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class GenerationResult:
-    """Everything that a generation gave. Lists over rows hold only the new tokens, the end token or sequence included.
-
-    Attributes:
-        tokens: per row, the new ids.
-        depth: per row and new token, as in `Step`.
-        loops: per step, the loops that ran.
-        policy: the cache policy, "full" or "last".
-        stops: per row "eos", "stop" or "length".
-        seed: of the random numbers, also where none was given.
-        prefill_seconds: from the start to the first token.
-        decode_seconds: from the first token to the last.
-        tokens_per_second: tokens of all rows after the first step per second of decoding; where there was only one
-            step, its tokens per second of prefill.
-    """
+    """Everything a generation gave: per row its ids, their depths and why it ended; per step the loops."""
 
     tokens: list[list[int]]
     depth: list[list[int]]
-    loops: list[int]
-    policy: str
-    stops: list[str]
-    seed: int
-    prefill_seconds: float
-    decode_seconds: float
-    tokens_per_second: float
+    loops: list[int] = field(default_factory=list)
+    stop_reasons: list[str | None] = field(default_factory=list)
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
-
-@dataclass(frozen=True)
-class _Request:
-    """A checked request."""
-
-    prompts: list[np.ndarray]
-    max_new_tokens: int
-    sampling: SamplingOptions
-    eos: frozenset[int]
-    stop: tuple[tuple[int, ...], ...]
-    cache: Cache
-    prefill_chunk: int
-    forward: dict[str, Any]
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all rows after the first step, over the engine's time for them; 0 where there was one step."""
+        decoded = sum(len(row) for row in self.tokens) - sum(1 for row in self.tokens if row)
+        return decoded / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
 def generate(
     model: Model,
     ids: Any,
-    max_new_tokens: int | None = None,
     *,
+    max_new_tokens: int | None = None,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
-    seed: int | None = None,
+    seed: int = 0,
     eos: int | Sequence[int] | None = None,
     stop: Sequence[Sequence[int]] = (),
     max_loops: int | None = None,
     halt_threshold: float | None = None,
     policy: Policy = "full",
-    prefill_chunk: int = PREFILL_CHUNK,
-    cache: Cache | None = None,
+    prefill_chunk: int = 512,
 ) -> Iterator[Step]:
-    """Generate token by token.
-
-    The request is checked, and the memory taken, when this is called; each step is computed when it is asked for.
+    """Generate for a batch of prompts of any lengths; arguments are checked at once, the work is done as it is read.
 
     Args:
-        ids: prompts: an array [B, T] or [T], a list of ids, or a list of lists of different lengths.
-        max_new_tokens: per row, at most the model's max_output_tokens; default: as many as it and max_seq_len allow.
-        temperature, top_k, top_p, min_p, repetition_penalty, seed: see `mythos_runtime.sampling`; temperature 0 is
-            greedy, seed None takes a random one.
-        eos: id or ids that end a row.
-        stop: sequences of ids that end a row when its new tokens end in one.
-        max_loops, halt_threshold, policy: as in `Model.forward`.
-        prefill_chunk: prompts are read in chunks of at most this many tokens.
-        cache: continue in this cache (the prompts follow what it holds); default: a new one of the size needed.
+        ids: integers [B, T] or [T], or one list per prompt.
+        max_new_tokens: default and most: the configuration's max_output_tokens, as far as max_seq_len reaches.
+        temperature, top_k, top_p, min_p, repetition_penalty, seed: see `mythos_runtime.sampling`; default greedy.
+        eos: ids that end a row. stop: sequences of ids that end a row. Both stay in the result.
+        max_loops, halt_threshold, policy: as for `Model.forward`.
+        prefill_chunk: the most prompt tokens per call of the engine.
 
     Raises:
-        RequestError: an argument is not what is described here.
-        CapacityError: prompt and new tokens do not fit max_seq_len, or the cache given.
+        RequestError, CapacityError: before anything is computed.
     """
-    sampling = SamplingOptions(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=secrets.randbits(32) if seed is None else seed,
-    )
-    vocab = model.config.vocab_size
-    prompts = split_prompts(ids, vocab)
-    request = _Request(
-        prompts=prompts,
-        max_new_tokens=_new_tokens(model, max_new_tokens, prompts, cache),
-        sampling=sampling,
-        eos=frozenset(_ids(eos if eos is None or isinstance(eos, Sequence) else [eos], "eos", vocab)),
-        stop=tuple(tuple(_ids(sequence, "a stop sequence", vocab)) for sequence in stop),
-        cache=cache if cache is not None else model.new_cache(1, 1, 0),  # replaced below
-        prefill_chunk=integer(prefill_chunk, "prefill_chunk", 1),
-        forward={"max_loops": max_loops, "halt_threshold": halt_threshold, "policy": policy},
-    )
-    return _steps(model, request)
+    config = model.config
+    prompts = split_prompts(ids, config.vocab_size)
+    options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    integer(prefill_chunk, "prefill_chunk", 1)
+    longest = max(len(prompt) for prompt in prompts)
+    room = config.max_seq_len - longest + 1  # the last token chosen is never fed back
+    if room < 1:
+        raise CapacityError(f"a prompt of {longest} tokens exceeds the {config.max_seq_len} that this model takes")
+    if max_new_tokens is None:
+        count = min(config.max_output_tokens, room)
+    else:
+        count = integer(max_new_tokens, "max_new_tokens", 1)
+        if count > config.max_output_tokens:
+            raise RequestError(f"max_new_tokens is {count}, but this model allows {config.max_output_tokens}")
+        if count > room:
+            raise CapacityError(
+                f"{longest} prompt tokens and {count} new ones exceed the {config.max_seq_len} that this model takes "
+                f"(max_seq_len); at most {room} new ones fit"
+            )
+    ends = {integer(end, "eos", 0) for end in ([] if eos is None else [eos] if isinstance(eos, int) else eos)}
+    stops = [[integer(token, "stop", 0) for token in sequence] for sequence in stop]
+    if any(not sequence for sequence in stops):
+        raise RequestError("a stop sequence is empty; it should hold at least one id")
+    cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
+    call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
+    samplers = [Sampler(options, row, config.vocab_size, prompt) for row, prompt in enumerate(prompts)]
+    return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
+
+
+def _steps(
+    model: Model,
+    prompts: list[np.ndarray],
+    samplers: list[Sampler],
+    count: int,
+    prefill_chunk: int,
+    ends: set[int],
+    stops: list[list[int]],
+    call: dict[str, Any],
+) -> Iterator[Step]:
+    rows = len(prompts)
+    generated: list[list[int]] = [[] for _ in prompts]
+    finished: list[str | None] = [None] * rows
+    logits, depth, loops, seconds = _prefill(model, prompts, prefill_chunk, call)
+    for number in range(1, count + 1):
+        going = [row for row in range(rows) if finished[row] is None]
+        tokens = np.full(rows, NO_TOKEN, np.int64)
+        for row in going:
+            tokens[row] = token = samplers[row].choose(logits[row])
+            generated[row].append(token)
+            if token in ends:
+                finished[row] = EOS
+            elif any(generated[row][-len(sequence) :] == sequence for sequence in stops):
+                finished[row] = STOP
+            elif number == count:
+                finished[row] = LENGTH
+        yield Step(tokens, depth, loops, seconds, tuple(finished))
+        valid = np.array([reason is None for reason in finished])
+        if not valid.any():
+            return
+        out = model.forward(np.where(valid, tokens, 0)[:, None], valid=valid[:, None], **call)
+        logits, depth, loops, seconds = out.logits[:, 0], out.depth[:, 0], out.loops, out.seconds
+
+
+def _prefill(
+    model: Model, prompts: list[np.ndarray], size: int, call: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """Logits [B, V] and depth [B] of every prompt's last token, the most loops of a chunk, and the seconds."""
+    ids, lengths = pad_rows(prompts)
+    logits = np.empty((len(prompts), model.config.vocab_size), np.float32)
+    depth = np.zeros(len(prompts), np.int32)
+    loops, seconds = 0, 0.0
+    for start in range(0, ids.shape[1], size):
+        chunk = ids[:, start : start + size]
+        inside = np.clip(lengths - start, 0, chunk.shape[1])
+        out: Output = model.forward(chunk, lengths=inside, **call)
+        last = np.flatnonzero((lengths > start) & (lengths <= start + chunk.shape[1]))
+        logits[last], depth[last] = out.logits[last, inside[last] - 1], out.depth[last, inside[last] - 1]
+        loops, seconds = max(loops, out.loops), seconds + out.seconds
+    return logits, depth, loops, seconds
+
+
+def generate_all(model: Model, ids: Any, **options: Any) -> GenerationResult:
+    """`generate` to the end; options as there."""
+    result: GenerationResult | None = None
+    for step in generate(model, ids, **options):
+        if result is None:
+            rows = len(step.tokens)
+            result = GenerationResult([[] for _ in range(rows)], [[] for _ in range(rows)])
+            result.prefill_seconds = step.seconds
+        else:
+            result.decode_seconds += step.seconds
+        for row in np.flatnonzero(step.tokens != NO_TOKEN):
+            result.tokens[row].append(int(step.tokens[row]))
+            result.depth[row].append(int(step.depth[row]))
+        result.loops.append(step.loops)
+        result.stop_reasons = list(step.finished)
+    assert result is not None  # at least one token is always generated
+    return result

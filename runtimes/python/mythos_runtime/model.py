@@ -182,7 +182,7 @@ class Model:
             if cache.config != self.config:
                 raise RequestError("the cache was made for another model; make one with this model's new_cache")
             cache.check_room(chunk.counts)
-            past_layers, past_loop, past_lengths = cache.past_layers, cache.past_loop, cache.lengths.copy()
+            past_layers, past_loop, past_lengths = cache.past_layers, cache.past_loop, cache.lengths
         return {
             "input_ids": chunk.ids,
             "positions": chunk.positions(past_lengths),

@@ -7,8 +7,8 @@ Per row and step, all in IEEE float64 unless said otherwise:
    z[i] = z[i] / r where z[i] > 0, else z[i] * r.
 3. Temperature 0: the answer is the lowest id with the largest z. No random number is drawn.
 4. d[i] = (z[i] - max z) / temperature.
-5. Sort the ids by z, largest first, the lower id first among equals. Top-k (off at 0): keep the first k.
-6. w = exp(d), so the first weight is 1. Running sums of w, one after the other from the first on; total = the last.
+5. Sort the ids by d, largest first, the lower id first among equals. Top-k (off at 0): keep the first k.
+6. w = exp(d), so the first weight is 1. c = running sums of w from the first on; total = the last of c.
 7. Top-p (off at 1): keep the shortest prefix whose running sum is >= top_p * total.
 8. Min-p (off at 0): of these keep the ones with w >= min_p.
 9. Draw u (below); t = u * (running sum at the last one kept); the answer is the first id whose running sum is > t,
@@ -22,8 +22,7 @@ Random numbers: SplitMix64, one generator per row, arithmetic modulo 2^64:
     next(): state = state + G; return mix(state)
     u = (next() >> 11) * 2^-53, in [0, 1)
 
-The libraries' exp may differ in the last bit, which changes a token only where t or top_p * total lies within about
-1e-15 of a running sum. A row draws once per token that it generates, never for another row's, so row r of a batch does not depend on the
+A row draws once per token that it generates, never for another row's, so row r of a batch does not depend on the
 others. Known answers: seed 0, row 0 starts at state 0xE220A8397B1DCDAF.
 """
 
@@ -135,11 +134,14 @@ def candidates(scores: np.ndarray, options: SamplingOptions) -> tuple[np.ndarray
         bound = np.partition(shifted, len(scores) - options.top_k)[len(scores) - options.top_k]
         ids = ids[shifted >= bound]
         shifted = shifted[ids]
-        weights = np.exp(shifted)
+    order = np.argsort(-shifted, kind="stable")  # stable: the lower id first among equals
+    if options.top_k:
+        order = order[: options.top_k]
+    weights = np.exp(shifted[order])
     sums = np.cumsum(weights)  # strictly one after the other, as the specification says
     keep = len(weights)
     if options.top_p < 1:
         keep = int(np.searchsorted(sums, options.top_p * sums[-1], side="left")) + 1
     if options.min_p > 0:
         keep = min(keep, int(np.count_nonzero(weights >= options.min_p)))
-    return order[:keep], sums[:keep]
+    return ids[order[:keep]], sums[:keep]
