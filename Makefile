@@ -15,7 +15,7 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,bf16,tokenizers,dev]'
@@ -34,9 +34,7 @@ test: setup lint
 	$(BIN)/python -m pytest
 
 native: setup
-	@command -v cmake >/dev/null || { echo "cmake is missing: apt-get install cmake g++"; exit 3; }
-	cmake -S mythos_export/kernels -B build/kernels -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
-	cmake --build build/kernels --parallel 2
+	$(BIN)/python cmake/build_native.py
 
 bench: setup native
 	$(BIN)/python -m benchmarks.decode_context

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
+import os
 from dataclasses import dataclass
 
 import onnxruntime
 
 from mythos_export.targets.tensorrt_build import TensorRTBuildError, choose_backend, inspect_environment
+from mythos_runtime.errors import BackendMissing
+from mythos_runtime.ort import OP_LIBRARY_VARIABLE, find_op_library, why_no_op_library
 from mythos_runtime.session import missing_for
 
 
@@ -45,18 +47,22 @@ def examine() -> list[Finding]:
     lack = missing_for("tensorrt")
     found = f"GPUs: {', '.join(f'SM {sm}' for sm in environment.gpus)}" if environment.gpus else "no NVIDIA GPU"
     findings.append(Finding("run TensorRT engines", lack is None, found, lack or ""))
-    compiler = shutil.which("c++") or shutil.which("g++")
-    cmake = shutil.which("cmake")
-    native = compiler is not None and cmake is not None
-    findings.append(
-        Finding(
-            "build native kernels",
-            native,
-            f"{compiler or 'no C++ compiler'}, {cmake or 'no cmake'}",
-            "" if native else "install g++ and cmake",
-        )
-    )
+    findings.append(_native_operators())
     return findings
+
+
+def _native_operators() -> Finding:
+    """The CPU library of the mythos operators: the one that a session would load."""
+    what = "run operators natively"
+    try:
+        library = find_op_library()
+    except BackendMissing as error:
+        return Finding(what, False, "portable function bodies", str(error))
+    if library is not None:
+        return Finding(what, True, str(library))
+    if os.environ.get(OP_LIBRARY_VARIABLE) == "none":
+        return Finding(what, False, "portable function bodies", f"{OP_LIBRARY_VARIABLE} is none: unset it")
+    return Finding(what, False, "portable function bodies", why_no_op_library())
 
 
 def _version(package: str) -> str:

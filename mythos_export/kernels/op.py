@@ -15,8 +15,11 @@ import onnxscript
 import torch
 
 from mythos_export.kernels.gqa import function as gqa_function
+from mythos_export.kernels.gqa.reference import gqa_attention
 from mythos_export.kernels.mla import function as mla_function
+from mythos_export.kernels.mla.reference import mla_attention
 from mythos_export.kernels.moe import function as moe_function
+from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
 
@@ -31,6 +34,7 @@ class Operator:
         name: its name in torch (`torch.ops.mythos.<name>`) and in ONNX (`mythos::<name>`).
         inputs: names of its tensor inputs, in order.
         attributes: names and ONNX types of its trailing scalar arguments.
+        reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero.
     """
@@ -38,6 +42,7 @@ class Operator:
     name: str
     inputs: tuple[str, ...]
     attributes: tuple[tuple[str, onnx.defs.OpSchema.AttrType], ...]
+    reference: Callable[..., Any]
     portable: FunctionMaker
     tensorrt: FunctionMaker
 
@@ -82,6 +87,7 @@ OPERATORS: dict[str, Operator] = {
             "moe",
             tuple(moe_function.INPUTS.split(", ")),
             (),
+            moe,
             portable=lambda config: moe_function.sparse(config.n_experts, config.shared_ffn_dim > 0),
             tensorrt=lambda config: moe_function.dense(config.n_experts, config.shared_ffn_dim > 0),
         ),
@@ -89,6 +95,7 @@ OPERATORS: dict[str, Operator] = {
             "mla_attention",
             tuple(mla_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
+            mla_attention,
             portable=lambda config: mla_function.function(filled=True),
             tensorrt=lambda config: mla_function.function(filled=False),
         ),
@@ -96,6 +103,7 @@ OPERATORS: dict[str, Operator] = {
             "gqa_attention",
             tuple(gqa_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("kv_heads", _INT)),
+            gqa_attention,
             portable=lambda config: gqa_function.function(filled=True),
             tensorrt=lambda config: gqa_function.function(filled=False),
         ),

@@ -32,6 +32,7 @@ _ORT_TYPES = {
     "tensor(float)": "float32",
 }
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
+NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
@@ -48,12 +49,14 @@ def missing() -> str | None:
 def find_op_library(choice: OpLibrary = "auto") -> Path | None:
     """The library with native kernels of the mythos operators, or None to run their portable function bodies.
 
-    "auto" looks at the variable MYTHOS_OP_LIBRARY, then for `native/` beside this file.
+    "auto" looks at the variable MYTHOS_OP_LIBRARY (a path, or "none"), then for `native/` beside this file.
 
     Raises:
         BackendMissing: a library was named, and is not there.
     """
     named = os.environ.get(OP_LIBRARY_VARIABLE) if choice == "auto" else choice
+    if choice == "auto" and named == "none":
+        return None
     if named:
         path = Path(named).absolute()
         if not path.is_file():
@@ -61,8 +64,16 @@ def find_op_library(choice: OpLibrary = "auto") -> Path | None:
         return path
     if choice is None:
         return None
-    path = Path(__file__).parent / "native" / _LIBRARY_NAMES.get(sys.platform, "libmythos_ops.so")
+    path = NATIVE / _LIBRARY_NAMES.get(sys.platform, "libmythos_ops.so")
     return path if path.is_file() else None
+
+
+def why_no_op_library() -> str:
+    """Why the install holds no native operators, in words; what the build of the package wrote down."""
+    reason = NATIVE / "not_built.txt"
+    if reason.is_file():
+        return reason.read_text(encoding="utf-8").strip()
+    return "the package was installed without building them; run make native in its source"
 
 
 class OrtSession:

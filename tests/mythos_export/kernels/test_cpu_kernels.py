@@ -1,176 +1,33 @@
-"""The CPU library inside ONNX Runtime: every operator, instruction set and precision against float64 references."""
+"""The CPU library inside ONNX Runtime: what `test_implementations` does not ask of every implementation."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
 import shutil
 import subprocess
-from typing import Any
 
 import cpu_ops
 import numpy as np
 import onnx
-import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
-from cpu_ops import DOMAINS, INPUTS, LIBRARY, Array, distance, isa, node_model, session
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from cpu_ops import DOMAINS, INPUTS, LIBRARY, Array, session
+from implementations import instruction_sets
 from onnx import helper
+from operator_cases import cache_inputs, moe_inputs, wide
+
+from mythos_export.kernels.gqa.reference import gqa_attention
+from mythos_export.kernels.moe.reference import moe
 
 pytestmark = pytest.mark.skipif(
     not LIBRARY.exists(),
     reason=f"{LIBRARY} is not built: cmake -S mythos_export/kernels -B build/kernels && cmake --build build/kernels",
 )
-# Several times what was measured: float32 sums in another order; one rounding of the result to float16.
-TOLERANCE = {"float32": 2e-6, "float16": 6e-4}
-
-
-@functools.cache
-def supported() -> list[str]:
-    """The instruction sets that this processor and this build have; the plain one always."""
-    names = ["generic"]
-    for name in ("avx2", "avx512"):
-        with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.InvalidArgument), isa(name):
-            session(node_model("moe"))
-            names.append(name)
-    return names
-
-
-@functools.cache
-def made(op: str, dtype: str, instructions: str, threads: int, attributes: tuple[Any, ...]) -> ort.InferenceSession:
-    with isa(instructions):
-        return session(node_model(op, np.dtype(dtype).type, **dict(attributes)), threads)
-
-
-def check(op: str, inputs: dict[str, Array], instructions: str, threads: int, **attributes: Any) -> None:
-    dtype = next(iter(inputs.values())).dtype.name
-    got = made(op, dtype, instructions, threads, tuple(attributes.items())).run(None, inputs)[0]
-    assert distance(op, inputs, got, **attributes) < TOLERANCE[dtype]
-
-
-def moe_inputs(
-    seed: int, n: int, D: int, E: int, K: int, F: int, Fs: int, dtype: type = np.float32
-) -> dict[str, Array]:
-    r = np.random.default_rng(seed)
-    index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
-
-    def weights(*shape: int) -> Array:
-        return (r.standard_normal(shape) / max(shape[-1], 1) ** 0.5).astype(dtype)
-
-    return {
-        "x": r.standard_normal((n, D)).astype(dtype),
-        "expert_index": index.astype(np.int64),
-        "expert_weight": weights(n, K),
-        "routed_gate_up": weights(E, 2 * F, D),
-        "routed_down": weights(E, D, F),
-        "shared_gate_up": weights(2 * Fs, D),
-        "shared_down": weights(D, Fs),
-    }
-
-
-def cache_inputs(seed: int, B: int, T: int, S: int, C: int, dtype: type = np.float32) -> dict[str, Array]:
-    """Uneven lengths and random padding; NaN wherever nothing may be read."""
-    r = np.random.default_rng(seed)
-    lengths = r.integers(0, S, B, endpoint=True)
-    layers = int(r.integers(1, 4))
-    past, chunk = r.standard_normal((layers, B, S, C)), r.standard_normal((B, T, C))
-    real = r.random((B, T)) < r.choice([1.0, 0.7], (B, 1))
-    chunk[~real] = np.nan
-    for b in range(B):
-        past[:, b, lengths[b] :] = np.nan
-    return {
-        "past": past.astype(dtype),
-        "layer": np.array(r.integers(layers)),
-        "chunk": chunk.astype(dtype),
-        "positions": np.where(real, lengths[:, None] + np.cumsum(real, 1) - 1, -1),
-        "past_lengths": lengths,
-    }
-
-
-batch_tokens_capacity = st.tuples(
-    st.integers(1, 3), st.sampled_from([1, 1, 2, 5, 12, 40, 130]), st.sampled_from([0, 1, 7, 64, 300])
-)
-precisions = st.sampled_from([np.float32, np.float16])
-run_with = {
-    "seed": st.integers(0, 2**32 - 1),
-    "instructions": st.deferred(lambda: st.sampled_from(supported())),
-    "threads": st.sampled_from([1, 2]),
-}
-many = settings(max_examples=100, deadline=None)
-
-
-@many
-@given(
-    **run_with,
-    n=st.integers(0, 40),
-    D=st.sampled_from([1, 16, 64, 85]),
-    E_K=st.integers(1, 9).flatmap(lambda E: st.tuples(st.just(E), st.integers(1, E))),
-    F_Fs=st.tuples(st.sampled_from([1, 8, 33, 64]), st.sampled_from([0, 5, 48])),
-    dtype=precisions,
-)
-def test_moe(
-    seed: int, instructions: str, threads: int, n: int, D: int, E_K: tuple[int, int], F_Fs: tuple[int, int], dtype: type
-) -> None:
-    check("moe", moe_inputs(seed, n, D, *E_K, *F_Fs, dtype), instructions, threads)
-
-
-@many
-@given(
-    **run_with,
-    B_T_S=batch_tokens_capacity,
-    H=st.integers(1, 5),
-    widths=st.tuples(*map(st.sampled_from, ([1, 13, 32], [2, 6, 16], [1, 10, 32], [4, 21, 64]))),
-    dtype=precisions,
-)
-def test_mla_attention(
-    seed: int,
-    instructions: str,
-    threads: int,
-    B_T_S: tuple[int, int, int],
-    H: int,
-    widths: tuple[int, ...],
-    dtype: type,
-) -> None:
-    nope, rope, v, R = widths
-    r = np.random.default_rng(seed)
-    inputs = {
-        "q_nope": r.standard_normal((*B_T_S[:2], H, nope)).astype(dtype),
-        "q_rope": r.standard_normal((*B_T_S[:2], H, rope)).astype(dtype),
-        **cache_inputs(seed, *B_T_S, R + rope, dtype),
-        "kv_up": (r.standard_normal((H * (nope + v), R)) / R**0.5).astype(dtype),
-    }
-    check("mla_attention", inputs, instructions, threads, scale=0.25, v_head_dim=v)
-
-
-@many
-@given(
-    **run_with,
-    B_T_S=batch_tokens_capacity,
-    G_shared=st.tuples(st.integers(1, 3), st.integers(1, 4)),
-    head=st.sampled_from([2, 11, 32]),
-    dtype=precisions,
-)
-def test_gqa_attention(
-    seed: int,
-    instructions: str,
-    threads: int,
-    B_T_S: tuple[int, int, int],
-    G_shared: tuple[int, int],
-    head: int,
-    dtype: type,
-) -> None:
-    G, shared = G_shared
-    q: Array = np.random.default_rng(seed).standard_normal((*B_T_S[:2], G * shared, head)).astype(dtype)
-    inputs = {"q": q, **cache_inputs(seed, *B_T_S, 2 * G * head, dtype)}
-    check("gqa_attention", inputs, instructions, threads, scale=0.25, kv_heads=G)
 
 
 @pytest.mark.parametrize("name", ["generic", "avx2", "avx512"])
 def test_instruction_set_is_among_the_cases(name: str) -> None:
     """The cases above draw from what this machine has; this says what it has not."""
-    if name not in supported():
+    if name not in instruction_sets():
         pytest.skip(f"this processor or this build lacks {name}")
 
 
@@ -219,13 +76,11 @@ def test_operators_run_inside_a_loop(threads: int) -> None:
     graph = helper.make_graph([loop], "g", [value(k, v) for k, v in feeds.items()], [value("h_last", h)])
     got = session(helper.make_model(graph, opset_imports=DOMAINS, ir_version=10), threads).run(None, feeds)[0]
 
-    wide = cpu_ops.wide(fixed)
-    experts, cache = ({k: v for k, v in wide.items() if k in INPUTS[op]} for op in ("moe", "gqa_attention"))
+    exact = wide(fixed)
+    experts, cache = ({k: v for k, v in exact.items() if k in INPUTS[op]} for op in ("moe", "gqa_attention"))
     for i in range(5):
         q = h.reshape(B, T, G, head).astype(np.float64)
-        h = cpu_ops.moe(
-            cpu_ops.gqa_attention(q, layer=np.array(i), **cache, scale=0.3, kv_heads=G).reshape(T, -1), **experts
-        )
+        h = moe(gqa_attention(q, layer=np.array(i), **cache, scale=0.3, kv_heads=G).reshape(T, -1), **experts)
     assert np.linalg.norm(got - h) < 5e-6 * np.linalg.norm(h)
 
 

@@ -1,0 +1,117 @@
+"""Every implementation of an operator behind one call: case in, result out."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+import torch
+from cpu_ops import LIBRARY, isa, node_model, session
+from operator_cases import Array, OperatorCase
+
+from mythos_export.kernels.op import OPERATORS
+from mythos_model import MythosConfig, ops
+
+# What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
+# value there, not for NaN.
+FINITE = 3.0
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute the operators.
+
+    Attributes:
+        run: case -> result, in the case's dtype.
+        tolerance: by dtype, several times what was measured.
+        finite: names of inputs whose unread entries must be finite (`FINITE` instead of NaN).
+        missing: why it cannot run here, or None.
+    """
+
+    name: str
+    run: Callable[[OperatorCase], Array]
+    tolerance: dict[str, float]
+    finite: frozenset[str] = frozenset()
+    missing: str | None = None
+
+    def __call__(self, case: OperatorCase) -> Array:
+        inputs = {k: np.nan_to_num(v, nan=FINITE) if k in self.finite else v for k, v in case.inputs.items()}
+        return self.run(OperatorCase(case.op, inputs, case.attributes))
+
+
+def _reference(case: OperatorCase) -> Array:
+    inputs = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in case.inputs.items()}
+    return np.asarray(OPERATORS[case.op].reference(**inputs, **case.attributes))
+
+
+def _torch(function: Callable[[str], Callable[..., torch.Tensor]], case: OperatorCase) -> Array:
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in case.inputs.items()}
+    return np.asarray(function(case.op)(**tensors, **case.attributes).numpy())
+
+
+def _floats(case: OperatorCase) -> type:
+    floats: type = next(v.dtype.type for v in case.inputs.values() if v.dtype.kind == "f")
+    return floats
+
+
+@functools.cache
+def _body_session(op: str, form: str, dtype: type, experts: int, shared: bool, attributes: Any) -> ort.InferenceSession:
+    config = MythosConfig(n_experts=experts, n_experts_per_tok=1, n_shared_experts=int(shared))
+    function = getattr(OPERATORS[op], form)(config)
+    return session(node_model(op, dtype, function, **dict(attributes)), native=False)
+
+
+def _body(form: str, case: OperatorCase) -> Array:
+    experts, shared = 1, False
+    if case.op == "moe":
+        experts, shared = len(case.inputs["routed_down"]), case.inputs["shared_down"].shape[1] > 0
+    made = _body_session(case.op, form, _floats(case), experts, shared, tuple(case.attributes.items()))
+    return np.asarray(made.run(None, case.inputs)[0])
+
+
+@functools.cache
+def _native_session(op: str, dtype: type, instructions: str, threads: int, attributes: Any) -> ort.InferenceSession:
+    with isa(instructions):
+        return session(node_model(op, dtype, **dict(attributes)), threads)
+
+
+def _native(instructions: str, threads: int, case: OperatorCase) -> Array:
+    made = _native_session(case.op, _floats(case), instructions, threads, tuple(case.attributes.items()))
+    return np.asarray(made.run(None, case.inputs)[0])
+
+
+@functools.cache
+def instruction_sets() -> list[str]:
+    """The instruction sets that this processor and this build have; the plain one always."""
+    names = ["generic"]
+    for name in ("avx2", "avx512"):
+        with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.InvalidArgument), isa(name):
+            session(node_model("moe"))
+            names.append(name)
+    return names
+
+
+def _native_implementations() -> list[Implementation]:
+    tolerance = {"float32": 2e-6, "float16": 6e-4}  # sums in another order; one rounding of the result to float16
+    if not LIBRARY.exists():
+        return [Implementation("native", _reference, tolerance, missing=f"{LIBRARY.name} is not built: make native")]
+    found = instruction_sets()
+    every = [Implementation(f"native {name}", functools.partial(_native, name, 1), tolerance) for name in found]
+    return [*every, Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance)]
+
+
+_CACHE, _CHUNK = frozenset({"past", "chunk"}), frozenset({"chunk"})
+_SUMS = {"float32": 3e-6, "float16": 5e-3}  # products of float16 rounded one by one
+
+IMPLEMENTATIONS = [
+    Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
+    Implementation("plain PyTorch", functools.partial(_torch, functools.partial(getattr, ops)), _SUMS, _CHUNK),
+    Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
+    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE),
+    *_native_implementations(),
+]

@@ -1,0 +1,124 @@
+"""Generated cases of every operator: what all implementations are held to the reference over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mythos_export.kernels.op import OPERATORS
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class OperatorCase:
+    """One call: inputs by name, attributes by name. NaN lies wherever an operator has no business to read."""
+
+    op: str
+    inputs: dict[str, Array]
+    attributes: dict[str, Any]
+
+    def distance(self, got: Array) -> float:
+        """The relative L2 distance from the reference in float64 of the same inputs; an empty result is right.
+
+        Results are of order 1. Where few elements happen to cancel to less than 0.1 the distance is relative to 0.1,
+        for the rounding errors are those of the terms.
+        """
+        expected = OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes)
+        assert got.shape == expected.shape
+        size = max(float(np.linalg.norm(expected)), 0.1 * got.size**0.5)
+        return float(np.linalg.norm(got.astype(np.float64) - expected)) / size if got.size else 0.0
+
+
+def wide(inputs: dict[str, Array]) -> dict[str, Array]:
+    """The same values, floats in float64."""
+    return {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+
+
+def moe_inputs(
+    seed: int, n: int, D: int, E: int, K: int, F: int, Fs: int, dtype: type = np.float32
+) -> dict[str, Array]:
+    r = np.random.default_rng(seed)
+    index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
+
+    def weights(*shape: int) -> Array:
+        return (r.standard_normal(shape) / max(shape[-1], 1) ** 0.5).astype(dtype)
+
+    return {
+        "x": r.standard_normal((n, D)).astype(dtype),
+        "expert_index": index.astype(np.int64),
+        "expert_weight": weights(n, K),
+        "routed_gate_up": weights(E, 2 * F, D),
+        "routed_down": weights(E, D, F),
+        "shared_gate_up": weights(2 * Fs, D),
+        "shared_down": weights(D, Fs),
+    }
+
+
+def cache_inputs(seed: int, B: int, T: int, S: int, C: int, dtype: type = np.float32) -> dict[str, Array]:
+    """Uneven lengths and random padding; NaN wherever nothing may be read."""
+    r = np.random.default_rng(seed)
+    lengths = r.integers(0, S, B, endpoint=True)
+    layers = int(r.integers(1, 4))
+    past, chunk = r.standard_normal((layers, B, S, C)), r.standard_normal((B, T, C))
+    real = r.random((B, T)) < r.choice([1.0, 0.7], (B, 1))
+    chunk[~real] = np.nan
+    for b in range(B):
+        past[:, b, lengths[b] :] = np.nan
+    return {
+        "past": past.astype(dtype),
+        "layer": np.array(r.integers(layers)),
+        "chunk": chunk.astype(dtype),
+        "positions": np.where(real, lengths[:, None] + np.cumsum(real, 1) - 1, -1),
+        "past_lengths": lengths,
+    }
+
+
+_tokens_capacity = st.tuples(
+    st.integers(1, 3), st.sampled_from([1, 1, 2, 5, 12, 40, 130]), st.sampled_from([0, 1, 7, 64, 300])
+)
+_seeds = st.integers(0, 2**32 - 1)
+_dtypes = st.sampled_from([np.float32, np.float16])
+
+
+@st.composite
+def moe_cases(draw: st.DrawFn) -> OperatorCase:
+    """No token to 40, one expert to nine, one chosen to all, experts that nobody chose, with and without shared."""
+    E = draw(st.integers(1, 9))
+    K = draw(st.integers(1, E))
+    n, D = draw(st.integers(0, 40)), draw(st.sampled_from([1, 16, 64, 85]))
+    F, Fs = draw(st.sampled_from([1, 8, 33, 64])), draw(st.sampled_from([0, 5, 48]))
+    return OperatorCase("moe", moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes)), {})
+
+
+@st.composite
+def mla_cases(draw: st.DrawFn) -> OperatorCase:
+    """Batches of uneven past and padding, one token to 130, no past to 300."""
+    seed, dtype, (B, T, S) = draw(_seeds), draw(_dtypes), draw(_tokens_capacity)
+    H = draw(st.integers(1, 5))
+    nope, rope, v, R = (draw(st.sampled_from(s)) for s in ([1, 13, 32], [2, 6, 16], [1, 10, 32], [4, 21, 64]))
+    r = np.random.default_rng(seed)
+    inputs = {
+        "q_nope": r.standard_normal((B, T, H, nope)).astype(dtype),
+        "q_rope": r.standard_normal((B, T, H, rope)).astype(dtype),
+        **cache_inputs(seed, B, T, S, R + rope, dtype),
+        "kv_up": (r.standard_normal((H * (nope + v), R)) / R**0.5).astype(dtype),
+    }
+    return OperatorCase("mla_attention", inputs, {"scale": 0.25, "v_head_dim": v})
+
+
+@st.composite
+def gqa_cases(draw: st.DrawFn) -> OperatorCase:
+    """As `mla_cases`, with one to four query heads for each of one to three kv heads."""
+    seed, dtype, (B, T, S) = draw(_seeds), draw(_dtypes), draw(_tokens_capacity)
+    G, shared, head = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([2, 11, 32]))
+    q: Array = np.random.default_rng(seed).standard_normal((B, T, G * shared, head)).astype(dtype)
+    inputs = {"q": q, **cache_inputs(seed, B, T, S, 2 * G * head, dtype)}
+    return OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": G})
+
+
+CASES = {"moe": moe_cases(), "mla_attention": mla_cases(), "gqa_attention": gqa_cases()}

@@ -1,0 +1,33 @@
+"""One definition, many implementations: each is held to the operator's reference over the same generated cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from implementations import IMPLEMENTATIONS, Implementation
+from operator_cases import CASES
+
+from mythos_export.kernels.op import OPERATORS
+
+
+def test_every_operator_has_cases() -> None:
+    assert CASES.keys() == OPERATORS.keys()
+
+
+@pytest.mark.parametrize("op", list(CASES))
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
+def test_computes_what_the_reference_computes(implementation: Implementation, op: str) -> None:
+    if implementation.missing:
+        pytest.skip(implementation.missing)
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.data())
+    def check(data: Any) -> None:
+        case = data.draw(CASES[op])
+        dtype = next(value.dtype.name for value in case.inputs.values() if value.dtype.kind == "f")
+        assert case.distance(implementation(case)) < implementation.tolerance[dtype]
+
+    check()
