@@ -22,6 +22,7 @@ from mythos_export.errors import ExportError
 from mythos_model.errors import ModelError
 from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest, read_manifest
+from mythos_runtime.ort import find_op_library
 
 EXPECTED = (ExportError, ModelError, RuntimeBundleError)
 out, err = Console(), Console(stderr=True)
@@ -213,11 +214,26 @@ def _show_bundle(path: Path, manifest: Manifest) -> None:
         f"loops, {manifest.precision}; from {manifest.source.name} ({manifest.source.format}), {manifest.created}",
         highlight=False,
     )
-    for name, implementation in manifest.operators.items():
-        out.print(f"  {name}: {implementation}", highlight=False)
+    _show_operators(manifest)
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         out.print(
             "The graph given to TensorRT was run by ONNX Runtime and compared. "
             "But no engine was executed: that needs a GPU.",
             style="yellow",
         )
+
+
+def _show_operators(manifest: Manifest) -> None:
+    """What computes the operators, runner by runner; operators with the same answer share a row."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for operator, runners in manifest.operators.items():
+        for runner, choice in runners.items():
+            text = choice.get("taken") or ", else ".join(choice["order"])
+            passed = "".join(f" (not {name}: {why})" for name, why in choice.get("passed over", {}).items())
+            rows.setdefault((runner, f"{text}{passed}"), []).append(operator)
+    table = Table("operators", "in", "computed by")
+    for (runner, text), operators in rows.items():
+        table.add_row(", ".join(operators), runner, text)
+    out.print(table)
+    library = find_op_library()
+    out.print(f"On this machine ONNX Runtime takes {library.name if library else 'the portable function bodies'}.")

@@ -14,18 +14,23 @@ import torch
 
 from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES, Captured
 from mythos_export.errors import LowerError
+from mythos_export.kernels import standard
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import OPSET
 from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.externalize_weights import externalize_weights
 from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_weights import name_weights
+from mythos_export.passes.remove_unused import remove_unused
+from mythos_export.passes.static_reshapes import static_reshapes
 from mythos_model import MythosConfig
 
 Pass = Callable[[ir.Model, MythosConfig], None]
 
 # In order; each changes the model in place.
 PASSES: tuple[Pass, ...] = (
+    static_reshapes,  # targets as constants, while the tracer's symbols tell which dimensions stay
+    remove_unused,  # what computed the targets
     name_dimensions,  # s51 -> tokens
     name_weights,  # model.embed.weight -> embed.weight
     attach_functions,  # mythos::moe and friends get bodies that any runtime can inline
@@ -77,7 +82,7 @@ def check(path: Path) -> None:
 
 
 def _convert(captured: Captured) -> ir.Model:
-    table = {op.torch_op: op.translation() for op in OPERATORS.values()}
+    table = {op.torch_op: op.translation() for op in OPERATORS.values()} | standard.translations()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -13,6 +13,7 @@ import onnx
 import torch
 
 from mythos_export.errors import PackageError
+from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN
 from mythos_export.targets.target import Built
@@ -111,7 +112,7 @@ def describe_bundle(
         files={path.relative_to(folder).as_posix(): describe(path) for path in files},
         tolerances=dict(tolerances),
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=_operators(folder / "model.onnx"),
+        operators=fallback.record(_operators(folder / "model.onnx"), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -132,9 +133,16 @@ def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -
     return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
-def _operators(path: Path) -> dict[str, str]:
+def _operators(path: Path) -> list[str]:
     used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return {f"{DOMAIN}::{name}": "portable function body" for name in sorted(used & set(OPERATORS))}
+    return [f"{DOMAIN}::{name}" for name in sorted(used & set(OPERATORS))]
+
+
+def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:
+    for target in built:
+        if target.operators is not None:
+            return target.operators
+    return None
 
 
 def finish(folder: Path, manifest: Manifest) -> Path:

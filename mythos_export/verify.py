@@ -21,8 +21,8 @@ from mythos_export.errors import ParityError
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ort import OrtSession
-from mythos_runtime.session import Options, Session, open_session
+from mythos_runtime.ort import OrtSession, find_op_library
+from mythos_runtime.session import OpLibrary, Options, Session, open_session
 
 GOLDEN = "golden.safetensors"
 # A stage may err by this factor times what the eager model itself errs against float64, and no less than the floor:
@@ -32,7 +32,12 @@ FLOOR = {"fp32": 2e-6, "fp16": 2e-3, "bf16": 2e-2}
 # The most that near ties may take out of sight before a check counts as none.
 MOST_UNSEEN = 0.5
 
-STAGES = {"program": "eager", "onnx": "onnxruntime"}  # stage: the runtime's backend that runs it
+# Stage: the runtime's backend that runs it, and the operators' library that it is given.
+STAGES: dict[str, tuple[str, OpLibrary]] = {
+    "program": ("eager", None),
+    "onnx": ("onnxruntime", None),  # the function bodies, which every ONNX runtime can run
+    "onnx, CPU kernels": ("onnxruntime", "auto"),
+}
 # Stage: a graph made for a compiler that cannot run here. It is still ONNX, so ONNX Runtime runs the very file that the
 # compiler was given; what stays unchecked is the compiler.
 GRAPH_STAGES = {"tensorrt graph": "model.tensorrt.onnx"}
@@ -151,9 +156,11 @@ def verify_bundle(
     cases, tolerance = load_golden(folder / GOLDEN)
     config = RuntimeConfig.from_manifest(manifest)
     results: list[CaseResult] = []
-    for stage, backend in STAGES.items():
+    for stage, (backend, library) in STAGES.items():
+        if library == "auto" and find_op_library() is None:
+            continue
         progress(f"{stage} ({backend})")
-        session = open_session(folder, manifest, config, backend, Options(threads=threads))
+        session = open_session(folder, manifest, config, backend, Options(threads=threads, op_library=library))
         results += [compare(stage, session, case, tolerance) for case in cases]
     for stage, graph in GRAPH_STAGES.items():
         if graph in manifest.files:

@@ -39,9 +39,9 @@ class GroupedQueryAttention(nn.Module):
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
-        q = past.rotary.rotate(self.wq(x).unflatten(-1, (self.heads, self.head_dim)))
-        k = past.rotary.rotate(self.wk(x).unflatten(-1, (self.kv_heads, self.head_dim)))
-        chunk = torch.cat([k.flatten(-2), self.wv(x)], -1)
+        q = past.rotary.rotate(self.wq(x), self.heads).unflatten(-1, (self.heads, self.head_dim))
+        k = past.rotary.rotate(self.wk(x), self.kv_heads)
+        chunk = torch.cat([k, self.wv(x)], -1)
         attend = torch.ops.mythos.gqa_attention if torch.compiler.is_exporting() else ops.gqa_attention
         scale = self.head_dim**-0.5
         y = attend(q, stored, layer, chunk, past.positions, past.lengths, scale, self.kv_heads)
@@ -72,9 +72,9 @@ class LatentAttention(nn.Module):
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
         c_q = self.q_norm(self.q_down(x))
         q_nope = self.q_up_nope(c_q).unflatten(-1, (self.heads, self.nope))
-        q_rope = past.rotary.rotate(self.q_up_rope(c_q).unflatten(-1, (self.heads, self.rope)))
+        q_rope = past.rotary.rotate(self.q_up_rope(c_q), self.heads).unflatten(-1, (self.heads, self.rope))
         c_kv, k_rope = self.kv_down(x).split([self.latent, self.rope], -1)
-        chunk = torch.cat([self.kv_norm(c_kv), past.rotary.rotate(k_rope.unsqueeze(2)).squeeze(2)], -1)
+        chunk = torch.cat([self.kv_norm(c_kv), past.rotary.rotate(k_rope, 1)], -1)
         attend = torch.ops.mythos.mla_attention if torch.compiler.is_exporting() else ops.mla_attention
         scale = (self.nope + self.rope) ** -0.5
         kv_up = self.kv_up.weight

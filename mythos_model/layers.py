@@ -8,29 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mythos_model.ops import accumulation_dtype
-
-RMS_EPS = 1e-6
+from mythos_model import ops
 
 
 class RMSNorm(nn.Module):
-    """x * rsqrt(mean(x^2) + 1e-6) * weight over the last axis; the mean is taken in float32 or better.
-
-    The result has the weight's dtype, whatever x comes in: the loop keeps its state in float32.
-    """
+    """Root mean square norm (arXiv:1910.07467) over the last axis; see `mythos_model.ops.rms_norm`."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim]
-        wide = x.to(torch.promote_types(x.dtype, accumulation_dtype(self.weight.dtype)))
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + RMS_EPS)
-        return normed.to(self.weight.dtype) * self.weight
+        norm = torch.ops.mythos.rms_norm if torch.compiler.is_exporting() else ops.rms_norm
+        return norm(x, self.weight)
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of the rotary angles, [B, T, 1, P/2], computed from positions: no table, no maximum."""
+    """Cosines and sines of the rotary angles, [B, T, P/2], computed from positions: no table, no maximum."""
 
     cos: Tensor
     sin: Tensor
@@ -40,14 +34,12 @@ class Rotary(NamedTuple):
         """Angles pos * theta^(-2i/width) for int64 positions [B, T], in float32 (float64 for a float64 model)."""
         exponent = torch.arange(0, width, 2, dtype=dtype, device=positions.device) / width
         angles = positions.to(dtype).unsqueeze(-1) * (theta**-exponent)
-        angles = angles.unsqueeze(2)
         return cls(torch.cos(angles), torch.sin(angles))
 
-    def rotate(self, x: Tensor) -> Tensor:
-        """Rotate adjacent pairs (2i, 2i+1) of x [B, T, heads, P]."""
-        even, odd = x.to(self.cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
-        rotated = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], -1)
-        return rotated.flatten(-2).to(x.dtype)
+    def rotate(self, x: Tensor, heads: int) -> Tensor:
+        """Rotate the heads of x [B, T, heads * P]; see `mythos_model.ops.rotary_embedding`."""
+        rotate = torch.ops.mythos.rotary_embedding if torch.compiler.is_exporting() else ops.rotary_embedding
+        return rotate(x, self.cos, self.sin, heads)
 
 
 class SwiGLU(nn.Module):

@@ -46,7 +46,8 @@ class Context(NamedTuple):
     """What stays the same over the iterations.
 
     Attributes:
-        encoded: [B, T, D], the prelude's output, injected in every iteration.
+        encoded: [B, T, D], the prelude's output, in the state's dtype.
+        injected: [B, T, D], what every iteration injects of it.
         past: positions and lengths.
         past_loop: [N, B, S, C], the cache of every depth.
         limit: int64 [], the most iterations to run.
@@ -55,6 +56,7 @@ class Context(NamedTuple):
     """
 
     encoded: Tensor
+    injected: Tensor
     past: Past
     past_loop: Tensor
     limit: Tensor
@@ -106,8 +108,12 @@ class Injection(nn.Module):
         """A, [D]: the per-channel factor on the state. Its largest entry is the spectral radius."""
         return torch.exp(-torch.exp((self.log_dt.to(dtype) + self.log_A.to(dtype)).clamp(-20, 20)))
 
-    def forward(self, h: Tensor, encoded: Tensor, y: Tensor) -> Tensor:
-        return self.decay(h.dtype) * h + self.B.to(h.dtype) * encoded.to(h.dtype) + y.to(h.dtype)
+    def inject(self, encoded: Tensor) -> Tensor:
+        """B e, the same in every iteration."""
+        return self.B.to(encoded.dtype) * encoded
+
+    def forward(self, h: Tensor, injected: Tensor, y: Tensor) -> Tensor:
+        return self.decay(h.dtype) * h + injected + y.to(h.dtype)
 
 
 class Halting(nn.Module):
@@ -160,22 +166,31 @@ class RecurrentBlock(nn.Module):
         code = torch.cat([torch.sin(angle), torch.cos(angle)])[:width]
         return torch.cat([code, torch.zeros(self.dim - width, dtype=dtype, device=code.device)])
 
+    def context(
+        self, x: Tensor, past: Past, past_loop: Tensor, limit: Tensor, halt_threshold: Tensor, early_exit: Tensor
+    ) -> Context:
+        """Everything that one run of the loop needs and does not change; x [B, T, D] is the prelude's output."""
+        encoded = x.to(accumulation_dtype(x.dtype))
+        injected = self.injection.inject(encoded)
+        return Context(encoded, injected, past, past_loop, limit, halt_threshold.to(encoded), early_exit)
+
     def step(self, carry: Carry, context: Context) -> tuple[Carry, Details]:
         """One iteration of the loop."""
         iteration, h, out, cumulative, halted, depth, new_loop = carry
         h_loop = h + self.loop_embedding(iteration, h.dtype)
-        u = self.norm(h_loop + context.encoded.to(h.dtype))
+        u = self.norm(h_loop + context.encoded)
         y, chunk, routing = self.block(u, context.past, context.past_loop, iteration)
         y = self.lora(y, iteration)
-        h = self.injection(h, context.encoded, y)
+        h = self.injection(h, context.injected, y)
 
         p = self.act(h)
-        run = (~halted).to(h.dtype)
+        running = ~halted
+        run = running.to(h.dtype)
         # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
         remainder = (1 - cumulative).clamp(min=0)
         weight = run * torch.where(cumulative + p >= context.halt_threshold, remainder, p)
         out = out + weight.unsqueeze(-1) * h
-        depth = depth + (~halted).to(depth.dtype)
+        depth = depth + running.to(depth.dtype)
         cumulative = cumulative + p * run
         halted = halted | (cumulative >= context.halt_threshold)
         new_loop = new_loop.index_copy(0, iteration.view(1), chunk.unsqueeze(0))
@@ -186,15 +201,15 @@ class RecurrentBlock(nn.Module):
         encoded = context.encoded
         B, T, D = encoded.shape
         N, _, _, C = context.past_loop.shape
-        dtype, device = accumulation_dtype(encoded.dtype), encoded.device
+        dtype, device = encoded.dtype, encoded.device
         return Carry(
             iteration=torch.zeros((), dtype=torch.int64, device=device),
-            h=encoded.to(dtype, copy=True),
+            h=encoded.clone(),
             out=torch.zeros(B, T, D, dtype=dtype, device=device),
             cumulative=torch.zeros(B, T, dtype=dtype, device=device),
             halted=context.past.positions < 0,
             depth=torch.zeros(B, T, dtype=torch.int32, device=device),
-            new_loop=torch.zeros(N, B, T, C, dtype=encoded.dtype, device=device),
+            new_loop=torch.zeros(N, B, T, C, dtype=context.past_loop.dtype, device=device),
         )
 
 

@@ -18,7 +18,7 @@ from mythos_model import stacking
 from mythos_model.attention import Past, make_attention
 from mythos_model.config import MythosConfig
 from mythos_model.layers import RMSNorm, Rotary, SwiGLU
-from mythos_model.loop import Carry, Context, Observer, RecurrentBlock, run_python, run_while_loop
+from mythos_model.loop import Carry, Observer, RecurrentBlock, run_python, run_while_loop
 from mythos_model.ops import accumulation_dtype
 
 
@@ -156,14 +156,9 @@ class MythosModel(nn.Module):
             x = self._dense(block, x, past, past_layers, chunks)
 
         depths = torch.full((), past_loop.shape[0], dtype=torch.int64, device=device)
-        context = Context(
-            encoded=x,
-            past=past,
-            past_loop=past_loop,
-            limit=torch.minimum(max_loops, depths),
-            halt_threshold=threshold.to(wide),
-            early_exit=torch.as_tensor(early_exit, device=device),
-        )
+        limit = torch.minimum(max_loops, depths)
+        leave = torch.as_tensor(early_exit, device=device)
+        context = self.recurrent.context(x, past, past_loop, limit, threshold, leave)
         carry = (
             run_while_loop(self.recurrent, context) if use_while_loop else run_python(self.recurrent, context, observe)
         )

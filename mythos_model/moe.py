@@ -50,8 +50,8 @@ class MixtureOfExperts(nn.Module):
         logits = F.linear(x.to(wide), self.router.weight.to(wide))
         selection = logits + self.router_bias.to(wide)
         index = selection.topk(self.chosen, -1).indices
-        weight = logits.softmax(-1).gather(-1, index)
-        return Routing(index, weight / weight.sum(-1, keepdim=True), selection)
+        # softmax over all experts, gathered and divided by its sum, is the softmax over the chosen.
+        return Routing(index, logits.gather(-1, index).softmax(-1), selection)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         """x [B, T, D] -> (y [B, T, D], the routing it took)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30
+RMS_EPS = 1e-6
 
 
 def moe(
@@ -51,6 +52,35 @@ def moe(
         out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
     return y
+
+
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """x * rsqrt(mean(x^2) + RMS_EPS) * weight over the last axis; the mean is taken in float32 or better.
+
+    Args:
+        x: [..., D]; may be wider than the weight, since the loop keeps its state in float32.
+        weight: [D].
+
+    Returns: [..., D] in the weight's dtype.
+    """
+    wide = x.to(torch.promote_types(x.dtype, accumulation_dtype(weight.dtype)))
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + RMS_EPS)
+    return normed.to(weight.dtype) * weight
+
+
+def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
+    """Rotate adjacent pairs (2i, 2i+1) of every head (RoFormer, arXiv:2104.09864), in the dtype of the angles.
+
+    Args:
+        x: [B, T, heads * P].
+        cos, sin: [B, T, P/2] of the positions' angles.
+
+    Returns: x's shape and dtype.
+    """
+    even, odd = x.to(cos.dtype).unflatten(-1, (heads, -1, 2)).unbind(-1)
+    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
+    return rotated.flatten(2).to(x.dtype)
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -198,6 +228,20 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
+
+
+_norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
+_rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
+
+
+@_norm_op.register_fake
+def _(x, weight):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x, dtype=weight.dtype)
+
+
+@_rotary_op.register_fake
+def _(x, cos, sin, heads):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x)
 
 
 @_moe_op.register_fake

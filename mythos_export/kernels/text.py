@@ -7,7 +7,7 @@ import onnx.parser
 
 DOMAIN = "mythos"
 VERSION = 1
-OPSET = 21
+OPSET = 23  # RMSNormalization and RotaryEmbedding
 
 
 def parse_function(name: str, inputs: str, body: str, attributes: str = "") -> onnx.FunctionProto:

@@ -21,7 +21,7 @@ def attach_tensorrt_functions(model: ir.Model, config: MythosConfig) -> None:
 
 def _attach(model: ir.Model, config: MythosConfig, tensorrt: bool) -> None:
     used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for name in sorted(used):
+    for name in sorted(used & OPERATORS.keys()):
         operator = OPERATORS[name]
         proto = operator.tensorrt(config) if tensorrt else operator.portable(config)
         function = ir.serde.deserialize_function(proto)

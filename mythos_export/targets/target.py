@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mythos_export.kernels.fallback import Implementation
 from mythos_export.lower import Lowered
 
 Progress = Callable[[str], None]
@@ -25,13 +26,17 @@ class TargetOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """Files that a target added to the bundle (relative paths), their state in the manifest's words, and details."""
+    """Files that a target added to the bundle (relative paths), their state in the manifest's words, and details.
+
+    `operators` is what computes the operators in it, where that is decided at export (see `kernels/fallback.py`).
+    """
 
     name: str
     files: tuple[str, ...]
     state: str
     details: dict[str, Any] = field(default_factory=dict)
     tool_versions: dict[str, str] = field(default_factory=dict)
+    operators: Implementation | None = None
 
 
 class Target(Protocol):

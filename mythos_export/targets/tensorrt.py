@@ -8,9 +8,11 @@ import onnx
 import onnx_ir as ir
 
 from mythos_export.errors import TargetError
+from mythos_export.kernels.fallback import DECOMPOSED
 from mythos_export.lower import Lowered
 from mythos_export.passes.attach_functions import attach_tensorrt_functions
 from mythos_export.passes.expand_float_products import expand_float_products
+from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets.target import Built, Progress, TargetOptions
@@ -22,6 +24,7 @@ TURING = 75  # takes no float32 matrix product
 
 # In order; what TensorRT's parser needs beyond the portable graph.
 PASSES = (
+    expand_rotary,  # a layer that TensorRT-RTX has and cannot build
     attach_tensorrt_functions,  # bodies without NonZero and without shapes that hang on data
     inline_functions,  # a node of an unknown domain would be looked up as a plugin
 )
@@ -77,7 +80,8 @@ class TensorRTTarget:
             }
             for engine in result.engines
         ]
-        return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, {result.backend: result.version})
+        versions = {result.backend: result.version}
+        return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, versions, DECOMPOSED)
 
 
 def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:

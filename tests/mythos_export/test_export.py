@@ -20,8 +20,10 @@ from safetensors.numpy import load_file
 from mythos_export import export
 from mythos_export.cli import export_command, mythos
 from mythos_export.errors import ParityError
+from mythos_export.kernels.text import OPSET
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
 from mythos_runtime import load, read_manifest
+from mythos_runtime.ort import find_op_library, why_no_op_library
 
 PREFILL = ["gqa_never_halts", "gqa_prefill", "mla_all_halt_at_once", "mla_deeper_than_trained", "mla_prefill"]
 
@@ -30,9 +32,20 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.fixture(params=["native kernels", "function bodies"])
+def op_library(request: pytest.FixtureRequest) -> Path | None:
+    """Both ways to compute the operators in ONNX Runtime; a bundle has to run without the library."""
+    if request.param == "function bodies":
+        return None
+    library = find_op_library()
+    if library is None:
+        pytest.skip(why_no_op_library())
+    return library
+
+
 @pytest.mark.parametrize("case", [*PREFILL, "training_checkpoint"])
-def test_golden_cases_through_the_bundle(case: str, bundles: Bundles) -> None:
-    model = load(bundles[case])
+def test_golden_cases_through_the_bundle(case: str, bundles: Bundles, op_library: Path | None) -> None:
+    model = load(bundles[case], op_library=op_library)
     io = load_file(GOLDEN / case / "io.safetensors")
     loops = json.loads((GOLDEN / case / "case.json").read_text())["n_loops"] if config_of(case) else None
     out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
@@ -41,8 +54,8 @@ def test_golden_cases_through_the_bundle(case: str, bundles: Bundles) -> None:
     assert out.loops == out.depth.max()
 
 
-def test_hops_at_and_beyond_its_trained_depth(bundles: Bundles) -> None:
-    model = load(bundles["hops"])
+def test_hops_at_and_beyond_its_trained_depth(bundles: Bundles, op_library: Path | None) -> None:
+    model = load(bundles["hops"], op_library=op_library)
     io = load_file(GOLDEN / "hops" / "io.safetensors")
     for loops in (10, 16):
         out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
@@ -60,8 +73,8 @@ def test_loops_are_those_that_were_needed(bundles: Bundles) -> None:
 
 
 @pytest.mark.parametrize("case", ["mla_decode", "gqa_decode"])
-def test_token_by_token_with_a_cache(case: str, bundles: Bundles) -> None:
-    model = load(bundles[case])
+def test_token_by_token_with_a_cache(case: str, bundles: Bundles, op_library: Path | None) -> None:
+    model = load(bundles[case], op_library=op_library)
     description = json.loads((GOLDEN / case / "case.json").read_text())
     io = load_file(GOLDEN / case / "io.safetensors")
     ids = io["input_ids"].astype(np.int64)
@@ -81,7 +94,7 @@ def test_the_graph_keeps_one_loop_and_bodies_for_its_operators(bundles: Bundles)
     assert [node.op_type for node in graph.graph.node].count("Loop") == 1
     assert {function.name for function in graph.functions} == {"moe", "mla_attention"}
     assert {entry.domain for entry in graph.opset_import} >= {"", "mythos"}
-    assert next(entry.version for entry in graph.opset_import if entry.domain == "") == 21
+    assert next(entry.version for entry in graph.opset_import if entry.domain == "") == OPSET
 
 
 @pytest.mark.parametrize("attention", ["mla", "gqa"])

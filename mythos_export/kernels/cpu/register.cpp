@@ -7,7 +7,9 @@
 // are widened as they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
+#include <atomic>
 #include <cmath>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -182,8 +184,15 @@ template <class K>
 OrtStatusPtr infer_output(const OrtCustomOp*, OrtShapeInferContext* raw) {
   try {
     Ort::ShapeInferContext context(&Ort::GetApi(), raw);
-    const auto shape = K::output_shape(context);
+    auto shape = K::output_shape(context);
     if (!shape) return nullptr;
+    // A size that ONNX Runtime does not know comes as -1, and would go back as a size of -1: two tensors of "size -1"
+    // count as equally large then, and share memory. A symbol that no other dimension has says what is meant.
+    static std::atomic<unsigned> unknown{0};
+    std::deque<std::string> symbols;
+    for (auto& dim : *shape)
+      if (dim.IsInt() && dim.AsInt() < 0)
+        dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
     OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
     Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
     ONNXTensorElementDataType type;

@@ -1,0 +1,64 @@
+"""Which implementation of an operator runs where: the order of preference, in one table.
+
+Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
+`mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
+The README shows the same table; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an operator, and what has to be there for it to be taken."""
+
+    name: str
+    needs: str
+
+
+NATIVE = Implementation("CPU kernel", "libmythos_ops, which the install builds where it finds a C++ compiler")
+PORTABLE = Implementation("portable function body", "nothing: it is in model.onnx")
+TRITON = Implementation("Triton kernel", "an NVIDIA GPU and the package triton")
+PLAIN = Implementation("plain PyTorch", "nothing: it is in mythos_model")
+PLUGIN = Implementation("TensorRT plugin", "--plugins at export; experimental, never executed")
+DECOMPOSED = Implementation("decomposition", "nothing: it is in model.tensorrt.onnx")
+
+
+@dataclass(frozen=True)
+class Order:
+    """The implementations that one runner tries, best first, and when the choice falls."""
+
+    implementations: tuple[Implementation, ...]
+    decided: str
+
+
+AT_LOAD, AT_EXPORT = "when a session opens", "at export"
+ORDER: dict[str, Order] = {
+    "ONNX Runtime, CPU": Order((NATIVE, PORTABLE), AT_LOAD),
+    "ONNX Runtime, CUDA": Order((PORTABLE,), AT_LOAD),
+    "PyTorch (model.pt2), CPU": Order((PLAIN,), AT_LOAD),
+    "PyTorch (model.pt2), CUDA": Order((TRITON, PLAIN), AT_LOAD),
+    "TensorRT": Order((PLUGIN, DECOMPOSED), AT_EXPORT),
+}
+
+
+def record(operators: list[str], tensorrt: Implementation | None) -> dict[str, dict[str, Any]]:
+    """The manifest's entry `operators`: per operator and runner, what was taken, or what will be tried in which order.
+
+    Args:
+        operators: names with their domain, as they stand in the graph.
+        tensorrt: what the TensorRT graph was given; None where the bundle holds none.
+    """
+    runners: dict[str, Any] = {
+        name: {"order": [i.name for i in order.implementations], "decided": order.decided}
+        for name, order in ORDER.items()
+        if order.decided == AT_LOAD
+    }
+    if tensorrt is not None:
+        order = ORDER["TensorRT"].implementations
+        passed = {i.name: f"needs {i.needs}" for i in order[: order.index(tensorrt)]}
+        runners["TensorRT"] = {"taken": tensorrt.name, "passed over": passed, "decided": AT_EXPORT}
+    return {name: runners for name in operators}

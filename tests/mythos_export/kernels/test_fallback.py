@@ -1,0 +1,30 @@
+"""The order of implementations: one table in the code, the same in the README, and what a manifest says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from golden_bundles import Bundles
+
+from mythos_export.kernels.fallback import DECOMPOSED, ORDER, record
+from mythos_runtime import read_manifest
+
+
+def test_the_readme_shows_the_table() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    for runner, order in ORDER.items():
+        names = ", else ".join(implementation.name for implementation in order.implementations)
+        assert f"| {runner} | {names} | {order.decided} |" in readme
+
+
+def test_the_manifest_records_what_was_passed_over() -> None:
+    entry = record(["mythos::moe"], DECOMPOSED)["mythos::moe"]["TensorRT"]
+    assert entry["taken"] == "decomposition"
+    assert list(entry["passed over"]) == ["TensorRT plugin"]
+
+
+def test_a_bundle_without_tensorrt_says_nothing_of_it(bundles: Bundles) -> None:
+    operators = read_manifest(bundles["mla_prefill"]).operators
+    assert operators.keys() == {"mythos::moe", "mythos::mla_attention"}
+    assert "TensorRT" not in operators["mythos::moe"]
+    assert operators["mythos::moe"]["ONNX Runtime, CPU"]["order"] == ["CPU kernel", "portable function body"]
