@@ -1,0 +1,105 @@
+"""Executes launch plans on torch tensors: on a GPU, or on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from mythos_export.kernels.launch_plan import Plan, Sizes, evaluate
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
+_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def unsupported(*floats: Tensor) -> str | None:
+    """Why the kernels cannot take these float tensors, in words, or None."""
+    dtypes = {tensor.dtype for tensor in floats}
+    if len(dtypes) > 1:
+        return f"the floats have the dtypes {', '.join(sorted(map(str, dtypes)))}, and one is expected"
+    dtype = dtypes.pop()
+    if dtype not in _PRECISIONS:
+        return f"there is no kernel for {dtype}, only for {', '.join(map(str, _PRECISIONS))}"
+    if interpreted():
+        if dtype == torch.bfloat16:
+            return "Triton's interpreter multiplies bfloat16 wrongly; use float32 or float16, or a GPU"
+        return None
+    where = {tensor.device.type for tensor in floats}
+    return None if where == {"cuda"} else f"the tensors are on {', '.join(sorted(where))}, and a GPU is expected"
+
+
+def precision_of(operator: str, *floats: Tensor) -> str:
+    """The precision that all of these have; ValueError where the kernels cannot take them."""
+    reason = unsupported(*floats)
+    if reason:
+        raise ValueError(f"mythos::{operator} in Triton: {reason}; mythos_model.ops.{operator} takes any")
+    return _PRECISIONS[floats[0].dtype]
+
+
+def check_weights(operator: str, **weights: Tensor) -> None:
+    """Weights are never copied in a call, so they have to lie row by row already."""
+    for name, weight in weights.items():
+        if not weight.is_contiguous():
+            raise ValueError(
+                f"mythos::{operator} in Triton: {name} has the strides {weight.stride()}; expected a contiguous tensor, "
+                f"once made by {name}.contiguous()"
+            )
+
+
+def cache_buffers(
+    past: Tensor, layer: Tensor, chunk: Tensor, positions: Tensor, past_lengths: Tensor, scale: float
+) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+    """What both attentions hand to their plans: the cache's buffers, and the sizes that `split_plan.SIZES` names.
+
+    The past is copied only where its entries do not lie one behind another.
+    """
+    (B, T, C), S = chunk.shape, past.shape[2]
+    if past.stride(3) != 1 or (S > 1 and past.stride(2) != C):
+        past = past.contiguous()
+    buffers = {
+        "past": past,
+        "layer": layer,
+        "chunk": chunk.contiguous(),
+        "positions": positions.contiguous(),
+        "past_lengths": past_lengths.contiguous(),
+    }
+    strides = {"stride_layer": past.stride(0), "stride_batch": past.stride(1)}
+    return buffers, {"B": B, "T": T, "S": S, "scale": scale, **strides}
+
+
+def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:
+    """Launch a plan's kernels in order, on the current stream.
+
+    Args:
+        plan: what to launch.
+        buffers: the operator's inputs and "out", by name, contiguous where the plan has no stride for them.
+        sizes: the plan's `sizes`.
+    """
+    known = plan.resolve(sizes)
+    device = buffers["out"].device
+    buffers = dict(buffers)
+    for scratch in plan.scratch:
+        shape = [evaluate(extent, known) for extent in scratch.shape]
+        buffers[scratch.name] = torch.empty(shape, dtype=_DTYPES[scratch.type], device=device)
+    for spec in plan.launches:
+        names = {**known, **spec.constants}
+        grid = tuple(evaluate(extent, names) for extent in spec.grid)
+        arguments = [buffers[a.value] if a.is_pointer else evaluate(a.value, names) for a in spec.arguments]
+        constants = {**spec.constants, "num_warps": spec.num_warps, "num_stages": spec.num_stages}
+        load_kernel(spec.source)[grid](*arguments, **constants)
+
+
+@functools.cache
+def load_kernel(source: str) -> Any:
+    """The jitted function that "module:function" names."""
+    module, _, function = source.partition(":")
+    return getattr(importlib.import_module(module), function)
