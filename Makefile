@@ -11,14 +11,14 @@ help:
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels (C++) into build/kernels"
-	@echo "make bench   ratios: CPU kernels, and a token as the context grows"
+	@echo "make bench   ratios: CPU kernels, a token as the context grows, the reference's way of computing"
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,bf16,tokenizers,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,dev]'
 	@touch $@
 
 demo: setup
@@ -39,6 +39,7 @@ native: setup
 bench: setup native
 	$(BIN)/python -m benchmarks.decode_context
 	$(BIN)/python -m benchmarks.kernels_cpu
+	$(BIN)/python -m benchmarks.against_reference
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

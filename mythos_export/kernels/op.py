@@ -15,15 +15,20 @@ import onnxscript
 import torch
 
 from mythos_export.kernels.gqa import function as gqa_function
+from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
+from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.mla import function as mla_function
+from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.mla.reference import mla_attention
 from mythos_export.kernels.moe import function as moe_function
+from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
 
 FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
+PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Operator:
         reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero.
+        plans: how its Triton kernels are called, for a model and a precision.
     """
 
     name: str
@@ -45,6 +51,7 @@ class Operator:
     reference: Callable[..., Any]
     portable: FunctionMaker
     tensorrt: FunctionMaker
+    plans: PlanMaker
 
     @property
     def torch_op(self) -> Any:
@@ -90,6 +97,7 @@ OPERATORS: dict[str, Operator] = {
             moe,
             portable=lambda config: moe_function.sparse(config.n_experts, config.shared_ffn_dim > 0),
             tensorrt=lambda config: moe_function.dense(config.n_experts, config.shared_ffn_dim > 0),
+            plans=moe_plan.plans_for,
         ),
         Operator(
             "mla_attention",
@@ -98,6 +106,7 @@ OPERATORS: dict[str, Operator] = {
             mla_attention,
             portable=lambda config: mla_function.function(filled=True),
             tensorrt=lambda config: mla_function.function(filled=False),
+            plans=mla_plan.plans_for,
         ),
         Operator(
             "gqa_attention",
@@ -106,6 +115,7 @@ OPERATORS: dict[str, Operator] = {
             gqa_attention,
             portable=lambda config: gqa_function.function(filled=True),
             tensorrt=lambda config: gqa_function.function(filled=False),
+            plans=gqa_plan.plans_for,
         ),
     )
 }

@@ -57,7 +57,7 @@ def _attend(
     new_best = tl.maximum(best, tl.max(scores, 1))
     fade = tl.exp(best - new_best)
     weight = tl.exp(scores - new_best[:, None])
-    if VALUE_OFFSET == 0:  # MLA: the latents are keys and values at once
+    if VALUE_OFFSET == 0:  # noqa: SIM108 (branches at compile time); MLA: the latents are keys and values at once
         value = key
     else:
         value = tl.load(entry[:, None] + VALUE_OFFSET + r[None, :], mask=readable, other=0.0)

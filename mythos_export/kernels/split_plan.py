@@ -71,10 +71,11 @@ def split_plan(
             "BLOCK_N": block_n,
             "BLOCK_R": rows,
             "BLOCK_P": next_power_of_2(P, 16),
-            "PRECISION": "ieee",
+            # Three products of tensor cores make up a float32 one; plain ones would hold whole operands in registers.
+            "PRECISION": "tf32x3" if wide else "ieee",
         },
         ("cdiv(T * SHARE, BLOCK_M)", "B * G", "splits"),
-        num_warps=8 if rows >= 512 or (wide and rows >= 256) else 4,
+        num_warps=8 if rows >= 512 or (wide and rows >= 128) else 4,
         num_stages=1,
     )
     tiles = f"B * {G} * cdiv(T * {share}, {block_m})"

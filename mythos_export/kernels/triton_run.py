@@ -50,8 +50,8 @@ def check_weights(operator: str, **weights: Tensor) -> None:
     for name, weight in weights.items():
         if not weight.is_contiguous():
             raise ValueError(
-                f"mythos::{operator} in Triton: {name} has the strides {weight.stride()}; expected a contiguous tensor, "
-                f"once made by {name}.contiguous()"
+                f"mythos::{operator} in Triton: {name} has the strides {weight.stride()}; expected a contiguous "
+                f"tensor, once made by {name}.contiguous()"
             )
 
 
@@ -91,7 +91,7 @@ def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:
         shape = [evaluate(extent, known) for extent in scratch.shape]
         buffers[scratch.name] = torch.empty(shape, dtype=_DTYPES[scratch.type], device=device)
     for spec in plan.launches:
-        names = {**known, **spec.constants}
+        names: dict[str, Any] = {**known, **spec.constants}
         grid = tuple(evaluate(extent, names) for extent in spec.grid)
         arguments = [buffers[a.value] if a.is_pointer else evaluate(a.value, names) for a in spec.arguments]
         constants = {**spec.constants, "num_warps": spec.num_warps, "num_stages": spec.num_stages}

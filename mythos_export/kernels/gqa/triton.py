@@ -1,4 +1,4 @@
-"""mythos::gqa_attention in Triton: `gqa_attention` has the signature and the result of the plain one in `mythos_model.ops`.
+"""mythos::gqa_attention in Triton, with the signature and the result of the plain one in `mythos_model.ops`.
 
 Grouped-query attention (https://arxiv.org/abs/2305.13245): the query heads of one kv head read its keys together.
 `plan.py` says which kernels run on which grid, `split_attention.py` holds the attention itself.

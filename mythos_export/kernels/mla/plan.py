@@ -34,8 +34,8 @@ def plans(H: int, nope: int, P: int, v: int, R: int, precision: str) -> tuple[Pl
 
 
 def _plan(path: str, H: int, nope: int, P: int, v: int, R: int, precision: str) -> Plan:
-    tile = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
-    shape = {"H": H, "NOPE": nope, "V": v, "R": R}
+    tile: dict[str, int | str] = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
+    shape: dict[str, int | str] = {"H": H, "NOPE": nope, "V": v, "R": R}
     absorb = KernelSpec(
         f"mla_attention_{path}_absorb_{precision}",
         "mla_attention",

@@ -1,4 +1,4 @@
-"""mythos::mla_attention in Triton: `mla_attention` has the signature and the result of the plain one in `mythos_model.ops`.
+"""mythos::mla_attention in Triton, with the signature and the result of the plain one in `mythos_model.ops`.
 
 Absorbed form of multi-head latent attention (DeepSeek-V2, https://arxiv.org/abs/2405.04434): the key up-projection is
 moved to the query, the value up-projection behind the attention, so that scores and sums are taken over the cached

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 
-from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, next_power_of_2, pointer
 from mythos_export.kernels.launch_plan import Argument as Arg
+from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, next_power_of_2, pointer
 from mythos_model import MythosConfig
 
 _SOURCE = "mythos_export.kernels.moe.triton"

@@ -119,9 +119,7 @@ def decode_up_kernel(
 
 
 @triton.jit
-def _down_rows(
-    total, hidden, down, d, F: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr
-):
+def _down_rows(total, hidden, down, d, F: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_F: tl.constexpr):
     """total + down[d] . hidden; hidden float32 [F], down [D, F], d [BLOCK_D]."""
     for f0 in range(0, F, BLOCK_F):
         f = f0 + tl.arange(0, BLOCK_F)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,7 @@ class Implementation:
         tolerance: by dtype, several times what was measured.
         finite: names of inputs whose unread entries must be finite (`FINITE` instead of NaN).
         missing: why it cannot run here, or None.
+        examples: how many cases are drawn. An interpreter is slow.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Implementation:
     tolerance: dict[str, float]
     finite: frozenset[str] = frozenset()
     missing: str | None = None
+    examples: int = 40
 
     def __call__(self, case: OperatorCase) -> Array:
         inputs = {k: np.nan_to_num(v, nan=FINITE) if k in self.finite else v for k, v in case.inputs.items()}
@@ -105,6 +109,25 @@ def _native_implementations() -> list[Implementation]:
     return [*every, Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance)]
 
 
+def _triton_implementations() -> list[Implementation]:
+    """The Triton kernels in Triton's interpreter, which has to be chosen before they are defined."""
+    tolerance = {"float32": 1e-5, "float16": 5e-3}
+    if importlib.util.find_spec("triton") is None:
+        return [Implementation("Triton", _reference, tolerance, missing="the package triton is not installed")]
+    os.environ["TRITON_INTERPRET"] = "1"  # for the rest of the process: Triton looks at it again when a kernel runs
+    from mythos_export.kernels.gqa import triton as gqa_triton
+    from mythos_export.kernels.mla import triton as mla_triton
+    from mythos_export.kernels.moe import triton as moe_triton
+
+    functions: dict[str, Callable[..., torch.Tensor]] = {
+        "moe": moe_triton.moe,
+        "mla_attention": mla_triton.mla_attention,
+        "gqa_attention": gqa_triton.gqa_attention,
+    }
+    run = functools.partial(_torch, functions.__getitem__)
+    return [Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=25)]
+
+
 _CACHE, _CHUNK = frozenset({"past", "chunk"}), frozenset({"chunk"})
 _SUMS = {"float32": 3e-6, "float16": 5e-3}  # products of float16 rounded one by one
 
@@ -114,4 +137,5 @@ IMPLEMENTATIONS = [
     Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
     Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE),
     *_native_implementations(),
+    *_triton_implementations(),
 ]

@@ -23,7 +23,7 @@ def test_computes_what_the_reference_computes(implementation: Implementation, op
     if implementation.missing:
         pytest.skip(implementation.missing)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=implementation.examples, deadline=None)
     @given(st.data())
     def check(data: Any) -> None:
         case = data.draw(CASES[op])

@@ -1,0 +1,62 @@
+"""Triton kernels compiled without a GPU: files, manifest, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mythos_export.kernels import triton_build
+from mythos_export.kernels.triton_build import (
+    KernelRequestError,
+    KernelResourceError,
+    build,
+    build_for,
+    kernels_for,
+    plans_for,
+)
+from mythos_model import MythosConfig
+
+LACK = triton_build.missing()
+pytestmark = pytest.mark.skipif(LACK is not None, reason=str(LACK))
+
+CONFIG = MythosConfig(
+    dim=64, n_heads=2, n_experts=4, n_experts_per_tok=2, expert_dim=48, kv_lora_rank=32, q_lora_rank=32,
+    qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16,
+)  # fmt: skip
+
+
+def test_builds_for_an_architecture_that_is_not_here(tmp_path: Path) -> None:
+    plans = [plan for plan in plans_for(CONFIG, "fp16") if plan.path == "decode"]
+    build(list({spec.name: spec for plan in plans for spec in plan.launches}.values()), [80], tmp_path, plans=plans)
+    manifest = json.loads((tmp_path / "kernels.json").read_text())
+    assert manifest["state"] == "built, not executed"
+    assert {kernel["operator"] for kernel in manifest["kernels"]} == {"moe", "mla_attention"}
+    launched = {launch for plan in manifest["plans"] for launch in json.dumps(plan).split('"')}
+    for kernel in manifest["kernels"]:
+        assert kernel["name"] in launched
+        for binary in kernel["binaries"]:
+            assert binary["spill_store_bytes"] == binary["spill_load_bytes"] == 0 < binary["registers"] <= 255
+            for kind, start in (("cubin", b"\x7fELF"), ("ptx", b"//")):
+                content = (tmp_path / binary[kind]["file"]).read_bytes()
+                assert content.startswith(start)
+                assert hashlib.sha256(content).hexdigest() == binary[kind]["sha256"]
+                assert binary["entry"].encode() in content
+
+
+def test_a_kernel_that_spills_fails_the_build(tmp_path: Path) -> None:
+    spec = next(spec for spec in kernels_for(CONFIG, "fp16") if "prefill_split" in spec.name)
+    wide = dataclasses.replace(spec, constants={**spec.constants, "BLOCK_M": 128, "BLOCK_R": 256}, num_warps=1)
+    with pytest.raises(KernelResourceError, match="spills registers on sm_80"):
+        build([wide], [80], tmp_path)
+    assert not (tmp_path / "kernels.json").exists()
+
+
+def test_unknown_architectures_and_precisions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KernelRequestError, match="61"):
+        build_for(CONFIG, "fp16", tmp_path, architectures=(61,))
+    with pytest.raises(KernelRequestError, match="int8"):
+        build_for(CONFIG, "int8", tmp_path)
