@@ -158,10 +158,12 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         "weights changed": lambda folder: flip(folder / "weights.safetensors"),
         "missing": lambda folder: (folder / "golden.safetensors").unlink(),
         "a folder": lambda folder: (
-            (folder / "golden.safetensors").unlink(), (folder / "golden.safetensors").mkdir()
+            (folder / "golden.safetensors").unlink(),
+            (folder / "golden.safetensors").mkdir(),
         ),
         "a link out": lambda folder: (
-            (folder / "golden.safetensors").unlink(), (folder / "golden.safetensors").symlink_to(ROOT / "README.md")
+            (folder / "golden.safetensors").unlink(),
+            (folder / "golden.safetensors").symlink_to(ROOT / "README.md"),
         ),
         "no manifest": lambda folder: (folder / "manifest.json").unlink(),
         "not JSON": lambda folder: (folder / "manifest.json").write_text("{]"),

@@ -36,7 +36,7 @@ Cache::Cache(std::int64_t batch, std::int64_t capacity, const RuntimeConfig& con
     if (!memory) {
       char size[40];
       std::snprintf(size, sizeof size, "%.1f GiB",
-                    static_cast<double>(config.layers + b.depths) * static_cast<double>(batch) *
+                    (static_cast<double>(config.layers) + static_cast<double>(b.depths)) * static_cast<double>(batch) *
                         static_cast<double>(capacity) * static_cast<double>(config.cache_width) *
                         static_cast<double>(b.element) / (1 << 30));
       throw CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +
