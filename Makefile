@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint native bench clean
+.PHONY: help setup demo test lint native sanitize fuzz valgrind bench clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make lint    ruff and mypy"
-	@echo "make native  build the CPU kernels (C++) into build/kernels"
+	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
+	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make bench   ratios: CPU kernels, a token as the context grows, the reference's way of computing"
 
 setup: $(INSTALLED)
@@ -31,10 +32,24 @@ lint: setup
 
 test: setup lint
 	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
+	@if test -x build/native/mythos_run; then ctest --test-dir build/native --output-on-failure; fi
 	$(BIN)/python -m pytest
 
 native: setup
 	$(BIN)/python cmake/build_native.py
+	$(BIN)/python cmake/build_runtime.py
+
+sanitize: setup
+	$(BIN)/python cmake/build_runtime.py sanitize
+
+fuzz: setup
+	$(BIN)/python cmake/build_runtime.py fuzz
+
+BUNDLE ?= demo/hops
+valgrind: native
+	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind"; exit 3; }
+	@test -d $(BUNDLE) || { echo "$(BUNDLE) is missing: make demo, or give BUNDLE=<folder>"; exit 2; }
+	MYTHOS_OP_LIBRARY=none valgrind --quiet --suppressions=runtimes/cpp/tests/onnxruntime.supp --leak-check=full --error-exitcode=1 build/native/mythos_run $(BUNDLE) --ids 1,2,3 --max-new-tokens 32 --threads 1
 
 bench: setup native
 	$(BIN)/python -m benchmarks.decode_context

@@ -1,0 +1,75 @@
+"""Builds the C++ runtime into build/native, where `mythos_run` then lies: `make native` runs this.
+
+    python cmake/build_runtime.py               # release
+    python cmake/build_runtime.py sanitize      # address and undefined-behaviour sanitizers, then ctest
+    python cmake/build_runtime.py fuzz [SECONDS]  # the manifest reader: libFuzzer with clang, else its own mutations
+
+The ONNX Runtime that is linked is the one of the Python that runs this.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "runtimes/cpp"
+
+
+def build(folder: Path, *options: str) -> None:
+    """Configure and compile; raises CalledProcessError."""
+    jobs = str(os.cpu_count() or 1)
+    kernels = ROOT / "build/kernels/onnxruntime-headers/root/usr/include/onnxruntime"
+    if (kernels / "onnxruntime_cxx_api.h").is_file():  # downloaded once for the operators, used again
+        options = (f"-DONNXRUNTIME_INCLUDE_DIR={kernels}", *options)
+    _run("cmake", "-S", str(SOURCE), "-B", str(folder), f"-DPython3_EXECUTABLE={sys.executable}", *options)
+    _run("cmake", "--build", str(folder), "--parallel", jobs)
+
+
+def sanitize() -> None:
+    folder = ROOT / "build/native-sanitize"
+    build(folder, "-DMYTHOS_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
+    _run("ctest", "--test-dir", str(folder), "--output-on-failure")
+
+
+def fuzz(seconds: str) -> None:
+    """A minute by default. Without clang the same target mutates seeds by itself, with no coverage to guide it."""
+    folder = ROOT / "build/native-fuzz"
+    clang = shutil.which("clang++")
+    options = ["-DMYTHOS_SANITIZE=ON", "-DMYTHOS_ORT=OFF", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
+    if clang:
+        options += [f"-DCMAKE_CXX_COMPILER={clang}", "-DMYTHOS_LIBFUZZER=ON"]
+    build(folder, *options)
+    seed = ROOT / "runtimes/cpp/tests/manifest_seed.json"
+    if clang:
+        corpus = folder / "corpus"
+        corpus.mkdir(exist_ok=True)
+        shutil.copy(seed, corpus)
+        _run(str(folder / "mythos_fuzz"), f"-max_total_time={seconds}", str(corpus))
+    else:
+        print("clang++ is not installed (apt-get install clang): mutations without coverage instead of libFuzzer")
+        _run(str(folder / "mythos_fuzz"), seconds, str(seed))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    what = sys.argv[1] if len(sys.argv) > 1 else "native"
+    if shutil.which("cmake") is None or not (shutil.which("c++") or os.environ.get("CXX")):
+        print("the C++ runtime needs a compiler and cmake: apt-get install g++ cmake", file=sys.stderr)
+        sys.exit(3)
+    try:
+        if what == "sanitize":
+            sanitize()
+        elif what == "fuzz":
+            fuzz(sys.argv[2] if len(sys.argv) > 2 else "60")
+        else:
+            build(ROOT / "build/native")
+    except subprocess.CalledProcessError as error:
+        print(f"{' '.join(map(str, error.cmd))} failed with exit code {error.returncode}", file=sys.stderr)
+        sys.exit(3 if what == "native" else 1)

@@ -1,0 +1,218 @@
+// Runs bundles made by mythos-export, without Python.
+//
+//   #include <mythos_runtime.hpp>
+//   #include <iostream>
+//
+//   int main() {
+//     try {
+//       mythos::Model model = mythos::Model::load("bundle");
+//       mythos::Output out = model.forward(mythos::Tokens::rows({{1, 2, 3}, {4}}));  // a ragged batch
+//       std::cout << out.loops << " loops, first logit " << out.logit(0, 2)[0] << "\n";
+//
+//       mythos::Cache cache = model.new_cache(/*batch=*/1, /*capacity=*/64);
+//       model.forward(mythos::Tokens::rows({{1, 2, 3}}), {}, &cache);               // appends to the cache
+//
+//       mythos::GenerateOptions options;
+//       options.max_new_tokens = 16;
+//       options.sampling.temperature = 0.8;
+//       model.generate({{1, 2, 3}, {4}}, options, [](const mythos::Step& step) {    // as the tokens come
+//         std::cout << step.tokens[0] << " took " << step.depth[0] << " loops\n";
+//         return true;                                                             // false: enough
+//       });
+//     } catch (const mythos::Error& error) {
+//       std::cerr << "error: " << error.what() << "\n";  // what was found, what was expected, what to do
+//       return error.exit_code();
+//     }
+//   }
+//
+// The contract is the one of the Python package mythos_runtime: same files, same checks, same texts of errors, and for
+// one seed the same tokens. Other languages: mythos_runtime.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace mythos {
+
+// -- errors: each carries the exit code that a command line should leave with --------------------------------------------
+
+class Error : public std::runtime_error {
+ public:
+  Error(const std::string& text, int exit_code) : std::runtime_error(text), exit_code_(exit_code) {}
+  int exit_code() const { return exit_code_; }
+
+ private:
+  int exit_code_;
+};
+// The bundle is damaged, incomplete, of an unknown version, or not a bundle.
+struct BundleError : Error { explicit BundleError(const std::string& text) : Error(text, 2) {} };
+// The caller asked for something that this model cannot do.
+struct RequestError : Error { explicit RequestError(const std::string& text) : Error(text, 2) {} };
+// The tokens do not fit the cache or the model's sequence length; nothing was computed or written.
+struct CapacityError : RequestError { using RequestError::RequestError; };
+// This machine lacks what the backend needs; the text says what to install.
+struct BackendMissing : Error { explicit BackendMissing(const std::string& text) : Error(text, 3) {} };
+// The backend could not finish a call that was valid: memory, a driver, a kernel.
+struct BackendFailed : Error { explicit BackendFailed(const std::string& text) : Error(text, 3) {} };
+// The backend returned something that cannot be right, such as more loops than were allowed, or NaN.
+struct ResultError : Error { explicit ResultError(const std::string& text) : Error(text, 1) {} };
+
+// -- loading -------------------------------------------------------------------------------------------------------------
+
+struct LoadOptions {
+  std::string backend;               // onnxruntime or tensorrt; "": the first that the bundle has a file for
+  std::optional<int> threads;        // CPU threads; none: the engine's choice
+  bool verify = true;                // hash every file; sizes are compared in any case
+  std::string provider = "auto";     // for onnxruntime: cpu, cuda (or fail), auto (cuda where it works)
+  std::string op_library = "auto";   // native operators; "none": the portable bodies; else a path. "auto": the variable
+                                     // MYTHOS_OP_LIBRARY, then libmythos_ops.so where this library was installed
+};
+
+// What the runtime knows of a model.
+struct RuntimeConfig {
+  std::int64_t vocab_size = 0, max_seq_len = 0, max_loop_iters = 0;
+  double act_threshold = 0;
+  std::int64_t max_output_tokens = 0;
+  std::int64_t layers = 0;           // prelude and coda together
+  std::int64_t cache_width = 0;      // values cached per token and layer or loop depth
+  std::string cache_dtype = "float32";
+  bool operator==(const RuntimeConfig& other) const;
+};
+
+// -- forward passes --------------------------------------------------------------------------------------------------------
+
+enum class Padding { right, left };
+
+// New tokens of a batch: ids and valid (0 marks padding), both [batch, tokens].
+struct Tokens {
+  std::int64_t batch = 0, tokens = 0;
+  std::vector<std::int64_t> ids;
+  std::vector<std::uint8_t> valid;
+  // From rows of any lengths, the shorter ones padded.
+  static Tokens rows(const std::vector<std::vector<std::int64_t>>& rows, Padding side = Padding::right);
+};
+
+struct ForwardOptions {
+  std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
+  std::optional<double> halt_threshold;    // default: as trained
+  std::string policy = "full";             // "full": every depth runs, exact; "last": leave when all have halted
+};
+
+struct Output {
+  std::int64_t batch = 0, tokens = 0, vocab = 0;
+  std::vector<float> logits;         // [batch, tokens, vocab]; padding means nothing
+  std::vector<std::int32_t> depth;   // [batch, tokens], loops that contributed to a token; 0 for padding
+  std::int64_t loops = 0;            // iterations that ran
+  std::string policy;                // "full" or "last"; "none" without a cache
+  bool exact = true;                 // false where this pass read cache entries that the policy "last" copied
+  double seconds = 0;                // in the engine
+  const float* logit(std::int64_t row, std::int64_t token) const { return logits.data() + (row * tokens + token) * vocab; }
+};
+
+// Keys and values of every layer and loop depth, in buffers that are allocated once. Made by Model::new_cache.
+class Cache {
+ public:
+  Cache(std::int64_t batch, std::int64_t capacity, const RuntimeConfig& config, std::optional<std::int64_t> max_loops);
+  ~Cache();
+  Cache(Cache&&) noexcept;
+  Cache& operator=(Cache&&) noexcept;
+
+  std::int64_t batch() const;
+  std::int64_t capacity() const;
+  std::int64_t max_loops() const;
+  std::size_t nbytes() const;
+  const std::vector<std::int64_t>& lengths() const;   // tokens held, per row
+  bool exact() const;
+  Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
+  void truncate(const std::vector<std::int64_t>& lengths);        // drops what lies beyond, per row
+  void reset();
+
+ private:
+  friend class Model;
+  struct Buffers;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+// -- generation --------------------------------------------------------------------------------------------------------------
+
+// The knobs of the choice; the defaults are greedy. Specified in runtimes/python/mythos_runtime/sampling.py.
+struct SamplingOptions {
+  double temperature = 0;
+  std::int64_t top_k = 0;            // 0: off
+  double top_p = 1;                  // 1: off
+  double min_p = 0;                  // 0: off
+  double repetition_penalty = 1;     // 1: off
+  std::uint64_t seed = 0;
+};
+
+struct GenerateOptions {
+  std::optional<std::int64_t> max_new_tokens;   // default and most: the model's max_output_tokens
+  SamplingOptions sampling;
+  std::vector<std::int64_t> eos;                // ids that end a row
+  std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end a row
+  ForwardOptions forward;
+  std::int64_t prefill_chunk = 512;             // the most prompt tokens per call of the engine
+};
+
+// One token for every row that is still going.
+struct Step {
+  std::vector<std::int64_t> tokens;    // -1 for a row that had finished before
+  std::vector<std::int32_t> depth;     // loops that the position behind each choice took
+  std::int64_t loops = 0;              // iterations that the engine ran
+  double seconds = 0;                  // in the engine; of the first step, for the whole prefill
+  std::vector<std::string> finished;   // per row "eos", "stop" or "length" once it has ended, else ""
+};
+
+struct GenerationResult {
+  std::vector<std::vector<std::int64_t>> tokens;
+  std::vector<std::vector<std::int32_t>> depth;
+  std::vector<std::int64_t> loops;
+  std::vector<std::string> stop_reasons;
+  double prefill_seconds = 0, decode_seconds = 0;
+  double tokens_per_second() const;    // tokens of all rows after the first step, over the engine's time for them
+};
+
+// Text to ids and back. Bytes are built in; a tokenizer.json has no reader here (see the README): pass ids.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  virtual std::vector<std::int64_t> encode(const std::string& text) const = 0;
+  virtual std::string decode(const std::vector<std::int64_t>& ids) const = 0;
+  // A function that takes ids one by one and returns the text that has become certain with each.
+  virtual std::function<std::string(std::int64_t)> stream() const = 0;
+};
+
+// A model ready to run. Not for several threads at once; several models are fine.
+class Model {
+ public:
+  static Model load(const std::string& bundle, const LoadOptions& options = {});
+  ~Model();
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+
+  const RuntimeConfig& config() const;
+  const std::string& description() const;   // engine, device, threads, kernels
+  std::string tokenizer_kind() const;       // "bytes", "tokenizer.json" or ""
+  std::unique_ptr<Tokenizer> tokenizer() const;   // null where the bundle has none
+
+  Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
+  Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);
+  // Calls back after every token until a row has no more to say or the callback returns false.
+  void generate(const std::vector<std::vector<std::int64_t>>& prompts, const GenerateOptions& options,
+                const std::function<bool(const Step&)>& on_step);
+  GenerationResult generate_all(const std::vector<std::vector<std::int64_t>>& prompts,
+                                const GenerateOptions& options = {});
+
+ private:
+  struct Parts;
+  explicit Model(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace mythos

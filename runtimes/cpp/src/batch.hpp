@@ -1,0 +1,23 @@
+// From what a caller passes to what the graph takes (batch.py).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "errors.hpp"
+
+namespace mythos {
+
+using Rows = std::vector<std::vector<std::int64_t>>;
+
+// Checks a batch of tokens and zeroes what stands in the padding (RequestError).
+Tokens checked(Tokens tokens, std::int64_t vocab_size);
+std::vector<std::int64_t> counts_of(const Tokens& tokens);
+// A row's real tokens count on from its past; padding is -1.
+std::vector<std::int64_t> positions_of(const Tokens& tokens, const std::vector<std::int64_t>& past_lengths);
+void check_prompts(const Rows& prompts, std::int64_t vocab_size);
+std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least);
+double number(double value, const std::string& name);
+
+}  // namespace mythos

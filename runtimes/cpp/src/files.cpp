@@ -1,0 +1,110 @@
+#include "files.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <system_error>
+#include <vector>
+
+#include "errors.hpp"
+#include "json.hpp"
+#include "sha256.hpp"
+
+namespace mythos {
+namespace fs = std::filesystem;
+namespace {
+
+struct Close {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+std::string hash_of(const std::string& folder, const std::string& path, const fs::path& file) {
+  const std::unique_ptr<std::FILE, Close> stream(std::fopen(file.c_str(), "rb"));
+  const auto fail = [&](int code) {
+    return BundleError(folder + ": the file " + path + " cannot be read: " + os_error(code, file.string()));
+  };
+  if (!stream) throw fail(errno);
+  Sha256 digest;
+  std::vector<unsigned char> buffer(std::size_t{1} << 18);
+  for (std::size_t got; (got = std::fread(buffer.data(), 1, buffer.size(), stream.get())) > 0;)
+    digest.update(buffer.data(), got);
+  if (std::ferror(stream.get())) throw fail(errno);
+  return digest.hex();
+}
+
+bool is_below(const fs::path& path, const fs::path& folder) {
+  auto part = path.begin();
+  for (const auto& expected : folder)
+    if (part == path.end() || *part++ != expected) return false;
+  return true;
+}
+
+}  // namespace
+
+std::string plain_path(const std::string& path) {
+  std::string out = path.empty() || path[0] != '/' ? "" : path.rfind("//", 0) == 0 && path.rfind("///", 0) != 0 ? "//" : "/";
+  for (std::size_t i = 0; i <= path.size();) {
+    const std::size_t end = std::min(path.find('/', i), path.size());
+    const std::string part = path.substr(i, end - i);
+    if (!part.empty() && part != ".") out += (out.empty() || out.back() == '/' ? "" : "/") + part;
+    i = end + 1;
+  }
+  return out.empty() ? "." : out;
+}
+
+std::string os_error(int code, const std::string& path) {
+  return "[Errno " + std::to_string(code) + "] " + std::strerror(code) + ": " + py_repr(from_utf8(path), false);
+}
+
+const char* path_problem(std::u32string_view path) {
+  if (!is_printable(path) || path.find(U'\\') != path.npos || path.find(U':') != path.npos)
+    return "it holds a backslash, a colon or an unprintable character";
+  if (!path.empty() && path[0] == '/') return "it is absolute";
+  bool leaves = false, empty = false, is_long = to_utf8(path).size() > 1024;
+  for (std::size_t i = 0; i <= path.size();) {
+    const std::size_t end = std::min(path.find(U'/', i), path.size());
+    const auto part = path.substr(i, end - i);
+    leaves = leaves || part == U"..";
+    empty = empty || part.empty() || part == U".";
+    is_long = is_long || to_utf8(part).size() > 255;
+    i = end + 1;
+  }
+  return leaves ? "it leaves the bundle" : empty ? "it has an empty part" : is_long ? "it is too long" : nullptr;
+}
+
+fs::path locate(const std::string& folder, const std::string& path) {
+  if (const char* problem = path_problem(from_utf8(path)))
+    throw BundleError(folder + ": the path " + py_repr(from_utf8(path), true) + " may not stand in a manifest: " + problem);
+  const fs::path file = fs::path(folder) / path;
+  std::error_code error;
+  const fs::path real = fs::canonical(file, error);
+  const fs::path root = error ? fs::path() : fs::canonical(folder, error);
+  if (error == std::errc::no_such_file_or_directory)
+    throw BundleError(folder + ": the file " + path + " is missing; export or copy the bundle again");
+  const bool regular = !error && fs::is_regular_file(real, error);
+  if (error)
+    throw BundleError(folder + ": the file " + path + " cannot be reached: " + os_error(error.value(), file.string()));
+  if (!is_below(real, root))
+    throw BundleError(folder + ": the file " + path + " is a link that leaves the bundle (to " + real.string() + ")");
+  if (!regular) throw BundleError(folder + ": " + path + " is not a regular file");
+  return file;
+}
+
+void check_file(const std::string& folder, const std::string& path, const FileEntry& entry, bool verify_hash) {
+  const fs::path file = locate(folder, path);
+  std::error_code error;
+  const auto size = fs::file_size(file, error);
+  if (error)
+    throw BundleError(folder + ": the file " + path + " cannot be read: " + os_error(error.value(), file.string()));
+  if (static_cast<std::int64_t>(size) != entry.bytes)
+    throw BundleError(folder + ": the file " + path + " has " + std::to_string(size) + " bytes, the manifest says " +
+                      std::to_string(entry.bytes) +
+                      ": it is cut off or was changed; export or copy the bundle again");
+  if (verify_hash && hash_of(folder, path, file) != entry.sha256)
+    throw BundleError(folder + ": the content of " + path +
+                      " is not what was exported (its SHA-256 differs from the manifest's); export or copy the bundle "
+                      "again");
+}
+
+}  // namespace mythos

@@ -1,0 +1,157 @@
+// Token by token: prefill in chunks, then one step per token for the whole batch (generate.py).
+#include <algorithm>
+
+#include "batch.hpp"
+#include "model.hpp"
+#include "sampling.hpp"
+
+namespace mythos {
+namespace {
+
+std::int64_t tokens_to_make(const GenerateOptions& options, const RuntimeConfig& config, std::int64_t longest) {
+  const std::int64_t room = config.max_seq_len - longest + 1;  // the last token chosen is never fed back
+  if (room < 1)
+    throw CapacityError("a prompt of " + std::to_string(longest) + " tokens exceeds the " +
+                        std::to_string(config.max_seq_len) + " that this model takes");
+  if (!options.max_new_tokens) return std::min(config.max_output_tokens, room);
+  const std::int64_t count = integer(*options.max_new_tokens, "max_new_tokens", 1);
+  if (count > config.max_output_tokens)
+    throw RequestError("max_new_tokens is " + std::to_string(count) + ", but this model allows " +
+                       std::to_string(config.max_output_tokens));
+  if (count > room)
+    throw CapacityError(std::to_string(longest) + " prompt tokens and " + std::to_string(count) +
+                        " new ones exceed the " + std::to_string(config.max_seq_len) +
+                        " that this model takes (max_seq_len); at most " + std::to_string(room) + " new ones fit");
+  return count;
+}
+
+bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& end) {
+  return ids.size() >= end.size() && std::equal(end.rbegin(), end.rend(), ids.rbegin());
+}
+
+struct Prefilled {
+  Rows::size_type rows;
+  std::vector<float> logits;  // [rows, V], of every prompt's last token
+  Step step;
+};
+
+Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const ForwardOptions& options, Cache& cache,
+                  std::size_t longest) {
+  const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
+  Prefilled result{prompts.size(), std::vector<float>(prompts.size() * vocab), {}};
+  result.step.depth.assign(prompts.size(), 0);
+  const std::size_t chunk_size = std::min(static_cast<std::size_t>(size), longest);
+  for (std::size_t start = 0; start < longest; start += chunk_size) {
+    const std::size_t width = std::min(chunk_size, longest - start);
+    Tokens chunk;
+    chunk.batch = static_cast<std::int64_t>(prompts.size());
+    chunk.tokens = static_cast<std::int64_t>(width);
+    for (const auto& prompt : prompts)
+      for (std::size_t t = start; t < start + width; ++t) {
+        chunk.ids.push_back(t < prompt.size() ? prompt[t] : 0);
+        chunk.valid.push_back(t < prompt.size());
+      }
+    const Output out = model.forward(chunk, options, &cache);
+    for (std::size_t row = 0; row < prompts.size(); ++row) {
+      if (prompts[row].size() <= start || prompts[row].size() > start + width) continue;
+      const std::size_t last = prompts[row].size() - start - 1;
+      const float* from = out.logit(static_cast<std::int64_t>(row), static_cast<std::int64_t>(last));
+      std::copy(from, from + vocab, result.logits.begin() + static_cast<std::ptrdiff_t>(row * vocab));
+      result.step.depth[row] = out.depth[row * width + last];
+    }
+    result.step.loops = std::max(result.step.loops, out.loops);
+    result.step.seconds += out.seconds;
+  }
+  return result;
+}
+
+}  // namespace
+
+void Model::generate(const Rows& prompts, const GenerateOptions& options,
+                     const std::function<bool(const Step&)>& on_step) {
+  const RuntimeConfig& config = this->config();
+  check_prompts(prompts, config.vocab_size);
+  check_sampling(options.sampling);
+  integer(options.prefill_chunk, "prefill_chunk", 1);
+  std::size_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+  const std::int64_t count = tokens_to_make(options, config, static_cast<std::int64_t>(longest));
+  for (const std::int64_t end : options.eos) integer(end, "eos", 0);
+  for (const auto& sequence : options.stop)
+    for (const std::int64_t token : sequence) integer(token, "stop", 0);
+  for (const auto& sequence : options.stop)
+    if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
+  const auto rows = prompts.size();
+  Cache cache = new_cache(static_cast<std::int64_t>(rows), static_cast<std::int64_t>(longest) + count - 1,
+                          options.forward.max_loops);
+  std::vector<Sampler> samplers;
+  for (std::size_t row = 0; row < rows; ++row)
+    samplers.emplace_back(options.sampling, row, config.vocab_size, prompts[row]);
+
+  Prefilled ready = prefill(*this, prompts, options.prefill_chunk, options.forward, cache, longest);
+  Step step = std::move(ready.step);
+  std::vector<float> logits = std::move(ready.logits);
+  step.finished.assign(rows, "");
+  Rows generated(rows);
+  for (std::int64_t number = 1;; ++number) {
+    step.tokens.assign(rows, -1);
+    for (std::size_t row = 0; row < rows; ++row) {
+      if (!step.finished[row].empty()) continue;
+      const float* scores = logits.data() + row * static_cast<std::size_t>(config.vocab_size);
+      const std::int64_t token = step.tokens[row] = samplers[row].choose(scores);
+      generated[row].push_back(token);
+      if (std::count(options.eos.begin(), options.eos.end(), token))
+        step.finished[row] = "eos";
+      else if (std::any_of(options.stop.begin(), options.stop.end(),
+                           [&](const auto& sequence) { return ends_with(generated[row], sequence); }))
+        step.finished[row] = "stop";
+      else if (number == count)
+        step.finished[row] = "length";
+    }
+    if (!on_step(step)) return;
+    Tokens next{static_cast<std::int64_t>(rows), 1, std::vector<std::int64_t>(rows, 0), std::vector<std::uint8_t>(rows, 0)};
+    bool going = false;
+    for (std::size_t row = 0; row < rows; ++row)
+      if (step.finished[row].empty()) {
+        going = true;
+        next.ids[row] = step.tokens[row];
+        next.valid[row] = 1;
+      }
+    if (!going) return;
+    Output out = forward(next, options.forward, &cache);
+    logits = std::move(out.logits);
+    step.depth = std::move(out.depth);
+    step.loops = out.loops;
+    step.seconds = out.seconds;
+  }
+}
+
+GenerationResult Model::generate_all(const Rows& prompts, const GenerateOptions& options) {
+  GenerationResult result;
+  generate(prompts, options, [&](const Step& step) {
+    if (result.loops.empty()) {
+      result.tokens.resize(step.tokens.size());
+      result.depth.resize(step.tokens.size());
+      result.prefill_seconds = step.seconds;
+    } else {
+      result.decode_seconds += step.seconds;
+    }
+    for (std::size_t row = 0; row < step.tokens.size(); ++row)
+      if (step.tokens[row] >= 0) {
+        result.tokens[row].push_back(step.tokens[row]);
+        result.depth[row].push_back(step.depth[row]);
+      }
+    result.loops.push_back(step.loops);
+    result.stop_reasons = step.finished;
+    return true;
+  });
+  return result;
+}
+
+double GenerationResult::tokens_per_second() const {
+  std::size_t decoded = 0;
+  for (const auto& row : tokens) decoded += row.empty() ? 0 : row.size() - 1;
+  return decode_seconds > 0 ? static_cast<double>(decoded) / decode_seconds : 0.0;
+}
+
+}  // namespace mythos

@@ -1,0 +1,50 @@
+// The bundle's manifest (manifest.py says what it holds).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "files.hpp"
+#include "json.hpp"
+#include "ports.hpp"
+
+namespace mythos {
+
+struct Target {
+  std::string name, state;
+  std::vector<std::string> files;
+  const Json* details = nullptr;  // lies in the manifest's document
+};
+
+struct TokenizerEntry {
+  std::string kind, file;
+};
+
+struct Manifest {
+  std::shared_ptr<const Json> document;  // what `config` and the details point into
+  const Json* config = nullptr;
+  Ports ports;
+  std::vector<Target> targets;
+  std::vector<std::pair<std::string, FileEntry>> files;  // in the file's order
+  std::optional<TokenizerEntry> tokenizer;
+
+  bool lists(const std::string& path) const;
+  // The listed file `prefer`, or the only one that ends in `suffix`; empty where there is none.
+  std::string file_ending(const std::string& suffix, const std::string& prefer) const;
+};
+
+// A manifest from its JSON text, without looking at any file (BundleError).
+Manifest parse_manifest(std::string_view text, const std::string& where = "manifest.json");
+// Reads and checks a bundle's manifest and the files it lists (BundleError).
+Manifest read_manifest(const std::string& folder, bool verify_hashes);
+// What running needs of it; also checks the ports (BundleError).
+RuntimeConfig config_of(const Manifest& manifest, const std::string& where);
+
+// datetime.fromisoformat accepts it.
+bool is_iso_time(std::string_view text);
+
+}  // namespace mythos

@@ -1,0 +1,13 @@
+#pragma once
+#include "cache.hpp"
+#include "session.hpp"
+
+namespace mythos {
+
+struct Model::Parts {
+  Bundle bundle;
+  std::unique_ptr<Session> session;
+  Ports ports;
+};
+
+}  // namespace mythos

@@ -1,0 +1,237 @@
+// The onnxruntime backend (ort.py): past buffers are handed over as they lie, outputs are read where they come.
+#define ORT_API_MANUAL_INIT  // the library may be older than the headers: ask before the first call
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+
+#include "session.hpp"
+
+namespace mythos {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kCuda = "CUDAExecutionProvider";
+constexpr const char* kRtx = "NvTensorRTRTXExecutionProvider";
+
+const std::map<std::string, ONNXTensorElementDataType> kTypes{
+    {"bool", ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL},       {"int32", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+    {"int64", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},     {"float16", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16},
+    {"bfloat16", ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16}, {"float32", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
+
+std::string type_name(ONNXTensorElementDataType type) {
+  for (const auto& [name, value] : kTypes)
+    if (value == type) return name;
+  return "None";  // as Python says it of a type outside the contract
+}
+
+void require_api() {
+  static const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+  if (!api)
+    throw BackendMissing("this program was built with headers of ONNX Runtime's API " + std::to_string(ORT_API_VERSION) +
+                         ", but the library that was loaded is " + OrtGetApiBase()->GetVersionString() +
+                         ": install onnxruntime 1." + std::to_string(ORT_API_VERSION) + " or newer");
+  Ort::InitApi(api);
+}
+
+Ort::Env& environment() {
+  static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "mythos");
+  return env;
+}
+
+// The first line, in the form that ONNX Runtime's Python binding gives it.
+std::string words(const Ort::Exception& error) {
+  constexpr const char* kNames[] = {"SUCCESS", "FAIL", "INVALID_ARGUMENT", "NO_SUCHFILE", "NO_MODEL", "ENGINE_ERROR",
+                                    "RUNTIME_EXCEPTION", "INVALID_PROTOBUF", "MODEL_LOADED", "NOT_IMPLEMENTED",
+                                    "INVALID_GRAPH", "EP_FAIL"};
+  const int code = error.GetOrtErrorCode();
+  const bool known = code >= 0 && code < static_cast<int>(std::size(kNames));
+  std::string text = "[ONNXRuntimeError] : " + std::to_string(code) + " : " + (known ? kNames[code] : "UNKNOWN") +
+                     " : " + error.what();
+  return text.substr(0, std::min<std::size_t>(text.find('\n'), 500));
+}
+
+bool available(const char* provider) {
+  const auto all = Ort::GetAvailableProviders();
+  return std::find(all.begin(), all.end(), provider) != all.end();
+}
+
+// Where this code was installed; the operators' library may lie there, or where the build of this source puts it.
+fs::path beside_this_code() {
+  Dl_info info{};
+  std::error_code error;
+  if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return {};
+  const fs::path folder = fs::canonical(info.dli_fname, error).parent_path();
+  if (error) return {};
+  for (const char* place : {"libmythos_ops.so", "../lib/libmythos_ops.so", "../kernels/libmythos_ops.so"})
+    if (fs::is_regular_file(folder / place, error)) return fs::canonical(folder / place, error);
+  return {};
+}
+
+std::string find_op_library(const std::string& choice) {
+  const char* variable = std::getenv("MYTHOS_OP_LIBRARY");
+  const std::string named = choice != "auto" ? choice : variable ? variable : "";
+  if (named == "none") return "";
+  if (named.empty()) return beside_this_code().string();
+  const std::string path = plain_path(fs::absolute(named).string());
+  std::error_code error;
+  if (!fs::is_regular_file(path, error))
+    throw BackendMissing("the operator library " + path + " does not exist; build it, or run without one");
+  return path;
+}
+
+[[noreturn]] void load_error(const std::string& file, const Ort::Exception& error, const std::string& library) {
+  const std::string text = words(error);
+  for (const char* sign : {"not a registered function/op", "TypeInferenceError", "NOT_IMPLEMENTED"})
+    if (text.find(sign) != text.npos)
+      throw BackendMissing(file + " uses an operator that this ONNX Runtime cannot run (" + text + "); it is not " +
+                           (library.empty() ? "in it, and no operator library is loaded"
+                                            : "in " + library + ", nor has the file a body for it") +
+                           ": build the library of native operators and name it in MYTHOS_OP_LIBRARY, or export the "
+                           "model again");
+  throw BundleError(file + " cannot be loaded by ONNX Runtime: " + text);
+}
+
+class OrtSession : public Session {
+ public:
+  OrtSession(const std::string& file, const RuntimeConfig& config, const LoadOptions& options, bool ep_context)
+      : session_(nullptr), ports_(model_ports(config)), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
+    Ort::SessionOptions settings;
+    settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
+    if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
+    const std::string library = ep_context ? "" : find_op_library(options.op_library);
+    if (!library.empty()) add_operators(settings, library);
+    std::string provider = "CPUExecutionProvider";
+    if (ep_context) {
+      settings.AppendExecutionProvider("NvTensorRtRtx", {});
+      provider = kRtx;
+    } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
+      provider = kCuda;
+    }
+    try {
+      session_ = Ort::Session(environment(), file.c_str(), settings);
+    } catch (const Ort::Exception& error) {
+      load_error(file, error, library);
+    }
+    compare(file, ports_.inputs, true);
+    compare(file, ports_.outputs, false);
+    for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
+    for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());
+    description = std::string("onnxruntime ") + OrtGetApiBase()->GetVersionString() + ", " + provider + ", " +
+                  (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
+                  (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
+  }
+
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) override {
+    try {
+      std::vector<Ort::Value> values;
+      for (const Tensor& input : inputs) {
+        std::size_t bytes = dtype_size(input.dtype);
+        for (const std::int64_t size : input.shape) bytes *= static_cast<std::size_t>(size);
+        // ONNX Runtime takes a mutable pointer for what it only reads.
+        values.push_back(Ort::Value::CreateTensor(memory_, const_cast<void*>(input.data), bytes, input.shape.data(),
+                                                  input.shape.size(), kTypes.at(input.dtype)));
+      }
+      std::vector<Ort::Value> results = session_.Run(Ort::RunOptions{nullptr}, input_names_.data(), values.data(),
+                                                     values.size(), output_names_.data(), output_names_.size());
+      std::vector<Tensor> outputs;
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        auto value = std::make_shared<Ort::Value>(std::move(results[i]));
+        const auto info = value->GetTensorTypeAndShapeInfo();
+        const void* data = value->GetTensorRawData();
+        outputs.push_back({ports_.outputs[i].name, type_name(info.GetElementType()), info.GetShape(), data, value});
+      }
+      return outputs;
+    } catch (const Ort::Exception& error) {
+      throw BackendFailed("ONNX Runtime could not finish the call: " + words(error));
+    } catch (const std::bad_alloc&) {
+      throw BackendFailed("ONNX Runtime could not finish the call: out of memory");
+    }
+  }
+
+ private:
+  static void add_operators(Ort::SessionOptions& settings, const std::string& library) {
+    try {
+      settings.RegisterCustomOpsLibrary(library.c_str());
+    } catch (const Ort::Exception& error) {
+      throw BackendMissing("the operator library " + library + " cannot be loaded by this ONNX Runtime: " +
+                           words(error) + "; rebuild it on this machine, or run without it (op_library=None)");
+    }
+  }
+
+  static bool add_cuda(Ort::SessionOptions& settings, bool required) {
+    if (!available(kCuda)) {
+      if (required)
+        throw BackendMissing("CUDA was asked for, but this ONNX Runtime is built without it: pip uninstall onnxruntime, "
+                             "then pip install onnxruntime-gpu (the two must not be installed together)");
+      return false;
+    }
+    try {
+      settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
+      return true;
+    } catch (const Ort::Exception&) {
+      if (!required) return false;
+      throw BackendMissing("CUDA was asked for, but ONNX Runtime fell back to CPUExecutionProvider: its CUDA provider did "
+                           "not start; check the NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu "
+                           "wants");
+    }
+  }
+
+  // Names and types of the graph against the contract, so that a mismatch shows at load.
+  void compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const {
+    Ort::AllocatorWithDefaultOptions allocator;
+    std::map<std::string, std::string> types;
+    const std::size_t count = inputs ? session_.GetInputCount() : session_.GetOutputCount();
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto name = inputs ? session_.GetInputNameAllocated(i, allocator) : session_.GetOutputNameAllocated(i, allocator);
+      const Ort::TypeInfo info = inputs ? session_.GetInputTypeInfo(i) : session_.GetOutputTypeInfo(i);
+      types[name.get()] = info.GetONNXType() == ONNX_TYPE_TENSOR
+                              ? type_name(info.GetTensorTypeAndShapeInfo().GetElementType()) : "None";
+    }
+    for (const Port& port : expected) {
+      const auto found = types.find(port.name);
+      if (found == types.end())
+        throw BundleError(file + " lacks the port " + port.words() + "; export the model again");
+      if (found->second != port.dtype)
+        throw BundleError(file + ": the port " + port.name + " is " + found->second + ", expected " + port.words() +
+                          "; export the model again");
+      types.erase(found);
+    }
+    if (!types.empty())
+      throw BundleError(file + " has the port " + types.begin()->first +
+                        ", which this runtime does not know; update mythos_runtime");
+  }
+
+  Ort::Session session_;
+  Ports ports_;
+  Ort::MemoryInfo memory_;
+  std::vector<const char*> input_names_, output_names_;
+};
+
+}  // namespace
+
+std::unique_ptr<Session> open_onnxruntime(const std::string& file, const RuntimeConfig& config,
+                                          const LoadOptions& options, bool ep_context) {
+  require_api();
+  try {
+    return std::make_unique<OrtSession>(file, config, options, ep_context);
+  } catch (const Ort::Exception& error) {
+    throw BackendMissing("ONNX Runtime could not start: " + words(error));
+  }
+}
+
+std::string missing_for_rtx() {
+  require_api();
+  if (available(kRtx)) return "";
+  std::string have;
+  for (const std::string& provider : Ort::GetAvailableProviders()) have += (have.empty() ? "" : ", ") + provider;
+  return "a TensorRT-RTX engine needs an ONNX Runtime built with " + std::string(kRtx) + " and an NVIDIA GPU; this one (" +
+         OrtGetApiBase()->GetVersionString() + ") has " + have;
+}
+
+}  // namespace mythos

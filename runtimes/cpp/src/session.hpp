@@ -1,0 +1,42 @@
+// What runs a graph: one interface, and a file for each engine (session.py).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "manifest.hpp"
+
+namespace mythos {
+
+class Session {
+ public:
+  virtual ~Session() = default;
+  // Runs the graph once: inputs in the ports' order, only read; outputs in the ports' order (BackendFailed).
+  virtual std::vector<Tensor> run(const std::vector<Tensor>& inputs) = 0;
+  // One line for people: library and version, device, threads.
+  std::string description;
+};
+
+struct Bundle {
+  std::string folder;  // as Python's pathlib prints it
+  Manifest manifest;
+  RuntimeConfig config;
+};
+
+void check_options(const LoadOptions& options);
+std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options);
+
+// ort.cpp. `ep_context`: the file wraps a TensorRT-RTX engine.
+std::unique_ptr<Session> open_onnxruntime(const std::string& file, const RuntimeConfig& config,
+                                          const LoadOptions& options, bool ep_context = false);
+// What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
+std::string missing_for_rtx();
+// tensorrt.cpp
+std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& options);
+// tensorrt_native.cpp, only where NvInfer.h was found
+std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const RuntimeConfig& config);
+
+std::unique_ptr<Tokenizer> make_byte_tokenizer(std::int64_t vocab_size);
+
+}  // namespace mythos

@@ -1,0 +1,64 @@
+// The tensorrt backend. Not executed yet: no machine of this project has run an engine.
+//
+// A TensorRT-RTX engine runs inside ONNX Runtime, through the EPContext graph that the exporter writes beside it
+// (engines/NAME.ep_context.onnx). An engine of full TensorRT needs the native session, which is compiled where NvInfer.h
+// was found (MYTHOS_TENSORRT). The manifest says which engine is which (tensorrt.py: details.engines).
+#include "fields.hpp"
+#include "session.hpp"
+
+namespace mythos {
+namespace {
+
+struct EngineFile {
+  std::string file, library = "tensorrt_rtx";
+};
+
+std::vector<EngineFile> engines_of(const Manifest& manifest) {
+  std::vector<EngineFile> found;
+  for (const Target& target : manifest.targets) {
+    std::vector<std::string> listed;
+    for (const std::string& path : target.files)
+      if (path.size() > 7 && path.compare(path.size() - 7, 7, ".engine") == 0) listed.push_back(path);
+    Fields details(*target.details, "manifest.json", "targets[" + target.name + "].details");
+    if (!details.peek(U"engines")) {
+      for (const std::string& path : listed) found.push_back({path});
+      continue;
+    }
+    details.each(U"engines", [&](Fields item) {
+      const std::u32string file = item.text(U"file");
+      EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"})};
+      bool known = false;
+      for (const std::string& path : listed) known = known || path == engine.file;
+      if (!known) throw item.fail(U"file", "an engine among the target's files", file);
+      found.push_back(engine);
+    });
+  }
+  return found;
+}
+
+}  // namespace
+
+std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& options) {
+  const std::vector<EngineFile> found = engines_of(bundle.manifest);
+  if (found.empty())
+    throw BundleError("this bundle has no TensorRT engine; export the model again with --target tensorrt");
+  const EngineFile& engine = found.front();
+  if (engine.library == "tensorrt") {
+#ifdef MYTHOS_HAVE_TENSORRT
+    return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.config);
+#else
+    throw BackendMissing(engine.file + " is an engine of full TensorRT, and this program was built without it "
+                         "(NvInfer.h was not found): install TensorRT's C++ headers and build again with "
+                         "-DMYTHOS_TENSORRT=ON; the same bundle runs here with --backend onnxruntime");
+#endif
+  }
+  const std::string wrapper = engine.file.substr(0, engine.file.size() - 7) + ".ep_context.onnx";
+  const std::string lack = missing_for_rtx();
+  if (!lack.empty()) throw BackendMissing(lack + "; the same bundle runs here with --backend onnxruntime");
+  if (!bundle.manifest.lists(wrapper))
+    throw BundleError("the engine " + engine.file + " has no " + wrapper + " beside it, through which ONNX Runtime loads "
+                      "it; export the model again");
+  return open_onnxruntime(plain_path(bundle.folder + "/" + wrapper), bundle.config, options, true);
+}
+
+}  // namespace mythos
