@@ -13,6 +13,7 @@ from mythos_export.passes.attach_functions import attach_tensorrt_functions
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.targets import tensorrt_build as trt
+from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
@@ -77,7 +78,10 @@ class TensorRTTarget:
             }
             for engine in result.engines
         ]
-        return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, {result.backend: result.version})
+        wrappers: tuple[str, ...] = ()
+        if result.backend == "tensorrt_rtx":  # the C++ runtime loads these engines through ONNX Runtime
+            wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
+        return Built(self.name, (*engines, *wrappers, GRAPH), NOT_EXECUTED, details, {result.backend: result.version})
 
 
 def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:
