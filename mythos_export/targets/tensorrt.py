@@ -15,6 +15,7 @@ from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.targets import tensorrt_build as trt
+from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
@@ -80,8 +81,11 @@ class TensorRTTarget:
             }
             for engine in result.engines
         ]
-        versions = {result.backend: result.version}
-        return Built(self.name, (*engines, GRAPH), NOT_EXECUTED, details, versions, DECOMPOSED)
+        wrappers: tuple[str, ...] = ()
+        if result.backend == "tensorrt_rtx":  # the C++ runtime loads these engines through ONNX Runtime
+            wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
+        files = (*engines, *wrappers, GRAPH)
+        return Built(self.name, files, NOT_EXECUTED, details, {result.backend: result.version}, DECOMPOSED)
 
 
 def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:

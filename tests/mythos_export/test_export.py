@@ -150,7 +150,7 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout.splitlines()[-1])
     assert document["targets"] == {"onnx": "verified", "tensorrt": "built, not executed"}
-    engine = next((bundle / "engines").iterdir())
+    engine = next((bundle / "engines").glob("*.engine"))
     assert engine.read_bytes()[:4] == b"vtrt"
     shown = CliRunner().invoke(mythos, ["inspect", str(bundle)])
     assert shown.exit_code == 0

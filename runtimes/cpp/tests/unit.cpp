@@ -12,6 +12,7 @@
 #include "sampling.hpp"
 #include "sha256.hpp"
 #include "session.hpp"
+#include "mythos_runtime.h"
 
 namespace {
 
@@ -106,9 +107,17 @@ void times() {
     check(!mythos::is_iso_time(bad), std::string("not a time: ") + bad);
 }
 
+void no_exception_crosses_the_c_interface() {
+  mythos_model* model = nullptr;
+  check(mythos_load("/nowhere", nullptr, 1, &model) == 2 && !model, "a missing bundle is code 2");
+  check(std::string(mythos_last_error()).find("/nowhere does not exist") == 0, "the text of the last error");
+  check(mythos_load(nullptr, nullptr, 1, &model) == 2, "no folder is code 2");
+}
+
 }  // namespace
 
 int main() {
+  no_exception_crosses_the_c_interface();
   hashes();
   random_numbers();
   greedy_takes_the_lowest_of_the_largest();
