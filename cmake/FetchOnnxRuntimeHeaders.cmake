@@ -42,8 +42,9 @@ function(_mythos_fetch_with_apt out_var)
   set(include_dir ${work}/root/usr/include/onnxruntime)
   if(NOT EXISTS ${include_dir}/onnxruntime_cxx_api.h)
     file(MAKE_DIRECTORY ${work}/lists/partial ${work}/cache/archives/partial)
-    # The mirrors this machine already uses: URI|origin, one line for each package index it knows.
-    execute_process(COMMAND apt-get indextargets --format "$(REPO_URI)|$(ORIGIN)|$(COMPONENT)" "Created-By: Packages"
+    # The mirrors this machine already uses, one line for each package index it knows. By label, not origin: Debian's
+    # security archive has the origin Debian too, and no suite of that name.
+    execute_process(COMMAND apt-get indextargets --format "$(REPO_URI)|$(LABEL)|$(COMPONENT)" "Created-By: Packages"
                     OUTPUT_VARIABLE targets ERROR_QUIET)
     string(REGEX MATCHALL "[^\n]+\\|Debian\\|main" mirrors "${targets}")
     list(REMOVE_DUPLICATES mirrors)
