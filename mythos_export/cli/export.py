@@ -1,0 +1,46 @@
+"""`mythos-export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mythos_export.cli.show import show_bundle, show_parity
+from mythos_export.cli.terminal import plain_errors, steps
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--target", type=click.Choice(["onnx", "tensorrt"]), default="onnx", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
+@click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
+@click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="Default: onnx fp32, tensorrt fp16.")
+@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 80,86,89,120].")
+@click.option("--batch", help="tensorrt: range min:opt:max.")
+@click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
+@click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
+@click.option("--tokenizer", help="'bytes', or a tokenizer.json to put into the bundle.")
+@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def export_command(checkpoint: Path, target: str, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
+    with plain_errors():
+        from mythos_export import export  # imports torch: seconds that --help need not spend
+
+        destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
+        with steps() as step:
+            exported = export(checkpoint, destination, target, progress=step, **options)
+        show_parity(exported.parity)
+        show_bundle(exported.path, exported.manifest)
+        if as_json:
+            document = {
+                "bundle": str(exported.path),
+                "targets": {t.name: t.state for t in exported.manifest.targets},
+                "precision": exported.manifest.precision,
+                "parity": {k: v for k, v in exported.parity.to_json().items() if k != "cases"},
+            }
+            click.echo(json.dumps(document))

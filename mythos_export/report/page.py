@@ -1,0 +1,37 @@
+"""Templates to pages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from mythos_export.report.format import FILTERS
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("mythos_export.report"),
+    autoescape=True,  # names of tensors, files and cases are data
+    undefined=jinja2.StrictUndefined,  # a misspelt field is an error, not an empty cell
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters.update(FILTERS)
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template in `templates/`; values of type Markup (such as plots from `svg`) go in as they are."""
+    return _ENVIRONMENT.get_template(template).render(**values)
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Render into a file. A failure leaves what was there before."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(render(template, **values), encoding="utf-8")
+    os.replace(draft, path)
+    return path
+
+
+__all__ = ["Markup", "render", "write_page"]
