@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from golden_bundles import Bundles
 
 from mythos_runtime import BundleError, Model, load
 from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -97,9 +99,13 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
         assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
         found, expected = (json.loads(text.splitlines()[-1]) for text in (ours.stdout, theirs.stdout))
         assert list(found) == list(expected)
-        for key in ("tokens", "depth", "loops", "policy"):
+        for key in ("tokens", "depth", "loops", "policy", "finished"):
             assert found[key] == expected[key], key
         assert ours.stdout.splitlines()[0] == theirs.stdout.splitlines()[0]
+    end = ["--stop", "99,1", "--stop", ",".join(map(str, found["tokens"][3:5]))]
+    for result in (cpp(RUN, *arguments, *more, *end), python(*arguments, *more, *end)):
+        document = json.loads(result.stdout.splitlines()[-1])
+        assert (document["tokens"], document["finished"]) == (found["tokens"][:5], "stop")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,8 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
         ["--ids", "1", "--max-new-tokens", "100000000"],
         ["--ids", "1", "--max-loops", "-1"],
         ["--ids", "1", "--eos", "-2"],
+        ["--ids", "1", "--stop", "2,"],
+        ["--ids", "1", "--stop", "2", "--stop", "x"],
         ["--ids", "1", "--halt-threshold", "1e300"],
         ["--ids", "1", "--policy", "none"],
         ["--ids", "1", "--threads", "0"],
@@ -172,6 +180,8 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         "path leaves": edit('"model.onnx"', '"../model.onnx"'),
         "newer": edit('_version": 1', '_version": 99'),
         "other shape": edit('"kv_lora_rank": ', '"kv_lora_rank": 1'),
+        "the manifest promises more than the graph": larger_vocabulary,
+        "a shape larger than its file": larger_weight,
         "no such bundle": lambda folder: shutil.rmtree(folder),
     }
     for name, damage in damages.items():
@@ -183,6 +193,25 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         result = cpp(RUN, folder, "--ids", "1")
         assert (result.returncode, result.stderr) == (2, f"error: {refused.value}\n"), name
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def larger_vocabulary(folder: Path) -> None:
+    """A manifest that agrees with itself, but whose logits would take gigabytes that the graph never gives."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["vocab_size"] = manifest["ports"]["outputs"][0]["dims"][2] = 1 << 30
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def larger_weight(folder: Path) -> None:
+    """A weight of a terabyte, in a file of the right hash."""
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    weight = next(w for w in model.graph.initializer if w.external_data and len(w.dims) == 2)
+    weight.dims[0] = (1 << 40) // (weight.dims[1] * 4)
+    next(e for e in weight.external_data if e.key == "length").value = str(weight.dims[0] * weight.dims[1] * 4)
+    onnx.save(model, folder / "model.onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] = vars(describe(folder / "model.onnx"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def flip(path: Path) -> None:
@@ -212,3 +241,19 @@ def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp
         except BundleError as error:
             expected = str(error)
         assert line == expected, text
+
+
+def test_an_installed_runtime_is_found_by_cmake(bundles: Bundles, tmp_path: Path) -> None:
+    example, build = ROOT / "runtimes" / "cpp" / "example", tmp_path / "build"
+    for command in (
+        ["cmake", "--install", BUILD, "--prefix", tmp_path / "installed"],
+        ["cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'installed'}"],
+        ["cmake", "--build", build],
+    ):
+        result = cpp(*command)
+        assert result.returncode == 0, result.stdout + result.stderr
+    shown = cpp(build / "example", bundles["mla_decode"])
+    expected = load(bundles["mla_decode"], threads=1).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
+    assert (shown.returncode, shown.stdout.split()) == (0, [str(token) for token in expected]), shown.stderr
+    installed = cpp(tmp_path / "installed" / "bin" / "mythos_run", "--help")
+    assert installed.returncode == 0, installed.stderr
