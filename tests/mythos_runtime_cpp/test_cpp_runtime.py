@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from cpu_ops import LIBRARY
 from golden_bundles import Bundles
 
-from mythos_runtime import BundleError, Model, load
+from mythos_runtime import BackendMissing, BundleError, Model, load
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
@@ -26,7 +27,8 @@ BUILD = ROOT / "build" / "native"
 RUN, DUMP, PARSE = BUILD / "mythos_run", BUILD / "mythos_dump", BUILD / "mythos_parse"
 pytestmark = pytest.mark.skipif(not RUN.is_file(), reason="the C++ runtime is not built: make native")
 
-CASES = ["mla_decode", "hops"]
+CASES = ["mla_decode", "gqa_decode", "hops"]
+TOKENS = 64
 SAMPLED = {"temperature": 0.8, "seed": 7, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
 ENVIRONMENT = {**os.environ, "MYTHOS_OP_LIBRARY": "none"}  # both run the portable operators
 
@@ -52,6 +54,15 @@ def prompts(model: Model, lengths: list[int]) -> list[list[int]]:
     return [generator.integers(0, model.config.vocab_size, length).tolist() for length in lengths]
 
 
+def with_room(bundle: Path, copy: Path) -> Path:
+    """The bundle with a larger max_seq_len: the golden models have 64, the graph has no table of positions."""
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["config"]["max_seq_len"] = max(manifest["config"]["max_seq_len"], 2 * TOKENS)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
 def python_logits(model: Model, rows: list[list[int]], left: bool) -> list[np.ndarray]:
     """As tests/dump.cpp: without a cache, then through one in two chunks."""
     width = max(map(len, rows))
@@ -66,23 +77,26 @@ def python_logits(model: Model, rows: list[list[int]], left: bool) -> list[np.nd
     return parts
 
 
-@pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize("lengths", [[5], [5, 2, 6]], ids=["B1", "B3-ragged"])
+@pytest.mark.parametrize(
+    ("lengths", "padding"),
+    [([5], "right"), ([5, 2, 6], "right"), ([5, 2, 6], "left")],
+    ids=["B1", "B3-ragged", "B3-ragged-left"],
+)
 @pytest.mark.parametrize("options", [{}, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("case", CASES)
 def test_tokens_and_logits_are_python_s(
     case: str, options: dict[str, Any], lengths: list[int], padding: str, bundles: Bundles, tmp_path: Path
 ) -> None:
-    model = load(bundles[case], threads=1)
+    bundle = with_room(bundles[case], tmp_path / "bundle")
+    model = load(bundle, threads=1)
     rows = prompts(model, lengths)
-    count = min(64, model.config.max_seq_len - max(lengths) + 1, model.config.max_output_tokens)
     text = ";".join(",".join(map(str, row)) for row in rows)
     sampling = (options.get("temperature", 0), options.get("seed", 0))
-    result = cpp(DUMP, bundles[case], text, tmp_path / "logits", *sampling, count, padding)
+    result = cpp(DUMP, bundle, text, tmp_path / "logits", *sampling, TOKENS, padding)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    expected = model.generate_all(rows, max_new_tokens=count, prefill_chunk=3, **options)
-    assert found["tokens"] == expected.tokens
+    expected = model.generate_all(rows, max_new_tokens=TOKENS, prefill_chunk=3, **options)
+    assert found["tokens"] == expected.tokens and {len(row) for row in found["tokens"]} == {TOKENS}
     assert found["depth"] == expected.depth
     assert found["loops"] == expected.loops
     parts = python_logits(model, rows, padding == "left")
@@ -106,6 +120,23 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
     for result in (cpp(RUN, *arguments, *more, *end), python(*arguments, *more, *end)):
         document = json.loads(result.stdout.splitlines()[-1])
         assert (document["tokens"], document["finished"]) == (found["tokens"][:5], "stop")
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels are not built: make native")
+def test_the_cpu_kernels_give_the_same_in_both(bundles: Bundles) -> None:
+    arguments = [RUN, bundles["hops"], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
+    environment = {**os.environ, "MYTHOS_OP_LIBRARY": str(LIBRARY)}
+    ours = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=environment)
+    assert ours.returncode == 0, ours.stderr
+    theirs = load(bundles["hops"], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
+    found = json.loads(ours.stdout.splitlines()[-1])
+    assert (found["tokens"], found["depth"]) == (theirs.tokens[0], theirs.depth[0])
+    missing = subprocess.run(
+        list(map(str, arguments)), capture_output=True, text=True, env={**environment, "MYTHOS_OP_LIBRARY": "/nowhere.so"}
+    )
+    with pytest.raises(BackendMissing) as refused:
+        load(bundles["hops"], op_library=Path("/nowhere.so"))
+    assert (missing.returncode, missing.stderr) == (3, f"error: {refused.value}\n")
 
 
 @pytest.mark.parametrize(
