@@ -59,7 +59,7 @@ def _classes(trt: Any) -> Any:
     ):
         """One node, or its copy in an execution context."""
 
-        def __init__(self, record: PluginRecord, program: Program) -> None:
+        def __init__(self, record: PluginRecord, program: Program, arrays: dict[str, np.ndarray]) -> None:
             trt.IPluginV3.__init__(self)
             trt.IPluginV3OneCore.__init__(self)
             trt.IPluginV3OneBuild.__init__(self)
@@ -67,6 +67,7 @@ def _classes(trt: Any) -> Any:
             self.plugin_name, self.plugin_namespace, self.plugin_version = record.operator, NAMESPACE, VERSION
             self.num_outputs = 1
             self._record, self._program = record, program
+            self._arrays = arrays  # the program's fields. A field is only a pointer: whoever makes it keeps the memory
             self._launcher: Launcher | None = None
             self._fields: Any = None
 
@@ -74,7 +75,7 @@ def _classes(trt: Any) -> Any:
             return self
 
         def clone(self) -> Any:
-            return Plugin(self._record, self._program)
+            return Plugin(self._record, self._program, self._arrays)
 
         # -- while a network is built ---------------------------------------------------------------------------------
 
@@ -109,10 +110,8 @@ def _classes(trt: Any) -> Any:
             return []
 
         def get_fields_to_serialize(self) -> Any:
-            fields = self._program.to_fields()
-            arrays = {name: np.frombuffer(value, np.uint8) for name, value in fields.items()}
             self._fields = trt.PluginFieldCollection(  # kept: TensorRT reads it after this call
-                [trt.PluginField(name, array, trt.PluginFieldType.CHAR) for name, array in arrays.items()]
+                [trt.PluginField(name, array, trt.PluginFieldType.CHAR) for name, array in self._arrays.items()]
             )
             return self._fields
 
@@ -160,7 +159,8 @@ def _classes(trt: Any) -> Any:
             else:
                 attributes = {name: kind(found[name].item()) for name, kind in self._record.attributes}
                 program = Program.from_build(self._kernels, self._record.operator, attributes)
-            return Plugin(self._record, program)
+            arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
+            return Plugin(self._record, program, arrays)
 
     return Creator
 

@@ -69,7 +69,7 @@ def library_folder(module: str) -> Iterator[Path | None]:
 
 
 def worker_environment(library: Path | None) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     if library is not None:
         rest = environment.get("LD_LIBRARY_PATH")
         environment["LD_LIBRARY_PATH"] = f"{library}{os.pathsep}{rest}" if rest else str(library)
