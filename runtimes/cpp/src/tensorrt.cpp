@@ -11,6 +11,7 @@ namespace {
 
 struct EngineFile {
   std::string file, library = "tensorrt_rtx";
+  bool plugins = false;
 };
 
 std::vector<EngineFile> engines_of(const Manifest& manifest) {
@@ -27,6 +28,10 @@ std::vector<EngineFile> engines_of(const Manifest& manifest) {
     details.each(U"engines", [&](Fields item) {
       const std::u32string file = item.text(U"file");
       EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"})};
+      if (const Json* plugins = item.peek(U"plugins")) {
+        if (plugins->kind != Json::Kind::boolean) throw item.fail(U"plugins", "true or false", *plugins);
+        engine.plugins = plugins->boolean;
+      }
       bool known = false;
       for (const std::string& path : listed) known = known || path == engine.file;
       if (!known) throw item.fail(U"file", "an engine among the target's files", file);
@@ -43,6 +48,9 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
   if (found.empty())
     throw BundleError("this bundle has no TensorRT engine; export the model again with --target tensorrt");
   const EngineFile& engine = found.front();
+  if (engine.plugins)
+    throw BackendMissing(engine.file + " calls plug-ins written in Python, which this runtime cannot give it: export the "
+                         "model again without --plugins; the same bundle runs here with --backend onnxruntime");
   if (engine.library == "tensorrt") {
 #ifdef MYTHOS_HAVE_TENSORRT
     return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.config);
