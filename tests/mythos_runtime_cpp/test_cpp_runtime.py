@@ -38,8 +38,9 @@ def portable_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
 
 
-def cpp(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(item) for item in arguments], capture_output=True, text=True, env=ENVIRONMENT)
+def cpp(*arguments: object, library: object = "none") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MYTHOS_OP_LIBRARY": str(library)}
+    return subprocess.run([str(item) for item in arguments], capture_output=True, text=True, env=environment)
 
 
 def python(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -125,15 +126,12 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
 @pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels are not built: make native")
 def test_the_cpu_kernels_give_the_same_in_both(bundles: Bundles) -> None:
     arguments = [RUN, bundles["hops"], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
-    environment = {**os.environ, "MYTHOS_OP_LIBRARY": str(LIBRARY)}
-    ours = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=environment)
+    ours = cpp(*arguments, library=LIBRARY)
     assert ours.returncode == 0, ours.stderr
     theirs = load(bundles["hops"], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
     found = json.loads(ours.stdout.splitlines()[-1])
     assert (found["tokens"], found["depth"]) == (theirs.tokens[0], theirs.depth[0])
-    missing = subprocess.run(
-        list(map(str, arguments)), capture_output=True, text=True, env={**environment, "MYTHOS_OP_LIBRARY": "/nowhere.so"}
-    )
+    missing = cpp(*arguments, library="/nowhere.so")
     with pytest.raises(BackendMissing) as refused:
         load(bundles["hops"], op_library=Path("/nowhere.so"))
     assert (missing.returncode, missing.stderr) == (3, f"error: {refused.value}\n")

@@ -47,8 +47,9 @@ class PluginRecord:
         bound: dict[str, Extent] = {}
         for given, shape in zip(self.inputs, shapes, strict=True):
             if len(shape) != len(given.extents):
+                expected = ", ".join(given.extents)
                 raise ValueError(
-                    f"mythos::{self.operator}: {given.name} has {len(shape)} dimensions, expected [{', '.join(given.extents)}]"
+                    f"mythos::{self.operator}: {given.name} has {len(shape)} dimensions, expected [{expected}]"
                 )
             for name, extent in zip(given.extents, shape, strict=True):
                 bound.setdefault(name, extent)

@@ -145,9 +145,7 @@ def _classes(trt: Any) -> Any:
         def __init__(self, record: PluginRecord, kernels: Path | None) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.name, self.plugin_namespace, self.plugin_version = record.operator, NAMESPACE, VERSION
-            self.field_names = trt.PluginFieldCollection(
-                [trt.PluginField(name, np.array([], np.uint8), trt.PluginFieldType.CHAR) for name, _ in record.attributes]
-            )
+            self.field_names = trt.PluginFieldCollection([trt.PluginField(name) for name, _ in record.attributes])
             self._record, self._kernels = record, kernels
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:

@@ -2,8 +2,9 @@
 API of TensorRT 10 and TensorRT-RTX 1.7 (the same but for the module's name).
 
 The manifest's targets say which engines there are. Optional, per target: `details["engines"]`, a list of
-`{file, sm: [80, 86, ...], library: "tensorrt_rtx" or "tensorrt", plugins: whether it calls plug-ins}`; without it every file in `.engine` is taken to be
-TensorRT-RTX's and to fit the GPU. The optimization profile (prefill or decode) is chosen per call, by its shapes.
+`{file, sm: [80, 86, ...], library: "tensorrt_rtx" or "tensorrt", plugins: whether it calls plug-ins}`; without it every
+file in `.engine` is taken to be TensorRT-RTX's, to fit the GPU and to call none. The optimization profile (prefill or
+decode) is chosen per call, by its shapes.
 
 An engine is native code: load only what you built. Past buffers are copied to the device at every call.
 """

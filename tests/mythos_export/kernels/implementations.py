@@ -7,14 +7,13 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from cpu_ops import LIBRARY, isa, node_model, session
-from operator_cases import Array, OperatorCase
+from operator_cases import Array, OperatorCase, config_of
 
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import MythosConfig, ops
@@ -147,9 +146,8 @@ def _plugin(case: OperatorCase) -> Array:
         name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
     }
     precision = {np.float32: "fp32", np.float16: "fp16"}[_floats(case)]
-    config = _config_of(case)
     record = PLUGINS[case.op]
-    program = program_of(case.op, OPERATORS[case.op].plans(config, precision), case.attributes)
+    program = program_of(case.op, OPERATORS[case.op].plans(config_of(case), precision), case.attributes)
     driver = InterpretedDriver(program)
     extents = record.bind([tuple(t.shape) for t in tensors.values()]) | case.attributes
     shape = [int(np.prod([extents[name] for name in factors])) for factors in record.output]
@@ -159,27 +157,6 @@ def _plugin(case: OperatorCase) -> Array:
     launch(record, Launcher(program, driver), shapes, addresses, out.data_ptr(), stream=0)
     assert len(driver.memory) <= len(tensors) + 1  # scratch memory was given back
     return np.asarray(out.numpy())
-
-
-def _config_of(case: OperatorCase) -> MythosConfig:
-    """A configuration whose model calls the operator with the case's sizes."""
-    shapes = {name: value.shape for name, value in case.inputs.items()}
-    if case.op == "moe":
-        experts, dim, width = shapes["routed_down"]
-        shared, chosen = shapes["shared_down"][1], shapes["expert_index"][1]
-        sizes = {"dim": dim, "n_experts": experts, "n_experts_per_tok": chosen, "expert_dim": width}
-        return _Sizes(**sizes, shared_ffn_dim=shared)  # type: ignore[return-value]
-    if case.op == "gqa_attention":
-        _, _, heads, head = shapes["q"]
-        sizes = {"n_heads": heads, "n_kv_heads": case.attributes["kv_heads"], "head_dim": head}
-        return _Sizes(**sizes)  # type: ignore[return-value]
-    _, _, heads, nope = shapes["q_nope"]
-    sizes = {"n_heads": heads, "qk_nope_head_dim": nope, "qk_rope_head_dim": shapes["q_rope"][3]}
-    return _Sizes(**sizes, v_head_dim=case.attributes["v_head_dim"], kv_lora_rank=shapes["kv_up"][1])  # type: ignore[return-value]
-
-
-class _Sizes(SimpleNamespace):
-    """The fields of a MythosConfig that plans read, without its rules: cases are smaller than any model."""
 
 
 _CACHE, _CHUNK = frozenset({"past", "chunk"}), frozenset({"chunk"})

@@ -1,4 +1,4 @@
-"""Operators as plug-ins in real TensorRT-RTX engines, built here: shapes, formats and serialization; none is executed."""
+"""Operators as plug-ins in real TensorRT-RTX engines: shapes, formats and serialization. No engine is executed."""
 
 from __future__ import annotations
 
