@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from golden_bundles import Bundles
 
 from mythos_export.errors import TargetError
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.fallback import PLUGIN
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.mla import plan as mla_plan
@@ -21,8 +24,13 @@ from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.plugin.program import PROGRAM, Program
 from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VERSION, register
+from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
+from mythos_export.targets.registry import TARGETS
+from mythos_export.targets.target import TargetOptions
 from mythos_export.targets.tensorrt_build import BuildRequest, Range, build, graph_inputs, profiles_for
+from mythos_model import MythosConfig
+from mythos_runtime import read_manifest
 
 SM = 86
 LACK = triton_build.missing() or (None if importlib.util.find_spec("tensorrt_rtx") else "tensorrt_rtx is not installed")
@@ -153,6 +161,26 @@ def test_the_records_are_the_registry_s() -> None:
         assert tuple(given.name for given in record.inputs) == operator.inputs
         assert [attribute for attribute, _ in record.attributes] == [attribute for attribute, _ in operator.attributes]
         assert set(record.sizes) == set(PLANS[name].sizes)
+
+
+def test_the_target_s_bundle_carries_what_its_engine_calls(bundles: Bundles, tmp_path: Path) -> None:
+    for name in ("model.onnx", "weights.safetensors"):
+        shutil.copy(bundles["mla_decode"] / name, tmp_path)
+    config = MythosConfig.from_dict(read_manifest(bundles["mla_decode"]).config)
+    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", config)
+    options = TargetOptions("fp32", sm=str(SM), plugins=True)
+    TARGETS["tensorrt"].check(options)
+    built = TARGETS["tensorrt"].build(lowered, tmp_path, options, lambda text: None)
+    assert (built.state, built.operators) == ("built, not executed", PLUGIN)
+    assert [engine["plugins"] for engine in built.details["engines"]] == [True]
+    assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
+    present = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert present == {*built.files, "model.onnx", "weights.safetensors"}
+    engine = (tmp_path / f"engines/tensorrt_rtx-sm{SM}.engine").read_bytes()
+    cubins = [name for name in built.files if name.endswith(".cubin")]
+    assert len(cubins) == 13 and all((tmp_path / name).read_bytes() in engine for name in cubins)
+    graph = onnx.load(tmp_path / "model.tensorrt.onnx", load_external_data=False)
+    assert {function.name for function in graph.functions} == {"moe", "mla_attention"}  # so that it can be compared
 
 
 def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
