@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ def main() -> None:
     """Compile, tabulate."""
     grouped = dataclasses.replace(CONFIG, attn_type="gqa", n_kv_heads=2)
     specs = {spec.name: spec for config in (CONFIG, grouped) for spec in kernels_for(config, PRECISION)}
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
         manifest = build(
             list(specs.values()),
@@ -40,7 +38,6 @@ def main() -> None:
         "model": "dim 512, 8 heads, MLA (latent 128 + 32) and GQA (2 kv heads of 64), 16 experts of width 256, top 2",
         "precision": PRECISION,
         "tools": manifest["tools"],
-        "seconds": round(time.perf_counter() - started, 1),
         "state": manifest["state"],
         "command": "python -m benchmarks.triton_kernels",
     }

@@ -78,13 +78,13 @@ class TensorRTTarget:
             progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
 
         kernels: tuple[str, ...] = ()
-        source = contextlib.nullcontext(path)
-        if options.plugins:
-            targets = trt.choose_backend().targets(sms, options.precision)
-            kernels = tensorrt_plugins.compile_kernels(config, options.precision, folder, targets, progress)
-            source = tensorrt_plugins.graph_of_plugins(model, folder)
-        with source as graph:
-            plugins = folder / tensorrt_plugins.FOLDER if options.plugins else None
+        with contextlib.ExitStack() as stack:
+            graph, plugins = path, None
+            if options.plugins:
+                targets = trt.choose_backend().targets(sms, options.precision)
+                kernels = tensorrt_plugins.compile_kernels(config, options.precision, folder, targets, progress)
+                graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, folder))
+                plugins = folder / tensorrt_plugins.FOLDER
             request = trt.BuildRequest(
                 graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins
             )

@@ -249,6 +249,35 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"library": "tensorrt_rtx"}, "needs an ONNX Runtime built with NvTensorRTRTXExecutionProvider"),
+        ({"library": "tensorrt"}, "an engine of full TensorRT, and this program was built without it"),
+        ({"library": "tensorrt_rtx", "plugins": True}, "calls plug-ins written in Python"),
+    ],
+    ids=["RTX", "full", "plug-ins"],
+)
+def test_an_engine_that_cannot_run_here_says_what_is_missing(
+    engine: dict[str, Any], words: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundles["mla_decode"], folder)
+    (folder / "x.engine").write_bytes(b"vtrt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["x.engine"] = vars(describe(folder / "x.engine"))
+    details = {"engines": [{"file": "x.engine", "sm": [86], **engine}]}
+    target = {"name": "tensorrt", "state": "built, not executed", "files": ["x.engine"], "details": details}
+    manifest["targets"].append(target)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt")
+    assert result.returncode == 3 and words in result.stderr, result.stderr
+    assert "--backend onnxruntime" in result.stderr
+    details["engines"][0]["sm"] = ["86"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt").returncode == 2
+
+
 def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
     source = (bundles["mla_decode"] / "manifest.json").read_bytes()
     words = [b"null", b"-1", b"1e999", b"NaN", b"9223372036854775808", b'""', b"{}", b"[]", b'"\\ud800"', b'"../x"']
