@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 _SUCCESS = 0
@@ -11,6 +12,17 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _MAX_DYNAMIC_SHARED_BYTES = 8  # CUfunction_attribute
 SHARED_WITHOUT_ASKING = 48 << 10
 """Bytes of dynamic shared memory that a block may have before its kernel opts in to more."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a kernel: its handle, blocks along x, y and z, and per block threads and dynamic shared memory."""
+
+    function: int
+    grid: Sequence[int]
+    threads: int
+    shared_bytes: int
+    arguments: Sequence[ctypes._SimpleCData[Any]]
 
 
 class Driver(Protocol):
@@ -32,15 +44,7 @@ class Driver(Protocol):
         """Give it back once the stream has come so far."""
         ...
 
-    def launch(
-        self,
-        function: int,
-        grid: Sequence[int],
-        threads: int,
-        shared_bytes: int,
-        stream: int,
-        arguments: Sequence[ctypes._SimpleCData[Any]],
-    ) -> None:
+    def launch(self, launch: Launch, stream: int) -> None:
         """Put a kernel into the stream."""
         ...
 
@@ -84,18 +88,12 @@ class CudaDriver:
     def free(self, address: int, stream: int) -> None:
         self._call("cuMemFreeAsync", ctypes.c_uint64(address), ctypes.c_void_p(stream))
 
-    def launch(
-        self,
-        function: int,
-        grid: Sequence[int],
-        threads: int,
-        shared_bytes: int,
-        stream: int,
-        arguments: Sequence[ctypes._SimpleCData[Any]],
-    ) -> None:
-        addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(value) for value in arguments))
-        sizes = [ctypes.c_uint(number) for number in (*grid, threads, 1, 1, shared_bytes)]
-        self._call("cuLaunchKernel", ctypes.c_void_p(function), *sizes, ctypes.c_void_p(stream), addresses, None)
+    def launch(self, launch: Launch, stream: int) -> None:
+        values = launch.arguments
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        sizes = [ctypes.c_uint(number) for number in (*launch.grid, launch.threads, 1, 1, launch.shared_bytes)]
+        function = ctypes.c_void_p(launch.function)
+        self._call("cuLaunchKernel", function, *sizes, ctypes.c_void_p(stream), addresses, None)
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._cuda, name)(*arguments)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mythos_export.kernels.launch_plan import Plan, Sizes, choose, evaluate
-from mythos_export.kernels.plugin.driver import Driver
+from mythos_export.kernels.plugin.driver import Driver, Launch
 from mythos_export.kernels.plugin.program import Binary, Program
 from mythos_export.kernels.plugin.record import Attributes
 
@@ -72,7 +72,8 @@ class Launcher:
                 arguments += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's own scratch, which none of them uses
                 binary = self._program.binaries[spec.name, self._architecture]
                 function = self._function(spec.name, binary)
-                self._driver.launch(function, grid, _WARP * spec.num_warps, binary.shared_bytes, stream, arguments)
+                launch = Launch(function, grid, _WARP * spec.num_warps, binary.shared_bytes, arguments)
+                self._driver.launch(launch, stream)
         finally:
             if total:
                 self._driver.free(scratch, stream)

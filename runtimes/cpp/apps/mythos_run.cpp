@@ -97,7 +97,7 @@ void summary(const Run& run, const std::string& policy) {
 
 int run(const Arguments& arguments) {
   mythos::Model model = mythos::Model::load(arguments.bundle, arguments.load);
-  std::string too_large, ignored;  // a stop that is no id of this model only never comes
+  std::string too_large, ignored;  // a stop that is no id of this model never comes
   const Ids ids = ids_of(model, arguments, too_large);
   mythos::GenerateOptions options = arguments.generate;
   for (const std::string& text : arguments.stop) options.stop.push_back(id_list("--stop", text, ignored));

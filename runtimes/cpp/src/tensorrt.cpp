@@ -34,19 +34,18 @@ std::vector<EngineFile> engines_of(const Manifest& manifest) {
     details.each(U"engines", [&](Fields item) {
       const std::u32string file = item.text(U"file");
       EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"}), false, {}};
+      bool known = false;
+      for (const std::string& path : listed) known = known || path == engine.file;
+      if (!known) throw item.fail(U"file", "an engine among the target's files", file);
+      for (const Json& number : item.listed(U"sm")) {
+        std::int64_t sm = 0;
+        if (!number.as_int64(sm)) throw item.fail(U"sm", "a list of compute capabilities, such as [80, 86]", number);
+        engine.sms.push_back(sm);
+      }
       if (const Json* plugins = item.peek(U"plugins")) {
         if (plugins->kind != Json::Kind::boolean) throw item.fail(U"plugins", "true or false", *plugins);
         engine.plugins = plugins->boolean;
       }
-      if (item.peek(U"sm"))
-        for (const Json& number : item.listed(U"sm")) {
-          std::int64_t sm = 0;
-          if (!number.as_int64(sm)) throw item.fail(U"sm", "a list of compute capabilities, such as [80, 86]", number);
-          engine.sms.push_back(sm);
-        }
-      bool known = false;
-      for (const std::string& path : listed) known = known || path == engine.file;
-      if (!known) throw item.fail(U"file", "an engine among the target's files", file);
       found.push_back(engine);
     });
   }

@@ -6,15 +6,13 @@ check is the compiled code and the driver's calls themselves.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from mythos_export.kernels.launch_plan import KernelSpec
+from mythos_export.kernels.plugin.driver import Launch
 from mythos_export.kernels.plugin.program import Binary, Program
-from mythos_export.kernels.triton_run import load_kernel
 
 ARCHITECTURE = 80
 _DTYPES = {
@@ -50,23 +48,17 @@ class InterpretedDriver:
     def free(self, address: int, stream: int) -> None:
         del self.memory[address]
 
-    def launch(
-        self,
-        function: int,
-        grid: Sequence[int],
-        threads: int,
-        shared_bytes: int,
-        stream: int,
-        arguments: Sequence[ctypes._SimpleCData[Any]],
-    ) -> None:
-        spec = self._kernels[function]
-        assert threads == 32 * spec.num_warps
-        assert [value.value for value in arguments[len(spec.arguments) :]] == [0, 0]  # Triton's own scratch
+    def launch(self, launch: Launch, stream: int) -> None:
+        from mythos_export.kernels.triton_run import load_kernel  # only now: see `implementations`, who chose how it runs
+
+        spec = self._kernels[launch.function]
+        assert launch.threads == 32 * spec.num_warps
+        assert [value.value for value in launch.arguments[len(spec.arguments) :]] == [0, 0]  # Triton's own scratch
         values = [
             self._tensor(given.value, _DTYPES[argument.type]) if argument.is_pointer else given.value
-            for argument, given in zip(spec.arguments, arguments, strict=False)
+            for argument, given in zip(spec.arguments, launch.arguments, strict=False)
         ]
-        load_kernel(spec.source)[tuple(grid)](*values, **spec.constants)
+        load_kernel(spec.source)[tuple(launch.grid)](*values, **spec.constants)
 
     def _tensor(self, address: int, dtype: torch.dtype) -> torch.Tensor:
         """What lies at an address, to the end of its allocation."""
