@@ -49,7 +49,7 @@ class InterpretedDriver:
         del self.memory[address]
 
     def launch(self, launch: Launch, stream: int) -> None:
-        from mythos_export.kernels.triton_run import load_kernel  # only now: see `implementations`, who chose how it runs
+        from mythos_export.kernels.triton_run import load_kernel  # not earlier: the interpreter is chosen before
 
         spec = self._kernels[launch.function]
         assert launch.threads == 32 * spec.num_warps

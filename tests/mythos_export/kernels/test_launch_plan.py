@@ -17,10 +17,10 @@ def test_expressions_are_integer_arithmetic() -> None:
     assert evaluate("T * heads <= 32", {"T": 3, "heads": 8}) is True
 
 
-REFUSED = ["__import__('os')", "n.real", "n[0]", "2 ** 99", "'a' * 9", "max(*n)", "cdiv(1, b=2)", "[n for n in n]", "1 +"]
+REFUSED = ["__import__('os')", "n.real", "n[0]", "2 ** 99", "'a' * 9", "max(*n)", "cdiv(1, b=2)", "[n for n in n]"]
 
 
-@pytest.mark.parametrize("text", [*REFUSED, ""])
+@pytest.mark.parametrize("text", [*REFUSED, "1 +", ""])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected integers|is no expression"):
         evaluate(text, {"n": 7})
