@@ -112,6 +112,8 @@ void no_exception_crosses_the_c_interface() {
   check(mythos_load("/nowhere", nullptr, 1, &model) == 2 && !model, "a missing bundle is code 2");
   check(std::string(mythos_last_error()).find("/nowhere does not exist") == 0, "the text of the last error");
   check(mythos_load(nullptr, nullptr, 1, &model) == 2, "no folder is code 2");
+  check(mythos_generate(nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");
+  check(mythos_forward(nullptr, nullptr, 0, nullptr, nullptr) == 2, "no model is code 2");
 }
 
 }  // namespace
