@@ -134,7 +134,7 @@ class _Walk:
                 continue
             gap = float(margin[row, token]) if margin is not None else None
             if gap is not None and gap < band:
-                tie = NearTie(self.case.name, int(row), int(token), iteration + 1, name, gap, band)
+                tie = NearTie(self.case.name, int(row), int(token), iteration + 1, kind or name, gap, band)
                 self.found.near_ties.append(tie)
             else:
                 how = f", {gap:.1e} away from a tie" if gap is not None and math.isfinite(gap) else ""

@@ -43,6 +43,8 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
     if not stage.artifact.endswith(".onnx"):
         return None
     graph = onnx.load(bundle.folder / stage.artifact, load_external_data=False).graph
+    if tensor == "loops":
+        return _producer(graph, tensor)
     found = stage.values(case.inputs, iteration or 0)
     for expected in _references(stage, bundle, graph, case.inputs, iteration or 0):
         node = _first_wrong(graph, found, expected, iteration is not None, limit)
@@ -74,9 +76,13 @@ def _references(
 def _first_wrong(
     graph: GraphProto, found: Values, expected: Values, inside: bool, limit: float
 ) -> NodeProto | None:
-    parts = [(graph.node, found.around, expected.around)]
+    at = next(index for index, node in enumerate(graph.node) if node.op_type == "Loop")
+    before, after = graph.node[:at], graph.node[at + 1 :]
+    parts = [(before, found.around, expected.around)]
     if inside:
-        parts.append((body_of(loop_of(graph)).node, found.inside, expected.inside))
+        parts.append((body_of(graph.node[at]).node, found.inside, expected.inside))
+    else:
+        parts.append((after, found.around, expected.around))
     for nodes, ours, theirs in parts:
         for node in nodes:
             for name in node.output:

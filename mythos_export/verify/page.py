@@ -81,13 +81,14 @@ def growth_plot(parity: Parity, stages: list[StageResult]) -> Markup:
         axes.semilogy(range(1, longest + 1), limit, "--", color="#333333", linewidth=1.2, label="allowed")
         _loop_axis(axes, longest)
         axes.set_ylabel("error of h, relative")
-        axes.legend(ncols=2, fontsize=9)
+        made.legend(ncols=4, fontsize=9, loc="outside lower center")
         return svg(made, "error of the state h per iteration and stage, logarithmic")
 
 
 def panels_plot(parity: Parity, stages: list[StageResult]) -> Markup:
     """The largest error over all cases, for every tensor inside the loop."""
-    with figure(7.2, 4.6, rows=2, columns=3) as (made, grid):
+    margins = {"left": 0.08, "right": 0.99, "bottom": 0.06, "top": 0.94, "wspace": 0.3, "hspace": 0.3}
+    with figure(7.2, 4.6, rows=2, columns=3, margins=margins) as (made, grid):
         for axes, (tensor, title) in zip(grid.flat, PANELS.items(), strict=True):
             longest = 0
             for index, stage in enumerate(stages):
@@ -114,6 +115,9 @@ def depth_plot(parity: Parity, ran: list[StageResult]) -> Markup:
         axes.set_xticks(x, [str(depth) for depth in depths])
         axes.set_xlabel("loops that contributed to a position")
         axes.set_ylabel("positions")
+        axes.set_yscale("symlog", linthresh=1)  # a few deep positions matter beside thousands of shallow ones
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
         axes.legend()
         return svg(made, f"histogram of halting depths, float64 beside {other.name}")
 
@@ -177,7 +181,7 @@ def _growth_row(stage: StageResult) -> list[Any]:
 
 
 def _tie_row(stage: str, tie: Any) -> list[Any]:
-    what = "which experts" if tie.decision == "experts" else "whether to halt"
+    what = "whether to halt" if tie.decision == "halted" else f"which {tie.decision}"
     return [stage, tie.case, tie.row + 1, tie.token + 1, tie.iteration, what, error_text(tie.margin), error_text(tie.band)]
 
 
@@ -203,8 +207,14 @@ def _tolerance_rows(parity: Parity) -> list[list[Any]]:
 
 
 def _loop_axis(axes: Any, longest: int, label: bool = True) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    low, high = axes.get_ylim()
+    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))  # whole decades
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    # A hundred small ticks and formulas as labels would take most of the drawing's time.
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
     axes.set_xlim(0.5, max(longest, 1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if label else 5))
     if label:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mythos_export.errors import PackageError
+from mythos_export.errors import PackageError, ParityError
 from mythos_export.verify.cases import Case
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
@@ -27,7 +27,7 @@ from mythos_export.verify.parity import Failure
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_export.verify.trace import TENSORS
 from mythos_runtime.config import RuntimeConfig
-from mythos_runtime.errors import BackendMissing, BundleError
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import Manifest, read_manifest, write_manifest
 
@@ -97,15 +97,16 @@ class Replayed:
 def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure: Failure) -> Reproduction:
     """Cut the case down as far as it still fails, and find the operator."""
     problem = failure.problem
+    if problem.tensor == "outputs":  # it cannot even be run: there is nothing to compare
+        return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)
     small = _cut(case, problem)
     shown = _shows(stage, golden, small, problem.tensor)
     if shown is None or shown.iteration != problem.iteration:
         small, shown = case, problem
     iteration = None if problem.iteration is None else problem.iteration - 1
-    if problem.tensor == "loops" and iteration is not None:
-        iteration = max(iteration - 1, 0)
-    index = iteration or 0
-    limit = 2 * max(golden.tolerances.of(name, index) for name in (*golden.tolerances.tensors,))
+    if problem.tensor == "new_loop" and len(small.trace):
+        iteration = len(small.trace) - 1  # the rows are written inside; by then all of them are
+    limit = 2 * max(golden.tolerances.of(name, iteration or 0) for name in golden.tolerances.tensors)
     operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
     only = replace(golden, cases=(small,), eager=(), text=None)
     return Reproduction(type(stage), only, shown, operator)
@@ -138,7 +139,11 @@ def replay(folder: Path, threads: int | None = None) -> Replayed:
 
 def _shows(stage: Stage, golden: Golden, case: Case, tensor: str) -> Problem | None:
     """The case's first problem of that kind. A case that was cut has no truth for what comes after the cut."""
-    problems = compare(case, stage.answer(case.inputs), golden.tolerances, golden.prelude).problems
+    try:
+        answer = stage.answer(case.inputs)
+    except (BackendFailed, ParityError) as error:
+        return Problem("outputs", None, str(error))
+    problems = compare(case, answer, golden.tolerances, golden.prelude).problems
     return next((problem for problem in problems if problem.tensor == tensor), None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mythos_export.errors import ParityError
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.generation import generate
 from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
@@ -12,6 +13,7 @@ from mythos_export.verify.parity import CaseResult, Failure, Parity, StageResult
 from mythos_export.verify.reproduction import reproduce
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 
 # The most that near ties may take out of sight before a check counts as none.
@@ -67,7 +69,11 @@ def _run(
     if lacking is not None:
         return StageResult(kind.name, kind.runner, kind.artifact, reason=lacking)
     progress(f"{kind.name} ({kind.runner})")
-    stage = kind.open(bundle)
+    try:
+        stage = kind.open(bundle)
+    except ParityError as error:
+        failure = Failure(kind.name, "any", Problem("graph", None, str(error)))
+        return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
         result = _compare(stage, bundle, golden)
         if result.failure is not None and result.failure.problem.tensor != "tokens":
@@ -82,21 +88,28 @@ def _run(
 
 
 def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
-    results = []
+    results: list[CaseResult] = []
+    failure = None
     for case in golden.cases:
-        if stage.takes(bundle, case.inputs):
+        if not stage.takes(bundle, case.inputs):
+            continue
+        try:
             answer = stage.answer(case.inputs)
-            comparison = compare(case, answer, golden.tolerances, golden.prelude)
-            results.append(CaseResult.of(stage.name, comparison, answer.outputs, golden.tolerances))
+        except (BackendFailed, ParityError) as error:
+            failure = Failure(stage.name, case.name, Problem("outputs", None, str(error)))
+            break
+        comparison = compare(case, answer, golden.tolerances, golden.prelude)
+        results.append(CaseResult.of(stage.name, comparison, answer.outputs, golden.tolerances))
     wrong = next((result for result in results if result.problems), None)
-    failure = None if wrong is None else Failure(stage.name, wrong.case, wrong.problems[0])
+    if wrong is not None:
+        failure = Failure(stage.name, wrong.case, wrong.problems[0])
     generated = None
     if failure is None and stage.generates and golden.text is not None:
         generated = generate(stage.outputs, golden.text, bundle.config, golden.tolerances)
         if generated.wrong:
             text = f"generated token {generated.differs_at} is another one than in float64, which was sure of it"
             failure = Failure(stage.name, "generation", Problem("tokens", None, text))
-    reason = None if results else "no case is within what it takes"
+    reason = None if results or failure else "no case is within what it takes"
     return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
 
 

@@ -75,8 +75,7 @@ def make_full_twin(model: ModelProto) -> Twin:
 def trace_taps(body: GraphProto) -> dict[str, str]:
     """Tensor of the trace -> the value in the Loop's body that holds it."""
     producers = {name: node for node in body.node for name in node.output}
-    # A body's inputs are the iteration number, the condition and the state; its outputs the condition and the state.
-    before = dict(zip(Carry._fields, (port.name for port in body.input[2:]), strict=True))
+    # A body's outputs are the condition and the state.
     after = dict(zip(Carry._fields, (port.name for port in body.output[1 : 1 + len(Carry._fields)]), strict=True))
     taps = {name: after[name] for name in _CARRIED}
     choice = _only([node for node in body.node if node.op_type == "TopK"], "TopK, the choice of experts")
@@ -89,11 +88,8 @@ def trace_taps(body: GraphProto) -> dict[str, str]:
         [node for node in body.node if node.op_type == "Softmax" and picked.output[0] in node.input],
         "Softmax over the chosen experts",
     ).output[0]
-    # cumulative' = cumulative + p * run, where run is computed from the flags alone
-    summed = _producer(producers, after["cumulative"], "Add")
-    product = _producer(producers, next(name for name in summed.input if name != before["cumulative"]), "Mul")
-    flags = _downstream(body, before["halted"])
-    taps["p"] = _only([name for name in product.input if name not in flags], "halting probability")
+    sigmoid = _only([node for node in body.node if node.op_type == "Reciprocal"], "Reciprocal, the halting sigmoid's")
+    taps["p"] = sigmoid.output[0]
     write = _producer(producers, after["new_loop"], "ScatterND")
     entries = _producer(producers, write.input[2], "Unsqueeze")
     taps["entries"] = entries.input[0]
@@ -137,17 +133,6 @@ def _producer(producers: Mapping[str, NodeProto], name: str, operator: str) -> N
             "(pass developer: keep it, or teach mythos_export/verify/twin.py the new form)"
         )
     return node
-
-
-def _downstream(body: GraphProto, name: str) -> set[str]:
-    """The values that are computed from one value and constants of one input only: Not, Cast and their like."""
-    reached = {name}
-    for node in body.node:
-        inputs = [value for value in node.input if value]
-        if inputs and all(value in reached for value in inputs):
-            reached |= set(node.output)
-    return reached
-
 
 
 def values_of(twin: Twin, outputs: Mapping[str, np.ndarray], iteration: int) -> Values:

@@ -42,7 +42,7 @@ class _OnnxRuntime(Stage):
         for name, array in outputs.items():
             if not np.array_equal(array, watched[name], equal_nan=array.dtype.kind == "f"):
                 raise ParityError(
-                    f"stage {self.name}: the verification twin's {name} is not bit for bit that of {self.artifact}, so "
+                    f"the verification twin's {name} is not bit for bit that of {self.artifact}, so "
                     "it does not show what the shipped graph computes"
                 )
         return Answer(outputs, self.twin.trace(watched))

@@ -103,24 +103,19 @@ class _Loop:
 
 def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
     """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state."""
-    placeholders = [node for node in body.nodes if node.op == "placeholder"]
-    before = dict(zip(Carry._fields, placeholders, strict=False))
     after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
     ops = torch.ops.aten
     choice = _one(body, ops.topk.default)
     experts = next(node for node in choice.users if node.args[1] == 1)
     picked = next(node for node in experts.users if node.target is ops.gather.default)
     weights = next(node for node in picked.users if node.target is ops.softmax.int)
-    product = next(node for node in after["cumulative"].args if node is not before["cumulative"])  # type: ignore[union-attr]
-    flags = _downstream(body, before["halted"])
-    p = next(node for node in product.args if isinstance(node, fx.Node) and node not in flags)  # type: ignore[union-attr]
     written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
     return {
         "entries": written,  # type: ignore[dict-item]
         "experts": experts,
         "weights": weights,
         "h": after["h"],
-        "p": p,
+        "p": _one(body, ops.reciprocal.default),  # the halting sigmoid's
         "cumulative": after["cumulative"],
         "depth": after["depth"],
         "halted": after["halted"],
@@ -137,14 +132,6 @@ def _one(body: fx.Graph, target: Any) -> fx.Node:
     if len(found) != 1:
         raise ParityError(f"cannot look inside the program's loop: it holds {len(found)} of {target}, expected one")
     return found[0]
-
-
-def _downstream(body: fx.Graph, start: fx.Node) -> set[fx.Node]:
-    reached = {start}
-    for node in body.nodes:
-        if node.all_input_nodes and all(argument in reached for argument in node.all_input_nodes):
-            reached.add(node)
-    return reached
 
 
 def _arrays(values: Mapping[fx.Node, Any]) -> dict[str, np.ndarray]:

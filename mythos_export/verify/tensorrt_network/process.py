@@ -70,7 +70,7 @@ class NetworkProcess:
     def run(
         self, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None
     ) -> Answered:
-        """Run once; see `interpreter.run`. Raises ParityError where a layer cannot be computed."""
+        """Run once; see `interpreter.run`. Raises ParityError where a layer cannot be computed: the process is over."""
         source, target = self._folder / "inputs.npz", self._folder / "outputs.npz"
         np.savez(source, **inputs)  # type: ignore[arg-type]
         request = {"inputs": str(source), "outputs": str(target), "keep": list(keep), "whole": whole}
