@@ -27,10 +27,8 @@ def show_parity(parity: Any) -> None:
         table.add_row(stage["name"], str(stage["cases"]), seen, tensor, *numbers, words[stage["state"]])
     out.print(table)
     ties = sum(len(stage.near_ties) for stage in parity.stages)
-    out.print(
-        f"{escape(parity.verdict())} Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}.",
-        highlight=False,
-    )
+    rest = f"Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}."
+    out.print(f"{escape(parity.verdict())} {rest}", highlight=False)
 
 
 def show_bundle(path: Path, manifest: Manifest) -> None:

@@ -17,7 +17,9 @@ FRESH_CASES = 24
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
+)
 @click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the fresh cases.")
 @click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's configuration.")

@@ -16,7 +16,7 @@ In the order the data flows:
     compare       one answer against the truth, in the order of the dataflow
     locate        the operator at which a wrong stage begins to be wrong
     reproduction  a failure made small, saved, replayed
-    parity        the outcome; growth and generation are parts of it
+    results, parity     the outcome; growth and generation are parts of it
     page          the outcome as reports/parity.html
 """
 

@@ -119,11 +119,14 @@ def given_questions(model: MythosModel, path: Path) -> Iterator[Question]:
         raise CasesError(f"{path}: ids are {ids.min()} to {ids.max()}, the model knows 0 to {config.vocab_size - 1}")
     rows = torch.linspace(0, len(ids) - 1, min(len(ids), GIVEN_ROWS)).round().long()
     yield Question(
-        f"given inputs, {len(rows)} rows", without_cache(model, ids[rows], 2 * config.max_loop_iters, config.act_threshold)
+        f"given inputs, {len(rows)} rows",
+        without_cache(model, ids[rows], 2 * config.max_loop_iters, config.act_threshold),
     )
 
 
-def random_questions(model: MythosModel, count: int, seed: int, cumulative: Callable[[Question], Tensor]) -> Iterator[Question]:
+def random_questions(
+    model: MythosModel, count: int, seed: int, cumulative: Callable[[Question], Tensor]
+) -> Iterator[Question]:
     """`count` drawn questions: batch, tokens, past, padding, threshold, loops and policy; every sixth is a near tie.
 
     `cumulative` runs a question and returns the summed halting probabilities [n, B, T]; a near tie's threshold is one
@@ -156,7 +159,9 @@ def random_questions(model: MythosModel, count: int, seed: int, cumulative: Call
             sums = cumulative(question)
             reached = sums[int(rng.integers(len(sums)))][question.inputs["positions"] >= 0]
             tie = reached[int(rng.integers(len(reached)))].float()
-            question = Question(f"random {index + 1}: near tie, {loops} loops", question.inputs | {"halt_threshold": tie})
+            question = Question(
+                f"random {index + 1}: near tie, {loops} loops", question.inputs | {"halt_threshold": tie}
+            )
         yield question
 
 
@@ -209,5 +214,3 @@ class Cache:
             for buffer, name in ((self.layers, "new_layers"), (self.loop, "new_loop")):
                 buffer[:, row, at : at + count] = outputs[name][:, row, :count]
         self.lengths = self.lengths + torch.tensor(counts)
-
-

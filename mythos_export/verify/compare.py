@@ -75,6 +75,9 @@ def compare(case: Case, answer: Answer, allowed: Tolerances | None, prelude: int
     return _Walk(case, answer, allowed, prelude).run()
 
 
+_TURNED = {"experts": "other experts are chosen", "halted": "halts otherwise", "depth": "depth differs"}
+
+
 class _Walk:
     """Follows the dataflow, with the set of positions that are still comparable."""
 
@@ -138,8 +141,7 @@ class _Walk:
                 self.found.near_ties.append(tie)
             else:
                 how = f", {gap:.1e} away from a tie" if gap is not None and math.isfinite(gap) else ""
-                what = {"experts": "other experts are chosen", "halted": "halts otherwise", "depth": "depth differs"}[name]
-                self._problem(name, iteration + 1, f"{what}{how}", gap, band, (int(row), int(token)))
+                self._problem(name, iteration + 1, f"{_TURNED[name]}{how}", gap, band, (int(row), int(token)))
             self.tainted[row, token:] = True
 
     def _leave_out_possible_ties(self) -> None:
@@ -198,7 +200,12 @@ class _Walk:
             amount = f"differs by {error:.1e} of its scale" if math.isfinite(error) else "holds NaN or infinite values"
             part = {"new_layers": f" of layer {index}", "new_loop": f" of depth {index + 1}"}.get(name, "")
             self._problem(
-                name, iteration, f"{name}{part} {amount}, allowed {limit:.1e}", error, limit, self.found.worst[name, index]
+                name,
+                iteration,
+                f"{name}{part} {amount}, allowed {limit:.1e}",
+                error,
+                limit,
+                self.found.worst[name, index],
             )
 
     def _problem(
@@ -239,4 +246,3 @@ def _log_sum_exp(x: np.ndarray) -> np.ndarray:
     top = x.max(-1, keepdims=True)
     total: np.ndarray = top + np.log(np.exp(x - top).sum(-1, keepdims=True))
     return total
-

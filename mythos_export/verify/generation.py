@@ -72,7 +72,7 @@ def _greedy(
     tokens: list[int] = []
     margins: list[float] = []
     for _ in range(count):
-        inputs = {
+        inputs: dict[str, np.ndarray] = {
             "input_ids": np.array([new], np.int64),
             "positions": np.arange(held, held + len(new), dtype=np.int64)[None],
             "past_lengths": np.array([held], np.int64),

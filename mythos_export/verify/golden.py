@@ -21,7 +21,7 @@ from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES
 from mythos_export.verify.cases import Case, given_questions, golden_questions, random_questions
 from mythos_export.verify.compare import compare
 from mythos_export.verify.generation import TOKENS, Text, true_text
-from mythos_export.verify.parity import CaseResult
+from mythos_export.verify.results import CaseResult
 from mythos_export.verify.tolerances import Tolerances, measure
 from mythos_export.verify.trace import TENSORS, Trace, to_numpy
 from mythos_export.verify.truth import Asked, Truth

@@ -27,6 +27,6 @@ def fit(case: str, errors: Sequence[float]) -> Growth:
     points = [(index, math.log(error)) for index, error in enumerate(errors) if 0 < error < math.inf]
     factor = None
     if len(points) >= 3:
-        slope, _ = np.polyfit(*np.array(points).T, 1)
-        factor = float(math.exp(slope))
+        x, y = np.array(points).T
+        factor = math.exp(float(np.polyfit(x, y, 1)[0]))
     return Growth(case, tuple(errors), factor)

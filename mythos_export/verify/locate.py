@@ -66,16 +66,16 @@ def _references(
     values = program.values(inputs, iteration)
     around, body = program.graphs()
     loop = body_of(loop_of(graph))
-    inside = {name: values.inside[node.name] for name, node in align(loop.node, body).items() if node.name in values.inside}
+    inside = {
+        name: values.inside[node.name] for name, node in align(loop.node, body).items() if node.name in values.inside
+    }
     outside = {
         name: values.around[node.name] for name, node in align(graph.node, around).items() if node.name in values.around
     }
     return [*found, Values(inside, outside)]
 
 
-def _first_wrong(
-    graph: GraphProto, found: Values, expected: Values, inside: bool, limit: float
-) -> NodeProto | None:
+def _first_wrong(graph: GraphProto, found: Values, expected: Values, inside: bool, limit: float) -> NodeProto | None:
     at = next(index for index, node in enumerate(graph.node) if node.op_type == "Loop")
     before, after = graph.node[:at], graph.node[at + 1 :]
     parts = [(before, found.around, expected.around)]

@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from mythos_export.report import COLORS, figure, svg, write_page
 from mythos_export.report.format import error as error_text
-from mythos_export.verify.parity import FAIL, NOT_RUN, TRUTH, CaseResult, Failure, Parity, StageResult
+from mythos_export.verify.parity import TRUTH, Parity
+from mythos_export.verify.results import FAIL, NOT_RUN, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import FACTOR, FLOOR_ULPS
 from mythos_export.verify.trace import TENSORS, UNIT_SCALE
 from mythos_runtime.manifest import Manifest
@@ -95,7 +96,9 @@ def panels_plot(parity: Parity, stages: list[StageResult]) -> Markup:
                 series = _largest(result.errors.get(tensor, []) for result in stage.results)
                 longest = max(longest, len(series))
                 x, y = _points(series)
-                axes.semilogy(x, y, marker=_marker(index), color=COLORS[index % len(COLORS)], markersize=3, linewidth=1.2)
+                axes.semilogy(
+                    x, y, marker=_marker(index), color=COLORS[index % len(COLORS)], markersize=3, linewidth=1.2
+                )
             limit = [parity.tolerances.of(tensor, index) for index in range(longest)]
             axes.semilogy(range(1, longest + 1), limit, "--", color="#333333", linewidth=1)
             axes.set_title(title, fontsize=9)
@@ -135,14 +138,18 @@ def _most_different(parity: Parity, ran: list[StageResult]) -> StageResult:
 def _failure_row(failure: Failure) -> list[Any]:
     problem = failure.problem
     numbers = ["" if value is None else error_text(value) for value in (problem.error, problem.tolerance)]
-    replay = Markup("<code>mythos verify --repro {}</code>").format(failure.reproduction) if failure.reproduction else ""
+    replay = (
+        Markup("<code>mythos verify --repro {}</code>").format(failure.reproduction) if failure.reproduction else ""
+    )
     where = [failure.stage, failure.case, problem.iteration or "", problem.tensor, failure.operator or ""]
     return [*where, *numbers, problem.text, replay]
 
 
 def _stage_row(stage: StageResult) -> list[Any]:
     kind = {NOT_RUN: "warn", FAIL: "fail"}.get(stage.state, "pass")
-    state = Markup('<span class="{}">{}</span>').format(kind, {"pass": "equal", "fail": "differs"}.get(stage.state, stage.state))
+    state = Markup('<span class="{}">{}</span>').format(
+        kind, {"pass": "equal", "fail": "differs"}.get(stage.state, stage.state)
+    )
     worst = stage.worst_result
     if worst is None:
         return [stage.name, stage.runner, state, stage.reason or "", "", "", "", ""]
@@ -182,17 +189,35 @@ def _growth_row(stage: StageResult) -> list[Any]:
 
 def _tie_row(stage: str, tie: Any) -> list[Any]:
     what = "whether to halt" if tie.decision == "halted" else f"which {tie.decision}"
-    return [stage, tie.case, tie.row + 1, tie.token + 1, tie.iteration, what, error_text(tie.margin), error_text(tie.band)]
+    return [
+        stage,
+        tie.case,
+        tie.row + 1,
+        tie.token + 1,
+        tie.iteration,
+        what,
+        error_text(tie.margin),
+        error_text(tie.band),
+    ]
 
 
 def _worst_row(result: CaseResult) -> list[Any]:
     worst = result.worst
-    return [result.stage, result.case, _tensor(result), error_text(worst.error), error_text(worst.tolerance), f"{worst.used:.0%}"]
+    return [
+        result.stage,
+        result.case,
+        _tensor(result),
+        error_text(worst.error),
+        error_text(worst.tolerance),
+        f"{worst.used:.0%}",
+    ]
 
 
 def _tensor(result: CaseResult) -> str:
     worst = result.worst
-    where = {"new_layers": "layer", "new_loop": "depth"}.get(worst.tensor, "iteration" if worst.tensor in TENSORS else "")
+    where = {"new_layers": "layer", "new_loop": "depth"}.get(
+        worst.tensor, "iteration" if worst.tensor in TENSORS else ""
+    )
     return f"{worst.tensor}, {where} {worst.index + 1}" if where else worst.tensor
 
 
@@ -202,7 +227,9 @@ def _tolerance_rows(parity: Parity) -> list[list[Any]]:
         scale = "1" if name in UNIT_SCALE else "its largest value"
         rows.append([name, scale, error_text(series[0]), error_text(series[-1])])
     for name, series in parity.tolerances.bands.items():
-        rows.append([f"near tie: {name}", "logits" if "experts" in name else "1", error_text(series[0]), error_text(series[-1])])
+        rows.append(
+            [f"near tie: {name}", "logits" if "experts" in name else "1", error_text(series[0]), error_text(series[-1])]
+        )
     return rows
 
 

@@ -23,7 +23,7 @@ from mythos_export.verify.cases import Case
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
 from mythos_export.verify.locate import locate
-from mythos_export.verify.parity import Failure
+from mythos_export.verify.results import Failure
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_export.verify.trace import TENSORS
 from mythos_runtime.config import RuntimeConfig

@@ -9,8 +9,9 @@ from mythos_export.errors import ParityError
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.generation import generate
 from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
-from mythos_export.verify.parity import CaseResult, Failure, Parity, StageResult, histogram, total, with_reproduction
+from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
+from mythos_export.verify.results import CaseResult, Failure, StageResult, histogram, total, with_reproduction
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed

@@ -30,8 +30,8 @@ class Tolerances:
     Attributes:
         precision: fp32, fp16 or bf16.
         tensors: by tensor, the allowed error per iteration, layer or depth.
-        bands: by decision (`experts` before and after halting, `halted`), how near a tie counts as one, per iteration; in routing logits and in
-            summed probability.
+        bands: by decision (`experts` before and after halting, `halted`), how near a tie counts as one, per iteration;
+            in routing logits and in summed probability.
     """
 
     precision: str
@@ -48,9 +48,7 @@ class Tolerances:
 
     def merged(self, other: Tolerances) -> Tolerances:
         """The larger of both, everywhere."""
-        return Tolerances(
-            self.precision, _larger(self.tensors, other.tensors), _larger(self.bands, other.bands)
-        )
+        return Tolerances(self.precision, _larger(self.tensors, other.tensors), _larger(self.bands, other.bands))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -137,6 +137,8 @@ def _producer(producers: Mapping[str, NodeProto], name: str, operator: str) -> N
 
 def values_of(twin: Twin, outputs: Mapping[str, np.ndarray], iteration: int) -> Values:
     """The values of one iteration, counted from 0, among a run's outputs (of a twin of `make_full_twin`)."""
-    inside = {value: outputs[output][iteration] for output, value in twin.taps.items() if len(outputs[output]) > iteration}
+    inside = {
+        value: outputs[output][iteration] for output, value in twin.taps.items() if len(outputs[output]) > iteration
+    }
     around = {name: array for name, array in outputs.items() if name not in twin.taps}
     return Values(inside, around)

@@ -80,10 +80,11 @@ class _Watched(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         if not _is_loop(node):
             return super().run_node(node)
-        condition, body = (getattr(self.module, argument.target) for argument in node.args[:2])  # type: ignore[union-attr]
-        state, constant = (self.map_nodes_to_values(argument, node) for argument in node.args[2:4])
+        arguments: Any = node.args  # condition, body, the state, and what stays the same
+        condition, body = (getattr(self.module, argument.target) for argument in arguments[:2])
+        state, constant = (self.map_nodes_to_values(argument, node) for argument in arguments[2:4])
         self.loop = _Loop(condition, body)
-        return self.loop.run(state, constant)
+        return self.loop.run(list(state), list(constant))  # type: ignore[arg-type]
 
 
 class _Loop:

@@ -26,7 +26,9 @@ class Run:
     iterations: list[Values] = field(default_factory=list)
 
 
-def run(network: Network, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None) -> Run:
+def run(
+    network: Network, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None
+) -> Run:
     """Compute everything. Of every iteration the values named in `keep` are kept; of iteration `whole` all of them."""
     result = Run({name: np.asarray(inputs[name]).astype(dtype) for name, dtype in network.inputs.items()})
     for step in network.steps:

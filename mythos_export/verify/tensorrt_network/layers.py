@@ -178,7 +178,7 @@ def _slice(layer: Any, trt: ModuleType) -> Compute:
         x = a[0]
         given = [a[index] if len(a) > index else None for index in (1, 2, 3)]
         start, size, stride = (
-            default if value is None else [int(number) for number in np.atleast_1d(value)]
+            (default or []) if value is None else [int(number) for number in np.atleast_1d(value)]
             for value, default in zip(given, fixed, strict=True)
         )
         axes = [int(n) for n in a[5]] if len(a) > 5 and a[5] is not None else fixed_axes

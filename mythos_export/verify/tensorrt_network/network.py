@@ -158,7 +158,7 @@ def _sorted(layers: list[Layer], producers: Mapping[str, Layer]) -> list[Layer]:
                 order.append(layer)
                 continue
             stack.append((layer, True))
-            before = [producers[name] for name in layer.inputs if name in producers]
+            before = [producers[name] for name in layer.inputs if name is not None and name in producers]
             stack += [(producer, False) for producer in reversed(before) if id(producer) not in done]
     return order
 
@@ -180,7 +180,7 @@ def _place_loops(outside: list[Layer], loops: list[Loop]) -> list[Layer | Loop]:
 
 
 def _dtypes(trt: ModuleType) -> dict[Any, np.dtype]:
-    types = {
+    types: dict[Any, np.dtype] = {
         trt.float32: np.dtype(np.float32),
         trt.float16: np.dtype(np.float16),
         trt.int32: np.dtype(np.int32),

@@ -67,9 +67,7 @@ class NetworkProcess:
         self.kinds: dict[str, int] = ready["kinds"]
         self.tensors: list[str] = ready["tensors"]
 
-    def run(
-        self, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None
-    ) -> Answered:
+    def run(self, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None) -> Answered:
         """Run once; see `interpreter.run`. Raises ParityError where a layer cannot be computed: the process is over."""
         source, target = self._folder / "inputs.npz", self._folder / "outputs.npz"
         np.savez(source, **inputs)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def serve(network: Network, events: Events) -> None:
         with np.load(request["inputs"]) as file:
             inputs = {name: file[name] for name in file.files}
         result = run(network, inputs, request["keep"], request["whole"])
-        np.savez(request["outputs"], **arrays(network, result, request))
+        np.savez(request["outputs"], **arrays(network, result, request))  # type: ignore[arg-type]
         events.send("answer", iterations=len(result.iterations))
 
 

@@ -105,7 +105,9 @@ def accumulated_remainder(model: ModelProto) -> None:
     weight = next(node for node in nodes_of(model) if node.op_type == "Where" and taps["p"] in node.input)
     added = producer(model, taps["cumulative"])
     product = next(
-        node for node in nodes_of(model) if node.op_type == "Mul" and taps["p"] in node.input and node.output[0] in added.input
+        node
+        for node in nodes_of(model)
+        if node.op_type == "Mul" and taps["p"] in node.input and node.output[0] in added.input
     )
     product.input[list(product.input).index(taps["p"])] = weight.output[0]
 

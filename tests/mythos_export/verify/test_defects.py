@@ -37,7 +37,9 @@ def load_program(path: Path) -> Program:
 def planted(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Verify a copy of a bundle with a defect in its graph, by some stages only."""
 
-    def verify(defect: defects.Defect, bundle: str = "mla_prefill", stages: tuple[type[Stage], ...] = (FunctionBodies,)) -> Parity:
+    def verify(
+        defect: defects.Defect, bundle: str = "mla_prefill", stages: tuple[type[Stage], ...] = (FunctionBodies,)
+    ) -> Parity:
         monkeypatch.setattr(run, "STAGES", stages)
         folder = shutil.copytree(bundles[bundle], tmp_path / "bundle")
         model = onnx.load(folder / "model.onnx", load_external_data=False)

@@ -50,7 +50,9 @@ def verify(folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Parit
     return run.verify_bundle(folder, manifest, threads=1)
 
 
-@pytest.mark.parametrize(("case", "precision"), [("mla_prefill", "fp32"), ("gqa_prefill", "fp32"), ("gqa_decode", "fp16")])
+@pytest.mark.parametrize(
+    ("case", "precision"), [("mla_prefill", "fp32"), ("gqa_prefill", "fp32"), ("gqa_decode", "fp16")]
+)
 def test_the_network_computes_what_the_model_computes(
     case: str, precision: str, bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,17 +96,15 @@ def test_a_graph_that_tensorrt_refuses_is_a_plain_error(bundles: Bundles, tmp_pa
 
 def test_a_call_that_cannot_be_computed_names_the_layer(bundles: Bundles, tmp_path: Path) -> None:
     folder = with_tensorrt_graph(bundles["mla_prefill"], tmp_path / "bundle")
-    with NetworkProcess("tensorrt_rtx", folder / GRAPH) as process:
-        with pytest.raises(ParityError, match="on shapes"):
-            process.run(
-                {
-                    "input_ids": np.zeros((1, 2), np.int64),
-                    "positions": np.zeros((1, 3), np.int64),
-                    "past_lengths": np.zeros(1, np.int64),
-                    "max_loops": np.array(1),
-                    "halt_threshold": np.array(0.5, np.float32),
-                    "early_exit": np.array(True),
-                    "past_layers": np.zeros((2, 1, 0, 48), np.float32),
-                    "past_loop": np.zeros((1, 1, 0, 48), np.float32),
-                }
-            )
+    inputs = {
+        "input_ids": np.zeros((1, 2), np.int64),
+        "positions": np.zeros((1, 3), np.int64),  # one more than there are ids
+        "past_lengths": np.zeros(1, np.int64),
+        "max_loops": np.array(1),
+        "halt_threshold": np.array(0.5, np.float32),
+        "early_exit": np.array(True),
+        "past_layers": np.zeros((2, 1, 0, 48), np.float32),
+        "past_loop": np.zeros((1, 1, 0, 48), np.float32),
+    }
+    with NetworkProcess("tensorrt_rtx", folder / GRAPH) as process, pytest.raises(ParityError, match="on shapes"):
+        process.run(inputs)
