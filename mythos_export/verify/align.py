@@ -75,4 +75,5 @@ def describe_program(node: fx.Node) -> str:
 
 
 def _name(target: Any) -> str:
-    return str(getattr(target, "_schema", None) and target._schema.name or target).rpartition("::")[2]
+    schema = getattr(target, "_schema", None)  # a torch operator's; operator.getitem and the like have none
+    return str(schema.name).rpartition("::")[2] if schema is not None else str(getattr(target, "__name__", target))

@@ -20,7 +20,9 @@ from mythos_export.errors import CasesError
 from mythos_export.verify.trace import Trace
 from mythos_model import MythosModel
 
-GIVEN_ROWS = 12  # of an input file: every stage runs them, and the answers travel in the bundle
+# Of an input file: every stage runs its rows, and the answers travel in the bundle, the state of every iteration too.
+GIVEN_ROWS = 12
+GIVEN_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,14 @@ def given_questions(model: MythosModel, path: Path) -> Iterator[Question]:
         )
     if ids.min() < 0 or ids.max() >= config.vocab_size:
         raise CasesError(f"{path}: ids are {ids.min()} to {ids.max()}, the model knows 0 to {config.vocab_size - 1}")
-    rows = torch.linspace(0, len(ids) - 1, min(len(ids), GIVEN_ROWS)).round().long()
-    yield Question(
-        f"given inputs, {len(rows)} rows",
-        without_cache(model, ids[rows], 2 * config.max_loop_iters, config.act_threshold),
-    )
+    loops = 2 * config.max_loop_iters
+    fit = GIVEN_VALUES // (loops * config.dim)
+    if ids.shape[1] > fit:
+        raise CasesError(f"{path}: rows of {ids.shape[1]} tokens are too long to keep their answers; cut them to {fit}")
+    count = min(len(ids), GIVEN_ROWS, fit // ids.shape[1])
+    rows = torch.linspace(0, len(ids) - 1, count).round().long()
+    inputs = without_cache(model, ids[rows], loops, config.act_threshold)
+    yield Question(f"given inputs, {count} rows", inputs)
 
 
 def random_questions(

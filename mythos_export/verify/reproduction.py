@@ -23,7 +23,7 @@ from mythos_export.verify.cases import Case
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
 from mythos_export.verify.locate import locate
-from mythos_export.verify.results import Failure
+from mythos_export.verify.results import OUTPUTS, Failure
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_export.verify.trace import TENSORS
 from mythos_runtime.config import RuntimeConfig
@@ -97,7 +97,7 @@ class Replayed:
 def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure: Failure) -> Reproduction:
     """Cut the case down as far as it still fails, and find the operator."""
     problem = failure.problem
-    if problem.tensor == "outputs":  # it cannot even be run: there is nothing to compare
+    if problem.tensor == OUTPUTS:  # it cannot even be run: there is nothing to compare
         return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)
     small = _cut(case, problem)
     shown = _shows(stage, golden, small, problem.tensor)
@@ -142,7 +142,7 @@ def _shows(stage: Stage, golden: Golden, case: Case, tensor: str) -> Problem | N
     try:
         answer = stage.answer(case.inputs)
     except (BackendFailed, ParityError) as error:
-        return Problem("outputs", None, str(error))
+        return Problem(OUTPUTS, None, str(error))
     problems = compare(case, answer, golden.tolerances, golden.prelude).problems
     return next((problem for problem in problems if problem.tensor == tensor), None)
 

@@ -14,6 +14,8 @@ from mythos_export.verify.growth import Growth, fit
 from mythos_export.verify.tolerances import Tolerances
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
+# In place of a tensor's name: the artifact could not be opened, a call could not be finished.
+GRAPH, OUTPUTS = "graph", "outputs"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Failure:
     reproduction: str | None = None
 
     def describe(self) -> str:
+        """In one sentence, without the stage."""
+        if self.problem.tensor == GRAPH:
+            return f"it cannot be opened: {self.problem.text}"
+        if self.problem.tensor == OUTPUTS:
+            return f"case '{self.case}' cannot be run: {self.problem.text}"
         at = f", iteration {self.problem.iteration}" if self.problem.iteration is not None else ""
         where = f"; it begins at {self.operator}" if self.operator else ""
         return f"case '{self.case}'{at}, tensor {self.problem.tensor}: {self.problem.text}{where}"

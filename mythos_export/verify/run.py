@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mythos_export.errors import ParityError
@@ -11,7 +12,16 @@ from mythos_export.verify.generation import generate
 from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
-from mythos_export.verify.results import CaseResult, Failure, StageResult, histogram, total, with_reproduction
+from mythos_export.verify.results import (
+    GRAPH,
+    OUTPUTS,
+    CaseResult,
+    Failure,
+    StageResult,
+    histogram,
+    total,
+    with_reproduction,
+)
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed
@@ -73,7 +83,7 @@ def _run(
     try:
         stage = kind.open(bundle)
     except ParityError as error:
-        failure = Failure(kind.name, "any", Problem("graph", None, str(error)))
+        failure = Failure(kind.name, "", Problem(GRAPH, None, str(error)))
         return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
         result = _compare(stage, bundle, golden)
@@ -97,7 +107,7 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
         try:
             answer = stage.answer(case.inputs)
         except (BackendFailed, ParityError) as error:
-            failure = Failure(stage.name, case.name, Problem("outputs", None, str(error)))
+            failure = Failure(stage.name, case.name, Problem(OUTPUTS, None, str(error)))
             break
         comparison = compare(case, answer, golden.tolerances, golden.prelude)
         results.append(CaseResult.of(stage.name, comparison, answer.outputs, golden.tolerances))
@@ -117,7 +127,13 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
 def _eager(golden: Golden) -> StageResult:
     """Eager at the export's precision; it ran when the cases were made."""
     wrong = next((result for result in golden.eager if result.problems), None)
-    failure = None if wrong is None else Failure(EAGER, wrong.case, wrong.problems[0])
+    failure = None
+    if wrong is not None:
+        problem = wrong.problems[0]
+        if golden.precision != "fp32":
+            hint = f"the model may need more than {golden.precision}: try fp32"
+            problem = replace(problem, text=f"{problem.text}; {hint}")
+        failure = Failure(EAGER, wrong.case, problem)
     return StageResult(EAGER, f"PyTorch, {golden.precision}, at export", "the model", golden.eager, None, failure)
 
 

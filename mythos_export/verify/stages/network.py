@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import onnx
 
-from mythos_export.targets.tensorrt_build.environment import INSTALL_HINT, RTX, probe_module
+from mythos_export.targets.tensorrt_build.environment import FULL, INSTALL_HINT, RTX, probe_module
 from mythos_export.verify.stages.stage import Bundle, Stage
 from mythos_export.verify.tensorrt_network.process import NetworkProcess
 from mythos_export.verify.trace import TENSORS, Answer, Trace, Values
@@ -30,8 +31,7 @@ class Network(Stage):
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:
-        status = probe_module(RTX)
-        return None if status.usable else f"{RTX} is not usable ({status.problem}): {INSTALL_HINT}"
+        return None if tensorrt_module() else f"no TensorRT is usable here: {INSTALL_HINT}"
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
@@ -41,7 +41,7 @@ class Network(Stage):
     def open(cls, bundle: Bundle) -> Network:
         path = bundle.folder / cls.artifact
         taps = trace_taps(body_of(loop_of(onnx.load(path, load_external_data=False).graph)))
-        return cls(NetworkProcess(RTX, path), taps)  # the parser keeps ONNX's names
+        return cls(NetworkProcess(tensorrt_module() or RTX, path), taps)  # the parser keeps ONNX's names
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self.process.run(inputs).around
@@ -57,3 +57,9 @@ class Network(Stage):
 
     def close(self) -> None:
         self.process.close()
+
+
+@functools.cache
+def tensorrt_module() -> str | None:
+    """The module that parses: TensorRT-RTX, which needs no GPU, else full TensorRT where that works."""
+    return next((module for module in (RTX, FULL) if probe_module(module).usable), None)

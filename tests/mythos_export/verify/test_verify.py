@@ -22,7 +22,7 @@ from mythos_export.verify import run
 from mythos_export.verify.align import align, kind
 from mythos_export.verify.compare import compare
 from mythos_export.verify.golden import GOLDEN as GOLDEN_FILE
-from mythos_export.verify.golden import Golden, load_golden, make_random, save_golden
+from mythos_export.verify.golden import Golden, load_golden, make_golden, make_random, save_golden
 from mythos_export.verify.growth import fit
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.parity import Parity
@@ -199,6 +199,18 @@ def test_a_state_that_does_not_decay_is_a_failure(bundle: Path, golden: Golden, 
     assert not parity.passed and "spectral radius" in parity.verdict()
 
 
+def test_a_model_that_overflows_the_precision_is_a_failure_of_eager_itself(bundle: Path, only_onnx: None) -> None:
+    loaded = load_checkpoint(CHECKPOINT)
+    model = MythosModel.from_state(loaded.config, loaded.state, torch.float16)
+    model.recurrent.block.ffn.routed_gate_up.mul_(1000)
+    manifest = read_manifest(bundle)
+    shapes = dataclasses.replace(RuntimeConfig.from_manifest(manifest), cache_dtype="float16")
+    golden = make_golden(model, "fp16", shapes)
+    stage = run._eager(golden)
+    assert stage.failure is not None
+    assert "NaN or infinite" in stage.failure.problem.text and "try fp32" in stage.failure.problem.text
+
+
 def test_a_defect_in_the_program_is_its_own_stage(
     bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +218,7 @@ def test_a_defect_in_the_program_is_its_own_stage(
     program = torch.export.load(bundle / "model.pt2")
     stage = Program(program)
     body = stage.graphs()[1]
-    decay = next(n for n in body.nodes if n.op == "call_function" and str(n.target) == "aten.mul.Tensor" and _is_decay(n))
+    decay = next(node for node in body.nodes if str(node.target) == "aten.mul.Tensor" and _is_decay(node))
     decay.replace_all_uses_with(decay.args[1])
     for module in stage.module.modules():
         if getattr(module, "graph", None) is body:
