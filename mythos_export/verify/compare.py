@@ -7,6 +7,7 @@ another function from there on: the position and those after it in its row, whic
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,12 +90,15 @@ class _Walk:
     def run(self) -> Comparison:
         case, outputs = self.case, self.answer.outputs
         layers = range(len(case.outputs["new_layers"]))
+        if self._has_other_shapes(None, outputs, case.outputs):
+            return self.found
         if self.answer.trace is None:
             self._leave_out_possible_ties()
         self._rows("new_layers", [layer for layer in layers if layer < self.prelude])
         if self.answer.trace is not None:
             for iteration in range(min(len(self.answer.trace), len(case.trace))):
-                self._iteration(self.answer.trace, iteration)
+                if not self._iteration(self.answer.trace, iteration):
+                    return self.found
         self._loops()
         turned = (outputs["depth"] != case.outputs["depth"]) & ~self.tainted
         for row, token in np.argwhere(turned)[:1]:
@@ -107,10 +111,24 @@ class _Walk:
         self.found.logits = _logits(outputs["logits"], case.outputs["logits"], self.found.clean)
         return self.found
 
-    def _iteration(self, trace: Trace, iteration: int) -> None:
+    def _has_other_shapes(
+        self, iteration: int | None, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+    ) -> bool:
+        """Whether something cannot even be compared; arrays that numpy would broadcast are among it."""
+        for name, array in expected.items():
+            if found[name].shape != array.shape:
+                text = f"{name} has shape {list(found[name].shape)}, expected {list(array.shape)}"
+                self._problem(name, iteration, text)
+                return True
+        return False
+
+    def _iteration(self, trace: Trace, iteration: int) -> bool:
+        """Compare one iteration; False where the shapes are others."""
         truth = self.case.trace
         found = {name: array[iteration] for name, array in trace.arrays.items()}
         expected = {name: array[iteration] for name, array in truth.arrays.items()}
+        if self._has_other_shapes(iteration + 1, found, expected):
+            return False
         # The chosen are a set: two with equal logits may come in either order, each with its own weight.
         found["experts"], found["weights"] = _by_expert(found["experts"], found["weights"])
         expected["experts"], expected["weights"] = _by_expert(expected["experts"], expected["weights"])
@@ -126,6 +144,7 @@ class _Walk:
                 self._decision(name, iteration, found[name] != expected[name], None)
             else:
                 self._error(name, iteration, found[name], expected[name], running if name in OF_RUNNING else None)
+        return True
 
     def _decision(
         self, name: str, iteration: int, differs: np.ndarray, margin: np.ndarray | None, kind: str = ""

@@ -9,7 +9,6 @@ down to one row, its tokens up to the wrong one and the iterations up to the wro
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -59,7 +58,7 @@ class Reproduction:
         folder.mkdir(parents=True)
         for name in _files(self.stage, bundle.manifest):
             (folder / name).parent.mkdir(exist_ok=True)
-            _link(bundle.folder / name, folder / name)
+            shutil.copyfile(bundle.folder / name, folder / name)  # onnx refuses weights with several hard links
         save_golden(self.golden, folder / GOLDEN)
         (folder / ABOUT).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -182,10 +181,3 @@ def _files(kind: type[Stage], manifest: Manifest) -> list[str]:
         wanted = [kind.artifact]
     return wanted
 
-
-def _link(source: Path, target: Path) -> None:
-    """The same bytes, shared where the file system can: weights may be large."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -63,6 +64,7 @@ class CaseResult:
                 for index, error in enumerate(series)
             ),
             key=lambda worst: worst.used,
+            default=Worst("logits", 0, math.inf, tolerances.of("logits", 0)),  # shapes that cannot be compared
         )
         return cls(
             stage,

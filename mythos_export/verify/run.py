@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.compare import Problem, compare
-from mythos_export.verify.generation import generate
+from mythos_export.verify.generation import Generated, Text, generate
 from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
@@ -29,6 +29,7 @@ from mythos_runtime.manifest import Manifest
 
 # The most that near ties may take out of sight before a check counts as none.
 MOST_UNSEEN = 0.5
+GENERATION = "generation"  # the name of the case that no single call is
 
 
 def verify_bundle(
@@ -87,7 +88,7 @@ def _run(
         return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
         result = _compare(stage, bundle, golden)
-        if result.failure is not None and result.failure.problem.tensor != "tokens":
+        if result.failure is not None and result.failure.case != GENERATION:
             progress(f"{kind.name}: looking for the operator")
             case = next(case for case in golden.cases if case.name == result.failure.case)
             found = reproduce(stage, bundle, golden, case, result.failure)
@@ -116,12 +117,21 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
         failure = Failure(stage.name, wrong.case, wrong.problems[0])
     generated = None
     if failure is None and stage.generates and golden.text is not None:
-        generated = generate(stage.outputs, golden.text, bundle.config, golden.tolerances)
-        if generated.wrong:
-            text = f"generated token {generated.differs_at} is another one than in float64, which was sure of it"
-            failure = Failure(stage.name, "generation", Problem("tokens", None, text))
+        generated, problem = _generate(stage, bundle, golden, golden.text)
+        failure = None if problem is None else Failure(stage.name, GENERATION, problem)
     reason = None if results or failure else "no case is within what it takes"
     return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
+
+
+def _generate(stage: Stage, bundle: Bundle, golden: Golden, text: Text) -> tuple[Generated | None, Problem | None]:
+    try:
+        generated = generate(stage.outputs, text, bundle.config, golden.tolerances)
+    except (BackendFailed, ParityError) as error:
+        return None, Problem(OUTPUTS, None, str(error))
+    if not generated.wrong:
+        return generated, None
+    words = f"generated token {generated.differs_at} is another one than in float64, which was sure of it"
+    return generated, Problem("tokens", None, words)
 
 
 def _eager(golden: Golden) -> StageResult:

@@ -141,6 +141,16 @@ def test_nan_never_passes(golden: Golden) -> None:
     assert "NaN" in problem.text
 
 
+def test_other_shapes_are_wrong_even_where_numpy_would_broadcast(golden: Golden) -> None:
+    case, answer = golden.cases[1], true_answer(golden, 1)
+    logits = case.outputs["logits"][:1]
+    first = compare(case, Answer({**answer.outputs, "logits": logits}, answer.trace), golden.tolerances, 1).problems[0]
+    assert first.tensor == "logits" and "has shape" in first.text
+    thin = with_trace(answer, h=case.trace.h[..., :1])
+    first = compare(case, thin, golden.tolerances, golden.prelude).problems[0]
+    assert (first.tensor, first.iteration) == ("h", 1)
+
+
 def test_without_a_look_inside_what_may_have_turned_is_left_out(golden: Golden) -> None:
     case = golden.cases[1]
     margins = case.routing_margin.copy()
