@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@touch $@
 
 demo: setup
-	$(BIN)/mythos-export tests/golden/hops/step_0001794.pt --target tensorrt -o demo/hops --force
+	$(BIN)/mythos-export tests/golden/hops/step_0001794.pt --target tensorrt -o demo/hops --force --cases tests/golden/hops/io.safetensors
 	$(BIN)/python -m benchmarks.demo demo/hops
 
 lint: setup

@@ -12,7 +12,7 @@ The pipeline (`pipeline.py`), in the order the data flows:
     lower     Captured -> Lowered           lower.py       ONNX with one Loop; passes/, kernels/
     build     Lowered -> Built              targets/       what a target adds: an engine, say
     package   Built -> Bundle               package.py     manifest, hashes, one rename
-    verify    Bundle -> Parity              verify.py      every artifact against the eager model
+    verify    Bundle -> Parity              verify/        every artifact against the eager model, inside the loop too
 
 Names are loaded when they are asked for: a command line's --help, or a look at a manifest, must not wait for torch.
 """

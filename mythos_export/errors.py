@@ -33,3 +33,7 @@ class ParityError(ExportError):
     """An artifact does not compute what the eager model computes."""
 
     exit_code = 1
+
+
+class CasesError(ExportError):
+    """Inputs that were given for the comparison cannot be used."""

@@ -6,21 +6,22 @@ the result verified before it gets its name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, save_program
-from mythos_export.cases import make_cases
 from mythos_export.errors import TargetError
 from mythos_export.lower import lower
 from mythos_export.package import DTYPES, add_tokenizer, describe_bundle, finish, staged
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
-from mythos_export.verify import GOLDEN, NEAR_TIE, Parity, save_golden, tolerance_of, verify_bundle
+from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
+from mythos_export.verify.page import write_reports
+from mythos_export.verify.tolerances import FACTOR
 from mythos_model import MythosModel, load_checkpoint
+from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.manifest import Manifest
 
 
@@ -47,6 +48,7 @@ def export(
     context: str | None = None,
     plugins: bool = False,
     tokenizer: str | Path | None = None,
+    cases: str | Path | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Exported:
@@ -60,10 +62,12 @@ def export(
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
+        cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         progress: called with the name of each stage as it begins.
 
     Raises:
-        ParityError: an artifact differs from the eager model; nothing is left under `output`.
+        ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
+            holds a minimal reproduction for each stage that differs.
         Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
     """
     if target not in TARGETS:
@@ -80,9 +84,9 @@ def export(
         model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[options.precision])
         words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
         progress("answer the golden cases with the eager model")
-        cases = make_cases(model, options.precision)
-        tolerance = tolerance_of(cases, options.precision)
-        save_golden(cases, folder / GOLDEN, tolerance)
+        shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), str(model.embed.weight.dtype).removeprefix("torch."))
+        golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))
+        save_golden(golden, folder / GOLDEN)
         progress("capture the program")
         captured = capture(model)
         save_program(captured, folder / "model.pt2")
@@ -93,14 +97,20 @@ def export(
         if target != onnx_built.name:
             progress(f"build for {target}")
             built += (chosen.build(lowered, folder, options, progress),)
-        tolerances = {"logits_relative": tolerance, "near_tie": NEAR_TIE[options.precision]}
+        tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
         progress("verify")
         draft = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
-        parity = verify_bundle(folder, draft, lambda stage: progress(f"verify {stage}"))
+        output = Path(output)
+        parity = verify_bundle(
+            folder,
+            draft,
+            lambda stage: progress(f"verify {stage}"),
+            golden=golden,
+            reproductions=output.with_name(f"{output.name}.repro"),
+        )
         parity.raise_unless_passed()
-        reports = folder / "reports"
-        reports.mkdir()
-        (reports / "parity.json").write_text(json.dumps(parity.to_json(), indent=2) + "\n", encoding="utf-8")
+        progress("write the report")
+        write_reports(folder / "reports", parity, draft)
         manifest = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
         finish(folder, manifest)
-    return Exported(Path(output), manifest, parity)
+    return Exported(output, manifest, parity)

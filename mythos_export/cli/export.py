@@ -25,12 +25,14 @@ from mythos_export.cli.terminal import plain_errors, steps
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
 @click.option("--tokenizer", help="'bytes', or a tokenizer.json to put into the bundle.")
+@click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(checkpoint: Path, target: str, output: Path | None, as_json: bool, **options: Any) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
     with plain_errors():
         from mythos_export import export  # imports torch: seconds that --help need not spend
+        from mythos_export.verify.parity import summary
 
         destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
         with steps() as step:
@@ -42,6 +44,6 @@ def export_command(checkpoint: Path, target: str, output: Path | None, as_json: 
                 "bundle": str(exported.path),
                 "targets": {t.name: t.state for t in exported.manifest.targets},
                 "precision": exported.manifest.precision,
-                "parity": {k: v for k, v in exported.parity.to_json().items() if k != "cases"},
+                "parity": summary(exported.parity),
             }
             click.echo(json.dumps(document))

@@ -8,21 +8,28 @@ from typing import Any
 
 from rich.table import Table
 
-from mythos_export.cli.terminal import out
+from mythos_export.cli.terminal import escape, out
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.ort import find_op_library
 
 
 def show_parity(parity: Any) -> None:
-    table = Table("stage", "cases", "positions compared", "worst case", "error", "allowed", "")
-    for stage in parity.stages:
-        results = [result for result in parity.results if result.stage == stage]
-        worst = parity.worst(stage)
-        seen, real = sum(r.compared for r in results), sum(r.positions for r in results)
-        verdict = "[green]equal[/]" if all(r.problem is None for r in results) else "[red]differs[/]"
-        numbers = (f"{worst.logits_error:.1e}", f"{parity.tolerance:.1e}")
-        table.add_row(stage, str(len(results)), f"{seen} of {real}", worst.case, *numbers, verdict)
+    """The short form: a row a stage, what turned, and the verdict in one sentence."""
+    table = Table("stage", "cases", "positions", "worst tensor", "error", "allowed", "")
+    words = {"pass": "[green]equal[/]", "fail": "[red]differs[/]", "not run": "[yellow]not run[/]"}
+    for stage in parity.to_json()["stages"]:
+        if stage["worst_case"] is None:
+            table.add_row(stage["name"], "", "", "", "", "", words[stage["state"]])
+            continue
+        numbers = ("NaN or inf" if stage["error"] is None else f"{stage['error']:.1e}", f"{stage['tolerance']:.1e}")
+        at = "" if stage["worst_at"] is None else f", {stage['worst_at']}"
+        seen = f"{stage['compared']} of {stage['positions']}"
+        tensor = f"{stage['worst_tensor']}{at}"
+        table.add_row(stage["name"], str(stage["cases"]), seen, tensor, *numbers, words[stage["state"]])
     out.print(table)
+    ties = sum(len(stage.near_ties) for stage in parity.stages)
+    rest = f"Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}."
+    out.print(f"{escape(parity.verdict())} {rest}", highlight=False)
 
 
 def show_bundle(path: Path, manifest: Manifest) -> None:

@@ -4,27 +4,89 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mythos_export.cli.show import show_parity
-from mythos_export.cli.terminal import plain_errors, steps
+from mythos_export.cli.terminal import escape, out, plain_errors, steps
 from mythos_runtime.manifest import read_manifest
+
+FRESH_CASES = 24
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
+)
+@click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the fresh cases.")
+@click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's configuration.")
+@click.option("--repro", type=click.Path(path_type=Path), help="Replay the reproduction of a failure, a folder.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write parity.html and parity.json into this folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def verify(bundle: Path, threads: int | None, as_json: bool) -> None:
-    """Run the golden cases of a BUNDLE on this machine and compare with the eager model's answers."""
-    with plain_errors():
-        from mythos_export.verify import verify_bundle
+def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
+    """Hold every stage of a BUNDLE to the float64 model, inside the loop too, on this machine.
 
-        manifest = read_manifest(bundle)
-        with steps() as step:
-            parity = verify_bundle(bundle, manifest, step, threads)
-        show_parity(parity)
-        if as_json:
-            click.echo(json.dumps(parity.to_json()))
-        parity.raise_unless_passed()
+    Runs the bundle's golden cases; with --against, also fresh ones that the checkpoint answers. A failure leaves a
+    minimal reproduction in BUNDLE.repro, which --repro replays.
+    """
+    if (bundle is None) == (repro is None):
+        raise click.UsageError("give a BUNDLE, or --repro with the folder of a reproduction")
+    with plain_errors():
+        if repro is not None:
+            _replay(repro, threads, as_json)
+        elif bundle is not None:
+            _verify(bundle, threads, as_json, **options)
+
+
+def _verify(
+    bundle: Path,
+    threads: int | None,
+    as_json: bool,
+    against: Path | None,
+    cases: int | None,
+    seed: int,
+    config: Path | None,
+    report: Path | None,
+) -> None:
+    from mythos_export.verify.against import fresh_cases
+    from mythos_export.verify.golden import GOLDEN, load_golden
+    from mythos_export.verify.page import write_reports
+    from mythos_export.verify.run import verify_bundle
+
+    if against is None and cases is not None:
+        raise click.UsageError("--cases needs --against: fresh cases are answered by the checkpoint's model")
+    manifest = read_manifest(bundle)
+    with steps() as step:
+        golden = load_golden(bundle / GOLDEN)
+        if against is not None:
+            step("answer fresh cases with the eager model")
+            golden = golden.joined(fresh_cases(manifest, against, config, cases or FRESH_CASES, seed))
+        place = Path(f"{bundle.resolve().name}.repro")
+        parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place)
+    show_parity(parity)
+    if report is not None:
+        write_reports(report, parity, manifest)
+        out.print(f"report: {report / 'parity.html'}")
+    if as_json:
+        click.echo(json.dumps(parity.to_json()))
+    parity.raise_unless_passed()
+
+
+def _replay(folder: Path, threads: int | None, as_json: bool) -> None:
+    from mythos_export.errors import ParityError
+    from mythos_export.verify.reproduction import replay
+
+    replayed = replay(folder, threads)
+    about, problem = replayed.about, replayed.problem
+    at = f", iteration {about['iteration']}" if about["iteration"] is not None else ""
+    out.print(f"stage {about['stage']}, case '{escape(about['case'])}'{at}, tensor {about['tensor']}", highlight=False)
+    out.print(f"then: {escape(about['found_then'])}", highlight=False)
+    out.print(f"now:  {escape('equal' if problem is None else problem.text)}", highlight=False)
+    if as_json:
+        click.echo(json.dumps(replayed.to_json()))
+    if problem is not None:
+        raise ParityError(f"the failure is still there: {problem.text}")

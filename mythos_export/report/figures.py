@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +36,28 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure(width: float = 7.2, height: float = 3.2, rows: int = 1, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
-    """A figure (size in inches) and its axes, in the reports' style; no display is needed and no state is left."""
+def figure(
+    width: float = 7.2,
+    height: float = 3.2,
+    rows: int = 1,
+    columns: int = 1,
+    margins: Mapping[str, float] | None = None,
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure (size in inches) and its axes, in the reports' style; no display is needed and no state is left.
+
+    `margins` as `Figure.subplots_adjust` takes them; without, they are fitted to the labels, which takes longer.
+    """
     import matplotlib
     from cycler import cycler
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
+    style = {**_STYLE, "axes.prop_cycle": cycler(color=COLORS), "figure.constrained_layout.use": margins is None}
+    with matplotlib.rc_context(style):
         made = Figure(figsize=(width, height))
         FigureCanvasSVG(made)
+        if margins is not None:
+            made.subplots_adjust(**margins)
         yield made, made.subplots(rows, columns)
 
 

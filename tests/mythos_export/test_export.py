@@ -164,11 +164,19 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     assert json.loads(checked.stdout.splitlines()[-1])["verdict"] == "pass"
     stages = json.loads(checked.stdout.splitlines()[-1])["stages"]
     assert [stage["name"] for stage in stages] == [
+        "eager",
         "program",
         "onnx",
-        *(["onnx, CPU kernels"] if find_op_library() else []),
+        "onnx, CPU kernels",
+        "onnx reference",
         "tensorrt graph",
+        "tensorrt network",
+        "tensorrt engine",
     ]
+    states = {stage["name"]: stage["state"] for stage in stages}
+    assert states["tensorrt network"] == "pass"
+    assert states["onnx, CPU kernels"] == ("pass" if find_op_library() else "not run")
+    assert {"reports/parity.html", "reports/parity.json"} <= read_manifest(bundle).files.keys()
 
 
 def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -206,9 +214,9 @@ def test_a_wrong_result_is_exit_code_1_and_no_bundle(tmp_path: Path, monkeypatch
         return right(result, *rest).replace(f"{result}_gate, {result}_up =", f"{result}_up, {result}_gate =")  # type: ignore[arg-type]
 
     monkeypatch.setattr(function, "_swiglu", swapped)
-    with pytest.raises(ParityError, match="stage onnx does not compute what the eager model computes"):
+    with pytest.raises(ParityError, match="stage onnx does not compute what .* iteration 1, .* begins at mythos::moe"):
         export(GOLDEN / "training_checkpoint" / "step_0000010.pt", tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "bundle.repro"]
 
 
 def test_a_killed_export_leaves_no_bundle(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""Fresh cases for a bundle, answered by the model of the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mythos_export.errors import CasesError
+from mythos_export.package import DTYPES
+from mythos_export.verify.golden import Golden, make_random
+from mythos_model import MythosModel, load_checkpoint
+from mythos_runtime.manifest import Manifest
+
+
+def fresh_cases(manifest: Manifest, checkpoint: Path, config: Path | None, count: int, seed: int) -> Golden:
+    """`count` random cases and the tolerances measured on them.
+
+    Raises:
+        CasesError: the checkpoint is another model than the bundle's.
+        ModelError: it cannot be read.
+    """
+    loaded = load_checkpoint(checkpoint, config)
+    other = {name for name, value in loaded.config.to_dict().items() if manifest.config.get(name) != value}
+    if other:
+        name = min(other)
+        raise CasesError(
+            f"{checkpoint} is another model than the bundle: {name} is {loaded.config.to_dict()[name]}, in the bundle "
+            f"{manifest.config.get(name)}; give the checkpoint that the bundle was made from"
+        )
+    model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[manifest.precision])
+    return make_random(model, manifest.precision, count, seed)

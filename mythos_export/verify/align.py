@@ -1,0 +1,79 @@
+"""Which node of the captured program an ONNX node came from.
+
+Names do not tell: torch.onnx rewrites the program before it converts it. But both list the same computation in the
+same order, so the longest common run of operator kinds pairs them up.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from onnx import NodeProto
+from torch import fx
+
+# torch operator -> the ONNX operator that computes the same, where it is one.
+_KINDS = {
+    "add": "Add",
+    "bitwise_not": "Not",
+    "cat": "Concat",
+    "cos": "Cos",
+    "embedding": "Gather",
+    "exp": "Exp",
+    "gather": "GatherElements",
+    "ge": "GreaterOrEqual",
+    "index_copy": "ScatterND",
+    "index_select": "Gather",
+    "linear": "MatMul",
+    "matmul": "MatMul",
+    "mul": "Mul",
+    "neg": "Neg",
+    "reciprocal": "Reciprocal",
+    "rms_norm": "RMSNormalization",
+    "rotary_embedding": "RotaryEmbedding",
+    "rsub": "Sub",
+    "sin": "Sin",
+    "softmax": "Softmax",
+    "sum": "ReduceSum",
+    "topk": "TopK",
+    "where": "Where",
+}
+
+
+def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.Node]:
+    """ONNX value -> the program's node that computes it, for the values that have one."""
+    ours = [(node, node.op_type) for node in onnx_nodes]
+    theirs = [(node, kind(node)) for node in program.nodes if node.op == "call_function" and kind(node)]
+    matcher = difflib.SequenceMatcher(None, [k for _, k in ours], [k for _, k in theirs], autojunk=False)
+    pairs: dict[str, fx.Node] = {}
+    for block in matcher.get_matching_blocks():
+        for offset in range(block.size):
+            onnx_node, node = ours[block.a + offset][0], theirs[block.b + offset][0]
+            if onnx_node.op_type != "TopK":  # two results; the trace compares both
+                pairs[onnx_node.output[0]] = node
+    return pairs
+
+
+def kind(node: fx.Node) -> str:
+    """The ONNX operator of a program's node, or an empty string."""
+    name = _name(node.target)
+    if name in ("moe", "mla_attention", "gqa_attention"):
+        return name
+    return _KINDS.get(name, "")
+
+
+def describe_node(node: NodeProto) -> str:
+    """An ONNX node for people: mythos::moe (node_moe) -> moe."""
+    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    return f"{operator} ({node.name or 'unnamed'}) -> {', '.join(node.output)}"
+
+
+def describe_program(node: fx.Node) -> str:
+    """A program's node for people: linear(mla_attention, ...) with what it reads."""
+    return f"{_name(node.target)}({', '.join(argument.name for argument in node.all_input_nodes)}) -> {node.name}"
+
+
+def _name(target: Any) -> str:
+    schema = getattr(target, "_schema", None)  # a torch operator's; operator.getitem and the like have none
+    return str(schema.name).rpartition("::")[2] if schema is not None else str(getattr(target, "__name__", target))

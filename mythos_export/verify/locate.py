@@ -1,0 +1,113 @@
+"""The operator at which a stage goes wrong: values compared in the order of the dataflow, in the first wrong iteration.
+
+Each stage is held to the one before it, which computes the same values under the same names: the CPU kernels and the
+TensorRT graph to the portable graph, TensorRT's network to its graph. The portable graph is held to the captured
+program, its nodes paired by `align`. Everything here runs only after something was found to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto
+
+from mythos_export.verify.align import align, describe_node, describe_program
+from mythos_export.verify.cases import Case
+from mythos_export.verify.stages import Bundle, Stage
+from mythos_export.verify.stages.network import Network
+from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
+from mythos_export.verify.stages.program import Program, trace_taps
+from mythos_export.verify.trace import TENSORS, Values
+from mythos_export.verify.twin import body_of, loop_of
+from mythos_export.verify.twin import trace_taps as onnx_taps
+
+# Stage -> the one whose values have the same names.
+SAME_NAMES: dict[str, type[Stage]] = {
+    CpuKernels.name: FunctionBodies,
+    TensorRTGraph.name: FunctionBodies,
+    Network.name: TensorRTGraph,
+}
+
+
+def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int | None, limit: float) -> str | None:
+    """The first operator whose result differs by more than `limit` of its scale, in words.
+
+    Where no single operator shows, the one that computes the wrong tensor; None where the stage has no operators to
+    name. `iteration` counts from 0.
+    """
+    if isinstance(stage, Program):
+        body = stage.graphs()[1]
+        return describe_program(trace_taps(body)[tensor]) if tensor in TENSORS else None
+    if not stage.artifact.endswith(".onnx"):
+        return None
+    graph = onnx.load(bundle.folder / stage.artifact, load_external_data=False).graph
+    if tensor == "loops":
+        return _producer(graph, tensor)
+    found = stage.values(case.inputs, iteration or 0)
+    for expected in _references(stage, bundle, graph, case.inputs, iteration or 0):
+        node = _first_wrong(graph, found, expected, iteration is not None, limit)
+        if node is not None:
+            return describe_node(node)
+    return _producer(graph, tensor)
+
+
+def _references(
+    stage: Stage, bundle: Bundle, graph: GraphProto, inputs: Mapping[str, np.ndarray], iteration: int
+) -> list[Values]:
+    """What to hold the values to, by the graph's own names; the nearest first."""
+    found = []
+    if stage.name in SAME_NAMES:
+        before = SAME_NAMES[stage.name].open(bundle)
+        found.append(before.values(inputs, iteration))
+        before.close()
+    program = Program.open(bundle)
+    values = program.values(inputs, iteration)
+    around, body = program.graphs()
+    loop = body_of(loop_of(graph))
+    inside = {
+        name: values.inside[node.name] for name, node in align(loop.node, body).items() if node.name in values.inside
+    }
+    outside = {
+        name: values.around[node.name] for name, node in align(graph.node, around).items() if node.name in values.around
+    }
+    return [*found, Values(inside, outside)]
+
+
+def _first_wrong(graph: GraphProto, found: Values, expected: Values, inside: bool, limit: float) -> NodeProto | None:
+    at = next(index for index, node in enumerate(graph.node) if node.op_type == "Loop")
+    before, after = graph.node[:at], graph.node[at + 1 :]
+    parts = [(before, found.around, expected.around)]
+    if inside:
+        parts.append((body_of(graph.node[at]).node, found.inside, expected.inside))
+    else:
+        parts.append((after, found.around, expected.around))
+    for nodes, ours, theirs in parts:
+        for node in nodes:
+            for name in node.output:
+                if name in ours and name in theirs and _differs(ours[name], theirs[name], limit):
+                    return node
+    return None
+
+
+def _differs(found: np.ndarray, expected: np.ndarray, limit: float) -> bool:
+    """Whether two values of the same shape differ; other shapes are other things (a transposed weight, say)."""
+    if found.shape != expected.shape or not found.size:
+        return False
+    if found.dtype.kind not in "fV" or expected.dtype.kind not in "fV":
+        return found.dtype.kind == expected.dtype.kind and not np.array_equal(found, expected)
+    f, e = found.astype(np.float64), expected.astype(np.float64)
+    scale = np.abs(e[np.isfinite(e)]).max(initial=0.0) or 1.0
+    return not bool(np.abs(np.where(f == e, 0, f - e)).max() <= limit * scale)
+
+
+def _producer(graph: GraphProto, tensor: str) -> str | None:
+    """The node that makes a tensor of the trace, or an output of the graph."""
+    loop = loop_of(graph)
+    body = body_of(loop)
+    nodes, name = (body.node, onnx_taps(body)[tensor]) if tensor in TENSORS else (graph.node, tensor)
+    if tensor == "loops":  # how often the loop runs is its condition's doing
+        nodes, name = body.node, body.output[0].name
+    node = next((node for node in nodes if name in node.output), None)
+    return None if node is None else describe_node(node)

@@ -1,0 +1,152 @@
+"""The outcome of a verification, for programs and for people.
+
+`Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 2):
+
+    verdict           "pass" or "fail"
+    precision         fp32, fp16 or bf16
+    truth             what the stages are held to
+    stages            a list, in the order of the pipeline:
+      name, runner, artifact
+      state             "pass", "fail", or "not run", with the `reason`
+      cases             how many were run
+      positions, compared         real positions in them, and those not behind a near tie
+      worst_case, worst_tensor    where the error is largest in terms of what is allowed
+      worst_at          iteration, layer or depth of it, from 1; null for logits
+      error, tolerance  there, relative to the tensor's largest value
+      logits            over all cases: max_abs, p99_abs, relative_l2, kl (nats), top1_agreement; null without any
+      generation        tokens, first_difference (from 1, or null), near_tie; null where nothing was generated
+      growth            case, errors of h per iteration, factor per iteration (fitted, or null);
+                        null where the loop was not seen from inside
+      depths            {depth: positions} of that stage
+    depths            {depth: positions} of float64, in the cases that every stage ran
+    near_ties         total, and the first MOST_LISTED: stage, case, row, token, iteration, decision, margin, band
+    failures          per failed stage: stage, case, tensor, iteration (from 1, or null), operator, text, error,
+                      tolerance, position [row, token], reproduction (a folder, or null)
+    spectral_radius   of the injection; below 1, or the verdict is "fail"
+    tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
+    cases             stage, case, positions, compared, loops, errors {tensor: series}
+
+Numbers that are not finite are null.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mythos_export.errors import ParityError
+from mythos_export.verify.generation import Text
+from mythos_export.verify.results import FAIL, NOT_RUN, PASS, CaseResult, Failure, StageResult
+from mythos_export.verify.tolerances import Tolerances
+
+FORMAT = 2
+TRUTH = "eager PyTorch in float64, with the export's weights"
+MOST_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was compared, and how it went."""
+
+    precision: str
+    tolerances: Tolerances
+    stages: tuple[StageResult, ...]
+    spectral_radius: float
+    depths: dict[int, int]
+    text: Text | None = None
+    problems: tuple[str, ...] = field(default=())
+    """What is wrong beyond single stages."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems and all(stage.state != FAIL for stage in self.stages)
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [stage.failure for stage in self.stages if stage.failure is not None]
+
+    @property
+    def results(self) -> list[CaseResult]:
+        return [result for stage in self.stages for result in stage.results]
+
+    def verdict(self) -> str:
+        """In one sentence."""
+        ran = [stage for stage in self.stages if stage.state != NOT_RUN]
+        if self.problems:
+            return self.problems[0]
+        if self.failures:
+            first = self.failures[0]
+            return f"Stage {first.stage} does not compute what the eager model computes: {first.describe()}."
+        used = max((result.worst.used for result in self.results), default=0.0)
+        left = [stage.name for stage in self.stages if stage.state == NOT_RUN]
+        rest = f" Not run here: {', '.join(left)}." if left else ""
+        return (
+            f"{len(ran)} stages compute what the eager model computes, inside the loop too; the largest error is "
+            f"{used:.0%} of what {self.precision} allows.{rest}"
+        )
+
+    def raise_unless_passed(self) -> None:
+        """ParityError that names the stage, the case, the iteration, the tensor and the operator."""
+        if self.passed:
+            return
+        text = self.verdict().rstrip(".")
+        kept = [failure.reproduction for failure in self.failures if failure.reproduction is not None]
+        if kept:
+            text += f". Replay it with: mythos verify --repro {kept[0]}"
+        raise ParityError(text[0].lower() + text[1:])
+
+    def to_json(self) -> dict[str, Any]:
+        ties = [{"stage": stage.name} | asdict(tie) for stage in self.stages for tie in stage.near_ties]
+        return _finite(
+            {
+                "format": FORMAT,
+                "verdict": PASS if self.passed else FAIL,
+                "sentence": self.verdict(),
+                "precision": self.precision,
+                "truth": TRUTH,
+                "stages": [stage.to_json() for stage in self.stages],
+                "depths": {str(depth): count for depth, count in self.depths.items()},
+                "near_ties": {"total": len(ties), "listed": ties[:MOST_LISTED]},
+                "failures": [_failure(failure) for failure in self.failures],
+                "problems": list(self.problems),
+                "spectral_radius": self.spectral_radius,
+                "tolerances": self.tolerances.to_json(),
+                "text": self.text and asdict(self.text),
+                "cases": [
+                    {
+                        "stage": result.stage,
+                        "case": result.case,
+                        "positions": result.positions,
+                        "compared": result.compared,
+                        "loops": result.loops,
+                        "errors": result.errors,
+                    }
+                    for result in self.results
+                ],
+            }
+        )
+
+
+def summary(parity: Parity) -> dict[str, Any]:
+    """`to_json` without the series of every case."""
+    return {name: value for name, value in parity.to_json().items() if name not in ("cases", "tolerances", "text")}
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    problem = asdict(failure.problem)
+    position = failure.problem.position
+    return (
+        {"stage": failure.stage, "case": failure.case, "operator": failure.operator}
+        | problem
+        | {"position": list(position) if position else None, "reproduction": failure.reproduction}
+    )
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities: null instead."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,183 @@
+"""A failure made small, saved, and replayed.
+
+A reproduction is a folder that stands alone, built like a bundle: the one artifact with its weights, the inputs cut
+down to one row, its tokens up to the wrong one and the iterations up to the wrong one, and what should have come out.
+
+    mythos verify --repro FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mythos_export.errors import PackageError, ParityError
+from mythos_export.verify.cases import Case
+from mythos_export.verify.compare import Problem, compare
+from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
+from mythos_export.verify.locate import locate
+from mythos_export.verify.results import OUTPUTS, Failure
+from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_export.verify.trace import TENSORS
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.files import describe
+from mythos_runtime.manifest import Manifest, read_manifest, write_manifest
+
+ABOUT = "reproduction.json"
+# Tensors whose truth does not hang on the other rows and the later tokens.
+_CAN_BE_CUT = {*TENSORS, "new_layers", "logits"}
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A failure with the smallest case that shows it, and the operator at which it begins."""
+
+    stage: type[Stage]
+    golden: Golden
+    """One case, and the tolerances."""
+    problem: Problem
+    operator: str | None
+
+    def save(self, parent: Path, bundle: Bundle) -> Path:
+        """Write the folder under `parent`, over an older reproduction of the same stage.
+
+        Raises:
+            PackageError: something else is there.
+        """
+        folder = parent / re.sub(r"\W+", "-", self.stage.name)
+        if folder.exists() and not (folder / ABOUT).is_file():
+            raise PackageError(f"{folder} is in the way: the reproduction of a failure is to be saved there")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in _files(self.stage, bundle.manifest):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(bundle.folder / name, folder / name)  # onnx refuses weights with several hard links
+        save_golden(self.golden, folder / GOLDEN)
+        (folder / ABOUT).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        listed = {path.relative_to(folder).as_posix(): describe(path) for path in files}
+        targets = tuple(
+            replace(target, files=tuple(name for name in target.files if name in listed))
+            for target in bundle.manifest.targets
+        )
+        write_manifest(folder, replace(bundle.manifest, files=listed, targets=targets, tokenizer=None))
+        return folder
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "case": self.golden.cases[0].name,
+            "tensor": self.problem.tensor,
+            "iteration": self.problem.iteration,
+            "operator": self.operator,
+            "found_then": self.problem.text,
+        }
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a reproduction shows now; `problem` is None where it no longer fails."""
+
+    about: dict[str, Any]
+    problem: Problem | None
+
+    def to_json(self) -> dict[str, Any]:
+        now = None if self.problem is None else self.problem.text
+        return {"verdict": "pass" if self.problem is None else "fail", **self.about, "found_now": now}
+
+
+def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure: Failure) -> Reproduction:
+    """Cut the case down as far as it still fails, and find the operator."""
+    problem = failure.problem
+    if problem.tensor == OUTPUTS:  # it cannot even be run: there is nothing to compare
+        return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)
+    small = _cut(case, problem)
+    shown = _shows(stage, golden, small, problem.tensor)
+    if shown is None or shown.iteration != problem.iteration:
+        small, shown = case, problem
+    iteration = None if problem.iteration is None else problem.iteration - 1
+    if problem.tensor == "new_loop" and len(small.trace):
+        iteration = len(small.trace) - 1  # the rows are written inside; by then all of them are
+    limit = 2 * max(golden.tolerances.of(name, iteration or 0) for name in golden.tolerances.tensors)
+    operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
+    only = replace(golden, cases=(small,), eager=(), text=None)
+    return Reproduction(type(stage), only, shown, operator)
+
+
+def replay(folder: Path, threads: int | None = None) -> Replayed:
+    """Run a saved reproduction again.
+
+    Raises:
+        BundleError: the folder holds none, or was changed.
+        BackendMissing: this machine cannot run that stage.
+    """
+    manifest = read_manifest(folder)
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        kind = next(kind for kind in STAGES if kind.name == about["stage"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise BundleError(f"{folder} holds no reproduction of a failure ({ABOUT}: {error!r})") from error
+    bundle = Bundle(folder, manifest, RuntimeConfig.from_manifest(manifest), threads)
+    lacking = kind.lacking(bundle)
+    if lacking is not None:
+        raise BackendMissing(f"stage {kind.name} cannot be run here: {lacking}")
+    golden = load_golden(folder / GOLDEN)
+    stage = kind.open(bundle)
+    try:
+        return Replayed(about, _shows(stage, golden, golden.cases[0], about["tensor"]))
+    finally:
+        stage.close()
+
+
+def _shows(stage: Stage, golden: Golden, case: Case, tensor: str) -> Problem | None:
+    """The case's first problem of that kind. A case that was cut has no truth for what comes after the cut."""
+    try:
+        answer = stage.answer(case.inputs)
+    except (BackendFailed, ParityError) as error:
+        return Problem(OUTPUTS, None, str(error))
+    problems = compare(case, answer, golden.tolerances, golden.prelude).problems
+    return next((problem for problem in problems if problem.tensor == tensor), None)
+
+
+def _cut(case: Case, problem: Problem) -> Case:
+    """One row up to the wrong token and, inside the loop, the iterations up to the wrong one: all are causal."""
+    if problem.position is None or problem.tensor not in _CAN_BE_CUT:
+        return case
+    row, token = problem.position
+    rows, tokens = slice(row, row + 1), slice(0, token + 1)
+    inputs = dict(case.inputs)
+    inputs |= {name: inputs[name][rows, tokens] for name in ("input_ids", "positions")}
+    inputs["past_lengths"] = inputs["past_lengths"][rows]
+    inputs |= {name: inputs[name][:, rows] for name in ("past_layers", "past_loop")}
+    iterations = len(case.trace)
+    if problem.iteration is not None:
+        iterations = problem.iteration
+        inputs["max_loops"], inputs["early_exit"] = np.array(iterations), np.array(False)
+    outputs = dict(case.outputs)
+    outputs |= {name: outputs[name][rows, tokens] for name in ("logits", "depth")}
+    outputs |= {name: outputs[name][:, rows, tokens] for name in ("new_layers", "new_loop")}
+    return Case(
+        case.name,
+        {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in inputs.items()},
+        outputs,
+        case.trace.part(rows, tokens, iterations),
+        case.routing_margin[:iterations, rows, tokens],
+        case.halting_margin[:iterations, rows, tokens],
+    )
+
+
+def _files(kind: type[Stage], manifest: Manifest) -> list[str]:
+    wanted = [name for name in manifest.files if name == kind.artifact or name.startswith("engines/")]
+    if kind.artifact.endswith(".onnx"):
+        wanted = [kind.artifact, "weights.safetensors"]
+    elif not kind.artifact.endswith("/"):
+        wanted = [kind.artifact]
+    return wanted
+

@@ -1,0 +1,206 @@
+"""What came of single cases and of whole stages; `parity.py` puts them together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mythos_export.verify.compare import Comparison, Logits, NearTie, Problem
+from mythos_export.verify.generation import Generated
+from mythos_export.verify.growth import Growth, fit
+from mythos_export.verify.tolerances import Tolerances
+
+PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
+# In place of a tensor's name: the artifact could not be opened, a call could not be finished.
+GRAPH, OUTPUTS = "graph", "outputs"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """Where an answer is farthest off in terms of what is allowed; `index` counts from 0."""
+
+    tensor: str
+    index: int
+    error: float
+    tolerance: float
+
+    @property
+    def used(self) -> float:
+        """The share of the tolerance that was used up."""
+        return self.error / self.tolerance
+
+    @property
+    def at(self) -> int | None:
+        return None if self.tensor == "logits" else self.index + 1
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case on one stage; the problems are in the order of the dataflow."""
+
+    stage: str
+    case: str
+    positions: int
+    compared: int
+    loops: int
+    depths: dict[int, int]
+    errors: dict[str, list[float]]
+    worst: Worst
+    logits: Logits | None
+    near_ties: tuple[NearTie, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, stage: str, comparison: Comparison, outputs: Any, tolerances: Tolerances) -> CaseResult:
+        case = comparison.case
+        worst = max(
+            (
+                Worst(name, index, error, tolerances.of(name, index))
+                for name, series in comparison.errors.items()
+                for index, error in enumerate(series)
+            ),
+            key=lambda worst: worst.used,
+            default=Worst("logits", 0, math.inf, tolerances.of("logits", 0)),  # shapes that cannot be compared
+        )
+        return cls(
+            stage,
+            case.name,
+            int(case.real.sum()),
+            int(comparison.clean.sum()),
+            int(outputs["loops"]),
+            histogram(outputs["depth"][case.real]),
+            comparison.errors,
+            worst,
+            comparison.logits,
+            tuple(comparison.near_ties),
+            tuple(comparison.problems),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CaseResult:
+        """The result that `to_json` gave, read back from JSON."""
+        plain = {name: data[name] for name in ("stage", "case", "positions", "compared", "loops", "errors")}
+        return cls(
+            **plain,
+            depths={int(depth): count for depth, count in data["depths"].items()},
+            worst=Worst(**data["worst"]),
+            logits=Logits(**data["logits"]) if data["logits"] else None,
+            near_ties=tuple(NearTie(**tie) for tie in data["near_ties"]),
+            problems=tuple(Problem(**problem) for problem in data["problems"]),
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first thing that is wrong in a stage, with where it begins."""
+
+    stage: str
+    case: str
+    problem: Problem
+    operator: str | None = None
+    reproduction: str | None = None
+
+    def describe(self) -> str:
+        """In one sentence, without the stage."""
+        if self.problem.tensor == GRAPH:
+            return f"it cannot be opened: {self.problem.text}"
+        if self.problem.tensor == OUTPUTS:
+            return f"case '{self.case}' cannot be run: {self.problem.text}"
+        at = f", iteration {self.problem.iteration}" if self.problem.iteration is not None else ""
+        where = f"; it begins at {self.operator}" if self.operator else ""
+        return f"case '{self.case}'{at}, tensor {self.problem.tensor}: {self.problem.text}{where}"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage over all cases, or the reason why it was not run."""
+
+    name: str
+    runner: str
+    artifact: str
+    results: tuple[CaseResult, ...] = ()
+    generated: Generated | None = None
+    failure: Failure | None = None
+    reason: str | None = None
+
+    @property
+    def state(self) -> str:
+        if self.reason is not None:
+            return NOT_RUN
+        return PASS if self.failure is None else FAIL
+
+    @property
+    def worst_result(self) -> CaseResult | None:
+        return max(self.results, key=lambda result: result.worst.used, default=None)
+
+    @property
+    def near_ties(self) -> list[NearTie]:
+        return [tie for result in self.results for tie in result.near_ties]
+
+    @property
+    def growth(self) -> Growth | None:
+        """Of the case with the most iterations."""
+        inside = [result for result in self.results if result.errors.get("h")]
+        deepest = max(inside, key=lambda result: len(result.errors["h"]), default=None)
+        return None if deepest is None else fit(deepest.case, deepest.errors["h"])
+
+    @property
+    def logits(self) -> Logits | None:
+        """The worst over the cases, figure by figure."""
+        found = [asdict(result.logits) for result in self.results if result.logits is not None]
+        if not found:
+            return None
+        largest = {name: max(each[name] for each in found) for name in found[0]}
+        return Logits(**largest | {"top1_agreement": min(each["top1_agreement"] for each in found)})
+
+    @property
+    def depths(self) -> dict[int, int]:
+        return total(result.depths for result in self.results)
+
+    def to_json(self) -> dict[str, Any]:
+        worst, logits, growth = self.worst_result, self.logits, self.growth
+        return {
+            "name": self.name,
+            "runner": self.runner,
+            "artifact": self.artifact,
+            "state": self.state,
+            "reason": self.reason,
+            "cases": len(self.results),
+            "positions": sum(result.positions for result in self.results),
+            "compared": sum(result.compared for result in self.results),
+            "worst_case": worst and worst.case,
+            "worst_tensor": worst and worst.worst.tensor,
+            "worst_at": worst and worst.worst.at,
+            "error": worst and worst.worst.error,
+            "tolerance": worst and worst.worst.tolerance,
+            "logits": logits and asdict(logits),
+            "generation": self.generated and self.generated.to_json(),
+            "growth": growth and asdict(growth),
+            "depths": {str(depth): count for depth, count in self.depths.items()},
+        }
+
+
+def with_reproduction(stage: StageResult, operator: str | None, folder: str | None) -> StageResult:
+    """The stage's failure with where it begins and where its reproduction lies."""
+    assert stage.failure is not None
+    return replace(stage, failure=replace(stage.failure, operator=operator, reproduction=folder))
+
+
+def histogram(depths: np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(depths, return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def total(histograms: Iterable[dict[int, int]]) -> dict[int, int]:
+    summed: dict[int, int] = {}
+    for each in histograms:
+        for depth, count in each.items():
+            summed[depth] = summed.get(depth, 0) + count
+    return dict(sorted(summed.items()))

@@ -1,0 +1,164 @@
+"""Runs every stage of a bundle that this machine can run, on the golden cases and any others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mythos_export.errors import ParityError
+from mythos_export.verify.compare import Problem, compare
+from mythos_export.verify.generation import Generated, Text, generate
+from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
+from mythos_export.verify.parity import Parity
+from mythos_export.verify.reproduction import reproduce
+from mythos_export.verify.results import (
+    GRAPH,
+    OUTPUTS,
+    CaseResult,
+    Failure,
+    StageResult,
+    histogram,
+    total,
+    with_reproduction,
+)
+from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed
+from mythos_runtime.manifest import Manifest
+
+# The most that near ties may take out of sight before a check counts as none.
+MOST_UNSEEN = 0.5
+GENERATION = "generation"  # the name of the case that no single call is
+
+
+def verify_bundle(
+    folder: Path,
+    manifest: Manifest,
+    progress: Callable[[str], None] = lambda stage: None,
+    threads: int | None = None,
+    *,
+    golden: Golden | None = None,
+    reproductions: Path | None = None,
+) -> Parity:
+    """Hold every stage to the float64 model's answers.
+
+    Args:
+        folder, manifest: the bundle.
+        progress: called with the name of each stage as it begins.
+        threads: CPU threads of every stage; by default the runner's choice.
+        golden: the cases; by default those that the bundle holds.
+        reproductions: where a failing stage leaves a minimal reproduction, one folder a stage; None: nowhere.
+
+    Raises:
+        BundleError: the bundle holds no golden cases.
+    """
+    golden = golden or load_golden(folder / GOLDEN)
+    bundle = Bundle(folder, manifest, RuntimeConfig.from_manifest(manifest), threads)
+    results = [_eager(golden)]
+    for kind in STAGES:
+        if kind.applies(bundle):
+            results.append(_run(kind, bundle, golden, progress, reproductions))
+    return Parity(
+        golden.precision,
+        golden.tolerances,
+        tuple(results),
+        golden.spectral_radius,
+        total(histogram(case.outputs["depth"][case.real]) for case in golden.cases),
+        golden.text,
+        tuple(_problems(golden, results)),
+    )
+
+
+def _run(
+    kind: type[Stage],
+    bundle: Bundle,
+    golden: Golden,
+    progress: Callable[[str], None],
+    reproductions: Path | None,
+) -> StageResult:
+    lacking = kind.lacking(bundle)
+    if lacking is not None:
+        return StageResult(kind.name, kind.runner, kind.artifact, reason=lacking)
+    progress(f"{kind.name} ({kind.runner})")
+    try:
+        stage = kind.open(bundle)
+    except ParityError as error:
+        failure = Failure(kind.name, "", Problem(GRAPH, None, str(error)))
+        return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
+    try:
+        result = _compare(stage, bundle, golden)
+        if result.failure is not None and result.failure.case != GENERATION:
+            progress(f"{kind.name}: looking for the operator")
+            case = next(case for case in golden.cases if case.name == result.failure.case)
+            found = reproduce(stage, bundle, golden, case, result.failure)
+            saved = found.save(reproductions, bundle) if reproductions is not None else None
+            result = with_reproduction(result, found.operator, None if saved is None else str(saved))
+        return result
+    finally:
+        stage.close()
+
+
+def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
+    results: list[CaseResult] = []
+    failure = None
+    for case in golden.cases:
+        if not stage.takes(bundle, case.inputs):
+            continue
+        try:
+            answer = stage.answer(case.inputs)
+        except (BackendFailed, ParityError) as error:
+            failure = Failure(stage.name, case.name, Problem(OUTPUTS, None, str(error)))
+            break
+        comparison = compare(case, answer, golden.tolerances, golden.prelude)
+        results.append(CaseResult.of(stage.name, comparison, answer.outputs, golden.tolerances))
+    wrong = next((result for result in results if result.problems), None)
+    if wrong is not None:
+        failure = Failure(stage.name, wrong.case, wrong.problems[0])
+    generated = None
+    if failure is None and stage.generates and golden.text is not None:
+        generated, problem = _generate(stage, bundle, golden, golden.text)
+        failure = None if problem is None else Failure(stage.name, GENERATION, problem)
+    reason = None if results or failure else "no case is within what it takes"
+    return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
+
+
+def _generate(stage: Stage, bundle: Bundle, golden: Golden, text: Text) -> tuple[Generated | None, Problem | None]:
+    try:
+        generated = generate(stage.outputs, text, bundle.config, golden.tolerances)
+    except (BackendFailed, ParityError) as error:
+        return None, Problem(OUTPUTS, None, str(error))
+    if not generated.wrong:
+        return generated, None
+    words = f"generated token {generated.differs_at} is another one than in float64, which was sure of it"
+    return generated, Problem("tokens", None, words)
+
+
+def _eager(golden: Golden) -> StageResult:
+    """Eager at the export's precision; it ran when the cases were made."""
+    wrong = next((result for result in golden.eager if result.problems), None)
+    failure = None
+    if wrong is not None:
+        problem = wrong.problems[0]
+        if golden.precision != "fp32":
+            hint = f"the model may need more than {golden.precision}: try fp32"
+            problem = replace(problem, text=f"{problem.text}; {hint}")
+        failure = Failure(EAGER, wrong.case, problem)
+    return StageResult(EAGER, f"PyTorch, {golden.precision}, at export", "the model", golden.eager, None, failure)
+
+
+def _problems(golden: Golden, results: list[StageResult]) -> list[str]:
+    found = []
+    if not golden.spectral_radius < 1:
+        found.append(
+            f"the injection's spectral radius is {golden.spectral_radius:.6f}, and has to be below 1: the state would "
+            "not forget, and the loop diverge"
+        )
+    real = sum(result.positions for stage in results for result in stage.results)
+    seen = sum(result.compared for stage in results for result in stage.results)
+    if seen < (1 - MOST_UNSEEN) * real and all(stage.failure is None for stage in results):
+        found.append(
+            f"only {seen} of {real} positions could be compared, the others hang on decisions nearer to a tie than "
+            f"{golden.precision} can tell apart; export with --precision fp32 to check this model"
+        )
+    return found

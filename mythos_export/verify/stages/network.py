@@ -1,0 +1,65 @@
+"""The TensorRT network as parsed, run layer by layer on the CPU: a wrong lowering shows without a GPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import onnx
+
+from mythos_export.targets.tensorrt_build.environment import FULL, INSTALL_HINT, RTX, probe_module
+from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.tensorrt_network.process import NetworkProcess
+from mythos_export.verify.trace import TENSORS, Answer, Trace, Values
+from mythos_export.verify.twin import body_of, loop_of, trace_taps
+
+MOST_WEIGHT_BYTES = 256_000_000
+FEW_POSITIONS = 4  # rows x tokens of a case, for models above that size: numpy computes every expert over every token
+
+
+class Network(Stage):
+    """What TensorRT understood. Its kernels are not checked by this."""
+
+    name: ClassVar[str] = "tensorrt network"
+    runner: ClassVar[str] = "interpreter of the parsed network"
+    artifact: ClassVar[str] = "model.tensorrt.onnx"
+
+    def __init__(self, process: NetworkProcess, taps: Mapping[str, str]) -> None:
+        self.process, self.taps = process, taps
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return None if tensorrt_module() else f"no TensorRT is usable here: {INSTALL_HINT}"
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        return bundle.weight_bytes <= MOST_WEIGHT_BYTES or inputs["input_ids"].size <= FEW_POSITIONS
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Network:
+        path = bundle.folder / cls.artifact
+        taps = trace_taps(body_of(loop_of(onnx.load(path, load_external_data=False).graph)))
+        return cls(NetworkProcess(tensorrt_module() or RTX, path), taps)  # the parser keeps ONNX's names
+
+    def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return self.process.run(inputs).around
+
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
+        run = self.process.run(inputs, keep=self.taps.values())
+        empty = np.zeros((0, *inputs["input_ids"].shape), np.float32)
+        return Answer(run.around, Trace(**{name: run.kept.get(self.taps[name], empty) for name in TENSORS}))
+
+    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+        run = self.process.run(inputs, whole=iteration)
+        return Values(run.whole, run.around)
+
+    def close(self) -> None:
+        self.process.close()
+
+
+@functools.cache
+def tensorrt_module() -> str | None:
+    """The module that parses: TensorRT-RTX, which needs no GPU, else full TensorRT where that works."""
+    return next((module for module in (RTX, FULL) if probe_module(module).usable), None)

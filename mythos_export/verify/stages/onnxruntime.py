@@ -1,0 +1,100 @@
+"""The ONNX graphs in ONNX Runtime: the shipped file for its outputs, its verification twin for the loop inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from mythos_export.errors import ParityError
+from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.trace import Answer, Values
+from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
+from mythos_runtime.ort import OrtSession, find_op_library, why_no_op_library
+from mythos_runtime.session import OpLibrary, Options
+
+
+class _OnnxRuntime(Stage):
+    """What the three stages share."""
+
+    library: ClassVar[OpLibrary] = None
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.path = bundle.folder / self.artifact
+        self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
+        self.shipped = OrtSession(self.path, bundle.config, self.options)
+        self.twin = make_twin(onnx.load(self.path, load_external_data=False))
+        self.session = twin_session(self.twin, self.path.parent, self.options)
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Self:
+        return cls(bundle)
+
+    def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return self.shipped.run(inputs)
+
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
+        outputs, watched = self.shipped.run(inputs), run(self.session, inputs)
+        for name, array in outputs.items():
+            if not np.array_equal(array, watched[name], equal_nan=array.dtype.kind == "f"):
+                raise ParityError(
+                    f"the verification twin's {name} is not bit for bit that of {self.artifact}, so "
+                    "it does not show what the shipped graph computes"
+                )
+        return Answer(outputs, self.twin.trace(watched))
+
+    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+        twin = make_full_twin(onnx.load(self.path, load_external_data=False))
+        return values_of(twin, run(twin_session(twin, self.path.parent, self.options), inputs), iteration)
+
+
+class FunctionBodies(_OnnxRuntime):
+    """model.onnx as every ONNX runtime can run it."""
+
+    name: ClassVar[str] = "onnx"
+    runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
+    artifact: ClassVar[str] = "model.onnx"
+
+
+class CpuKernels(_OnnxRuntime):
+    """model.onnx with this project's own CPU kernels."""
+
+    name: ClassVar[str] = "onnx, CPU kernels"
+    runner: ClassVar[str] = "ONNX Runtime, CPU kernels"
+    artifact: ClassVar[str] = "model.onnx"
+    library: ClassVar[OpLibrary] = "auto"
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return None if find_op_library() is not None else why_no_op_library()
+
+
+class TensorRTGraph(_OnnxRuntime):
+    """The very ONNX file that TensorRT's parser is given; it is still ONNX, so ONNX Runtime can run it."""
+
+    name: ClassVar[str] = "tensorrt graph"
+    runner: ClassVar[str] = "ONNX Runtime"
+    artifact: ClassVar[str] = "model.tensorrt.onnx"
+
+
+def twin_session(twin: Twin, folder: Path, options: Options) -> ort.InferenceSession:
+    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    library = find_op_library(options.op_library)
+    if library is not None:
+        settings.register_custom_ops_library(str(library))
+    return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
+def run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """All outputs of a session by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))

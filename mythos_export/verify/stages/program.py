@@ -1,0 +1,145 @@
+"""The captured program, reloaded from model.pt2 and run node by node, so that the loop can be watched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import fx
+
+from mythos_export.capture import OUTPUT_NAMES
+from mythos_export.errors import ParityError
+from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.trace import TENSORS, Answer, Trace, Values, to_numpy
+from mythos_model.loop import Carry
+
+
+class Program(Stage):
+    """model.pt2 in PyTorch."""
+
+    name: ClassVar[str] = "program"
+    runner: ClassVar[str] = "PyTorch"
+    artifact: ClassVar[str] = "model.pt2"
+
+    def __init__(self, program: torch.export.ExportedProgram, threads: int | None = None) -> None:
+        self.program = program
+        self.module = program.module()
+        self.arguments = list(program.graph_signature.user_inputs)
+        self.threads = threads
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Program:
+        import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
+
+        return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
+
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
+        watched = _Watched(self.module)
+        outputs = self._run(watched, inputs)
+        loop = watched.loop
+        if loop is None:
+            raise ParityError("the captured program holds no while_loop")
+        taps = trace_taps(loop.body)
+        steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in loop.steps]
+        if steps:
+            trace = Trace(**{name: np.stack([step[name] for step in steps]) for name in TENSORS})
+        else:
+            trace = Trace(**{name: np.zeros((0, 1, 1), np.float32) for name in TENSORS})
+        return Answer(outputs, trace)
+
+    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+        watched = _Watched(self.module)
+        self._run(watched, inputs)
+        if watched.loop is None or iteration >= len(watched.loop.steps):
+            return Values({}, _arrays(watched.env))
+        return Values(_arrays(watched.loop.steps[iteration]), _arrays(watched.env))
+
+    def graphs(self) -> tuple[fx.Graph, fx.Graph]:
+        """The graph around the loop, and the loop's body."""
+        node = next(node for node in self.module.graph.nodes if _is_loop(node))
+        return self.module.graph, getattr(self.module, node.args[1].target).graph
+
+    def _run(self, watched: _Watched, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        tensors = [_to_torch(inputs[name]) for name in self.arguments]
+        with torch.no_grad():
+            result = watched.run(*tensors)
+        return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
+
+
+class _Watched(fx.Interpreter):
+    """Runs a program, keeping what every node computes; its while_loop is driven here."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.loop: _Loop | None = None
+
+    def run_node(self, node: fx.Node) -> Any:
+        if not _is_loop(node):
+            return super().run_node(node)
+        arguments: Any = node.args  # condition, body, the state, and what stays the same
+        condition, body = (getattr(self.module, argument.target) for argument in arguments[:2])
+        state, constant = (self.map_nodes_to_values(argument, node) for argument in arguments[2:4])
+        self.loop = _Loop(condition, body)
+        return self.loop.run(list(state), list(constant))  # type: ignore[arg-type]
+
+
+class _Loop:
+    """torch's while_loop, one iteration at a time."""
+
+    def __init__(self, condition: fx.GraphModule, body: fx.GraphModule) -> None:
+        self.condition, self.body_module, self.body = condition, body, body.graph
+        self.steps: list[dict[fx.Node, Any]] = []
+
+    def run(self, state: Sequence[Any], constant: Sequence[Any]) -> Sequence[Any]:
+        while bool(self.condition(*state, *constant)):
+            interpreter = fx.Interpreter(self.body_module, garbage_collect_values=False)
+            state = interpreter.run(*state, *constant)
+            self.steps.append(dict(interpreter.env))
+        return state
+
+
+def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
+    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state."""
+    after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
+    ops = torch.ops.aten
+    choice = _one(body, ops.topk.default)
+    experts = next(node for node in choice.users if node.args[1] == 1)
+    picked = next(node for node in experts.users if node.target is ops.gather.default)
+    weights = next(node for node in picked.users if node.target is ops.softmax.int)
+    written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+    return {
+        "entries": written,  # type: ignore[dict-item]
+        "experts": experts,
+        "weights": weights,
+        "h": after["h"],
+        "p": _one(body, ops.reciprocal.default),  # the halting sigmoid's
+        "cumulative": after["cumulative"],
+        "depth": after["depth"],
+        "halted": after["halted"],
+        "out": after["out"],
+    }
+
+
+def _is_loop(node: fx.Node) -> bool:
+    return node.op == "call_function" and node.target is torch.ops.higher_order.while_loop
+
+
+def _one(body: fx.Graph, target: Any) -> fx.Node:
+    found = [node for node in body.nodes if node.target is target]
+    if len(found) != 1:
+        raise ParityError(f"cannot look inside the program's loop: it holds {len(found)} of {target}, expected one")
+    return found[0]
+
+
+def _arrays(values: Mapping[fx.Node, Any]) -> dict[str, np.ndarray]:
+    return {node.name: to_numpy(value) for node, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _to_torch(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -1,0 +1,60 @@
+"""model.onnx in onnx's reference evaluator: plain numpy, every operator as the ONNX specification words it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.trace import Answer
+from mythos_export.verify.twin import Twin, make_twin
+
+MOST_WEIGHT_BYTES = 32_000_000
+MOST_POSITIONS = 4  # rows x tokens of a case: the evaluator is a hundred times slower than ONNX Runtime
+
+
+class GatherElements(OpRun):
+    """onnx 1.23's own takes a negative axis for a mistake in the shapes."""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, axis: int | None = None) -> tuple[np.ndarray]:
+        return (np.take_along_axis(data, indices, axis or 0),)
+
+
+class Reference(Stage):
+    """For small shapes: a second opinion on what the graph means, independent of ONNX Runtime."""
+
+    name: ClassVar[str] = "onnx reference"
+    runner: ClassVar[str] = "onnx's reference evaluator"
+    artifact: ClassVar[str] = "model.onnx"
+    generates: ClassVar[bool] = False
+
+    def __init__(self, twin: Twin) -> None:
+        self.twin = twin
+        self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements])
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        if bundle.weight_bytes > MOST_WEIGHT_BYTES:
+            return f"for models up to {MOST_WEIGHT_BYTES / 1e6:.0f} MB; this one has {bundle.weight_bytes / 1e6:.0f} MB"
+        return None
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        return inputs["input_ids"].size <= MOST_POSITIONS
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Reference:
+        return cls(make_twin(onnx.load(bundle.folder / cls.artifact)))
+
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
+        values = dict(zip(self.evaluator.output_names, self.evaluator.run(None, dict(inputs)), strict=True))
+        outputs = {name: values[name] for name in self.twin.shipped}
+        # It joins the iterations' values along the first axis, where ONNX stacks them along a new one.
+        steps = int(outputs["loops"])
+        inside = {name: values[name].reshape(steps, -1, *values[name].shape[1:]) for name in self.twin.taps}
+        return Answer(outputs, self.twin.trace(inside))

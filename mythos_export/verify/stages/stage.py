@@ -1,0 +1,77 @@
+"""What a stage is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from mythos_export.verify.trace import Answer, Values
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the stages are opened on: a bundle's folder and what its manifest says, and the CPU threads to use."""
+
+    folder: Path
+    manifest: Manifest
+    config: RuntimeConfig
+    threads: int | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        entry = self.manifest.files.get("weights.safetensors")
+        return entry.bytes if entry is not None else 0
+
+
+class Stage(ABC):
+    """One artifact in one runner. Opened once, asked many times, closed by `close`."""
+
+    name: ClassVar[str]
+    runner: ClassVar[str]
+    artifact: ClassVar[str]
+    """The file of the bundle that is run."""
+    generates: ClassVar[bool] = True
+    """Whether it is fast enough to generate text with."""
+
+    @classmethod
+    def applies(cls, bundle: Bundle) -> bool:
+        """Whether the bundle holds the artifact."""
+        return cls.artifact in bundle.manifest.files
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        """Why this machine cannot run it, in words; None where it can."""
+        return None
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        """Whether a case is within what this stage runs in reasonable time."""
+        return True
+
+    @classmethod
+    @abstractmethod
+    def open(cls, bundle: Bundle) -> Stage:
+        """Load the artifact; errors as the runner's own."""
+
+    @abstractmethod
+    def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
+        """Run one case."""
+
+    def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Run one call without looking inside."""
+        return self.answer(inputs).outputs
+
+    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+        """Every tensor of one iteration, counted from 0; nothing where the runner does not tell."""
+        return Values()
+
+    def close(self) -> None:
+        """Let go of whatever it holds."""
+        return None

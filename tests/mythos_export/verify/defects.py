@@ -1,0 +1,126 @@
+"""Defects to plant into an ONNX graph, each the mistake of a lowering that somebody could make.
+
+A defect changes a model in place and raises where the graph has no such spot, so that none is planted in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from mythos_export.verify.twin import body_of, loop_of, trace_taps
+
+Defect = Callable[[ModelProto], None]
+
+
+def nodes_of(model: ModelProto):  # type: ignore[no-untyped-def]
+    """The nodes of the loop's body."""
+    return body_of(loop_of(model.graph)).node
+
+
+def producer(model: ModelProto, name: str) -> NodeProto:
+    return next(node for node in nodes_of(model) if name in node.output)
+
+
+def after(model: ModelProto, name: str, *made: NodeProto) -> None:
+    """Insert nodes into the body behind the one that computes `name`; the last of them takes its place."""
+    nodes = nodes_of(model)
+    index = next(i for i, node in enumerate(nodes) if name in node.output)
+    for node in nodes:
+        for position, value in enumerate(node.input):
+            if value == name:
+                node.input[position] = made[-1].output[0]
+    for offset, node in enumerate(made):
+        nodes.insert(index + 1 + offset, node)
+
+
+def constant(name: str, value: object) -> NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value)))
+
+
+def one_iteration_more(model: ModelProto) -> None:
+    """Leaves when all had halted before this iteration, not after it."""
+    body = body_of(loop_of(model.graph))
+    halted_before, halted_after = body.input[2 + 4].name, body.output[1 + 4].name
+    cast = next(node for node in body.node if node.op_type == "Cast" and halted_after in node.input)
+    cast.input[0] = halted_before
+
+
+def limit_off_by_one(model: ModelProto) -> None:
+    """iteration <= limit for iteration < limit: it runs, and writes, behind the last depth."""
+    next(node for node in nodes_of(model) if node.op_type == "Less" and len(node.input) == 2).op_type = "LessOrEqual"
+
+
+def swapped_gate_and_up(model: ModelProto) -> None:
+    """silu(up) * gate for silu(gate) * up, in every expert."""
+    where = next((f.node for f in model.functions if f.name == "moe"), None) or nodes_of(model)
+    splits = [node for node in where if node.op_type == "Split" and node.output[0].endswith("_gate")]
+    assert splits
+    for split in splits:
+        split.output[0], split.output[1] = split.output[1], split.output[0]
+
+
+def missing_shared_expert(model: ModelProto) -> None:
+    """Only the routed experts."""
+    function = next(function for function in model.functions if function.name == "moe")
+    last = next(node for node in function.node if node.output[0] == "out")
+    assert last.op_type == "Add"
+    last.CopyFrom(helper.make_node("Identity", ["routed"], ["out"]))
+
+
+def position_off_by_one(model: ModelProto) -> None:
+    """Rotary angles of the next position."""
+    nodes = model.graph.node
+    index = next(i for i, n in enumerate(nodes) if n.op_type in ("Cast", "Unsqueeze") and n.input[0] == "positions")
+    nodes[index].input[0] = "positions_shifted"
+    nodes.insert(index, helper.make_node("Add", ["positions", "shift"], ["positions_shifted"]))
+    nodes.insert(index, constant("shift", np.int64(1)))
+
+
+def wrong_expert_order(model: ModelProto) -> None:
+    """The chosen experts in reverse, their weights as they were."""
+    moe = next(node for node in nodes_of(model) if node.op_type == "moe")
+    chosen = moe.input[1]
+    flip = helper.make_node("Gather", [chosen, "reverse"], [f"{chosen}_reversed"], axis=1)
+    after(model, chosen, constant("reverse", np.array([1, 0])), flip)
+    flip.input[0] = chosen
+
+
+def half_precision_overflow(model: ModelProto) -> None:
+    """A product that leaves the range of float16 on its way."""
+    name = next(node for node in nodes_of(model) if node.op_type == "moe").output[0]
+    scaled = helper.make_node("Mul", [name, "large"], [f"{name}_scaled"])
+    half = helper.make_node("Cast", [f"{name}_scaled"], [f"{name}_half"], to=10)
+    back = helper.make_node("Cast", [f"{name}_half"], [f"{name}_back"], to=1)
+    result = helper.make_node("Div", [f"{name}_back", "large"], [f"{name}_result"])
+    after(model, name, constant("large", np.float32(1e7)), scaled, half, back, result)
+    scaled.input[0] = name
+
+
+def accumulated_remainder(model: ModelProto) -> None:
+    """The last contribution's remainder goes into the sum of probabilities, where p belongs."""
+    taps = trace_taps(body_of(loop_of(model.graph)))
+    weight = next(node for node in nodes_of(model) if node.op_type == "Where" and taps["p"] in node.input)
+    added = producer(model, taps["cumulative"])
+    product = next(
+        node
+        for node in nodes_of(model)
+        if node.op_type == "Mul" and taps["p"] in node.input and node.output[0] in added.input
+    )
+    product.input[list(product.input).index(taps["p"])] = weight.output[0]
+
+
+def read_of_the_wrong_depth(model: ModelProto) -> None:
+    """Every iteration attends to the first depth's cache."""
+    attention = next(node for node in nodes_of(model) if node.op_type.endswith("_attention"))
+    attention.input[list(attention.input).index("past_loop") + 1] = "first_depth"
+    nodes_of(model).insert(0, constant("first_depth", np.int64(0)))
+
+
+def row_of_the_wrong_depth(model: ModelProto) -> None:
+    """Every iteration writes the first depth's row."""
+    write = next(node for node in nodes_of(model) if node.op_type == "ScatterND")
+    write.input[1] = "first_row"
+    nodes_of(model).insert(0, constant("first_row", np.array([[0]])))

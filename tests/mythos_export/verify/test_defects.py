@@ -1,0 +1,79 @@
+"""Planted defects: each has to be caught, and its stage, tensor and operator named."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+import defects
+import onnx
+import pytest
+import torch
+from golden_bundles import Bundles
+
+from mythos_export.errors import ParityError
+from mythos_export.verify import locate, run
+from mythos_export.verify.parity import Parity
+from mythos_export.verify.reproduction import replay
+from mythos_export.verify.stages import Stage
+from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_export.verify.stages.program import Program
+from mythos_runtime import read_manifest
+
+
+@pytest.fixture(autouse=True)
+def program(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The captured program is never planted into here, and is slow to load: once is enough."""
+    monkeypatch.setattr(locate.Program, "open", lambda bundle: load_program(bundles["mla_prefill"] / "model.pt2"))
+
+
+@functools.cache
+def load_program(path: Path) -> Program:
+    return Program(torch.export.load(path))
+
+
+@pytest.fixture
+def planted(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Verify a copy of a bundle with a defect in its graph, by some stages only."""
+
+    def verify(
+        defect: defects.Defect, bundle: str = "mla_prefill", stages: tuple[type[Stage], ...] = (FunctionBodies,)
+    ) -> Parity:
+        monkeypatch.setattr(run, "STAGES", stages)
+        folder = shutil.copytree(bundles[bundle], tmp_path / "bundle")
+        model = onnx.load(folder / "model.onnx", load_external_data=False)
+        defect(model)
+        onnx.save(model, folder / "model.onnx")
+        manifest = read_manifest(bundles[bundle])
+        return run.verify_bundle(folder, manifest, threads=1, reproductions=tmp_path / "repro")
+
+    return verify
+
+
+@pytest.mark.parametrize(
+    ("defect", "tensor", "operator"),
+    [
+        (defects.one_iteration_more, "loops", "And"),
+        (defects.swapped_gate_and_up, "h", "mythos::moe"),
+        (defects.missing_shared_expert, "h", "mythos::moe"),
+        (defects.position_off_by_one, "new_layers", "Mul"),  # position x frequency
+        (defects.wrong_expert_order, "h", "mythos::moe"),
+        (defects.half_precision_overflow, "h", "Add"),
+        (defects.accumulated_remainder, "cumulative", "Mul"),
+        (defects.read_of_the_wrong_depth, "experts", "mythos::mla_attention"),
+        (defects.row_of_the_wrong_depth, "new_loop", "ScatterND"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_planted_defect_is_caught_and_located(planted, defect, tensor: str, operator: str) -> None:  # type: ignore[no-untyped-def]
+    parity = planted(defect)
+    (failure,) = parity.failures
+    assert failure.stage == "onnx"
+    assert failure.problem.tensor == tensor
+    assert failure.operator is not None and operator in failure.operator
+    with pytest.raises(ParityError, match=f"stage onnx .*tensor {tensor}"):
+        parity.raise_unless_passed()
+    assert failure.reproduction is not None
+    replayed = replay(Path(failure.reproduction), threads=1)
+    assert replayed.problem is not None and replayed.problem.tensor == tensor
