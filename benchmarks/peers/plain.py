@@ -1,0 +1,101 @@
+"""The model in plain PyTorch operators only: what every PyTorch compiler is given.
+
+`mythos_model` reaches its operators as `torch.ops.mythos.*` while torch.export traces, and its mixture of experts
+branches in Python on which experts were chosen; no compiler can trace that. Here the experts run in two forms that
+can be traced, and each compiler is given the one that its workload is served best by:
+
+- `gathered`: the weights of the chosen experts are gathered per token. Best for one token: only those are read.
+- `grouped`: tokens sorted by expert, one grouped product (torch.nn.functional.grouped_mm). Best for many tokens.
+- `dense`: every expert over every token, the unchosen weighed by zero. For compilers without a grouped product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from mythos_export.capture import Exportable
+from mythos_model import MythosModel, load_checkpoint, ops
+from mythos_model.moe import MixtureOfExperts, Routing
+
+Form = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Ports = tuple[Tensor, ...]
+
+
+def gathered(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """x [n, D], index and weight [n, K], gate_up [E, 2F, D], down [E, D, F] -> [n, D]; so do the other forms."""
+    gate, up = torch.matmul(gate_up[index], x[:, None, :, None]).squeeze(-1).chunk(2, -1)  # [n, K, F]
+    out = torch.matmul(down[index], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [n, K, D]
+    return (weight.unsqueeze(-1) * out).sum(1)
+
+
+def grouped(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    n, chosen = index.shape
+    flat = index.flatten()
+    order = flat.argsort(stable=True)
+    experts = torch.arange(gate_up.shape[0], device=x.device)
+    ends = (flat.unsqueeze(0) == experts.unsqueeze(1)).sum(1).cumsum(0).to(torch.int32)
+    gate, up = F.grouped_mm(x[order // chosen], gate_up.transpose(1, 2), offs=ends).chunk(2, -1)
+    out = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
+    by_slot = torch.zeros_like(out).index_copy(0, order, out).view(n, chosen, -1)
+    return (weight.unsqueeze(-1) * by_slot).sum(1)
+
+
+def dense(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    n, E = x.shape[0], gate_up.shape[0]
+    share = x.new_zeros(n, E).scatter(1, index, weight)  # [n, E]
+    gate, up = torch.matmul(x.unsqueeze(0), gate_up.transpose(1, 2)).chunk(2, -1)  # [E, n, F]
+    out = torch.matmul(F.silu(gate) * up, down.transpose(1, 2))  # [E, n, D]
+    return (share.t().unsqueeze(-1) * out).sum(0)
+
+
+class PlainMixtureOfExperts(MixtureOfExperts):
+    """The product's mixture of experts with its weights, computed by one of the forms above."""
+
+    form: Form
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:  # [B, T, D]
+        routing = self.route(x)
+        flat, index = x.flatten(0, 1), routing.experts.flatten(0, 1)
+        weight = routing.weight.to(x.dtype).flatten(0, 1)
+        y = self.form(flat, index, weight, self.routed_gate_up, self.routed_down)
+        return (y + ops.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x), routing
+
+
+def plain_model(checkpoint: Path, form: Form) -> MythosModel:
+    """The checkpoint's model in evaluation mode, its experts computed by `form`."""
+    loaded = load_checkpoint(checkpoint)
+    model = MythosModel.from_state(loaded.config, loaded.state)
+    experts = model.recurrent.block.ffn
+    experts.__class__ = PlainMixtureOfExperts  # the same parameters, another way to run them
+    experts.form = form
+    return model
+
+
+def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
+    """torch.export of the model for these very shapes, its loop one `while_loop`, without operators of ours."""
+    with torch.no_grad():
+        program = torch.export.export(Exportable(model), ports, strict=False)
+    plain = {
+        torch.ops.mythos.mla_attention.default: ops.mla_attention,
+        torch.ops.mythos.gqa_attention.default: ops.gqa_attention,
+        torch.ops.mythos.rms_norm.default: ops.rms_norm,
+        torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
+    }
+    return program.run_decompositions({**torch.export.default_decompositions(), **plain})
+
+
+class WhileLoop(nn.Module):
+    """The model with its loop as torch's `while_loop`, for compilers of Python functions."""
+
+    def __init__(self, model: MythosModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *ports: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(*ports, use_while_loop=True))

@@ -1,0 +1,111 @@
+"""The near end of a worker: starts it, asks it, and learns when it has died."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mythos_export.bench.worker import CORES
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class ContestantFailed(Exception):
+    """The backend raised, or its process ended; the message is for the report."""
+
+
+@dataclass
+class Contestant:
+    """One backend in a process of its own.
+
+    Attributes:
+        source: "module:Class" of the backend.
+        request: what `load` is asked with, the same every time.
+        cores: the processor cores that the process may use.
+        name, description, load_seconds: what it says of itself, once loaded.
+        start_seconds: from starting the process to loaded, the imports included.
+        failed: why it is out; None while it takes part.
+    """
+
+    source: str
+    request: dict[str, Any]
+    cores: tuple[int, ...]
+    name: str = ""
+    description: str = ""
+    load_seconds: list[float] = field(default_factory=list)
+    start_seconds: list[float] = field(default_factory=list)
+    failed: str | None = None
+    missing: bool = False
+    restarts: bool = True
+    energy_missing: str | None = None
+    _process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """A new process, loaded. Sets `failed` where the machine lacks something; ContestantFailed where it breaks."""
+        self.stop()
+        threads = str(self.request["threads"])
+        environment = {**os.environ, **{name: threads for name in THREAD_VARIABLES}}
+        environment[CORES] = json.dumps(self.cores)
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mythos_export.bench.worker", self.source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=open(Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log", "a"),  # noqa: SIM115
+            text=True,
+            env=environment,
+        )
+        answer = self.ask("load", **self.request)
+        if "missing" in answer:
+            self.failed, self.missing = answer["missing"], True
+            self.stop()
+            return
+        self.start_seconds.append(time.perf_counter() - started)
+        self.load_seconds.append(answer["load_seconds"])
+        self.name, self.description = answer["name"], answer["description"]
+        self.restarts, self.energy_missing = answer["restarts"], answer["energy_missing"]
+
+    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+        """One request and its answer. Raises ContestantFailed."""
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"do": do, **values}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            code = process.wait()
+            raise ContestantFailed(f"its process ended with {code} while asked to {do}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ContestantFailed(answer["error"])
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """Processor time of its process so far."""
+        if self._process is None or self._process.poll() is not None:
+            return 0.0
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
