@@ -11,14 +11,18 @@ can be traced, and each compiler is given the one that its workload is served be
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 
+from mythos_export.bench.backends.backend import port_arrays
+from mythos_export.bench.workloads import Case
 from mythos_export.capture import Exportable
 from mythos_model import MythosModel, load_checkpoint, ops
 from mythos_model.moe import MixtureOfExperts, Routing
@@ -54,6 +58,22 @@ def dense(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tenso
     return (share.t().unsqueeze(-1) * out).sum(0)
 
 
+def forms_for(case: Case) -> tuple[Form, ...]:
+    """The forms to try, best first."""
+    return (gathered,) if case.ids.size == 1 else (grouped, dense)
+
+
+def first_that_builds(case: Case, build: Callable[[Form], Any]) -> Any:
+    """What the best form gives that a compiler takes; the last one's error where it takes none."""
+    forms = forms_for(case)
+    for form in forms[:-1]:
+        try:
+            return build(form)
+        except Exception as error:  # compilers raise many types for what they cannot do
+            print(f"{form.__name__} experts were refused: {error}", file=sys.stderr)
+    return build(forms[-1])
+
+
 class PlainMixtureOfExperts(MixtureOfExperts):
     """The product's mixture of experts with its weights, computed by one of the forms above."""
 
@@ -77,6 +97,11 @@ def plain_model(checkpoint: Path, form: Form) -> MythosModel:
     return model
 
 
+def tensors(case: Case, trained_threshold: float) -> Ports:
+    """The case's ports in the order of the model's arguments."""
+    return tuple(torch.as_tensor(array) for array in port_arrays(case, trained_threshold).values())
+
+
 def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
     """torch.export of the model for these very shapes, its loop one `while_loop`, without operators of ours."""
     with torch.no_grad():
@@ -88,14 +113,3 @@ def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
         torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
     }
     return program.run_decompositions({**torch.export.default_decompositions(), **plain})
-
-
-class WhileLoop(nn.Module):
-    """The model with its loop as torch's `while_loop`, for compilers of Python functions."""
-
-    def __init__(self, model: MythosModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *ports: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model(*ports, use_while_loop=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from mythos_export.bench.worker import CORES
+from mythos_export.bench.resources import CORES
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

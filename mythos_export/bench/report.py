@@ -70,12 +70,11 @@ def _depth_plots(document: dict[str, Any]) -> list[tuple[str, Any, list[dict[str
     return found
 
 
-def _section(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def _section(document: dict[str, Any], kind: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """The rows of one kind of workload, those of a workload together, the fastest first."""
-    names = [w["name"] for w in document["workloads"] if w["kind"] == kind]
-    rows = []
-    for name in names:
-        group = sorted((row for row in document["rows"] if row["workload"] == name), key=lambda row: row["median"])
-        for index, row in enumerate(group):
-            rows.append({**row, "leads": index == 0})
-    return rows
+    groups = []
+    for workload in document["workloads"]:
+        rows = [row for row in document["rows"] if row["workload"] == workload["name"]]
+        if workload["kind"] == kind and rows:
+            groups.append((workload["name"], sorted(rows, key=lambda row: row["median"])))
+    return groups

@@ -6,6 +6,8 @@ import resource
 import sys
 from pathlib import Path
 
+CORES = "MYTHOS_BENCH_CORES"  # the variable that gives a worker its cores, as a JSON list
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _POWERCAP = Path("/sys/class/powercap")
 _FORGET_PEAK = "5"  # see proc(5), /proc/pid/clear_refs

@@ -166,7 +166,7 @@ def _profiles(
     graph = manifest.file_ending(".onnx", "model.onnx")
     if graph is None:
         return []
-    chosen = [_to_profile(workloads, "decode"), _to_profile(workloads, "prefill")]
+    chosen = [_to_profile(workloads, kind, config.max_loop_iters) for kind in ("decode", "prefill")]
     forms = {"ONNX Runtime, function bodies": None}
     if find_op_library():
         forms["ONNX Runtime, CPU kernels"] = find_op_library()
@@ -179,14 +179,12 @@ def _profiles(
     return profiles
 
 
-def _to_profile(workloads: Sequence[Workload], kind: str) -> Workload | None:
-    """The middle one by size, of batch 1 at the trained depth or the deepest that there is."""
+def _to_profile(workloads: Sequence[Workload], kind: str, trained: int) -> Workload | None:
+    """The middle one by size, of batch 1, at the trained depth where that was measured."""
     forced = [w for w in workloads if w.kind == kind and w.depth is not None and w.batch == 1]
-    sizes = sorted({(w.tokens, w.held) for w in forced})
-    if not sizes:
-        return None
-    middle = sizes[len(sizes) // 2]
-    return max((w for w in forced if (w.tokens, w.held) == middle), key=lambda w: w.depth or 0)
+    forced = [w for w in forced if w.depth == trained] or forced
+    forced.sort(key=lambda w: (w.tokens, w.held))
+    return forced[len(forced) // 2] if forced else None
 
 
 def _bundle_json(bundle: Path, manifest: Manifest) -> dict[str, Any]:

@@ -37,4 +37,4 @@ def main_workload(document: dict[str, Any], kind: str) -> str | None:
     fitting = [w for w in document["workloads"] if w["kind"] == kind and w["batch"] == 1 and w["name"] in measured]
     fitting = [w for w in fitting if w["depth"] == trained] or fitting
     fitting.sort(key=lambda w: (w["tokens"], w["held"]))
-    return fitting[(len(fitting) - 1) // 2]["name"] if fitting else None
+    return fitting[len(fitting) // 2]["name"] if fitting else None

@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 
 from mythos_export.bench.backends.backend import Backend, Call, Setting
-from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory
+from mythos_export.bench.resources import CORES, EnergyCounter, forget_peak_memory, peak_memory
 from mythos_export.bench.workloads import Workload, load_case
 
-CORES = "MYTHOS_BENCH_CORES"  # the variable with a JSON list of the cores to run on
 SHORT = 0.05  # a call below this many seconds is run once, unmeasured, at the start of every turn: others ran meanwhile
 
 

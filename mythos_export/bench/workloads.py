@@ -93,12 +93,14 @@ class Case:
     Attributes:
         ids: int64 [B, T].
         past_layers: [layers, B, held, C]; past_loop: [N, B, held, C], N the depth, or the trained number.
+        capacity: tokens that a cache with fixed buffers has room for, the same for all decode workloads of a run.
     """
 
     workload: Workload
     ids: np.ndarray
     past_layers: np.ndarray
     past_loop: np.ndarray
+    capacity: int
 
     @property
     def loops(self) -> int:
@@ -124,7 +126,8 @@ def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_fi
     ids = _ids(ids_file, model.config.vocab_size, rows, max(longest, prompt + 1))
     cache = model.new_cache(1, prompt, depth)
     model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
-    np.savez(path, ids=ids, layers=cache.past_layers, loop=cache.past_loop)
+    capacity = max(workload.held for workload in workloads) + 1
+    np.savez(path, ids=ids, layers=cache.past_layers, loop=cache.past_loop, capacity=capacity)
 
 
 def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarray:
@@ -142,7 +145,7 @@ def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarr
 def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
     """One workload's data out of the file of `write_inputs`."""
     with np.load(inputs) as data:
-        ids, layers, loop = data["ids"], data["layers"], data["loop"]
+        ids, layers, loop, capacity = data["ids"], data["layers"], data["loop"], int(data["capacity"])
     depth = trained if workload.depth is None else workload.depth
     used = ids[: workload.batch, -1:] if workload.kind == "decode" else ids[: workload.batch, : workload.tokens]
     at = np.arange(workload.held) % layers.shape[2]
@@ -150,7 +153,7 @@ def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
     def fill(entries: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(np.broadcast_to(entries[:, :, at], _with_batch(entries, workload)))
 
-    return Case(workload, np.ascontiguousarray(used), fill(layers), fill(loop[: max(depth, 1)]))
+    return Case(workload, np.ascontiguousarray(used), fill(layers), fill(loop[: max(depth, 1)]), capacity)
 
 
 def _with_batch(entries: np.ndarray, workload: Workload) -> tuple[int, ...]:

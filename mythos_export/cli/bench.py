@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich import box
 from rich.table import Table
 
 from mythos_export.cli.terminal import err, escape, out, plain_errors
@@ -42,8 +43,9 @@ def bench(
         if compare is not None:
             _show_changes(*compare, as_json)
             return
-        from mythos_export.bench import BenchOptions, write_report
-        from mythos_export.bench import bench as run_bench
+        from mythos_export.bench.report import write_report
+        from mythos_export.bench.run import BenchOptions
+        from mythos_export.bench.run import bench as run_bench
 
         assert bundle is not None
         chosen = {"backends": tuple(_backends(backends))} if backends else {}
@@ -62,8 +64,8 @@ def bench(
 
 
 def _backends(text: str) -> list[str]:
-    from mythos_export.bench import BenchError
     from mythos_export.bench.backends import BACKENDS
+    from mythos_export.bench.errors import BenchError
 
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in BACKENDS and ":" not in name]
@@ -86,17 +88,15 @@ def show(document: dict[str, Any]) -> None:
     """The rows as a table, who is missing, and the verdict."""
     from mythos_export.report.format import percent, seconds
 
-    table = Table("workload", "with", "median", "interval", "tokens/s", "times as fast", "of the limit", "bound by")
-    last = ""
-    for row in document["rows"]:
-        if row["workload"] != last and last:
-            table.add_section()
-        between = f"{seconds(row['interval']['low'])} to {seconds(row['interval']['high'])}"
-        ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
-        cells = [seconds(row["median"]), between, f"{row['tokens_per_second']:.0f}", ratio]
-        name = row["workload"] if row["workload"] != last else ""
-        table.add_row(name, row["backend"], *cells, percent(row["fraction_of_limit"]), row["bound_by"])
-        last = row["workload"]
+    table = Table("", "median", "interval", "tokens/s", "× first", "of limit", box=box.SIMPLE)
+    for workload in dict.fromkeys(row["workload"] for row in document["rows"]):
+        rows = [row for row in document["rows"] if row["workload"] == workload]
+        table.add_row(f"[bold]{workload}[/] [dim]({rows[0]['bound_by']})[/]")
+        for row in rows:
+            between = f"{seconds(row['interval']['low'])} to {seconds(row['interval']['high'])}"
+            ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
+            cells = (seconds(row["median"]), between, f"{row['tokens_per_second']:.0f}", ratio)
+            table.add_row(f"  {row['backend']}", *cells, percent(row["fraction_of_limit"]))
     out.print(table)
     for line in document["depth_lines"]:
         fixed, loop = line["fixed"]["median"], line["per_loop"]["median"]
@@ -111,8 +111,8 @@ def show(document: dict[str, Any]) -> None:
 
 
 def _show_changes(a: Path, b: Path, as_json: bool) -> None:
-    from mythos_export.bench import compare, read_report
-    from mythos_export.bench.compare import ABSENT, SAME, changes_json
+    from mythos_export.bench.compare import ABSENT, SAME, changes_json, compare
+    from mythos_export.bench.report import read_report
     from mythos_export.report.format import seconds
 
     changes = compare(read_report(a), read_report(b))

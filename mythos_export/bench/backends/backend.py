@@ -105,7 +105,7 @@ class BundleBackend(Backend):
 
         if workload.kind == "prefill":
             return prefill
-        cache = model.new_cache(workload.batch, workload.held + 1, workload.depth)
+        cache = model.new_cache(workload.batch, case.capacity, workload.depth)
         cache.past_layers[:, :, : workload.held] = case.past_layers
         cache.past_loop[:, :, : workload.held] = case.past_loop
         cache.lengths[:] = workload.held

@@ -1,0 +1,61 @@
+"""AOTInductor: the model as a shared library, its loop kept as `while_loop`.
+
+Exported for the workload's very shapes. `freezing` is tried first, as it is fastest where it works; kernels are built
+with the compiler's full optimization, the wrapper around them without, which halves the wait and changes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from benchmarks.peers.plain import exported, first_that_builds, plain_model, tensors
+from benchmarks.peers.torch_compile import cpp_compiler_missing
+from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting
+from mythos_export.bench.workloads import Case
+
+
+class AotInductor(Backend):
+    name = "AOTInductor"
+    restarts = False
+
+    def missing(self, setting: Setting) -> str | None:
+        if setting.checkpoint is None:
+            return "it starts from a checkpoint, and none was named"
+        return cpp_compiler_missing()
+
+    def load(self, setting: Setting) -> str:
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(setting.threads)
+        self.setting = setting
+        self.built: dict[str, Any] = {}
+        return f"torch {torch.__version__}, while_loop kept, static shapes, frozen weights"
+
+    def compile(self, case: Case) -> None:
+        checkpoint = self.setting.checkpoint
+        assert checkpoint is not None
+
+        def build(form: Any) -> Any:
+            model = plain_model(checkpoint, form)
+            self.threshold = model.config.act_threshold
+            program = exported(model, tensors(case, self.threshold))
+            path = self.setting.scratch / f"aot {case.workload.name} {form.__name__}.pt2"
+            options = {"freezing": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+            package = torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs=options
+            )
+            return torch._inductor.aoti_load_package(package)
+
+        self.built[case.workload.name] = first_that_builds(case, build)
+
+    def prepare(self, case: Case) -> Call:
+        run = self.built[case.workload.name]
+        ports = tensors(case, self.threshold)
+
+        def call() -> Outcome:
+            logits, _, loops, _, _ = run(*ports)
+            return Outcome(logits[:, -1].numpy(), int(loops))
+
+        return call

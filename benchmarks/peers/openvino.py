@@ -1,0 +1,56 @@
+"""OpenVINO on the CPU, from the same plain ONNX file: it reads the Loop, but neither functions nor opset 23.
+
+Latency hint, float32 (its default on CPUs with bfloat16 would compute another result), one stream.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from benchmarks.peers.plain_onnx import export_plain
+from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting, port_arrays
+from mythos_export.bench.workloads import Case
+
+
+class OpenVino(Backend):
+    name = "OpenVINO"
+    restarts = False
+
+    def missing(self, setting: Setting) -> str | None:
+        if setting.checkpoint is None:
+            return "it starts from a checkpoint, and none was named"
+        if importlib.util.find_spec("openvino") is None:
+            return "OpenVINO is not installed: pip install openvino"
+        return None
+
+    def load(self, setting: Setting) -> str:
+        import openvino
+
+        self.setting, self.core = setting, openvino.Core()
+        self.requests: dict[str, Any] = {}
+        self.settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": setting.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,  # the process is pinned already
+        }
+        return f"openvino {openvino.__version__}, latency hint, one stream, f32, static shapes"
+
+    def compile(self, case: Case) -> None:
+        file, self.threshold = export_plain(case, self.setting, self.setting.scratch / "openvino")
+        compiled = self.core.compile_model(self.core.read_model(file), "CPU", self.settings)
+        self.requests[case.workload.name] = compiled.create_infer_request()
+
+    def prepare(self, case: Case) -> Call:
+        request = self.requests[case.workload.name]
+        arrays = port_arrays(case, self.threshold)
+        names = [port.get_any_name() for port in request.model_inputs]
+        feed = {name: arrays[name] for name in names}
+
+        def call() -> Outcome:
+            results = request.infer(feed, share_inputs=True, share_outputs=True)
+            return Outcome(results["logits"][:, -1].copy(), int(results["loops"]))
+
+        return call
