@@ -47,7 +47,8 @@ def _peers(name: str, document: dict[str, Any]) -> str:
     contestants = [c["name"] for c in document["contestants"] if c["state"] == "measured"]
     rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
     link = f"benchmarks/results/peers/{name}/latency.json"
-    quiet = "" if document["noise"]["quiet"] else f" The machine was not quiet: {'; '.join(document['noise']['reasons'])}."
+    noise = document["noise"]
+    quiet = "" if noise["quiet"] else f" The machine was not quiet: {'; '.join(noise['reasons'])}."
     lines = [f"{TITLES[name]} ([all figures]({link})).{quiet}", ""]
     lines += [f"| | {' | '.join(workloads)} |", "|---|" + "---|" * len(workloads)]
     order = sorted(contestants, key=lambda c: rows[workloads[0], c]["median"] if (workloads[0], c) in rows else 1e9)

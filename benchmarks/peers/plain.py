@@ -1,17 +1,18 @@
 """The model in plain PyTorch operators only: what every PyTorch compiler is given.
 
 `mythos_model` reaches its operators as `torch.ops.mythos.*` while torch.export traces, and its mixture of experts
-branches in Python on which experts were chosen; no compiler can trace that. Here the experts run in two forms that
-can be traced, and each compiler is given the one that its workload is served best by:
+branches in Python on which experts were chosen; no compiler can trace that. Here the experts run in forms that can be
+traced, and each compiler is given the best one that it takes:
 
 - `gathered`: the weights of the chosen experts are gathered per token. Best for one token: only those are read.
-- `grouped`: tokens sorted by expert, one grouped product (torch.nn.functional.grouped_mm). Best for many tokens.
-- `dense`: every expert over every token, the unchosen weighed by zero. For compilers without a grouped product.
+- `per_expert`: each expert over the tokens that chose it; sizes hang on data. Best for many tokens.
+- `dense`: every expert over every token, the unchosen weighed by zero. For compilers that refuse such sizes.
+
+A grouped product (torch.nn.functional.grouped_mm) would do, but PyTorch traces it in bfloat16 only.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,13 @@ def gathered(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Te
     return (weight.unsqueeze(-1) * out).sum(1)
 
 
-def grouped(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    n, chosen = index.shape
-    flat = index.flatten()
-    order = flat.argsort(stable=True)
-    experts = torch.arange(gate_up.shape[0], device=x.device)
-    ends = (flat.unsqueeze(0) == experts.unsqueeze(1)).sum(1).cumsum(0).to(torch.int32)
-    gate, up = F.grouped_mm(x[order // chosen], gate_up.transpose(1, 2), offs=ends).chunk(2, -1)
-    out = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
-    by_slot = torch.zeros_like(out).index_copy(0, order, out).view(n, chosen, -1)
-    return (weight.unsqueeze(-1) * by_slot).sum(1)
+def per_expert(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    for expert in range(gate_up.shape[0]):
+        token, slot = torch.where(index == expert)
+        out = ops.swiglu(x[token], gate_up[expert], down[expert])
+        y = y.index_add(0, token, out * weight[token, slot].unsqueeze(-1))
+    return y
 
 
 def dense(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -60,18 +58,23 @@ def dense(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tenso
 
 def forms_for(case: Case) -> tuple[Form, ...]:
     """The forms to try, best first."""
-    return (gathered,) if case.ids.size == 1 else (grouped, dense)
+    return (gathered,) if case.ids.size == 1 else (per_expert, dense)
 
 
-def first_that_builds(case: Case, build: Callable[[Form], Any]) -> Any:
-    """What the best form gives that a compiler takes; the last one's error where it takes none."""
+def first_that_builds(case: Case, build: Callable[[Form], Any]) -> tuple[Any, str]:
+    """What the best form gives that a compiler takes, and a note for the report; the last one's error if it takes none.
+
+    A form counts as taken when what was built has also run once.
+    """
     forms = forms_for(case)
+    refused = ""
     for form in forms[:-1]:
         try:
-            return build(form)
+            return build(form), f"experts {form.__name__}"
         except Exception as error:  # compilers raise many types for what they cannot do
-            print(f"{form.__name__} experts were refused: {error}", file=sys.stderr)
-    return build(forms[-1])
+            line = next(iter(str(error).strip().splitlines()), "")
+            refused = f" ({form.__name__} refused: {type(error).__name__}: {line[:160]})"
+    return build(forms[-1]), f"experts {forms[-1].__name__}{refused}"
 
 
 class PlainMixtureOfExperts(MixtureOfExperts):

@@ -1,8 +1,7 @@
 """torch.onnx.export of the model in plain PyTorch, run by ONNX Runtime: what one gets without operators of ours.
 
-The loop exports as one Loop. ONNX has no grouped product, so for more than one token every expert runs over every
-token. Attention stays absorbed as `mythos_model.ops` writes it; ONNX Runtime optimizes with all its passes (the
-default), for the workload's very shapes.
+The loop exports as one Loop. Attention stays absorbed as `mythos_model.ops` writes it; ONNX Runtime optimizes with all
+its passes (the default), for the workload's very shapes.
 """
 
 from __future__ import annotations
@@ -11,10 +10,12 @@ import importlib.util
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.peers.plain import dense, exported, gathered, plain_model, tensors
+from benchmarks.peers.plain import Form, exported, first_that_builds, plain_model, tensors
 from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES
@@ -38,19 +39,29 @@ class PlainOnnx(Backend):
         self.sessions: dict[str, ort.InferenceSession] = {}
         return f"onnxruntime {ort.__version__}, opset {OPSET}, one Loop, all optimizations, static shapes"
 
-    def compile(self, case: Case) -> None:
+    def compile(self, case: Case) -> str:
         import onnxruntime as ort
 
-        file, self.threshold = export_plain(case, self.setting, self.setting.scratch / "plain_onnx")
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.setting.threads
         options.log_severity_level = 3
-        self.sessions[case.workload.name] = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+        def build(form: Form) -> ort.InferenceSession:
+            file, self.threshold = export_plain(case, form, self.setting, "plain_onnx")
+            session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            session.run(None, self._feed(session, case))
+            return session
+
+        self.sessions[case.workload.name], note = first_that_builds(case, build)
+        return note
+
+    def _feed(self, session: Any, case: Case) -> dict[str, np.ndarray]:
+        names = {port.name for port in session.get_inputs()}
+        return {name: array for name, array in port_arrays(case, self.threshold).items() if name in names}
 
     def prepare(self, case: Case) -> Call:
         session = self.sessions[case.workload.name]
-        names = {port.name for port in session.get_inputs()}
-        feed = {name: array for name, array in port_arrays(case, self.threshold).items() if name in names}
+        feed = self._feed(session, case)
 
         def call() -> Outcome:
             logits, loops = session.run(["logits", "loops"], feed)
@@ -59,19 +70,18 @@ class PlainOnnx(Backend):
         return call
 
 
-def export_plain(case: Case, setting: Setting, folder: Path) -> tuple[Path, float]:
+def export_plain(case: Case, form: Form, setting: Setting, kind: str) -> tuple[Path, float]:
     """model.onnx for a case's shapes in a folder of its own, and the trained halting threshold."""
     assert setting.checkpoint is not None
     warnings.simplefilter("ignore")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    one = case.ids.size == 1
-    model = plain_model(setting.checkpoint, gathered if one else dense)
+    model = plain_model(setting.checkpoint, form)
     threshold = model.config.act_threshold
     program = exported(model, tensors(case, threshold))
     names = {"input_names": list(INPUT_NAMES), "output_names": list(OUTPUT_NAMES)}
     converted = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
     assert converted is not None
-    place = folder / case.workload.name
+    place = setting.scratch / kind / f"{case.workload.name} {form.__name__}"
     place.mkdir(parents=True)
     converted.save(str(place / "model.onnx"), external_data=True)
     return place / "model.onnx", threshold

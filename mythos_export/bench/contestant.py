@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ class Contestant:
         request: what `load` is asked with, the same every time.
         cores: the processor cores that the process may use.
         name, description, load_seconds: what it says of itself, once loaded.
+        compiled: by workload, the seconds that compiling took and a note of how it was done.
         start_seconds: from starting the process to loaded, the imports included.
         failed: why it is out; None while it takes part.
     """
@@ -42,6 +44,7 @@ class Contestant:
     description: str = ""
     load_seconds: list[float] = field(default_factory=list)
     start_seconds: list[float] = field(default_factory=list)
+    compiled: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: str | None = None
     missing: bool = False
     restarts: bool = True
@@ -55,14 +58,15 @@ class Contestant:
         environment = {**os.environ, **{name: threads for name in THREAD_VARIABLES}}
         environment[CORES] = json.dumps(self.cores)
         started = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mythos_export.bench.worker", self.source],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=open(Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log", "a"),  # noqa: SIM115
-            text=True,
-            env=environment,
-        )
+        with open(Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log", "a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mythos_export.bench.worker", self.source],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
         answer = self.ask("load", **self.request)
         if "missing" in answer:
             self.failed, self.missing = answer["missing"], True
@@ -99,13 +103,16 @@ class Contestant:
         return float(times.user + times.system)
 
     def stop(self) -> None:
-        if self._process is None:
+        """End its process, where there is one."""
+        process, self._process = self._process, None
+        if process is None:
             return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself: a request was left in the pipe
+            process.stdin.close()
+        process.stdout.close()
         try:
-            self._process.wait(10)
+            process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process.kill()
+            process.wait()

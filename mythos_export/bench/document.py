@@ -103,6 +103,7 @@ def contestants_json(contestants: Sequence[Contestant], measured: Measured) -> l
         state = "missing" if contestant.missing else "failed" if contestant.failed else "measured"
         entry: dict[str, Any] = {"name": name, "source": contestant.source, "state": state}
         entry |= {"reason": contestant.failed, "description": contestant.description}
+        entry["compiled"] = contestant.compiled
         if contestant.load_seconds:
             entry["load_seconds"] = float(np.median(contestant.load_seconds))
             entry["start_seconds"] = float(np.median(contestant.start_seconds))

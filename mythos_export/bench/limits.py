@@ -16,7 +16,7 @@ import numpy as np
 
 from mythos_export.bench.backends.backend import Backend, Setting
 
-SIZES_MB = (1, 4, 16, 64, 256)
+SIZES_MB = (1, 4, 16, 48, 160)
 WIDTH = 1024  # columns of the matrices that are read
 SQUARE = 1024
 CALIBRATION_SQUARE, CALIBRATION_MB = 256, 4
@@ -48,12 +48,12 @@ class Limits(Backend):
         if what == "calibration":
             read, multiply = self._readers[CALIBRATION_MB]["torch.mv"], self._multiplying(self._small)["torch.mm"]
             return {"read_seconds": _best(read, seconds), "product_seconds": _best(multiply, seconds)}
-        read = {
+        rates = {
             mb: {library: self._matrices[mb].nbytes / _best(call, seconds) for library, call in calls.items()}
             for mb, calls in self._readers.items()
         }
         flops = 2 * SQUARE**3
-        return {"read": read, "product": {name: flops / _best(call, seconds) for name, call in self._products.items()}}
+        return {"read": rates, "product": {name: flops / _best(call, seconds) for name, call in self._products.items()}}
 
     def _reading(self, matrix: np.ndarray) -> dict[str, Callable[[], object]]:
         import torch

@@ -150,7 +150,8 @@ def _compile(
                 return
             for workload in workloads:
                 progress(f"compile: {contestant.name}")
-                contestant.ask("compile", workload=workload.to_json())
+                answer = contestant.ask("compile", workload=workload.to_json())
+                contestant.compiled[workload.name] = {"seconds": answer["seconds"], "note": answer["note"]}
         except ContestantFailed as error:
             contestant.failed = str(error)
             contestant.stop()
@@ -167,14 +168,14 @@ def _profiles(
     if graph is None:
         return []
     chosen = [_to_profile(workloads, kind, config.max_loop_iters) for kind in ("decode", "prefill")]
-    forms = {"ONNX Runtime, function bodies": None}
-    if find_op_library():
-        forms["ONNX Runtime, CPU kernels"] = find_op_library()
+    forms: dict[str, Path | None] = {"ONNX Runtime, function bodies": None}
+    if library := find_op_library():
+        forms["ONNX Runtime, CPU kernels"] = library
     profiles = []
     for workload in filter(None, chosen):
         ports = port_arrays(load_case(inputs, workload, config.max_loop_iters), config.act_threshold)
-        for name, library in forms.items():
-            found = breakdown.profile(bundle / graph, ports, library, threads)
+        for name, taken in forms.items():
+            found = breakdown.profile(bundle / graph, ports, taken, threads)
             profiles.append({"workload": workload.name, "backend": name, **found.to_json()})
     return profiles
 

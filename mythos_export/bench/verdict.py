@@ -18,7 +18,7 @@ def verdict(document: dict[str, Any]) -> str:
 def _of(document: dict[str, Any], kind: str) -> str:
     workload = main_workload(document, kind)
     rows = [row for row in document["rows"] if row["workload"] == workload]
-    if not rows:
+    if workload is None or not rows:
         return ""
     best = min(rows, key=lambda row: row["median"])
     text = f"{workload[:1].upper()}{workload[1:]}: {seconds(best['median'])} with {best['backend']}"

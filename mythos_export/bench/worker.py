@@ -56,13 +56,13 @@ class Worker:
     def compile(self, workload: dict[str, Any]) -> Any:
         """With every core that there is: only what comes later is timed. A failure is of this workload alone."""
         chosen = Workload.from_json(workload)
-        started = time.perf_counter()
+        started, note = time.perf_counter(), ""
         try:
             with _unpinned():
-                self.backend.compile(load_case(self.inputs, chosen, self.trained))
+                note = self.backend.compile(load_case(self.inputs, chosen, self.trained))
         except Exception as error:  # as in `main`
             self.not_compiled[chosen.name] = _text(error)
-        return {"seconds": time.perf_counter() - started}
+        return {"seconds": time.perf_counter() - started, "note": note}
 
     def prepare(self, workload: dict[str, Any], logits: str | None) -> Any:
         """The first call, timed apart; its logits go into a file where one is named."""

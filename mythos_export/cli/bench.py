@@ -17,7 +17,7 @@ from mythos_export.cli.terminal import err, escape, out, plain_errors
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: every core of this process].")
-@click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="Repetitions in new processes.")
+@click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")
 @click.option("--turn", "turn_seconds", type=float, default=0.2, show_default=True, help="Seconds a turn.")
 @click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting.")
 @click.option("--capacity", type=click.IntRange(min=2), help="Tokens that a cache can hold [default: 4096 at most].")
@@ -48,12 +48,13 @@ def bench(
         from mythos_export.bench.run import bench as run_bench
 
         assert bundle is not None
-        chosen = {"backends": tuple(_backends(backends))} if backends else {}
         command = f"mythos bench {bundle.name}" + _words(options, backends)
+        if backends:
+            options["backends"] = tuple(_backends(backends))
         with err.status("") as status:
             document = run_bench(
                 bundle,
-                BenchOptions(command=command, **chosen, **options),
+                BenchOptions(command=command, **options),
                 lambda step: status.update(escape(step)),
             )
         json_file, page = write_report(document, output or bundle / "reports")

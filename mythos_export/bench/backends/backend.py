@@ -19,6 +19,7 @@ import numpy as np
 
 from mythos_export.bench.workloads import Case
 from mythos_runtime import Model, Output, load
+from mythos_runtime.model import Policy
 from mythos_runtime.session import OpLibrary
 
 
@@ -68,8 +69,9 @@ class Backend:
         """A function of no arguments that runs the case once, the same work each time."""
         raise NotImplementedError
 
-    def compile(self, case: Case) -> None:
-        """Do what takes long and lasts for all rounds; by default nothing does."""
+    def compile(self, case: Case) -> str:
+        """Do what takes long and lasts for all rounds (by default nothing does); returns a note for the report."""
+        return ""
 
     def seconds(self, call: Call) -> float:
         """The time of one call, by the clock that suits the device."""
@@ -109,7 +111,7 @@ class BundleBackend(Backend):
         cache.past_layers[:, :, : workload.held] = case.past_layers
         cache.past_loop[:, :, : workload.held] = case.past_loop
         cache.lengths[:] = workload.held
-        policy = "last" if workload.depth is None else "full"
+        policy: Policy = "last" if workload.depth is None else "full"
 
         def decode() -> Outcome:
             out = model.forward(case.ids, cache=cache, halt_threshold=case.threshold, policy=policy)
