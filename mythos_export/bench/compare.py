@@ -52,8 +52,8 @@ def _change(
     key: tuple[str, str], a: dict[str, Any] | None, b: dict[str, Any] | None, drift: dict[str, float]
 ) -> Change:
     if a is None or b is None:
-        times = (row["median"] if row else None for row in (a, b))
-        return Change(*key, *times, None, None, None, 1.0, ABSENT)
+        before, after = (row["median"] if row else None for row in (a, b))
+        return Change(*key, before, after, None, None, None, 1.0, ABSENT)
     first, second = _interval(a), _interval(b)
     expected = drift[b["bound_by"]]
     low, high = second.low / first.high, second.high / first.low
