@@ -11,19 +11,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.plain import exported, first_that_builds, plain_model, tensors
+from benchmarks.peers.plain import CompiledPeer, exported, first_that_builds, plain_model, tensors
 from benchmarks.peers.torch_compile import cpp_compiler_missing
-from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting
+from mythos_export.bench.backends.backend import Call, Outcome, Setting
 from mythos_export.bench.workloads import Case
 
 
-class AotInductor(Backend):
+class AotInductor(CompiledPeer):
     name = "AOTInductor"
-    restarts = False
 
-    def missing(self, setting: Setting) -> str | None:
-        if setting.checkpoint is None:
-            return "it starts from a checkpoint, and none was named"
+    def lacks(self) -> str | None:
         return cpp_compiler_missing()
 
     def load(self, setting: Setting) -> str:

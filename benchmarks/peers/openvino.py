@@ -10,19 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.plain import Form, first_that_builds
+from benchmarks.peers.plain import CompiledPeer, Form, first_that_builds
 from benchmarks.peers.plain_onnx import export_plain
-from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting, port_arrays
+from mythos_export.bench.backends.backend import Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 
 
-class OpenVino(Backend):
+class OpenVino(CompiledPeer):
     name = "OpenVINO"
-    restarts = False
 
-    def missing(self, setting: Setting) -> str | None:
-        if setting.checkpoint is None:
-            return "it starts from a checkpoint, and none was named"
+    def lacks(self) -> str | None:
         if importlib.util.find_spec("openvino") is None:
             return "OpenVINO is not installed: pip install openvino"
         return None

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from mythos_export.bench.backends.backend import port_arrays
+from mythos_export.bench.backends.backend import Backend, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import Exportable
 from mythos_model import MythosModel, load_checkpoint, ops
@@ -88,6 +88,19 @@ class PlainMixtureOfExperts(MixtureOfExperts):
         weight = routing.weight.to(x.dtype).flatten(0, 1)
         y = self.form(flat, index, weight, self.routed_gate_up, self.routed_down)
         return (y + ops.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x), routing
+
+
+class CompiledPeer(Backend):
+    """What the peers share that compile the plain model before they are timed."""
+
+    restarts = False
+
+    def missing(self, setting: Setting) -> str | None:
+        return self.lacks() if setting.checkpoint else "it starts from a checkpoint, and none was named"
+
+    def lacks(self) -> str | None:
+        """What this machine lacks for it."""
+        raise NotImplementedError
 
 
 def plain_model(checkpoint: Path, form: Form) -> MythosModel:

@@ -15,21 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers.plain import Form, exported, first_that_builds, plain_model, tensors
-from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting, port_arrays
+from benchmarks.peers.plain import CompiledPeer, Form, exported, first_that_builds, plain_model, tensors
+from mythos_export.bench.backends.backend import Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES
 
 OPSET = 20  # the newest that OpenVINO reads, too
 
 
-class PlainOnnx(Backend):
+class PlainOnnx(CompiledPeer):
     name = "torch.onnx.export + ONNX Runtime"
-    restarts = False
 
-    def missing(self, setting: Setting) -> str | None:
-        if setting.checkpoint is None:
-            return "it starts from a checkpoint, and none was named"
+    def lacks(self) -> str | None:
         return None if importlib.util.find_spec("onnxruntime") else "ONNX Runtime is not installed"
 
     def load(self, setting: Setting) -> str:

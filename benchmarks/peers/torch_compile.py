@@ -11,19 +11,16 @@ import warnings
 
 import torch
 
-from benchmarks.peers.plain import Form, forms_for, per_expert, plain_model, tensors
-from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting
+from benchmarks.peers.plain import CompiledPeer, Form, forms_for, per_expert, plain_model, tensors
+from mythos_export.bench.backends.backend import Call, Outcome, Setting
 from mythos_export.bench.workloads import Case
 from mythos_model import MythosModel
 
 
-class TorchCompile(Backend):
+class TorchCompile(CompiledPeer):
     name = "torch.compile"
-    restarts = False
 
-    def missing(self, setting: Setting) -> str | None:
-        if setting.checkpoint is None:
-            return "it starts from a checkpoint, and none was named"
+    def lacks(self) -> str | None:
         return cpp_compiler_missing()
 
     def load(self, setting: Setting) -> str:

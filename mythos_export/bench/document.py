@@ -107,9 +107,16 @@ def contestants_json(contestants: Sequence[Contestant], measured: Measured) -> l
         if contestant.load_seconds:
             entry["load_seconds"] = float(np.median(contestant.load_seconds))
             entry["start_seconds"] = float(np.median(contestant.start_seconds))
+            entry["first_token_seconds"] = _first_token(entry["start_seconds"], name, measured)
         entry["failed_workloads"] = {} if contestant.failed else problems
         listed.append(entry)
     return listed
+
+
+def _first_token(start: float, name: str, measured: Measured) -> dict[str, float]:
+    """By prefill workload: from the start of a process, loading and all, to the prompt's logits."""
+    prefills = {w: s for (c, w), s in measured.samples.items() if c == name and w.startswith("prefill")}
+    return {w: start + float(np.median(s.first_seconds)) for w, s in prefills.items() if s.rounds}
 
 
 def noise_of(measured: Measured) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def page_values(document: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         "document": document,
+        "main_prefill": main_workload(document, "prefill"),
         "bars": bars,
         "depth_plots": _depth_plots(document),
         "breakdowns": breakdown_bars(document["breakdown"]) if document["breakdown"] else None,
