@@ -14,13 +14,16 @@ from typing import Any
 
 import psutil
 
+from mythos_export.bench.errors import BenchError
 from mythos_export.bench.resources import CORES
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class ContestantFailed(Exception):
+class ContestantFailed(BenchError):
     """The backend raised, or its process ended; the message is for the report."""
+
+    exit_code = 3
 
 
 @dataclass

@@ -35,7 +35,7 @@ def describe_machine(threads: int, cores: tuple[int, ...]) -> dict[str, Any]:
         "gpu": _gpu(),
         "threads": threads,
         "pinned_to_cores": list(cores),
-        "load_before": os.getloadavg()[0],
+        "load_before": psutil.getloadavg()[0],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

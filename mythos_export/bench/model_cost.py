@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from mythos_export.bench.workloads import Workload
 from mythos_model import MythosConfig
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
+"""Of a weight; scales of the integer forms are left out, and their caches are float32."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,16 @@ def loop_cost(config: MythosConfig, workload: Workload, precision: str = "fp32")
     return _attention(config, workload, width) + routed + _weights(others, rows, width)
 
 
-def _weights(count: int, rows: int, width: int) -> Cost:
+def _weights(count: int, rows: int, width: float) -> Cost:
     return Cost(count * width, 2 * rows * count, count * width)
 
 
-def _attention(config: MythosConfig, workload: Workload, width: int) -> Cost:
+def _attention(config: MythosConfig, workload: Workload, width: float) -> Cost:
     """One layer: its projections, and the scores and sums over the cache."""
     T, held, rows = workload.tokens, workload.held, workload.batch * workload.tokens
     pairs = workload.batch * (T * held + T * (T + 1) // 2)  # query and key, both real
     H, D = config.n_heads, config.dim
-    cache = workload.batch * (held + T) * config.cache_dim * width
+    cache = workload.batch * (held + T) * config.cache_dim * (width if width >= 2 else 4.0)
     if config.attn_type == "gqa":
         weights = 2 * D * config.head_dim * (H + config.n_kv_heads)
         return _weights(weights, rows, width) + Cost(cache, 4 * pairs * H * config.head_dim, cache)

@@ -75,6 +75,8 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     manifest = read_manifest(bundle)
     cores = usable_cores(options.threads or 1_000_000)
     threads = options.threads or len(cores)
+    if threads > len(cores):
+        raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     machine = describe_machine(threads, cores)
     model = load(bundle, threads=threads, verify=False, provider="cpu", op_library=None)
     config = MythosConfig.from_dict(manifest.config)
