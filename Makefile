@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint native sanitize fuzz valgrind bench clean
+.PHONY: help setup demo test test-gpu lint native sanitize fuzz valgrind bench clean bench-results
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -13,7 +13,8 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
-	@echo "make bench   ratios: CPU kernels, a token as the context grows, the reference's way of computing"
+	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
+	@echo "make bench-results  all committed reports anew, and the README's tables from them (a quiet machine, an hour)"
 
 setup: $(INSTALLED)
 
@@ -56,9 +57,13 @@ valgrind: native
 	MYTHOS_OP_LIBRARY=none valgrind --quiet --suppressions=runtimes/cpp/tests/onnxruntime.supp --leak-check=full --error-exitcode=1 build/native/mythos_run $(BUNDLE) --ids 1,2,3 --max-new-tokens 32 --threads 1
 
 bench: setup native
-	$(BIN)/python -m benchmarks.decode_context
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[peers]' || echo "peers that cannot be installed are left out"
+	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.kernels_cpu
-	$(BIN)/python -m benchmarks.against_reference
+
+bench-results: bench
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.readme_tables
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from mythos_export.cli.bench import bench
 from mythos_export.cli.doctor import doctor
 from mythos_export.cli.export import export_command
 from mythos_export.cli.inspect import inspect
@@ -22,5 +23,5 @@ def mythos() -> None:
     """Work with bundles made by mythos-export."""
 
 
-for command in (inspect, verify, run, doctor):
+for command in (inspect, verify, run, bench, doctor):
     mythos.add_command(command)

@@ -1,0 +1,70 @@
+"""The whole comparison, both models in one run: `python -m benchmarks.peers`.
+
+Per model, on the same weights and inputs and in turns: the reference in eager PyTorch, the bundle (function bodies, CPU
+kernels, captured program) and every peer. Writes latency.json and latency.html into benchmarks/results/peers/<model>.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from benchmarks import models
+from benchmarks.peers import PEERS
+from mythos_export.bench.report import write_report
+from mythos_export.bench.run import BenchOptions, bench
+from mythos_export.bench.workloads import Workload
+from mythos_export.cli.bench import show
+from mythos_export.cli.terminal import err, escape, plain_errors
+
+RESULTS = Path(__file__).parents[1] / "results" / "peers"
+OURS = ("bodies", "kernels", "eager")
+WORKLOADS = {
+    "hops": (Workload("decode", 1, 100, 1, 10), Workload("prefill", 100, 0, 1, 10)),
+    "wide": (Workload("decode", 1, 128, 1, 8), Workload("decode", 1, 1000, 1, 8), Workload("prefill", 128, 0, 1, 8)),
+}
+
+
+@click.command(help=__doc__)
+@click.option("--models", "names", default=",".join(models.NAMES), show_default=True)
+@click.option("--only", help="Some peers, by their module: reference,torch_compile,aot_inductor,plain_onnx,openvino.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--turn", type=float, default=0.4, show_default=True, help="Seconds for a workload, peer and round.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the reports.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep checkpoints and bundles here, and reuse them.")
+def main(
+    names: str, only: str | None, threads: int, rounds: int, turn: float, output: Path, folder: Path | None
+) -> None:
+    peers = [peer for peer in PEERS if only is None or peer.partition(":")[0].rpartition(".")[2] in only.split(",")]
+    documents = {}
+    with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
+        for name in names.split(","):
+            status.update(f"{name}: export")
+            source, made = models.bundle(name, folder or Path(temporary))
+
+            def step(text: str, model: str = name) -> None:
+                status.update(escape(f"{model}: {text}"))
+
+            options = BenchOptions(
+                threads=threads,
+                rounds=rounds,
+                turn_seconds=turn,
+                backends=(*peers[:1], *OURS, *peers[1:]),
+                workloads=WORKLOADS[name],
+                ids=models.ids_of(name),
+                checkpoint=source,
+                command=f"python -m benchmarks.peers --threads {threads} --rounds {rounds} --turn {turn}",
+            )
+            documents[name] = bench(made, options, step)
+            write_report(documents[name], output / name)
+    for document in documents.values():
+        show(document)
+    print(json.dumps(documents))
+
+
+if __name__ == "__main__":
+    main()

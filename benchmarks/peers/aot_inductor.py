@@ -1,0 +1,61 @@
+"""AOTInductor: the model as a shared library, its loop kept as `while_loop`.
+
+Exported for the workload's very shapes, weights frozen. Kernels are built with inductor's own flags, only the wrapper
+that calls them without optimization: compiling that took most of the wait.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+from benchmarks.peers.plain import CompiledPeer, exported, first_that_builds, plain_model, tensors
+from benchmarks.peers.torch_compile import cpp_compiler_missing
+from mythos_export.bench.backends.backend import Call, Outcome, Setting
+from mythos_export.bench.workloads import Case
+
+
+class AotInductor(CompiledPeer):
+    name = "AOTInductor"
+
+    def lacks(self) -> str | None:
+        return cpp_compiler_missing()
+
+    def load(self, setting: Setting) -> str:
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(setting.threads)
+        self.setting = setting
+        self.built: dict[str, Any] = {}
+        return f"torch {torch.__version__}, while_loop kept, static shapes, frozen weights"
+
+    def compile(self, case: Case) -> str:
+        checkpoint = self.setting.checkpoint
+        assert checkpoint is not None
+
+        def build(form: Any) -> Any:
+            model = plain_model(checkpoint, form)
+            self.threshold = model.config.act_threshold
+            program = exported(model, tensors(case, self.threshold))
+            path = self.setting.scratch / f"aot {case.workload.name} {form.__name__}.pt2"
+            options = {"freezing": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+            package = torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs=options
+            )
+            run = torch._inductor.aoti_load_package(package)
+            run(*tensors(case, self.threshold))
+            return run
+
+        self.built[case.workload.name], note = first_that_builds(case, build)
+        return note
+
+    def prepare(self, case: Case) -> Call:
+        run = self.built[case.workload.name]
+        ports = tensors(case, self.threshold)
+
+        def call() -> Outcome:
+            logits, _, loops, _, _ = run(*ports)
+            return Outcome(logits[:, -1].numpy(), int(loops))
+
+        return call

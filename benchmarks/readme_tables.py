@@ -1,0 +1,119 @@
+"""Writes the README's performance tables out of the committed reports: `python -m benchmarks.readme_tables`.
+
+Between the marks `<!-- latency: begin -->` and `<!-- latency: end -->`; with --check it only says whether they are
+current (exit code 1 where they are not). No figure there is typed by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mythos_export.bench.report import read_report
+from mythos_export.report.format import percent, seconds
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- latency: begin -->", "<!-- latency: end -->"
+TITLES = {"hops": "The demo model", "wide": "The 512-wide model, random weights"}
+
+
+def tables(results: Path = RESULTS) -> str:
+    """The text between the marks."""
+    peers = {name: read_report(results / "peers" / name) for name in TITLES}
+    parts = [_about(next(iter(peers.values())))]
+    parts += [_peers(name, document) for name, document in peers.items()]
+    parts.append(_absent(peers))
+    context = results / "latency" / "wide"
+    if context.is_dir():
+        parts.append(_context(read_report(context)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _about(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return (
+        f"{machine['cpu']}, {threads}, float32, {machine['at'][:10]}; medians of {document['method']['rounds']} rounds "
+        f"with their intervals; “of the limit” is how near a call comes to what this machine read or multiplied at "
+        f"best in the same minutes (`{document['command']}`)."
+    )
+
+
+def _peers(name: str, document: dict[str, Any]) -> str:
+    workloads = list(dict.fromkeys(row["workload"] for row in document["rows"]))
+    contestants = [c["name"] for c in document["contestants"] if c["state"] == "measured"]
+    rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
+    link = f"benchmarks/results/peers/{name}/latency.json"
+    noise = document["noise"]
+    quiet = "" if noise["quiet"] else f" The machine was not quiet: {'; '.join(noise['reasons'])}."
+    lines = [f"{TITLES[name]} ([all figures]({link})).{quiet}", ""]
+    lines += [f"| | {' | '.join(workloads)} |", "|---|" + "---|" * len(workloads)]
+    order = sorted(contestants, key=lambda c: rows[workloads[0], c]["median"] if (workloads[0], c) in rows else 1e9)
+    for contestant in order:
+        cells = [_cell(rows.get((workload, contestant))) for workload in workloads]
+        lines.append(f"| {contestant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "failed"
+    interval = f"{seconds(row['interval']['low'])} to {seconds(row['interval']['high'])}"
+    return f"{seconds(row['median'])} ({interval}), {percent(row['fraction_of_limit'])} of the limit"
+
+
+def _absent(documents: dict[str, dict[str, Any]]) -> str:
+    """Who took no part, once, with the reason."""
+    reasons = {
+        contestant["name"].rpartition(":")[2]: contestant["reason"]
+        for document in documents.values()
+        for contestant in document["contestants"]
+        if contestant["state"] != "measured"
+    }
+    return " ".join(f"Not measured: {name} ({reason})." for name, reason in reasons.items())
+
+
+def _context(document: dict[str, Any]) -> str:
+    """What a token costs as the context grows, batch 1 at the trained depth."""
+    trained = document["model"]["trained_loops"]
+    decode = [w for w in document["workloads"] if (w["kind"], w["batch"], w["depth"]) == ("decode", 1, trained)]
+    decode.sort(key=lambda w: w["held"])
+    names = [c["name"] for c in document["contestants"] if c["state"] == "measured"]
+    rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
+    capacity = max(w["held"] for w in decode) + 1
+    lines = [
+        f"A token as the context grows, in a cache of {capacity} tokens: only what is filled is read "
+        "([all figures](benchmarks/results/latency/wide/latency.json)).",
+        "",
+        f"| tokens held | {' | '.join(names)} |",
+        "|---|" + "---|" * len(names),
+    ]
+    for workload in decode:
+        cells = [seconds(rows[workload["name"], name]["median"]) for name in names]
+        lines.append(f"| {workload['held']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def replaced(readme: str, text: str) -> str:
+    """The README with the text between its marks."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"README.md lacks the marks {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+
+
+def main() -> None:
+    """Write, or with --check compare."""
+    now = README.read_text(encoding="utf-8")
+    wanted = replaced(now, tables())
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if now == wanted else "README.md is not current: python -m benchmarks.readme_tables")
+    README.write_text(wanted, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

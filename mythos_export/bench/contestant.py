@@ -1,0 +1,121 @@
+"""The near end of a worker: starts it, asks it, and learns when it has died."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mythos_export.bench.errors import BenchError
+from mythos_export.bench.resources import CORES
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class ContestantFailed(BenchError):
+    """The backend raised, or its process ended; the message is for the report."""
+
+    exit_code = 3
+
+
+@dataclass
+class Contestant:
+    """One backend in a process of its own.
+
+    Attributes:
+        source: "module:Class" of the backend.
+        request: what `load` is asked with, the same every time.
+        cores: the processor cores that the process may use.
+        name, description, load_seconds: what it says of itself, once loaded.
+        compiled: by workload, the seconds that compiling took and a note of how it was done.
+        start_seconds: from starting the process to loaded, the imports included.
+        failed: why it is out; None while it takes part.
+    """
+
+    source: str
+    request: dict[str, Any]
+    cores: tuple[int, ...]
+    name: str = ""
+    description: str = ""
+    load_seconds: list[float] = field(default_factory=list)
+    start_seconds: list[float] = field(default_factory=list)
+    compiled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: str | None = None
+    missing: bool = False
+    restarts: bool = True
+    energy_missing: str | None = None
+    _process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """A new process, loaded. Sets `failed` where the machine lacks something; ContestantFailed where it breaks."""
+        self.stop()
+        threads = str(self.request["threads"])
+        environment = {**os.environ, **{name: threads for name in THREAD_VARIABLES}}
+        environment[CORES] = json.dumps(self.cores)
+        started = time.perf_counter()
+        with open(Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log", "a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mythos_export.bench.worker", self.source],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
+        answer = self.ask("load", **self.request)
+        if "missing" in answer:
+            self.failed, self.missing = answer["missing"], True
+            self.stop()
+            return
+        self.start_seconds.append(time.perf_counter() - started)
+        self.load_seconds.append(answer["load_seconds"])
+        self.name, self.description = answer["name"], answer["description"]
+        self.restarts, self.energy_missing = answer["restarts"], answer["energy_missing"]
+
+    def ask(self, do: str, **values: Any) -> dict[str, Any]:
+        """One request and its answer. Raises ContestantFailed."""
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"do": do, **values}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            code = process.wait()
+            raise ContestantFailed(f"its process ended with {code} while asked to {do}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ContestantFailed(answer["error"])
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """Processor time of its process so far."""
+        if self._process is None or self._process.poll() is not None:
+            return 0.0
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        """End its process, where there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself: a request was left in the pipe
+            process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,9 @@
+"""The error of a request that cannot be measured."""
+
+from __future__ import annotations
+
+from mythos_export.errors import ExportError
+
+
+class BenchError(ExportError):
+    """The request cannot be measured: nothing fits the model, no backend runs here, a report cannot be read."""

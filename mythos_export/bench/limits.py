@@ -1,0 +1,134 @@
+"""What this machine can do at best: reading memory, matrix-vector and matrix products, by the best library here.
+
+Measured in a process of its own, in turns with the contestants, so that a row is held against what the machine did in
+those minutes. No implementation in float32 can take less than a call's bytes at the reading rate of its working set,
+nor less than its multiplications at the rate of a large product.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mythos_export.bench.backends.backend import Backend, Setting
+
+SIZES_MB = (1, 4, 16, 48, 160)
+WIDTH = 1024  # columns of the matrices that are read
+SQUARE = 1024
+CALIBRATION_SQUARE, CALIBRATION_MB = 256, 4
+
+
+class Limits(Backend):
+    """`measure` gives {"read": {megabytes: {library: bytes/s}}, "product": {library: FLOP/s}}."""
+
+    name = "limits"
+
+    def missing(self, setting: Setting) -> str | None:
+        return None
+
+    def load(self, setting: Setting) -> str:
+        import torch
+
+        torch.set_num_threads(setting.threads)
+        self._threads = setting.threads
+        self._vector = np.random.default_rng(0).standard_normal(WIDTH, np.float32)
+        self._matrices = {mb: _matrix(mb * 1_000_000 // (4 * WIDTH), WIDTH) for mb in SIZES_MB}
+        self._square = _matrix(SQUARE, SQUARE)
+        self._small = _matrix(CALIBRATION_SQUARE, CALIBRATION_SQUARE)
+        self._readers = {mb: self._reading(matrix) for mb, matrix in self._matrices.items()}
+        self._products = self._multiplying(self._square)
+        return f"torch {torch.__version__}, numpy {np.__version__}, ONNX Runtime"
+
+    def measure(self, what: str, seconds: float) -> dict[str, Any]:
+        """`limits`: every rate, `seconds` for each. `calibration`: seconds of two small fixed kernels."""
+        if what == "calibration":
+            read, multiply = self._readers[CALIBRATION_MB]["torch.mv"], self._multiplying(self._small)["torch.mm"]
+            return {"read_seconds": _best(read, seconds), "product_seconds": _best(multiply, seconds)}
+        rates = {
+            mb: {library: self._matrices[mb].nbytes / _best(call, seconds) for library, call in calls.items()}
+            for mb, calls in self._readers.items()
+        }
+        flops = 2 * SQUARE**3
+        return {"read": rates, "product": {name: flops / _best(call, seconds) for name, call in self._products.items()}}
+
+    def _reading(self, matrix: np.ndarray) -> dict[str, Callable[[], object]]:
+        import torch
+
+        tensor, vector = torch.from_numpy(matrix), torch.from_numpy(self._vector)
+        return {
+            "torch.mv": lambda: torch.mv(tensor, vector),
+            "torch.sum": tensor.sum,
+            "numpy": lambda: matrix @ self._vector,
+            "ONNX Runtime": _onnx_product(matrix.T, self._vector[None], self._threads),
+        }
+
+    def _multiplying(self, square: np.ndarray) -> dict[str, Callable[[], object]]:
+        import torch
+
+        tensor = torch.from_numpy(square)
+        return {
+            "torch.mm": lambda: torch.mm(tensor, tensor),
+            "numpy": lambda: square @ square,
+            "ONNX Runtime": _onnx_product(square, square, self._threads),
+        }
+
+
+def _matrix(rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(rows).standard_normal((rows, columns), np.float32)
+
+
+def _onnx_product(matrix: np.ndarray, x: np.ndarray, threads: int) -> Callable[[], object]:
+    """x @ matrix in ONNX Runtime, the matrix a constant that it may pack."""
+    import onnxruntime as ort  # type: ignore[import-untyped]
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "matrix"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x.shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [x.shape[0], matrix.shape[1]])],
+        [numpy_helper.from_array(np.ascontiguousarray(matrix), "matrix")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": x})
+
+
+def _best(call: Callable[[], object], seconds: float) -> float:
+    """The shortest of the calls that fit into the time, two at least."""
+    call()
+    best, end = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < end:
+        started = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def best_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The limits of a run: the best library of each kind by its median over the rounds, and that median."""
+    reads = []
+    for mb in SIZES_MB:
+        rates = {name: [r["read"][str(mb)][name] for r in rounds] for name in rounds[0]["read"][str(mb)]}
+        reads.append({"working_set_mb": mb, **_winner(rates, "bytes_per_second")})
+    rates = {name: [r["product"][name] for r in rounds] for name in rounds[0]["product"]}
+    return {"read": reads, "product": {"square": SQUARE, **_winner(rates, "flops_per_second")}}
+
+
+def _winner(rates: Mapping[str, list[float]], unit: str) -> dict[str, Any]:
+    medians = {name: float(np.median(values)) for name, values in rates.items()}
+    best = max(medians, key=lambda name: medians[name])
+    return {unit: medians[best], "library": best, "lowest": min(rates[best]), "highest": max(rates[best])}
+
+
+def reading_rate(limits: dict[str, Any], working_set: float) -> float:
+    """Bytes per second for a working set, between the measured sizes by the logarithm of the size."""
+    sizes = [math.log(entry["working_set_mb"] * 1e6) for entry in limits["read"]]
+    rates = [entry["bytes_per_second"] for entry in limits["read"]]
+    return float(np.interp(math.log(max(working_set, 1.0)), sizes, rates))

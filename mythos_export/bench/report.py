@@ -1,0 +1,81 @@
+"""A latency document as files: `latency.json`, and `latency.html` for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mythos_export.bench.document import FORMAT, VERSION
+from mythos_export.bench.errors import BenchError
+from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
+from mythos_export.bench.verdict import main_workload
+from mythos_export.report import write_page
+
+JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
+
+
+def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write both files into a folder, which is made where it is not there; returns their paths (JSON, page).
+
+    Raises:
+        BenchError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{JSON_NAME}.partial"
+        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, folder / JSON_NAME)
+        page = write_page(folder / PAGE_NAME, "latency.html.j2", **page_values(document))
+    except OSError as error:
+        raise BenchError(f"cannot write the report into {folder} ({error.strerror}); name another with -o") from error
+    return folder / JSON_NAME, page
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A document from its file, or from the folder that holds it. Raises BenchError where it is none."""
+    file = path / JSON_NAME if path.is_dir() else path
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"cannot read the report {file}: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise BenchError(f"{file} is not a latency report of version {VERSION}; make one with mythos bench")
+    return document
+
+
+def page_values(document: dict[str, Any]) -> dict[str, Any]:
+    """What the template shows."""
+    main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
+    bars = [
+        (name, contestant_bars([row for row in document["rows"] if row["workload"] == name], name)) for name in main
+    ]
+    return {
+        "document": document,
+        "main_prefill": main_workload(document, "prefill"),
+        "bars": bars,
+        "depth_plots": _depth_plots(document),
+        "breakdowns": breakdown_bars(document["breakdown"]) if document["breakdown"] else None,
+        "sections": [(kind, _section(document, kind)) for kind in ("decode", "prefill")],
+    }
+
+
+def _depth_plots(document: dict[str, Any]) -> list[tuple[str, Any, list[dict[str, Any]]]]:
+    calls = dict.fromkeys(line["calls"] for line in document["depth_lines"])
+    found = []
+    for name in calls:
+        lines = [line for line in document["depth_lines"] if line["calls"] == name]
+        if max(len(line["points"]) for line in lines) > 2:
+            found.append((name, depth_plot(lines, name), lines))
+    return found
+
+
+def _section(document: dict[str, Any], kind: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The rows of one kind of workload, those of a workload together, the fastest first."""
+    groups = []
+    for workload in document["workloads"]:
+        rows = [row for row in document["rows"] if row["workload"] == workload["name"]]
+        if workload["kind"] == kind and rows:
+            groups.append((workload["name"], sorted(rows, key=lambda row: row["median"])))
+    return groups

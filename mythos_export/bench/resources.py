@@ -1,0 +1,68 @@
+"""What a process used: its peak memory between two moments, and the energy that the machine counted."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+CORES = "MYTHOS_BENCH_CORES"  # the variable that gives a worker its cores, as a JSON list
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_POWERCAP = Path("/sys/class/powercap")
+_FORGET_PEAK = "5"  # see proc(5), /proc/pid/clear_refs
+
+
+def forget_peak_memory() -> bool:
+    """Start counting the peak anew; False where the system cannot: then the peak is that of the whole process."""
+    try:
+        _CLEAR.write_text(_FORGET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory() -> int:
+    """Most resident bytes of this process, since `forget_peak_memory` where that works."""
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+class EnergyCounter:
+    """Joules of all processor packages, from Linux's powercap (Intel and AMD RAPL), where it may be read."""
+
+    def __init__(self, root: Path = _POWERCAP) -> None:
+        packages = sorted(root.glob("*-rapl:?")) + sorted(root.glob("*-rapl:??"))
+        self._files = [package / "energy_uj" for package in packages]
+        self._wraps = [_integer(package / "max_energy_range_uj") for package in packages]
+        self.missing: str | None = None
+        if not packages:
+            self.missing = f"this machine has no energy counter ({root} lists no package)"
+        elif any(_integer(file) is None for file in self._files):
+            self.missing = f"the energy counters in {root} may only be read by root"
+        self._last = self._read()
+
+    def _read(self) -> list[int]:
+        return [] if self.missing else [_integer(file) or 0 for file in self._files]
+
+    def joules(self) -> float | None:
+        """Since the last call (or since the counter was made); None where there is nothing to read."""
+        if self.missing:
+            return None
+        now = self._read()
+        total = 0
+        for before, after, wrap in zip(self._last, now, self._wraps, strict=True):
+            total += after - before if after >= before else after - before + (wrap or 0)
+        self._last = now
+        return total / 1e6
+
+
+def _integer(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,172 @@
+"""The measuring itself: rounds over all workloads, in which the contestants take turns.
+
+A round restarts every process (but those whose preparation is a compilation), measures the machine's limits, and goes
+through the workloads in a shuffled order. For each, all contestants are prepared, and then timed twice in opposite
+order (A B C C B A), so that a drift during the turn meets all alike. Between the workloads two small fixed kernels are
+timed: their spread over the run says how quiet the machine was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mythos_export.bench.contestant import Contestant, ContestantFailed
+from mythos_export.bench.machine import CpuTimes
+from mythos_export.bench.workloads import Workload
+
+LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
+WRONG = 1e-3  # relative distance of logits from the first contestant's above which a contestant computes another model
+
+
+@dataclass
+class Samples:
+    """What one contestant gave for one workload.
+
+    Attributes:
+        rounds: seconds of every call, round by round.
+        first_seconds: of the first call in a process, round by round.
+        joules: per call, round by round, where the machine counts them.
+        loops: iterations that ran; None where the backend does not tell.
+        peak_bytes: most memory of its process during the workload.
+        distance: of its logits from the first contestant's, relative to the largest.
+        failed: why there is nothing; None where there is.
+    """
+
+    rounds: list[list[float]] = field(default_factory=list)
+    first_seconds: list[float] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+    loops: int | None = None
+    peak_bytes: int | None = None
+    distance: float | None = None
+    failed: str | None = None
+
+
+@dataclass
+class Measured:
+    """Everything that a run gave, before it is summed up."""
+
+    samples: dict[tuple[str, str], Samples]  # (contestant's name, workload's name)
+    limits: list[dict[str, Any]]  # one per round
+    calibration: list[dict[str, float]]  # one per workload and round
+    interrupted: int
+    load: dict[str, float]
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    limits: Contestant,
+    workloads: Sequence[Workload],
+    rounds: int,
+    turn_seconds: float,
+    scratch: Path,
+    progress: Callable[[str], None],
+) -> Measured:
+    """Run all rounds. A contestant that breaks is left out from there on, and says why."""
+    samples: dict[tuple[str, str], Samples] = {}
+    measured = Measured(samples, [], [], 0, {})
+    before = CpuTimes.now()
+    ours = [0.0]
+    limits.start()
+    for number in range(1, rounds + 1):
+        progress(f"round {number} of {rounds}: load")
+        for contestant in contestants:
+            if number > 1 and contestant.restarts:  # all were started, and compiled, before the first round
+                ours[0] += contestant.cpu_seconds()
+                _started(contestant)
+        measured.limits.append(limits.ask("measure", what="limits", seconds=LIMIT_SECONDS))
+        order = list(workloads)
+        random.Random(number).shuffle(order)
+        for index, workload in enumerate(order, 1):
+            progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
+            measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
+            _turn(contestants, workload, number, turn_seconds, scratch, measured)
+    ours[0] += sum(contestant.cpu_seconds() for contestant in (*contestants, limits))
+    measured.load = CpuTimes.now().since(before, ours[0])
+    return measured
+
+
+def _started(contestant: Contestant) -> None:
+    if contestant.failed:
+        return
+    try:
+        contestant.start()
+    except ContestantFailed as error:
+        contestant.failed = str(error)
+        contestant.stop()
+
+
+def _turn(
+    contestants: Sequence[Contestant],
+    workload: Workload,
+    number: int,
+    turn_seconds: float,
+    scratch: Path,
+    measured: Measured,
+) -> None:
+    """One workload in one round: everybody prepared, then timed forwards and backwards."""
+    ready: list[Contestant] = []
+    for contestant in contestants:
+        key = (contestant.name or contestant.source, workload.name)
+        found = measured.samples.setdefault(key, Samples())
+        if contestant.failed or found.failed:
+            found.failed = found.failed or contestant.failed
+            continue
+        logits = scratch / f"logits-{len(ready)}.npy" if number == 1 else None
+        try:
+            answer = contestant.ask("prepare", workload=workload.to_json(), logits=logits and str(logits))
+        except ContestantFailed as error:
+            found.failed = str(error)
+            restart_if_dead(contestant)
+            continue
+        found.first_seconds.append(answer["first_seconds"])
+        found.loops = answer["loops"]
+        if number == 1:
+            found.peak_bytes = answer["peak_bytes"]
+            found.distance = _distance(scratch / "logits-0.npy", logits)
+            if found.distance > WRONG:
+                found.failed = f"its logits differ from the first contestant's by {found.distance:.1e} of their scale"
+                continue
+        ready.append(contestant)
+    random.Random(f"{number} {workload.name}").shuffle(ready)
+    taken: dict[str, list[float]] = {contestant.name: [] for contestant in ready}
+    for contestant in (*ready, *reversed(ready)):
+        found = measured.samples[contestant.name, workload.name]
+        if found.failed:
+            continue
+        try:
+            answer = contestant.ask("time", workload=workload.name, seconds=turn_seconds / 2)
+        except ContestantFailed as error:
+            found.failed = str(error)
+            restart_if_dead(contestant)
+            continue
+        taken[contestant.name] += answer["seconds"]
+        measured.interrupted += answer["interrupted"]
+        if answer["joules"] is not None:
+            found.joules.append(answer["joules"])
+    for contestant in ready:
+        found = measured.samples[contestant.name, workload.name]
+        if not found.failed:
+            found.rounds.append(taken[contestant.name])
+            contestant.ask("release")
+
+
+def restart_if_dead(contestant: Contestant) -> None:
+    """A broken workload may have ended the process: the others get a new one."""
+    try:
+        contestant.ask("release")
+    except ContestantFailed:
+        _started(contestant)
+
+
+def _distance(expected: Path, found: Path | None) -> float:
+    assert found is not None
+    a, b = np.load(expected), np.load(found)
+    if a.shape != b.shape or not np.isfinite(b).all():
+        return float("inf")
+    return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))

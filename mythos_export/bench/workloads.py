@@ -1,0 +1,160 @@
+"""What is timed: prefill and decode, by tokens, batch and depth, and the very inputs that every contestant is given."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from mythos_export.bench.errors import BenchError
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.model import Model
+
+NEVER = 1e9  # a halting threshold that no sum of probabilities reaches
+PROMPT = 64  # tokens whose cache entries, repeated, fill the caches of decode
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to time.
+
+    Attributes:
+        kind: prefill of whole sequences without a cache, or decode of one token per row after `held` tokens.
+        tokens: new tokens per row.
+        held: tokens in every row's cache.
+        batch: rows.
+        depth: loops to run, whatever the halting says; None leaves the halting on. Decode then runs with the cache
+            policy `last`, the only one that leaves the loop early.
+    """
+
+    kind: Literal["prefill", "decode"]
+    tokens: int
+    held: int
+    batch: int
+    depth: int | None
+
+    @property
+    def name(self) -> str:
+        size = f"{self.tokens}" if self.kind == "prefill" else f"{self.held}"
+        return f"{self.kind} {size}, batch {self.batch}, {self.depth_name}"
+
+    @property
+    def depth_name(self) -> str:
+        return "halting on" if self.depth is None else f"{self.depth} loop{'s' if self.depth != 1 else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Workload:
+        return cls(**{key: value for key, value in values.items() if key != "name"})
+
+
+def matrix(config: RuntimeConfig, capacity: int | None = None, quick: bool = False) -> tuple[list[Workload], list[str]]:
+    """The workloads of `mythos bench` that a model can take, and what was left out, in words.
+
+    Prefill of 16, 128 and 512 tokens; decode after 128, 1024 and as many as `capacity` leaves room for; batch 1 and 4;
+    1 loop, the trained number, and halting on. And prefill and decode at more depths, for the line of cost against
+    depth. `quick`: batch 1, at the trained depth and with halting.
+    """
+    trained = config.max_loop_iters
+    capacity = min(capacity or 4096, config.max_seq_len)
+    prefill = [tokens for tokens in (16, 128, 512) if tokens <= config.max_seq_len]
+    held = sorted({tokens for tokens in (128, 1024) if tokens < capacity} | {capacity - 1})
+    left_out = [f"prefill of {t} tokens" for t in (16, 128, 512) if t not in prefill]
+    left_out += [f"decode after {t} tokens" for t in (128, 1024) if t >= capacity]
+    depths: tuple[int | None, ...] = (trained, None) if quick else (1, trained, None)
+    batches = (1,) if quick else (1, 4)
+    chosen = [Workload("prefill", t, 0, b, d) for t, b, d in itertools.product(prefill, batches, depths)]
+    chosen += [Workload("decode", 1, t, b, d) for t, b, d in itertools.product(held, batches, depths)]
+    if not prefill:
+        raise BenchError(f"the model takes at most {config.max_seq_len} tokens; the shortest workload has 16")
+    for depth in depth_ladder(trained):
+        chosen += [Workload("prefill", prefill[min(1, len(prefill) - 1)], 0, 1, depth)]
+        chosen += [Workload("decode", 1, held[0], 1, depth)]
+    reason = f"the model takes at most {config.max_seq_len} tokens, the cache was given {capacity}"
+    return list(dict.fromkeys(chosen)), [f"{what}: {reason}" for what in left_out]
+
+
+def depth_ladder(trained: int) -> list[int]:
+    """Depths for the line of cost against depth: 1, halfway, the trained number, and half as many again."""
+    return sorted({1, (trained + 1) // 2, trained, trained + max(trained // 2, 1)})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload with its data.
+
+    Attributes:
+        ids: int64 [B, T].
+        past_layers: [layers, B, held, C]; past_loop: [N, B, held, C], N the depth, or the trained number.
+        capacity: tokens that a cache with fixed buffers has room for, the same for all decode workloads of a run.
+    """
+
+    workload: Workload
+    ids: np.ndarray
+    past_layers: np.ndarray
+    past_loop: np.ndarray
+    capacity: int
+
+    @property
+    def loops(self) -> int:
+        return self.past_loop.shape[0]
+
+    @property
+    def threshold(self) -> float | None:
+        """The halting threshold to ask for; None: as trained."""
+        return None if self.workload.depth is None else NEVER
+
+
+def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_file: Path | None = None) -> None:
+    """The data of all workloads into one .npz: rows of ids, and the cache entries of a real prompt at every depth.
+
+    The entries of a prompt of `PROMPT` tokens are repeated to any length, so that no contestant has to fill long
+    caches, and all start from the same. `ids_file` (safetensors, `input_ids` [rows, T]) replaces random ids, for
+    models that halt early only on what they were trained for.
+    """
+    depth = max([workload.depth or 0 for workload in workloads] + [model.config.max_loop_iters])
+    rows = max(workload.batch for workload in workloads)
+    longest = max(workload.tokens for workload in workloads)
+    prompt = min(PROMPT, model.config.max_seq_len - 1)
+    ids = _ids(ids_file, model.config.vocab_size, rows, max(longest, prompt + 1))
+    cache = model.new_cache(1, prompt, depth)
+    model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
+    capacity = max(workload.held for workload in workloads) + 1
+    np.savez(path, ids=ids, layers=cache.past_layers, loop=cache.past_loop, capacity=capacity)
+
+
+def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarray:
+    if file is None:
+        return np.random.default_rng(7).integers(0, vocab_size, (rows, tokens))
+    try:
+        found = load_file(file)["input_ids"].astype(np.int64)
+    except (OSError, KeyError, ValueError) as error:
+        raise BenchError(f"--ids {file}: expected a safetensors file with input_ids [rows, T] ({error})") from error
+    flat = np.resize(found, found.size + rows * tokens)  # questions one behind another, begun again at the end
+    starts = [row * found.shape[1] % found.size for row in range(rows)]
+    return np.stack([np.resize(np.roll(flat, -start), tokens) for start in starts])
+
+
+def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
+    """One workload's data out of the file of `write_inputs`."""
+    with np.load(inputs) as data:
+        ids, layers, loop, capacity = data["ids"], data["layers"], data["loop"], int(data["capacity"])
+    depth = trained if workload.depth is None else workload.depth
+    used = ids[: workload.batch, -1:] if workload.kind == "decode" else ids[: workload.batch, : workload.tokens]
+    at = np.arange(workload.held) % layers.shape[2]
+
+    def fill(entries: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.broadcast_to(entries[:, :, at], _with_batch(entries, workload)))
+
+    return Case(workload, np.ascontiguousarray(used), fill(layers), fill(loop[: max(depth, 1)]), capacity)
+
+
+def _with_batch(entries: np.ndarray, workload: Workload) -> tuple[int, ...]:
+    return (entries.shape[0], workload.batch, workload.held, entries.shape[3])

@@ -1,0 +1,102 @@
+"""The peers compute the model that the bundle computes, and the README's tables are made of reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_bundles import GOLDEN, Bundles
+
+from benchmarks import readme_tables
+from benchmarks.peers.plain import dense, gathered, per_expert
+from benchmarks.peers.reference import Reference
+from mythos_export.bench.backends.backend import Setting
+from mythos_export.bench.backends.onnxruntime import FunctionBodies
+from mythos_export.bench.workloads import Workload, load_case, write_inputs
+from mythos_model import ops
+from mythos_runtime import load
+
+
+@pytest.mark.parametrize("form", [gathered, per_expert, dense])
+def test_every_form_of_the_experts_is_the_plain_operator(form: Any) -> None:
+    torch.manual_seed(0)
+    n, D, F, E, K = 5, 8, 6, 4, 2  # one expert of four may well be empty
+    x, weight = torch.randn(n, D), torch.rand(n, K)
+    index = torch.stack([torch.randperm(E - 1)[:K] for _ in range(n)])
+    gate_up, down = torch.randn(E, 2 * F, D), torch.randn(E, D, F)
+    none = torch.zeros(0, D), torch.zeros(D, 0)
+    torch.testing.assert_close(form(x, index, weight, gate_up, down), ops.moe(x, index, weight, gate_up, down, *none))
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [Workload("decode", 1, 30, 2, 3), Workload("prefill", 20, 0, 2, 4), Workload("prefill", 20, 0, 1, None)],
+    ids=lambda workload: workload.name,
+)
+def test_the_reference_starts_from_the_same_cache_and_gives_the_same_logits(
+    bundles: Bundles, tmp_path: Path, workload: Workload
+) -> None:
+    folder = bundles["hops"]
+    model = load(folder, verify=False, op_library=None)
+    inputs = tmp_path / "inputs.npz"
+    write_inputs(model, [workload], inputs, GOLDEN / "hops" / "io.safetensors")
+    case = load_case(inputs, workload, model.config.max_loop_iters)
+    checkpoint = next((GOLDEN / "hops").glob("*.pt"))
+    setting = Setting(folder, checkpoint, 1, tmp_path)
+    answers = []
+    for backend in (FunctionBodies(), Reference()):
+        assert backend.missing(setting) is None
+        backend.load(setting)
+        call = backend.prepare(case)
+        answers += [call().logits, call().logits]  # the second call does the same work as the first
+    for answer in answers[1:]:
+        assert np.abs(answer - answers[0]).max() <= 2e-5 * np.abs(answers[0]).max()
+
+
+def report(folder: Path, quiet: bool) -> None:
+    row = {
+        "workload": "decode 1, batch 1, 2 loops",
+        "backend": "one",
+        "median": 0.00123,
+        "interval": {"low": 0.0012, "high": 0.0013, "coverage": 0.97},
+        "fraction_of_limit": 0.5,
+    }
+    document = {
+        "format": "mythos-latency",
+        "version": 1,
+        "command": "python -m benchmarks.peers",
+        "machine": {"cpu": "a processor", "threads": 1, "at": "2026-01-02T03:04:05+00:00"},
+        "method": {"rounds": 6},
+        "noise": {"quiet": quiet, "reasons": ["others were busy"]},
+        "contestants": [
+            {"name": "one", "state": "measured", "reason": None},
+            {"name": "module:Two", "state": "missing", "reason": "not installed"},
+            {"name": "three", "state": "measured", "reason": None},
+        ],
+        "rows": [row],
+    }
+    folder.mkdir(parents=True)
+    (folder / "latency.json").write_text(json.dumps(document))
+
+
+def test_the_readme_shows_winners_losers_and_absentees(tmp_path: Path) -> None:
+    report(tmp_path / "peers" / "hops", quiet=True)
+    report(tmp_path / "peers" / "wide", quiet=False)
+    text = readme_tables.tables(tmp_path)
+    assert "| one | 1.23 ms (1.20 ms to 1.30 ms), 50% of the limit |" in text
+    assert "| three | failed |" in text
+    assert "Not measured: Two (not installed)." in text
+    assert text.count("The machine was not quiet: others were busy.") == 1
+    readme = f"before\n{readme_tables.BEGIN}\nold\n{readme_tables.END}\nafter\n"
+    made = readme_tables.replaced(readme, text)
+    assert "old" not in made and made.startswith("before\n") and made.endswith("\nafter\n")
+    assert readme_tables.replaced(made, text) == made
+
+
+def test_the_readme_has_the_marks() -> None:
+    readme = readme_tables.README.read_text(encoding="utf-8")
+    assert readme.index(readme_tables.BEGIN) < readme.index(readme_tables.END)

@@ -1,0 +1,47 @@
+"""What two reports say together."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from mythos_export.bench.compare import ABSENT, FASTER, SAME, SLOWER, compare
+from mythos_export.bench.errors import BenchError
+
+
+def row(workload: str, median: float, width: float = 0.05) -> dict[str, Any]:
+    interval = {"low": median * (1 - width), "high": median * (1 + width), "coverage": 0.97}
+    return {"workload": workload, "backend": "b", "median": median, "interval": interval, "bound_by": "reading"}
+
+
+def report(*rows: dict[str, Any], speed: float = 1.0) -> dict[str, Any]:
+    return {
+        "machine": {"cpu": "c", "threads": 1},
+        "bundle": {"precision": "fp32", "config": {"dim": 8}},
+        "limits": {"read": [{"bytes_per_second": 1e9 * speed}], "product": {"flops_per_second": 1e9 * speed}},
+        "rows": list(rows),
+    }
+
+
+def test_only_what_both_spreads_cannot_explain_is_a_change() -> None:
+    a = report(row("same", 1.0), row("slower", 1.0), row("faster", 1.0), row("gone", 1.0))
+    b = report(row("same", 1.08), row("slower", 1.5), row("faster", 0.5), row("new", 1.0))
+    found = {change.workload: change.verdict for change in compare(a, b)}
+    assert found == {"same": SAME, "slower": SLOWER, "faster": FASTER, "gone": ABSENT, "new": ABSENT}
+    assert [change.workload for change in compare(a, b)][:2] == ["slower", "faster"]
+
+
+def test_a_machine_that_became_slower_explains_rows_that_did() -> None:
+    a, b = report(row("follows", 1.0), row("worse", 1.0)), report(row("follows", 1.6), row("worse", 3.0), speed=1 / 1.6)
+    assert {change.workload: change.verdict for change in compare(a, b)} == {"follows": SAME, "worse": SLOWER}
+
+
+def test_reports_of_different_things_are_refused() -> None:
+    a = report(row("w", 1.0))
+    for path in (("machine", "threads"), ("bundle", "config")):
+        b = copy.deepcopy(a)
+        b[path[0]][path[1]] = {"dim": 9} if path[1] == "config" else 2
+        with pytest.raises(BenchError, match=r"threads|configuration"):
+            compare(a, b)

@@ -1,0 +1,47 @@
+"""Energy counters as Linux lays them out, and the peak of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory
+
+
+def package(root: Path, number: int, energy: int) -> Path:
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir()
+    (folder / "max_energy_range_uj").write_text("1000000000\n")
+    (folder / "energy_uj").write_text(f"{energy}\n")
+    return folder / "energy_uj"
+
+
+def test_joules_are_summed_over_packages_and_survive_the_counter_starting_anew(tmp_path: Path) -> None:
+    first, second = package(tmp_path, 0, 999_000_000), package(tmp_path, 1, 5_000_000)
+    counter = EnergyCounter(tmp_path)
+    assert counter.missing is None
+    first.write_text("2000000")  # 1 J to the end, 2 J after
+    second.write_text("6500000")
+    assert counter.joules() == pytest.approx(4.5)
+    assert counter.joules() == 0
+
+
+def test_a_machine_without_a_counter_says_so(tmp_path: Path) -> None:
+    counter = EnergyCounter(tmp_path)
+    assert counter.joules() is None
+    assert counter.missing is not None and "no energy counter" in counter.missing
+    package(tmp_path, 0, 1).write_text("not a number")
+    assert "root" in (EnergyCounter(tmp_path).missing or "")
+
+
+def test_the_peak_of_memory_is_counted_anew() -> None:
+    large = np.ones(64_000_000, np.uint8)
+    assert peak_memory() > large.nbytes
+    del large
+    if not forget_peak_memory():
+        pytest.skip("this system cannot reset the peak of a process")
+    before = peak_memory()
+    again = np.ones(64_000_000, np.uint8)
+    assert peak_memory() - before > 0.9 * again.nbytes
