@@ -46,6 +46,7 @@ def export(
     batch: str | None = None,
     tokens: str | None = None,
     context: str | None = None,
+    plugins: bool = False,
     tokenizer: str | Path | None = None,
     cases: str | Path | None = None,
     force: bool = False,
@@ -59,6 +60,7 @@ def export(
         target: `onnx` or `tensorrt`.
         precision: fp32 or fp16; the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
+        plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         progress: called with the name of each stage as it begins.
@@ -66,12 +68,12 @@ def export(
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
             holds a minimal reproduction for each stage that differs.
-        Others of ExportError, ModelError and TensorRTBuildError, each with its `exit_code`.
+        Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
     """
     if target not in TARGETS:
         raise TargetError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")
     chosen = TARGETS[target]
-    options = TargetOptions(precision or chosen.default_precision, sm, batch, tokens, context)
+    options = TargetOptions(precision or chosen.default_precision, sm, batch, tokens, context, plugins)
     if options.precision not in DTYPES:
         raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(DTYPES)}")
     chosen.check(options)
