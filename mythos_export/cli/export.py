@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_bundle, show_parity
-from mythos_export.cli.terminal import plain_errors, steps
+from mythos_export.cli.terminal import out, plain_errors, steps
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +39,8 @@ def export_command(checkpoint: Path, target: str, output: Path | None, as_json: 
             exported = export(checkpoint, destination, target, progress=step, **options)
         show_parity(exported.parity)
         show_bundle(exported.path, exported.manifest)
+        page = exported.path / "reports" / "parity.html"
+        out.print(f"What was compared, to read: {page}", highlight=False, soft_wrap=True)
         if as_json:
             document = {
                 "bundle": str(exported.path),

@@ -7,11 +7,12 @@ program, its nodes paired by `align`. Everything here runs only after something 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto
+from torch import fx
 
 from mythos_export.verify.align import align, describe_node, describe_program
 from mythos_export.verify.cases import Case
@@ -34,8 +35,9 @@ SAME_NAMES: dict[str, type[Stage]] = {
 def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int | None, limit: float) -> str | None:
     """The first operator whose result differs by more than `limit` of its scale, in words.
 
+    `iteration` is the first wrong one, counted from 0; without it all are looked at, then what comes after the loop.
     Where no single operator shows, the one that computes the wrong tensor; None where the stage has no operators to
-    name. `iteration` counts from 0.
+    name.
     """
     if isinstance(stage, Program):
         body = stage.graphs()[1]
@@ -43,46 +45,47 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
     if not stage.artifact.endswith(".onnx"):
         return None
     graph = onnx.load(bundle.folder / stage.artifact, load_external_data=False).graph
-    if tensor == "loops":
-        return _producer(graph, tensor)
-    found = stage.values(case.inputs, iteration or 0)
-    for expected in _references(stage, bundle, graph, case.inputs, iteration or 0):
-        node = _first_wrong(graph, found, expected, iteration is not None, limit)
-        if node is not None:
-            return describe_node(node)
+    iterations = [iteration] if iteration is not None else list(range(max(len(case.trace), 1)))
+    if tensor != "loops":  # how often it runs is its condition's doing, which is no part of the program's body
+        found = stage.values(case.inputs, iterations)
+        for expected in _references(stage, bundle, graph, case.inputs, iterations):
+            node = _first_wrong(graph, found, expected, iteration is None, limit)
+            if node is not None:
+                return describe_node(node)
     return _producer(graph, tensor)
 
 
 def _references(
-    stage: Stage, bundle: Bundle, graph: GraphProto, inputs: Mapping[str, np.ndarray], iteration: int
-) -> list[Values]:
+    stage: Stage, bundle: Bundle, graph: GraphProto, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]
+) -> Iterator[list[Values]]:
     """What to hold the values to, by the graph's own names; the nearest first."""
-    found = []
     if stage.name in SAME_NAMES:
         before = SAME_NAMES[stage.name].open(bundle)
-        found.append(before.values(inputs, iteration))
+        yield before.values(inputs, iterations)
         before.close()
     program = Program.open(bundle)
-    values = program.values(inputs, iteration)
     around, body = program.graphs()
-    loop = body_of(loop_of(graph))
-    inside = {
-        name: values.inside[node.name] for name, node in align(loop.node, body).items() if node.name in values.inside
-    }
-    outside = {
-        name: values.around[node.name] for name, node in align(graph.node, around).items() if node.name in values.around
-    }
-    return [*found, Values(inside, outside)]
+    pairs, pairs_around = align(body_of(loop_of(graph)).node, body), align(graph.node, around)
+    yield [
+        Values(_renamed(values.inside, pairs), _renamed(values.around, pairs_around))
+        for values in program.values(inputs, iterations)
+    ]
 
 
-def _first_wrong(graph: GraphProto, found: Values, expected: Values, inside: bool, limit: float) -> NodeProto | None:
+def _renamed(values: Mapping[str, np.ndarray], pairs: Mapping[str, fx.Node]) -> dict[str, np.ndarray]:
+    return {name: values[node.name] for name, node in pairs.items() if node.name in values}
+
+
+def _first_wrong(
+    graph: GraphProto, found: Sequence[Values], expected: Sequence[Values], behind: bool, limit: float
+) -> NodeProto | None:
+    """In the order of the dataflow: before the loop, its iterations and, if `behind`, what comes after it."""
     at = next(index for index, node in enumerate(graph.node) if node.op_type == "Loop")
-    before, after = graph.node[:at], graph.node[at + 1 :]
-    parts = [(before, found.around, expected.around)]
-    if inside:
-        parts.append((body_of(graph.node[at]).node, found.inside, expected.inside))
-    else:
-        parts.append((after, found.around, expected.around))
+    body = body_of(graph.node[at]).node
+    parts = [(graph.node[:at], found[0].around, expected[0].around)]
+    parts += [(body, ours.inside, theirs.inside) for ours, theirs in zip(found, expected, strict=True)]
+    if behind:
+        parts.append((graph.node[at + 1 :], found[0].around, expected[0].around))
     for nodes, ours, theirs in parts:
         for node in nodes:
             for name in node.output:

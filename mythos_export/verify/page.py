@@ -15,7 +15,7 @@ from mythos_export.report.format import error as error_text
 from mythos_export.verify.parity import TRUTH, Parity
 from mythos_export.verify.results import FAIL, NOT_RUN, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import FACTOR, FLOOR_ULPS
-from mythos_export.verify.trace import TENSORS, UNIT_SCALE
+from mythos_export.verify.trace import UNIT_SCALE
 from mythos_runtime.manifest import Manifest
 
 WORST_CASES = 10
@@ -63,7 +63,7 @@ def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
         "ties": len(ties),
         "worst_rows": [_worst_row(result) for result in worst],
         "tolerance_rows": _tolerance_rows(parity),
-        "failures": parity.failures,
+        "replays": [failure.reproduction for failure in parity.failures if failure.reproduction is not None],
         "failure_rows": [_failure_row(failure) for failure in parity.failures],
     }
 
@@ -137,12 +137,8 @@ def _most_different(parity: Parity, ran: list[StageResult]) -> StageResult:
 
 def _failure_row(failure: Failure) -> list[Any]:
     problem = failure.problem
-    numbers = ["" if value is None else error_text(value) for value in (problem.error, problem.tolerance)]
-    replay = (
-        Markup("<code>mythos verify --repro {}</code>").format(failure.reproduction) if failure.reproduction else ""
-    )
-    where = [failure.stage, failure.case, problem.iteration or "", problem.tensor, failure.operator or ""]
-    return [*where, *numbers, problem.text, replay]
+    where = f"iteration {problem.iteration}, {problem.tensor}" if problem.iteration is not None else problem.tensor
+    return [failure.stage, failure.case, where, failure.operator or "", problem.text]
 
 
 def _stage_row(stage: StageResult) -> list[Any]:
@@ -150,21 +146,14 @@ def _stage_row(stage: StageResult) -> list[Any]:
     state = Markup('<span class="{}">{}</span>').format(
         kind, {"pass": "equal", "fail": "differs"}.get(stage.state, stage.state)
     )
-    worst = stage.worst_result
-    if worst is None:
+    if stage.worst is None:
         return [stage.name, stage.runner, state, stage.reason or "", "", "", "", ""]
+    case, tensor, at, error, tolerance = stage.worst
     positions = sum(result.positions for result in stage.results)
     compared = sum(result.compared for result in stage.results)
-    return [
-        stage.name,
-        stage.runner,
-        state,
-        f"{len(stage.results)} cases, {compared} of {positions} positions",
-        f"{worst.case}",
-        _tensor(worst),
-        error_text(worst.worst.error),
-        error_text(worst.worst.tolerance),
-    ]
+    numbers = ["" if value is None else error_text(value) for value in (error, tolerance)]
+    counts = f"{len(stage.results)} cases, {compared} of {positions} positions"
+    return [stage.name, stage.runner, state, counts, case, _tensor(tensor, at), *numbers]
 
 
 def _logits_row(stage: StageResult) -> list[Any]:
@@ -206,19 +195,16 @@ def _worst_row(result: CaseResult) -> list[Any]:
     return [
         result.stage,
         result.case,
-        _tensor(result),
+        _tensor(worst.tensor, worst.at),
         error_text(worst.error),
         error_text(worst.tolerance),
         f"{worst.used:.0%}",
     ]
 
 
-def _tensor(result: CaseResult) -> str:
-    worst = result.worst
-    where = {"new_layers": "layer", "new_loop": "depth"}.get(
-        worst.tensor, "iteration" if worst.tensor in TENSORS else ""
-    )
-    return f"{worst.tensor}, {where} {worst.index + 1}" if where else worst.tensor
+def _tensor(tensor: str, at: int | None) -> str:
+    where = {"new_layers": "layer", "new_loop": "depth"}.get(tensor, "iteration")
+    return tensor if at is None else f"{tensor}, {where} {at}"
 
 
 def _tolerance_rows(parity: Parity) -> list[list[Any]]:

@@ -10,7 +10,7 @@
       state             "pass", "fail", or "not run", with the `reason`
       cases             how many were run
       positions, compared         real positions in them, and those not behind a near tie
-      worst_case, worst_tensor    where the error is largest in terms of what is allowed
+      worst_case, worst_tensor    the failure's, or else where most of what is allowed is used
       worst_at          iteration, layer or depth of it, from 1; null for logits
       error, tolerance  there, relative to the tensor's largest value
       logits            over all cases: max_abs, p99_abs, relative_l2, kl (nats), top1_agreement; null without any

@@ -103,8 +103,6 @@ def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure:
     if shown is None or shown.iteration != problem.iteration:
         small, shown = case, problem
     iteration = None if problem.iteration is None else problem.iteration - 1
-    if problem.tensor == "new_loop" and len(small.trace):
-        iteration = len(small.trace) - 1  # the rows are written inside; by then all of them are
     limit = 2 * max(golden.tolerances.of(name, iteration or 0) for name in golden.tolerances.tensors)
     operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
     only = replace(golden, cases=(small,), eager=(), text=None)
@@ -180,4 +178,3 @@ def _files(kind: type[Stage], manifest: Manifest) -> list[str]:
     elif not kind.artifact.endswith("/"):
         wanted = [kind.artifact]
     return wanted
-

@@ -141,6 +141,19 @@ class StageResult:
         return max(self.results, key=lambda result: result.worst.used, default=None)
 
     @property
+    def worst(self) -> tuple[str, str, int | None, float | None, float | None] | None:
+        """Case, tensor, iteration (layer, depth) from 1, error, tolerance: of the failure, else of what uses most of
+        its tolerance."""
+        if self.failure is not None:
+            problem = self.failure.problem
+            return self.failure.case, problem.tensor, problem.iteration, problem.error, problem.tolerance
+        result = self.worst_result
+        if result is None:
+            return None
+        worst = result.worst
+        return result.case, worst.tensor, worst.at, worst.error, worst.tolerance
+
+    @property
     def near_ties(self) -> list[NearTie]:
         return [tie for result in self.results for tie in result.near_ties]
 
@@ -165,7 +178,8 @@ class StageResult:
         return total(result.depths for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
-        worst, logits, growth = self.worst_result, self.logits, self.growth
+        logits, growth = self.logits, self.growth
+        case, tensor, at, error, tolerance = self.worst or (None, None, None, None, None)
         return {
             "name": self.name,
             "runner": self.runner,
@@ -175,11 +189,11 @@ class StageResult:
             "cases": len(self.results),
             "positions": sum(result.positions for result in self.results),
             "compared": sum(result.compared for result in self.results),
-            "worst_case": worst and worst.case,
-            "worst_tensor": worst and worst.worst.tensor,
-            "worst_at": worst and worst.worst.at,
-            "error": worst and worst.worst.error,
-            "tolerance": worst and worst.worst.tolerance,
+            "worst_case": case,
+            "worst_tensor": tensor,
+            "worst_at": at,
+            "error": error,
+            "tolerance": tolerance,
             "logits": logits and asdict(logits),
             "generation": self.generated and self.generated.to_json(),
             "growth": growth and asdict(growth),

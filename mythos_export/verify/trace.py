@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -103,7 +103,7 @@ class Recorder:
         """The recorded trace; `empty` gives the shapes of one iteration for a loop that never ran."""
         if not self.steps:
             return Trace(**{name: np.zeros((0, *shape), np.float32) for name, shape in empty.items()})
-        return Trace(**{name: np.stack([to_numpy(step[name]) for step in self.steps]) for name in TENSORS})
+        return stacked([{name: to_numpy(step[name]) for name in TENSORS} for step in self.steps])
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -116,7 +116,8 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return np.asarray(tensor.numpy())
 
 
-def stacked(steps: Iterable[Mapping[str, np.ndarray]]) -> Trace:
-    """A trace from what each iteration computed; there has to be one."""
-    taken = list(steps)
-    return Trace(**{name: np.stack([step[name] for step in taken]) for name in TENSORS})
+def stacked(steps: Sequence[Mapping[str, np.ndarray]]) -> Trace:
+    """A trace from what each iteration computed; of a loop that never ran, one without iterations."""
+    if not steps:
+        return Trace(**dict.fromkeys(TENSORS, np.zeros((0, 1, 1), np.float32)))
+    return Trace(**{name: np.stack([step[name] for step in steps]) for name in TENSORS})

@@ -61,11 +61,15 @@ def make_twin(model: ModelProto) -> Twin:
 
 
 def make_full_twin(model: ModelProto) -> Twin:
-    """Tap every value of the body and of the graph around it, to find the operator that goes wrong first."""
+    """Tap every value of the graph, to find the operator that goes wrong first.
+
+    In the body, those that hang on the loop's state: the others, transposed weights say, are the same in every
+    iteration, and large.
+    """
     body = body_of(loop_of(model.graph))
     around = [name for node in model.graph.node if node.op_type != "Loop" for name in node.output if name]
     shipped = {port.name for port in model.graph.output}
-    twin = _tapped(model, {PREFIX + name: name for node in body.node for name in node.output if name})
+    twin = _tapped(model, {PREFIX + name: name for name in _of_the_state(body)})
     for name in around:
         if name not in shipped:
             model.graph.output.append(ValueInfoProto(name=name))
@@ -133,6 +137,16 @@ def _producer(producers: Mapping[str, NodeProto], name: str, operator: str) -> N
             "(pass developer: keep it, or teach mythos_export/verify/twin.py the new form)"
         )
     return node
+
+
+def _of_the_state(body: GraphProto) -> list[str]:
+    reached = {port.name for port in body.input}
+    values: list[str] = []
+    for node in body.node:
+        if not reached.isdisjoint(node.input):
+            values += [name for name in node.output if name]
+            reached |= set(node.output)
+    return values
 
 
 def values_of(twin: Twin, outputs: Mapping[str, np.ndarray], iteration: int) -> Values:

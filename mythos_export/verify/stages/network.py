@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -51,9 +51,9 @@ class Network(Stage):
         empty = np.zeros((0, *inputs["input_ids"].shape), np.float32)
         return Answer(run.around, Trace(**{name: run.kept.get(self.taps[name], empty) for name in TENSORS}))
 
-    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
-        run = self.process.run(inputs, whole=iteration)
-        return Values(run.whole, run.around)
+    def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
+        runs = [self.process.run(inputs, whole=iteration) for iteration in iterations]
+        return [Values(run.whole, run.around) for run in runs]
 
     def close(self) -> None:
         self.process.close()

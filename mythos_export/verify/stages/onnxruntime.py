@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,9 +47,10 @@ class _OnnxRuntime(Stage):
                 )
         return Answer(outputs, self.twin.trace(watched))
 
-    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+    def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(onnx.load(self.path, load_external_data=False))
-        return values_of(twin, run(twin_session(twin, self.path.parent, self.options), inputs), iteration)
+        outputs = run(twin_session(twin, self.path.parent, self.options), inputs)
+        return [values_of(twin, outputs, iteration) for iteration in iterations]
 
 
 class FunctionBodies(_OnnxRuntime):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import fx
 from mythos_export.capture import OUTPUT_NAMES
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage
-from mythos_export.verify.trace import TENSORS, Answer, Trace, Values, to_numpy
+from mythos_export.verify.trace import Answer, Values, stacked, to_numpy
 from mythos_model.loop import Carry
 
 
@@ -35,38 +35,39 @@ class Program(Stage):
 
         return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
 
+    def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._run(self.module, inputs)
+
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
         watched = _Watched(self.module)
-        outputs = self._run(watched, inputs)
-        loop = watched.loop
-        if loop is None:
+        outputs, seen = self.outputs(inputs), self._run(watched.run, inputs)
+        for name, array in outputs.items():
+            if not np.array_equal(array, seen[name], equal_nan=array.dtype.kind == "f"):
+                raise ParityError(f"run node by node, the program computes another {name} than when it is called")
+        if watched.loop is None:
             raise ParityError("the captured program holds no while_loop")
-        taps = trace_taps(loop.body)
-        steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in loop.steps]
-        if steps:
-            trace = Trace(**{name: np.stack([step[name] for step in steps]) for name in TENSORS})
-        else:
-            trace = Trace(**{name: np.zeros((0, 1, 1), np.float32) for name in TENSORS})
-        return Answer(outputs, trace)
+        taps = trace_taps(watched.loop.body)
+        steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in watched.loop.steps]
+        return Answer(outputs, stacked(steps))
 
-    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
+    def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         watched = _Watched(self.module)
-        self._run(watched, inputs)
-        if watched.loop is None or iteration >= len(watched.loop.steps):
-            return Values({}, _arrays(watched.env))
-        return Values(_arrays(watched.loop.steps[iteration]), _arrays(watched.env))
+        self._run(watched.run, inputs)
+        steps = watched.loop.steps if watched.loop is not None else []
+        around = _arrays(watched.env)
+        return [Values(_arrays(steps[i]) if i < len(steps) else {}, around) for i in iterations]
 
     def graphs(self) -> tuple[fx.Graph, fx.Graph]:
         """The graph around the loop, and the loop's body."""
         node = next(node for node in self.module.graph.nodes if _is_loop(node))
         return self.module.graph, getattr(self.module, node.args[1].target).graph
 
-    def _run(self, watched: _Watched, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, call: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         tensors = [_to_torch(inputs[name]) for name in self.arguments]
         with torch.no_grad():
-            result = watched.run(*tensors)
+            result = call(*tensors)
         return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -68,9 +68,9 @@ class Stage(ABC):
         """Run one call without looking inside."""
         return self.answer(inputs).outputs
 
-    def values(self, inputs: Mapping[str, np.ndarray], iteration: int) -> Values:
-        """Every tensor of one iteration, counted from 0; nothing where the runner does not tell."""
-        return Values()
+    def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
+        """Every tensor of some iterations, counted from 0; nothing where the runner does not tell."""
+        return [Values() for _ in iterations]
 
     def close(self) -> None:
         """Let go of whatever it holds."""
