@@ -71,13 +71,13 @@ def measure(
     samples: dict[tuple[str, str], Samples] = {}
     measured = Measured(samples, [], [], 0, {})
     before = CpuTimes.now()
-    ours = [0.0]
+    ours = -sum(contestant.cpu_seconds() for contestant in contestants)  # what compiling took, came earlier
     limits.start()
     for number in range(1, rounds + 1):
         progress(f"round {number} of {rounds}: load")
         for contestant in contestants:
             if number > 1 and contestant.restarts:  # all were started, and compiled, before the first round
-                ours[0] += contestant.cpu_seconds()
+                ours += contestant.cpu_seconds()
                 _started(contestant)
         measured.limits.append(limits.ask("measure", what="limits", seconds=LIMIT_SECONDS))
         order = list(workloads)
@@ -86,8 +86,8 @@ def measure(
             progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
             _turn(contestants, workload, number, turn_seconds, scratch, measured)
-    ours[0] += sum(contestant.cpu_seconds() for contestant in (*contestants, limits))
-    measured.load = CpuTimes.now().since(before, ours[0])
+    ours += sum(contestant.cpu_seconds() for contestant in (*contestants, limits))
+    measured.load = CpuTimes.now().since(before, ours)
     return measured
 
 
@@ -112,27 +112,17 @@ def _turn(
     """One workload in one round: everybody prepared, then timed forwards and backwards."""
     ready: list[Contestant] = []
     for contestant in contestants:
-        key = (contestant.name or contestant.source, workload.name)
-        found = measured.samples.setdefault(key, Samples())
-        if contestant.failed or found.failed:
-            found.failed = found.failed or contestant.failed
+        found = measured.samples.setdefault((contestant.name or contestant.source, workload.name), Samples())
+        found.failed = found.failed or contestant.failed
+        if found.failed:
             continue
-        logits = scratch / f"logits-{len(ready)}.npy" if number == 1 else None
+        logits = [scratch / f"logits-{i}.npy" for i in (0, len(ready))] if number == 1 else []
         try:
-            answer = contestant.ask("prepare", workload=workload.to_json(), logits=logits and str(logits))
+            _prepare(contestant, workload, found, logits)
         except ContestantFailed as error:
-            found.failed = str(error)
-            restart_if_dead(contestant)
-            continue
-        found.first_seconds.append(answer["first_seconds"])
-        found.loops = answer["loops"]
-        if number == 1:
-            found.peak_bytes = answer["peak_bytes"]
-            found.distance = _distance(scratch / "logits-0.npy", logits)
-            if found.distance > WRONG:
-                found.failed = f"its logits differ from the first contestant's by {found.distance:.1e} of their scale"
-                continue
-        ready.append(contestant)
+            _failed(contestant, found, error)
+        if not found.failed:
+            ready.append(contestant)
     random.Random(f"{number} {workload.name}").shuffle(ready)
     taken: dict[str, list[float]] = {contestant.name: [] for contestant in ready}
     for contestant in (*ready, *reversed(ready)):
@@ -142,8 +132,7 @@ def _turn(
         try:
             answer = contestant.ask("time", workload=workload.name, seconds=turn_seconds / 2)
         except ContestantFailed as error:
-            found.failed = str(error)
-            restart_if_dead(contestant)
+            _failed(contestant, found, error)
             continue
         taken[contestant.name] += answer["seconds"]
         measured.interrupted += answer["interrupted"]
@@ -156,16 +145,33 @@ def _turn(
             contestant.ask("release")
 
 
-def restart_if_dead(contestant: Contestant) -> None:
-    """A broken workload may have ended the process: the others get a new one."""
+def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path]) -> None:
+    """Everything before the clock; `logits`, in the first round, are the files of the first contestant and of this."""
+    target = str(logits[1]) if logits else None
+    answer = contestant.ask("prepare", workload=workload.to_json(), logits=target)
+    found.first_seconds.append(answer["first_seconds"])
+    found.loops = answer["loops"]
+    if logits:
+        found.peak_bytes = answer["peak_bytes"]
+        found.distance = _distance(*logits)
+        if found.distance > WRONG:
+            far = f"{found.distance:.1e} of their scale"
+            raise ContestantFailed(f"its logits differ from the first contestant's by {far}")
+
+
+def _failed(contestant: Contestant, found: Samples, error: ContestantFailed) -> None:
+    """Out for this workload. Where the process has ended, the others get a new one; what was compiled in it is lost."""
+    found.failed = str(error)
     try:
         contestant.ask("release")
     except ContestantFailed:
-        _started(contestant)
+        if contestant.restarts:
+            _started(contestant)
+        else:
+            contestant.failed = f"{error}, and with it went what it had compiled"
 
 
-def _distance(expected: Path, found: Path | None) -> float:
-    assert found is not None
+def _distance(expected: Path, found: Path) -> float:
     a, b = np.load(expected), np.load(found)
     if a.shape != b.shape or not np.isfinite(b).all():
         return float("inf")

@@ -18,7 +18,7 @@ from mythos_export.cli.terminal import err, escape, out, plain_errors
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: every core of this process].")
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")
-@click.option("--turn", "turn_seconds", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds a turn.")
+@click.option("--turn", "turn_seconds", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds each.")
 @click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting.")
 @click.option("--capacity", type=click.IntRange(min=2), help="Tokens that a cache can hold [default: 4096 at most].")
 @click.option("--backends", help="Some of bodies, kernels, eager, cuda, tensorrt, triton; ratios refer to the first.")
