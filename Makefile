@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test lint native sanitize fuzz valgrind bench clean
+.PHONY: help setup demo test lint native sanitize fuzz valgrind bench depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -12,6 +12,8 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
+	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
+	@echo "make depth   depth against quality and cost of the shipped models: reports and picture"
 	@echo "make bench   ratios: CPU kernels, a token as the context grows, the reference's way of computing"
 
 setup: $(INSTALLED)
@@ -19,11 +21,11 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,benchmarks,dev]'
 	@touch $@
 
 demo: setup
-	$(BIN)/mythos-export tests/golden/hops/step_0001794.pt --target tensorrt -o demo/hops --force
+	$(BIN)/mythos-export mythos_model/pretrained/hops --target tensorrt -o demo/hops --force
 	$(BIN)/python -m benchmarks.demo demo/hops
 
 lint: setup
@@ -55,6 +57,20 @@ bench: setup native
 	$(BIN)/python -m benchmarks.decode_context
 	$(BIN)/python -m benchmarks.kernels_cpu
 	$(BIN)/python -m benchmarks.against_reference
+
+depth: setup
+	$(BIN)/mythos-export mythos_model/pretrained/hops --target onnx -o build/depth/hops --force
+	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/depth/text --force
+	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224
+	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors
+	$(BIN)/python -m benchmarks.depth benchmarks/results/depth/hops.json benchmarks/results/depth/text.json --picture benchmarks/results/depth/curves.svg
+
+# ARGS=--resume goes on with a run that was stopped.
+train-hops: setup
+	$(BIN)/python -m mythos_model.training hops --out build/train/hops $(ARGS)
+
+train-text: setup
+	$(BIN)/python -m mythos_model.training text --out build/train/text $(ARGS)
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -24,12 +24,32 @@ def settled(answers: Tensor, confirmations: int = 0) -> Tensor:
     >>> settled(torch.tensor([[7], [3], [3], [3]]), confirmations=1).flatten().tolist()
     [False, False, True, True]
     """
-    same = answers == answers[-1:]
-    stays = same.flip(0).cumprod(0).flip(0).bool()
+    stays = _from_here_on(answers == answers[-1:])
     if confirmations:
         waiting = torch.zeros_like(stays[:confirmations])
         stays = torch.cat([waiting, stays[:-confirmations]])
     return stays
+
+
+def settled_distribution(logits: Tensor, tolerance: float) -> Tensor:
+    """The same of a distribution instead of one answer: it stays within `tolerance` of the last loop's.
+
+    A language model's likeliest byte is often right long before its probabilities are, so they are what must settle.
+
+    Args:
+        logits: [N, ..., V].
+        tolerance: total variation distance, 0 to 1: the most that the probability of any set of answers may differ.
+
+    Returns: bool [N, ...]; True in the last loop, which says nothing.
+    """
+    probability = logits.softmax(-1)
+    distance = (probability - probability[-1:]).abs().sum(-1) / 2
+    return _from_here_on(distance <= tolerance)
+
+
+def _from_here_on(fine: Tensor) -> Tensor:
+    """Whether this loop and all after it are fine: bool [N, ...]."""
+    return fine.flip(0).cumprod(0).flip(0).bool()
 
 
 def halting_loss(halt_logits: Tensor, target: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mythos_model.errors import CheckpointError, ModelError
@@ -29,7 +30,7 @@ from mythos_model.training.halting import balance_experts
 from mythos_model.training.schedule import Schedule
 from mythos_model.training.tasks.task import Metrics, Task
 
-REPORT = "training.json"
+REPORT, HELD_OUT = "training.json", "held_out.safetensors"
 CLIP = 1.0  # norm of the whole gradient
 
 Observer = Callable[[int, Metrics], None]  # called with the steps done and their figures
@@ -83,7 +84,8 @@ def train(
     """Train a model of `task.config` and leave it in `folder`.
 
     Args:
-        folder: gets model.safetensors, config.json, training.safetensors and, at the end, training.json.
+        folder: gets model.safetensors, config.json, training.safetensors and training.json; at the end of a whole
+            run also held_out.safetensors, inputs to measure an exported bundle on.
         seed: of the starting weights and of every batch.
         steps: optimizer steps; default the task's. The schedule spans them.
         minutes: stop after this long, with a checkpoint to resume from.
@@ -123,7 +125,10 @@ def train(
         if out_of_time:
             break
 
-    evaluation = task.evaluate(model.requires_grad_(False)) if step == settings.steps else None
+    evaluation = None
+    if step == settings.steps:
+        evaluation = task.evaluate(model.requires_grad_(False))
+        save_file(task.held_out_inputs(), folder / HELD_OUT)
     result = Result(settings, step, time.monotonic() - started, history, evaluation)
     _write_report(folder / REPORT, result)
     return result

@@ -20,7 +20,7 @@ from mythos_model.training.halting import halting_loss, settled
 from mythos_model.training.initial import calm_start
 from mythos_model.training.tasks import chains
 from mythos_model.training.tasks.chains import LETTERS, Questions
-from mythos_model.training.tasks.evaluate_hops import evaluate
+from mythos_model.training.tasks.evaluate_hops import SEED, evaluate, held_out
 from mythos_model.training.tasks.task import Metrics
 from mythos_model.training.unroll import halt, lens, read_out, unroll
 
@@ -158,6 +158,11 @@ class Hops:
 
     def evaluate(self, model: MythosModel) -> dict[str, Any]:
         return dataclasses.asdict(evaluate(model))
+
+    def held_out_inputs(self) -> dict[str, Tensor]:
+        sample = held_out(each=32, seed=SEED + 1)
+        columns = {"input_ids": sample.ids, "answer": sample.answer, "hops": sample.hops, "trees": sample.trees}
+        return {name: column.int() for name, column in columns.items()}
 
     def state(self) -> dict[str, Any]:
         return {"lesson": self.lesson, "lesson_steps": self.lesson_steps, "accuracy": self.accuracy}

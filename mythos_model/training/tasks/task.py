@@ -43,6 +43,10 @@ class Task(Protocol):
         """Held-out figures, as JSON."""
         ...
 
+    def held_out_inputs(self) -> dict[str, Tensor]:
+        """A sample to measure a bundle on: `input_ids` [Q, T], and `answer` [Q] where the last position has one."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """What the task must remember when training is resumed, as JSON."""
         ...

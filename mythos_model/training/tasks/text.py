@@ -13,14 +13,15 @@ from torch import Tensor
 
 from mythos_model.config import MythosConfig
 from mythos_model.model import MythosModel
-from mythos_model.training.halting import halting_loss, settled
+from mythos_model.training.halting import halting_loss, settled_distribution
 from mythos_model.training.initial import calm_start
 from mythos_model.training.tasks import corpus
 from mythos_model.training.tasks.task import Metrics
 from mythos_model.training.unroll import halt, lens, read_out, unroll
 
 FOLDER = Path("build/corpus")
-LOOPS = (2, 3, 4, 5, 6)  # drawn per step
+LOOPS = (3, 4, 5, 6)  # drawn per step
+SETTLED = 0.1  # total variation distance that a halted position may still be from its last loop
 CHECKED = 64  # held-out windows
 
 
@@ -34,7 +35,7 @@ class Text:
         n_heads=4,
         n_kv_heads=2,
         max_seq_len=256,
-        max_loop_iters=4,
+        max_loop_iters=6,
         prelude_layers=1,
         coda_layers=1,
         attn_type="gqa",
@@ -47,11 +48,11 @@ class Text:
         lora_rank=4,
         max_output_tokens=256,
     )
-    steps, warmup = 2400, 100
+    steps, warmup = 1600, 100
     betas, weight_decay = (0.9, 0.95), 0.1
 
     def __init__(
-        self, batch: int = 6, window: int = 192, ponder: float = 0.01, texts: tuple[bytes, bytes] | None = None
+        self, batch: int = 6, window: int = 192, ponder: float = 0.002, texts: tuple[bytes, bytes] | None = None
     ) -> None:
         """`batch` windows of `window` bytes a step; `texts` to train on and to hold out, instead of the corpus."""
         self.batch, self.window, self.ponder = batch, window, ponder
@@ -66,7 +67,7 @@ class Text:
         calm_start(model, seed, halt_bias=-1.0)
 
     def learning_rate(self) -> float:
-        return 3e-3
+        return 2e-3
 
     def loss(self, model: MythosModel, random: np.random.Generator) -> tuple[Tensor, Tensor, Metrics]:
         starts = random.integers(0, len(self.trained) - self.window, self.batch)
@@ -80,9 +81,12 @@ class Text:
         logits = read_out(model, out, run.past)
         final = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         guesses = lens(model, run.states)  # [N, B, T, V]
-        every = F.cross_entropy(guesses.flatten(0, 2), target.expand(len(guesses), -1, -1).flatten())
-        stop = halting_loss(run.halt_logits, settled(guesses.detach().argmax(-1)))
-        loss = final + 0.3 * every + 0.1 * stop + self.ponder * ended.ponder.mean()
+        later = (torch.arange(len(guesses)) + 1.0) / sum(range(1, len(guesses) + 1))  # early loops need not know yet
+        per_loop = F.cross_entropy(guesses.movedim(-1, 1), target.expand(len(guesses), -1, -1), reduction="none")
+        every = (later * per_loop.mean((1, 2))).sum()
+        calm = settled_distribution(guesses.detach(), SETTLED)
+        stop = halting_loss(run.halt_logits[:-1], calm[:-1])
+        loss = final + 0.3 * every + 0.2 * stop + self.ponder * ended.ponder.mean()
         metrics = {
             "bits per byte": float(final.detach()) / math.log(2),
             "lens loss": float(every.detach()),
@@ -108,6 +112,9 @@ class Text:
             depth = torch.cat([out.depth for out in outputs]).float().mean()
             rows.append({"loops": loops, "bits_per_byte": float(loss) / math.log(2), "depth": float(depth)})
         return {"windows": len(windows), "window": self.window, "by_loops": rows}
+
+    def held_out_inputs(self) -> dict[str, Tensor]:
+        return {"input_ids": self.windows().int()}
 
     def state(self) -> dict[str, Any]:
         return {}
