@@ -31,6 +31,16 @@ function(_mythos_apt work list_file result_var)
   set(${result_var} ${result} PARENT_SCOPE)
 endfunction()
 
+# The Debian mirrors that apt has package lists of; further arguments are apt's options.
+function(_mythos_mirrors out_var)
+  execute_process(
+    COMMAND apt-get ${ARGN} indextargets --format "$(REPO_URI)|$(ORIGIN)|$(COMPONENT)" "Created-By: Packages"
+    OUTPUT_VARIABLE targets ERROR_QUIET)
+  string(REGEX MATCHALL "[^\n]+\\|Debian\\|main" mirrors "${targets}")
+  list(REMOVE_DUPLICATES mirrors)
+  set(${out_var} "${mirrors}" PARENT_SCOPE)
+endfunction()
+
 function(_mythos_fetch_with_apt out_var)
   set(${out_var} "" PARENT_SCOPE)
   find_program(MYTHOS_APT_GET apt-get)
@@ -42,11 +52,13 @@ function(_mythos_fetch_with_apt out_var)
   set(include_dir ${work}/root/usr/include/onnxruntime)
   if(NOT EXISTS ${include_dir}/onnxruntime_cxx_api.h)
     file(MAKE_DIRECTORY ${work}/lists/partial ${work}/cache/archives/partial)
-    # The mirrors this machine already uses: URI|origin, one line for each package index it knows.
-    execute_process(COMMAND apt-get indextargets --format "$(REPO_URI)|$(ORIGIN)|$(COMPONENT)" "Created-By: Packages"
-                    OUTPUT_VARIABLE targets ERROR_QUIET)
-    string(REGEX MATCHALL "[^\n]+\\|Debian\\|main" mirrors "${targets}")
-    list(REMOVE_DUPLICATES mirrors)
+    _mythos_mirrors(mirrors)
+    if(mirrors STREQUAL "")
+      # A machine that never ran apt-get update, as containers begin: the same in a private folder.
+      set(lists -o Dir::State::Lists=${work}/lists -o Dir::Cache=${work}/cache -o APT::Sandbox::User=root)
+      execute_process(COMMAND apt-get -q ${lists} update OUTPUT_QUIET ERROR_QUIET)
+      _mythos_mirrors(mirrors ${lists})
+    endif()
     if(mirrors STREQUAL "")
       message(STATUS "apt knows no Debian mirror: libonnxruntime-dev is not downloaded")
       return()
