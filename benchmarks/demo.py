@@ -88,20 +88,19 @@ def ask(model: Model, eager: MythosModel, data: dict[str, np.ndarray], max_loops
 
 def show(console: Console, rows: list[Row]) -> None:
     """The rows as a table."""
-    title = "one question at a time, as the model halts by itself, and (full) with every loop forced"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
-    for name in ("hops", "asked", "guess", "eager", "bundle", "agree", "stops at", "ms", "full", "loops", "ms"):
+    title = "one question at a time: as the model halts by itself, and full, every loop forced"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
+    for name in ("hops", "guess", "eager", "bundle", "agree", "stops at", "ms", "full", "loops", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         shares = (f"{share:.0%}" for share in (row.guess, row.eager, row.bundle, row.agree))
         halting = (f"{row.depth:.1f}", f"{1e3 * row.seconds:.1f}")
         full = (f"{row.forced:.0%}", str(row.max_loops), f"{1e3 * row.forced_seconds:.1f}")
-        table.add_row(f"{row.hops}{'' if row.hops <= TRAINED else '*'}", str(row.asked), *shares, *halting, *full)
+        table.add_row(f"{row.hops}{'' if row.hops <= TRAINED else '*'}", *shares, *halting, *full)
     console.print(table)
-    console.print(
-        f"Shares of right answers; guess: chance among the roots; agree: eager, bundle and full say the same.\n"
-        f"* more hops than training had, and up to {DEEPER} loops where training had 10."
-    )
+    console.print(f"Shares of right answers to {rows[0].asked} questions each. guess: chance among the roots;")
+    console.print("agree: eager PyTorch, the bundle and the bundle at full depth give the same answer.")
+    console.print(f"* more hops than training had, and up to {DEEPER} loops where training had 10.")
 
 
 def answers_per_second(rows: list[Row]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from benchmarks.depth.sweep import Setting, Sweep
 
 DRAWS = 400
 LEVEL = 0.95
-NOTICEABLE = 0.01  # bits; a smaller loss is not called overthinking however certain it is
+NOTICEABLE = 0.01  # bits; a smaller difference does not matter, however certain it is
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ def overthinking(values: np.ndarray, loss: np.ndarray, seed: int = 0) -> Overthi
 
 
 def recommend(measured: Sweep, budget_ms: float) -> Recommendation:
-    """The setting of least loss whose mean time keeps the budget; among equals (within one standard error of the
-    paired difference) the cheapest."""
+    """The setting of least loss whose mean time keeps the budget; among equals the cheapest.
+
+    Equal is what differs by less than NOTICEABLE, or by less than two standard errors of the paired difference.
+    """
     milliseconds = 1e3 * measured.seconds.mean(1)
     within = np.flatnonzero(milliseconds <= budget_ms)
     cheapest = float(milliseconds.min())
@@ -117,7 +119,7 @@ def recommend(measured: Sweep, budget_ms: float) -> Recommendation:
     best = within[measured.loss[within].mean(1).argmin()]
     gap = measured.loss[within] - measured.loss[best]
     error = gap.std(1) / np.sqrt(gap.shape[1])
-    equal = within[gap.mean(1) <= error + 1e-9]
+    equal = within[gap.mean(1) <= np.maximum(2 * error, NOTICEABLE)]
     chosen = equal[milliseconds[equal].argmin()]
     loss, cost = float(measured.loss[chosen].mean()), float(milliseconds[chosen])
     return Recommendation(budget_ms, measured.settings[chosen], loss, cost, cheapest)

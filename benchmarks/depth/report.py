@@ -76,7 +76,8 @@ def write(folder: Path, document: dict[str, Any], recommended: Sequence[Recommen
         axes.set(xlabel="ms per input", ylabel=document["measure"])
         axes.legend()
         by_cost = svg(fig, f"{document['measure']} over time per input")
-    page = write_page(folder / f"{document['model']}.html", TEMPLATE, report=document, by_loops=by_loops, by_cost=by_cost)
+    page = folder / f"{document['model']}.html"
+    write_page(page, TEMPLATE, report=document, by_loops=by_loops, by_cost=by_cost)
     return data, page
 
 

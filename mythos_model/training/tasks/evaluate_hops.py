@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +40,20 @@ class ByHops:
     asked: int
     chance: float
     right: float  # at the loops of training
-    right_deeper: float  # at 1.6 times the loops of training, at least enough for 16 hops
+    right_deeper: float  # at more loops, enough for 16 hops
     depth: float  # where it stopped in the deeper run
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `evaluate` found; `rank_correlation` (Spearman's) is of k with the halting depth, over all questions."""
+    """What `evaluate` found; `rank_correlation` (Spearman's) is of k with the halting depth, over all questions.
+
+    It is None where every question halted at the same depth.
+    """
 
     loops: int
     deeper_loops: int
-    rank_correlation: float
+    rank_correlation: float | None
     by_hops: list[ByHops]
 
 
@@ -97,15 +101,15 @@ def evaluate(model: MythosModel, questions: HeldOut | None = None, deeper_loops:
     for k in questions.hops.unique().tolist():
         mine = questions.hops == k
         trees = float(questions.trees[mine].float().mean())
-        shares = (float(right[most][mine].mean()) for most in (loops, deeper_loops))
-        rows.append(ByHops(k, int(mine.sum()), 1 / trees, *shares, float(depth[mine].mean())))
+        at_training, deeper = (float(right[most][mine].mean()) for most in (loops, deeper_loops))
+        rows.append(ByHops(k, int(mine.sum()), 1 / trees, at_training, deeper, float(depth[mine].mean())))
     return Report(loops, deeper_loops, rank_correlation(questions.hops, depth), rows)
 
 
-def rank_correlation(x: Tensor, y: Tensor) -> float:
-    """Spearman's, with mean ranks for ties; NaN where one of the two is constant."""
-    ranks = torch.stack([_ranks(x), _ranks(y)])
-    return float(torch.corrcoef(ranks)[0, 1])
+def rank_correlation(x: Tensor, y: Tensor) -> float | None:
+    """Spearman's, with mean ranks for ties; None where one of the two is constant."""
+    found = float(torch.corrcoef(torch.stack([_ranks(x), _ranks(y)]))[0, 1])
+    return found if math.isfinite(found) else None
 
 
 def _ranks(values: Tensor) -> Tensor:

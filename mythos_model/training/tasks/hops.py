@@ -60,9 +60,10 @@ class Hops:
     steps, warmup = 1800, 100
     betas, weight_decay = (0.9, 0.98), 0.01
 
-    def __init__(self, batch: int = 64, questions: int = 12, ponder: float = 0.1) -> None:
-        """`batch` prompts a step with `questions` each; `ponder` weighs the ponder cost."""
-        self.batch, self.questions, self.ponder = batch, questions, ponder
+    def __init__(self, batch: int = 64, questions: int = 12, ponder: float = 0.1, checked: int = 256) -> None:
+        """`batch` prompts a step with `questions` each; `ponder` weighs the ponder cost; `checked` questions per
+        number of hops are held out for the evaluation."""
+        self.batch, self.questions, self.ponder, self.checked = batch, questions, ponder, checked
         self.lesson, self.lesson_steps, self.accuracy = 0, 0, 0.0
 
     def prepare(self) -> None:
@@ -157,7 +158,7 @@ class Hops:
             self.lesson, self.lesson_steps, self.accuracy = self.lesson + 1, 0, 0.8
 
     def evaluate(self, model: MythosModel) -> dict[str, Any]:
-        return dataclasses.asdict(evaluate(model))
+        return dataclasses.asdict(evaluate(model, held_out(self.checked)))
 
     def held_out_inputs(self) -> dict[str, Tensor]:
         sample = held_out(each=32, seed=SEED + 1)
