@@ -88,7 +88,7 @@ def ask(model: Model, eager: MythosModel, data: dict[str, np.ndarray], max_loops
 
 def show(console: Console, rows: list[Row]) -> None:
     """The rows as a table."""
-    title = "one question at a time: as the model halts by itself, and full, every loop forced"
+    title = "one question at a time; full: with every loop forced"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
     for name in ("hops", "guess", "eager", "bundle", "agree", "stops at", "ms", "full", "loops", "ms"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from golden_bundles import GOLDEN, Bundles
+from golden_bundles import SHIPPED_HOPS, Bundles
 from safetensors.numpy import load_file, save_file
 
 import mythos_runtime
 from benchmarks.depth.__main__ import main
 from benchmarks.depth.curves import overthinking, recommend, saturation
-from benchmarks.depth.sweep import Setting, Sweep, read_task
+from benchmarks.depth.sweep import Setting, Sweep, read_task, sweep
+from mythos_model.pretrained import folder
 
 LOOPS = np.arange(1.0, 17.0)
 
@@ -58,24 +59,19 @@ def test_recommendation_keeps_the_budget_and_pays_no_more_than_needed() -> None:
     assert none.setting is None and none.cheapest_ms == pytest.approx(1.0)
 
 
-def hops_sample(folder: Path) -> Path:
-    stored = load_file(GOLDEN / "hops" / "io.safetensors")
-    chosen = slice(0, 64, 4)  # k from 1 to 8
-    file = folder / "inputs.safetensors"
-    save_file({name: np.ascontiguousarray(stored[name][chosen]) for name in ("input_ids", "answer")}, file)
-    return file
-
-
 def test_reports_of_a_bundle(bundles: Bundles, tmp_path: Path) -> None:
-    file = hops_sample(tmp_path)
-    arguments = [str(bundles["hops"]), "--data", str(file), "--max-loops", "12", "--out", str(tmp_path), "--json"]
-    done = CliRunner().invoke(main, [*arguments, "--budget-ms", "1e-6", "--budget-ms", "1e6"])
+    stored = load_file(folder("hops") / "held_out.safetensors")
+    trained = np.flatnonzero(stored["hops"] <= 8)[::16]
+    file = tmp_path / "inputs.safetensors"
+    save_file({name: np.ascontiguousarray(stored[name][trained]) for name in ("input_ids", "answer")}, file)
+    arguments = [str(bundles[SHIPPED_HOPS]), "--data", str(file), "--max-loops", "12", "--out", str(tmp_path), "--json"]
+    done = CliRunner().invoke(main, [*arguments, "--name", "hops", "--budget-ms", "1e-6", "--budget-ms", "1e6"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
     assert report == json.loads((tmp_path / "hops.json").read_text())
     points = {point["value"]: point for point in report["points"]["max_loops"]}
-    assert points[2]["right"] < 0.5 < points[12]["right"] == 1.0
-    assert points[2]["loops"] == 2 and points[12]["loops"] < 10.5  # it halts by itself
+    assert points[2]["right"] < 0.7 < points[12]["right"] == 1.0
+    assert points[2]["loops"] == 2 and points[12]["loops"] < 6.5  # it halts by itself
     assert [one["setting"] is None for one in report["recommended"]] == [True, False]
     assert "For 1e+06 ms" in (tmp_path / "hops.html").read_text()
     drawn = CliRunner().invoke(main, [str(tmp_path / "hops.json"), "--picture", str(tmp_path / "curves.svg")])
@@ -84,8 +80,6 @@ def test_reports_of_a_bundle(bundles: Bundles, tmp_path: Path) -> None:
 
 
 def test_language_models_are_asked_for_every_next_token(bundles: Bundles, tmp_path: Path) -> None:
-    from benchmarks.depth.sweep import sweep
-
     file = tmp_path / "text.safetensors"
     save_file({"input_ids": np.arange(10, dtype=np.int32).reshape(2, 5)}, file)
     model = mythos_runtime.load(bundles["gqa_prefill"])
