@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -52,7 +53,7 @@ def main(
     picture: Path | None,
     as_json: bool,
 ) -> None:
-    """Sweep max_loops and halt_threshold of the bundle PATHS, or draw the reports PATHS."""
+    """Sweep the depth knobs of the bundle PATHS, or draw the reports PATHS."""
     console = Console(stderr=True)
     if picture is not None:
         draw_picture([json.loads(path.read_text(encoding="utf-8")) for path in paths], picture)
@@ -89,7 +90,8 @@ def _spread(task: Task, count: int | None) -> Task:
 
 def _show(console: Console, document: dict, recommended: list[Recommendation]) -> None:
     for knob, points in document["points"].items():
-        table = Table(knob, document["measure"], "right", "mean depth", "loops ran", "ms", title=f"by {knob}")
+        columns = (knob, document["measure"], "right", "mean depth", "loops ran", "ms")
+        table = Table(*columns, title=f"by {knob}", box=SIMPLE_HEAD)
         for point in points:
             loss = point["loss"]
             bits = f"{loss['value']:.3f} ({loss['low']:.3f} to {loss['high']:.3f})"
@@ -105,16 +107,13 @@ def _show(console: Console, document: dict, recommended: list[Recommendation]) -
     fit = document["saturation"]
     console.print(
         f"loss = {fit['floor']['value']:.3f} + {fit['gain']['value']:.3f} exp(-loops / {fit['scale']['value']:.2f}), "
-        f"{fit['explained']:.0%} explained"
+        f"{fit['explained']:.1%} explained, {fit['left']:.3f} bits left behind the deepest"
     )
     for one in recommended:
         if one.setting is None:
             console.print(f"{one.budget_ms:g} ms: no setting is that fast; the cheapest takes {one.cheapest_ms:.2f} ms")
         else:
-            console.print(
-                f"{one.budget_ms:g} ms: max_loops {one.setting.max_loops}, halt_threshold "
-                f"{one.setting.halt_threshold:g}: {one.loss:.3f} bits in {one.milliseconds:.2f} ms"
-            )
+            console.print(f"{one.budget_ms:g} ms: {one.setting}: {one.loss:.3f} bits in {one.milliseconds:.2f} ms")
 
 
 if __name__ == "__main__":

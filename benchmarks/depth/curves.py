@@ -32,10 +32,11 @@ class Saturation:
     """loss(n) = floor + gain * exp(-n / scale), least squares over the loop budgets n.
 
     Attributes:
-        floor: loss with no limit on loops, bits.
+        floor: loss with no limit on loops, bits; at least 0, as every loss.
         gain: bits.
         scale: loops over which what is left to gain falls to 1/e.
         explained: share of the curve's variance that the fit explains; where it is low, the curve is none of these.
+        left: what the fit still promises behind the deepest budget, bits: where it is much, nothing has saturated.
         failed: share of the bootstrap's draws whose fit did not converge.
     """
 
@@ -43,6 +44,7 @@ class Saturation:
     gain: Interval
     scale: Interval
     explained: float
+    left: float
     failed: float
 
 
@@ -96,7 +98,8 @@ def saturation(loops: np.ndarray, loss: np.ndarray, seed: int = 0) -> Saturation
     floor, gain, scale = (
         Interval(float(value), *_bounds(column)) for value, column in zip(best, np.array(fits).T, strict=True)
     )
-    return Saturation(floor, gain, scale, explained, 1 - len(fits) / len(draws))
+    left = gain.value * float(np.exp(-loops[-1] / scale.value))
+    return Saturation(floor, gain, scale, explained, left, 1 - len(fits) / len(draws))
 
 
 def overthinking(values: np.ndarray, loss: np.ndarray, seed: int = 0) -> Overthinking:
@@ -109,7 +112,7 @@ def overthinking(values: np.ndarray, loss: np.ndarray, seed: int = 0) -> Overthi
 def recommend(measured: Sweep, budget_ms: float) -> Recommendation:
     """The setting of least loss whose mean time keeps the budget; among equals the cheapest.
 
-    Equal is what differs by less than NOTICEABLE, or by less than two standard errors of the paired difference.
+    Equal is what is known to differ by less than NOTICEABLE: the paired difference and two of its standard errors.
     """
     milliseconds = 1e3 * measured.seconds.mean(1)
     within = np.flatnonzero(milliseconds <= budget_ms)
@@ -119,8 +122,9 @@ def recommend(measured: Sweep, budget_ms: float) -> Recommendation:
     best = within[measured.loss[within].mean(1).argmin()]
     gap = measured.loss[within] - measured.loss[best]
     error = gap.std(1) / np.sqrt(gap.shape[1])
-    equal = within[gap.mean(1) <= np.maximum(2 * error, NOTICEABLE)]
-    chosen = equal[milliseconds[equal].argmin()]
+    equal = within[gap.mean(1) + 2 * error <= NOTICEABLE]
+    # By loops first: their number is exact, time is not.
+    chosen = min(equal, key=lambda one: (round(float(measured.loops[one].mean()), 2), measured.settings[one].max_loops))
     loss, cost = float(measured.loss[chosen].mean()), float(milliseconds[chosen])
     return Recommendation(budget_ms, measured.settings[chosen], loss, cost, cheapest)
 
@@ -132,7 +136,7 @@ def _saturating(n: np.ndarray, floor: float, gain: float, scale: float) -> np.nd
 def _fit(loops: np.ndarray, loss: np.ndarray, start: np.ndarray | None) -> np.ndarray:
     if start is None:
         start = np.array([loss[-1], max(loss[0] - loss[-1], 1e-3), len(loops) / 4])
-    bounds = ([-np.inf, -np.inf, 0.05], [np.inf, np.inf, 20.0 * len(loops)])
+    bounds = ([0.0, -np.inf, 0.05], [np.inf, np.inf, 20.0 * len(loops)])
     start = np.clip(start, bounds[0], bounds[1])
     found, _covariance = curve_fit(_saturating, loops, loss, p0=start, bounds=bounds, max_nfev=2000)
     return np.asarray(found)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.depth.curves import Recommendation, mean_with_interval, overthinking, saturation
-from benchmarks.depth.sweep import Sweep, Task
+from benchmarks.depth.sweep import FORCED_LOOPS, HALT_THRESHOLD, MAX_LOOPS, Sweep, Task
 from mythos_export.report import COLORS, figure, svg, write_page
 
 TEMPLATE = "depth.html.j2"
-KNOBS = ("max_loops", "halt_threshold")
+KNOBS = (MAX_LOOPS, HALT_THRESHOLD, FORCED_LOOPS)
 
 
 def describe(name: str, task: Task, measured: Sweep, trained_loops: int, machine: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe(name: str, task: Task, measured: Sweep, trained_loops: int, machine
         points[knob] = [_point(measured, index) for index in mine]
         values = np.array([measured.settings[index].value for index in mine])
         harm[knob] = asdict(overthinking(values, measured.loss[mine]))
-    by_loops = [index for index, setting in enumerate(measured.settings) if setting.knob == "max_loops"]
+    by_loops = [index for index, setting in enumerate(measured.settings) if setting.knob == MAX_LOOPS]
     loops = np.array([float(measured.settings[index].max_loops) for index in by_loops])
     return {
         "model": name,
@@ -72,25 +72,28 @@ def write(folder: Path, document: dict[str, Any], recommended: Sequence[Recommen
         for color, knob in zip(COLORS, KNOBS, strict=False):
             costs = [point["ms"] for point in document["points"][knob]]
             losses = [point["loss"]["value"] for point in document["points"][knob]]
-            axes.plot(costs, losses, "o-", color=color, label=knob)
+            axes.plot(costs, losses, "o-", color=color, label=knob, markersize=3)
         axes.set(xlabel="ms per input", ylabel=document["measure"])
         axes.legend()
         by_cost = svg(fig, f"{document['measure']} over time per input")
     page = folder / f"{document['model']}.html"
-    write_page(page, TEMPLATE, report=document, by_loops=by_loops, by_cost=by_cost)
+    write_page(page, TEMPLATE, report=document, recommended=recommended, by_loops=by_loops, by_cost=by_cost)
     return data, page
 
 
 def draw_loops(axes: Any, document: dict[str, Any]) -> None:
-    """Loss over loop budgets, its confidence band, the fit, and how many loops training had."""
-    points = document["points"]["max_loops"]
+    """Loss over loop budgets, its confidence band, the fit, the loss without halting, and the loops of training."""
+    points = document["points"][MAX_LOOPS]
     loops = np.array([point["value"] for point in points])
     band = [[point["loss"][end] for point in points] for end in ("low", "high")]
     axes.fill_between(loops, *band, color=COLORS[0], alpha=0.15, linewidth=0)
-    axes.plot(loops, [point["loss"]["value"] for point in points], "o-", color=COLORS[0], label="measured")
+    axes.plot(loops, [point["loss"]["value"] for point in points], "o-", color=COLORS[0], label="halting by itself")
+    forced = document["points"][FORCED_LOOPS]
+    values, losses = [point["value"] for point in forced], [point["loss"]["value"] for point in forced]
+    axes.plot(values, losses, "x:", color=COLORS[2], linewidth=1, label="forced, no halting")
     floor, gain, scale = (document["saturation"][name]["value"] for name in ("floor", "gain", "scale"))
     fine = np.linspace(loops[0], loops[-1], 200)
-    label = f"fit, {document['saturation']['explained']:.0%} explained"
+    label = f"fit, {document['saturation']['explained']:.1%} explained"
     axes.plot(fine, floor + gain * np.exp(-fine / scale), "--", color=COLORS[1], linewidth=1.2, label=label)
     axes.axvline(document["trained_loops"], color="#888888", linewidth=1, linestyle=":", label="loops of training")
     axes.set(xlabel="max_loops", ylabel=document["measure"])
@@ -104,7 +107,7 @@ def draw_picture(documents: Sequence[dict[str, Any]], file: Path) -> Path:
             above, below = np.reshape(axes, (2, -1))[:, column]
             draw_loops(above, document)
             above.set(title=document["model"], xlabel="")
-            points = document["points"]["max_loops"]
+            points = document["points"][MAX_LOOPS]
             allowed = [point["value"] for point in points]
             below.plot(allowed, allowed, ":", color="#888888", label="allowed")
             below.plot(allowed, [point["loops"] for point in points], "o-", color=COLORS[2], label="ran")

@@ -1,4 +1,4 @@
-"""Run a bundle at many settings of its two depth knobs, every input at every setting, one input at a time.
+"""Run a bundle at many settings of its depth knobs, every input at every setting, one input at a time.
 
 Inputs are outermost and the settings of one input run in random order, so that a machine that slows down slows all
 settings alike.
@@ -17,10 +17,17 @@ from scipy.special import log_softmax
 
 from mythos_runtime import Model, RequestError
 
+MAX_LOOPS, HALT_THRESHOLD, FORCED_LOOPS = "max_loops", "halt_threshold", "forced_loops"
+NEVER = 1e9  # a threshold that no sum of probabilities reaches
+
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a sweep: `knob` is the one that varies, max_loops or halt_threshold."""
+    """One point of a sweep; `knob` is what varies in it.
+
+    max_loops: the most loops, every position halting by itself before. halt_threshold: the sum of probabilities at
+    which it does. forced_loops: as many loops for every position, none halts.
+    """
 
     knob: str
     max_loops: int
@@ -29,7 +36,11 @@ class Setting:
     @property
     def value(self) -> float:
         """The knob's value."""
-        return float(getattr(self, self.knob))
+        return self.halt_threshold if self.knob == HALT_THRESHOLD else float(self.max_loops)
+
+    def __str__(self) -> str:
+        halting = "no halting" if self.halt_threshold >= NEVER else f"halt_threshold {self.halt_threshold:g}"
+        return f"max_loops {self.max_loops}, {halting}"
 
 
 @dataclass(frozen=True)
@@ -80,11 +91,12 @@ def read_task(file: Path) -> Task:
 
 
 def settings_of(model: Model, most_loops: int, thresholds: tuple[float, ...]) -> tuple[Setting, ...]:
-    """Every loop budget up to `most_loops` at the trained threshold, and every threshold at the largest budget."""
-    trained = model.config.act_threshold
-    by_loops = [Setting("max_loops", loops, trained) for loops in range(1, most_loops + 1)]
-    by_threshold = [Setting("halt_threshold", most_loops, threshold) for threshold in thresholds]
-    return (*by_loops, *by_threshold)
+    """Every loop budget up to `most_loops`, halting as trained and not at all; every threshold at the largest."""
+    budgets = range(1, most_loops + 1)
+    by_loops = [Setting(MAX_LOOPS, loops, model.config.act_threshold) for loops in budgets]
+    by_threshold = [Setting(HALT_THRESHOLD, most_loops, threshold) for threshold in thresholds]
+    forced = [Setting(FORCED_LOOPS, loops, NEVER) for loops in budgets]
+    return (*by_loops, *by_threshold, *forced)
 
 
 def sweep(

@@ -50,11 +50,13 @@ def test_overthinking_is_found_where_it_is_and_not_in_noise() -> None:
 
 def test_recommendation_keeps_the_budget_and_pays_no_more_than_needed() -> None:
     settings = tuple(Setting("max_loops", n, 0.99) for n in (1, 2, 3, 4))
-    loss = noisy(np.array([3.0, 2.0, 1.0, 1.0]))
+    loss = noisy(np.array([3.0, 2.0, 1.0, 1.0]), inputs=3000)
     seconds = np.array([[0.001], [0.002], [0.003], [0.004]]) * np.ones(loss.shape)
     measured = Sweep(settings, loss, 0 * loss, 0 * loss, 0 * loss, seconds)
     assert recommend(measured, 2.5).setting == settings[1]
     assert recommend(measured, 99).setting == settings[2]  # 4 loops are no better
+    few = Sweep(settings, loss[:, :9], 0 * loss, loss * 0, 0 * loss, seconds)
+    assert recommend(few, 99).setting == settings[few.loss.mean(1).argmin()]  # nine inputs do not show them equal
     none = recommend(measured, 0.5)
     assert none.setting is None and none.cheapest_ms == pytest.approx(1.0)
 
