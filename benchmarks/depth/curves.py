@@ -63,12 +63,12 @@ class Overthinking:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best setting within a time budget; None where even the cheapest exceeds it."""
+    """The best setting within a time budget; all None where even the cheapest exceeds it."""
 
     budget_ms: float
     setting: Setting | None
-    loss: float
-    milliseconds: float
+    loss: float | None
+    milliseconds: float | None
     cheapest_ms: float
 
 
@@ -118,7 +118,7 @@ def recommend(measured: Sweep, budget_ms: float) -> Recommendation:
     within = np.flatnonzero(milliseconds <= budget_ms)
     cheapest = float(milliseconds.min())
     if not len(within):
-        return Recommendation(budget_ms, None, float("nan"), float("nan"), cheapest)
+        return Recommendation(budget_ms, None, None, None, cheapest)
     best = within[measured.loss[within].mean(1).argmin()]
     gap = measured.loss[within] - measured.loss[best]
     error = gap.std(1) / np.sqrt(gap.shape[1])

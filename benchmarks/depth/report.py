@@ -97,6 +97,9 @@ def draw_loops(axes: Any, document: dict[str, Any]) -> None:
     axes.plot(fine, floor + gain * np.exp(-fine / scale), "--", color=COLORS[1], linewidth=1.2, label=label)
     axes.axvline(document["trained_loops"], color="#888888", linewidth=1, linestyle=":", label="loops of training")
     axes.set(xlabel="max_loops", ylabel=document["measure"])
+    means = np.array([point["loss"]["value"] for point in points] + losses)
+    second = points[1]["loss"]["value"]  # a single loop may be so far off that nothing else could be seen
+    axes.set_ylim(top=min(means.max(), second + 0.7 * (second - means.min())) + 0.05 * (second - means.min()))
     axes.legend()
 
 

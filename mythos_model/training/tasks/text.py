@@ -22,7 +22,6 @@ from mythos_model.training.unroll import halt, lens, read_out, unroll
 FOLDER = Path("build/corpus")
 LOOPS = (3, 4, 5, 6)  # drawn per step
 SETTLED = 0.1  # total variation distance that a halted position may still be from its last loop
-CHECKED = 64  # held-out windows
 
 
 class Text:
@@ -52,10 +51,16 @@ class Text:
     betas, weight_decay = (0.9, 0.95), 0.1
 
     def __init__(
-        self, batch: int = 6, window: int = 192, ponder: float = 0.002, texts: tuple[bytes, bytes] | None = None
+        self,
+        batch: int = 6,
+        window: int = 192,
+        ponder: float = 0.002,
+        checked: int = 64,
+        texts: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """`batch` windows of `window` bytes a step; `texts` to train on and to hold out, instead of the corpus."""
-        self.batch, self.window, self.ponder = batch, window, ponder
+        """`batch` windows of `window` bytes a step; `ponder` weighs the ponder cost; `checked` windows are held out for
+        the evaluation; `texts` to train on and to hold out, instead of the corpus."""
+        self.batch, self.window, self.ponder, self.checked = batch, window, ponder, checked
         self._texts = texts
 
     def prepare(self) -> None:
@@ -96,9 +101,9 @@ class Text:
         }
         return loss, run.load, metrics
 
-    def windows(self, count: int = CHECKED) -> Tensor:
-        """Held-out windows, evenly spread: int64 [count, window + 1]."""
-        starts = torch.linspace(0, len(self.held_out) - self.window - 1, count).long()
+    def windows(self) -> Tensor:
+        """Held-out windows, evenly spread: int64 [checked, window + 1]."""
+        starts = torch.linspace(0, len(self.held_out) - self.window - 1, self.checked).long()
         return torch.stack([self.held_out[start : start + self.window + 1] for start in starts]).long()
 
     @torch.no_grad()
