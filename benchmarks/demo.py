@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from safetensors.numpy import load_file
 import mythos_runtime
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
-from mythos_runtime import Model, Output
+from mythos_runtime import Model
 
 TRAINED = 8  # hops
 DEEPER = 20  # most loops for questions beyond training
@@ -33,7 +32,7 @@ DEEPER = 20  # most loops for questions beyond training
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of the questions of one number of hops; shares of 1, seconds per answer."""
+    """Figures of the questions of one number of hops; shares of 1, median seconds per answer."""
 
     hops: int
     asked: int
@@ -48,42 +47,58 @@ class Row:
     forced_seconds: float
 
 
-def ask(model: Model, eager: MythosModel, data: dict[str, np.ndarray], max_loops: int) -> Row:
-    """Ask questions that all have the same number of hops."""
-    ids, answer = data["input_ids"].astype(np.int64), data["answer"]
-    with torch.no_grad():
-        expected = eager(torch.from_numpy(ids), max_loops=max_loops).logits[:, -1].argmax(-1).numpy()
-    cache = model.new_cache(1, ids.shape[1], max_loops)
+Data = dict[str, np.ndarray]  # input_ids [Q, T], answer, hops and trees [Q]
 
-    def halting(question: np.ndarray) -> Output:
-        return model.forward(question, max_loops=max_loops)
 
-    def forced(question: np.ndarray) -> Output:
-        cache.reset()
-        return model.forward(question, cache=cache, policy="full")  # a cache that must be exact runs every depth
+def ask(model: Model, eager: MythosModel, data: Data, max_loops: np.ndarray) -> list[Row]:
+    """Ask Q questions with at most max_loops [Q] loops each; a row per number of hops.
 
-    def timed(run: Callable[[np.ndarray], Output], question: np.ndarray) -> tuple[Output, float]:
+    In random order, so that a machine that slows down slows all rows alike.
+    """
+    ids = data["input_ids"].astype(np.int64)
+    expected = np.zeros(len(ids), np.int64)
+    for most in np.unique(max_loops):
+        mine = max_loops == most
+        with torch.no_grad():
+            logits = eager(torch.from_numpy(ids[mine]), max_loops=int(most)).logits
+        expected[mine] = logits[:, -1].argmax(-1).numpy()
+
+    caches = {int(most): model.new_cache(1, ids.shape[1], int(most)) for most in np.unique(max_loops)}
+    guesses, seconds = np.zeros((2, len(ids)), np.int64), np.zeros((2, len(ids)))
+    depth = np.zeros(len(ids))
+    order = np.random.default_rng(0).permutation(len(ids))
+    for q in track([order[0], *order], "asking", console=Console(stderr=True), transient=True):  # the first warms up
+        most = int(max_loops[q])
         started = time.perf_counter()
-        output = run(question)
-        return output, time.perf_counter() - started
+        halted = model.forward(ids[q], max_loops=most)
+        between = time.perf_counter()
+        caches[most].reset()
+        forced = model.forward(ids[q], cache=caches[most], policy="full")  # an exact cache runs every depth
+        seconds[:, q] = between - started, time.perf_counter() - between
+        guesses[:, q] = halted.logits[0, -1].argmax(), forced.logits[0, -1].argmax()
+        depth[q] = halted.depth[0, -1]
 
-    halting(ids[0]), forced(ids[0])  # warm-up
-    pairs = [(timed(halting, question), timed(forced, question)) for question in ids]
-    guesses = np.array([[output.logits[0, -1].argmax() for output, _ in pair] for pair in pairs])
-    seconds = np.array([[elapsed for _, elapsed in pair] for pair in pairs])
-    return Row(
-        hops=int(data["hops"][0]),
-        asked=len(ids),
-        max_loops=max_loops,
-        guess=float((1 / data["trees"]).mean()),
-        eager=float((expected == answer).mean()),
-        bundle=float((guesses[:, 0] == answer).mean()),
-        forced=float((guesses[:, 1] == answer).mean()),
-        agree=float((guesses == expected[:, None]).all(1).mean()),
-        depth=float(np.mean([halted.depth[0, -1] for (halted, _), _ in pairs])),
-        seconds=float(seconds[:, 0].mean()),
-        forced_seconds=float(seconds[:, 1].mean()),
-    )
+    rows = []
+    for hops in np.unique(data["hops"]):
+        mine = data["hops"] == hops
+        right = (guesses == data["answer"])[:, mine].mean(1)
+        middle = np.median(seconds[:, mine], axis=1)
+        rows.append(
+            Row(
+                hops=int(hops),
+                asked=int(mine.sum()),
+                max_loops=int(max_loops[mine][0]),
+                guess=float((1 / data["trees"][mine]).mean()),
+                eager=float((expected == data["answer"])[mine].mean()),
+                bundle=float(right[0]),
+                forced=float(right[1]),
+                agree=float((guesses == expected).all(0)[mine].mean()),
+                depth=float(depth[mine].mean()),
+                seconds=float(middle[0]),
+                forced_seconds=float(middle[1]),
+            )
+        )
+    return rows
 
 
 def show(console: Console, rows: list[Row]) -> None:
@@ -104,7 +119,7 @@ def show(console: Console, rows: list[Row]) -> None:
 
 
 def answers_per_second(rows: list[Row]) -> tuple[float, float]:
-    """Over the hops that were trained: with halting, and with every loop forced."""
+    """Over the hops that were trained, from the medians: with halting, and with every loop forced."""
     trained = [row for row in rows if row.hops <= TRAINED]
     asked = sum(row.asked for row in trained)
     return (
@@ -124,11 +139,8 @@ def main(bundle: Path, threads: int, as_json: bool) -> None:
     checkpoint = load_checkpoint(folder("hops"))
     eager = MythosModel.from_state(checkpoint.config, checkpoint.state)
     questions = load_file(folder("hops") / "held_out.safetensors")
-    rows = []
-    for hops in track(np.unique(questions["hops"]), "asking", console=console, transient=True):
-        mine = questions["hops"] == hops
-        data = {name: values[mine] for name, values in questions.items()}
-        rows.append(ask(model, eager, data, model.config.max_loop_iters if hops <= TRAINED else DEEPER))
+    loops = np.where(questions["hops"] <= TRAINED, model.config.max_loop_iters, DEEPER)
+    rows = ask(model, eager, questions, loops)
     show(console, rows)
     halting, forced = answers_per_second(rows)
     console.print(
