@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from mythos_export.kernels import triton_build
 from mythos_export.targets.tensorrt_build import TensorRTBuildError, choose_backend, inspect_environment
 from mythos_runtime.errors import BackendMissing
 from mythos_runtime.ort import OP_LIBRARY_VARIABLE, find_op_library, why_no_op_library
@@ -44,6 +45,8 @@ def examine() -> list[Finding]:
         findings.append(Finding("build TensorRT engines", True, f"{backend.module} {backend.version}"))
     except TensorRTBuildError as error:
         findings.append(Finding("build TensorRT engines", False, "no TensorRT", str(error)))
+    lack = triton_build.missing()
+    findings.append(Finding("compile GPU kernels", lack is None, f"triton {_version('triton')}", lack or ""))
     lack = missing_for("tensorrt")
     found = f"GPUs: {', '.join(f'SM {sm}' for sm in environment.gpus)}" if environment.gpus else "no NVIDIA GPU"
     findings.append(Finding("run TensorRT engines", lack is None, found, lack or ""))

@@ -45,6 +45,7 @@ def export(
     batch: str | None = None,
     tokens: str | None = None,
     context: str | None = None,
+    plugins: bool = False,
     tokenizer: str | Path | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda stage: None,
@@ -57,17 +58,18 @@ def export(
         target: `onnx` or `tensorrt`.
         precision: fp32 or fp16; the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
+        plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
         progress: called with the name of each stage as it begins.
 
     Raises:
         ParityError: an artifact differs from the eager model; nothing is left under `output`.
-        Others of ExportError, ModelError and TensorRTBuildError, each with its `exit_code`.
+        Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
     """
     if target not in TARGETS:
         raise TargetError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")
     chosen = TARGETS[target]
-    options = TargetOptions(precision or chosen.default_precision, sm, batch, tokens, context)
+    options = TargetOptions(precision or chosen.default_precision, sm, batch, tokens, context, plugins)
     if options.precision not in DTYPES:
         raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(DTYPES)}")
     chosen.check(options)

@@ -15,7 +15,10 @@ BAR = 40  # characters of the histogram's longest bar
 
 @dataclass(frozen=True)
 class Run:
-    """One generated sequence: new ids, the depth behind each, iterations per step, and the engine's seconds."""
+    """One generated sequence: new ids, the depth behind each, iterations per step, and the engine's seconds.
+
+    `finished` says why it ended: "eos", "stop" or "length".
+    """
 
     tokens: list[int]
     depth: list[int]
@@ -23,6 +26,7 @@ class Run:
     prefill_seconds: float
     decode_seconds: float
     policy: str
+    finished: str
 
     @property
     def tokens_per_second(self) -> float:
@@ -51,6 +55,7 @@ class Run:
             "tokens_per_second": self.tokens_per_second,
             "prefill_seconds": self.prefill_seconds,
             "policy": self.policy,
+            "finished": self.finished,
         }
 
 
@@ -59,13 +64,18 @@ def parse_ids(model: Model, prompt: str | None, ids: str | None) -> list[int]:
     if (prompt is None) == (ids is None):
         raise RequestError("give a prompt: either --prompt TEXT or --ids 1,2,3")
     if ids is not None:
-        parts = [part.strip() for part in ids.split(",")]
-        if not all(part.isdecimal() for part in parts):
-            raise RequestError(f"--ids {ids!r} is not a list of ids; expected one like 1,2,3")
-        return [int(part) for part in parts]
+        return id_list("--ids", ids)
     if model.tokenizer is None:
         raise RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer")
     return model.tokenizer.encode(prompt or "")
+
+
+def id_list(option: str, text: str) -> list[int]:
+    """The ids in an option's text, such as 1,2,3 (RequestError)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise RequestError(f"{option} {text!r} is not a list of ids; expected one like 1,2,3")
+    return [int(part) for part in parts]
 
 
 def stream(model: Model, ids: list[int], echo: Callable[..., None], *, policy: str, **options: Any) -> Run:
@@ -75,6 +85,7 @@ def stream(model: Model, ids: list[int], echo: Callable[..., None], *, policy: s
     depth: list[int] = []
     loops: list[int] = []
     prefill = decode = 0.0
+    finished: str | None = None
     for step in model.generate([ids], policy=policy, **options):
         if tokens:
             decode += step.seconds
@@ -83,6 +94,8 @@ def stream(model: Model, ids: list[int], echo: Callable[..., None], *, policy: s
         tokens.append(int(step.tokens[0]))
         depth.append(int(step.depth[0]))
         loops.append(step.loops)
+        finished = step.finished[0]
         echo(feed(tokens[-1]) if feed else f"{tokens[-1]} ", nl=False)
     echo("")
-    return Run(tokens, depth, loops, prefill, decode, policy)
+    assert finished is not None  # a generation ends only where its row has
+    return Run(tokens, depth, loops, prefill, decode, policy, finished)

@@ -23,6 +23,7 @@ from mythos_export.cli.terminal import plain_errors, steps
 @click.option("--batch", help="tensorrt: range min:opt:max.")
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
+@click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
 @click.option("--tokenizer", help="'bytes', or a tokenizer.json to put into the bundle.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
     table = Table("target", "state", "files", title=f"{path}", title_justify="left")
     for target in manifest.targets:
         color = "yellow" if target.state == NOT_EXECUTED else "green"
-        sizes = [f"{name} ({manifest.files[name].bytes / 1e6:.1f} MB)" for name in target.files]
-        table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(sizes))
+        table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(_sizes(target.files, manifest)))
     out.print(table)
     out.print(
         f"{config['attn_type'].upper()} with {config['n_experts']} experts, trained with {config['max_loop_iters']} "
@@ -44,6 +44,23 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
             "But no engine was executed: that needs a GPU.",
             style="yellow",
         )
+    if any(engine.get("plugins") for target in manifest.targets for engine in target.details.get("engines", ())):
+        out.print("In that comparison function bodies stood in for the plug-ins, which have not run.", style="yellow")
+
+
+def _sizes(files: Sequence[str], manifest: Manifest) -> list[str]:
+    """One line for each file, or for a folder of many."""
+    folders: dict[Path, list[str]] = {}
+    for name in files:
+        folders.setdefault(Path(name).parent, []).append(name)
+    lines = []
+    for folder, names in folders.items():
+        megabytes = [manifest.files[name].bytes / 1e6 for name in names]
+        if folder.name and len(names) > 4:
+            lines.append(f"{folder}/ ({len(names)} files, {sum(megabytes):.1f} MB)")
+        else:
+            lines += [f"{name} ({size:.1f} MB)" for name, size in zip(names, megabytes, strict=True)]
+    return lines
 
 
 def _show_operators(manifest: Manifest) -> None:

@@ -31,11 +31,12 @@ def plain_errors() -> Iterator[None]:
 def _expected() -> tuple[Any, ...]:
     """The errors that a user's request can meet, each with its `exit_code`; importing them brings torch along."""
     from mythos_export.errors import ExportError
+    from mythos_export.kernels.triton_build import KernelBuildError
     from mythos_export.targets.tensorrt_build import TensorRTBuildError
     from mythos_model.errors import ModelError
     from mythos_runtime.errors import RuntimeBundleError
 
-    return (ExportError, TensorRTBuildError, ModelError, RuntimeBundleError)
+    return (ExportError, KernelBuildError, TensorRTBuildError, ModelError, RuntimeBundleError)
 
 
 def escape(text: str) -> str:
@@ -56,7 +57,7 @@ def steps() -> Iterator[Callable[[str], None]]:
 
         def step(name: str) -> None:
             nonlocal running, since
-            if not name.startswith("TensorRT: "):  # TensorRT's own phases only change the line below
+            if not name.startswith(("TensorRT: ", "Triton: ")):  # their own phases only change the line below
                 finish()
                 running, since = name, time.perf_counter()
             status.update(escape(name))

@@ -3,6 +3,10 @@
 Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
 The README shows the same table; a test holds the two together.
+
+Not in the table because it is not there: plug-ins of full TensorRT that need no Python (its quick-deploy plug-ins with
+ahead-of-time implementations). Such a plug-in launches one kernel; these operators launch two to five, through scratch
+memory, and which ones hangs on the number of tokens. No registry that this project builds from has that TensorRT.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ class Implementation:
 NATIVE = Implementation("CPU kernel", "libmythos_ops, which the install builds where it finds a C++ compiler")
 PORTABLE = Implementation("portable function body", "nothing: it is in model.onnx")
 PLAIN = Implementation("plain PyTorch", "nothing: it is in mythos_model")
+TRITON = Implementation("Triton kernels", "an NVIDIA GPU and the package triton")
 DECOMPOSED = Implementation("decomposition", "nothing: it is in model.tensorrt.onnx")
+PLUGIN = Implementation("plug-in with Triton kernels", "--plugins at export: experimental, it has never run")
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,9 @@ AT_LOAD, AT_EXPORT = "when a session opens", "at export"
 ORDER: dict[str, Order] = {
     "ONNX Runtime, CPU": Order((NATIVE, PORTABLE), AT_LOAD),
     "ONNX Runtime, CUDA": Order((PORTABLE,), AT_LOAD),
-    "PyTorch (model.pt2)": Order((PLAIN,), AT_LOAD),
-    "TensorRT": Order((DECOMPOSED,), AT_EXPORT),
+    "PyTorch (model.pt2), CPU": Order((PLAIN,), AT_LOAD),
+    "PyTorch (model.pt2), CUDA": Order((TRITON, PLAIN), AT_LOAD),
+    "TensorRT": Order((PLUGIN, DECOMPOSED), AT_EXPORT),
 }
 
 

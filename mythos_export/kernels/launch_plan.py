@@ -13,6 +13,7 @@ with `cdiv`, `min` and `max`:
 
 from __future__ import annotations
 
+import ast
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -37,16 +38,32 @@ def next_power_of_2(n: int, least: int = 1) -> int:
     return max(least, 1 << max(n - 1, 0).bit_length())
 
 
+_FUNCTIONS = {"__builtins__": {}, "cdiv": cdiv, "min": min, "max": max}
+_GRAMMAR = (
+    *(ast.Expression, ast.Name, ast.Load, ast.Constant, ast.Call, ast.BinOp, ast.Compare),
+    *(ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq),
+)
+
+
 @functools.cache
 def _compiled(expression: str) -> CodeType:
-    return compile(expression, expression, "eval")
-
-
-_FUNCTIONS = {"__builtins__": {}, "cdiv": cdiv, "min": min, "max": max}
+    """ValueError for what is not of the grammar: a plug-in's expressions come from an engine, that is, from a file."""
+    try:
+        tree = ast.parse(expression, mode="eval")
+    except SyntaxError as error:
+        raise ValueError(f"{expression!r} is no expression: {error}") from None
+    for node in ast.walk(tree):
+        call = isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS)
+        if not isinstance(node, _GRAMMAR) or call or (isinstance(node, ast.Constant) and type(node.value) is not int):
+            raise ValueError(
+                f"{expression!r} holds {ast.unparse(node)!r}; expected integers, names, + - * //, comparisons, cdiv, "
+                "min and max"
+            )
+    return compile(tree, expression, "eval")
 
 
 def evaluate(expression: str, sizes: Sizes) -> Any:
-    """The value of an expression of this module's grammar. Expressions are the program's own, never a file's."""
+    """The value of an expression of this module's grammar; ValueError where it is not of it."""
     return eval(_compiled(expression), dict(_FUNCTIONS), dict(sizes))
 
 
@@ -155,6 +172,19 @@ class Plan:
             "scratch": [asdict(buffer) for buffer in self.scratch],
             "launches": [spec.name for spec in self.launches],
         }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], kernels: Mapping[str, KernelSpec]) -> Plan:
+        """The inverse of `to_json`, given the kernels by name."""
+        return cls(
+            values["operator"],
+            values["path"],
+            values["when"],
+            tuple(values["sizes"]),
+            tuple((derived["name"], derived["value"]) for derived in values["derived"]),
+            tuple(Scratch(s["name"], s["type"], tuple(s["shape"])) for s in values["scratch"]),
+            tuple(kernels[name] for name in values["launches"]),
+        )
 
 
 def choose(plans: tuple[Plan, ...], sizes: Sizes) -> Plan:

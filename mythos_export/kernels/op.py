@@ -17,13 +17,17 @@ import torch
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
+from mythos_export.kernels.gqa.tensorrt import PLUGIN as gqa_plugin
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.mla import function as mla_function
 from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.mla.reference import mla_attention
+from mythos_export.kernels.mla.tensorrt import PLUGIN as mla_plugin
 from mythos_export.kernels.moe import function as moe_function
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.moe.reference import moe
+from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
+from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
 
@@ -43,6 +47,7 @@ class Operator:
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero.
         plans: how its Triton kernels are called, for a model and a precision.
+        plugin: what TensorRT has to know of it.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Operator:
     portable: FunctionMaker
     tensorrt: FunctionMaker
     plans: PlanMaker
+    plugin: PluginRecord
 
     @property
     def torch_op(self) -> Any:
@@ -98,6 +104,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda config: moe_function.sparse(config.n_experts, config.shared_ffn_dim > 0),
             tensorrt=lambda config: moe_function.dense(config.n_experts, config.shared_ffn_dim > 0),
             plans=moe_plan.plans_for,
+            plugin=moe_plugin,
         ),
         Operator(
             "mla_attention",
@@ -107,6 +114,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda config: mla_function.function(filled=True),
             tensorrt=lambda config: mla_function.function(filled=False),
             plans=mla_plan.plans_for,
+            plugin=mla_plugin,
         ),
         Operator(
             "gqa_attention",
@@ -116,6 +124,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda config: gqa_function.function(filled=True),
             tensorrt=lambda config: gqa_function.function(filled=False),
             plans=gqa_plan.plans_for,
+            plugin=gqa_plugin,
         ),
     )
 }

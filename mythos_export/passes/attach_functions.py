@@ -19,6 +19,12 @@ def attach_tensorrt_functions(model: ir.Model, config: MythosConfig) -> None:
     _attach(model, config, tensorrt=True)
 
 
+def detach_functions(model: ir.Model, config: MythosConfig) -> None:
+    """Take the operators' bodies away, so that inlining leaves their nodes whole."""
+    for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
+        del model.functions[identifier]
+
+
 def _attach(model: ir.Model, config: MythosConfig, tensorrt: bool) -> None:
     used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
     for name in sorted(used & OPERATORS.keys()):

@@ -24,7 +24,7 @@ class OnnxTarget:
                 "ONNX Runtime's CPU provider has no bfloat16 kernels for this graph, so the result could not be "
                 "checked; use --precision fp32 or fp16"
             )
-        unused = [name for name in ("sm", "batch", "tokens", "context") if getattr(options, name) is not None]
+        unused = [name for name in ("sm", "batch", "tokens", "context", "plugins") if getattr(options, name)]
         if unused:
             flags = ", ".join(f"--{name}" for name in unused)
             raise TargetError(f"{flags} only mean something to --target tensorrt: an ONNX graph takes any size")

@@ -22,6 +22,7 @@ class TargetOptions:
     batch: str | None = None
     tokens: str | None = None
     context: str | None = None
+    plugins: bool = False
 
 
 @dataclass(frozen=True)

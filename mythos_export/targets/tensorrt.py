@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from mythos_export.errors import TargetError
-from mythos_export.kernels.fallback import DECOMPOSED
+from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN
 from mythos_export.lower import Lowered
-from mythos_export.passes.attach_functions import attach_tensorrt_functions
+from mythos_export.passes.attach_functions import attach_tensorrt_functions, detach_functions
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.targets import tensorrt_build as trt
+from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_model import MythosConfig
@@ -27,7 +29,13 @@ TURING = 75  # takes no float32 matrix product
 PASSES = (
     expand_rotary,  # a layer that TensorRT-RTX has and cannot build
     attach_tensorrt_functions,  # bodies without NonZero and without shapes that hang on data
-    inline_functions,  # a node of an unknown domain would be looked up as a plugin
+    inline_functions,  # a node of an unknown domain would be looked up as a plug-in
+)
+PLUGIN_PASSES = (
+    expand_rotary,
+    detach_functions,  # the operators stay nodes
+    inline_functions,
+    attach_tensorrt_functions,  # for ONNX Runtime, which compares this graph; see `tensorrt_plugins`
 )
 
 
@@ -47,6 +55,8 @@ class TensorRTTarget:
         backend = trt.choose_backend()
         if backend.rtx:
             trt.limits.check_targets(sms, options.precision)
+        if options.plugins:
+            tensorrt_plugins.check(sms if options.sm or backend.rtx else backend.targets(None, options.precision))
         for name in ("batch", "tokens", "context"):
             value = getattr(options, name)
             if value is not None:
@@ -56,7 +66,7 @@ class TensorRTTarget:
         config = lowered.config
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
-        for run_pass in PASSES:
+        for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
             run_pass(model, config)
         if sms is not None and TURING in sms:
             expand_float_products(model, config)
@@ -67,8 +77,18 @@ class TensorRTTarget:
         def show(phase: str, fraction: float | None) -> None:
             progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
 
-        request = trt.BuildRequest(path, folder / "engines", tuple(profiles), options.precision, sms)
-        result = trt.build(request, show)
+        kernels: tuple[str, ...] = ()
+        with contextlib.ExitStack() as stack:
+            graph, plugins = path, None
+            if options.plugins:
+                targets = trt.choose_backend().targets(sms, options.precision)
+                kernels = tensorrt_plugins.compile_kernels(config, options.precision, folder, targets, progress)
+                graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, folder))
+                plugins = folder / tensorrt_plugins.FOLDER
+            request = trt.BuildRequest(
+                graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins
+            )
+            result = trt.build(request, show)
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = result.to_json()
         details["engines"] = [  # as mythos_runtime.tensorrt reads them
@@ -76,16 +96,18 @@ class TensorRTTarget:
                 "file": f"engines/{engine.path.name}",
                 "sm": list(engine.sms),
                 "library": result.backend,
+                "plugins": options.plugins,
                 "seconds": round(engine.seconds, 3),
                 "header": engine.header,
             }
             for engine in result.engines
         ]
         wrappers: tuple[str, ...] = ()
-        if result.backend == "tensorrt_rtx":  # the C++ runtime loads these engines through ONNX Runtime
+        if result.backend == "tensorrt_rtx" and not options.plugins:  # plug-ins are Python's, which C++ has not
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
-        files = (*engines, *wrappers, GRAPH)
-        return Built(self.name, files, NOT_EXECUTED, details, {result.backend: result.version}, DECOMPOSED)
+        files = (*engines, *wrappers, *kernels, GRAPH)
+        taken = PLUGIN if options.plugins else DECOMPOSED
+        return Built(self.name, files, NOT_EXECUTED, details, {result.backend: result.version}, taken)
 
 
 def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:

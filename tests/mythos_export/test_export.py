@@ -183,6 +183,8 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(source), "-o", str(tmp_path / "taken")], "--force"),
         ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
         ([str(source), "--sm", "86"], "only mean something to --target tensorrt"),
+        ([str(source), "--plugins"], "only mean something to --target tensorrt"),
+        ([str(source), "--target", "tensorrt", "--sm", "75", "--plugins"], "no kernels for SM 75"),
         ([str(source), "--target", "tensorrt", "--sm", "90"], "90"),
     ):
         where = [] if "-o" in arguments else ["-o", str(tmp_path / "bundle")]

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from cpu_ops import LIBRARY
 from golden_bundles import Bundles
 
-from mythos_runtime import BundleError, Model, load
+from mythos_runtime import BackendMissing, BundleError, Model, load
 from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +27,8 @@ BUILD = ROOT / "build" / "native"
 RUN, DUMP, PARSE = BUILD / "mythos_run", BUILD / "mythos_dump", BUILD / "mythos_parse"
 pytestmark = pytest.mark.skipif(not RUN.is_file(), reason="the C++ runtime is not built: make native")
 
-CASES = ["mla_decode", "hops"]
+CASES = ["mla_decode", "gqa_decode", "hops"]
+TOKENS = 64
 SAMPLED = {"temperature": 0.8, "seed": 7, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
 ENVIRONMENT = {**os.environ, "MYTHOS_OP_LIBRARY": "none"}  # both run the portable operators
 
@@ -34,8 +38,9 @@ def portable_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
 
 
-def cpp(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(item) for item in arguments], capture_output=True, text=True, env=ENVIRONMENT)
+def cpp(*arguments: object, library: object = "none") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MYTHOS_OP_LIBRARY": str(library)}
+    return subprocess.run([str(item) for item in arguments], capture_output=True, text=True, env=environment)
 
 
 def python(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,6 +53,15 @@ def python(*arguments: object) -> subprocess.CompletedProcess[str]:
 def prompts(model: Model, lengths: list[int]) -> list[list[int]]:
     generator = np.random.default_rng(3)
     return [generator.integers(0, model.config.vocab_size, length).tolist() for length in lengths]
+
+
+def with_room(bundle: Path, copy: Path) -> Path:
+    """The bundle with a larger max_seq_len: the golden models have 64, the graph has no table of positions."""
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["config"]["max_seq_len"] = max(manifest["config"]["max_seq_len"], 2 * TOKENS)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
 
 
 def python_logits(model: Model, rows: list[list[int]], left: bool) -> list[np.ndarray]:
@@ -64,23 +78,26 @@ def python_logits(model: Model, rows: list[list[int]], left: bool) -> list[np.nd
     return parts
 
 
-@pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize("lengths", [[5], [5, 2, 6]], ids=["B1", "B3-ragged"])
+@pytest.mark.parametrize(
+    ("lengths", "padding"),
+    [([5], "right"), ([5, 2, 6], "right"), ([5, 2, 6], "left")],
+    ids=["B1", "B3-ragged", "B3-ragged-left"],
+)
 @pytest.mark.parametrize("options", [{}, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("case", CASES)
 def test_tokens_and_logits_are_python_s(
     case: str, options: dict[str, Any], lengths: list[int], padding: str, bundles: Bundles, tmp_path: Path
 ) -> None:
-    model = load(bundles[case], threads=1)
+    bundle = with_room(bundles[case], tmp_path / "bundle")
+    model = load(bundle, threads=1)
     rows = prompts(model, lengths)
-    count = min(64, model.config.max_seq_len - max(lengths) + 1, model.config.max_output_tokens)
     text = ";".join(",".join(map(str, row)) for row in rows)
     sampling = (options.get("temperature", 0), options.get("seed", 0))
-    result = cpp(DUMP, bundles[case], text, tmp_path / "logits", *sampling, count, padding)
+    result = cpp(DUMP, bundle, text, tmp_path / "logits", *sampling, TOKENS, padding)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    expected = model.generate_all(rows, max_new_tokens=count, prefill_chunk=3, **options)
-    assert found["tokens"] == expected.tokens
+    expected = model.generate_all(rows, max_new_tokens=TOKENS, prefill_chunk=3, **options)
+    assert found["tokens"] == expected.tokens and {len(row) for row in found["tokens"]} == {TOKENS}
     assert found["depth"] == expected.depth
     assert found["loops"] == expected.loops
     parts = python_logits(model, rows, padding == "left")
@@ -97,9 +114,27 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
         assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
         found, expected = (json.loads(text.splitlines()[-1]) for text in (ours.stdout, theirs.stdout))
         assert list(found) == list(expected)
-        for key in ("tokens", "depth", "loops", "policy"):
+        for key in ("tokens", "depth", "loops", "policy", "finished"):
             assert found[key] == expected[key], key
         assert ours.stdout.splitlines()[0] == theirs.stdout.splitlines()[0]
+    end = ["--stop", "99,1", "--stop", ",".join(map(str, found["tokens"][3:5]))]
+    for result in (cpp(RUN, *arguments, *more, *end), python(*arguments, *more, *end)):
+        document = json.loads(result.stdout.splitlines()[-1])
+        assert (document["tokens"], document["finished"]) == (found["tokens"][:5], "stop")
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels are not built: make native")
+def test_the_cpu_kernels_give_the_same_in_both(bundles: Bundles) -> None:
+    arguments = [RUN, bundles["hops"], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
+    ours = cpp(*arguments, library=LIBRARY)
+    assert ours.returncode == 0, ours.stderr
+    theirs = load(bundles["hops"], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
+    found = json.loads(ours.stdout.splitlines()[-1])
+    assert (found["tokens"], found["depth"]) == (theirs.tokens[0], theirs.depth[0])
+    missing = cpp(*arguments, library="/nowhere.so")
+    with pytest.raises(BackendMissing) as refused:
+        load(bundles["hops"], op_library=Path("/nowhere.so"))
+    assert (missing.returncode, missing.stderr) == (3, f"error: {refused.value}\n")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +157,8 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
         ["--ids", "1", "--max-new-tokens", "100000000"],
         ["--ids", "1", "--max-loops", "-1"],
         ["--ids", "1", "--eos", "-2"],
+        ["--ids", "1", "--stop", "2,"],
+        ["--ids", "1", "--stop", "2", "--stop", "x"],
         ["--ids", "1", "--halt-threshold", "1e300"],
         ["--ids", "1", "--policy", "none"],
         ["--ids", "1", "--threads", "0"],
@@ -172,6 +209,8 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         "path leaves": edit('"model.onnx"', '"../model.onnx"'),
         "newer": edit('_version": 1', '_version": 99'),
         "other shape": edit('"kv_lora_rank": ', '"kv_lora_rank": 1'),
+        "the manifest promises more than the graph": larger_vocabulary,
+        "a shape larger than its file": larger_weight,
         "no such bundle": lambda folder: shutil.rmtree(folder),
     }
     for name, damage in damages.items():
@@ -185,10 +224,58 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def larger_vocabulary(folder: Path) -> None:
+    """A manifest that agrees with itself, but whose logits would take gigabytes that the graph never gives."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["vocab_size"] = manifest["ports"]["outputs"][0]["dims"][2] = 1 << 30
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def larger_weight(folder: Path) -> None:
+    """A weight of a terabyte, in a file of the right hash."""
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    weight = next(w for w in model.graph.initializer if w.external_data and len(w.dims) == 2)
+    weight.dims[0] = (1 << 40) // (weight.dims[1] * 4)
+    next(e for e in weight.external_data if e.key == "length").value = str(weight.dims[0] * weight.dims[1] * 4)
+    onnx.save(model, folder / "model.onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] = vars(describe(folder / "model.onnx"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"library": "tensorrt_rtx"}, "needs an ONNX Runtime built with NvTensorRTRTXExecutionProvider"),
+        ({"library": "tensorrt"}, "an engine of full TensorRT, and this program was built without it"),
+        ({"library": "tensorrt_rtx", "plugins": True}, "calls plug-ins written in Python"),
+    ],
+    ids=["RTX", "full", "plug-ins"],
+)
+def test_an_engine_that_cannot_run_here_says_what_is_missing(
+    engine: dict[str, Any], words: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundles["mla_decode"], folder)
+    (folder / "x.engine").write_bytes(b"vtrt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["x.engine"] = vars(describe(folder / "x.engine"))
+    details = {"engines": [{"file": "x.engine", "sm": [86], **engine}]}
+    target = {"name": "tensorrt", "state": "built, not executed", "files": ["x.engine"], "details": details}
+    manifest["targets"].append(target)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt")
+    assert result.returncode == 3 and words in result.stderr, result.stderr
+    assert "--backend onnxruntime" in result.stderr
+    details["engines"][0]["sm"] = ["86"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt").returncode == 2
 
 
 def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
@@ -212,3 +299,19 @@ def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp
         except BundleError as error:
             expected = str(error)
         assert line == expected, text
+
+
+def test_an_installed_runtime_is_found_by_cmake(bundles: Bundles, tmp_path: Path) -> None:
+    example, build = ROOT / "runtimes" / "cpp" / "example", tmp_path / "build"
+    for command in (
+        ["cmake", "--install", BUILD, "--prefix", tmp_path / "installed"],
+        ["cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'installed'}"],
+        ["cmake", "--build", build],
+    ):
+        result = cpp(*command)
+        assert result.returncode == 0, result.stdout + result.stderr
+    shown = cpp(build / "example", bundles["mla_decode"])
+    expected = load(bundles["mla_decode"], threads=1).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
+    assert (shown.returncode, shown.stdout.split()) == (0, [str(token) for token in expected]), shown.stderr
+    installed = cpp(tmp_path / "installed" / "bin" / "mythos_run", "--help")
+    assert installed.returncode == 0, installed.stderr

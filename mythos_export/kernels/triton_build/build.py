@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mythos_export.kernels.launch_plan import POINTER_ALIGNMENT, PRECISIONS, KernelSpec, Plan
-from mythos_export.kernels.op import OPERATORS
-from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
 
 from .architectures import ARCHITECTURES, check_architectures
 from .errors import KernelRequestError
 from .process import Progress, run_worker
+
+if TYPE_CHECKING:
+    from mythos_model import MythosConfig
 
 FORMAT_VERSION = 1
 MANIFEST = "kernels.json"
@@ -30,6 +31,8 @@ def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
             f"found the precision {precision!r}; the Triton kernels take {', '.join(PRECISIONS)}: export in one of "
             "these, or without Triton kernels"
         )
+    from mythos_export.kernels.op import OPERATORS  # brings torch, which asking what is missing here need not
+
     used = ("moe", f"{config.attn_type}_attention")
     return tuple(plan for name in used for plan in OPERATORS[name].plans(config, precision))
 

@@ -105,6 +105,7 @@ def _run(
         "onnx": str(request.onnx.resolve()),
         "engines": engines,
         "profiles": [profile.to_json() for profile in request.profiles],
+        "plugins": str(request.plugins.resolve()) if request.plugins is not None else None,
         "optimization_level": request.optimization_level,
         "workspace_bytes": request.workspace_bytes,
         "verbose": request.verbose,

@@ -27,6 +27,7 @@ class BuildRequest:
     profiles: from `profiles_for`. precision: what the ONNX graph was lowered to (the network is strongly typed, so the
     graph decides; the name is checked against it). sms: None means `DEFAULT_SMS` for TensorRT-RTX and the GPU of this
     machine for full TensorRT. backend: "tensorrt", "tensorrt_rtx" or None for the better one that is here.
+    plugins: a folder of compiled kernels (`triton_build`); nodes of the domain `mythos` then become plug-ins.
     log: where TensorRT's log goes; None keeps it (in the system's temporary folder) only if the build fails.
     """
 
@@ -36,6 +37,7 @@ class BuildRequest:
     precision: str = DEFAULT_PRECISION
     sms: tuple[int, ...] | None = None
     backend: str | None = None
+    plugins: Path | None = None
     timeout_s: float = 3600.0
     optimization_level: int | None = None
     workspace_bytes: int | None = None

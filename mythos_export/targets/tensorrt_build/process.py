@@ -69,7 +69,8 @@ def library_folder(module: str) -> Iterator[Path | None]:
 
 
 def worker_environment(library: Path | None) -> dict[str, str]:
-    environment = dict(os.environ)
+    folders = [os.environ.get("PYTHONPATH"), *sys.path]  # so that the worker finds the plug-ins of this very package
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in folders if folder)}
     if library is not None:
         rest = environment.get("LD_LIBRARY_PATH")
         environment["LD_LIBRARY_PATH"] = f"{library}{os.pathsep}{rest}" if rest else str(library)

@@ -1,7 +1,8 @@
 """The process in which TensorRT runs: `python worker.py job.json`, or `--probe MODULE`.
 
 TensorRT's parser and builder can abort or crash the process they run in, so they get one of their own. This file
-imports nothing of mythos_export and is started by path, so that the process holds TensorRT and not torch too.
+is started by path and imports nothing of mythos_export but the plug-ins, where they are asked for, so that the process
+holds TensorRT and not torch too.
 
 In: a JSON job (see `build.py`). Out: one JSON object a line on stdout, {"event": "progress" | "result" | "error", ...}.
 Everything that TensorRT logs, and what a dying process prints, goes to stderr, which the parent keeps in a file.
@@ -214,6 +215,10 @@ def run(job: Job, events: Events) -> None:
     trt = importlib.import_module(job["module"])
     logger = make_logger(trt, job["verbose"])
     builder = trt.Builder(logger)
+    if job["plugins"] is not None:
+        from mythos_export.kernels.plugin.tensorrt import register
+
+        register(trt, Path(job["plugins"]))
     started = time.monotonic()
     network = parse(trt, logger, builder, job["onnx"])
     parse_seconds = time.monotonic() - started

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "mythos_runtime.hpp"
 
@@ -13,6 +14,7 @@ struct UsageError {
 struct Arguments {
   std::string bundle;
   std::optional<std::string> prompt, ids;
+  std::vector<std::string> stop;  // each as it was given: 4,5
   bool json = false, help = false;
   mythos::LoadOptions load;
   mythos::GenerateOptions generate;

@@ -53,6 +53,7 @@ int64_t mythos_vocab_size(const mythos_model* model) { return model->model.confi
 int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const mythos_generate_options* options,
                     mythos_on_token on_token, void* user) {
   return guarded([&] {
+    if (!model || !ids || !on_token) throw mythos::RequestError("mythos_generate needs a model, ids and a callback");
     const mythos_generate_options chosen = options ? *options : mythos_default_options();
     mythos::GenerateOptions request;
     if (chosen.max_new_tokens) request.max_new_tokens = chosen.max_new_tokens;
@@ -69,6 +70,8 @@ int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const
 
 int mythos_forward(mythos_model* model, const int64_t* ids, size_t count, float* logits, int32_t* depth) {
   return guarded([&] {
+    if (!model || !ids || !logits || !depth)
+      throw mythos::RequestError("mythos_forward needs a model, ids, and memory for logits and depths");
     const mythos::Output out = model->model.forward(mythos::Tokens::rows({{ids, ids + count}}));
     std::copy(out.logits.begin(), out.logits.end(), logits);
     std::copy(out.depth.begin(), out.depth.end(), depth);

@@ -15,9 +15,7 @@ Fields::Fields(const Json& value, std::string where, std::string prefix)
 }
 
 std::string Fields::name(std::u32string_view field) const {
-  bool plain = is_identifier(field);
-  for (const char32_t c : field) plain = plain && c < 0x80;
-  if (!plain) return prefix_ + "[" + shown(field) + "]";
+  if (!is_identifier(field)) return prefix_ + "[" + shown(field) + "]";
   return prefix_.empty() ? to_utf8(field) : prefix_ + "." + to_utf8(field);
 }
 

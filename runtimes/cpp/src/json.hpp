@@ -1,8 +1,8 @@
 // JSON as Python's json module reads it, down to the words of its errors (see fields.py, `parse_json`).
 //
-// Why no library: the contract is one text per error in both languages, and Python's messages, arbitrary
-// integers, field order and lone surrogates are what the common C++ parsers do not keep. The input is at most 4 MiB,
-// the parser below is fuzzed (`make fuzz`), and nothing has to be downloaded to build.
+// Why no library: both runtimes promise one text per error, and Python's messages, arbitrary integers, field order and
+// lone surrogates are what the common C++ parsers do not keep. The input is at most 4 MiB, the parser is fuzzed
+// (`make fuzz`), and nothing has to be downloaded to build.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +44,10 @@ std::string kind_in_words(const Json& value);
 std::string py_repr(std::u32string_view text, bool ascii);
 std::string py_repr(double value);
 
+// What may stand in a manifest (fields.py, `is_printable`).
 bool is_printable(char32_t c);
 bool is_printable(std::u32string_view text);
-// str.isidentifier(); beyond ASCII every printable character is taken for a letter.
+// A name of ASCII letters, digits and underscores, as a symbol of a shape.
 bool is_identifier(std::u32string_view text);
 std::string to_utf8(std::u32string_view text);
 // Code points of UTF-8; what is not UTF-8 becomes U+FFFD.

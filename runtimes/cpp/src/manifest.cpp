@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <regex>
 #include <system_error>
 
 #include "fields.hpp"
@@ -106,6 +107,12 @@ void read_tokenizer(Fields& top, Manifest& manifest) {
 
 }  // namespace
 
+bool is_time(const std::string& text) {
+  static const std::regex form(
+      "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\\+00:00");
+  return text.size() == 25 && std::regex_match(text, form);
+}
+
 bool Manifest::lists(const std::string& path) const {
   return std::any_of(files.begin(), files.end(), [&](const auto& file) { return file.first == path; });
 }
@@ -133,7 +140,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
                       (version > kFormatVersion ? "update mythos_runtime" : "export the model again"));
   read_files(top, manifest);
   const std::u32string created = top.text(U"created");
-  if (!is_iso_time(to_utf8(created))) throw top.fail(U"created", "an ISO 8601 time", created);
+  if (!is_time(to_utf8(created))) throw top.fail(U"created", "a UTC time as 2026-01-01T00:00:00+00:00", created);
   top.choice(U"precision", {"fp32", "fp16", "bf16", "int8", "int4"});
   manifest.config = &top.mapping(U"config");
   read_source(top.inner(U"source"));

@@ -44,7 +44,7 @@ Manifest read_manifest(const std::string& folder, bool verify_hashes);
 // What running needs of it; also checks the ports (BundleError).
 RuntimeConfig config_of(const Manifest& manifest, const std::string& where);
 
-// datetime.fromisoformat accepts it.
-bool is_iso_time(std::string_view text);
+// A UTC time as 2026-01-01T00:00:00+00:00.
+bool is_time(const std::string& text);
 
 }  // namespace mythos

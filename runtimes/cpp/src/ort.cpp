@@ -182,28 +182,37 @@ class OrtSession : public Session {
     }
   }
 
-  // Names and types of the graph against the contract, so that a mismatch shows at load.
+  // Names, types and fixed sizes of the graph against the contract, so that a mismatch shows at load: caches and logits
+  // are allocated as the manifest says, so it must not say more than the graph.
   void compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const {
     Ort::AllocatorWithDefaultOptions allocator;
-    std::map<std::string, std::string> types;
+    std::map<std::string, std::pair<std::string, std::vector<std::int64_t>>> values;
     const std::size_t count = inputs ? session_.GetInputCount() : session_.GetOutputCount();
     for (std::size_t i = 0; i < count; ++i) {
       const auto name = inputs ? session_.GetInputNameAllocated(i, allocator) : session_.GetOutputNameAllocated(i, allocator);
       const Ort::TypeInfo info = inputs ? session_.GetInputTypeInfo(i) : session_.GetOutputTypeInfo(i);
-      types[name.get()] = info.GetONNXType() == ONNX_TYPE_TENSOR
-                              ? type_name(info.GetTensorTypeAndShapeInfo().GetElementType()) : "None";
+      values[name.get()] = {"None", {}};
+      if (info.GetONNXType() != ONNX_TYPE_TENSOR) continue;
+      const auto tensor = info.GetTensorTypeAndShapeInfo();
+      values[name.get()] = {type_name(tensor.GetElementType()), tensor.GetShape()};
     }
     for (const Port& port : expected) {
-      const auto found = types.find(port.name);
-      if (found == types.end())
+      const auto found = values.find(port.name);
+      if (found == values.end())
         throw BundleError(file + " lacks the port " + port.words() + "; export the model again");
-      if (found->second != port.dtype)
-        throw BundleError(file + ": the port " + port.name + " is " + found->second + ", expected " + port.words() +
-                          "; export the model again");
-      types.erase(found);
+      const auto& [dtype, shape] = found->second;
+      const std::string wanted = ", expected " + port.words() + "; export the model again";
+      if (dtype != port.dtype) throw BundleError(file + ": the port " + port.name + " is " + dtype + wanted);
+      if (shape.size() != port.dims.size())
+        throw BundleError(file + ": the port " + port.name + " has " + std::to_string(shape.size()) + " dimensions" + wanted);
+      for (std::size_t axis = 0; axis < shape.size(); ++axis)
+        if (shape[axis] >= 0 && port.dims[axis].symbol.empty() && shape[axis] != port.dims[axis].size)
+          throw BundleError(file + ": dimension " + std::to_string(axis) + " of the port " + port.name + " is " +
+                            std::to_string(shape[axis]) + wanted);
+      values.erase(found);
     }
-    if (!types.empty())
-      throw BundleError(file + " has the port " + types.begin()->first +
+    if (!values.empty())
+      throw BundleError(file + " has the port " + values.begin()->first +
                         ", which this runtime does not know; update mythos_runtime");
   }
 

@@ -3,6 +3,11 @@
 // A TensorRT-RTX engine runs inside ONNX Runtime, through the EPContext graph that the exporter writes beside it
 // (engines/NAME.ep_context.onnx). An engine of full TensorRT needs the native session, which is compiled where NvInfer.h
 // was found (MYTHOS_TENSORRT). The manifest says which engine is which (tensorrt.py: details.engines).
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <memory>
+
 #include "fields.hpp"
 #include "session.hpp"
 
@@ -10,7 +15,9 @@ namespace mythos {
 namespace {
 
 struct EngineFile {
-  std::string file, library = "tensorrt_rtx";
+  std::string file, library;
+  bool plugins = false;
+  std::vector<std::int64_t> sms;  // compute capabilities, 86 for 8.6; empty: not known
 };
 
 std::vector<EngineFile> engines_of(const Manifest& manifest) {
@@ -21,19 +28,54 @@ std::vector<EngineFile> engines_of(const Manifest& manifest) {
       if (path.size() > 7 && path.compare(path.size() - 7, 7, ".engine") == 0) listed.push_back(path);
     Fields details(*target.details, "manifest.json", "targets[" + target.name + "].details");
     if (!details.peek(U"engines")) {
-      for (const std::string& path : listed) found.push_back({path});
+      for (const std::string& path : listed) found.push_back({path, "tensorrt_rtx", false, {}});
       continue;
     }
     details.each(U"engines", [&](Fields item) {
       const std::u32string file = item.text(U"file");
-      EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"})};
+      EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"}), false, {}};
       bool known = false;
       for (const std::string& path : listed) known = known || path == engine.file;
       if (!known) throw item.fail(U"file", "an engine among the target's files", file);
+      for (const Json& number : item.listed(U"sm")) {
+        std::int64_t sm = 0;
+        if (!number.as_int64(sm)) throw item.fail(U"sm", "a list of compute capabilities, such as [80, 86]", number);
+        engine.sms.push_back(sm);
+      }
+      if (const Json* plugins = item.peek(U"plugins")) {
+        if (plugins->kind != Json::Kind::boolean) throw item.fail(U"plugins", "true or false", *plugins);
+        engine.plugins = plugins->boolean;
+      }
       found.push_back(engine);
     });
   }
   return found;
+}
+
+// Of the first GPU, asked of the driver; 0 where there is none.
+std::int64_t compute_capability() {
+  const std::unique_ptr<void, int (*)(void*)> driver(dlopen("libcuda.so.1", RTLD_NOW), dlclose);
+  if (!driver) return 0;
+  const auto init = reinterpret_cast<int (*)(unsigned)>(dlsym(driver.get(), "cuInit"));
+  const auto attribute = reinterpret_cast<int (*)(int*, int, int)>(dlsym(driver.get(), "cuDeviceGetAttribute"));
+  constexpr int kMajor = 75, kMinor = 76;
+  int major = 0, minor = 0;
+  if (!init || !attribute || init(0) || attribute(&major, kMajor, 0) || attribute(&minor, kMinor, 0)) return 0;
+  return 10 * major + minor;
+}
+
+// The engine that holds code for this machine's GPU; without one the first, whose session then says what is missing.
+const EngineFile& choose_engine(const std::vector<EngineFile>& found) {
+  const std::int64_t capability = compute_capability();
+  std::string built;
+  for (const EngineFile& engine : found) {
+    if (!capability || engine.sms.empty() || std::count(engine.sms.begin(), engine.sms.end(), capability)) return engine;
+    built += (built.empty() ? "" : "; ") + engine.file + " for";
+    for (std::size_t i = 0; i < engine.sms.size(); ++i) built += (i ? ", " : " ") + std::to_string(engine.sms[i]);
+  }
+  throw BackendMissing("this GPU has compute capability " + std::to_string(capability) +
+                       ", the bundle has engines for others (" + built + "); export again with --sm " +
+                       std::to_string(capability));
 }
 
 }  // namespace
@@ -42,7 +84,10 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
   const std::vector<EngineFile> found = engines_of(bundle.manifest);
   if (found.empty())
     throw BundleError("this bundle has no TensorRT engine; export the model again with --target tensorrt");
-  const EngineFile& engine = found.front();
+  const EngineFile& engine = choose_engine(found);
+  if (engine.plugins)
+    throw BackendMissing(engine.file + " calls plug-ins written in Python, which this runtime cannot give it: export the "
+                         "model again without --plugins; the same bundle runs here with --backend onnxruntime");
   if (engine.library == "tensorrt") {
 #ifdef MYTHOS_HAVE_TENSORRT
     return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.config);

@@ -13,9 +13,10 @@ namespace {
 struct Run {
   char32_t first, last;
 };
-constexpr Run kUnprintable[] = {
-#include "unprintable.inc"
-};
+// As fields.py has it.
+constexpr Run kUnprintable[] = {{0x00, 0x1F},     {0x7F, 0xA0},     {0xAD, 0xAD},     {0x61C, 0x61C},
+                                {0x200B, 0x200F}, {0x2028, 0x202F}, {0x2060, 0x206F}, {0xD800, 0xDFFF},
+                                {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}};
 
 void append_utf8(std::string& out, char32_t c) {
   if (c < 0x80) {
@@ -64,9 +65,8 @@ std::string shorten(std::string text) { return text.size() <= kShown ? text : te
 }  // namespace
 
 bool is_printable(char32_t c) {
-  const auto* run = std::upper_bound(std::begin(kUnprintable), std::end(kUnprintable), c,
-                                     [](char32_t value, const Run& r) { return value < r.first; });
-  return run == std::begin(kUnprintable) || c > (run - 1)->last;
+  return std::none_of(std::begin(kUnprintable), std::end(kUnprintable),
+                      [c](const Run& run) { return run.first <= c && c <= run.last; });
 }
 
 bool is_printable(std::u32string_view text) {
@@ -75,7 +75,7 @@ bool is_printable(std::u32string_view text) {
 
 bool is_identifier(std::u32string_view text) {
   const auto letter = [](char32_t c) {
-    return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= 0x80 && is_printable(c));
+    return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
   };
   if (text.empty() || !letter(text.front())) return false;
   return std::all_of(text.begin(), text.end(), [&](char32_t c) { return letter(c) || (c >= '0' && c <= '9'); });

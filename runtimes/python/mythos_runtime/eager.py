@@ -24,6 +24,10 @@ from mythos_runtime.session import Options, graph_file
 OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 """Packages that register `torch.ops.mythos.*` name the module that does so under this entry point group."""
 
+KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
+"""Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), it
+registers what it has and returns what then computes the operators, in words."""
+
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 
 
@@ -42,10 +46,11 @@ class EagerSession:
     name = "eager"
 
     def __init__(self, file: Path, config: RuntimeConfig, options: Options) -> None:
-        """Load the program. `options.threads` sets torch's thread count for the whole process.
+        """Load the program. `options.threads` sets torch's thread count for the whole process; `options.provider`
+        chooses the device: auto is CUDA where torch has it. CUDA has not been executed yet.
 
         Raises:
-            BackendMissing: no torch, or an operator that no installed package registers.
+            BackendMissing: no torch, no such device, or an operator that no installed package registers.
             BundleError: the file is damaged or its ports are not the contract's.
         """
         lack = missing()
@@ -54,9 +59,13 @@ class EagerSession:
         self._torch: Any = importlib.import_module("torch")
         if options.threads is not None:
             self._torch.set_num_threads(options.threads)
+        self._device = self._choose_device(options.provider)
         for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT):
             entry.load()
         self._check_operators(file)
+        operators = [
+            entry.load()(self._device) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)
+        ] or ["plain PyTorch"]
         try:
             program = self._torch.export.load(str(file))
         except Exception as error:  # whatever it is (it has no base class): the file is what it came from
@@ -67,8 +76,14 @@ class EagerSession:
         expected = {port.name for port in config.ports().inputs}
         if set(self._arguments) != expected:
             raise BundleError(f"{file} takes {self._arguments}, expected the inputs {sorted(expected)}")
+        if self._device != "cpu":
+            passes = importlib.import_module("torch.export.passes")
+            program = passes.move_to_device_pass(program, self._device)
         self._module = program.module()
-        self.description = f"torch {self._torch.__version__}, CPU, {self._torch.get_num_threads()} threads"
+        where = f"CPU, {self._torch.get_num_threads()} threads"
+        if self._device != "cpu":
+            where = str(self._torch.cuda.get_device_name())
+        self.description = f"torch {self._torch.__version__}, {where}, operators: {', '.join(operators)}"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [self._to_torch(inputs[name]) for name in self._arguments]
@@ -83,6 +98,14 @@ class EagerSession:
         if isinstance(result, Mapping):
             return {name: self._to_numpy(result[name]) for name in names}
         return {name: self._to_numpy(tensor) for name, tensor in zip(names, result, strict=True)}
+
+    def _choose_device(self, provider: str) -> str:
+        if provider == "cuda" and not self._torch.cuda.is_available():
+            raise BackendMissing(
+                f"CUDA was asked for, but torch {self._torch.__version__} finds none: check the NVIDIA driver, and "
+                "that torch is a CUDA build"
+            )
+        return "cuda" if provider != "cpu" and self._torch.cuda.is_available() else "cpu"
 
     def _check_operators(self, file: Path) -> None:
         """Name what is not registered: torch itself says so only in its log."""
@@ -102,8 +125,8 @@ class EagerSession:
 
     def _to_torch(self, array: np.ndarray) -> Any:
         if array.dtype.name == "bfloat16":
-            return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16)
-        return self._torch.from_numpy(array)
+            return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16).to(self._device)
+        return self._torch.from_numpy(array).to(self._device)
 
     def _to_numpy(self, tensor: Any) -> np.ndarray:
         tensor = tensor.detach().cpu().contiguous()

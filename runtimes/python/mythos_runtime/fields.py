@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,17 @@ MAX_JSON_DEPTH = 32
 MAX_INTEGER = (1 << 63) - 1  # what a C++ reader can hold
 
 _REQUIRED: Any = object()
+
+# What a terminal or a file system does not show as it stands: controls, soft hyphen, invisible and direction marks,
+# line separators, surrogates. A list of our own, so that C++ has the same (text.cpp) and no Unicode version matters.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\xa0\xad\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
+
+
+def is_printable(text: str) -> bool:
+    """Whether text may stand in a manifest: one line that looks like what it is, and that UTF-8 can hold."""
+    return _UNPRINTABLE.search(text) is None
 
 
 def parse_json(text: bytes, where: str) -> Any:
@@ -117,7 +129,7 @@ class Fields:
         value = self.take(field, default)
         if not isinstance(value, str) or not value:
             raise self.fail(field, "non-empty text", value)
-        if not value.isprintable():  # this also refuses lone surrogates, which no file name or terminal can take
+        if not is_printable(value):
             raise self.fail(field, "printable text on one line", value)
         return value
 
@@ -160,7 +172,7 @@ class Fields:
     def texts(self, field: str) -> tuple[str, ...]:
         values = self.listed(field)
         for index, value in enumerate(values):
-            if not isinstance(value, str) or not value or not value.isprintable():
+            if not isinstance(value, str) or not value or not is_printable(value):
                 raise self.fail(field, f"a list of printable texts (item {index})", value)
         return tuple(values)
 

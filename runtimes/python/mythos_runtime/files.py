@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mythos_runtime.errors import BundleError
+from mythos_runtime.fields import is_printable
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def path_problem(path: str) -> str | None:
     Allowed: relative, parts joined by '/', no part empty, '.' or '..', no backslash, colon or control character
     (they mean something else on another system), parts of at most 255 bytes, 1024 bytes in all.
     """
-    if not path.isprintable() or "\\" in path or ":" in path:
+    if not is_printable(path) or "\\" in path or ":" in path:
         return "it holds a backslash, a colon or an unprintable character"
     if path.startswith("/"):
         return "it is absolute"

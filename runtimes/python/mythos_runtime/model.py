@@ -236,7 +236,7 @@ def load(
         backend: onnxruntime, tensorrt or eager; default: the first of these that the bundle has a file for.
         threads: CPU threads; default: the engine's choice.
         verify: hash every file and compare with the manifest; sizes are compared in any case.
-        provider: for onnxruntime: cpu, cuda (or fail), or auto (cuda where it works).
+        provider: for onnxruntime and eager: cpu, cuda (or fail), or auto (cuda where it works).
         op_library: native operators for onnxruntime; see `mythos_runtime.session.Options`.
 
     Raises:

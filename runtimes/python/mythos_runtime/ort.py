@@ -164,15 +164,30 @@ def _wanted_providers(ort: Any, wanted: str) -> list[str]:
 
 
 def _compare(file: Path, expected: tuple[Port, ...], found: list[Any]) -> None:
-    types = {value.name: value.type for value in found}
+    values = {value.name: value for value in found}
     for port in expected:
-        if port.name not in types:
+        if port.name not in values:
             raise BundleError(f"{file} lacks the port {port}; export the model again")
-        dtype = _ORT_TYPES.get(types.pop(port.name))
+        value = values.pop(port.name)
+        dtype = _ORT_TYPES.get(value.type)
         if dtype != port.dtype:
             raise BundleError(f"{file}: the port {port.name} is {dtype}, expected {port}; export the model again")
-    if types:
-        raise BundleError(f"{file} has the port {min(types)}, which this runtime does not know; update mythos_runtime")
+        _compare_shape(file, port, value.shape)
+    if values:
+        raise BundleError(f"{file} has the port {min(values)}, which this runtime does not know; update mythos_runtime")
+
+
+def _compare_shape(file: Path, port: Port, shape: list[Any]) -> None:
+    """Sizes that the graph fixes: caches and logits are allocated as the manifest says, so it must not say more."""
+    if len(shape) != len(port.dims):
+        raise BundleError(
+            f"{file}: the port {port.name} has {len(shape)} dimensions, expected {port}; export the model again"
+        )
+    for axis, (size, dim) in enumerate(zip(shape, port.dims, strict=True)):
+        if isinstance(size, int) and size >= 0 and isinstance(dim, int) and size != dim:
+            raise BundleError(
+                f"{file}: dimension {axis} of the port {port.name} is {size}, expected {port}; export the model again"
+            )
 
 
 def _error_types() -> tuple[type[Exception], ...]:

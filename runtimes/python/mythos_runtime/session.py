@@ -46,7 +46,8 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: CPU threads (None: the engine's choice), the ONNX Runtime provider, the native operators' library.
+    """How to run: CPU threads (None: the engine's choice), ONNX Runtime's provider or PyTorch's device, the library of
+    ONNX Runtime's native operators.
 
     `op_library`: "auto" takes the one installed with this package, where there is one (`ort.find_op_library`); None
     runs the portable function bodies; a path names a library. A bundle never brings its own: it is native code.

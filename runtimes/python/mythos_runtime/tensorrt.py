@@ -2,8 +2,9 @@
 API of TensorRT 10 and TensorRT-RTX 1.7 (the same but for the module's name).
 
 The manifest's targets say which engines there are. Optional, per target: `details["engines"]`, a list of
-`{file, sm: [80, 86, ...], library: "tensorrt_rtx" or "tensorrt"}`; without it every file in `.engine` is taken to be
-TensorRT-RTX's and to fit the GPU. The optimization profile (prefill or decode) is chosen per call, by its shapes.
+`{file, sm: [80, 86, ...], library: "tensorrt_rtx" or "tensorrt", plugins: whether it calls plug-ins}`; without it every
+file in `.engine` is taken to be TensorRT-RTX's, to fit the GPU and to call none. The optimization profile (prefill or
+decode) is chosen per call, by its shapes.
 
 An engine is native code: load only what you built. Past buffers are copied to the device at every call.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +37,10 @@ _DTYPES = {
     "BF16": "bfloat16",
     "FLOAT": "float32",
 }
+PLUGINS_ENTRY_POINT = "mythos_runtime.tensorrt_plugins"
+"""Packages whose engines call plug-ins name a function under this entry point group, which registers them: it takes the
+module tensorrt or tensorrt_rtx."""
+
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
 
 
@@ -45,6 +51,7 @@ class EngineFile:
     file: str
     library: str = "tensorrt_rtx"
     sm: tuple[int, ...] = ()  # empty: not known
+    plugins: bool = False
 
 
 def missing(library: str = "tensorrt_rtx") -> str | None:
@@ -84,7 +91,10 @@ def engines(manifest: Manifest) -> tuple[EngineFile, ...]:
             sm = item.listed("sm")
             if not all(isinstance(number, int) for number in sm):
                 raise item.fail("sm", "a list of compute capabilities, such as [80, 86]", sm)
-            found.append(EngineFile(file, library, tuple(sm)))
+            plugins = item.take("plugins", False)
+            if not isinstance(plugins, bool):
+                raise item.fail("plugins", "true or false", plugins)
+            found.append(EngineFile(file, library, tuple(sm), plugins))
     return tuple(found)
 
 
@@ -278,6 +288,18 @@ def choose_engine(found: tuple[EngineFile, ...], capability: int) -> EngineFile:
     )
 
 
+def register_plugins(trt: Any, label: str) -> None:
+    """Make known what the engine calls; BackendMissing where no installed package has it."""
+    entries = importlib.metadata.entry_points(group=PLUGINS_ENTRY_POINT)
+    if not entries:
+        raise BackendMissing(
+            f"{label} calls plug-ins, which no package here registers: pip install mythos-export, or export the model "
+            "again without --plugins"
+        )
+    for entry in entries:
+        entry.load()(trt)
+
+
 def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> TensorRTSession:
     """Open the engine that fits this machine's GPU; `options` has nothing that applies here.
 
@@ -298,4 +320,6 @@ def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, option
     if lack:
         raise BackendMissing(lack)
     trt = importlib.import_module(engine.library)
+    if engine.plugins:
+        register_plugins(trt, engine.file)
     return TensorRTSession((folder / engine.file).read_bytes(), config, trt, cuda, engine.file)

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from cpu_ops import LIBRARY, isa, node_model, session
-from operator_cases import Array, OperatorCase
+from operator_cases import Array, OperatorCase, config_of
 
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import MythosConfig, ops
@@ -129,7 +129,34 @@ def _triton_implementations() -> list[Implementation]:
         "gqa_attention": gqa_triton.gqa_attention,
     }
     run = functools.partial(_torch, functions.__getitem__)
-    return [Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12)]
+    return [
+        Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12),
+        Implementation("TensorRT plug-in, interpreted", _plugin, tolerance, _CHUNK, examples=6),
+    ]
+
+
+def _plugin(case: OperatorCase) -> Array:
+    """What a plug-in's `enqueue` does, with a driver that interprets."""
+    from interpreted_driver import InterpretedDriver, program_of
+
+    from mythos_export.kernels.plugin.launch import Launcher
+    from mythos_export.kernels.plugin.tensorrt import PLUGINS, launch
+
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
+    }
+    precision = {np.float32: "fp32", np.float16: "fp16"}[_floats(case)]
+    record = PLUGINS[case.op]
+    program = program_of(case.op, OPERATORS[case.op].plans(config_of(case), precision), case.attributes)
+    driver = InterpretedDriver(program)
+    extents = record.bind([tuple(t.shape) for t in tensors.values()]) | case.attributes
+    shape = [int(np.prod([extents[name] for name in factors])) for factors in record.output]
+    out = torch.full(shape, torch.nan, dtype=next(iter(tensors.values())).dtype)
+    driver.memory = {tensor.data_ptr(): tensor for tensor in (*tensors.values(), out)}
+    shapes, addresses = [list(t.shape) for t in tensors.values()], [t.data_ptr() for t in tensors.values()]
+    launch(record, Launcher(program, driver), shapes, addresses, out.data_ptr(), stream=0)
+    assert len(driver.memory) <= len(tensors) + 1  # scratch memory was given back
+    return np.asarray(out.numpy())
 
 
 _CACHE, _CHUNK = frozenset({"past", "chunk"}), frozenset({"chunk"})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mythos_export.kernels.op import OPERATORS
+from mythos_model import MythosConfig
 
 Array = NDArray[Any]
 
@@ -37,6 +39,27 @@ class OperatorCase:
 def wide(inputs: dict[str, Array]) -> dict[str, Array]:
     """The same values, floats in float64."""
     return {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+
+
+def config_of(case: OperatorCase) -> MythosConfig:
+    """What plans read of a configuration whose model calls the operator with the case's sizes.
+
+    Without MythosConfig's rules: cases are smaller than any model.
+    """
+    shapes = {name: value.shape for name, value in case.inputs.items()}
+    if case.op == "moe":
+        experts, dim, width = shapes["routed_down"]
+        chosen, shared = shapes["expert_index"][1], shapes["shared_down"][1]
+        sizes = {"dim": dim, "n_experts": experts, "n_experts_per_tok": chosen, "expert_dim": width}
+        sizes["shared_ffn_dim"] = shared
+    elif case.op == "gqa_attention":
+        _, _, heads, head = shapes["q"]
+        sizes = {"n_heads": heads, "n_kv_heads": case.attributes["kv_heads"], "head_dim": head}
+    else:
+        _, _, heads, nope = shapes["q_nope"]
+        sizes = {"n_heads": heads, "qk_nope_head_dim": nope, "qk_rope_head_dim": shapes["q_rope"][3]}
+        sizes |= {"v_head_dim": case.attributes["v_head_dim"], "kv_lora_rank": shapes["kv_up"][1]}
+    return cast(MythosConfig, SimpleNamespace(**sizes))
 
 
 def moe_inputs(

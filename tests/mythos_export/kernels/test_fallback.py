@@ -6,7 +6,7 @@ from pathlib import Path
 
 from golden_bundles import Bundles
 
-from mythos_export.kernels.fallback import DECOMPOSED, ORDER, record
+from mythos_export.kernels.fallback import DECOMPOSED, ORDER, PLUGIN, record
 from mythos_runtime import read_manifest
 
 
@@ -19,7 +19,10 @@ def test_the_readme_shows_the_table() -> None:
 
 def test_the_manifest_records_what_was_taken() -> None:
     entry = record(["mythos::moe"], DECOMPOSED)["mythos::moe"]["TensorRT"]
-    assert entry == {"taken": "decomposition", "passed over": {}, "decided": "at export"}
+    assert (entry["taken"], entry["decided"]) == ("decomposition", "at export")
+    assert "--plugins" in entry["passed over"]["plug-in with Triton kernels"]
+    entry = record(["mythos::moe"], PLUGIN)["mythos::moe"]["TensorRT"]
+    assert (entry["taken"], entry["passed over"]) == ("plug-in with Triton kernels", {})
 
 
 def test_a_bundle_without_tensorrt_says_nothing_of_it(bundles: Bundles) -> None:

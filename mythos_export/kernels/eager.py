@@ -1,0 +1,59 @@
+"""The Triton kernels behind `torch.ops.mythos.*`: what model.pt2 runs on a GPU.
+
+The runtime calls `register` when it opens an eager session (entry point group `mythos_runtime.eager_kernels`), and
+puts its answer into the session's description. The operators' plain PyTorch form is `mythos_model.ops`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+import torch
+
+import mythos_model.ops  # noqa: F401  # registers the plain form, which the kernels replace on one device
+
+VARIABLE = "MYTHOS_TRITON"
+"""Set to "none", the operators stay plain PyTorch."""
+
+PLAIN = "plain PyTorch"
+
+
+def register(device: str) -> str:
+    """Give the operators their kernels for a device type, once a process; returns what computes them, in words.
+
+    On "cuda" that is Triton, where the package is installed. On "cpu" it is plain PyTorch, unless TRITON_INTERPRET=1
+    asks for Triton's interpreter (which is for tests, and slow). A kernel that cannot take a call's tensors says so;
+    it does not hand them over.
+    """
+    lack = _lack(device)
+    if lack is not None:
+        return f"{PLAIN}{lack}"
+    return _register(device)
+
+
+def _lack(device: str) -> str | None:
+    """Why it is plain PyTorch, as the description's ending; None where the kernels serve."""
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return ""
+    if device not in ("cpu", "cuda"):
+        return f" (there are no kernels for {device})"
+    if os.environ.get(VARIABLE) == "none":
+        return f" ({VARIABLE} is none)"
+    if importlib.util.find_spec("triton") is None:
+        return " (the package triton is not installed)"
+    return None
+
+
+@functools.cache
+def _register(device: str) -> str:
+    import triton
+
+    from mythos_export.kernels.gqa.triton import gqa_attention
+    from mythos_export.kernels.mla.triton import mla_attention
+    from mythos_export.kernels.moe.triton import moe
+
+    for kernel in (moe, mla_attention, gqa_attention):
+        torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
+    return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"

@@ -1,0 +1,60 @@
+"""What `--plugins` adds to the target `tensorrt`: compiled kernels, and a graph whose operators stay nodes.
+
+The graph in the bundle keeps its function bodies, so that ONNX Runtime can run and compare it; TensorRT is given the
+same graph without them, because its parser prefers a body to a plug-in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from mythos_export.errors import TargetError
+from mythos_export.kernels import triton_build
+from mythos_export.targets.target import Progress
+from mythos_model import MythosConfig
+
+FOLDER = "kernels"
+_GRAPH = ".model.plugins.onnx"
+
+
+def check(sms: Sequence[int]) -> None:
+    """Refuse early what cannot be compiled."""
+    lack = triton_build.missing()
+    if lack:
+        raise triton_build.TritonMissingError(f"--plugins compiles Triton kernels, but {lack}")
+    unknown = sorted(set(sms) - set(triton_build.ARCHITECTURES))
+    if unknown:
+        raise TargetError(
+            f"--plugins has no kernels for SM {', '.join(map(str, unknown))}, only for "
+            f"{', '.join(map(str, triton_build.ARCHITECTURES))}; leave it out of --sm, or export without --plugins"
+        )
+
+
+def compile_kernels(
+    config: MythosConfig, precision: str, bundle: Path, sms: Sequence[int], progress: Progress
+) -> tuple[str, ...]:
+    """The model's kernels for these compute capabilities, into the bundle; returns their paths in it."""
+
+    def show(kernel: str, architecture: int) -> None:
+        progress(f"Triton: {kernel} for SM {architecture}")
+
+    manifest = triton_build.build_for(config, precision, bundle / FOLDER, architectures=sms, progress=show)
+    return tuple(f"{FOLDER}/{name}" for name in triton_build.files_of(manifest))
+
+
+@contextlib.contextmanager
+def graph_of_plugins(model: ir.Model, bundle: Path) -> Iterator[Path]:
+    """A file with the graph as TensorRT's parser needs it, beside the weights that it names; gone afterwards."""
+    path = bundle / _GRAPH
+    bodies = dict(model.functions)
+    model.functions.clear()
+    try:
+        ir.save(model, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        model.functions.update(bodies)

@@ -1,0 +1,130 @@
+"""What needs an NVIDIA GPU: `make test-gpu`. Written against the interfaces; no machine of this project has run it yet.
+
+In a process of its own: other tests choose Triton's interpreter, for good.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_bundles import GOLDEN, Bundles, config_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operator_cases import CASES, Array, OperatorCase
+from operator_cases import config_of as sizes_of
+from safetensors.numpy import load_file
+
+from mythos_export import export
+from mythos_export.kernels import triton_build
+from mythos_export.kernels.op import OPERATORS
+from mythos_export.kernels.plugin.driver import CudaDriver
+from mythos_export.kernels.plugin.launch import Launcher
+from mythos_export.kernels.plugin.program import Program
+from mythos_export.kernels.plugin.tensorrt import launch
+from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
+from mythos_export.targets.tensorrt_build.limits import RTX_SMS
+from mythos_runtime import load
+
+GPUS = gpu_capabilities()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not GPUS, reason="there is no NVIDIA GPU: nothing of this was executed"),
+    pytest.mark.skipif(INTERPRETED, reason="this process runs Triton's interpreter; make test-gpu does not"),
+]
+needs_torch = pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} is no CUDA build")
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
+MODULES = {"moe": "moe", "mla_attention": "mla", "gqa_attention": "gqa"}
+
+
+def on_gpu(case: OperatorCase) -> dict[str, torch.Tensor]:
+    """The case's inputs; only finite numbers in the chunk, where a kernel may multiply what it then masks."""
+    values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
+    return {k: torch.from_numpy(np.array(v)).cuda() for k, v in values.items()}
+
+
+def in_triton(case: OperatorCase, folder: Path) -> Array:
+    """The kernels as the eager runtime calls them: compiled by Triton for this GPU."""
+    module = importlib.import_module(f"mythos_export.kernels.{MODULES[case.op]}.triton")
+    return np.asarray(getattr(module, case.op)(**on_gpu(case), **case.attributes).cpu().numpy())
+
+
+def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
+    """The kernels as a plug-in launches them: cubins built ahead of time, through the driver."""
+    precision = {"float32": "fp32", "float16": "fp16"}[dtype_of(case)]
+    operator = OPERATORS[case.op]
+    plans = operator.plans(sizes_of(case), precision)
+    specs = list({spec.name: spec for plan in plans for spec in plan.launches}.values())
+    triton_build.build(specs, [GPUS[0]], folder, plans=plans)
+    program = Program.from_build(folder, case.op, case.attributes)
+    tensors = on_gpu(case)
+    expected = operator.reference(**case.inputs, **case.attributes)
+    out = torch.full(expected.shape, torch.nan, dtype=next(iter(tensors.values())).dtype, device="cuda")
+    shapes, addresses = [list(t.shape) for t in tensors.values()], [t.data_ptr() for t in tensors.values()]
+    stream = torch.cuda.current_stream().cuda_stream
+    launch(operator.plugin, Launcher(program, CudaDriver()), shapes, addresses, out.data_ptr(), stream)
+    return np.asarray(out.cpu().numpy())
+
+
+def dtype_of(case: OperatorCase) -> str:
+    return next(value.dtype.name for value in case.inputs.values() if value.dtype.kind == "f")
+
+
+@needs_torch
+@pytest.mark.parametrize("op", list(CASES))
+@pytest.mark.parametrize(("implementation", "examples"), [(in_triton, 40), (in_a_plugin, 6)], ids=["Triton", "plug-in"])
+def test_kernels_compute_what_the_reference_computes(
+    implementation: Any, examples: int, op: str, tmp_path: Path
+) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(st.data())
+    def check(data: Any) -> None:
+        case = data.draw(CASES[op])
+        assert case.distance(implementation(case, tmp_path)) < TOLERANCE[dtype_of(case)]
+
+    check()
+
+
+@needs_torch
+@pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill", "mla_deeper_than_trained"])
+def test_the_captured_program_runs_on_the_gpu(case: str, bundles: Bundles) -> None:
+    model = load(bundles[case], backend="eager", provider="cuda")
+    assert "Triton" in model.session.description
+    io = load_file(GOLDEN / case / "io.safetensors")
+    loops = json.loads((GOLDEN / case / "case.json").read_text())["n_loops"]
+    out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
+    assert np.abs(out.logits - io["logits"]).max() <= 1e-4 * np.abs(io["logits"]).max()  # float32, TF32 off
+    assert np.array_equal(out.depth, io["halting_depth"])
+
+
+@pytest.mark.parametrize("plugins", [False, True], ids=["decomposition", "plug-ins"])
+def test_an_engine_computes_what_onnx_runtime_does(plugins: bool, tmp_path: Path) -> None:
+    if GPUS[0] not in RTX_SMS and importlib.util.find_spec("tensorrt") is None:
+        pytest.skip(f"TensorRT-RTX has no SM {GPUS[0]}, and full TensorRT is not installed")
+    source, sm = GOLDEN / "mla_decode" / "model.safetensors", str(GPUS[0])
+    bundle = export(source, tmp_path / "b", "tensorrt", sm=sm, plugins=plugins, **config_of("mla_decode")).path
+    engine, onnx = load(bundle, backend="tensorrt"), load(bundle, backend="onnxruntime", provider="cpu")
+    rows = np.random.default_rng(0).integers(0, engine.config.vocab_size, (2, 12))
+    caches = [model.new_cache(2, 16) for model in (engine, onnx)]
+    for chunk in (rows[:, :7], rows[:, 7:11], rows[:, 11:]):  # prefill, a chunk behind it, one token
+        found, expected = (m.forward(chunk, cache=cache) for m, cache in zip((engine, onnx), caches, strict=True))
+        assert np.abs(found.logits - expected.logits).max() <= 2e-2 * np.abs(expected.logits).max()  # float16
+        assert np.array_equal(found.depth, expected.depth) and found.loops == expected.loops
+
+
+def test_onnx_runtime_on_the_gpu(bundles: Bundles) -> None:
+    runtime = importlib.import_module("onnxruntime")
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        pytest.skip("this is not onnxruntime-gpu")
+    ids = np.arange(12).reshape(2, 6)
+    found, expected = (load(bundles["mla_prefill"], provider=name).forward(ids) for name in ("cuda", "cpu"))
+    assert np.abs(found.logits - expected.logits).max() <= 1e-3 * np.abs(expected.logits).max()  # TF32 may be on
+    assert np.array_equal(found.depth, expected.depth)

@@ -1,0 +1,69 @@
+"""A stand-in for the CUDA driver: memory of this process, kernels in Triton's interpreter.
+
+It lets `plugin.launch` run whole on a CPU: plans, scratch memory, order and types of arguments, grids. What it cannot
+check is the compiled code and the driver's calls themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mythos_export.kernels.launch_plan import KernelSpec
+from mythos_export.kernels.plugin.driver import Launch
+from mythos_export.kernels.plugin.program import Binary, Program
+
+ARCHITECTURE = 80
+_DTYPES = {
+    **{"*fp32": torch.float32, "*fp16": torch.float16, "*bf16": torch.bfloat16},
+    **{"*i32": torch.int32, "*i64": torch.int64},
+}
+
+
+def program_of(operator: str, plans: Any, attributes: dict[str, Any]) -> Program:
+    """A program whose images are only the names of its kernels."""
+    names = {spec.name for plan in plans for spec in plan.launches}
+    binaries = {(name, ARCHITECTURE): Binary(f"{name}_entry", 0, name.encode()) for name in names}
+    return Program(operator, attributes, plans, binaries)
+
+
+class InterpretedDriver:
+    def __init__(self, program: Program) -> None:
+        specs = {spec.name: spec for plan in program.plans for spec in plan.launches}
+        self._kernels: list[KernelSpec] = list(specs.values())
+        self.memory: dict[int, torch.Tensor] = {}  # by address; the caller adds its inputs and result
+
+    def capability(self) -> int:
+        return ARCHITECTURE
+
+    def function(self, image: bytes, entry: str, shared_bytes: int) -> int:
+        return [spec.name for spec in self._kernels].index(image.decode())
+
+    def allocate(self, size: int, stream: int) -> int:
+        block = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, as any float
+        self.memory[block.data_ptr()] = block
+        return block.data_ptr()
+
+    def free(self, address: int, stream: int) -> None:
+        del self.memory[address]
+
+    def launch(self, launch: Launch, stream: int) -> None:
+        from mythos_export.kernels.triton_run import load_kernel  # not earlier: the interpreter is chosen before
+
+        spec = self._kernels[launch.function]
+        assert launch.threads == 32 * spec.num_warps
+        assert [value.value for value in launch.arguments[len(spec.arguments) :]] == [0, 0]  # Triton's own scratch
+        values = [
+            self._tensor(given.value, _DTYPES[argument.type]) if argument.is_pointer else given.value
+            for argument, given in zip(spec.arguments, launch.arguments, strict=False)
+        ]
+        load_kernel(spec.source)[tuple(launch.grid)](*values, **spec.constants)
+
+    def _tensor(self, address: int, dtype: torch.dtype) -> torch.Tensor:
+        """What lies at an address, to the end of its allocation."""
+        for start, block in self.memory.items():
+            size = block.numel() * block.element_size()
+            if start <= address < start + size:
+                return block.view(-1).view(torch.uint8)[address - start : size].view(dtype)
+        return torch.empty(0, dtype=dtype)  # an empty tensor has no address of its own
