@@ -65,8 +65,8 @@ bench: setup native
 depth: setup
 	$(BIN)/mythos-export mythos_model/pretrained/hops --target onnx -o build/depth/hops --force
 	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/depth/text --force
-	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224
-	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors
+	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224 --budget-ms 3 --budget-ms 10
+	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors --budget-ms 12 --budget-ms 50
 	$(BIN)/python -m benchmarks.depth benchmarks/results/depth/hops.json benchmarks/results/depth/text.json --picture benchmarks/results/depth/curves.svg
 
 # ARGS=--resume goes on with a run that was stopped.

@@ -175,5 +175,5 @@ def _write_report(file: Path, result: Result) -> None:
     document = {**asdict(result), "torch": torch.__version__, "threads": torch.get_num_threads()}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
     os.replace(partial, file)
