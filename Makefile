@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint native sanitize fuzz valgrind bench clean bench-results
+.PHONY: help setup demo test test-gpu lint native sanitize fuzz valgrind bench bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -15,17 +15,19 @@ help:
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make bench-results  all committed reports anew, and the README's tables from them (a quiet machine, an hour)"
+	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
+	@echo "make depth   depth against quality and cost of the shipped models: reports and picture"
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,benchmarks,dev]'
 	@touch $@
 
 demo: setup
-	$(BIN)/mythos-export tests/golden/hops/step_0001794.pt --target tensorrt -o demo/hops --force --cases tests/golden/hops/io.safetensors
+	$(BIN)/mythos-export mythos_model/pretrained/hops --target tensorrt -o demo/hops --force --cases mythos_model/pretrained/hops/held_out.safetensors
 	$(BIN)/python -m benchmarks.demo demo/hops
 
 lint: setup
@@ -64,6 +66,20 @@ bench: setup native
 bench-results: bench
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.readme_tables
+
+depth: setup
+	$(BIN)/mythos-export mythos_model/pretrained/hops --target onnx -o build/depth/hops --force
+	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/depth/text --force
+	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224 --budget-ms 3 --budget-ms 10
+	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors --budget-ms 12 --budget-ms 50
+	$(BIN)/python -m benchmarks.depth benchmarks/results/depth/hops.json benchmarks/results/depth/text.json --picture benchmarks/results/depth/curves.svg
+
+# ARGS=--resume goes on with a run that was stopped.
+train-hops: setup
+	$(BIN)/python -m mythos_model.training hops --out build/train/hops $(ARGS)
+
+train-text: setup
+	$(BIN)/python -m mythos_model.training text --out build/train/text $(ARGS)
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

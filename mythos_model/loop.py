@@ -123,10 +123,12 @@ class Halting(nn.Module):
         super().__init__()
         self.halt = nn.Linear(dim, 1)
 
+    def logit(self, h: Tensor) -> Tensor:  # [..., D] -> [...]
+        return (h * self.halt.weight.to(h.dtype)).sum(-1) + self.halt.bias.to(h.dtype)
+
     def forward(self, h: Tensor) -> Tensor:  # [B, T, D] -> [B, T]
-        logit = (h * self.halt.weight.to(h.dtype)).sum(-1) + self.halt.bias.to(h.dtype)
         # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero, and these small values are summed.
-        return 1 / (1 + torch.exp(-logit))
+        return 1 / (1 + torch.exp(-self.logit(h)))
 
 
 class RecurrentBlockLayer(nn.Module):
@@ -174,14 +176,18 @@ class RecurrentBlock(nn.Module):
         injected = self.injection.inject(encoded)
         return Context(encoded, injected, past, past_loop, limit, halt_threshold.to(encoded), early_exit)
 
-    def step(self, carry: Carry, context: Context) -> tuple[Carry, Details]:
-        """One iteration of the loop."""
-        iteration, h, out, cumulative, halted, depth, new_loop = carry
+    def advance(self, h: Tensor, iteration: Tensor, context: Context) -> tuple[Tensor, Tensor, Routing]:
+        """The next state, before anything is said of halting: h [B, T, D], the chunk [B, T, C], the routing."""
         h_loop = h + self.loop_embedding(iteration, h.dtype)
         u = self.norm(h_loop + context.encoded)
         y, chunk, routing = self.block(u, context.past, context.past_loop, iteration)
         y = self.lora(y, iteration)
-        h = self.injection(h, context.injected, y)
+        return self.injection(h, context.injected, y), chunk, routing
+
+    def step(self, carry: Carry, context: Context) -> tuple[Carry, Details]:
+        """One iteration of the loop."""
+        iteration, h, out, cumulative, halted, depth, new_loop = carry
+        h, chunk, routing = self.advance(h, iteration, context)
 
         p = self.act(h)
         running = ~halted

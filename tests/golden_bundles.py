@@ -6,19 +6,22 @@ import json
 from pathlib import Path
 
 from mythos_export import export
+from mythos_model.pretrained import folder
 
 GOLDEN = Path(__file__).parent / "golden"
+SHIPPED_HOPS = "shipped hops"
 
 
 class Bundles(dict[str, Path]):
-    """Bundles for ONNX by the name of their golden case, exported when first asked for."""
+    """Bundles for ONNX by the name of their golden case, or SHIPPED_HOPS; exported when first asked for."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
 
     def __missing__(self, case: str) -> Path:
-        source = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
+        golden = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
+        source = folder("hops") if case == SHIPPED_HOPS else golden
         self[case] = export(source, self.folder / case, target="onnx", **config_of(case)).path
         return self[case]
 

@@ -1,0 +1,1 @@
+"""How quality and cost of a bundle depend on depth; see `__main__.py`."""
