@@ -104,6 +104,7 @@ def capture(model: MythosModel) -> Captured:
     except Exception as error:  # torch.export raises many types; what it says is what helps
         raise CaptureError(f"torch.export could not capture the model: {str(error).strip().splitlines()[0]}") from error
     _chain_symbolic_sums(program)
+    _forget_stack_traces(program)
     return Captured(program, config, precision)
 
 
@@ -117,6 +118,14 @@ def load_program(path: Path) -> nn.Module:
     import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
     return torch.export.load(path).module()
+
+
+def _forget_stack_traces(program: ExportedProgram) -> None:
+    """They hold paths of this machine, and go wherever the bundle goes."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def _chain_symbolic_sums(program: ExportedProgram) -> None:

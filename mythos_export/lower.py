@@ -18,6 +18,7 @@ from mythos_export.kernels import standard
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import OPSET
 from mythos_export.passes.attach_functions import attach_functions
+from mythos_export.passes.drop_metadata import drop_metadata
 from mythos_export.passes.externalize_weights import externalize_weights
 from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_weights import name_weights
@@ -34,6 +35,7 @@ PASSES: tuple[Pass, ...] = (
     name_dimensions,  # s51 -> tokens
     name_weights,  # model.embed.weight -> embed.weight
     attach_functions,  # mythos::moe and friends get bodies that any runtime can inline
+    drop_metadata,  # stack traces with paths of this machine
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from filelock import FileLock
+
 from mythos_export import export
 from mythos_model.pretrained import folder
 
@@ -13,7 +15,10 @@ SHIPPED_HOPS = "shipped hops"
 
 
 class Bundles(dict[str, Path]):
-    """Bundles for ONNX by the name of their golden case, or SHIPPED_HOPS; exported when first asked for."""
+    """Bundles for ONNX by the name of their golden case, or SHIPPED_HOPS; exported when first asked for.
+
+    `folder` may be shared by the processes of one test run: each bundle is exported by one of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -22,8 +27,12 @@ class Bundles(dict[str, Path]):
     def __missing__(self, case: str) -> Path:
         golden = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
         source = folder("hops") if case == SHIPPED_HOPS else golden
-        self[case] = export(source, self.folder / case, target="onnx", **config_of(case)).path
-        return self[case]
+        path = self.folder / case
+        with FileLock(self.folder / f"{case}.lock"):
+            if not path.exists():
+                export(source, path, target="onnx", **config_of(case))
+        self[case] = path
+        return path
 
 
 def config_of(case: str) -> dict[str, dict[str, object]]:

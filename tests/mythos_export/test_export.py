@@ -97,6 +97,12 @@ def test_the_graph_keeps_one_loop_and_bodies_for_its_operators(bundles: Bundles)
     assert next(entry.version for entry in graph.opset_import if entry.domain == "") == OPSET
 
 
+def test_nothing_in_a_bundle_tells_of_the_machine_that_made_it(bundles: Bundles) -> None:
+    for file in bundles["mla_prefill"].rglob("*"):
+        if file.is_file():
+            assert str(Path(__file__).parents[2]).encode() not in file.read_bytes(), file.name
+
+
 @pytest.mark.parametrize("attention", ["mla", "gqa"])
 def test_the_reference_readmes_config_exports_from_random_weights(attention: str, tmp_path: Path) -> None:
     config = MythosConfig(
