@@ -13,7 +13,7 @@ help:
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
-	@echo "make bench-results  all committed reports anew, and the README's tables from them (a quiet machine, an hour)"
+	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
 
 setup: $(INSTALLED)
 
