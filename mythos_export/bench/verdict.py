@@ -24,7 +24,8 @@ def _of(document: dict[str, Any], kind: str) -> str:
     text = f"{workload[:1].upper()}{workload[1:]}: {seconds(best['median'])} with {best['backend']}"
     if len(rows) > 1:
         # Whose interval reaches into the best one's is not slower, as far as this run can tell.
-        level = [row["backend"] for row in rows if row is not best and row["interval"]["low"] <= best["interval"]["high"]]
+        reach = best["interval"]["high"]
+        level = [row["backend"] for row in rows if row is not best and row["interval"]["low"] <= reach]
         text += f", {'level with ' + ' and '.join(level) + ' as ' if level else ''}the fastest of {len(rows)}"
         first = document["contestants"][0]["name"]
         if best["ratio"] is not None and best["backend"] != first:
