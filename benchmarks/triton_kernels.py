@@ -1,6 +1,6 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
-Every kernel of the 512-wide model of `decode_context`, with both attentions, in float16, for every architecture.
+Every kernel of the 512-wide model of `benchmarks.models`, with both attentions, in float16, for every architecture.
 Registers are a thread's, of 255; shared memory is a block's, at its launch. A kernel that spills fails the build.
 Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.decode_context import CONFIG
+from benchmarks.models import WIDE
 from mythos_export.kernels.triton_build import ARCHITECTURES, build, kernels_for
 
 PRECISION = "fp16"
@@ -24,8 +24,8 @@ RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
 
 def main() -> None:
     """Compile, tabulate."""
-    grouped = dataclasses.replace(CONFIG, attn_type="gqa", n_kv_heads=2)
-    specs = {spec.name: spec for config in (CONFIG, grouped) for spec in kernels_for(config, PRECISION)}
+    grouped = dataclasses.replace(WIDE, attn_type="gqa", n_kv_heads=2)
+    specs = {spec.name: spec for config in (WIDE, grouped) for spec in kernels_for(config, PRECISION)}
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
         manifest = build(
             list(specs.values()),

@@ -23,7 +23,10 @@ def _of(document: dict[str, Any], kind: str) -> str:
     best = min(rows, key=lambda row: row["median"])
     text = f"{workload[:1].upper()}{workload[1:]}: {seconds(best['median'])} with {best['backend']}"
     if len(rows) > 1:
-        text += f", the fastest of {len(rows)}"
+        # Whose interval reaches into the best one's is not slower, as far as this run can tell.
+        reach = best["interval"]["high"]
+        level = [row["backend"] for row in rows if row is not best and row["interval"]["low"] <= reach]
+        text += f", {'level with ' + ' and '.join(level) + ' as ' if level else ''}the fastest of {len(rows)}"
         first = document["contestants"][0]["name"]
         if best["ratio"] is not None and best["backend"] != first:
             text += f" and {best['ratio']:.1f} times as fast as {first}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from mythos_export.cli.terminal import err, escape, out, plain_errors
 
@@ -89,7 +89,7 @@ def show(document: dict[str, Any]) -> None:
     """The rows as a table, who is missing, and the verdict."""
     from mythos_export.report.format import percent, seconds
 
-    table = Table("", "median", "interval", "tokens/s", "× first", "of limit", box=box.SIMPLE)
+    table = Table("", "median", Column("interval", no_wrap=True), "tokens/s", "× first", "of limit", box=box.SIMPLE)
     for workload in dict.fromkeys(row["workload"] for row in document["rows"]):
         rows = [row for row in document["rows"] if row["workload"] == workload]
         table.add_row(f"[bold]{workload}[/] [dim]({rows[0]['bound_by']})[/]")

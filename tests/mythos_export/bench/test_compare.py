@@ -9,6 +9,7 @@ import pytest
 
 from mythos_export.bench.compare import ABSENT, FASTER, SAME, SLOWER, compare
 from mythos_export.bench.errors import BenchError
+from mythos_export.bench.verdict import verdict
 
 
 def row(workload: str, median: float, width: float = 0.05) -> dict[str, Any]:
@@ -45,3 +46,19 @@ def test_reports_of_different_things_are_refused() -> None:
         b[path[0]][path[1]] = {"dim": 9} if path[1] == "config" else 2
         with pytest.raises(BenchError, match=r"threads|configuration"):
             compare(a, b)
+
+
+def test_the_verdict_calls_nobody_faster_whose_interval_another_reaches() -> None:
+    document: dict[str, Any] = {
+        "model": {"trained_loops": 8},
+        "workloads": [{"name": "decode 128", "kind": "decode", "batch": 1, "depth": 8, "tokens": 1, "held": 128}],
+        "contestants": [{"name": "slow"}],
+        "noise": {"quiet": True, "reasons": []},
+        "rows": [
+            {**row("decode 128", median), "backend": name, "ratio": 2.0 / median, "fraction_of_limit": 0.5}
+            for name, median in (("slow", 2.0), ("fast", 1.0), ("near", 1.06))
+        ],
+    }
+    assert "with fast, level with near as the fastest of 3 and 2.0 times as fast as slow" in verdict(document)
+    document["rows"].pop()
+    assert "with fast, the fastest of 2 and" in verdict(document)
