@@ -37,7 +37,7 @@ lint: setup
 test: setup lint
 	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
 	@if test -x build/native/mythos_run; then ctest --test-dir build/native --output-on-failure; fi
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

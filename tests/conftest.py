@@ -8,6 +8,13 @@ import pytest
 from golden_bundles import Bundles
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton's own functions are interpreted or not from its first import on, whichever test does that."""
+    if "gpu" not in config.getoption("markexpr"):
+        os.environ["TRITON_INTERPRET"] = "1"
+        os.environ["MYTHOS_TRITON"] = "none"  # eager sessions on the CPU stay plain PyTorch all the same
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     base = tmp_path_factory.getbasetemp()

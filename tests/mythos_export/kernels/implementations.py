@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -114,11 +113,10 @@ def _native_implementations() -> list[Implementation]:
 
 
 def _triton_implementations() -> list[Implementation]:
-    """The Triton kernels in Triton's interpreter, which has to be chosen before they are defined."""
+    """The Triton kernels in Triton's interpreter, which conftest.py chooses before anything imports Triton."""
     tolerance = {"float32": 1e-5, "float16": 5e-3}
     if importlib.util.find_spec("triton") is None:
         return [Implementation("Triton", _reference, tolerance, missing="the package triton is not installed")]
-    os.environ["TRITON_INTERPRET"] = "1"  # for the rest of the process: Triton looks at it again when a kernel runs
     from mythos_export.kernels.gqa import triton as gqa_triton
     from mythos_export.kernels.mla import triton as mla_triton
     from mythos_export.kernels.moe import triton as moe_triton

@@ -64,6 +64,7 @@ def test_what_a_gpu_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
         return "Triton kernels"
 
     monkeypatch.setattr(eager, "_register", note)
+    monkeypatch.delenv(eager.VARIABLE, raising=False)
     assert eager.register("cuda") == "Triton kernels" and registered == ["cuda"]
     monkeypatch.setenv(eager.VARIABLE, "none")
     assert eager.register("cuda") == "plain PyTorch (MYTHOS_TRITON is none)"
