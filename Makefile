@@ -52,10 +52,12 @@ sanitize: setup
 fuzz: setup
 	$(BIN)/python cmake/build_runtime.py fuzz
 
-BUNDLE ?= demo/hops
-valgrind: native
+BUNDLE ?= build/text
+build/text: | setup
+	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/text
+
+valgrind: native $(BUNDLE)
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind"; exit 3; }
-	@test -d $(BUNDLE) || { echo "$(BUNDLE) is missing: make demo, or give BUNDLE=<folder>"; exit 2; }
 	MYTHOS_OP_LIBRARY=none valgrind --quiet --suppressions=runtimes/cpp/tests/onnxruntime.supp --leak-check=full --error-exitcode=1 build/native/mythos_run $(BUNDLE) --ids 1,2,3 --max-new-tokens 32 --threads 1
 
 bench: setup native
