@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.document import FORMAT, VERSION
 from mythos_export.bench.errors import BenchError
 from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
@@ -48,12 +49,15 @@ def read_report(path: Path) -> dict[str, Any]:
 def page_values(document: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
     main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
+    ours = {c["name"] for c in document["contestants"] if c["source"] in BACKENDS.values()}
     bars = [
-        (name, contestant_bars([row for row in document["rows"] if row["workload"] == name], name)) for name in main
+        (name, contestant_bars([row for row in document["rows"] if row["workload"] == name], ours, name))
+        for name in main
     ]
+    prompts = [name for c in document["contestants"] for name in c.get("first_token_seconds", {})]
     return {
         "document": document,
-        "main_prefill": main_workload(document, "prefill"),
+        "first_prompt": next(iter(prompts), None),
         "bars": bars,
         "depth_plots": _depth_plots(document),
         "breakdowns": breakdown_bars(document["breakdown"]) if document["breakdown"] else None,
@@ -66,8 +70,7 @@ def _depth_plots(document: dict[str, Any]) -> list[tuple[str, Any, list[dict[str
     found = []
     for name in calls:
         lines = [line for line in document["depth_lines"] if line["calls"] == name]
-        if max(len(line["points"]) for line in lines) > 2:
-            found.append((name, depth_plot(lines, name), lines))
+        found.append((name, depth_plot(lines, name), lines))
     return found
 
 

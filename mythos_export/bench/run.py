@@ -24,7 +24,7 @@ from mythos_export.bench.document import (
     noise_of,
     rows_of,
 )
-from mythos_export.bench.errors import BenchError
+from mythos_export.bench.errors import BenchError, NoBackend
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
@@ -68,7 +68,8 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     """Measure a bundle and return the document (see `document.py`); nothing is written.
 
     Raises:
-        BenchError: no backend runs here, or no workload fits the model.
+        NoBackend: no backend runs here.
+        BenchError: no workload fits the model, or more threads were asked for than there are cores.
         BundleError, BackendMissing: from loading the bundle.
     """
     progress("read the bundle")
@@ -80,6 +81,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     machine = describe_machine(threads, cores)
     model = load(bundle, threads=threads, verify=False, provider="cpu", op_library=None)
     config = MythosConfig.from_dict(manifest.config)
+    trained = config.max_loop_iters
     left_out: list[str] = []
     workloads = list(options.workloads or ())
     if not workloads:
@@ -95,7 +97,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             "threads": threads,
             "scratch": folder,
             "inputs": str(inputs),
-            "trained": config.max_loop_iters,
+            "trained": trained,
         }
         contestants = [Contestant(BACKENDS.get(name, name), request, cores) for name in options.backends]
         limits = Contestant(LIMITS, request, cores)
@@ -103,10 +105,20 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             _compile(contestants, workloads, progress)
             if all(contestant.failed for contestant in contestants):
                 reasons = "; ".join(f"{c.name or c.source}: {c.failed}" for c in contestants)
-                raise BenchError(f"no backend of this bundle runs here ({reasons})")
+                raise NoBackend(f"no backend of this bundle runs here ({reasons})")
             # What ratios refer to is the first that runs.
             contestants.sort(key=lambda contestant: contestant.failed is not None)
-            measured = measure(contestants, limits, workloads, options.rounds, options.turn_seconds, scratch, progress)
+            measured = measure(
+                contestants,
+                limits,
+                workloads,
+                options.rounds,
+                options.turn_seconds,
+                scratch,
+                progress,
+                manifest.precision,
+                _to_profile(workloads, "prefill", trained) or next((w for w in workloads if w.kind == "prefill"), None),
+            )
         finally:
             for contestant in (*contestants, limits):
                 contestant.stop()
@@ -148,6 +160,8 @@ def _compile(
     def start(contestant: Contestant) -> None:
         try:
             contestant.start()
+            contestant.start_seconds.clear()  # all at once, and from a cold disk: no time of one start
+            contestant.load_seconds.clear()
             if contestant.failed or contestant.restarts:
                 return
             for workload in workloads:
