@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mythos_export import export
+from mythos_model.pretrained import folder
 from mythos_runtime.ort import OP_LIBRARY_VARIABLE, find_op_library
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "build" / "native" / "mythos_run"
-CHECKPOINT = ROOT / "tests" / "golden" / "hops" / "step_0001794.pt"
+CHECKPOINT = folder("hops")
 RESULT = Path(__file__).parent / "results" / "cpp_against_python.json"
 TOKENS, ROUNDS = 100, 9
 PYTHON = """
@@ -57,8 +58,8 @@ def main() -> None:
     """Export, measure, report."""
     if not RUN.is_file():
         sys.exit(f"{RUN.relative_to(ROOT)} is not there: make native")
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = str(export(CHECKPOINT, Path(folder) / "bundle").path)
+    with tempfile.TemporaryDirectory() as made:
+        bundle = str(export(CHECKPOINT, Path(made) / "bundle").path)
         commands = {
             "C++": [str(RUN), bundle, "--ids", "1,2,3", "--max-new-tokens", str(TOKENS), "--threads", "1"],
             "Python": [sys.executable, "-c", PYTHON, bundle, str(TOKENS)],
@@ -76,7 +77,7 @@ def main() -> None:
     Console().print(table)
     document = {
         "rows": rows,
-        "model": "tests/golden/hops (10 loops)",
+        "model": "mythos_model/pretrained/hops (10 loops)",
         "operators": "CPU kernels" if find_op_library() else "portable function bodies",
         "method": f"one thread, medians of {ROUNDS} interleaved runs of {TOKENS} tokens",
         "command": "python -m benchmarks.cpp_against_python",

@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "latency"
 def main(names: str, threads: int, rounds: int, quick: bool, output: Path, folder: Path | None) -> None:
     lines = []
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
-        for name in names.split(","):
+        for name in models.named(names):
             status.update(f"{name}: export")
             _, made = models.bundle(name, folder or Path(temporary))
             command = f"python -m benchmarks.latency --threads {threads} --rounds {rounds}" + " --quick" * quick

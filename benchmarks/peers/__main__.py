@@ -39,10 +39,12 @@ WORKLOADS = {
 def main(
     names: str, only: str | None, threads: int, rounds: int, turn: float, output: Path, folder: Path | None
 ) -> None:
-    peers = [peer for peer in PEERS if only is None or peer.partition(":")[0].rpartition(".")[2] in only.split(",")]
     documents = {}
+    modules = {peer.partition(":")[0].rpartition(".")[2]: peer for peer in PEERS}
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
-        for name in names.split(","):
+        kept = list(modules) if only is None else models.chosen(only, list(modules), "peer")
+        peers = [peer for module, peer in modules.items() if module in kept]
+        for name in models.named(names):
             status.update(f"{name}: export")
             source, made = models.bundle(name, folder or Path(temporary))
 
