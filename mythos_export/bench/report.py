@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from mythos_export.bench.verdict import main_workload
 from mythos_export.report import write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
+
+
+def probe(folder: Path) -> None:
+    """Raises BenchError where a report cannot be written into this folder: better before a long run than after.
+
+    Nothing is made: where the folder is not there, the nearest one above it is asked.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise BenchError(f"cannot write a report into {folder} ({error.strerror}); name another with -o") from error
 
 
 def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:

@@ -60,7 +60,8 @@ class EnergyCounter:
     """Joules of all processor packages, from Linux's powercap (Intel and AMD RAPL), where it may be read."""
 
     def __init__(self, root: Path = _POWERCAP) -> None:
-        packages = sorted(root.glob("*-rapl:?")) + sorted(root.glob("*-rapl:??"))
+        zones = sorted(root.glob("*-rapl:?")) + sorted(root.glob("*-rapl:??"))
+        packages = [zone for zone in zones if _name(zone).startswith("package-")]  # psys counts them once more
         self._files = [package / "energy_uj" for package in packages]
         self._wraps = [_integer(package / "max_energy_range_uj") for package in packages]
         self.missing: str | None = None
@@ -83,6 +84,11 @@ class EnergyCounter:
             total += after - before if after >= before else after - before + (wrap or 0)
         self._last = now
         return total / 1e6
+
+
+def _name(zone: Path) -> str:
+    file = zone / "name"
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _integer(file: Path) -> int | None:

@@ -74,7 +74,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     """
     progress("read the bundle")
     manifest = read_manifest(bundle)
-    cores = usable_cores(options.threads or 1_000_000)
+    cores = usable_cores(options.threads)
     threads = options.threads or len(cores)
     if threads > len(cores):
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
@@ -123,7 +123,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             for contestant in (*contestants, limits):
                 contestant.stop()
         progress("profile")
-        profiles = _profiles(bundle, manifest, workloads, inputs, config, threads)
+        profiles, unprofiled = _profiles(bundle, manifest, workloads, inputs, config, threads)
     rates = limits_of(measured)
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -146,6 +146,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
         "rows": rows_of(measured, contestants, workloads, config, manifest.precision, rates),
         "depth_lines": depth_lines(measured, contestants, workloads),
         "breakdown": profiles,
+        "breakdown_failed": unprofiled,
     }
     document["verdict"] = verdict(document)
     return document
@@ -178,22 +179,27 @@ def _compile(
 
 def _profiles(
     bundle: Path, manifest: Manifest, workloads: Sequence[Workload], inputs: Path, config: MythosConfig, threads: int
-) -> list[dict[str, Any]]:
-    """ONNX Runtime's breakdown of one prefill and one decode, with the bodies and with the CPU kernels."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """ONNX Runtime's breakdown of one prefill and one decode, with the bodies and with the CPU kernels; what failed."""
     graph = manifest.file_ending(".onnx", "model.onnx")
     if graph is None:
-        return []
+        return [], []
     chosen = [_to_profile(workloads, kind, config.max_loop_iters) for kind in ("decode", "prefill")]
     forms: dict[str, Path | None] = {"ONNX Runtime, function bodies": None}
     if library := find_op_library():
         forms["ONNX Runtime, CPU kernels"] = library
-    profiles = []
+    profiles, failed = [], []
     for workload in filter(None, chosen):
         ports = port_arrays(load_case(inputs, workload, config.max_loop_iters), config.act_threshold)
         for name, taken in forms.items():
-            found = breakdown.profile(bundle / graph, ports, taken, threads)
-            profiles.append({"workload": workload.name, "backend": name, **found.to_json()})
-    return profiles
+            try:
+                found = breakdown.profile(bundle / graph, ports, taken, threads)
+            except Exception as error:  # ONNX Runtime's have no base class; what was timed must not be lost for it
+                line = next(iter(str(error).strip().splitlines()), "no message")
+                failed.append(f"{workload.name}, {name}: {type(error).__name__}: {line[:300]}")
+            else:
+                profiles.append({"workload": workload.name, "backend": name, **found.to_json()})
+    return profiles, failed
 
 
 def _to_profile(workloads: Sequence[Workload], kind: str, trained: int) -> Workload | None:

@@ -16,7 +16,7 @@ from mythos_export.cli.terminal import err, escape, out, plain_errors
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: every core of this process].")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")
 @click.option("--turn", "turn_seconds", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds each.")
 @click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting.")
@@ -43,11 +43,13 @@ def bench(
         if compare is not None:
             _show_changes(*compare, as_json)
             return
-        from mythos_export.bench.report import write_report
+        from mythos_export.bench.report import probe, write_report
         from mythos_export.bench.run import BenchOptions
         from mythos_export.bench.run import bench as run_bench
 
         assert bundle is not None
+        folder = output or bundle / "reports"
+        probe(folder)
         command = f"mythos bench {bundle.name}" + _words(options, backends)
         if backends:
             options["backends"] = tuple(_backends(backends))
@@ -57,7 +59,7 @@ def bench(
                 BenchOptions(command=command, **options),
                 lambda step: status.update(escape(step)),
             )
-        json_file, page = write_report(document, output or bundle / "reports")
+        json_file, page = write_report(document, folder)
         show(document)
         out.print(f"Written: {page} and {json_file.name}", highlight=False)
         if as_json:
