@@ -15,7 +15,7 @@ help:
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
-	@echo "make depth   depth against quality and cost of the shipped models: reports and picture"
+	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
 	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
 
 setup: $(INSTALLED)
