@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from mythos_export.bench.machine import usable_cores
 from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory
+from mythos_export.bench.rounds import _cpu_seconds
 
 
 def package(root: Path, number: int, energy: int, name: str = "package") -> Path:
@@ -49,6 +52,13 @@ def test_threads_get_physical_cores_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert usable_cores(None, tmp_path) == (0, 1, 2)
     assert usable_cores(2, tmp_path) == (1, 2)
     assert usable_cores(4, tmp_path) == (0, 1, 2, 5)
+
+
+def test_the_processor_time_of_a_worker_that_died_stays_the_runs_own() -> None:
+    before = _cpu_seconds([])
+    burn = "import time, os\nwhile time.process_time() < 0.3: pass\nos._exit(7)"
+    assert subprocess.run([sys.executable, "-c", burn], check=False).returncode == 7
+    assert _cpu_seconds([]) - before > 0.25
 
 
 def test_the_peak_of_memory_is_counted_anew() -> None:
