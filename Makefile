@@ -15,7 +15,7 @@ help:
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
-	@echo "make depth   depth against quality and cost of the shipped models: reports and picture"
+	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
 	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
 
 setup: $(INSTALLED)
@@ -60,21 +60,27 @@ valgrind: native $(BUNDLE)
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind"; exit 3; }
 	MYTHOS_OP_LIBRARY=none valgrind --quiet --suppressions=runtimes/cpp/tests/onnxruntime.supp --leak-check=full --error-exitcode=1 build/native/mythos_run $(BUNDLE) --ids 1,2,3 --max-new-tokens 32 --threads 1
 
+# Where the reports go; bench-results puts them into the repository.
+BENCH_OUT ?= build/bench
+DEPTH_OUT ?= build/depth/reports
+
 bench: setup native
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[peers]' || echo "peers that cannot be installed are left out"
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers -o $(BENCH_OUT)/peers
 	$(BIN)/python -m benchmarks.kernels_cpu
 
-bench-results: bench
-	$(BIN)/python -m benchmarks.latency
+bench-results:
+	$(MAKE) bench BENCH_OUT=benchmarks/results
+	$(BIN)/python -m benchmarks.latency -o benchmarks/results/latency
+	$(MAKE) depth DEPTH_OUT=benchmarks/results/depth
 	$(BIN)/python -m benchmarks.readme_tables
 
 depth: setup
 	$(BIN)/mythos-export mythos_model/pretrained/hops --target onnx -o build/depth/hops --force
 	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/depth/text --force
-	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224 --budget-ms 3 --budget-ms 10
-	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors --budget-ms 12 --budget-ms 50
-	$(BIN)/python -m benchmarks.depth benchmarks/results/depth/hops.json benchmarks/results/depth/text.json --picture benchmarks/results/depth/curves.svg
+	$(BIN)/python -m benchmarks.depth build/depth/hops --data mythos_model/pretrained/hops/held_out.safetensors --inputs 224 --budget-ms 3 --budget-ms 10 --out $(DEPTH_OUT)
+	$(BIN)/python -m benchmarks.depth build/depth/text --data mythos_model/pretrained/text/held_out.safetensors --budget-ms 12 --budget-ms 50 --out $(DEPTH_OUT)
+	$(BIN)/python -m benchmarks.depth $(DEPTH_OUT)/hops.json $(DEPTH_OUT)/text.json --picture $(DEPTH_OUT)/curves.svg
 
 # ARGS=--resume goes on with a run that was stopped.
 train-hops: setup

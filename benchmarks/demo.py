@@ -22,6 +22,7 @@ from rich.table import Table
 from safetensors.numpy import load_file
 
 import mythos_runtime
+from mythos_export.cli.terminal import plain_errors
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import Model
@@ -135,7 +136,8 @@ def answers_per_second(rows: list[Row]) -> tuple[float, float]:
 def main(bundle: Path, threads: int, as_json: bool) -> None:
     """Ask the exported model `hops` in the folder BUNDLE its held-out questions."""
     console = Console(stderr=as_json)
-    model = mythos_runtime.load(bundle, threads=threads)
+    with plain_errors():
+        model = mythos_runtime.load(bundle, threads=threads)
     checkpoint = load_checkpoint(folder("hops"))
     eager = MythosModel.from_state(checkpoint.config, checkpoint.state)
     questions = load_file(folder("hops") / "held_out.safetensors")

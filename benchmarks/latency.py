@@ -1,4 +1,4 @@
-"""`mythos bench` of the two models, whole matrix: `python -m benchmarks.latency`, into benchmarks/results/latency/."""
+"""`mythos bench` of the two models, whole matrix: `python -m benchmarks.latency`, into build/bench/latency/."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from benchmarks import models
-from mythos_export.bench.report import write_report
+from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.cli.bench import show
 from mythos_export.cli.terminal import err, escape, plain_errors
 
-RESULTS = Path(__file__).parent / "results" / "latency"
+RESULTS = Path("build/bench/latency")
 
 
 @click.command(help=__doc__)
@@ -27,7 +27,8 @@ RESULTS = Path(__file__).parent / "results" / "latency"
 def main(names: str, threads: int, rounds: int, quick: bool, output: Path, folder: Path | None) -> None:
     lines = []
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
-        for name in names.split(","):
+        for name in models.named(names):
+            probe(output / name)
             status.update(f"{name}: export")
             _, made = models.bundle(name, folder or Path(temporary))
             command = f"python -m benchmarks.latency --threads {threads} --rounds {rounds}" + " --quick" * quick

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mythos_export import export
+from mythos_export.bench.errors import BenchError
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
+from mythos_model.pretrained import folder
 
-HOPS = Path(__file__).parents[1] / "tests" / "golden" / "hops"
-"""The trained demo model: its checkpoint, and questions (`io.safetensors`) on which it halts early."""
+HOPS = folder("hops")
+"""The trained demo model that ships with the package: its checkpoint, and questions on which it halts early."""
 
 WIDE = MythosConfig(
     vocab_size=8192,
@@ -31,16 +34,30 @@ WIDE = MythosConfig(
 NAMES = ("hops", "wide")
 
 
-def checkpoint(name: str, folder: Path) -> Path:
-    """The checkpoint of a model of `NAMES`; the random one is written into `folder`."""
+def checkpoint(name: str, made: Path) -> Path:
+    """The checkpoint of a model of `NAMES`; the random one is written into the folder `made`."""
     if name == "hops":
-        return next(HOPS.glob("*.pt"))
-    return save_checkpoint(folder / f"{name}-checkpoint", WIDE, MythosModel(WIDE).reset_parameters().reference_state())
+        return HOPS
+    return save_checkpoint(made / f"{name}-checkpoint", WIDE, MythosModel(WIDE).reset_parameters().reference_state())
 
 
-def bundle(name: str, folder: Path) -> tuple[Path, Path]:
-    """(checkpoint, bundle for ONNX) of a model of `NAMES`, both made in `folder` where they are not there."""
-    source, made = checkpoint(name, folder), folder / name
+def named(text: str) -> list[str]:
+    """The models of a comma-separated list. Raises BenchError for a name that is none of `NAMES`."""
+    return chosen(text, NAMES, "model")
+
+
+def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
+    """A comma-separated list of known names. Raises BenchError, which lists them, for any other."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise BenchError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    return names
+
+
+def bundle(name: str, into: Path) -> tuple[Path, Path]:
+    """(checkpoint, bundle for ONNX) of a model of `NAMES`, both made in `into` where they are not there."""
+    source, made = checkpoint(name, into), into / name
     if not made.exists():
         export(source, made)
     return source, made
@@ -48,4 +65,4 @@ def bundle(name: str, folder: Path) -> tuple[Path, Path]:
 
 def ids_of(name: str) -> Path | None:
     """Token ids that mean something to the model; None for random weights."""
-    return HOPS / "io.safetensors" if name == "hops" else None
+    return HOPS / "held_out.safetensors" if name == "hops" else None

@@ -62,18 +62,26 @@ def _cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return "failed"
     interval = f"{seconds(row['interval']['low'])} to {seconds(row['interval']['high'])}"
-    return f"{seconds(row['median'])} ({interval}), {percent(row['fraction_of_limit'])} of the limit"
+    share = row["fraction_of_limit"]
+    return f"{seconds(row['median'])} ({interval})" + ("" if share is None else f", {percent(share)} of the limit")
+
+
+def _median(row: dict[str, Any] | None) -> str:
+    return "failed" if row is None else seconds(row["median"])
 
 
 def _absent(documents: dict[str, dict[str, Any]]) -> str:
     """Who took no part, once, with the reason."""
-    reasons = {
-        contestant["name"].rpartition(":")[2]: contestant["reason"]
-        for document in documents.values()
-        for contestant in document["contestants"]
-        if contestant["state"] != "measured"
-    }
-    return " ".join(f"Not measured: {name} ({reason})." for name, reason in reasons.items())
+    absent: dict[tuple[str, str], list[str]] = {}
+    for model, document in documents.items():
+        for contestant in document["contestants"]:
+            if contestant["state"] != "measured":
+                key = (contestant["name"].rpartition(":")[2], contestant["reason"])
+                absent.setdefault(key, []).append(TITLES[model].partition(",")[0].lower())
+    return " ".join(
+        f"Not measured: {name}{'' if len(models) == len(documents) else f' for {models[0]}'} ({reason})."
+        for (name, reason), models in absent.items()
+    )
 
 
 def _context(document: dict[str, Any]) -> str:
@@ -92,7 +100,7 @@ def _context(document: dict[str, Any]) -> str:
         "|---|" + "---|" * len(names),
     ]
     for workload in decode:
-        cells = [seconds(rows[workload["name"], name]["median"]) for name in names]
+        cells = [_median(rows.get((workload["name"], name))) for name in names]
         lines.append(f"| {workload['held']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

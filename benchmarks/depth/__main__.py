@@ -4,7 +4,7 @@ FILE is a safetensors file with `input_ids` [Q, T] and, where the last position 
 the shipped models bring theirs (`held_out.safetensors`). Writes <name>.json and <name>.html into the folder --out.
 
     python -m benchmarks.depth demo/hops --data mythos_model/pretrained/hops/held_out.safetensors --budget-ms 5
-    python -m benchmarks.depth --picture benchmarks/results/depth/curves.svg hops.json text.json
+    python -m benchmarks.depth --picture curves.svg hops.json text.json
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ from benchmarks.depth.sweep import Task, read_task, settings_of, sweep
 from mythos_runtime import RuntimeBundleError
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
-RESULTS = Path(__file__).parents[1] / "results" / "depth"
+RESULTS = Path("build/depth/reports")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,10 +57,18 @@ def main(
     """Sweep the depth knobs of the bundle PATHS, or draw the reports PATHS."""
     console = Console(stderr=True)
     if picture is not None:
-        draw_picture([json.loads(path.read_text(encoding="utf-8")) for path in paths], picture)
+        documents = [_report(path) for path in paths]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(documents, picture)
         return
     if len(paths) != 1 or data is None:
         raise click.UsageError("give one bundle and --data FILE")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):  # better before a long run than after
+            pass
+    except OSError as error:
+        raise click.UsageError(f"cannot write into {out} ({error.strerror}); name another with --out") from error
     try:
         model = mythos_runtime.load(paths[0], threads=threads)
         task = _spread(read_task(data), inputs)
@@ -79,6 +88,17 @@ def main(
     console.print(f"reports: {files[0]}, {files[1]}", soft_wrap=True)
     if as_json:
         click.echo(files[0].read_text(encoding="utf-8").replace("\n", " "))
+
+
+def _report(path: Path) -> dict:
+    """A report that this command wrote. A usage error where it is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path} is no report in JSON: {error}") from error
+    if not isinstance(document, dict) or "saturation" not in document:
+        raise click.UsageError(f"{path} is no report of a sweep; --picture draws what this command writes")
+    return document
 
 
 def _spread(task: Task, count: int | None) -> Task:
@@ -105,10 +125,14 @@ def _show(console: Console, document: dict, recommended: list[Recommendation]) -
             f"({harm['rise']['low']:+.3f} to {harm['rise']['high']:+.3f})"
         )
     fit = document["saturation"]
-    console.print(
-        f"loss = {fit['floor']['value']:.3f} + {fit['gain']['value']:.3f} exp(-loops / {fit['scale']['value']:.2f}), "
-        f"{fit['explained']:.1%} explained, {fit['left']:.3f} bits left behind the deepest"
-    )
+    if fit is None:
+        console.print(document["saturation_failed"])
+    else:
+        console.print(
+            f"loss = {fit['floor']['value']:.3f} + {fit['gain']['value']:.3f} "
+            f"exp(-loops / {fit['scale']['value']:.2f}), {fit['explained']:.1%} explained, "
+            f"{fit['left']:.3f} bits left behind the deepest"
+        )
     for one in recommended:
         if one.setting is None:
             console.print(f"{one.budget_ms:g} ms: no setting is that fast; the cheapest takes {one.cheapest_ms:.2f} ms")

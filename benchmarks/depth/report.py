@@ -38,9 +38,17 @@ def describe(name: str, task: Task, measured: Sweep, trained_loops: int, machine
         "trained_loops": trained_loops,
         "machine": machine,
         "points": points,
-        "saturation": asdict(saturation(loops, measured.loss[by_loops])),
+        **_saturation(loops, measured.loss[by_loops]),
         "overthinking": harm,
     }
+
+
+def _saturation(loops: np.ndarray, loss: np.ndarray) -> dict[str, Any]:
+    """The fit, or None and why: a curve that no fit follows must not cost the figures."""
+    try:
+        return {"saturation": asdict(saturation(loops, loss))}
+    except (RuntimeError, ValueError) as error:  # what scipy's curve_fit raises
+        return {"saturation": None, "saturation_failed": f"no saturating curve could be fitted: {error}"}
 
 
 def _point(measured: Sweep, index: int) -> dict[str, Any]:
@@ -91,10 +99,11 @@ def draw_loops(axes: Any, document: dict[str, Any]) -> None:
     forced = document["points"][FORCED_LOOPS]
     values, losses = [point["value"] for point in forced], [point["loss"]["value"] for point in forced]
     axes.plot(values, losses, "x:", color=COLORS[2], linewidth=1, label="forced, no halting")
-    floor, gain, scale = (document["saturation"][name]["value"] for name in ("floor", "gain", "scale"))
-    fine = np.linspace(loops[0], loops[-1], 200)
-    label = f"fit, {document['saturation']['explained']:.1%} explained"
-    axes.plot(fine, floor + gain * np.exp(-fine / scale), "--", color=COLORS[1], linewidth=1.2, label=label)
+    if fit := document["saturation"]:
+        floor, gain, scale = (fit[name]["value"] for name in ("floor", "gain", "scale"))
+        fine = np.linspace(loops[0], loops[-1], 200)
+        label = f"fit, {fit['explained']:.1%} explained"
+        axes.plot(fine, floor + gain * np.exp(-fine / scale), "--", color=COLORS[1], linewidth=1.2, label=label)
     axes.axvline(document["trained_loops"], color="#888888", linewidth=1, linestyle=":", label="loops of training")
     axes.set(xlabel="max_loops", ylabel=document["measure"])
     means = np.array([point["loss"]["value"] for point in points] + losses)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
@@ -83,7 +84,10 @@ class Sweep:
 
 def read_task(file: Path) -> Task:
     """From a safetensors file with `input_ids` [Q, T] and, where the last position has an answer, `answer` [Q]."""
-    stored = load_file(file)
+    try:
+        stored = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"{file} is no readable safetensors file: {error}") from error
     if "input_ids" not in stored or stored["input_ids"].ndim != 2:
         raise RequestError(f"{file} should hold input_ids [inputs, tokens] and perhaps answer [inputs]")
     answer = stored.get("answer")

@@ -1,7 +1,7 @@
 """The whole comparison, both models in one run: `python -m benchmarks.peers`.
 
 Per model, on the same weights and inputs and in turns: the reference in eager PyTorch, the bundle (function bodies, CPU
-kernels, captured program) and every peer. Writes latency.json and latency.html into benchmarks/results/peers/<model>.
+kernels, captured program) and every peer. Writes latency.json and latency.html into <output>/<model>.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import click
 
 from benchmarks import models
 from benchmarks.peers import PEERS
-from mythos_export.bench.report import write_report
+from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload
 from mythos_export.cli.bench import show
 from mythos_export.cli.terminal import err, escape, plain_errors
 
-RESULTS = Path(__file__).parents[1] / "results" / "peers"
+RESULTS = Path("build/bench/peers")
 OURS = ("bodies", "kernels", "eager")
 WORKLOADS = {
     "hops": (Workload("decode", 1, 100, 1, 10), Workload("prefill", 100, 0, 1, 10)),
@@ -39,10 +39,13 @@ WORKLOADS = {
 def main(
     names: str, only: str | None, threads: int, rounds: int, turn: float, output: Path, folder: Path | None
 ) -> None:
-    peers = [peer for peer in PEERS if only is None or peer.partition(":")[0].rpartition(".")[2] in only.split(",")]
     documents = {}
+    modules = {peer.partition(":")[0].rpartition(".")[2]: peer for peer in PEERS}
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
-        for name in names.split(","):
+        kept = list(modules) if only is None else models.chosen(only, list(modules), "peer")
+        peers = [peer for module, peer in modules.items() if module in kept]
+        for name in models.named(names):
+            probe(output / name)
             status.update(f"{name}: export")
             source, made = models.bundle(name, folder or Path(temporary))
 

@@ -1,7 +1,6 @@
 """AOTInductor: the model as a shared library, its loop kept as `while_loop`.
 
-Exported for the workload's very shapes, weights frozen. Kernels are built with inductor's own flags, only the wrapper
-that calls them without optimization: compiling that took most of the wait.
+Exported for the workload's very shapes, weights frozen, everything built with inductor's own flags.
 """
 
 from __future__ import annotations
@@ -39,9 +38,8 @@ class AotInductor(CompiledPeer):
             self.threshold = model.config.act_threshold
             program = exported(model, tensors(case, self.threshold))
             path = self.setting.scratch / f"aot {case.workload.name} {form.__name__}.pt2"
-            options = {"freezing": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
             package = torch._inductor.aoti_compile_and_package(
-                program, package_path=str(path), inductor_configs=options
+                program, package_path=str(path), inductor_configs={"freezing": True}
             )
             run = torch._inductor.aoti_load_package(package)
             run(*tensors(case, self.threshold))

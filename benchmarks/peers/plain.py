@@ -2,10 +2,11 @@
 
 `mythos_model` reaches its operators as `torch.ops.mythos.*` while torch.export traces, and its mixture of experts
 branches in Python on which experts were chosen; no compiler can trace that. Here the experts run in forms that can be
-traced, and each compiler is given the best one that it takes:
+traced, and each compiler is given the first that it takes, in an order chosen by what a form reads and computes (they
+are not timed against each other):
 
-- `gathered`: the weights of the chosen experts are gathered per token. Best for one token: only those are read.
-- `per_expert`: each expert over the tokens that chose it; sizes hang on data. Best for many tokens.
+- `gathered`: the weights of the chosen experts are gathered per token. The one for one token: only those are read.
+- `per_expert`: each expert over the tokens that chose it; sizes hang on data. The first for many tokens.
 - `dense`: every expert over every token, the unchosen weighed by zero. For compilers that refuse such sizes.
 
 A grouped product (torch.nn.functional.grouped_mm) would do, but PyTorch traces it in bfloat16 only.
@@ -57,12 +58,12 @@ def dense(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: Tenso
 
 
 def forms_for(case: Case) -> tuple[Form, ...]:
-    """The forms to try, best first."""
+    """The forms to try, in this order."""
     return (gathered,) if case.ids.size == 1 else (per_expert, dense)
 
 
 def first_that_builds(case: Case, build: Callable[[Form], Any]) -> tuple[Any, str]:
-    """What the best form gives that a compiler takes, and a note for the report; the last one's error if it takes none.
+    """What the first form that a compiler takes gives, and a note for the report. Raises the last one's error.
 
     A form counts as taken when what was built has also run once.
     """

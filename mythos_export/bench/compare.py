@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mythos_export.bench.errors import BenchError
-from mythos_export.bench.statistics import Interval
+from mythos_export.bench.statistics import DECIDES, Interval
 
 SAME, FASTER, SLOWER, ABSENT = "no change beyond noise", "faster", "slower", "only in one report"
+UNKNOWN, OTHER_LOOPS = "cannot tell: too few rounds", "cannot tell: another number of loops ran"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[Change]:
     """Row by row, A before and B after; what changed comes first, the largest change leading.
 
     Raises:
-        BenchError: the reports are of different models or numbers of threads, so that nothing can be compared.
+        BenchError: the reports are of different models, inputs or numbers of threads, so that nothing can be compared.
     """
     _check(a, b)
     before = {(row["workload"], row["backend"]): row for row in a["rows"]}
@@ -44,7 +45,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[Change]:
         "reading": _reading(a) / _reading(b),
     }
     changes = [_change(key, before.get(key), after.get(key), drift) for key in dict.fromkeys([*before, *after])]
-    rank = {SLOWER: 0, FASTER: 0, ABSENT: 1, SAME: 2}
+    rank = {SLOWER: 0, FASTER: 0, OTHER_LOOPS: 1, UNKNOWN: 1, ABSENT: 2, SAME: 3}
     return sorted(changes, key=lambda c: (rank[c.verdict], -abs((c.ratio or 1.0) - 1.0)))
 
 
@@ -55,11 +56,15 @@ def _change(
         before, after = (row["median"] if row else None for row in (a, b))
         return Change(*key, before, after, None, None, None, 1.0, ABSENT)
     first, second = _interval(a), _interval(b)
-    expected = drift[b["bound_by"]]
+    expected = drift.get(b["bound_by"], 1.0)  # rows of a GPU are bound by nothing that was measured
     low, high = second.low / first.high, second.high / first.low
     verdict = SAME
+    if a["loops"] != b["loops"]:
+        verdict = OTHER_LOOPS
+    elif min(first.coverage, second.coverage) < DECIDES:
+        verdict = UNKNOWN
     # Beyond noise: with the machine's own drift taken out as well as left in, the intervals do not touch.
-    if low > max(1.0, expected):
+    elif low > max(1.0, expected):
         verdict = SLOWER
     elif high < min(1.0, expected):
         verdict = FASTER
@@ -82,6 +87,7 @@ def _check(a: dict[str, Any], b: dict[str, Any]) -> None:
         ("number of threads", ("machine", "threads")),
         ("precision", ("bundle", "precision")),
         ("model configuration", ("bundle", "config")),
+        ("inputs", ("method", "inputs")),
     ):
         first, second = a[path[0]][path[1]], b[path[0]][path[1]]
         if first != second:

@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 
 from mythos_export.bench.errors import BenchError
-from mythos_export.bench.resources import CORES
+from mythos_export.bench.resources import starting_on
+from mythos_export.bench.workloads import Workload
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -37,6 +38,8 @@ class Contestant:
         name, description, load_seconds: what it says of itself, once loaded.
         compiled: by workload, the seconds that compiling took and a note of how it was done.
         start_seconds: from starting the process to loaded, the imports included.
+        first_token_seconds: by workload, from starting the process to the logits, nothing else computed before.
+        device: "cpu", or what the backend computes on.
         failed: why it is out; None while it takes part.
     """
 
@@ -48,20 +51,22 @@ class Contestant:
     load_seconds: list[float] = field(default_factory=list)
     start_seconds: list[float] = field(default_factory=list)
     compiled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first_token_seconds: dict[str, list[float]] = field(default_factory=dict)
+    device: str = "cpu"
     failed: str | None = None
     missing: bool = False
     restarts: bool = True
     energy_missing: str | None = None
     _process: subprocess.Popen[str] | None = None
+    _began: float = 0.0
 
     def start(self) -> None:
         """A new process, loaded. Sets `failed` where the machine lacks something; ContestantFailed where it breaks."""
         self.stop()
         threads = str(self.request["threads"])
         environment = {**os.environ, **{name: threads for name in THREAD_VARIABLES}}
-        environment[CORES] = json.dumps(self.cores)
-        started = time.perf_counter()
-        with open(Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log", "a") as log:
+        self._began = time.perf_counter()
+        with open(self._log, "a") as log, starting_on(self.cores):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mythos_export.bench.worker", self.source],
                 stdin=subprocess.PIPE,
@@ -75,10 +80,26 @@ class Contestant:
             self.failed, self.missing = answer["missing"], True
             self.stop()
             return
-        self.start_seconds.append(time.perf_counter() - started)
+        self.start_seconds.append(time.perf_counter() - self._began)
         self.load_seconds.append(answer["load_seconds"])
         self.name, self.description = answer["name"], answer["description"]
         self.restarts, self.energy_missing = answer["restarts"], answer["energy_missing"]
+        self.device = answer["device"]
+
+    def first_token(self, workload: Workload) -> None:
+        """Directly after `start`: from there to the logits of this workload, the first thing that the process does."""
+        self.ask("prepare", workload=workload.to_json(), logits=None)
+        self.first_token_seconds.setdefault(workload.name, []).append(time.perf_counter() - self._began)
+        self.ask("release")
+
+    @property
+    def _log(self) -> Path:
+        return Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log"
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n") if self._log.exists() else []
+        said = [line.strip() for line in lines if line.strip()]
+        return f" ({said[-1][:300]})" if said else ""
 
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
         """One request and its answer. Raises ContestantFailed."""
@@ -92,14 +113,14 @@ class Contestant:
             line = ""
         if not line:
             code = process.wait()
-            raise ContestantFailed(f"its process ended with {code} while asked to {do}")
+            raise ContestantFailed(f"its process ended with {code} while asked to {do}{self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise ContestantFailed(answer["error"])
         return answer
 
     def cpu_seconds(self) -> float:
-        """Processor time of its process so far."""
+        """Processor time of its process so far; 0 where it has ended, and is waited for."""
         if self._process is None or self._process.poll() is not None:
             return 0.0
         times = psutil.Process(self._process.pid).cpu_times()

@@ -43,7 +43,7 @@ def rows_of(
             if found is None or found.failed or not found.rounds:
                 continue
             rows.append(_row(workload, contestant, found, base, loops))
-            _against_limits(rows[-1], workload, config, precision, limits)
+            _against_limits(rows[-1], workload, config, precision, limits, contestant.device)
     return rows
 
 
@@ -81,14 +81,24 @@ def _row(
 
 
 def _against_limits(
-    row: dict[str, Any], workload: Workload, config: MythosConfig, precision: str, limits: dict[str, Any]
+    row: dict[str, Any], workload: Workload, config: MythosConfig, precision: str, limits: dict[str, Any], device: str
 ) -> None:
-    """Adds `fraction_of_limit`, `bound_by` and what they come from."""
+    """Adds `fraction_of_limit`, `bound_by` and what they come from; all None, with `limit_note`, for other devices.
+
+    The rate of multiplying was measured in float32: a bundle of another precision is held against reading alone.
+    """
     loops = row["loops"] if row["loops"] is not None else workload.depth or 0
     cost = call_cost(config, workload, loops, precision)
     memory = cost.bytes / reading_rate(limits, cost.working_set)
-    arithmetic = cost.flops / limits["product"]["flops_per_second"]
+    arithmetic = cost.flops / limits["product"]["flops_per_second"] if precision == "fp32" else None
     row["bytes"], row["flops"] = cost.bytes, cost.flops
+    row["limit_note"] = row["limit_seconds"] = row["bound_by"] = row["fraction_of_limit"] = None
+    if device != "cpu":
+        row["limit_note"] = f"it computes on {device}; the limits are the processor's"
+        return
+    if arithmetic is None:
+        row["limit_note"] = f"of reading alone: the rate of multiplying was measured in fp32, not in {precision}"
+        arithmetic = 0.0
     row["limit_seconds"] = max(memory, arithmetic)
     row["bound_by"] = "reading" if memory >= arithmetic else "multiplying"
     row["fraction_of_limit"] = row["limit_seconds"] / row["median"]
@@ -107,16 +117,11 @@ def contestants_json(contestants: Sequence[Contestant], measured: Measured) -> l
         if contestant.load_seconds:
             entry["load_seconds"] = float(np.median(contestant.load_seconds))
             entry["start_seconds"] = float(np.median(contestant.start_seconds))
-            entry["first_token_seconds"] = _first_token(entry["start_seconds"], name, measured)
+            first = contestant.first_token_seconds
+            entry["first_token_seconds"] = {workload: float(np.median(times)) for workload, times in first.items()}
         entry["failed_workloads"] = {} if contestant.failed else problems
         listed.append(entry)
     return listed
-
-
-def _first_token(start: float, name: str, measured: Measured) -> dict[str, float]:
-    """By prefill workload: from the start of a process, loading and all, to the prompt's logits."""
-    prefills = {w: s for (c, w), s in measured.samples.items() if c == name and w.startswith("prefill")}
-    return {w: start + float(np.median(s.first_seconds)) for w, s in prefills.items() if s.rounds}
 
 
 def noise_of(measured: Measured) -> dict[str, Any]:

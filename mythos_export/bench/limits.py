@@ -38,7 +38,8 @@ class Limits(Backend):
         self._vector = np.random.default_rng(0).standard_normal(WIDTH, np.float32)
         self._matrices = {mb: _matrix(mb * 1_000_000 // (4 * WIDTH), WIDTH) for mb in SIZES_MB}
         self._square = _matrix(SQUARE, SQUARE)
-        self._small = _matrix(CALIBRATION_SQUARE, CALIBRATION_SQUARE)
+        small = torch.from_numpy(_matrix(CALIBRATION_SQUARE, CALIBRATION_SQUARE))
+        self._small_product = lambda: torch.mm(small, small)
         self._readers = {mb: self._reading(matrix) for mb, matrix in self._matrices.items()}
         self._products = self._multiplying(self._square)
         return f"torch {torch.__version__}, numpy {np.__version__}, ONNX Runtime"
@@ -46,7 +47,7 @@ class Limits(Backend):
     def measure(self, what: str, seconds: float) -> dict[str, Any]:
         """`limits`: every rate, `seconds` for each. `calibration`: seconds of two small fixed kernels."""
         if what == "calibration":
-            read, multiply = self._readers[CALIBRATION_MB]["torch.mv"], self._multiplying(self._small)["torch.mm"]
+            read, multiply = self._readers[CALIBRATION_MB]["torch.mv"], self._small_product
             return {"read_seconds": _best(read, seconds), "product_seconds": _best(multiply, seconds)}
         rates = {
             mb: {library: self._matrices[mb].nbytes / _best(call, seconds) for library, call in calls.items()}

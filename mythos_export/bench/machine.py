@@ -14,6 +14,7 @@ import psutil
 
 _LIBRARIES = ("mythos-export", "onnxruntime", "torch", "numpy", "openvino", "triton", "tensorrt-rtx-cu13")
 _CPU_INFO = Path("/proc/cpuinfo")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -35,15 +36,30 @@ def describe_machine(threads: int, cores: tuple[int, ...]) -> dict[str, Any]:
         "gpu": _gpu(),
         "threads": threads,
         "pinned_to_cores": list(cores),
+        "physical_cores_pinned": len({_siblings(core, _TOPOLOGY) for core in cores}),
         "load_before": psutil.getloadavg()[0],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def usable_cores(threads: int) -> tuple[int, ...]:
-    """The last `threads` cores that this process may use: the first ones serve most interrupts."""
+def usable_cores(threads: int | None = None, topology: Path = _TOPOLOGY) -> tuple[int, ...]:
+    """The last `threads` logical cores that this process may use: the first ones serve most interrupts.
+
+    Each on a physical core of its own, as long as there are such; None: one on every physical core.
+    """
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    return tuple(allowed[-threads:])
+    first: dict[str, int] = {}
+    for core in allowed:
+        first.setdefault(_siblings(core, topology), core)
+    alone = set(first.values())
+    by_preference = [core for core in allowed if core not in alone] + sorted(alone)
+    return tuple(sorted(by_preference[-(threads or len(alone)) :]))
+
+
+def _siblings(core: int, topology: Path) -> str:
+    """The logical cores on this one's physical core, as Linux lists them; itself alone where nothing tells."""
+    file = topology / f"cpu{core}" / "topology" / "thread_siblings_list"
+    return file.read_text().strip() if file.exists() else str(core)
 
 
 def _cpu_model() -> str:

@@ -12,24 +12,30 @@ from mythos_export.report import COLORS, figure, svg
 from mythos_export.report.format import seconds
 
 
-def contestant_bars(rows: list[dict[str, Any]], title: str) -> Markup:
-    """One bar per contestant, the fastest on top, with its interval and the machine's limit as a line."""
+def contestant_bars(rows: list[dict[str, Any]], ours: set[str], title: str) -> Markup:
+    """One bar per contestant, the fastest on top, with its interval and the machine's limit as a line.
+
+    `ours` are the contestants that run the bundle itself; the others are grey.
+    """
     rows = sorted(rows, key=lambda row: -row["median"])
     with figure(7.2, 0.62 + 0.36 * len(rows)) as (made, axes):
         places = np.arange(len(rows))
         medians = np.array([row["median"] for row in rows]) * 1e3
         low = medians - np.array([row["interval"]["low"] for row in rows]) * 1e3
         high = np.array([row["interval"]["high"] for row in rows]) * 1e3 - medians
-        ours = [COLORS[0] if row["backend"].startswith("ONNX Runtime, ") else "#9aa7b3" for row in rows]
-        axes.barh(places, medians, 0.62, color=ours, xerr=[low, high], ecolor="#333333", capsize=2.5)
+        colors = [COLORS[0] if row["backend"] in ours else "#9aa7b3" for row in rows]
+        axes.barh(places, medians, 0.62, color=colors, xerr=[low, high], ecolor="#333333", capsize=2.5)
         for place, row in zip(places, rows, strict=True):
             edge = row["interval"]["high"] * 1e3
             axes.annotate(seconds(row["median"]), (edge, place), (5, 0), textcoords="offset points", va="center")
-        limit = min(row["limit_seconds"] for row in rows) * 1e3
-        axes.axvline(limit, color=COLORS[1], linewidth=1.2, linestyle="--")
+        label = "ms a call"
+        limits = [row["limit_seconds"] for row in rows if row["limit_seconds"] is not None]
+        if limits:
+            axes.axvline(min(limits) * 1e3, color=COLORS[1], linewidth=1.2, linestyle="--")
+            label += f"; dashed: the processor's limit for it, {seconds(min(limits))}"
         axes.set_yticks(places, [row["backend"] for row in rows])
         axes.set_xlim(0, max(row["interval"]["high"] for row in rows) * 1e3 * 1.16)
-        axes.set_xlabel(f"ms a call; dashed: the machine's limit for it, {seconds(limit / 1e3)}")
+        axes.set_xlabel(label)
         axes.grid(axis="y", visible=False)
         return svg(made, f"{title}: milliseconds by contestant")
 

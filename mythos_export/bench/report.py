@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.document import FORMAT, VERSION
 from mythos_export.bench.errors import BenchError
 from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
@@ -14,6 +16,19 @@ from mythos_export.bench.verdict import main_workload
 from mythos_export.report import write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
+
+
+def probe(folder: Path) -> None:
+    """Raises BenchError where a report cannot be written into this folder: better before a long run than after.
+
+    Nothing is made: where the folder is not there, the nearest one above it is asked.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise BenchError(f"cannot write a report into {folder} ({error.strerror}); name another with -o") from error
 
 
 def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
@@ -48,12 +63,15 @@ def read_report(path: Path) -> dict[str, Any]:
 def page_values(document: dict[str, Any]) -> dict[str, Any]:
     """What the template shows."""
     main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
+    ours = {c["name"] for c in document["contestants"] if c["source"] in BACKENDS.values()}
     bars = [
-        (name, contestant_bars([row for row in document["rows"] if row["workload"] == name], name)) for name in main
+        (name, contestant_bars([row for row in document["rows"] if row["workload"] == name], ours, name))
+        for name in main
     ]
+    prompts = [name for c in document["contestants"] for name in c.get("first_token_seconds", {})]
     return {
         "document": document,
-        "main_prefill": main_workload(document, "prefill"),
+        "first_prompt": next(iter(prompts), None),
         "bars": bars,
         "depth_plots": _depth_plots(document),
         "breakdowns": breakdown_bars(document["breakdown"]) if document["breakdown"] else None,
@@ -66,8 +84,7 @@ def _depth_plots(document: dict[str, Any]) -> list[tuple[str, Any, list[dict[str
     found = []
     for name in calls:
         lines = [line for line in document["depth_lines"] if line["calls"] == name]
-        if max(len(line["points"]) for line in lines) > 2:
-            found.append((name, depth_plot(lines, name), lines))
+        found.append((name, depth_plot(lines, name), lines))
     return found
 
 

@@ -1,16 +1,40 @@
-"""What a process used: its peak memory between two moments, and the energy that the machine counted."""
+"""What a process may use and used: its cores, its peak memory between two moments, the energy of the machine."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-CORES = "MYTHOS_BENCH_CORES"  # the variable that gives a worker its cores, as a JSON list
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_TASKS = Path("/proc/self/task")
 _POWERCAP = Path("/sys/class/powercap")
 _FORGET_PEAK = "5"  # see proc(5), /proc/pid/clear_refs
+
+
+@contextlib.contextmanager
+def starting_on(cores: Collection[int]) -> Iterator[None]:
+    """A process started inside has these cores from its first instruction on, before any library makes its threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)  # of this thread only
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pin_all_threads(cores: Collection[int]) -> None:
+    """Pin every thread of this process. Linux pins threads, not processes: those that exist keep what they had."""
+    os.sched_setaffinity(0, cores)
+    for thread in _TASKS.iterdir() if _TASKS.is_dir() else ():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def forget_peak_memory() -> bool:
@@ -36,7 +60,8 @@ class EnergyCounter:
     """Joules of all processor packages, from Linux's powercap (Intel and AMD RAPL), where it may be read."""
 
     def __init__(self, root: Path = _POWERCAP) -> None:
-        packages = sorted(root.glob("*-rapl:?")) + sorted(root.glob("*-rapl:??"))
+        zones = sorted(root.glob("*-rapl:?")) + sorted(root.glob("*-rapl:??"))
+        packages = [zone for zone in zones if _name(zone).startswith("package-")]  # psys counts them once more
         self._files = [package / "energy_uj" for package in packages]
         self._wraps = [_integer(package / "max_energy_range_uj") for package in packages]
         self.missing: str | None = None
@@ -59,6 +84,11 @@ class EnergyCounter:
             total += after - before if after >= before else after - before + (wrap or 0)
         self._last = now
         return total / 1e6
+
+
+def _name(zone: Path) -> str:
+    file = zone / "name"
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _integer(file: Path) -> int | None:

@@ -1,14 +1,15 @@
 """The measuring itself: rounds over all workloads, in which the contestants take turns.
 
-A round restarts every process (but those whose preparation is a compilation), measures the machine's limits, and goes
-through the workloads in a shuffled order. For each, all contestants are prepared, and then timed twice in opposite
-order (A B C C B A), so that a drift during the turn meets all alike. Between the workloads two small fixed kernels are
-timed: their spread over the run says how quiet the machine was.
+A round restarts every process, one at a time (but those whose preparation is a compilation), measures the machine's
+limits, and goes through the workloads in a shuffled order. For each, all contestants are prepared, and then timed twice
+in opposite order (A B C C B A), so that a drift during the turn meets all alike. Between the workloads two small fixed
+kernels are timed: their spread over the run says how quiet the machine was.
 """
 
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,9 @@ from mythos_export.bench.machine import CpuTimes
 from mythos_export.bench.workloads import Workload
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
-WRONG = 1e-3  # relative distance of logits from the first contestant's above which a contestant computes another model
+WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1, "int4": 3e-1}
+"""By precision, the distance of logits from the first contestant's, relative to the largest, above which a contestant
+computes another model. Wide: rounding may fall elsewhere in every backend, and `mythos verify` is what judges it."""
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Samples:
 
     Attributes:
         rounds: seconds of every call, round by round.
-        first_seconds: of the first call in a process, round by round.
+        first_seconds: of the first call after preparing, round by round.
         joules: per call, round by round, where the machine counts them.
         loops: iterations that ran; None where the backend does not tell.
         peak_bytes: most memory of its process during the workload.
@@ -66,32 +69,43 @@ def measure(
     turn_seconds: float,
     scratch: Path,
     progress: Callable[[str], None],
+    precision: str,
+    first_token: Workload | None = None,
 ) -> Measured:
-    """Run all rounds. A contestant that breaks is left out from there on, and says why."""
+    """Run all rounds. A contestant that breaks is left out from there on, and says why.
+
+    `first_token` is what every fresh process computes first, for the time from its start to the first token.
+    """
+    wrong = WRONG[precision]
     samples: dict[tuple[str, str], Samples] = {}
     measured = Measured(samples, [], [], 0, {})
     before = CpuTimes.now()
-    ours = -sum(contestant.cpu_seconds() for contestant in contestants)  # what compiling took, came earlier
+    ours = _cpu_seconds((*contestants, limits))
     limits.start()
     for number in range(1, rounds + 1):
         progress(f"round {number} of {rounds}: load")
         for contestant in contestants:
-            if number > 1 and contestant.restarts:  # all were started, and compiled, before the first round
-                ours += contestant.cpu_seconds()
-                _started(contestant)
+            if contestant.restarts:
+                _started(contestant, first_token)
         measured.limits.append(limits.ask("measure", what="limits", seconds=LIMIT_SECONDS))
         order = list(workloads)
         random.Random(number).shuffle(order)
         for index, workload in enumerate(order, 1):
             progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
-            _turn(contestants, workload, number, turn_seconds, scratch, measured)
-    ours += sum(contestant.cpu_seconds() for contestant in (*contestants, limits))
-    measured.load = CpuTimes.now().since(before, ours)
+            _turn(contestants, workload, number, turn_seconds, scratch, measured, wrong)
+    measured.load = CpuTimes.now().since(before, _cpu_seconds((*contestants, limits)) - ours)
     return measured
 
 
-def _started(contestant: Contestant) -> None:
+def _cpu_seconds(contestants: Sequence[Contestant]) -> float:
+    """Processor time of this process and of all workers so far. Those that ended count too, whatever ended them."""
+    alive = sum(contestant.cpu_seconds() for contestant in contestants)  # first: it waits for those that have ended
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return alive + sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _started(contestant: Contestant, first_token: Workload | None = None) -> None:
     if contestant.failed:
         return
     try:
@@ -99,6 +113,12 @@ def _started(contestant: Contestant) -> None:
     except ContestantFailed as error:
         contestant.failed = str(error)
         contestant.stop()
+    if contestant.failed or first_token is None:
+        return
+    try:
+        contestant.first_token(first_token)
+    except ContestantFailed:  # it fails in this workload's turn too, and the reason is kept there
+        _started(contestant)
 
 
 def _turn(
@@ -108,6 +128,7 @@ def _turn(
     turn_seconds: float,
     scratch: Path,
     measured: Measured,
+    wrong: float,
 ) -> None:
     """One workload in one round: everybody prepared, then timed forwards and backwards."""
     ready: list[Contestant] = []
@@ -118,7 +139,7 @@ def _turn(
             continue
         logits = [scratch / f"logits-{i}.npy" for i in (0, len(ready))] if number == 1 else []
         try:
-            _prepare(contestant, workload, found, logits)
+            _prepare(contestant, workload, found, logits, wrong)
         except ContestantFailed as error:
             _failed(contestant, found, error)
         if not found.failed:
@@ -145,7 +166,9 @@ def _turn(
             contestant.ask("release")
 
 
-def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path]) -> None:
+def _prepare(
+    contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path], wrong: float
+) -> None:
     """Everything before the clock; `logits`, in the first round, are the files of the first contestant and of this."""
     target = str(logits[1]) if logits else None
     answer = contestant.ask("prepare", workload=workload.to_json(), logits=target)
@@ -154,7 +177,7 @@ def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits:
     if logits:
         found.peak_bytes = answer["peak_bytes"]
         found.distance = _distance(*logits)
-        if found.distance > WRONG:
+        if found.distance > wrong:
             far = f"{found.distance:.1e} of their scale"
             raise ContestantFailed(f"its logits differ from the first contestant's by {far}")
 

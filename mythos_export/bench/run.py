@@ -24,7 +24,7 @@ from mythos_export.bench.document import (
     noise_of,
     rows_of,
 )
-from mythos_export.bench.errors import BenchError
+from mythos_export.bench.errors import BenchError, NoBackend
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
@@ -68,18 +68,20 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     """Measure a bundle and return the document (see `document.py`); nothing is written.
 
     Raises:
-        BenchError: no backend runs here, or no workload fits the model.
+        NoBackend: no backend runs here.
+        BenchError: no workload fits the model, or more threads were asked for than there are cores.
         BundleError, BackendMissing: from loading the bundle.
     """
     progress("read the bundle")
     manifest = read_manifest(bundle)
-    cores = usable_cores(options.threads or 1_000_000)
+    cores = usable_cores(options.threads)
     threads = options.threads or len(cores)
     if threads > len(cores):
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     machine = describe_machine(threads, cores)
     model = load(bundle, threads=threads, verify=False, provider="cpu", op_library=None)
     config = MythosConfig.from_dict(manifest.config)
+    trained = config.max_loop_iters
     left_out: list[str] = []
     workloads = list(options.workloads or ())
     if not workloads:
@@ -95,7 +97,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             "threads": threads,
             "scratch": folder,
             "inputs": str(inputs),
-            "trained": config.max_loop_iters,
+            "trained": trained,
         }
         contestants = [Contestant(BACKENDS.get(name, name), request, cores) for name in options.backends]
         limits = Contestant(LIMITS, request, cores)
@@ -103,15 +105,25 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             _compile(contestants, workloads, progress)
             if all(contestant.failed for contestant in contestants):
                 reasons = "; ".join(f"{c.name or c.source}: {c.failed}" for c in contestants)
-                raise BenchError(f"no backend of this bundle runs here ({reasons})")
+                raise NoBackend(f"no backend of this bundle runs here ({reasons})")
             # What ratios refer to is the first that runs.
             contestants.sort(key=lambda contestant: contestant.failed is not None)
-            measured = measure(contestants, limits, workloads, options.rounds, options.turn_seconds, scratch, progress)
+            measured = measure(
+                contestants,
+                limits,
+                workloads,
+                options.rounds,
+                options.turn_seconds,
+                scratch,
+                progress,
+                manifest.precision,
+                _to_profile(workloads, "prefill", trained) or next((w for w in workloads if w.kind == "prefill"), None),
+            )
         finally:
             for contestant in (*contestants, limits):
                 contestant.stop()
         progress("profile")
-        profiles = _profiles(bundle, manifest, workloads, inputs, config, threads)
+        profiles, unprofiled = _profiles(bundle, manifest, workloads, inputs, config, threads)
     rates = limits_of(measured)
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -134,6 +146,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
         "rows": rows_of(measured, contestants, workloads, config, manifest.precision, rates),
         "depth_lines": depth_lines(measured, contestants, workloads),
         "breakdown": profiles,
+        "breakdown_failed": unprofiled,
     }
     document["verdict"] = verdict(document)
     return document
@@ -148,6 +161,8 @@ def _compile(
     def start(contestant: Contestant) -> None:
         try:
             contestant.start()
+            contestant.start_seconds.clear()  # all at once, and from a cold disk: no time of one start
+            contestant.load_seconds.clear()
             if contestant.failed or contestant.restarts:
                 return
             for workload in workloads:
@@ -164,22 +179,27 @@ def _compile(
 
 def _profiles(
     bundle: Path, manifest: Manifest, workloads: Sequence[Workload], inputs: Path, config: MythosConfig, threads: int
-) -> list[dict[str, Any]]:
-    """ONNX Runtime's breakdown of one prefill and one decode, with the bodies and with the CPU kernels."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """ONNX Runtime's breakdown of one prefill and one decode, with the bodies and with the CPU kernels; what failed."""
     graph = manifest.file_ending(".onnx", "model.onnx")
     if graph is None:
-        return []
+        return [], []
     chosen = [_to_profile(workloads, kind, config.max_loop_iters) for kind in ("decode", "prefill")]
     forms: dict[str, Path | None] = {"ONNX Runtime, function bodies": None}
     if library := find_op_library():
         forms["ONNX Runtime, CPU kernels"] = library
-    profiles = []
+    profiles, failed = [], []
     for workload in filter(None, chosen):
         ports = port_arrays(load_case(inputs, workload, config.max_loop_iters), config.act_threshold)
         for name, taken in forms.items():
-            found = breakdown.profile(bundle / graph, ports, taken, threads)
-            profiles.append({"workload": workload.name, "backend": name, **found.to_json()})
-    return profiles
+            try:
+                found = breakdown.profile(bundle / graph, ports, taken, threads)
+            except Exception as error:  # ONNX Runtime's have no base class; what was timed must not be lost for it
+                line = next(iter(str(error).strip().splitlines()), "no message")
+                failed.append(f"{workload.name}, {name}: {type(error).__name__}: {line[:300]}")
+            else:
+                profiles.append({"workload": workload.name, "backend": name, **found.to_json()})
+    return profiles, failed
 
 
 def _to_profile(workloads: Sequence[Workload], kind: str, trained: int) -> Workload | None:

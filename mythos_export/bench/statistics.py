@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
+DECIDES = 0.90  # of what covers less, nothing is said to be faster or slower: five rounds are needed
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mythos_export.bench.statistics import DECIDES
 from mythos_export.report.format import percent, seconds
 
 
@@ -22,7 +23,9 @@ def _of(document: dict[str, Any], kind: str) -> str:
         return ""
     best = min(rows, key=lambda row: row["median"])
     text = f"{workload[:1].upper()}{workload[1:]}: {seconds(best['median'])} with {best['backend']}"
-    if len(rows) > 1:
+    if len(rows) > 1 and min(row["interval"]["coverage"] for row in rows) < DECIDES:
+        text += f", the lowest median of {len(rows)}; too few rounds to tell which is the fastest"
+    elif len(rows) > 1:
         # Whose interval reaches into the best one's is not slower, as far as this run can tell.
         reach = best["interval"]["high"]
         level = [row["backend"] for row in rows if row is not best and row["interval"]["low"] <= reach]
@@ -30,6 +33,8 @@ def _of(document: dict[str, Any], kind: str) -> str:
         first = document["contestants"][0]["name"]
         if best["ratio"] is not None and best["backend"] != first:
             text += f" and {best['ratio']:.1f} times as fast as {first}"
+    if best["fraction_of_limit"] is None:
+        return f"{text}."
     return f"{text}, at {percent(best['fraction_of_limit'])} of what {best['bound_by']} allows here."
 
 

@@ -15,14 +15,14 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mythos_export.bench.backends.backend import Backend, Call, Setting
-from mythos_export.bench.resources import CORES, EnergyCounter, forget_peak_memory, peak_memory
+from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory, pin_all_threads
 from mythos_export.bench.workloads import Workload, load_case
 
 SHORT = 0.05  # a call below this many seconds is run once, unmeasured, at the start of every turn: others ran meanwhile
@@ -50,6 +50,7 @@ class Worker:
             "description": description,
             "load_seconds": time.perf_counter() - started,
             "restarts": self.backend.restarts,
+            "device": self.backend.device,
             "energy_missing": self.energy.missing,
         }
 
@@ -58,7 +59,7 @@ class Worker:
         chosen = Workload.from_json(workload)
         started, note = time.perf_counter(), ""
         try:
-            with _unpinned():
+            with unpinned():
                 note = self.backend.compile(load_case(self.inputs, chosen, self.trained))
         except Exception as error:  # as in `main`
             self.not_compiled[chosen.name] = _text(error)
@@ -69,7 +70,7 @@ class Worker:
         chosen = Workload.from_json(workload)
         if chosen.name in self.not_compiled:
             raise RuntimeError(f"it could not be compiled: {self.not_compiled[chosen.name]}")
-        countable = forget_peak_memory()
+        forget_peak_memory()
         call = self.backend.prepare(load_case(self.inputs, chosen, self.trained))
         started = time.perf_counter()
         outcome = call()
@@ -77,8 +78,7 @@ class Worker:
         if logits:
             np.save(logits, np.asarray(outcome.logits, np.float32))
         self.calls[chosen.name] = call
-        peak = peak_memory()
-        return {"first_seconds": first, "loops": outcome.loops, "peak_bytes": peak, "peak_of_workload": countable}
+        return {"first_seconds": first, "loops": outcome.loops, "peak_bytes": peak_memory()}
 
     def time(self, workload: str, seconds: float) -> Any:
         """Seconds of each call until the time is up, one call at least."""
@@ -117,26 +117,24 @@ def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:500] if lines else 'no message'}"
 
 
-def _pin(cores: Iterable[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-
-
 @contextlib.contextmanager
-def _unpinned() -> Iterator[None]:
-    pinned = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    _pin(range(os.cpu_count() or 1))
+def unpinned() -> Iterator[None]:
+    """All cores for the calling thread and those that it starts; afterwards every thread of the process is pinned."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
     try:
         yield
     finally:
-        _pin(pinned)
+        pin_all_threads(pinned)
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
-    _pin(json.loads(os.environ[CORES]))
     module, _, name = sys.argv[1].partition(":")
     worker = Worker(getattr(importlib.import_module(module), name)())
     for line in sys.stdin:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mythos_export.bench.errors import BenchError
@@ -135,7 +136,9 @@ def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarr
         return np.random.default_rng(7).integers(0, vocab_size, (rows, tokens))
     try:
         found = load_file(file)["input_ids"].astype(np.int64)
-    except (OSError, KeyError, ValueError) as error:
+        if found.ndim != 2 or not found.size:
+            raise ValueError(f"its input_ids have the shape {list(found.shape)}")
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BenchError(f"--ids {file}: expected a safetensors file with input_ids [rows, T] ({error})") from error
     flat = np.resize(found, found.size + rows * tokens)  # questions one behind another, begun again at the end
     starts = [row * found.shape[1] % found.size for row in range(rows)]

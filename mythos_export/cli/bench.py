@@ -16,7 +16,7 @@ from mythos_export.cli.terminal import err, escape, out, plain_errors
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: every core of this process].")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")
 @click.option("--turn", "turn_seconds", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds each.")
 @click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting.")
@@ -43,11 +43,13 @@ def bench(
         if compare is not None:
             _show_changes(*compare, as_json)
             return
-        from mythos_export.bench.report import write_report
+        from mythos_export.bench.report import probe, write_report
         from mythos_export.bench.run import BenchOptions
         from mythos_export.bench.run import bench as run_bench
 
         assert bundle is not None
+        folder = output or bundle / "reports"
+        probe(folder)
         command = f"mythos bench {bundle.name}" + _words(options, backends)
         if backends:
             options["backends"] = tuple(_backends(backends))
@@ -57,7 +59,7 @@ def bench(
                 BenchOptions(command=command, **options),
                 lambda step: status.update(escape(step)),
             )
-        json_file, page = write_report(document, output or bundle / "reports")
+        json_file, page = write_report(document, folder)
         show(document)
         out.print(f"Written: {page} and {json_file.name}", highlight=False)
         if as_json:
@@ -92,12 +94,14 @@ def show(document: dict[str, Any]) -> None:
     table = Table("", "median", Column("interval", no_wrap=True), "tokens/s", "× first", "of limit", box=box.SIMPLE)
     for workload in dict.fromkeys(row["workload"] for row in document["rows"]):
         rows = [row for row in document["rows"] if row["workload"] == workload]
-        table.add_row(f"[bold]{workload}[/] [dim]({rows[0]['bound_by']})[/]")
+        bound = next((row["bound_by"] for row in rows if row["bound_by"]), "no limit known")
+        table.add_row(f"[bold]{workload}[/] [dim]({bound})[/]")
         for row in rows:
             between = f"{seconds(row['interval']['low'])} to {seconds(row['interval']['high'])}"
             ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
             cells = (seconds(row["median"]), between, f"{row['tokens_per_second']:.0f}", ratio)
-            table.add_row(f"  {row['backend']}", *cells, percent(row["fraction_of_limit"]))
+            share = "" if row["fraction_of_limit"] is None else percent(row["fraction_of_limit"])
+            table.add_row(f"  {row['backend']}", *cells, share)
     out.print(table)
     for line in document["depth_lines"]:
         fixed, loop = line["fixed"]["median"], line["per_loop"]["median"]
@@ -112,14 +116,14 @@ def show(document: dict[str, Any]) -> None:
 
 
 def _show_changes(a: Path, b: Path, as_json: bool) -> None:
-    from mythos_export.bench.compare import ABSENT, SAME, changes_json, compare
+    from mythos_export.bench.compare import ABSENT, FASTER, SAME, SLOWER, changes_json, compare
     from mythos_export.bench.report import read_report
     from mythos_export.report.format import seconds
 
     changes = compare(read_report(a), read_report(b))
     table = Table("workload", "with", "A", "B", "B / A", "interval", "")
     for change in changes:
-        if change.verdict in (SAME, ABSENT):
+        if change.verdict not in (FASTER, SLOWER):
             continue
         assert change.before and change.after and change.ratio and change.low and change.high
         between = f"{change.low:.2f} to {change.high:.2f}"
@@ -130,6 +134,10 @@ def _show_changes(a: Path, b: Path, as_json: bool) -> None:
         out.print(table)
     same = sum(change.verdict == SAME for change in changes)
     absent = sum(change.verdict == ABSENT for change in changes)
-    out.print(f"{changed} changed beyond noise, {same} did not, {absent} are in one report only.", highlight=False)
+    untold = len(changes) - changed - same - absent
+    text = f"{changed} changed beyond noise, {same} did not, {absent} are in one report only"
+    if untold:
+        text += f"; of {untold} nothing can be told: fewer than 5 rounds, or another number of loops ran"
+    out.print(f"{text}.", highlight=False)
     if as_json:
         click.echo(json.dumps(changes_json(changes)))

@@ -54,7 +54,9 @@ def main(
         with _progress(console, chosen, chosen.steps if steps is None else steps) as observe:
             result = train(chosen, out, seed=seed, steps=steps, minutes=minutes, resume=resume, observe=observe)
     except KeyboardInterrupt:
-        console.print(f"interrupted; the last checkpoint in {out} stands, go on with --resume")
+        kept = (out / "training.safetensors").exists()
+        then = f"the last checkpoint in {out} stands, go on with --resume" if kept else "no checkpoint was written yet"
+        console.print(f"interrupted; {then}")
         sys.exit(130)
     except ModelError as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False)

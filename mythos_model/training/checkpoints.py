@@ -34,7 +34,7 @@ class Progress:
 
     Attributes:
         step: optimizer steps done.
-        settings: what the run was started with; a resumed run must be given the same.
+        settings: what the run was started with, the task's parameters included; a resumed run must be given the same.
         task: `Task.state()`.
         history: recorded figures, one dict per record.
     """

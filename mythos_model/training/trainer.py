@@ -44,7 +44,7 @@ class TrainingDiverged(ModelError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines a run; a resumed run must agree."""
+    """What determines a run, beside the task's parameters; a resumed run must agree in both."""
 
     task: str
     steps: int
@@ -100,14 +100,15 @@ def train(
     started = time.monotonic()
     settings = Settings(task.name, task.steps if steps is None else steps, seed)
     task.prepare()
+    run = {**asdict(settings), "parameters": task.parameters()}
     model = MythosModel(task.config)
     task.initialise(model, seed)
     optimizer = make_optimizer(task, model)
     step, history = 0, []
     if resume:
         progress = load_training(folder, model, optimizer)
-        if progress.settings != asdict(settings):
-            raise CheckpointError(f"{folder} holds a run of {progress.settings}, asked for was {asdict(settings)}")
+        if progress.settings != run:
+            raise CheckpointError(f"{folder} holds a run of {progress.settings}, asked for was {run}")
         task.restore(progress.task)
         step, history = progress.step, progress.history
 
@@ -121,7 +122,7 @@ def train(
             history.append({"step": float(step), **metrics})
         out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
         if step % save_every == 0 or step == settings.steps or out_of_time:
-            save_training(folder, model, optimizer, Progress(step, asdict(settings), task.state(), history))
+            save_training(folder, model, optimizer, Progress(step, run, task.state(), history))
         if out_of_time:
             break
 

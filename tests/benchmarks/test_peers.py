@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
-from benchmarks import readme_tables
+from benchmarks import models, readme_tables
+from benchmarks.peers.__main__ import main
 from benchmarks.peers.plain import dense, gathered, per_expert
 from benchmarks.peers.reference import Reference
 from mythos_export.bench.backends.backend import Setting
 from mythos_export.bench.backends.onnxruntime import FunctionBodies
-from mythos_export.bench.workloads import Workload, load_case, write_inputs
-from mythos_model import ops
+from mythos_export.bench.workloads import Workload, _ids, load_case, write_inputs
+from mythos_model import load_checkpoint, ops
 from mythos_runtime import load
 
 
@@ -90,11 +92,27 @@ def test_the_readme_shows_winners_losers_and_absentees(tmp_path: Path) -> None:
     assert "| one | 1.23 ms (1.20 ms to 1.30 ms), 50% of the limit |" in text
     assert "| three | failed |" in text
     assert "Not measured: Two (not installed)." in text
+    broken = {"name": "x:One", "state": "failed", "reason": "broke"}
+    lacking: dict[str, dict[str, Any]] = {"hops": {"contestants": [broken]}, "wide": {"contestants": []}}
+    assert readme_tables._absent(lacking) == "Not measured: One for the demo model (broke)."
     assert text.count("The machine was not quiet: others were busy.") == 1
     readme = f"before\n{readme_tables.BEGIN}\nold\n{readme_tables.END}\nafter\n"
     made = readme_tables.replaced(readme, text)
     assert "old" not in made and made.startswith("before\n") and made.endswith("\nafter\n")
     assert readme_tables.replaced(made, text) == made
+
+
+@pytest.mark.parametrize("arguments", [["--models", "foo"], ["--only", "typo"]])
+def test_unknown_names_are_refused_with_the_known_ones(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert arguments[1] in result.output and ("hops, wide" in result.output or "torch_compile" in result.output)
+
+
+def test_the_demo_model_is_the_one_that_ships() -> None:
+    ids = models.ids_of("hops")
+    assert ids is not None and _ids(ids, 602, 2, 40).shape == (2, 40)
+    assert load_checkpoint(models.checkpoint("hops", Path())).config.max_loop_iters == 10
 
 
 def test_the_readme_has_the_marks() -> None:

@@ -52,10 +52,11 @@ class Setting:
 
 class Backend:
     """Base of all backends. A class attribute `restarts = False` keeps the process over all rounds: for backends whose
-    preparation is a compilation."""
+    preparation is a compilation. `device` is what it computes on: only "cpu" is held against the processor's limits."""
 
     name = ""
     restarts = True
+    device = "cpu"
 
     def missing(self, setting: Setting) -> str | None:
         """What this machine or this bundle lacks for it, in one sentence; None where it lacks nothing."""

@@ -12,6 +12,7 @@ from mythos_export.bench.backends.onnxruntime import FunctionBodies
 class Cuda(FunctionBodies):
     name = "ONNX Runtime, CUDA"
     provider = "cuda"
+    device = "cuda"
 
     def missing(self, setting: Setting) -> str | None:
         lack = super().missing(setting)

@@ -12,8 +12,9 @@ from mythos_runtime.errors import BackendFailed
 class CudaClock:
     """Seconds between two events around a call that ends only when its results are on the host.
 
-    The calls copy their results back and so are synchronous: the events bracket all of their work on any stream, the
-    copies of inputs and caches included, and leave out what Python does before the first launch.
+    The calls copy their results back and so are synchronous. Both events are recorded on the default stream, which the
+    call leaves empty: the first is passed at once, the second when the call has returned. So the time is that of the
+    whole call on the GPU's clock: work on any stream, the copies of inputs and caches, and what Python does meanwhile.
     """
 
     def __init__(self) -> None:

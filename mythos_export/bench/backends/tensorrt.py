@@ -10,6 +10,7 @@ from mythos_runtime import read_manifest, tensorrt
 class TensorRT(BundleBackend):
     name = "TensorRT"
     backend = "tensorrt"
+    device = "cuda"
 
     def missing(self, setting: Setting) -> str | None:
         found = tensorrt.engines(read_manifest(setting.bundle, verify_hashes=False))

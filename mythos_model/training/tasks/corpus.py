@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 from mythos_model.errors import ModelError
@@ -63,8 +64,14 @@ def _by_hand(wanted: Path) -> str:
 
 
 def read(file: Path) -> tuple[bytes, bytes]:
-    """Text to train on, and text held out: paragraphs of one line each, ASCII but for what has no ASCII form."""
-    wrapped = gzip.decompress(file.read_bytes()).decode("utf-8")
+    """Text to train on, and text held out: paragraphs of one line each, ASCII but for what has no ASCII form.
+
+    Raises CorpusMissing where the file is damaged.
+    """
+    try:
+        wrapped = gzip.decompress(file.read_bytes()).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise CorpusMissing(f"{file} is damaged ({error}); remove it, and it is fetched again") from error
     wrapped = wrapped.translate({ord(fancy): plain for fancy, plain in _ASCII.items()})
     joined = (" ".join(block.split()) for block in re.split(r"\n\s*\n", wrapped))
     paragraphs = [paragraph for paragraph in joined if len(paragraph) >= SHORTEST or paragraph.startswith(":")]

@@ -66,6 +66,10 @@ class Hops:
         self.batch, self.questions, self.ponder, self.checked = batch, questions, ponder, checked
         self.lesson, self.lesson_steps, self.accuracy = 0, 0, 0.0
 
+    def parameters(self) -> dict[str, Any]:
+        names = ("batch", "questions", "ponder", "checked")
+        return {name: getattr(self, name) for name in names}
+
     def prepare(self) -> None:
         """Questions are made up as they are asked: nothing to fetch."""
 

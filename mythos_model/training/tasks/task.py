@@ -23,6 +23,10 @@ class Task(Protocol):
     betas: tuple[float, float]  # of AdamW
     weight_decay: float  # on matrices; norms, biases and scales have none
 
+    def parameters(self) -> dict[str, Any]:
+        """After `prepare`: what determines the data and the loss, as JSON; a resumed run must agree."""
+        ...
+
     def prepare(self) -> None:
         """Fetch or build what training needs (ModelError where it cannot be had)."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ class Text:
         if self._texts is None:
             self._texts = corpus.read(corpus.fetch(FOLDER))
         self.trained, self.held_out = (torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in self._texts)
+
+    def parameters(self) -> dict[str, Any]:
+        """The texts by their hash: another version of the package is another run."""
+        assert self._texts is not None
+        hashes = [hashlib.sha256(text).hexdigest() for text in self._texts]
+        names = ("batch", "window", "ponder", "checked")
+        return {**{name: getattr(self, name) for name in names}, "texts": hashes}
 
     def initialise(self, model: MythosModel, seed: int) -> None:
         calm_start(model, seed, halt_bias=-1.0)

@@ -43,7 +43,7 @@ mythos_generate_options mythos_default_options(void);
 /* backend NULL: the first that the bundle has a file for. threads 0: the engine's choice. */
 int mythos_load(const char* bundle, const char* backend, int threads, mythos_model** model);
 void mythos_free(mythos_model* model);
-int64_t mythos_vocab_size(const mythos_model* model);
+int64_t mythos_vocab_size(const mythos_model* model); /* 0 for NULL */
 int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const mythos_generate_options* options,
                     mythos_on_token on_token, void* user);
 /* Logits of a whole sequence, without a cache: `logits` has room for count * vocab_size floats, `depth` for count. */

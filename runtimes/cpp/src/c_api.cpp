@@ -48,7 +48,7 @@ int mythos_load(const char* bundle, const char* backend, int threads, mythos_mod
 
 void mythos_free(mythos_model* model) { delete model; }
 
-int64_t mythos_vocab_size(const mythos_model* model) { return model->model.config().vocab_size; }
+int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->model.config().vocab_size : 0; }
 
 int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const mythos_generate_options* options,
                     mythos_on_token on_token, void* user) {

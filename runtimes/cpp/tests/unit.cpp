@@ -110,6 +110,7 @@ void times() {
 void no_exception_crosses_the_c_interface() {
   mythos_model* model = nullptr;
   check(mythos_load("/nowhere", nullptr, 1, &model) == 2 && !model, "a missing bundle is code 2");
+  check(mythos_vocab_size(nullptr) == 0, "no model has no vocabulary");
   check(std::string(mythos_last_error()).find("/nowhere does not exist") == 0, "the text of the last error");
   check(mythos_load(nullptr, nullptr, 1, &model) == 2, "no folder is code 2");
   check(mythos_generate(nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");

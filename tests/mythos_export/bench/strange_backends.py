@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 
-from mythos_export.bench.backends.backend import Call, Outcome
+from mythos_export.bench.backends.backend import Call, Outcome, Setting
 from mythos_export.bench.backends.onnxruntime import FunctionBodies
 from mythos_export.bench.workloads import Case
 
@@ -39,7 +40,7 @@ class Picky(FunctionBodies):
 
 
 class Uncompiled(FunctionBodies):
-    """Compiles, but not for decode."""
+    """Compiles, but not for decode; leaves a thread behind, and refuses to run where a thread may leave the cores."""
 
     name = "uncompiled"
     restarts = False
@@ -47,4 +48,17 @@ class Uncompiled(FunctionBodies):
     def compile(self, case: Case) -> str:
         if case.workload.kind == "decode":
             raise NotImplementedError("no decode yet")
+        if os.sched_getaffinity(0) <= self.pinned and len(self.pinned) < (os.cpu_count() or 1):
+            raise RuntimeError("compiling got no more cores than running")
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
         return "by hand"
+
+    def load(self, setting: Setting) -> str:
+        self.pinned = os.sched_getaffinity(0)
+        return super().load(setting)
+
+    def prepare(self, case: Case) -> Call:
+        threads = [int(name) for name in os.listdir("/proc/self/task")]
+        if len(threads) < 2 or any(os.sched_getaffinity(thread) != self.pinned for thread in threads):
+            raise RuntimeError("a thread is not pinned")
+        return super().prepare(case)

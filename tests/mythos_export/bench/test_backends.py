@@ -16,6 +16,7 @@ from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.backends.backend import Backend, Setting
 from mythos_export.bench.backends.cuda_events import CudaClock, missing_events
 from mythos_runtime.errors import BackendFailed
+from mythos_runtime.ort import find_op_library
 
 
 def backend(name: str) -> Backend:
@@ -29,6 +30,9 @@ def test_what_a_machine_or_a_bundle_lacks_is_said(name: str, bundles: Bundles, t
     lack = backend(name).missing(Setting(bundles["hops"], None, 1, tmp_path))
     if name in ("bodies", "eager"):
         assert lack is None
+    if name == "kernels":
+        assert (lack is None) == (find_op_library() is not None)
+        assert lack is None or "no library of CPU kernels" in lack
     if name == "tensorrt":
         assert lack == "the bundle holds no TensorRT engine: export it with --target tensorrt"
     if name in ("cuda", "triton") and not torch.cuda.is_available():

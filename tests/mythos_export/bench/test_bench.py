@@ -11,12 +11,16 @@ import pytest
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
+from mythos_export.bench.document import _against_limits
 from mythos_export.bench.errors import BenchError
 from mythos_export.bench.report import read_report, write_report
+from mythos_export.bench.rounds import WRONG
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload, matrix
 from mythos_export.cli import mythos
+from mythos_model import MythosConfig
 from mythos_runtime import load, read_manifest
+from mythos_runtime.manifest import PRECISIONS
 
 DECODE = [Workload("decode", 1, 20, 1, depth) for depth in (1, 2, 4)]
 PREFILL = Workload("prefill", 16, 0, 2, None)
@@ -54,6 +58,8 @@ def test_every_row_says_how_long_how_sure_and_how_near_to_the_limit(document: di
     assert 1 < rows[3]["loops"] <= 10  # halting on, questions that it was trained for
     machine, limits = document["machine"], document["limits"]
     assert machine["threads"] == 1 and len(machine["pinned_to_cores"]) == 1 and machine["memory_bytes"] > 0
+    bodies = next(c for c in document["contestants"] if c["name"] == rows[0]["backend"])
+    assert bodies["first_token_seconds"][PREFILL.name] > bodies["start_seconds"] > bodies["load_seconds"] > 0
     assert limits["product"]["flops_per_second"] > 1e8 and len(limits["read"]) == 5
 
 
@@ -69,8 +75,19 @@ def test_a_failure_stays_with_whoever_failed(document: dict[str, Any]) -> None:
     uncompiled = found["uncompiled"]
     assert set(uncompiled["failed_workloads"]) == {w.name for w in DECODE}
     assert "no decode yet" in uncompiled["failed_workloads"][DECODE[0].name]
+    assert "first_token_seconds" not in uncompiled  # its only start was one of many at once
     assert uncompiled["compiled"][PREFILL.name]["note"] == "by hand"
     assert {row["backend"] for row in document["rows"]} == {"ONNX Runtime, function bodies", "uncompiled"}
+
+
+def test_other_devices_and_precisions_are_not_held_against_what_was_not_measured(document: dict[str, Any]) -> None:
+    config = MythosConfig.from_dict(document["bundle"]["config"])
+    for precision, device, bound in (("fp16", "cpu", "reading"), ("fp32", "cuda", None)):
+        row = {"median": 1.0, "loops": 4}
+        _against_limits(row, DECODE[2], config, precision, document["limits"], device)
+        assert row["bound_by"] == bound and (row["fraction_of_limit"] is None) == (bound is None)
+        assert row["limit_note"]
+    assert set(WRONG) == set(PRECISIONS)
 
 
 def test_depth_and_breakdown_are_in_the_document(document: dict[str, Any]) -> None:
@@ -95,7 +112,7 @@ def test_the_page_stands_alone_and_the_bundle_stays_valid(
         assert compared.exit_code == 0
         changes = json.loads(compared.stdout.splitlines()[-1])
         assert len(changes) == len(document["rows"])
-        assert {change["verdict"] for change in changes} == {"no change beyond noise"}
+        assert {change["verdict"] for change in changes} == {"cannot tell: too few rounds"}  # two rounds
     finally:
         json_file.unlink()
         page.unlink()
@@ -124,6 +141,9 @@ def test_the_matrix_holds_what_the_model_takes(bundles: Bundles) -> None:
         ([], 2, "give either a BUNDLE"),
         (["{bundle}", "--backends", "warp"], 2, "there is no backend 'warp'"),
         (["{bundle}", "--ids", "nowhere.safetensors"], 2, "expected a safetensors file"),
+        (["{bundle}", "--backends", "tensorrt"], 3, "no backend of this bundle runs here"),
+        (["{bundle}", "--ids", "{bundle}/manifest.json"], 2, "expected a safetensors file"),
+        (["{bundle}", "-o", "{bundle}/manifest.json/reports"], 2, "cannot write a report into"),
         (["nowhere"], 2, "does not exist"),
         (["--compare", "a.json", "b.json"], 2, "cannot read the report"),
     ],

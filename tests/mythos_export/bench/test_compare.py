@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from mythos_export.bench.compare import ABSENT, FASTER, SAME, SLOWER, compare
+from mythos_export.bench.compare import ABSENT, FASTER, OTHER_LOOPS, SAME, SLOWER, UNKNOWN, compare
 from mythos_export.bench.errors import BenchError
 from mythos_export.bench.verdict import verdict
 
 
 def row(workload: str, median: float, width: float = 0.05) -> dict[str, Any]:
     interval = {"low": median * (1 - width), "high": median * (1 + width), "coverage": 0.97}
-    return {"workload": workload, "backend": "b", "median": median, "interval": interval, "bound_by": "reading"}
+    named = {"workload": workload, "backend": "b", "loops": 4, "bound_by": "reading"}
+    return {**named, "median": median, "interval": interval}
 
 
 def report(*rows: dict[str, Any], speed: float = 1.0) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def report(*rows: dict[str, Any], speed: float = 1.0) -> dict[str, Any]:
         "machine": {"cpu": "c", "threads": 1},
         "bundle": {"precision": "fp32", "config": {"dim": 8}},
         "limits": {"read": [{"bytes_per_second": 1e9 * speed}], "product": {"flops_per_second": 1e9 * speed}},
+        "method": {"inputs": "random ids"},
         "rows": list(rows),
     }
 
@@ -39,12 +41,20 @@ def test_a_machine_that_became_slower_explains_rows_that_did() -> None:
     assert {change.workload: change.verdict for change in compare(a, b)} == {"follows": SAME, "worse": SLOWER}
 
 
+def test_few_rounds_and_other_loops_decide_nothing() -> None:
+    few, deeper = row("few", 3.0), row("deeper", 3.0)
+    few["interval"]["coverage"] = 0.75
+    deeper["loops"] = 5
+    a = report(row("few", 1.0), row("deeper", 1.0))
+    assert {c.workload: c.verdict for c in compare(a, report(few, deeper))} == {"few": UNKNOWN, "deeper": OTHER_LOOPS}
+
+
 def test_reports_of_different_things_are_refused() -> None:
     a = report(row("w", 1.0))
-    for path in (("machine", "threads"), ("bundle", "config")):
+    for path in (("machine", "threads"), ("bundle", "config"), ("method", "inputs")):
         b = copy.deepcopy(a)
         b[path[0]][path[1]] = {"dim": 9} if path[1] == "config" else 2
-        with pytest.raises(BenchError, match=r"threads|configuration"):
+        with pytest.raises(BenchError, match=r"threads|configuration|inputs"):
             compare(a, b)
 
 
@@ -62,3 +72,5 @@ def test_the_verdict_calls_nobody_faster_whose_interval_another_reaches() -> Non
     assert "with fast, level with near as the fastest of 3 and 2.0 times as fast as slow" in verdict(document)
     document["rows"].pop()
     assert "with fast, the fastest of 2 and" in verdict(document)
+    document["rows"][0]["interval"]["coverage"] = 0.5
+    assert "too few rounds to tell which is the fastest" in verdict(document)

@@ -58,12 +58,28 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     train(small_hops(), tmp_path, steps=2, minutes=0)
     with pytest.raises(CheckpointError, match="'seed': 0.* asked for was .*'seed': 1"):
         train(small_hops(), tmp_path, steps=2, seed=1, resume=True)
+    with pytest.raises(CheckpointError, match="'batch': 4.* asked for was .*'batch': 8"):
+        train(Hops(batch=8, questions=3, checked=1), tmp_path, steps=2, resume=True)
     with pytest.raises(CheckpointError, match="another configuration"):
         train(small_text(), tmp_path, steps=2, resume=True)
     file = tmp_path / "training.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="no readable training checkpoint"):
         train(small_hops(), tmp_path, steps=2, resume=True)
+
+
+def test_another_text_is_another_run(tmp_path: Path) -> None:
+    train(small_text(), tmp_path, steps=2, minutes=0)
+    with pytest.raises(CheckpointError, match="texts"):
+        train(Text(batch=2, window=24, checked=2, texts=(WORDS[1:], WORDS[: 24 * 8])), tmp_path, steps=2, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(WORDS)[:-20], gzip.compress(b"\xff\xfe")])
+def test_a_damaged_corpus_is_said(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "jargon.txt.gz"
+    file.write_bytes(content)
+    with pytest.raises(corpus.CorpusMissing, match="is damaged"):
+        corpus.read(file)
 
 
 def test_divergence_stops_the_run(tmp_path: Path) -> None:
