@@ -33,7 +33,7 @@ WORKLOADS = {
 @click.option("--only", help="Some peers, by their module: reference,torch_compile,aot_inductor,plain_onnx,openvino.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True)
-@click.option("--turn", type=float, default=0.4, show_default=True, help="Seconds for a workload, peer and round.")
+@click.option("--turn", type=float, default=0.3, show_default=True, help="Seconds for a workload, peer and round.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the reports.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep checkpoints and bundles here, and reuse them.")
 def main(
