@@ -11,7 +11,7 @@ from torch import fx
 
 from mythos_export.capture import OUTPUT_NAMES
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, stacked, to_numpy
 from mythos_model.loop import Carry
 
@@ -33,7 +33,8 @@ class Program(Stage):
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
-        return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
+        with failing(cls.runner):
+            return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
@@ -66,9 +67,9 @@ class Program(Stage):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         tensors = [_to_torch(inputs[name]) for name in self.arguments]
-        with torch.no_grad():
+        with failing(self.runner), torch.no_grad():
             result = call(*tensors)
-        return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
+            return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
 
 
 class _Watched(fx.Interpreter):
@@ -104,20 +105,27 @@ class _Loop:
 
 
 def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
-    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state."""
-    after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
+    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state.
+
+    Raises:
+        ParityError: the body is built in another way.
+    """
     ops = torch.ops.aten
-    choice = _one(body, ops.topk.default)
-    experts = next(node for node in choice.users if node.args[1] == 1)
-    picked = next(node for node in experts.users if node.target is ops.gather.default)
-    weights = next(node for node in picked.users if node.target is ops.softmax.int)
-    written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+    choice, halting = _one(body, ops.topk.default), _one(body, ops.reciprocal.default)
+    try:
+        after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
+        experts = next(node for node in choice.users if node.args[1] == 1)
+        picked = next(node for node in experts.users if node.target is ops.gather.default)
+        weights = next(node for node in picked.users if node.target is ops.softmax.int)
+        written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+    except (StopIteration, LookupError, AttributeError, TypeError, ValueError) as error:
+        raise ParityError(f"cannot look inside the program's loop: its body is built in another way ({error!r})") from error
     return {
         "entries": written,  # type: ignore[dict-item]
         "experts": experts,
         "weights": weights,
         "h": after["h"],
-        "p": _one(body, ops.reciprocal.default),  # the halting sigmoid's
+        "p": halting,  # the halting sigmoid's
         "cumulative": after["cumulative"],
         "depth": after["depth"],
         "halted": after["halted"],
