@@ -14,6 +14,7 @@ from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
+from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
 
@@ -33,7 +34,13 @@ class _OnnxRuntime(Stage):
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
-        return cls(bundle)
+        try:
+            return cls(bundle)
+        except BackendMissing as error:
+            if cls.library is not None:
+                raise
+            # It asks for nothing that an install may lack: the graph holds what ONNX Runtime does not know.
+            raise BackendFailed(str(error)) from error
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self.shipped.run(inputs)

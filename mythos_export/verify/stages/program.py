@@ -15,6 +15,8 @@ from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, stacked, to_numpy
 from mythos_model.loop import Carry
 
+_NO_LOOP = "the captured program holds no while_loop"
+
 
 class Program(Stage):
     """model.pt2 in PyTorch."""
@@ -46,7 +48,7 @@ class Program(Stage):
             if not np.array_equal(array, seen[name], equal_nan=array.dtype.kind == "f"):
                 raise ParityError(f"run node by node, the program computes another {name} than when it is called")
         if watched.loop is None:
-            raise ParityError("the captured program holds no while_loop")
+            raise ParityError(_NO_LOOP)
         taps = trace_taps(watched.loop.body)
         steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in watched.loop.steps]
         return Answer(outputs, stacked(steps))
@@ -60,7 +62,9 @@ class Program(Stage):
 
     def graphs(self) -> tuple[fx.Graph, fx.Graph]:
         """The graph around the loop, and the loop's body."""
-        node = next(node for node in self.module.graph.nodes if _is_loop(node))
+        node = next((node for node in self.module.graph.nodes if _is_loop(node)), None)
+        if node is None:
+            raise ParityError(_NO_LOOP)
         return self.module.graph, getattr(self.module, node.args[1].target).graph
 
     def _run(self, call: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -119,7 +123,8 @@ def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
         weights = next(node for node in picked.users if node.target is ops.softmax.int)
         written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
     except (StopIteration, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise ParityError(f"cannot look inside the program's loop: its body is built in another way ({error!r})") from error
+        text = f"cannot look inside the program's loop: its body is built in another way ({error!r})"
+        raise ParityError(text) from error
     return {
         "entries": written,  # type: ignore[dict-item]
         "experts": experts,

@@ -32,8 +32,7 @@ class Loop(_Loop):
     def _run(self, M: Any, cond: Any, *args: Any, **options: Any) -> tuple[Any, ...]:
         if cond and (M is None or M > 0):
             return super()._run(M, cond, *args, **options)
-        state = args[: len(self.body.input_names) - 2]
-        return (*state, *(np.zeros(0, np.float32) for _ in range(self.K)))
+        return (*args[: self.N], *(np.zeros(0, np.float32) for _ in range(self.K)))
 
 
 class Reference(Stage):

@@ -16,7 +16,6 @@ from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 
-
 # What PyTorch, onnx and numpy raise where a graph cannot be computed: they have no base class of their own.
 RUNNER_ERRORS = (
     ArithmeticError,
@@ -35,9 +34,10 @@ RUNNER_ERRORS = (
 @contextlib.contextmanager
 def failing(runner: str, *errors: type[Exception]) -> Iterator[None]:
     """What the runner raises in here (`errors` besides the usual ones) becomes BackendFailed with its first line."""
+    expected: tuple[type[Exception], ...] = (*RUNNER_ERRORS, *errors)
     try:
         yield
-    except (*RUNNER_ERRORS, *errors) as error:
+    except expected as error:
         lines = str(error).strip().splitlines() or [""]
         raise BackendFailed(f"{runner}: {type(error).__name__}: {lines[0]}") from error
 
