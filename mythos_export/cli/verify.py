@@ -22,7 +22,7 @@ FRESH_CASES = 24
 )
 @click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
 @click.option("--seed", type=int, help="Of the fresh cases, with --against [default: 0].")
-@click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's configuration.")
+@click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's, not the checkpoint's.")
 @click.option("--repro", type=click.Path(path_type=Path), help="Replay the reproduction of a failure, a folder.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write parity.html and parity.json into this folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")

@@ -9,7 +9,7 @@
     truth             what the stages are held to
     stages            a list, in the order of the pipeline:
       name, runner, artifact
-      state             "pass", "fail", or "not run", with the `reason`
+      state, reason     "pass", "fail", or "not run" with the reason, else null
       cases             how many were run
       positions, compared         real positions in them, and those not behind a near tie
       worst_case, worst_tensor    the failure's, or else where most of what is allowed is used

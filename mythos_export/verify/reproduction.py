@@ -38,7 +38,7 @@ _CAN_BE_CUT = {*TENSORS, "new_layers", "logits"}
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A failure with the smallest case that shows it, and the operator at which it begins."""
+    """A failure with its case, cut to what shows it, and the operator at which it begins."""
 
     stage: type[Stage]
     golden: Golden
@@ -97,7 +97,7 @@ class Replayed:
 
 
 def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure: Failure) -> Reproduction:
-    """Cut the case down as far as it still fails, and find the operator."""
+    """Cut the case down, once, if it still fails then; and find the operator."""
     problem = failure.problem
     if problem.tensor == OUTPUTS:  # it cannot even be run: there is nothing to compare
         return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)

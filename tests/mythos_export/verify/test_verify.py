@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
+from safetensors.torch import save_file
 
 from mythos_export.cli import export_command, mythos
 from mythos_export.pipeline import proven
@@ -291,7 +292,7 @@ def test_the_command_line_finds_saves_and_replays_a_failure(
     assert (failure["stage"], failure["tensor"], failure["iteration"]) == ("onnx", "h", 1)
     assert "mythos::moe" in failure["operator"]
     assert failure["error"] > failure["tolerance"] > 0
-    assert "mythos verify --repro bad.repro" in result.stderr.replace("\n", "")
+    assert f"mythos verify --repro {tmp_path / 'bad.repro'}" in result.stderr.replace("\n", "")
     about = json.loads((tmp_path / "bad.repro" / "onnx" / ABOUT).read_text())
     assert about["tensor"] == "h"
     small = load_golden(tmp_path / "bad.repro" / "onnx" / GOLDEN_FILE).cases[0]
@@ -337,9 +338,8 @@ def test_a_reproduction_that_cannot_be_saved_does_not_hide_the_failure(
 
 
 def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
-    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch, only_onnx: None
 ) -> None:
-    monkeypatch.setattr(run, "STAGES", (FunctionBodies, Program))
     states = {}
     for error in (BackendMissing("no library"), BundleError("no file"), BackendFailed("no memory")):
 
@@ -347,8 +347,6 @@ def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
             raise error
 
         monkeypatch.setattr(FunctionBodies, "open", fail)
-        monkeypatch.setattr(Program, "open", lambda opened: Program(torch.export.load(bundle / "model.pt2"), 1))
-        monkeypatch.setattr(run, "STAGES", (FunctionBodies,))
         stage = run.verify_bundle(bundle, read_manifest(bundle), golden=golden).stages[1]
         states[type(error)] = (stage.state, stage.reason, stage.failure and stage.failure.problem.tensor)
     assert states == {
@@ -448,6 +446,16 @@ def test_verify_against_the_checkpoint(bundle: Path, only_onnx: None) -> None:
     assert {"name", "state", "worst_case", "worst_tensor", "error", "tolerance"} <= stage.keys()
     assert stage["cases"] == 19 and stage["error"] <= stage["tolerance"]
     assert document["near_ties"]["total"] == len(document["near_ties"]["listed"])
+
+
+def test_verify_against_weights_that_bring_no_configuration(bundle: Path, tmp_path: Path, only_onnx: None) -> None:
+    state = {name: tensor.clone() for name, tensor in load_checkpoint(CHECKPOINT).state.items()}
+    weights = tmp_path / "weights.safetensors"
+    save_file(state, weights)
+    arguments = ["verify", str(bundle), "--against", str(weights), "--cases", "2", "--seed", "5", "--threads", "1"]
+    result = CliRunner().invoke(mythos, arguments)
+    assert result.exit_code == 0, result.output
+    assert "is not the file that the bundle was made from" in " ".join(result.stderr.split())
 
 
 def test_wrong_requests_of_verify_are_exit_code_2(bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
