@@ -69,7 +69,7 @@ def export(
 
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
-            holds a minimal reproduction for each stage that differs.
+            holds a reproduction for each stage that differs.
         Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
     """
     if target not in TARGETS:

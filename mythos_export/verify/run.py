@@ -49,7 +49,7 @@ def verify_bundle(
         progress: called with the name of each stage as it begins.
         threads: CPU threads of every stage; by default the runner's choice.
         golden: the cases; by default those that the bundle holds.
-        reproductions: where a failing stage leaves a minimal reproduction, one folder a stage; None: nowhere.
+        reproductions: where a failing stage leaves a reproduction, one folder a stage; None: nowhere.
 
     Raises:
         BundleError: the bundle holds no golden cases.
