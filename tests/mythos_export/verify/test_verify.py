@@ -313,12 +313,12 @@ def test_the_command_line_finds_saves_and_replays_a_failure(
     [(defects.one_iteration_more, "loops"), (defects.limit_off_by_one, None), (defects.unknown_operator, "graph")],
 )
 def test_the_command_line_shows_failures_that_have_no_error(
-    defect: defects.Defect, tensor: str | None, bundle: Path, tmp_path: Path, only_onnx: None
+    defect: defects.Defect, tensor: str | None, bundles: Bundles, tmp_path: Path, only_onnx: None
 ) -> None:
-    folder = defective(bundle, tmp_path / "bad", defect)
+    folder = defective(bundles["mla_prefill"], tmp_path / "bad", defect)
     report = tmp_path / "new" / "page"
     result = CliRunner().invoke(mythos, ["verify", str(folder), "--json", "--threads", "1", "--report", str(report)])
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.stderr
     (failure,) = json.loads(result.stdout.splitlines()[-1])["failures"]
     assert failure["tensor"] == tensor or (tensor is None and failure["tensor"] in ("outputs", "loops"))
     assert failure["error"] is None and failure["tolerance"] is None and failure["note"] is None
