@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from dataclasses import dataclass
 
 import onnxruntime
 
 from mythos_export.kernels import triton_build
 from mythos_export.targets.tensorrt_build import TensorRTBuildError, choose_backend, inspect_environment
-from mythos_runtime.errors import BackendMissing
-from mythos_runtime.ort import OP_LIBRARY_VARIABLE, find_op_library, why_no_op_library
+from mythos_runtime.ort import find_op_library, why_no_op_library
 from mythos_runtime.session import missing_for
 
 
@@ -57,15 +55,10 @@ def examine() -> list[Finding]:
 def _native_operators() -> Finding:
     """The CPU library of the mythos operators: the one that a session would load."""
     what = "run operators natively"
-    try:
-        library = find_op_library()
-    except BackendMissing as error:
-        return Finding(what, False, "portable function bodies", str(error))
-    if library is not None:
-        return Finding(what, True, str(library))
-    if os.environ.get(OP_LIBRARY_VARIABLE) == "none":
-        return Finding(what, False, "portable function bodies", f"{OP_LIBRARY_VARIABLE} is none: unset it")
-    return Finding(what, False, "portable function bodies", why_no_op_library())
+    lack = why_no_op_library()
+    if lack is not None:
+        return Finding(what, False, "portable function bodies", lack)
+    return Finding(what, True, str(find_op_library()))
 
 
 def _version(package: str) -> str:

@@ -7,7 +7,7 @@ the result verified before it gets its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.page import write_reports
+from mythos_export.verify.results import PASS
+from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.tolerances import FACTOR
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime.config import RuntimeConfig
-from mythos_runtime.manifest import Manifest
+from mythos_runtime.manifest import VERIFIED, Manifest
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def export(
 
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
-            holds a minimal reproduction for each stage that differs.
+            holds a reproduction for each stage that differs.
         Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
     """
     if target not in TARGETS:
@@ -111,6 +113,21 @@ def export(
         parity.raise_unless_passed()
         progress("write the report")
         write_reports(folder / "reports", parity, draft)
+        built = proven(built, parity)
         manifest = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
         finish(folder, manifest)
     return Exported(output, manifest, parity)
+
+
+def proven(built: tuple[Built, ...], parity: Parity) -> tuple[Built, ...]:
+    """The targets in the state that the verification found them in: an engine that ran on a GPU and passed is verified.
+
+    A GPU runs one engine: where a target has others, they were not executed, and nor is the target called verified.
+    """
+    passed = any(stage.name == Engine.name and stage.state == PASS for stage in parity.stages)
+
+    def state(target: Built) -> str:
+        engines = [name for name in target.files if name.endswith(".engine")]
+        return VERIFIED if passed and len(engines) == 1 else target.state
+
+    return tuple(replace(target, state=state(target)) for target in built)

@@ -60,7 +60,11 @@ class _Raw:
 
 
 def load_checkpoint(
-    path: str | Path, config: MythosConfig | Mapping[str, Any] | str | Path | None = None, variant: str | None = None
+    path: str | Path,
+    config: MythosConfig | Mapping[str, Any] | str | Path | None = None,
+    variant: str | None = None,
+    *,
+    default: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of any known form, never running code from it.
 
@@ -70,6 +74,7 @@ def load_checkpoint(
         config: a configuration, a mapping with some of its fields, or a JSON file of either. It wins over the file's
             own and over a `config.json` beside it; what is still open is inferred from the tensors.
         variant: a named variant instead of `config`.
+        default: fields to start from where the checkpoint brings no configuration of its own.
 
     Raises:
         CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
@@ -77,7 +82,7 @@ def load_checkpoint(
     """
     path = Path(path)
     raw = _read(path)
-    given = dict(raw.config)
+    given = dict(raw.config or default or {})
     if variant is not None:
         given = MythosConfig.variant(variant).to_dict()
     elif isinstance(config, MythosConfig):

@@ -30,7 +30,7 @@ from mythos_export.cli.terminal import out, plain_errors, steps
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(checkpoint: Path, target: str, output: Path | None, as_json: bool, **options: Any) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
-    with plain_errors():
+    with plain_errors("interrupted; no bundle was written"):
         from mythos_export import export  # imports torch: seconds that --help need not spend
         from mythos_export.verify.parity import summary
 

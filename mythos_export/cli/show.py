@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,36 @@ from rich.table import Table
 
 from mythos_export.cli.terminal import escape, out
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.ort import find_op_library, why_no_op_library
 
 
 def show_parity(parity: Any) -> None:
     """The short form: a row a stage, what turned, and the verdict in one sentence."""
     table = Table("stage", "cases", "positions", "worst tensor", "error", "allowed", "")
     words = {"pass": "[green]equal[/]", "fail": "[red]differs[/]", "not run": "[yellow]not run[/]"}
-    for stage in parity.to_json()["stages"]:
-        if stage["worst_case"] is None:
-            table.add_row(stage["name"], "", "", "", "", "", words[stage["state"]])
+    for stage in parity.stages:
+        if stage.worst is None:
+            table.add_row(stage.name, "", "", "", "", "", words[stage.state])
             continue
-        numbers = ("NaN or inf" if stage["error"] is None else f"{stage['error']:.1e}", f"{stage['tolerance']:.1e}")
-        at = "" if stage["worst_at"] is None else f", {stage['worst_at']}"
-        seen = f"{stage['compared']} of {stage['positions']}"
-        tensor = f"{stage['worst_tensor']}{at}"
-        table.add_row(stage["name"], str(stage["cases"]), seen, tensor, *numbers, words[stage["state"]])
+        _, tensor, at, error, tolerance = stage.worst
+        seen = f"{sum(r.compared for r in stage.results)} of {sum(r.positions for r in stage.results)}"
+        worst = tensor if at is None else f"{tensor}, {at}"
+        numbers = (_number(error), _number(tolerance))
+        table.add_row(stage.name, str(len(stage.results)), seen, worst, *numbers, words[stage.state])
     out.print(table)
+    for stage in parity.stages:
+        if stage.reason is not None:
+            out.print(f"{stage.name} was not run: {stage.reason}", style="yellow", markup=False, highlight=False)
     ties = sum(len(stage.near_ties) for stage in parity.stages)
     rest = f"Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}."
     out.print(f"{escape(parity.verdict())} {rest}", highlight=False)
+
+
+def _number(value: float | None) -> str:
+    """A cell; blank for what has no error, such as a number of loops."""
+    if value is None:
+        return ""
+    return f"{value:.1e}" if math.isfinite(value) else "NaN or inf"
 
 
 def show_bundle(path: Path, manifest: Manifest) -> None:
@@ -82,5 +93,7 @@ def _show_operators(manifest: Manifest) -> None:
     for (runner, text), operators in rows.items():
         table.add_row(", ".join(operators), runner, text)
     out.print(table)
-    library = find_op_library()
-    out.print(f"On this machine ONNX Runtime takes {library.name if library else 'the portable function bodies'}.")
+    lack = why_no_op_library()
+    library = find_op_library() if lack is None else None
+    taken = library.name if library is not None else f"the portable function bodies ({lack})"
+    out.print(f"On this machine ONNX Runtime takes {taken}.", markup=False, highlight=False)

@@ -14,12 +14,12 @@ out, err = Console(), Console(stderr=True)
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """A user's mistake is one line and an exit code, never a traceback."""
+def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
+    """A user's mistake is one line and an exit code, never a traceback; `interrupted` is what Ctrl-C leaves said."""
     try:
         yield
     except KeyboardInterrupt:
-        err.print("interrupted; nothing was written")
+        err.print(interrupted)
         sys.exit(130)
     except Exception as error:
         if not isinstance(error, _expected()):

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_parity
-from mythos_export.cli.terminal import escape, out, plain_errors, steps
+from mythos_export.cli.terminal import err, escape, out, plain_errors, steps
 from mythos_runtime.manifest import read_manifest
 
 FRESH_CASES = 24
@@ -21,8 +21,8 @@ FRESH_CASES = 24
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
 )
 @click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the fresh cases.")
-@click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's configuration.")
+@click.option("--seed", type=int, help="Of the fresh cases, with --against [default: 0].")
+@click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's, not the checkpoint's.")
 @click.option("--repro", type=click.Path(path_type=Path), help="Replay the reproduction of a failure, a folder.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write parity.html and parity.json into this folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
@@ -31,10 +31,16 @@ def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json
     """Hold every stage of a BUNDLE to the float64 model, inside the loop too, on this machine.
 
     Runs the bundle's golden cases; with --against, also fresh ones that the checkpoint answers. A failure leaves a
-    minimal reproduction in BUNDLE.repro, which --repro replays.
+    reproduction beside it in BUNDLE.repro, cut down to what shows it, which --repro replays.
     """
     if (bundle is None) == (repro is None):
         raise click.UsageError("give a BUNDLE, or --repro with the folder of a reproduction")
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if repro is not None and given:
+        raise click.UsageError(f"{given[0]} goes with a BUNDLE; --repro replays what the reproduction holds")
+    alone = [name for name in given if name in ("--cases", "--seed", "--config")]
+    if options["against"] is None and alone:
+        raise click.UsageError(f"{alone[0]} needs --against: fresh cases are answered by the checkpoint's model")
     with plain_errors():
         if repro is not None:
             _replay(repro, threads, as_json)
@@ -48,24 +54,28 @@ def _verify(
     as_json: bool,
     against: Path | None,
     cases: int | None,
-    seed: int,
+    seed: int | None,
     config: Path | None,
     report: Path | None,
 ) -> None:
     from mythos_export.verify.against import fresh_cases
     from mythos_export.verify.golden import GOLDEN, load_golden
-    from mythos_export.verify.page import write_reports
+    from mythos_export.verify.page import check_place, write_reports
     from mythos_export.verify.run import verify_bundle
 
-    if against is None and cases is not None:
-        raise click.UsageError("--cases needs --against: fresh cases are answered by the checkpoint's model")
     manifest = read_manifest(bundle)
+    if report is not None:
+        check_place(report, bundle, manifest)
     with steps() as step:
         golden = load_golden(bundle / GOLDEN)
         if against is not None:
             step("answer fresh cases with the eager model")
-            golden = golden.joined(fresh_cases(manifest, against, config, cases or FRESH_CASES, seed))
-        place = Path(f"{bundle.resolve().name}.repro")
+            fresh, weights = fresh_cases(manifest, against, config, cases or FRESH_CASES, seed or 0)
+            golden = golden.joined(fresh)
+            if weights is not None:
+                err.print(weights, style="yellow", markup=False, highlight=False)
+        place = bundle.resolve()
+        place = place.with_name(f"{place.name}.repro")
         parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place)
     show_parity(parity)
     if report is not None:

@@ -11,14 +11,19 @@ from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime.manifest import Manifest
 
 
-def fresh_cases(manifest: Manifest, checkpoint: Path, config: Path | None, count: int, seed: int) -> Golden:
-    """`count` random cases and the tolerances measured on them.
+def fresh_cases(
+    manifest: Manifest, checkpoint: Path, config: Path | None, count: int, seed: int
+) -> tuple[Golden, str | None]:
+    """`count` random cases and the tolerances measured on them; and a sentence where the file is another than the
+    bundle's source, which by its hash it may be with the same weights in it.
+
+    The configuration is `config`, else the checkpoint's, else the bundle's.
 
     Raises:
         CasesError: the checkpoint is another model than the bundle's.
         ModelError: it cannot be read.
     """
-    loaded = load_checkpoint(checkpoint, config)
+    loaded = load_checkpoint(checkpoint, config, default=manifest.config)
     other = {name for name, value in loaded.config.to_dict().items() if manifest.config.get(name) != value}
     if other:
         name = min(other)
@@ -27,4 +32,14 @@ def fresh_cases(manifest: Manifest, checkpoint: Path, config: Path | None, count
             f"{manifest.config.get(name)}; give the checkpoint that the bundle was made from"
         )
     model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[manifest.precision])
-    return make_random(model, manifest.precision, count, seed)
+    return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
+
+
+def _other_file(manifest: Manifest, checkpoint: Path, sha256: str | None) -> str | None:
+    source = manifest.source
+    if sha256 is None or source.sha256 in (None, sha256):
+        return None
+    return (
+        f"{checkpoint} is not the file that the bundle was made from ({source.name}, by its sha256): where a stage "
+        "differs below, its weights may be others"
+    )

@@ -7,7 +7,7 @@ another function from there on: the position and those after it in its row, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,10 @@ from mythos_export.verify.trace import AFTER_HALTING, OF_RUNNING, TENSORS, UNIT_
 
 @dataclass(frozen=True)
 class NearTie:
-    """A decision that fell otherwise than in float64, by less than the precision can tell. Iterations count from 1."""
+    """A decision that fell otherwise than in float64, by less than the precision can tell. Iterations count from 1.
+
+    `possible`: the stage does not show its decisions, and this one may have fallen otherwise.
+    """
 
     case: str
     row: int
@@ -28,6 +31,7 @@ class NearTie:
     decision: str
     margin: float
     band: float
+    possible: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,23 +163,21 @@ class _Walk:
                 tie = NearTie(self.case.name, int(row), int(token), iteration + 1, kind or name, gap, band)
                 self.found.near_ties.append(tie)
             else:
-                how = f", {gap:.1e} away from a tie" if gap is not None and math.isfinite(gap) else ""
-                self._problem(name, iteration + 1, f"{_TURNED[name]}{how}", gap, band, (int(row), int(token)))
+                text, at = _TURNED[name], (int(row), int(token))
+                if gap is not None and math.isfinite(gap):
+                    self._problem(name, iteration + 1, f"{text}, {gap:.1e} away from a tie", gap, band, at)
+                else:
+                    self._problem(name, iteration + 1, text, position=at)
             self.tainted[row, token:] = True
 
     def _leave_out_possible_ties(self) -> None:
         """Without a look inside, a decision that may have fallen otherwise cannot be told from an error."""
         if self.allowed is None:
             return
-        for name, margin in (("experts", self.case.routing_margin), ("halted", self.case.halting_margin)):
-            for iteration in range(len(margin)):  # a halted position's experts are no longer its answer
-                band = self.allowed.band(name, iteration)
-                for row, token in np.argwhere((margin[iteration] < band) & ~self.tainted):
-                    if not self.tainted[row, token]:
-                        gap = float(margin[iteration, row, token])
-                        tie = NearTie(self.case.name, int(row), int(token), iteration + 1, name, gap, band)
-                        self.found.near_ties.append(tie)
-                        self.tainted[row, token:] = True
+        for tie in possible_ties(self.case, self.allowed):
+            if not self.tainted[tie.row, tie.token]:
+                self.found.near_ties.append(tie)
+                self.tainted[tie.row, tie.token :] = True
 
     def _loops(self) -> None:
         outputs, inputs = self.answer.outputs, self.case.inputs
@@ -237,6 +239,28 @@ class _Walk:
         position: tuple[int, int] | None = None,
     ) -> None:
         self.found.problems.append(Problem(tensor, iteration, text, error, tolerance, position))
+
+
+def possible_ties(case: Case, allowed: Tolerances) -> Iterator[NearTie]:
+    """The decisions of a case that are nearer to a tie than the precision can tell, iteration by iteration.
+
+    A halted position's experts are no longer its answer, but the next iteration's cache entries come from them, to
+    which other positions attend.
+    """
+    steps = len(case.trace)
+    for iteration in range(steps):
+        running = case.real & ~case.trace.halted[iteration - 1] if iteration else case.real
+        waiting = case.real & ~running if iteration + 1 < steps else np.zeros_like(running)
+        routing, halting = case.routing_margin[iteration], case.halting_margin[iteration]
+        for name, margin, of in (
+            ("experts", routing, running),
+            (AFTER_HALTING, routing, waiting),
+            ("halted", halting, running),
+        ):
+            band = allowed.band(name, iteration)
+            for row, token in np.argwhere((margin < band) & of):
+                gap = float(margin[row, token])
+                yield NearTie(case.name, int(row), int(token), iteration + 1, name, gap, band, possible=True)
 
 
 def _by_expert(experts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,17 +20,19 @@ Call = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 class Text:
     """A prompt and the float64 model's greedy continuation.
 
-    `margins` are the best logit's lead over the second, relative to the largest logit.
+    `margins` are the best logit's lead over the second, relative to the largest logit; `ties` tell of each call whether
+    one of its decisions (experts, halting) is nearer to a tie than the export's precision can tell.
     """
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     margins: tuple[float, ...]
+    ties: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What a stage wrote. `differs_at` counts from 1; `near_tie` says whether float64 itself hardly decided there."""
+    """What a stage wrote. `differs_at` counts from 1; `near_tie`: float64 itself hardly decided, there or before."""
 
     tokens: tuple[int, ...]
     differs_at: int | None
@@ -55,35 +57,51 @@ def generate(call: Call, text: Text, config: RuntimeConfig, tolerances: Toleranc
     tokens, _ = _greedy(call, list(text.prompt), config, len(text.tokens))
     for index, (found, true) in enumerate(zip(tokens, text.tokens, strict=True)):
         if found != true:
-            # Both logits may be off by the tolerance, in opposite directions.
-            return Generated(tokens, index + 1, text.margins[index] < 2 * tolerances.of("logits", 0))
+            # Both logits may be off by the tolerance, in opposite directions; and what a decision turned stays in the
+            # cache.
+            near = text.margins[index] < 2 * tolerances.of("logits", 0) or any(text.ties[: index + 1])
+            return Generated(tokens, index + 1, near)
     return Generated(tokens, None)
+
+
+def calls(text: Text, config: RuntimeConfig) -> list[dict[str, np.ndarray]]:
+    """Inputs with the shapes of the calls that generation makes: the prompt, and one token after it."""
+    prompt = list(text.prompt)
+    cache = _cache(len(prompt) + len(text.tokens), config)
+    return [_inputs(prompt, 0, cache, config), _inputs(prompt[:1], len(prompt), cache, config)]
+
+
+def _cache(capacity: int, config: RuntimeConfig) -> tuple[np.ndarray, np.ndarray]:
+    shape = (1, capacity, config.cache_width)
+    dtype = numpy_dtype(config.cache_dtype)
+    return np.zeros((config.layers, *shape), dtype), np.zeros((config.max_loop_iters, *shape), dtype)
+
+
+def _inputs(
+    new: list[int], held: int, cache: tuple[np.ndarray, np.ndarray], config: RuntimeConfig
+) -> dict[str, np.ndarray]:
+    return {
+        "input_ids": np.array([new], np.int64),
+        "positions": np.arange(held, held + len(new), dtype=np.int64)[None],
+        "past_lengths": np.array([held], np.int64),
+        "max_loops": np.array(config.max_loop_iters, np.int64),
+        "halt_threshold": np.array(config.act_threshold, np.float32),
+        "early_exit": np.array(False),
+        "past_layers": cache[0],
+        "past_loop": cache[1],
+    }
 
 
 def _greedy(
     call: Call, prompt: list[int], config: RuntimeConfig, count: int = TOKENS
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    capacity = len(prompt) + count
-    shape = (1, capacity, config.cache_width)
-    dtype = numpy_dtype(config.cache_dtype)
-    layers = np.zeros((config.layers, *shape), dtype)
-    loop = np.zeros((config.max_loop_iters, *shape), dtype)
+    cache = _cache(len(prompt) + count, config)
     new, held = list(prompt), 0
     tokens: list[int] = []
     margins: list[float] = []
     for _ in range(count):
-        inputs: dict[str, np.ndarray] = {
-            "input_ids": np.array([new], np.int64),
-            "positions": np.arange(held, held + len(new), dtype=np.int64)[None],
-            "past_lengths": np.array([held], np.int64),
-            "max_loops": np.array(config.max_loop_iters, np.int64),
-            "halt_threshold": np.array(config.act_threshold, np.float32),
-            "early_exit": np.array(False),
-            "past_layers": layers,
-            "past_loop": loop,
-        }
-        outputs = call(inputs)
-        for buffer, name in ((layers, "new_layers"), (loop, "new_loop")):
+        outputs = call(_inputs(new, held, cache, config))
+        for buffer, name in zip(cache, ("new_layers", "new_loop"), strict=True):
             buffer[:, :, held : held + len(new)] = outputs[name]
         held += len(new)
         logits = np.asarray(outputs["logits"][0, -1], np.float64)

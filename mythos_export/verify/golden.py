@@ -17,10 +17,10 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES
-from mythos_export.verify.cases import Case, given_questions, golden_questions, random_questions
-from mythos_export.verify.compare import compare
-from mythos_export.verify.generation import TOKENS, Text, true_text
+from mythos_export.capture import INPUT_NAMES
+from mythos_export.verify.cases import Case, Question, given_questions, golden_questions, random_questions
+from mythos_export.verify.compare import compare, possible_ties
+from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.results import CaseResult
 from mythos_export.verify.tolerances import Tolerances, measure
 from mythos_export.verify.trace import TENSORS, Trace, to_numpy
@@ -77,8 +77,12 @@ def make_golden(model: MythosModel, precision: str, config: RuntimeConfig, given
         truth.ask(question)
     prompt = truth.asked[-1 if given is not None else 1].case.inputs["input_ids"][0].tolist()
     room = model.config.max_seq_len - TOKENS
-    text = true_text(_exact(truth), prompt[: max(room, 0)], config) if room > 0 else None
-    return _judged(truth, precision, model, text)
+    golden = _judged(truth, precision, model)
+    if room <= 0:
+        return golden
+    ties: list[bool] = []
+    text = true_text(_exact(truth, golden.tolerances, ties), prompt[:room], config)
+    return replace(golden, text=replace(text, ties=tuple(ties)))
 
 
 def make_random(model: MythosModel, precision: str, count: int, seed: int) -> Golden:
@@ -86,16 +90,16 @@ def make_random(model: MythosModel, precision: str, count: int, seed: int) -> Go
     truth = Truth(model)
     for question in random_questions(model, count, seed, truth.cumulative):
         truth.ask(question)
-    return _judged(truth, precision, model, None)
+    return _judged(truth, precision, model)
 
 
-def _judged(truth: Truth, precision: str, model: MythosModel, text: Text | None) -> Golden:
+def _judged(truth: Truth, precision: str, model: MythosModel) -> Golden:
     prelude = model.config.prelude_layers
     measured = [compare(asked.case, asked.eager, None, prelude) for asked in truth.asked]
     tolerances = measure(truth.asked, measured, precision)
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, tolerances, prelude) for asked in truth.asked)
-    return Golden(precision, prelude, cases, tolerances, eager, truth.spectral_radius(), text)
+    return Golden(precision, prelude, cases, tolerances, eager, truth.spectral_radius(), None)
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances, prelude: int) -> CaseResult:
@@ -103,11 +107,14 @@ def _eager_result(asked: Asked, tolerances: Tolerances, prelude: int) -> CaseRes
     return CaseResult.of(EAGER, comparison, asked.eager.outputs, tolerances)
 
 
-def _exact(truth: Truth):  # type: ignore[no-untyped-def]
-    def call(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _exact(truth: Truth, tolerances: Tolerances, ties: list[bool]) -> Call:
+    """Runs the float64 model, and adds to `ties` whether a decision of the call is near a tie."""
+
+    def call(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         tensors = {name: torch.from_numpy(np.array(inputs[name], dtype=_plain(inputs[name]))) for name in INPUT_NAMES}
-        tensors |= {name: tensors[name].double() for name in ("past_layers", "past_loop")}
-        return {name: to_numpy(value) for name, value in zip(OUTPUT_NAMES, truth.exact(**tensors), strict=True)}
+        case = truth.case(Question("text", tensors))
+        ties.append(any(possible_ties(case, tolerances)))
+        return case.outputs
 
     return call
 

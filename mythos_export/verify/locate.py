@@ -7,6 +7,7 @@ program, its nodes paired by `align`. Everything here runs only after something 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -60,9 +61,9 @@ def _references(
 ) -> Iterator[list[Values]]:
     """What to hold the values to, by the graph's own names; the nearest first."""
     if stage.name in SAME_NAMES:
-        before = SAME_NAMES[stage.name].open(bundle)
-        yield before.values(inputs, iterations)
-        before.close()
+        with contextlib.closing(SAME_NAMES[stage.name].open(bundle)) as before:
+            values = before.values(inputs, iterations)
+        yield values
     program = Program.open(bundle)
     around, body = program.graphs()
     pairs, pairs_around = align(body_of(loop_of(graph)).node, body), align(graph.node, around)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from mythos_export.errors import PackageError
 from mythos_export.report import COLORS, figure, svg, write_page
 from mythos_export.report.format import error as error_text
 from mythos_export.verify.parity import TRUTH, Parity
 from mythos_export.verify.results import FAIL, NOT_RUN, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import FACTOR, FLOOR_ULPS
 from mythos_export.verify.trace import UNIT_SCALE
+from mythos_runtime.errors import RequestError
 from mythos_runtime.manifest import Manifest
 
 WORST_CASES = 10
@@ -30,12 +33,38 @@ PANELS = {
 }
 
 
+JSON_NAME, PAGE_NAME = "parity.json", "parity.html"
+
+
+def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
+    """Refuse to write over what the bundle's manifest vouches for: the report of its export.
+
+    Raises:
+        RequestError: the folder holds such files.
+    """
+    listed = {(bundle / name).resolve() for name in manifest.files}
+    if any((folder / name).resolve() in listed for name in (JSON_NAME, PAGE_NAME)):
+        raise RequestError(
+            f"{folder} holds the report of the export, which belongs to the bundle: over another one it would no "
+            "longer be valid; name another folder with --report"
+        )
+
+
 def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
-    """Write parity.json and parity.html into a folder."""
-    folder.mkdir(exist_ok=True)
+    """Write parity.json and parity.html into a folder, which is made where it is not there.
+
+    Raises:
+        PackageError: the folder cannot be written to.
+    """
     text = json.dumps(parity.to_json(), indent=1, allow_nan=False)
-    (folder / "parity.json").write_text(text + "\n", encoding="utf-8")
-    write_page(folder / "parity.html", "parity.html.j2", **page_values(parity, manifest))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{JSON_NAME}.partial"
+        draft.write_text(text + "\n", encoding="utf-8")
+        os.replace(draft, folder / JSON_NAME)
+        write_page(folder / PAGE_NAME, "parity.html.j2", **page_values(parity, manifest))
+    except OSError as error:
+        raise PackageError(f"cannot write the report into {folder}: {error.strerror}; name another folder") from error
 
 
 def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
@@ -138,7 +167,8 @@ def _most_different(parity: Parity, ran: list[StageResult]) -> StageResult:
 def _failure_row(failure: Failure) -> list[Any]:
     problem = failure.problem
     where = f"iteration {problem.iteration}, {problem.tensor}" if problem.iteration is not None else problem.tensor
-    return [failure.stage, failure.case, where, failure.operator or "", problem.text]
+    found = f"{problem.text} ({failure.note})" if failure.note else problem.text
+    return [failure.stage, failure.case, where, failure.operator or "", found]
 
 
 def _stage_row(stage: StageResult) -> list[Any]:
@@ -178,6 +208,8 @@ def _growth_row(stage: StageResult) -> list[Any]:
 
 def _tie_row(stage: str, tie: Any) -> list[Any]:
     what = "whether to halt" if tie.decision == "halted" else f"which {tie.decision}"
+    if tie.possible:
+        what += " (may have fallen otherwise)"
     return [
         stage,
         tie.case,

@@ -2,28 +2,35 @@
 
 `Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 2):
 
+    format            2
     verdict           "pass" or "fail"
+    sentence          the verdict in one sentence
     precision         fp32, fp16 or bf16
     truth             what the stages are held to
     stages            a list, in the order of the pipeline:
       name, runner, artifact
-      state             "pass", "fail", or "not run", with the `reason`
+      state, reason     "pass", "fail", or "not run" with the reason, else null
       cases             how many were run
       positions, compared         real positions in them, and those not behind a near tie
       worst_case, worst_tensor    the failure's, or else where most of what is allowed is used
       worst_at          iteration, layer or depth of it, from 1; null for logits
-      error, tolerance  there, relative to the tensor's largest value
+      error, tolerance  there, relative to the tensor's largest value (of probabilities and expert weights, absolute);
+                        null for what has none: a graph that cannot be opened, a number of loops, a generated token
       logits            over all cases: max_abs, p99_abs, relative_l2, kl (nats), top1_agreement; null without any
       generation        tokens, first_difference (from 1, or null), near_tie; null where nothing was generated
       growth            case, errors of h per iteration, factor per iteration (fitted, or null);
                         null where the loop was not seen from inside
       depths            {depth: positions} of that stage
-    depths            {depth: positions} of float64, in the cases that every stage ran
-    near_ties         total, and the first MOST_LISTED: stage, case, row, token, iteration, decision, margin, band
-    failures          per failed stage: stage, case, tensor, iteration (from 1, or null), operator, text, error,
-                      tolerance, position [row, token], reproduction (a folder, or null)
+    depths            {depth: positions} of float64, in all cases; a stage may have run fewer of them
+    near_ties         total, and in `listed` the first MOST_LISTED: stage, case, row, token, iteration, decision,
+                      margin, band, possible (true: the stage does not show whether it fell otherwise)
+    failures          per failed stage: stage, case ("" before the first), tensor, iteration (from 1, or null),
+                      operator (or null), text, error, tolerance (or null), position ([row, token], or null),
+                      reproduction (a folder, or null), note (why one of these is missing, or null)
+    problems          sentences: what is wrong beyond single stages; any makes the verdict "fail"
     spectral_radius   of the injection; below 1, or the verdict is "fail"
     tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
+    text              prompt, tokens, margins and ties of the float64 model's greedy continuation, or null
     cases             stage, case, positions, compared, loops, errors {tensor: series}
 
 Numbers that are not finite are null.
@@ -139,7 +146,8 @@ def _failure(failure: Failure) -> dict[str, Any]:
     return (
         {"stage": failure.stage, "case": failure.case, "operator": failure.operator}
         | problem
-        | {"position": list(position) if position else None, "reproduction": failure.reproduction}
+        | {"position": list(position) if position else None}
+        | {"reproduction": failure.reproduction, "note": failure.note}
     )
 
 

@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from mythos_export.errors import PackageError, ParityError
+from mythos_export.errors import ExportError, PackageError, ParityError
 from mythos_export.verify.cases import Case
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
 from mythos_export.verify.locate import locate
 from mythos_export.verify.results import OUTPUTS, Failure
 from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_export.verify.stages.stage import RUNNER_ERRORS
 from mythos_export.verify.trace import TENSORS
 from mythos_runtime.config import RuntimeConfig
-from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RuntimeBundleError
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import Manifest, read_manifest, write_manifest
 
@@ -37,13 +38,15 @@ _CAN_BE_CUT = {*TENSORS, "new_layers", "logits"}
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A failure with the smallest case that shows it, and the operator at which it begins."""
+    """A failure with its case, cut to what shows it, and the operator at which it begins."""
 
     stage: type[Stage]
     golden: Golden
     """One case, and the tolerances."""
     problem: Problem
     operator: str | None
+    note: str | None = None
+    """Why the operator could not be looked for."""
 
     def save(self, parent: Path, bundle: Bundle) -> Path:
         """Write the folder under `parent`, over an older reproduction of the same stage.
@@ -94,7 +97,7 @@ class Replayed:
 
 
 def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure: Failure) -> Reproduction:
-    """Cut the case down as far as it still fails, and find the operator."""
+    """Cut the case down, once, if it still fails then; and find the operator."""
     problem = failure.problem
     if problem.tensor == OUTPUTS:  # it cannot even be run: there is nothing to compare
         return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)
@@ -104,9 +107,13 @@ def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure:
         small, shown = case, problem
     iteration = None if problem.iteration is None else problem.iteration - 1
     limit = 2 * max(golden.tolerances.of(name, iteration or 0) for name in golden.tolerances.tensors)
-    operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
+    operator, note = None, None
+    try:
+        operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
+    except (ExportError, RuntimeBundleError, *RUNNER_ERRORS) as error:  # the failure itself matters more
+        note = f"the operator could not be looked for: {error!r}"
     only = replace(golden, cases=(small,), eager=(), text=None)
-    return Reproduction(type(stage), only, shown, operator)
+    return Reproduction(type(stage), only, shown, operator, note)
 
 
 def replay(folder: Path, threads: int | None = None) -> Replayed:

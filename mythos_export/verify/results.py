@@ -106,16 +106,19 @@ class Failure:
     problem: Problem
     operator: str | None = None
     reproduction: str | None = None
+    note: str | None = None
+    """Why the operator or the reproduction is missing."""
 
     def describe(self) -> str:
         """In one sentence, without the stage."""
         if self.problem.tensor == GRAPH:
             return f"it cannot be opened: {self.problem.text}"
+        note = f" ({self.note})" if self.note else ""
         if self.problem.tensor == OUTPUTS:
-            return f"case '{self.case}' cannot be run: {self.problem.text}"
+            return f"case '{self.case}' cannot be run: {self.problem.text}{note}"
         at = f", iteration {self.problem.iteration}" if self.problem.iteration is not None else ""
         where = f"; it begins at {self.operator}" if self.operator else ""
-        return f"case '{self.case}'{at}, tensor {self.problem.tensor}: {self.problem.text}{where}"
+        return f"case '{self.case}'{at}, tensor {self.problem.tensor}: {self.problem.text}{where}{note}"
 
 
 @dataclass(frozen=True)
@@ -201,10 +204,12 @@ class StageResult:
         }
 
 
-def with_reproduction(stage: StageResult, operator: str | None, folder: str | None) -> StageResult:
-    """The stage's failure with where it begins and where its reproduction lies."""
+def with_reproduction(
+    stage: StageResult, operator: str | None, folder: str | None, note: str | None = None
+) -> StageResult:
+    """The stage's failure with where it begins and where its reproduction lies, or why one of them is missing."""
     assert stage.failure is not None
-    return replace(stage, failure=replace(stage.failure, operator=operator, reproduction=folder))
+    return replace(stage, failure=replace(stage.failure, operator=operator, reproduction=folder, note=note))
 
 
 def histogram(depths: np.ndarray) -> dict[int, int]:

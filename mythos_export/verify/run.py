@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mythos_export.errors import ParityError
+from mythos_export.errors import PackageError, ParityError
 from mythos_export.verify.compare import Problem, compare
-from mythos_export.verify.generation import Generated, Text, generate
+from mythos_export.verify.generation import Generated, Text, calls, generate
 from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
@@ -23,11 +23,12 @@ from mythos_export.verify.results import (
     with_reproduction,
 )
 from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_export.verify.tolerances import MOST_TOLERANCE
 from mythos_runtime.config import RuntimeConfig
-from mythos_runtime.errors import BackendFailed
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 
-# The most that near ties may take out of sight before a check counts as none.
+# The share of a stage's positions that near ties may take out of sight before its check counts as none.
 MOST_UNSEEN = 0.5
 GENERATION = "generation"  # the name of the case that no single call is
 
@@ -48,7 +49,7 @@ def verify_bundle(
         progress: called with the name of each stage as it begins.
         threads: CPU threads of every stage; by default the runner's choice.
         golden: the cases; by default those that the bundle holds.
-        reproductions: where a failing stage leaves a minimal reproduction, one folder a stage; None: nowhere.
+        reproductions: where a failing stage leaves a reproduction, one folder a stage; None: nowhere.
 
     Raises:
         BundleError: the bundle holds no golden cases.
@@ -77,13 +78,15 @@ def _run(
     progress: Callable[[str], None],
     reproductions: Path | None,
 ) -> StageResult:
-    lacking = kind.lacking(bundle)
-    if lacking is not None:
-        return StageResult(kind.name, kind.runner, kind.artifact, reason=lacking)
-    progress(f"{kind.name} ({kind.runner})")
     try:
+        lacking = kind.lacking(bundle)
+        if lacking is not None:
+            return StageResult(kind.name, kind.runner, kind.artifact, reason=lacking)
+        progress(f"{kind.name} ({kind.runner})")
         stage = kind.open(bundle)
-    except ParityError as error:
+    except BackendMissing as error:
+        return StageResult(kind.name, kind.runner, kind.artifact, reason=str(error))
+    except (ParityError, BundleError, BackendFailed) as error:
         failure = Failure(kind.name, "", Problem(GRAPH, None, str(error)))
         return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
@@ -92,8 +95,12 @@ def _run(
             progress(f"{kind.name}: looking for the operator")
             case = next(case for case in golden.cases if case.name == result.failure.case)
             found = reproduce(stage, bundle, golden, case, result.failure)
-            saved = found.save(reproductions, bundle) if reproductions is not None else None
-            result = with_reproduction(result, found.operator, None if saved is None else str(saved))
+            saved, note = None, found.note
+            try:
+                saved = str(found.save(reproductions, bundle)) if reproductions is not None else None
+            except (PackageError, BundleError, OSError) as error:  # the failure itself matters more
+                note = "; ".join(filter(None, (note, f"its reproduction could not be saved: {error}")))
+            result = with_reproduction(result, found.operator, saved, note)
         return result
     finally:
         stage.close()
@@ -116,11 +123,16 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
     if wrong is not None:
         failure = Failure(stage.name, wrong.case, wrong.problems[0])
     generated = None
-    if failure is None and stage.generates and golden.text is not None:
+    if failure is None and golden.text is not None and _generates(stage, bundle, golden.text):
         generated, problem = _generate(stage, bundle, golden, golden.text)
         failure = None if problem is None else Failure(stage.name, GENERATION, problem)
     reason = None if results or failure else "no case is within what it takes"
     return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
+
+
+def _generates(stage: Stage, bundle: Bundle, text: Text) -> bool:
+    """Whether every call that generation makes is within what the stage takes."""
+    return stage.generates and all(stage.takes(bundle, inputs) for inputs in calls(text, bundle.config))
 
 
 def _generate(stage: Stage, bundle: Bundle, golden: Golden, text: Text) -> tuple[Generated | None, Problem | None]:
@@ -154,11 +166,22 @@ def _problems(golden: Golden, results: list[StageResult]) -> list[str]:
             f"the injection's spectral radius is {golden.spectral_radius:.6f}, and has to be below 1: the state would "
             "not forget, and the loop diverge"
         )
-    real = sum(result.positions for stage in results for result in stage.results)
-    seen = sum(result.compared for stage in results for result in stage.results)
-    if seen < (1 - MOST_UNSEEN) * real and all(stage.failure is None for stage in results):
+    if any(stage.failure is not None for stage in results):
+        return found  # which says more
+    advice = "" if golden.precision == "fp32" else "; export with --precision fp32"
+    coarse = golden.tolerances.too_coarse()
+    if coarse is not None:
+        tensor, allowed = coarse
         found.append(
-            f"only {seen} of {real} positions could be compared, the others hang on decisions nearer to a tie than "
-            f"{golden.precision} can tell apart; export with --precision fp32 to check this model"
+            f"{golden.precision} is too coarse for this model: by what eager itself errs, {tensor} could be off by "
+            f"{allowed:.1e} of its scale, and beyond {MOST_TOLERANCE} nothing is checked{advice}"
         )
+    for stage in results:
+        real = sum(result.positions for result in stage.results)
+        seen = sum(result.compared for result in stage.results)
+        if stage.name != EAGER and seen < (1 - MOST_UNSEEN) * real:
+            found.append(
+                f"only {seen} of {real} positions could be compared in stage {stage.name}, the others hang on "
+                f"decisions nearer to a tie than {golden.precision} can tell apart{advice}"
+            )
     return found

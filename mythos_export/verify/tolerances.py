@@ -1,7 +1,8 @@
 """How far a stage may be off, measured: what eager PyTorch at the same precision errs against float64, times FACTOR.
 
-There are no constants of taste. Every tensor has its own tolerance, for every iteration of the loop, every layer of
-the cache and every depth; and the distance from a tie below which a decision may fall either way is measured likewise.
+There are no constants of taste, but for where a measure ends to be one, MOST_TOLERANCE. Every tensor has its own
+tolerance, for every iteration of the loop, every layer of the cache and every depth; and the distance from a tie below
+which a decision may fall either way is measured likewise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mythos_export.verify.truth import Asked
 
 FACTOR = 8.0  # other kernels add in another order; this many times eager's own error is still the same function
+MOST_TOLERANCE = 0.5  # of a tensor's scale; where eager's own error asks for more, the precision is no check
 FLOOR_ULPS = 2.0  # an error below what the precision resolves says nothing
 EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
@@ -45,6 +47,11 @@ class Tolerances:
     def band(self, decision: str, iteration: int) -> float:
         """The near-tie band; 0 for `depth`, which only follows from other decisions."""
         return _at(self.bands[decision], iteration) if decision in self.bands else 0.0
+
+    def too_coarse(self) -> tuple[str, float] | None:
+        """The tensor that is allowed to be off the most, and by how much, where that is more than MOST_TOLERANCE."""
+        largest = {name: max(series) for name, series in self.tensors.items() if max(series) > MOST_TOLERANCE}
+        return max(largest.items(), key=lambda each: each[1], default=None)
 
     def merged(self, other: Tolerances) -> Tolerances:
         """The larger of both, everywhere."""

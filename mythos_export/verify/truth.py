@@ -43,11 +43,9 @@ class Truth:
 
     def ask(self, question: Question) -> dict[str, Tensor]:
         """Answer, keep, and return the outputs at the export's precision."""
-        seen, true = Recorder(), Recorder()
+        seen, shapes = Recorder(), self._shapes(question)
         outputs = dict(zip(OUTPUT_NAMES, self.model(**question.inputs, observe=seen), strict=True))
-        exact = dict(zip(OUTPUT_NAMES, self.exact(**_wide(question.inputs), observe=true), strict=True))
-        shapes = self._shapes(question)
-        case = _case(question, exact, true, true.trace(shapes), self.model.config.n_experts_per_tok)
+        case, true = self._exactly(question)
         error = np.zeros((min(len(seen.selection), len(true.selection)), *shapes["p"]), np.float32)
         for index, (found, expected) in enumerate(zip(seen.selection, true.selection, strict=False)):
             off = found.double() - expected
@@ -55,6 +53,16 @@ class Truth:
         answer = Answer({name: to_numpy(value) for name, value in outputs.items()}, seen.trace(shapes))
         self.asked.append(Asked(case, answer, error))
         return outputs
+
+    def case(self, question: Question) -> Case:
+        """The question with the float64 model's answer; it is not kept."""
+        return self._exactly(question)[0]
+
+    def _exactly(self, question: Question) -> tuple[Case, Recorder]:
+        true = Recorder()
+        exact = dict(zip(OUTPUT_NAMES, self.exact(**_wide(question.inputs), observe=true), strict=True))
+        trace = true.trace(self._shapes(question))
+        return _case(question, exact, true, trace, self.model.config.n_experts_per_tok), true
 
     def cumulative(self, question: Question) -> Tensor:
         """[n, B, T]: summed halting probabilities of the float64 model after every iteration."""

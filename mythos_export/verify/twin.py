@@ -41,8 +41,8 @@ class Twin:
 
 
 def loop_of(graph: GraphProto) -> NodeProto:
-    """The graph's Loop node."""
-    return next(node for node in graph.node if node.op_type == "Loop")
+    """The graph's Loop node. Raises ParityError where there is none, or several."""
+    return _only([node for node in graph.node if node.op_type == "Loop"], "Loop", "the graph")
 
 
 def body_of(loop: NodeProto) -> GraphProto:
@@ -119,10 +119,10 @@ def _typed(name: str, element: int | None) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, element, None) if element else ValueInfoProto(name=name)
 
 
-def _only(found: Sequence[T], what: str) -> T:
+def _only(found: Sequence[T], what: str, where: str = "its body") -> T:
     if len(found) != 1:
         raise ParityError(
-            f"cannot look inside the loop: its body should hold one {what}, found {len(found)} "
+            f"cannot look inside the loop: {where} should hold one {what}, found {len(found)} "
             "(pass developer: keep it, or teach mythos_export/verify/twin.py the new form)"
         )
     return found[0]

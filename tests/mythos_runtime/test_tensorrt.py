@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mythos_runtime import BackendMissing, BundleError
+from mythos_runtime import BackendMissing, BundleError, tensorrt
 from mythos_runtime.manifest import Manifest, Target
-from mythos_runtime.tensorrt import PLUGINS_ENTRY_POINT, EngineFile, choose_engine, engines, register_plugins
+from mythos_runtime.tensorrt import (
+    PLUGINS_ENTRY_POINT,
+    EngineFile,
+    choose_engine,
+    engines,
+    missing_to_run,
+    register_plugins,
+)
 
 
 def manifest_of(**engine: Any) -> Manifest:
@@ -34,6 +42,20 @@ def test_the_engine_for_this_gpu_is_taken() -> None:
     assert choose_engine(found, 75).file == "b"
     with pytest.raises(BackendMissing, match="--sm 120"):
         choose_engine(found, 120)
+
+
+def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when an engine is built on a machine with another GPU."""
+    asked: list[str] = []
+    monkeypatch.setattr(tensorrt, "missing", asked.append)
+    monkeypatch.setattr(tensorrt, "Device", lambda cuda: SimpleNamespace(capability=lambda: gpu))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
+    gpu = 86
+    assert missing_to_run(manifest_of(library="tensorrt")) is None and set(asked) == {"tensorrt"}
+    gpu = 90
+    assert "compute capability 90" in str(missing_to_run(manifest_of()))
+    monkeypatch.setattr(tensorrt, "missing", lambda library: f"no {library}")
+    assert "no tensorrt_rtx" in str(missing_to_run(manifest_of()))
 
 
 def test_plug_ins_are_registered_by_the_package_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:

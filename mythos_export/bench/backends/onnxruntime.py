@@ -23,6 +23,7 @@ class CpuKernels(FunctionBodies):
     op_library = "auto"
 
     def missing(self, setting: Setting) -> str | None:
-        if ort.find_op_library() is None:
-            return f"no library of CPU kernels: {ort.why_no_op_library()}"
+        lack = ort.why_no_op_library()
+        if lack is not None:
+            return f"no library of CPU kernels: {lack}"
         return super().missing(setting)

@@ -9,7 +9,9 @@ import numpy as np
 
 from mythos_export.verify.stages.stage import Bundle, Stage
 from mythos_export.verify.trace import Answer
-from mythos_runtime.session import Options, Session, missing_for, open_session
+from mythos_runtime.errors import BackendFailed, RequestError
+from mythos_runtime.session import Options, Session, open_session
+from mythos_runtime.tensorrt import missing_to_run
 
 
 class Engine(Stage):
@@ -28,7 +30,7 @@ class Engine(Stage):
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:
-        return missing_for("tensorrt")
+        return missing_to_run(bundle.manifest)
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
@@ -43,7 +45,10 @@ class Engine(Stage):
         return cls(open_session(bundle.folder, bundle.manifest, bundle.config, "tensorrt", options))
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
-        return Answer(self.session.run(inputs))
+        try:
+            return Answer(self.session.run(inputs))
+        except RequestError as error:  # the engine's profiles are others than the manifest's, by which cases are chosen
+            raise BackendFailed(str(error)) from error
 
 
 def _fits(shapes: Mapping[str, list[list[int]]], inputs: Mapping[str, np.ndarray]) -> bool:

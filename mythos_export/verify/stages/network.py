@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from mythos_export.targets.tensorrt_build.environment import FULL, INSTALL_HINT, RTX, probe_module
-from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.tensorrt_network.process import NetworkProcess
 from mythos_export.verify.trace import TENSORS, Answer, Trace, Values
 from mythos_export.verify.twin import body_of, loop_of, trace_taps
@@ -40,7 +40,8 @@ class Network(Stage):
     @classmethod
     def open(cls, bundle: Bundle) -> Network:
         path = bundle.folder / cls.artifact
-        taps = trace_taps(body_of(loop_of(onnx.load(path, load_external_data=False).graph)))
+        with failing(cls.runner):
+            taps = trace_taps(body_of(loop_of(onnx.load(path, load_external_data=False).graph)))
         return cls(NetworkProcess(tensorrt_module() or RTX, path), taps)  # the parser keeps ONNX's names
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

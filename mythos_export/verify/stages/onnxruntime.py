@@ -11,10 +11,11 @@ import onnx
 import onnxruntime as ort
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
-from mythos_runtime.ort import OrtSession, find_op_library, why_no_op_library
+from mythos_runtime.errors import BackendFailed, BackendMissing
+from mythos_runtime.ort import OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
 
 
@@ -27,12 +28,19 @@ class _OnnxRuntime(Stage):
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
         self.shipped = OrtSession(self.path, bundle.config, self.options)
-        self.twin = make_twin(onnx.load(self.path, load_external_data=False))
+        with failing(self.runner):
+            self.twin = make_twin(onnx.load(self.path, load_external_data=False))
         self.session = twin_session(self.twin, self.path.parent, self.options)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
-        return cls(bundle)
+        try:
+            return cls(bundle)
+        except BackendMissing as error:
+            if cls.library is not None:
+                raise
+            # It asks for nothing that an install may lack: the graph holds what ONNX Runtime does not know.
+            raise BackendFailed(str(error)) from error
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self.shipped.run(inputs)
@@ -71,7 +79,7 @@ class CpuKernels(_OnnxRuntime):
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:
-        return None if find_op_library() is not None else why_no_op_library()
+        return why_no_op_library()
 
 
 class TensorRTGraph(_OnnxRuntime):
@@ -83,19 +91,25 @@ class TensorRTGraph(_OnnxRuntime):
 
 
 def twin_session(twin: Twin, folder: Path, options: Options) -> ort.InferenceSession:
-    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is."""
+    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is.
+
+    Raises:
+        BackendFailed: ONNX Runtime refuses the graph.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     library = find_op_library(options.op_library)
-    if library is not None:
-        settings.register_custom_ops_library(str(library))
-    return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    with failing("ONNX Runtime, the verification twin", *error_types()):
+        if library is not None:
+            settings.register_custom_ops_library(str(library))
+        return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
 
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """All outputs of a session by name."""
+    """All outputs of a session by name. Raises BackendFailed."""
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    with failing("ONNX Runtime, the verification twin", *error_types()):
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))

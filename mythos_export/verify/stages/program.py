@@ -11,9 +11,11 @@ from torch import fx
 
 from mythos_export.capture import OUTPUT_NAMES
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage
+from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, stacked, to_numpy
 from mythos_model.loop import Carry
+
+_NO_LOOP = "the captured program holds no while_loop"
 
 
 class Program(Stage):
@@ -33,7 +35,8 @@ class Program(Stage):
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
-        return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
+        with failing(cls.runner):
+            return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
@@ -45,7 +48,7 @@ class Program(Stage):
             if not np.array_equal(array, seen[name], equal_nan=array.dtype.kind == "f"):
                 raise ParityError(f"run node by node, the program computes another {name} than when it is called")
         if watched.loop is None:
-            raise ParityError("the captured program holds no while_loop")
+            raise ParityError(_NO_LOOP)
         taps = trace_taps(watched.loop.body)
         steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in watched.loop.steps]
         return Answer(outputs, stacked(steps))
@@ -59,16 +62,18 @@ class Program(Stage):
 
     def graphs(self) -> tuple[fx.Graph, fx.Graph]:
         """The graph around the loop, and the loop's body."""
-        node = next(node for node in self.module.graph.nodes if _is_loop(node))
+        node = next((node for node in self.module.graph.nodes if _is_loop(node)), None)
+        if node is None:
+            raise ParityError(_NO_LOOP)
         return self.module.graph, getattr(self.module, node.args[1].target).graph
 
     def _run(self, call: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         tensors = [_to_torch(inputs[name]) for name in self.arguments]
-        with torch.no_grad():
+        with failing(self.runner), torch.no_grad():
             result = call(*tensors)
-        return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
+            return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
 
 
 class _Watched(fx.Interpreter):
@@ -104,20 +109,28 @@ class _Loop:
 
 
 def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
-    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state."""
-    after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
+    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state.
+
+    Raises:
+        ParityError: the body is built in another way.
+    """
     ops = torch.ops.aten
-    choice = _one(body, ops.topk.default)
-    experts = next(node for node in choice.users if node.args[1] == 1)
-    picked = next(node for node in experts.users if node.target is ops.gather.default)
-    weights = next(node for node in picked.users if node.target is ops.softmax.int)
-    written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+    choice, halting = _one(body, ops.topk.default), _one(body, ops.reciprocal.default)
+    try:
+        after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
+        experts = next(node for node in choice.users if node.args[1] == 1)
+        picked = next(node for node in experts.users if node.target is ops.gather.default)
+        weights = next(node for node in picked.users if node.target is ops.softmax.int)
+        written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+    except (StopIteration, LookupError, AttributeError, TypeError, ValueError) as error:
+        text = f"cannot look inside the program's loop: its body is built in another way ({error!r})"
+        raise ParityError(text) from error
     return {
         "entries": written,  # type: ignore[dict-item]
         "experts": experts,
         "weights": weights,
         "h": after["h"],
-        "p": _one(body, ops.reciprocal.default),  # the halting sigmoid's
+        "p": halting,  # the halting sigmoid's
         "cumulative": after["cumulative"],
         "depth": after["depth"],
         "halted": after["halted"],

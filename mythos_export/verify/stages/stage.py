@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,33 @@ import numpy as np
 
 from mythos_export.verify.trace import Answer, Values
 from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
+
+# What PyTorch, onnx and numpy raise where a graph cannot be computed: they have no base class of their own.
+RUNNER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
+
+
+@contextlib.contextmanager
+def failing(runner: str, *errors: type[Exception]) -> Iterator[None]:
+    """What the runner raises in here (`errors` besides the usual ones) becomes BackendFailed with its first line."""
+    expected: tuple[type[Exception], ...] = (*RUNNER_ERRORS, *errors)
+    try:
+        yield
+    except expected as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise BackendFailed(f"{runner}: {type(error).__name__}: {lines[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -58,11 +85,16 @@ class Stage(ABC):
     @classmethod
     @abstractmethod
     def open(cls, bundle: Bundle) -> Stage:
-        """Load the artifact; errors as the runner's own."""
+        """Load the artifact.
+
+        Raises:
+            BackendMissing: this machine lacks something for it.
+            BackendFailed, BundleError, ParityError: it cannot be loaded, or not be looked into.
+        """
 
     @abstractmethod
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
-        """Run one case."""
+        """Run one case. Raises BackendFailed or ParityError, whatever the runner raises."""
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run one call without looking inside."""

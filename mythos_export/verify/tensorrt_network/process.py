@@ -24,7 +24,6 @@ WORKER = "mythos_export.verify.tensorrt_network.worker"
 class Answered:
     """The arrays of one run: around the loop, of every iteration (stacked), and of the one iteration asked for."""
 
-    iterations: int
     around: Mapping[str, np.ndarray]
     kept: Mapping[str, np.ndarray]
     whole: Mapping[str, np.ndarray]
@@ -38,7 +37,6 @@ class NetworkProcess:
 
     Attributes:
         kinds: layer types and how many of each the network has.
-        tensors: the values that the loop's body computes.
     """
 
     def __init__(self, module: str, onnx: Path) -> None:
@@ -65,7 +63,6 @@ class NetworkProcess:
             self.close()
             raise
         self.kinds: dict[str, int] = ready["kinds"]
-        self.tensors: list[str] = ready["tensors"]
 
     def run(self, inputs: Mapping[str, np.ndarray], keep: Collection[str] = (), whole: int | None = None) -> Answered:
         """Run once; see `interpreter.run`. Raises ParityError where a layer cannot be computed: the process is over."""
@@ -76,13 +73,13 @@ class NetworkProcess:
         with contextlib.suppress(BrokenPipeError):  # a process that died says why below
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-        answer = self._event()
+        self._event()
         parts: dict[str, dict[str, np.ndarray]] = {"around": {}, "kept": {}, "whole": {}}
         with np.load(target) as file:
             for name in file.files:
                 part, _, tensor = name.partition("/")
                 parts[part][tensor] = file[name]
-        return Answered(answer["iterations"], **parts)
+        return Answered(**parts)
 
     def close(self) -> None:
         """End the process and remove its files."""

@@ -29,7 +29,7 @@ def serve(network: Network, events: Events) -> None:
             inputs = {name: file[name] for name in file.files}
         result = run(network, inputs, request["keep"], request["whole"])
         np.savez(request["outputs"], **arrays(network, result, request))  # type: ignore[arg-type]
-        events.send("answer", iterations=len(result.iterations))
+        events.send("answer")
 
 
 def arrays(network: Network, result: Run, request: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -56,8 +56,7 @@ def main(module: str, onnx: str) -> int:
         builder = trt.Builder(logger)
         parsed = parse(trt, logger, builder, onnx)
         network = read(parsed, trt)
-        tensors = [name for step in network.loop.body for name, _ in step.outputs]
-        events.send("ready", layers=parsed.num_layers, kinds=dict(network.kinds), tensors=tensors)
+        events.send("ready", kinds=dict(network.kinds))
         serve(network, events)
     except JobError as error:
         events.send("error", kind=error.kind, message=str(error), details=error.details)

@@ -68,8 +68,15 @@ def find_op_library(choice: OpLibrary = "auto") -> Path | None:
     return path if path.is_file() else None
 
 
-def why_no_op_library() -> str:
-    """Why the install holds no native operators, in words; what the build of the package wrote down."""
+def why_no_op_library() -> str | None:
+    """Why a session runs the portable function bodies here, in words; None where it finds native operators."""
+    try:
+        if find_op_library() is not None:
+            return None
+    except BackendMissing as error:
+        return str(error)
+    if os.environ.get(OP_LIBRARY_VARIABLE) == "none":
+        return f"{OP_LIBRARY_VARIABLE} is none: unset it"
     reason = NATIVE / "not_built.txt"
     if reason.is_file():
         return reason.read_text(encoding="utf-8").strip()
@@ -92,7 +99,7 @@ class OrtSession:
         if lack:
             raise BackendMissing(lack)
         ort = importlib.import_module("onnxruntime")
-        self._errors = _error_types()
+        self._errors = error_types()
         self._failures: tuple[type[BaseException], ...] = (*self._errors, MemoryError)
         if config.cache_dtype == "bfloat16":
             raise BackendMissing(
@@ -190,7 +197,7 @@ def _compare_shape(file: Path, port: Port, shape: list[Any]) -> None:
             )
 
 
-def _error_types() -> tuple[type[Exception], ...]:
+def error_types() -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions: they share no base class, and their module's location is not documented."""
     module = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Exception)]

@@ -300,14 +300,21 @@ def register_plugins(trt: Any, label: str) -> None:
         entry.load()(trt)
 
 
-def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> TensorRTSession:
-    """Open the engine that fits this machine's GPU; `options` has nothing that applies here.
+def missing_to_run(manifest: Manifest) -> str | None:
+    """What this machine lacks for this bundle's engines: their library, a driver, a GPU that one was built for.
 
     Raises:
-        BundleError: there is no engine in the bundle.
-        BackendMissing: this machine lacks the library, the GPU or its driver.
+        BundleError: the manifest's details of its engines are malformed, or there are none.
     """
-    del options
+    try:
+        _engine_for_this_gpu(manifest)
+    except BackendMissing as error:
+        return str(error)
+    return None
+
+
+def _engine_for_this_gpu(manifest: Manifest) -> tuple[EngineFile, Any]:
+    """The engine to load, and cuda.bindings.runtime; errors as `open_session`."""
     found = engines(manifest)
     if not found:
         raise BundleError("this bundle has no TensorRT engine; export the model again with --target tensorrt")
@@ -319,6 +326,18 @@ def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, option
     lack = missing(engine.library)
     if lack:
         raise BackendMissing(lack)
+    return engine, cuda
+
+
+def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> TensorRTSession:
+    """Open the engine that fits this machine's GPU; `options` has nothing that applies here.
+
+    Raises:
+        BundleError: there is no engine in the bundle.
+        BackendMissing: this machine lacks the library, the GPU or its driver.
+    """
+    del options
+    engine, cuda = _engine_for_this_gpu(manifest)
     trt = importlib.import_module(engine.library)
     if engine.plugins:
         register_plugins(trt, engine.file)

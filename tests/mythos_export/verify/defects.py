@@ -48,6 +48,11 @@ def one_iteration_more(model: ModelProto) -> None:
     cast.input[0] = halted_before
 
 
+def unknown_operator(model: ModelProto) -> None:
+    """An operator that no runner knows."""
+    next(node for node in nodes_of(model) if node.op_type == "Reciprocal").op_type = "Reciprocall"
+
+
 def limit_off_by_one(model: ModelProto) -> None:
     """iteration <= limit for iteration < limit: it runs, and writes, behind the last depth."""
     next(node for node in nodes_of(model) if node.op_type == "Less" and len(node.input) == 2).op_type = "LessOrEqual"

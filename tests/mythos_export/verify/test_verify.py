@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
+from safetensors.torch import save_file
 
 from mythos_export.cli import export_command, mythos
 from mythos_export.verify import run
@@ -38,21 +39,6 @@ from mythos_runtime import read_manifest
 from mythos_runtime.config import RuntimeConfig
 
 CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
-
-
-@pytest.fixture(scope="module")
-def bundle(bundles: Bundles) -> Path:
-    return bundles["training_checkpoint"]
-
-
-@pytest.fixture(scope="module")
-def golden(bundle: Path) -> Golden:
-    return load_golden(bundle / GOLDEN_FILE)
-
-
-@pytest.fixture
-def only_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "STAGES", (FunctionBodies,))
 
 
 def true_answer(golden: Golden, index: int) -> Answer:
@@ -282,7 +268,7 @@ def test_the_command_line_finds_saves_and_replays_a_failure(
     assert (failure["stage"], failure["tensor"], failure["iteration"]) == ("onnx", "h", 1)
     assert "mythos::moe" in failure["operator"]
     assert failure["error"] > failure["tolerance"] > 0
-    assert "mythos verify --repro bad.repro" in result.stderr.replace("\n", "")
+    assert f"mythos verify --repro {tmp_path / 'bad.repro'}" in result.stderr.replace("\n", "")
     about = json.loads((tmp_path / "bad.repro" / "onnx" / ABOUT).read_text())
     assert about["tensor"] == "h"
     small = load_golden(tmp_path / "bad.repro" / "onnx" / GOLDEN_FILE).cases[0]
@@ -298,6 +284,35 @@ def test_the_command_line_finds_saves_and_replays_a_failure(
     assert changed.exit_code == 2 and "model.onnx" in changed.stderr  # it is held to its hashes
 
 
+@pytest.mark.parametrize(
+    ("defect", "tensor"),
+    [(defects.one_iteration_more, "loops"), (defects.limit_off_by_one, None), (defects.unknown_operator, "graph")],
+)
+def test_the_command_line_shows_failures_that_have_no_error(
+    defect: defects.Defect, tensor: str | None, bundles: Bundles, tmp_path: Path, only_onnx: None
+) -> None:
+    folder = defective(bundles["mla_prefill"], tmp_path / "bad", defect)
+    report = tmp_path / "new" / "page"
+    result = CliRunner().invoke(mythos, ["verify", str(folder), "--json", "--threads", "1", "--report", str(report)])
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.stderr
+    (failure,) = json.loads(result.stdout.splitlines()[-1])["failures"]
+    assert failure["tensor"] == tensor or (tensor is None and failure["tensor"] in ("outputs", "loops"))
+    assert failure["error"] is None and failure["tolerance"] is None and failure["note"] is None
+    assert (tmp_path / "bad.repro" / "onnx").is_dir() == (tensor != "graph")  # beside the bundle, wherever this runs
+    assert (report / "parity.html").is_file() and (report / "parity.json").is_file()
+
+
+def test_a_reproduction_that_cannot_be_saved_does_not_hide_the_failure(
+    bundle: Path, tmp_path: Path, only_onnx: None
+) -> None:
+    folder = defective(bundle, tmp_path / "bad", defects.missing_shared_expert)
+    (tmp_path / "repro" / "onnx").mkdir(parents=True)  # no reproduction
+    parity = run.verify_bundle(folder, read_manifest(folder), threads=1, reproductions=tmp_path / "repro")
+    (failure,) = parity.failures
+    assert failure.problem.tensor == "h" and failure.operator is not None and failure.reproduction is None
+    assert failure.note is not None and "is in the way" in failure.note and failure.note in parity.verdict()
+
+
 def test_verify_against_the_checkpoint(bundle: Path, only_onnx: None) -> None:
     arguments = ["verify", str(bundle), "--against", str(CHECKPOINT), "--cases", "5", "--json", "--threads", "1"]
     result = CliRunner().invoke(mythos, arguments)
@@ -310,12 +325,26 @@ def test_verify_against_the_checkpoint(bundle: Path, only_onnx: None) -> None:
     assert document["near_ties"]["total"] == len(document["near_ties"]["listed"])
 
 
+def test_verify_against_weights_that_bring_no_configuration(bundle: Path, tmp_path: Path, only_onnx: None) -> None:
+    state = {name: tensor.clone() for name, tensor in load_checkpoint(CHECKPOINT).state.items()}
+    weights = tmp_path / "weights.safetensors"
+    save_file(state, weights)
+    arguments = ["verify", str(bundle), "--against", str(weights), "--cases", "2", "--seed", "5", "--threads", "1"]
+    result = CliRunner().invoke(mythos, arguments)
+    assert result.exit_code == 0, result.output
+    assert "is not the file that the bundle was made from" in " ".join(result.stderr.split())
+
+
 def test_wrong_requests_of_verify_are_exit_code_2(bundle: Path, bundles: Bundles, tmp_path: Path) -> None:
     other = GOLDEN / "hops" / "step_0001794.pt"
     (tmp_path / "cases.safetensors").write_bytes(b"no")
     for command, arguments, words in (
         (mythos, ["verify"], "give a BUNDLE, or --repro"),
         (mythos, ["verify", str(bundle), "--cases", "3"], "--cases needs --against"),
+        (mythos, ["verify", str(bundle), "--seed", "3"], "--seed needs --against"),
+        (mythos, ["verify", str(bundle), "--config", "x"], "--config needs --against"),
+        (mythos, ["verify", "--repro", "x", "--report", "y"], "--report goes with a BUNDLE"),
+        (mythos, ["verify", str(bundle), "--report", str(bundle / "reports")], "belongs to the bundle"),
         (mythos, ["verify", str(bundle), "--against", str(other)], "is another model than the bundle"),
         (mythos, ["verify", "--repro", str(tmp_path)], "manifest.json"),
         (mythos, ["verify", "--repro", str(bundle)], "holds no reproduction"),

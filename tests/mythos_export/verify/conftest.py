@@ -1,0 +1,28 @@
+"""A bundle and its golden cases, for all tests of the verification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden_bundles import Bundles
+
+from mythos_export.verify import run
+from mythos_export.verify.golden import GOLDEN as GOLDEN_FILE
+from mythos_export.verify.golden import Golden, load_golden
+from mythos_export.verify.stages.onnxruntime import FunctionBodies
+
+
+@pytest.fixture(scope="module")
+def bundle(bundles: Bundles) -> Path:
+    return bundles["training_checkpoint"]
+
+
+@pytest.fixture(scope="module")
+def golden(bundle: Path) -> Golden:
+    return load_golden(bundle / GOLDEN_FILE)
+
+
+@pytest.fixture
+def only_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "STAGES", (FunctionBodies,))

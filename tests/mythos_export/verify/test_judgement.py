@@ -1,0 +1,129 @@
+"""What a verification makes of its stages: which were not run, which fail, and when the whole does."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mythos_export.pipeline import proven
+from mythos_export.targets.target import Built
+from mythos_export.verify import parity as parity_module
+from mythos_export.verify import run
+from mythos_export.verify.compare import compare
+from mythos_export.verify.generation import generate
+from mythos_export.verify.golden import Golden
+from mythos_export.verify.parity import Parity
+from mythos_export.verify.results import StageResult
+from mythos_export.verify.stages import Bundle
+from mythos_export.verify.stages.engine import Engine
+from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
+from mythos_export.verify.stages.program import Program
+from mythos_export.verify.stages.reference import Reference
+from mythos_runtime import read_manifest
+from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+
+
+def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
+    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch, only_onnx: None
+) -> None:
+    states = {}
+    for error in (BackendMissing("no library"), BundleError("no file"), BackendFailed("no memory")):
+
+        def fail(opened: Bundle, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(FunctionBodies, "open", fail)
+        stage = run.verify_bundle(bundle, read_manifest(bundle), golden=golden).stages[1]
+        states[type(error)] = (stage.state, stage.reason, stage.failure and stage.failure.problem.tensor)
+    assert states == {
+        BackendMissing: ("not run", "no library", None),
+        BundleError: ("fail", None, "graph"),
+        BackendFailed: ("fail", None, "graph"),
+    }
+    program = Program(torch.export.load(bundle / "model.pt2"), 1)
+    with pytest.raises(BackendFailed, match="PyTorch: "):
+        program.outputs({**golden.cases[0].inputs, "positions": np.zeros((1, 3), np.int64)})
+
+
+def test_the_reference_evaluator_takes_a_loop_that_never_runs(bundle: Path, golden: Golden) -> None:
+    manifest = read_manifest(bundle)
+    stage = Reference.open(Bundle(bundle, manifest, RuntimeConfig.from_manifest(manifest), 1))
+    case = next(case for case in golden.cases if case.name == "no loops")
+    answer = stage.answer(case.inputs)
+    assert answer.trace is not None and len(answer.trace) == 0
+    assert not compare(case, answer, golden.tolerances, golden.prelude).problems
+
+
+def test_a_missing_operator_library_is_a_stage_that_was_not_run(
+    bundle: Path, golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "STAGES", (CpuKernels,))
+    few = dataclasses.replace(golden, cases=golden.cases[:1])
+    for value, words in (("none", "MYTHOS_OP_LIBRARY is none"), (str(tmp_path / "absent.so"), "does not exist")):
+        monkeypatch.setenv("MYTHOS_OP_LIBRARY", value)
+        stage = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=few).stages[1]
+        assert stage.state == "not run" and stage.reason is not None and words in stage.reason
+
+
+def test_too_much_unseen_in_one_stage_and_too_coarse_a_precision_are_failures(
+    bundle: Path, golden: Golden, only_onnx: None
+) -> None:
+    tolerances = golden.tolerances
+    coarse = dataclasses.replace(tolerances, tensors={**tolerances.tensors, "logits": (0.6,)})
+    parity = run.verify_bundle(
+        bundle, read_manifest(bundle), threads=1, golden=dataclasses.replace(golden, tolerances=coarse)
+    )
+    assert not parity.passed and "fp32 is too coarse for this model" in parity.verdict()
+    eager = run._eager(golden)
+    blind = [dataclasses.replace(result, compared=0) for result in golden.eager]
+    unseen = dataclasses.replace(eager, name="onnx", results=tuple(blind))
+    assert run._problems(golden, [eager]) == []
+    assert "in stage onnx" in run._problems(golden, [eager, unseen])[0]
+
+
+def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden, bundle: Path) -> None:
+    config = RuntimeConfig.from_manifest(read_manifest(bundle))
+    text = golden.text
+    assert text is not None and len(text.ties) == len(text.tokens)
+    logits = np.zeros((1, 1, config.vocab_size), np.float32)
+    other = next(token for token in range(config.vocab_size) if token != text.tokens[0])
+    logits[..., other] = 1
+
+    def call(inputs):  # type: ignore[no-untyped-def]
+        tokens = inputs["input_ids"].shape[1]
+        empty = {name: inputs[f"past_{name[4:]}"][:, :, :tokens] for name in ("new_layers", "new_loop")}
+        return {"logits": logits, **empty}
+
+    sure = dataclasses.replace(text, margins=(1.0,) * len(text.tokens), ties=(False,) * len(text.tokens))
+    assert generate(call, sure, config, golden.tolerances).wrong
+    near = dataclasses.replace(sure, ties=(True, *sure.ties[1:]))
+    assert not generate(call, near, config, golden.tolerances).wrong
+
+
+def test_an_engine_that_ran_makes_its_target_verified(golden: Golden) -> None:
+    def built(*engines: str) -> tuple[Built, ...]:
+        return (Built("onnx", ("model.onnx",), VERIFIED), Built("tensorrt", engines, NOT_EXECUTED))
+
+    ran = StageResult(Engine.name, Engine.runner, Engine.artifact, golden.eager)
+    for stage, engines, state in (
+        (ran, ("a.engine",), VERIFIED),
+        (ran, ("a.engine", "b.engine"), NOT_EXECUTED),
+        (dataclasses.replace(ran, reason="no GPU"), ("a.engine",), NOT_EXECUTED),
+    ):
+        parity = Parity("fp32", golden.tolerances, (stage,), 0.5, {})
+        assert [target.state for target in proven(built(*engines), parity)] == [VERIFIED, state]
+
+
+def test_the_schema_in_words_has_the_keys_of_the_document(golden: Golden) -> None:
+    document = Parity("fp32", golden.tolerances, (run._eager(golden),), 0.5, {}, golden.text).to_json()
+    described = str(parity_module.__doc__)
+    for level, keys in ((4, document.keys()), (6, document["stages"][0].keys())):
+        lines = re.findall(rf"^ {{{level}}}(\w[\w, ]*?)(?:  |$)", described, re.MULTILINE)
+        assert sorted(name for line in lines for name in re.findall(r"\w+", line)) == sorted({*keys})
