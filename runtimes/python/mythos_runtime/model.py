@@ -156,7 +156,7 @@ class Model:
 
     def _threshold(self, halt_threshold: float | None) -> np.ndarray:
         value = number(self.config.act_threshold if halt_threshold is None else halt_threshold, "halt_threshold")
-        if abs(value) > np.finfo(np.float32).max:
+        if abs(value) > float(np.finfo(np.float32).max):
             raise RequestError(f"halt_threshold should be a finite float32, found {halt_threshold!r}")
         return np.array(value, np.float32)
 
