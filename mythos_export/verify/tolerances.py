@@ -49,8 +49,13 @@ class Tolerances:
         return _at(self.bands[decision], iteration) if decision in self.bands else 0.0
 
     def too_coarse(self) -> tuple[str, float] | None:
-        """The tensor that is allowed to be off the most, and by how much, where that is more than MOST_TOLERANCE."""
-        largest = {name: max(series) for name, series in self.tensors.items() if max(series) > MOST_TOLERANCE}
+        """The tensor that is allowed to be off the most, and by how much, where that is more than MOST_TOLERANCE.
+
+        Not `new_loop`: it also holds the entries of positions that have halted, whose state no output of their own
+        depends on and no precision follows. Where another position reads them, what it makes of them is judged.
+        """
+        judged = {name: max(series) for name, series in self.tensors.items() if name != "new_loop"}
+        largest = {name: allowed for name, allowed in judged.items() if allowed > MOST_TOLERANCE}
         return max(largest.items(), key=lambda each: each[1], default=None)
 
     def merged(self, other: Tolerances) -> Tolerances:
