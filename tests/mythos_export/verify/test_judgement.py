@@ -16,7 +16,7 @@ from mythos_export.verify import parity as parity_module
 from mythos_export.verify import run
 from mythos_export.verify.compare import compare
 from mythos_export.verify.generation import generate
-from mythos_export.verify.golden import Golden
+from mythos_export.verify.golden import Golden, make_golden
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.results import StageResult
 from mythos_export.verify.stages import Bundle
@@ -24,6 +24,8 @@ from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_model import MythosModel, load_checkpoint
+from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
@@ -70,6 +72,16 @@ def test_a_missing_operator_library_is_a_stage_that_was_not_run(
         monkeypatch.setenv("MYTHOS_OP_LIBRARY", value)
         stage = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=few).stages[1]
         assert stage.state == "not run" and stage.reason is not None and words in stage.reason
+
+
+def test_the_demo_s_questions_are_not_too_deep_for_fp16() -> None:
+    """As `make demo` exports them: halted positions' states drift far apart, those that still run do not."""
+    loaded = load_checkpoint(folder("hops"))
+    model = MythosModel.from_state(loaded.config, loaded.state, torch.float16)
+    shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), "float16")
+    deep = make_golden(model, "fp16", shapes, folder("hops") / "held_out.safetensors")
+    assert max(int(case.outputs["loops"]) for case in deep.cases) > loaded.config.max_loop_iters
+    assert deep.tolerances.too_coarse() is None
 
 
 def test_too_much_unseen_in_one_stage_and_too_coarse_a_precision_are_failures(
