@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mythos_model.blockwise import TILE, dequantize
+
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30
 RMS_EPS = 1e-6
@@ -52,6 +54,61 @@ def moe(
         out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
     return y
+
+
+def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, rows: int) -> Tensor:
+    """x times block-wise quantised weights, which are exact in float32; the product is taken in x's dtype.
+
+    Args:
+        x: [..., K].
+        weight, scale: of a matrix [rows, K], as `mythos_model.blockwise` lays it out.
+        rows: outputs; the weights may be padded to more.
+
+    Returns: [..., rows] in x's dtype.
+    """
+    return F.linear(x, dequantize(weight, scale, rows, x.shape[-1]).to(x.dtype))
+
+
+def quantized_embedding(ids: Tensor, weight: Tensor, scale: Tensor, dim: int) -> Tensor:
+    """Rows of a block-wise quantised matrix [V, dim]: ids int64 [...] -> float32 [..., dim]."""
+    tiles = dequantize(weight[ids // TILE].unsqueeze(-3), scale[ids // TILE].unsqueeze(-3), inputs=dim)  # [..., 16, dim]
+    return tiles.gather(-2, (ids % TILE)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
+
+
+def quantized_moe(
+    x: Tensor,
+    expert_index: Tensor,
+    expert_weight: Tensor,
+    routed_gate_up: Tensor,
+    routed_gate_up_scale: Tensor,
+    routed_down: Tensor,
+    routed_down_scale: Tensor,
+    shared_gate_up: Tensor,
+    shared_gate_up_scale: Tensor,
+    shared_down: Tensor,
+    shared_down_scale: Tensor,
+) -> Tensor:
+    """`moe` with block-wise quantised weights, which are exact in float32.
+
+    Args:
+        x, expert_index, expert_weight: as in `moe`.
+        routed_gate_up and its scale: of [E, 2F', D], laid out as in `mythos_model.blockwise`; F' is the experts' width
+            padded to whole tiles, gate and up apart, by rows of zeros.
+        routed_down and its scale: of [E, D, F]; inputs from F on are zeros.
+        shared_gate_up, shared_down and their scales: of [2Fs', D] and [D, Fs].
+
+    Returns: [n, D] in x's dtype.
+    """
+    D = x.shape[1]
+
+    def gate_up_and_down(gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor) -> list[Tensor]:
+        width = gate_up.shape[-3] * TILE // 2
+        both = dequantize(gate_up, gate_up_scale, inputs=D), dequantize(down, down_scale, D, width)
+        return [weights.to(x.dtype) for weights in both]
+
+    routed = gate_up_and_down(routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale)
+    shared = gate_up_and_down(shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale)
+    return moe(x, expert_index, expert_weight, *routed, *shared)
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -230,6 +287,11 @@ _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutate
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
 
 
+_quantized_linear_op = torch.library.custom_op("mythos::quantized_linear", quantized_linear, mutates_args=())
+_quantized_embedding_op = torch.library.custom_op("mythos::quantized_embedding", quantized_embedding, mutates_args=())
+_quantized_moe_op = torch.library.custom_op("mythos::quantized_moe", quantized_moe, mutates_args=())
+
+
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
 
@@ -246,6 +308,21 @@ def _(x, cos, sin, heads):  # type: ignore[no-untyped-def]
 
 @_moe_op.register_fake
 def _(x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x)
+
+
+@_quantized_linear_op.register_fake
+def _(x, weight, scale, rows):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], rows)
+
+
+@_quantized_embedding_op.register_fake
+def _(ids, weight, scale, dim):  # type: ignore[no-untyped-def]
+    return ids.new_empty(*ids.shape, dim, dtype=torch.float32)
+
+
+@_quantized_moe_op.register_fake
+def _(x, expert_index, expert_weight, *weights):  # type: ignore[no-untyped-def]
     return torch.empty_like(x)
 
 
