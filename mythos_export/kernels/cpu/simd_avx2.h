@@ -17,6 +17,7 @@ struct Simd {
   static constexpr size_t width = 8;
   static constexpr int nt_rows = 3;     // activation rows of an nt tile: 3 x 4 sums + 3 + 1 of 16 registers
   static constexpr int nn_vectors = 2;  // columns of an nn tile, in registers: 6 x 2 sums + 2 + 1 of 16 registers
+  static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 
   static Mask first(size_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

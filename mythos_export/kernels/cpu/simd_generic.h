@@ -51,9 +51,11 @@ struct Simd {
 #if defined(__aarch64__)
   static constexpr int nt_rows = 5;  // 32 registers
   static constexpr int nn_vectors = 4;
+  static constexpr int panel_rows = 6;
 #else
   static constexpr int nt_rows = 3;
   static constexpr int nn_vectors = 2;
+  static constexpr int panel_rows = 2;
 #endif
 
   static Mask first(size_t n) { return {n}; }
