@@ -287,11 +287,6 @@ _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutate
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
 
 
-_quantized_linear_op = torch.library.custom_op("mythos::quantized_linear", quantized_linear, mutates_args=())
-_quantized_embedding_op = torch.library.custom_op("mythos::quantized_embedding", quantized_embedding, mutates_args=())
-_quantized_moe_op = torch.library.custom_op("mythos::quantized_moe", quantized_moe, mutates_args=())
-
-
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
 
@@ -311,21 +306,6 @@ def _(x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_u
     return torch.empty_like(x)
 
 
-@_quantized_linear_op.register_fake
-def _(x, weight, scale, rows):  # type: ignore[no-untyped-def]
-    return x.new_empty(*x.shape[:-1], rows)
-
-
-@_quantized_embedding_op.register_fake
-def _(ids, weight, scale, dim):  # type: ignore[no-untyped-def]
-    return ids.new_empty(*ids.shape, dim, dtype=torch.float32)
-
-
-@_quantized_moe_op.register_fake
-def _(x, expert_index, expert_weight, *weights):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x)
-
-
 @_mla_op.register_fake
 def _(q_nope, q_rope, past, layer, chunk, positions, past_lengths, kv_up, scale, v_head_dim):  # type: ignore[no-untyped-def]
     B, T, H, _nope = q_nope.shape
@@ -336,3 +316,19 @@ def _(q_nope, q_rope, past, layer, chunk, positions, past_lengths, kv_up, scale,
 def _(q, past, layer, chunk, positions, past_lengths, scale, kv_heads):  # type: ignore[no-untyped-def]
     B, T, H, hd = q.shape
     return q.new_empty(B, T, H * hd)
+
+
+# One name per form, so that an operator's types are fixed.
+int8_linear = int4_linear = quantized_linear
+int8_embedding = int4_embedding = quantized_embedding
+int8_moe = int4_moe = quantized_moe
+
+for _form in ("int8", "int4"):
+    _linear_op = torch.library.custom_op(f"mythos::{_form}_linear", quantized_linear, mutates_args=())
+    _embedding_op = torch.library.custom_op(f"mythos::{_form}_embedding", quantized_embedding, mutates_args=())
+    _quantized_moe_op = torch.library.custom_op(f"mythos::{_form}_moe", quantized_moe, mutates_args=())
+    _linear_op.register_fake(lambda x, weight, scale, rows: x.new_empty(*x.shape[:-1], rows))
+    _embedding_op.register_fake(
+        lambda ids, weight, scale, dim: ids.new_empty(*ids.shape, dim, dtype=torch.float32)
+    )
+    _quantized_moe_op.register_fake(lambda x, *routing_and_weights: torch.empty_like(x))

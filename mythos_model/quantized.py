@@ -10,6 +10,7 @@ which attention folds into queries and outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -66,9 +67,13 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
 class Quantized(nn.Module):
     """Holds, for each quantised weight NAME [..., rows, inputs], the buffers `NAME_quantized` and `NAME_scale`."""
 
-    def hold(self, name: str, weight: Tensor, form: str) -> None:
+    def __init__(self, form: str) -> None:
+        nn.Module.__init__(self)  # not super(): experts have a second base, whose weights are not wanted
+        self.form = form
+
+    def hold(self, name: str, weight: Tensor) -> None:
         """Round a weight and keep it."""
-        packed = quantize(weight.detach(), form)
+        packed = quantize(weight.detach(), self.form)
         self.register_buffer(f"{name}_quantized", packed.weight)
         self.register_buffer(f"{name}_scale", packed.scale)
 
@@ -80,6 +85,11 @@ class Quantized(nn.Module):
         """The names of its quantised buffers."""
         return [name for name, _ in self.named_buffers(recurse=False) if name.endswith(("_quantized", "_scale"))]
 
+    def operator(self, name: str) -> Callable[..., Tensor]:
+        """The operator over this form; while exporting, through torch's dispatcher, which keeps it one node."""
+        where = torch.ops.mythos if torch.compiler.is_exporting() else ops
+        return cast(Callable[..., Tensor], getattr(where, f"{self.form}_{name}"))
+
     def plain(self) -> dict[str, Tensor]:
         """Its weights in float32, under the names of the module that it replaced."""
         raise NotImplementedError
@@ -89,50 +99,47 @@ class QuantizedLinear(Quantized):
     """nn.Linear without a bias."""
 
     def __init__(self, linear: nn.Linear, form: str) -> None:
-        super().__init__()
+        super().__init__(form)
         self.out_features, self.in_features = linear.weight.shape
-        self.hold("weight", linear.weight, form)
+        self.hold("weight", linear.weight)
 
     def plain(self) -> dict[str, Tensor]:
         return {"weight": dequantize(*self.parts("weight"), self.out_features, self.in_features)}
 
     def forward(self, x: Tensor) -> Tensor:
-        run = torch.ops.mythos.quantized_linear if torch.compiler.is_exporting() else ops.quantized_linear
-        return cast(Tensor, run(x, *self.parts("weight"), self.out_features))
+        return self.operator("linear")(x, *self.parts("weight"), self.out_features)
 
 
 class QuantizedEmbedding(Quantized):
     """The tied embedding and head."""
 
     def __init__(self, embedding: TiedEmbedding, form: str) -> None:
-        super().__init__()
+        super().__init__(form)
         self.num_embeddings, self.embedding_dim = embedding.weight.shape
-        self.hold("weight", embedding.weight, form)
+        self.hold("weight", embedding.weight)
 
     def plain(self) -> dict[str, Tensor]:
         return {"weight": dequantize(*self.parts("weight"), self.num_embeddings, self.embedding_dim)}
 
     def forward(self, ids: Tensor) -> Tensor:
-        run = torch.ops.mythos.quantized_embedding if torch.compiler.is_exporting() else ops.quantized_embedding
-        return cast(Tensor, run(ids, *self.parts("weight"), self.embedding_dim))
+        return self.operator("embedding")(ids, *self.parts("weight"), self.embedding_dim)
 
     def logits(self, x: Tensor) -> Tensor:
-        run = torch.ops.mythos.quantized_linear if torch.compiler.is_exporting() else ops.quantized_linear
-        return cast(Tensor, run(x, *self.parts("weight"), self.num_embeddings))
+        return self.operator("linear")(x, *self.parts("weight"), self.num_embeddings)
 
 
 class QuantizedExperts(Quantized, MixtureOfExperts):
     """`MixtureOfExperts`; gate and up are padded apart, so that each begins a tile."""
 
     def __init__(self, experts: MixtureOfExperts, form: str) -> None:
-        nn.Module.__init__(self)
+        Quantized.__init__(self, form)
         self.chosen, self.router, self.router_bias = experts.chosen, experts.router, experts.router_bias
         self.dim = experts.routed_down.shape[1]
         self.widths = {"routed": experts.routed_down.shape[2], "shared": experts.shared_down.shape[1]}
         for kind in self.widths:
             gate, up = getattr(experts, f"{kind}_gate_up").chunk(2, -2)
-            self.hold(f"{kind}_gate_up", torch.cat([pad_rows(gate), pad_rows(up)], -2), form)
-            self.hold(f"{kind}_down", getattr(experts, f"{kind}_down"), form)
+            self.hold(f"{kind}_gate_up", torch.cat([pad_rows(gate), pad_rows(up)], -2))
+            self.hold(f"{kind}_down", getattr(experts, f"{kind}_down"))
 
     def plain(self) -> dict[str, Tensor]:
         weights = {}
@@ -144,7 +151,7 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         routing = self.route(x)
-        run = torch.ops.mythos.quantized_moe if torch.compiler.is_exporting() else ops.quantized_moe
+        run = self.operator("moe")
         weights = [part for kind in self.widths for name in ("gate_up", "down") for part in self.parts(f"{kind}_{name}")]
         y = run(x.flatten(0, 1), routing.experts.flatten(0, 1), routing.weight.to(x.dtype).flatten(0, 1), *weights)
         return y.view_as(x), routing
