@@ -4,6 +4,7 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -122,6 +123,19 @@ class Output {
   size_t size_;
   Buffer<float> wide_;
 };
+
+float checked_scale(const Ort::ConstKernelInfo& info) {
+  const float scale = info.GetAttribute<float>("scale");
+  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
+  return scale;
+}
+
+size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
+  const int64_t value = info.GetAttribute<int64_t>(name);
+  if (value < 1)
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
+  return static_cast<size_t>(value);
+}
 
 template <class T>
 Weights weights(const Input& input, size_t columns) {

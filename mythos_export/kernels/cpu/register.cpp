@@ -8,7 +8,6 @@
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
 #include <atomic>
-#include <cmath>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -17,22 +16,10 @@
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
+#include "cpu/quantized_ops.h"
 
 namespace mythos {
 namespace {
-
-float checked_scale(const Ort::ConstKernelInfo& info) {
-  const float scale = info.GetAttribute<float>("scale");
-  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
-  return scale;
-}
-
-size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
-  const int64_t value = info.GetAttribute<int64_t>(name);
-  if (value < 1)
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
-  return static_cast<size_t>(value);
-}
 
 // past, layer, chunk, positions, past_lengths: the inputs from `first` on that both kinds of attention share.
 template <class T>
@@ -61,7 +48,8 @@ Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t
 template <class T>
 struct MoeKernel {
   static constexpr const char* name = "moe";
-  static constexpr bool is_float[] = {true, false, true, true, true, true, true};  // else int64
+  static constexpr ONNXTensorElementDataType inputs[] = {Element<T>::onnx, kInt64, Element<T>::onnx, Element<T>::onnx, Element<T>::onnx, Element<T>::onnx, Element<T>::onnx};
+  static constexpr ONNXTensorElementDataType output = Element<T>::onnx;
 
   explicit MoeKernel(const Ort::ConstKernelInfo&) {}
 
@@ -95,7 +83,8 @@ struct MoeKernel {
 template <class T>
 struct MlaKernel {
   static constexpr const char* name = "mla_attention";
-  static constexpr bool is_float[] = {true, true, true, false, true, false, false, true};
+  static constexpr ONNXTensorElementDataType inputs[] = {Element<T>::onnx, Element<T>::onnx, Element<T>::onnx, kInt64, Element<T>::onnx, kInt64, kInt64, Element<T>::onnx};
+  static constexpr ONNXTensorElementDataType output = Element<T>::onnx;
   float scale;
   size_t v;
 
@@ -127,7 +116,8 @@ struct MlaKernel {
 template <class T>
 struct GqaKernel {
   static constexpr const char* name = "gqa_attention";
-  static constexpr bool is_float[] = {true, true, false, true, false, false};
+  static constexpr ONNXTensorElementDataType inputs[] = {Element<T>::onnx, Element<T>::onnx, kInt64, Element<T>::onnx, kInt64, kInt64};
+  static constexpr ONNXTensorElementDataType output = Element<T>::onnx;
   float scale;
   size_t G;
 
@@ -193,10 +183,12 @@ OrtStatusPtr infer_output(const OrtCustomOp*, OrtShapeInferContext* raw) {
     for (auto& dim : *shape)
       if (dim.IsInt() && dim.AsInt() < 0)
         dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
-    OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
-    Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
-    ONNXTensorElementDataType type;
-    Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &type));
+    ONNXTensorElementDataType type = K::output;
+    if constexpr (K::inputs[0] == K::output) {
+      OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
+      Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
+      Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &type));
+    }
     return context.SetOutputShape(0, *shape, type).release();
   } catch (const std::exception& error) {
     return failure<K>(error);
@@ -219,24 +211,30 @@ struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>
   }
   const char* GetName() const { return K::name; }
   const char* GetExecutionProviderType() const { return "CPUExecutionProvider"; }
-  size_t GetInputTypeCount() const { return std::size(K::is_float); }
-  ONNXTensorElementDataType GetInputType(size_t i) const { return K::is_float[i] ? Element<T>::onnx : kInt64; }
+  size_t GetInputTypeCount() const { return std::size(K::inputs); }
+  ONNXTensorElementDataType GetInputType(size_t i) const { return K::inputs[i]; }
   size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetOutputType(size_t) const { return Element<T>::onnx; }
+  ONNXTensorElementDataType GetOutputType(size_t) const { return K::output; }
 };
 
+template <template <class> class KernelOf, class Type>
+void add_one(Ort::CustomOpDomain& domain) {
+  static const Operator<KernelOf, Type> op;
+  domain.Add(&op);
+}
+
+template <template <class> class KernelOf, class... Types>
+void add(Ort::CustomOpDomain& domain) {
+  (add_one<KernelOf, Types>(domain), ...);
+}
+
 void add_all(Ort::CustomOpDomain& domain) {
-  static const Operator<MoeKernel, float> moe_f32;
-  static const Operator<MoeKernel, uint16_t> moe_f16;
-  static const Operator<MlaKernel, float> mla_f32;
-  static const Operator<MlaKernel, uint16_t> mla_f16;
-  static const Operator<GqaKernel, float> gqa_f32;
-  static const Operator<GqaKernel, uint16_t> gqa_f16;
-  for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&moe_f32), static_cast<const OrtCustomOp*>(&moe_f16),
-                                static_cast<const OrtCustomOp*>(&mla_f32), static_cast<const OrtCustomOp*>(&mla_f16),
-                                static_cast<const OrtCustomOp*>(&gqa_f32), static_cast<const OrtCustomOp*>(&gqa_f16)}) {
-    domain.Add(op);
-  }
+  add<MoeKernel, float, uint16_t>(domain);
+  add<MlaKernel, float, uint16_t>(domain);
+  add<GqaKernel, float, uint16_t>(domain);
+  add<QuantizedLinearKernel, Int8, Int4>(domain);
+  add<QuantizedEmbeddingKernel, Int8, Int4>(domain);
+  add<QuantizedMoeKernel, Int8, Int4>(domain);
 }
 
 }  // namespace
