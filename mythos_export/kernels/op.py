@@ -14,6 +14,9 @@ import onnx
 import onnxscript
 import torch
 
+from mythos_export.kernels.act import function as act_function
+from mythos_export.kernels.act.reference import act_halting
+from mythos_export.kernels.fallback import PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -33,6 +36,10 @@ from mythos_model import MythosConfig
 
 FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
+# Types of inputs and outputs that are not of the compute type.
+_TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths"), "tensor(int64)")
+_TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
+_TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,10 @@ class Operator:
         reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero.
-        plans: how its Triton kernels are called, for a model and a precision.
-        plugin: what TensorRT has to know of it.
+        plans: how its Triton kernels are called, for a model and a precision; None where it has none, and PyTorch's
+            plain form serves on a GPU.
+        plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
+        outputs: names of its outputs, in order.
     """
 
     name: str
@@ -56,8 +65,15 @@ class Operator:
     reference: Callable[..., Any]
     portable: FunctionMaker
     tensorrt: FunctionMaker
-    plans: PlanMaker
-    plugin: PluginRecord
+    plans: PlanMaker | None = None
+    plugin: PluginRecord | None = None
+    outputs: tuple[str, ...] = ("out",)
+
+    @property
+    def lacks(self) -> frozenset[Implementation]:
+        """Implementations of `fallback.ORDER` that it does not have."""
+        has = {TRITON: self.plans, PLUGIN: self.plugin}
+        return frozenset(implementation for implementation, there in has.items() if there is None)
 
     @property
     def torch_op(self) -> Any:
@@ -65,16 +81,15 @@ class Operator:
         return getattr(torch.ops.mythos, self.name).default
 
     def schema(self) -> onnx.defs.OpSchema:
-        """The ONNX schema: every float tensor of one type, indices int64."""
+        """The ONNX schema: every float tensor of one type."""
         schema = onnx.defs.OpSchema
         floats = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-        integers = {"expert_index", "layer", "positions", "past_lengths"}
         return schema(
             self.name,
             DOMAIN,
             VERSION,
-            inputs=[schema.FormalParameter(n, "tensor(int64)" if n in integers else "T") for n in self.inputs],
-            outputs=[schema.FormalParameter("out", "T")],
+            inputs=[schema.FormalParameter(name, _TYPES.get(name, "T")) for name in self.inputs],
+            outputs=[schema.FormalParameter(name, _TYPES.get(name, "T")) for name in self.outputs],
             type_constraints=[("T", floats, "compute type")],
             attributes=[schema.Attribute(name, kind) for name, kind in self.attributes],
         )
@@ -125,6 +140,15 @@ OPERATORS: dict[str, Operator] = {
             tensorrt=lambda config: gqa_function.function(filled=False),
             plans=gqa_plan.plans_for,
             plugin=gqa_plugin,
+        ),
+        Operator(
+            "act_halting",
+            tuple(act_function.INPUTS.split(", ")),
+            (),
+            act_halting,
+            portable=lambda config: act_function.function(),
+            tensorrt=lambda config: act_function.function(),
+            outputs=tuple(act_function.OUTPUTS.split(", ")),
         ),
     )
 }

@@ -20,8 +20,9 @@ def attach_tensorrt_functions(model: ir.Model, config: MythosConfig) -> None:
 
 
 def detach_functions(model: ir.Model, config: MythosConfig) -> None:
-    """Take the operators' bodies away, so that inlining leaves their nodes whole."""
-    for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
+    """Take the bodies of operators with a plug-in away, so that inlining leaves their nodes whole."""
+    plugins = {name for name, operator in OPERATORS.items() if operator.plugin is not None}
+    for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] in plugins]:
         del model.functions[identifier]
 
 

@@ -33,7 +33,8 @@ PASSES = (
 )
 PLUGIN_PASSES = (
     expand_rotary,
-    detach_functions,  # the operators stay nodes
+    attach_tensorrt_functions,
+    detach_functions,  # operators with a plug-in stay nodes
     inline_functions,
     attach_tensorrt_functions,  # for ONNX Runtime, which compares this graph; see `tensorrt_plugins`
 )
