@@ -131,9 +131,9 @@ def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -
     return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
-def _operators(path: Path) -> list[str]:
+def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
     used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return [f"{DOMAIN}::{name}" for name in sorted(used & set(OPERATORS))]
+    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

@@ -68,10 +68,8 @@ def quantize(weight: Tensor, form: str) -> Blockwise:
 
 def dequantize(weight: Tensor, scale: Tensor, rows: int | None = None, inputs: int | None = None) -> Tensor:
     """The weights [..., rows, inputs] in float32, exactly; without sizes, with the padding."""
-    if weight.dtype == torch.uint8:
-        q = torch.cat([weight & 15, weight >> 4], -1).float() - ZERO_INT4
-    else:
-        q = weight.float()
+    int4 = weight.dtype == torch.uint8
+    q = torch.cat([weight & 15, weight >> 4], -1).float() - ZERO_INT4 if int4 else weight.float()
     blocks = q.unflatten(-2, (-1, BLOCK)) * scale.float().unsqueeze(-2)  # [..., tiles, blocks, 32, 16]
     plain = blocks.flatten(-3, -2).transpose(-1, -2).flatten(-3, -2)
     return plain[..., :rows, :inputs]

@@ -71,7 +71,8 @@ def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, rows: int) -> Ten
 
 def quantized_embedding(ids: Tensor, weight: Tensor, scale: Tensor, dim: int) -> Tensor:
     """Rows of a block-wise quantised matrix [V, dim]: ids int64 [...] -> float32 [..., dim]."""
-    tiles = dequantize(weight[ids // TILE].unsqueeze(-3), scale[ids // TILE].unsqueeze(-3), inputs=dim)  # [..., 16, dim]
+    tile = ids // TILE
+    tiles = dequantize(weight[tile].unsqueeze(-3), scale[tile].unsqueeze(-3), inputs=dim)  # [..., 16, dim]
     return tiles.gather(-2, (ids % TILE)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
 
 
@@ -144,6 +145,50 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]."""
     gate, up = F.linear(x, gate_up).chunk(2, -1)
     return F.linear(F.silu(gate) * up, down)
+
+
+def halting_logit(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight . h + bias; h [..., D], weight [1, D], bias [1] -> [...]."""
+    return (h * weight).sum(-1) + bias
+
+
+def act_halting(
+    h: Tensor,
+    out: Tensor,
+    cumulative: Tensor,
+    halted: Tensor,
+    depth: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    threshold: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One iteration of Adaptive Computation Time (arXiv:1603.08983): what a new state adds, and who halts with it.
+
+    All floats are float32 (float64 in a float64 model), whatever the precision of the model.
+
+    Args:
+        h: [B, T, D], the new state.
+        out: [B, T, D], the halting-weighted sum of the states before it.
+        cumulative: [B, T], halting probability summed before it.
+        halted: bool [B, T], positions that take no part.
+        depth: int32 [B, T], states that contributed before it.
+        weight, bias: [1, D] and [1], of the halting probability p = sigmoid(weight . h + bias).
+        threshold: [], the cumulative probability at which a position halts.
+
+    Returns: p [B, T]; out, cumulative, halted and depth with the new state; bool [], whether any position runs on.
+    """
+    # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero, and these small values are summed.
+    p = 1 / (1 + torch.exp(-halting_logit(h, weight, bias)))
+    running = ~halted
+    run = running.to(h.dtype)
+    # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
+    remainder = (1 - cumulative).clamp(min=0)
+    share = run * torch.where(cumulative + p >= threshold, remainder, p)
+    out = out + share.unsqueeze(-1) * h
+    depth = depth + running.to(depth.dtype)
+    cumulative = cumulative + p * run
+    halted = halted | (cumulative >= threshold)
+    return p, out, cumulative, halted, depth, (~halted).any()
 
 
 def mla_attention(
@@ -285,7 +330,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
-
+_act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_args=())
 
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
@@ -318,6 +363,12 @@ def _(q, past, layer, chunk, positions, past_lengths, scale, kv_heads):  # type:
     return q.new_empty(B, T, H * hd)
 
 
+@_act_op.register_fake
+def _(h, out, cumulative, halted, depth, weight, bias, threshold):  # type: ignore[no-untyped-def]
+    like = torch.empty_like
+    return like(cumulative), like(out), like(cumulative), like(halted), like(depth), halted.new_empty(())
+
+
 # One name per form, so that an operator's types are fixed.
 int8_linear = int4_linear = quantized_linear
 int8_embedding = int4_embedding = quantized_embedding
@@ -328,7 +379,5 @@ for _form in ("int8", "int4"):
     _embedding_op = torch.library.custom_op(f"mythos::{_form}_embedding", quantized_embedding, mutates_args=())
     _quantized_moe_op = torch.library.custom_op(f"mythos::{_form}_moe", quantized_moe, mutates_args=())
     _linear_op.register_fake(lambda x, weight, scale, rows: x.new_empty(*x.shape[:-1], rows))
-    _embedding_op.register_fake(
-        lambda ids, weight, scale, dim: ids.new_empty(*ids.shape, dim, dtype=torch.float32)
-    )
+    _embedding_op.register_fake(lambda ids, weight, scale, dim: ids.new_empty(*ids.shape, dim, dtype=torch.float32))
     _quantized_moe_op.register_fake(lambda x, *routing_and_weights: torch.empty_like(x))

@@ -4,8 +4,8 @@
 >>> quantize_model(model, "int4")       # in place; activations, caches and sums stay float32
 
 Rounded are the matrices that a token is multiplied by: projections, feed-forward networks, experts and the tied
-embedding. Kept are norms, the router (a near tie changes an expert), halting and LoRA, which are small, and MLA's kv_up,
-which attention folds into queries and outputs.
+embedding. Kept are norms, the router (a near tie changes an expert), halting and LoRA, which are small, and MLA's
+kv_up, which attention folds into queries and outputs.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         routing = self.route(x)
-        run = self.operator("moe")
-        weights = [part for kind in self.widths for name in ("gate_up", "down") for part in self.parts(f"{kind}_{name}")]
-        y = run(x.flatten(0, 1), routing.experts.flatten(0, 1), routing.weight.to(x.dtype).flatten(0, 1), *weights)
+        names = [f"{kind}_{part}" for kind in self.widths for part in ("gate_up", "down")]
+        weights = [part for name in names for part in self.parts(name)]
+        tokens, experts, weight = (t.flatten(0, 1) for t in (x, routing.experts, routing.weight.to(x.dtype)))
+        y = self.operator("moe")(tokens, experts, weight, *weights)
         return y.view_as(x), routing

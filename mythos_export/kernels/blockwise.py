@@ -1,4 +1,4 @@
-"""What the operators with block-wise quantised weights share: the layout (`mythos_model.blockwise`) in numpy and ONNX."""
+"""The layout of block-wise quantised weights (`mythos_model.blockwise`) in numpy and ONNX."""
 
 from __future__ import annotations
 

@@ -14,6 +14,9 @@ import onnx
 import onnxscript
 import torch
 
+from mythos_export.kernels.act import function as act_function
+from mythos_export.kernels.act.reference import act_halting
+from mythos_export.kernels.fallback import PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -37,11 +40,12 @@ from mythos_export.kernels.quantized_moe.reference import quantized_moe
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
 
-INDICES = ("expert_index", "layer", "positions", "past_lengths", "ids")
-"""Names of inputs that are int64."""
-
 FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
+# Types of inputs and outputs that are not of the compute type.
+_TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), "tensor(int64)")
+_TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
+_TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,11 @@ class Operator:
         reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero. None: TensorRT is not given it.
-        plans: how its Triton kernels are called, for a model and a precision. None: there are none.
-        plugin: what TensorRT has to know of it. None: there is no plug-in.
-        types: the ONNX element types of inputs that are neither int64 indices nor of the compute type.
+        plans: how its Triton kernels are called, for a model and a precision; None where it has none, and PyTorch's
+            plain form serves on a GPU.
+        plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
+        outputs: names of its outputs, in order.
+        weights: ONNX element types of its quantised weights and their scales, by input; the rest is float32 then.
     """
 
     name: str
@@ -68,7 +74,14 @@ class Operator:
     tensorrt: FunctionMaker | None = None
     plans: PlanMaker | None = None
     plugin: PluginRecord | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("out",)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lacks(self) -> frozenset[Implementation]:
+        """Implementations of `fallback.ORDER` that it does not have."""
+        has = {TRITON: self.plans, PLUGIN: self.plugin}
+        return frozenset(implementation for implementation, there in has.items() if there is None)
 
     @property
     def torch_op(self) -> Any:
@@ -76,18 +89,18 @@ class Operator:
         return getattr(torch.ops.mythos, self.name).default
 
     def schema(self) -> onnx.defs.OpSchema:
-        """The ONNX schema: float tensors of one type, float32 where weights have another; indices int64."""
+        """The ONNX schema: float tensors of one type, which is float32 where weights are quantised."""
         schema = onnx.defs.OpSchema
         floats = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-        compute = "tensor(float)" if self.types else "T"
-        types = dict.fromkeys(INDICES, "tensor(int64)") | dict(self.types)
+        compute = "tensor(float)" if self.weights else "T"
+        types = _TYPES | dict(self.weights)
         return schema(
             self.name,
             DOMAIN,
             VERSION,
             inputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.inputs],
-            outputs=[schema.FormalParameter("out", compute)],
-            type_constraints=[] if self.types else [("T", floats, "compute type")],
+            outputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.outputs],
+            type_constraints=[] if self.weights else [("T", floats, "compute type")],
             attributes=[schema.Attribute(name, kind) for name, kind in self.attributes],
         )
 
@@ -123,7 +136,7 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             (("rows", _INT),),
             quantized_linear,
             portable=lambda config: quantized_linear_function.function(int4),
-            types=types("weight"),
+            weights=types("weight"),
         ),
         Operator(
             f"{form}_embedding",
@@ -131,7 +144,7 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             (("dim", _INT),),
             quantized_embedding,
             portable=lambda config: quantized_embedding_function.function(int4),
-            types=types("weight"),
+            weights=types("weight"),
         ),
         Operator(
             f"{form}_moe",
@@ -139,7 +152,7 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             (),
             quantized_moe,
             portable=lambda config: quantized_moe_function.function(config.n_experts, config.shared_ffn_dim > 0, int4),
-            types=types(*quantized_moe_function.WEIGHTS),
+            weights=types(*quantized_moe_function.WEIGHTS),
         ),
     )
 
@@ -176,6 +189,15 @@ OPERATORS: dict[str, Operator] = {
             tensorrt=lambda config: gqa_function.function(filled=False),
             plans=gqa_plan.plans_for,
             plugin=gqa_plugin,
+        ),
+        Operator(
+            "act_halting",
+            tuple(act_function.INPUTS.split(", ")),
+            (),
+            act_halting,
+            portable=lambda config: act_function.function(),
+            tensorrt=lambda config: act_function.function(),
+            outputs=tuple(act_function.OUTPUTS.split(", ")),
         ),
         *_quantized("int8"),
         *_quantized("int4"),

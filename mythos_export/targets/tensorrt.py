@@ -15,10 +15,10 @@ from mythos_export.passes.attach_functions import attach_tensorrt_functions, det
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
+from mythos_export.precision import PRECISIONS
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
-from mythos_export.precision import PRECISIONS
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
@@ -34,7 +34,8 @@ PASSES = (
 )
 PLUGIN_PASSES = (
     expand_rotary,
-    detach_functions,  # the operators stay nodes
+    attach_tensorrt_functions,
+    detach_functions,  # operators with a plug-in stay nodes
     inline_functions,
     attach_tensorrt_functions,  # for ONNX Runtime, which compares this graph; see `tensorrt_plugins`
 )

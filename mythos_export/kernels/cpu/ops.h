@@ -79,4 +79,23 @@ struct Gqa {
 };
 void gqa_attention(const Kernels& kernels, const Parallel& parallel, const Gqa& op);
 
+// Halting of n positions; state in, and the state after it. float32 in every model.
+struct ActHalting {
+  size_t n, D;
+  const float* h;           // [n, D]
+  const float* out;         // [n, D]
+  const float* cumulative;  // [n]
+  const bool* halted;       // [n]
+  const int32_t* depth;     // [n]
+  const float* weight;      // [D]
+  float bias, threshold;
+  float* p;                // [n]
+  float* out_next;         // [n, D]
+  float* cumulative_next;  // [n]
+  bool* halted_next;       // [n]
+  int32_t* depth_next;     // [n]
+  bool* running;           // []
+};
+void act_halting(const ActHalting& op);
+
 }  // namespace mythos

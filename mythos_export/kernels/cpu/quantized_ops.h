@@ -3,12 +3,16 @@
 #pragma once
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
 
 namespace mythos {
 namespace {
+
+// The shapes of an operator's outputs, as far as its inputs' tell them.
+using Shapes = std::optional<std::vector<Ort::ShapeInferContext::Shape>>;
 
 constexpr auto kFloat32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kFloat16 = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 
@@ -47,16 +51,17 @@ template <class Form>
 struct QuantizedLinearKernel {
   static constexpr const char* name = name_of<Form>("int8_linear", "int4_linear");
   static constexpr ONNXTensorElementDataType inputs[] = {kFloat32, Form::onnx, kFloat16};
-  static constexpr ONNXTensorElementDataType output = kFloat32;
+  static constexpr ONNXTensorElementDataType F = kFloat32;
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
   size_t rows;
 
   explicit QuantizedLinearKernel(const Ort::ConstKernelInfo& info) : rows(checked_size(info, "rows")) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     auto shape = context.GetInputShape(0);
     if (shape.empty()) return std::nullopt;
     shape.back() = context.GetAttrInt("rows");
-    return shape;
+    return {{shape}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
@@ -75,16 +80,17 @@ template <class Form>
 struct QuantizedEmbeddingKernel {
   static constexpr const char* name = name_of<Form>("int8_embedding", "int4_embedding");
   static constexpr ONNXTensorElementDataType inputs[] = {kInt64, Form::onnx, kFloat16};
-  static constexpr ONNXTensorElementDataType output = kFloat32;
+  static constexpr ONNXTensorElementDataType F = kFloat32;
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
   size_t dim;
 
   explicit QuantizedEmbeddingKernel(const Ort::ConstKernelInfo& info) : dim(checked_size(info, "dim")) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     auto shape = context.GetInputShape(0);
     if (shape.empty()) return std::nullopt;  // rank 0 stands for an unknown one too
     shape.push_back(context.GetAttrInt("dim"));
-    return shape;
+    return {{shape}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
@@ -104,14 +110,15 @@ struct QuantizedMoeKernel {
   static constexpr const char* name = name_of<Form>("int8_moe", "int4_moe");
   static constexpr ONNXTensorElementDataType inputs[] = {kFloat32,   kInt64,   kFloat32,   Form::onnx, kFloat16,  Form::onnx,
                                                          kFloat16,   Form::onnx, kFloat16, Form::onnx, kFloat16};
-  static constexpr ONNXTensorElementDataType output = kFloat32;
+  static constexpr ONNXTensorElementDataType F = kFloat32;
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
 
   explicit QuantizedMoeKernel(const Ort::ConstKernelInfo&) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& x = context.GetInputShape(0);
     if (x.size() != 2) return std::nullopt;  // rank 0 stands for an unknown one too
-    return x;
+    return {{x}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {

@@ -1,4 +1,4 @@
-"""mythos::int8_embedding and int4_embedding as an ONNX function: gather each id's tile, unpack it, pick the row."""
+"""int8_embedding and int4_embedding as ONNX functions: gather each id's tile, unpack it, pick the row."""
 
 from __future__ import annotations
 

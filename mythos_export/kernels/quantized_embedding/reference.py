@@ -6,8 +6,9 @@ import numpy as np
 
 from mythos_export.kernels.blockwise import weights
 from mythos_export.kernels.reference import Array
+from mythos_model.blockwise import TILE
 
 
 def quantized_embedding(ids: Array, weight: Array, scale: Array, dim: int) -> Array:
     """Shapes as in `mythos_model.ops.quantized_embedding`: ids [...] -> [..., dim]."""
-    return np.asarray(weights(weight, scale, weight.shape[0] * weight.shape[-1] * (1 + (weight.dtype == np.uint8)), dim)[ids])
+    return np.asarray(weights(weight, scale, len(weight) * TILE, dim)[ids])

@@ -1,4 +1,4 @@
-"""mythos::int8_linear and int4_linear as an ONNX function: every call makes the whole matrix in float32 and multiplies by it."""
+"""int8_linear and int4_linear as ONNX functions: every call makes the whole matrix in float32 and multiplies by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mythos::int8_moe and int4_moe as an ONNX function: every call makes all experts in float32, and goes on as `moe` does."""
+"""int8_moe and int4_moe as ONNX functions: every call makes all experts in float32, and goes on as `moe`."""
 
 from __future__ import annotations
 

@@ -32,8 +32,12 @@ def quantized_moe(
     def down(weight: Array, scale: Array, both: Array) -> Array:
         return weights(weight, scale, D, len(both) * TILE // 2)
 
-    routed = [np.stack([gate_up(*pair) for pair in zip(routed_gate_up, routed_gate_up_scale, strict=True)])]
-    downs = zip(routed_down, routed_down_scale, routed_gate_up, strict=True)
-    routed.append(np.stack([down(*triple) for triple in downs]))
-    shared = gate_up(shared_gate_up, shared_gate_up_scale), down(shared_down, shared_down_scale, shared_gate_up)
-    return moe(x, expert_index, expert_weight, *routed, *shared)
+    return moe(
+        x,
+        expert_index,
+        expert_weight,
+        np.stack([gate_up(*pair) for pair in zip(routed_gate_up, routed_gate_up_scale, strict=True)]),
+        np.stack([down(*three) for three in zip(routed_down, routed_down_scale, routed_gate_up, strict=True)]),
+        gate_up(shared_gate_up, shared_gate_up_scale),
+        down(shared_down, shared_down_scale, shared_gate_up),
+    )

@@ -24,16 +24,29 @@ class OperatorCase:
     inputs: dict[str, Array]
     attributes: dict[str, Any]
 
-    def distance(self, got: Array) -> float:
-        """The relative L2 distance from the reference in float64 of the same inputs; an empty result is right.
+    def distance(self, got: tuple[Array, ...]) -> float:
+        """The largest relative L2 distance of a result from the reference in float64 of the same inputs.
 
-        Results are of order 1. Where few elements happen to cancel to less than 0.1 the distance is relative to 0.1,
-        for the rounding errors are those of the terms.
+        Integers and decisions have to be equal, an empty result is right. Results are of order 1. Where few elements
+        happen to cancel to less than 0.1 the distance is relative to 0.1, for the rounding errors are those of the
+        terms.
         """
-        expected = OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes)
-        assert got.shape == expected.shape
-        size = max(float(np.linalg.norm(expected)), 0.1 * got.size**0.5)
-        return float(np.linalg.norm(got.astype(np.float64) - expected)) / size if got.size else 0.0
+        expected = results(OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes))
+        return max(_distance(*pair) for pair in zip(got, expected, strict=True))
+
+
+def _distance(got: Array, expected: Array) -> float:
+    assert got.shape == expected.shape and (got.dtype.kind == "f" or got.dtype == expected.dtype)
+    if got.dtype.kind != "f":
+        return 0.0 if np.array_equal(got, expected) else np.inf
+    size = max(float(np.linalg.norm(expected)), 0.1 * got.size**0.5)
+    return float(np.linalg.norm(got.astype(np.float64) - expected)) / size if got.size else 0.0
+
+
+def results(returned: Any) -> tuple[Array, ...]:
+    """What an operator returns, one or several, as arrays."""
+    several = returned if isinstance(returned, (tuple, list)) else (returned,)
+    return tuple(np.asarray(result) for result in several)
 
 
 def wide(inputs: dict[str, Array]) -> dict[str, Array]:
@@ -144,4 +157,32 @@ def gqa_cases(draw: st.DrawFn) -> OperatorCase:
     return OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": G})
 
 
-CASES = {"moe": moe_cases(), "mla_attention": mla_cases(), "gqa_attention": gqa_cases()}
+@st.composite
+def act_cases(draw: st.DrawFn) -> OperatorCase:
+    """Positions that halted before, now and not yet; no decision so near that a rounding could turn it."""
+    B, T, D = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 40])), draw(st.sampled_from([1, 16, 37, 512]))
+    r = np.random.default_rng(draw(_seeds))
+    threshold = draw(st.sampled_from([0.5, 0.99, 2.0]))  # 2: nobody halts, and the remainder is never negative
+    inputs = {
+        "h": r.standard_normal((B, T, D)),
+        "out": r.standard_normal((B, T, D)),
+        "cumulative": r.random((B, T)) * 1.1,
+        "halted": r.random((B, T)) < draw(st.sampled_from([0.0, 0.3, 1.0])),
+        "depth": r.integers(0, 9, (B, T), dtype=np.int32),
+        "weight": r.standard_normal((1, D)) / D**0.5,
+        "bias": r.standard_normal(1) * 10 - 5,  # far into the tail of the sigmoid, too
+        "threshold": np.array(threshold),
+    }
+    inputs = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+    p = OPERATORS["act_halting"].reference(**wide(inputs))[0]
+    near = np.abs(inputs["cumulative"] + p - threshold) < 1e-4
+    inputs["cumulative"] = np.where(near, inputs["cumulative"] + np.float32(1e-3), inputs["cumulative"])
+    return OperatorCase("act_halting", inputs, {})
+
+
+CASES = {
+    "moe": moe_cases(),
+    "mla_attention": mla_cases(),
+    "gqa_attention": gqa_cases(),
+    "act_halting": act_cases(),
+}

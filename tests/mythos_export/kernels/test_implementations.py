@@ -20,6 +20,8 @@ def test_every_operator_has_cases() -> None:
 @pytest.mark.parametrize("op", list(CASES))
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
 def test_computes_what_the_reference_computes(implementation: Implementation, op: str) -> None:
+    if not implementation.serves(op):
+        pytest.skip(f"mythos::{op} has no such implementation: see kernels/fallback.py")
     if implementation.missing:
         pytest.skip(implementation.missing)
 

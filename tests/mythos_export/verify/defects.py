@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from mythos_export.verify.twin import body_of, loop_of, trace_taps
+from mythos_export.verify.twin import body_of, loop_of
+from mythos_model.loop import Carry
 
 Defect = Callable[[ModelProto], None]
 
@@ -18,10 +19,6 @@ Defect = Callable[[ModelProto], None]
 def nodes_of(model: ModelProto):  # type: ignore[no-untyped-def]
     """The nodes of the loop's body."""
     return body_of(loop_of(model.graph)).node
-
-
-def producer(model: ModelProto, name: str) -> NodeProto:
-    return next(node for node in nodes_of(model) if name in node.output)
 
 
 def after(model: ModelProto, name: str, *made: NodeProto) -> None:
@@ -43,14 +40,15 @@ def constant(name: str, value: object) -> NodeProto:
 def one_iteration_more(model: ModelProto) -> None:
     """Leaves when all had halted before this iteration, not after it."""
     body = body_of(loop_of(model.graph))
-    halted_before, halted_after = body.input[2 + 4].name, body.output[1 + 4].name
-    cast = next(node for node in body.node if node.op_type == "Cast" and halted_after in node.input)
-    cast.input[0] = halted_before
+    index = Carry._fields.index("running")
+    before, after = body.input[2 + index].name, body.output[1 + index].name
+    node = next(node for node in body.node if node.op_type == "Or" and after in node.input)
+    node.input[list(node.input).index(after)] = before
 
 
 def unknown_operator(model: ModelProto) -> None:
     """An operator that no runner knows."""
-    next(node for node in nodes_of(model) if node.op_type == "Reciprocal").op_type = "Reciprocall"
+    next(node for node in nodes_of(model) if node.op_type == "Split").op_type = "Splitt"
 
 
 def limit_off_by_one(model: ModelProto) -> None:
@@ -106,15 +104,9 @@ def half_precision_overflow(model: ModelProto) -> None:
 
 def accumulated_remainder(model: ModelProto) -> None:
     """The last contribution's remainder goes into the sum of probabilities, where p belongs."""
-    taps = trace_taps(body_of(loop_of(model.graph)))
-    weight = next(node for node in nodes_of(model) if node.op_type == "Where" and taps["p"] in node.input)
-    added = producer(model, taps["cumulative"])
-    product = next(
-        node
-        for node in nodes_of(model)
-        if node.op_type == "Mul" and taps["p"] in node.input and node.output[0] in added.input
-    )
-    product.input[list(product.input).index(taps["p"])] = weight.output[0]
+    function = next(function for function in model.functions if function.name == "act_halting")
+    product = next(node for node in function.node if node.output[0] == "p_run")
+    product.input[list(product.input).index("p")] = "share"
 
 
 def read_of_the_wrong_depth(model: ModelProto) -> None:
