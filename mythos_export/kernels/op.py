@@ -16,7 +16,7 @@ import torch
 
 from mythos_export.kernels.act import function as act_function
 from mythos_export.kernels.act.reference import act_halting
-from mythos_export.kernels.fallback import PLUGIN, TRITON, Implementation
+from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -80,7 +80,7 @@ class Operator:
     @property
     def lacks(self) -> frozenset[Implementation]:
         """Implementations of `fallback.ORDER` that it does not have."""
-        has = {TRITON: self.plans, PLUGIN: self.plugin}
+        has = {TRITON: self.plans, PLUGIN: self.plugin, DECOMPOSED: self.tensorrt}
         return frozenset(implementation for implementation, there in has.items() if there is None)
 
     @property
