@@ -19,13 +19,14 @@ from mythos_export.kernels.op import OPERATORS
 Array = NDArray[Any]
 LIBRARY = Path(os.environ.get("MYTHOS_OPS_LIBRARY", Path(__file__).parents[3] / "build/kernels/libmythos_ops.so"))
 INPUTS = {name: list(operator.inputs) for name, operator in OPERATORS.items()}
-# What the models below say of the tensors; float and of rank 2 where nothing stands here.
+# What the models below say of the tensors; float and of rank 2 where nothing stands here, None is any rank.
 TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths"), TensorProto.INT64)
 TYPES |= dict.fromkeys(("halted", "halted_next", "running"), TensorProto.BOOL)
 TYPES |= dict.fromkeys(("depth", "depth_next"), TensorProto.INT32)
-RANKS = {"layer": 0, "past_lengths": 1, "positions": 2, "chunk": 3, "routed_gate_up": 3, "routed_down": 3}
+RANKS: dict[str, int | None] = {"layer": 0, "past_lengths": 1, "positions": 2, "chunk": 3, "routed_gate_up": 3, "routed_down": 3}
 RANKS |= dict.fromkeys(("past", "q_nope", "q_rope", "q"), 4)
 RANKS |= {"h": 3, "out": 3, "out_next": 3, "bias": 1, "threshold": 0, "running": 0}
+RANKS |= dict.fromkeys(("x", "expert_index", "expert_weight"), None)
 DOMAINS = [helper.make_opsetid("", 21), helper.make_opsetid("mythos", 1)]
 
 
@@ -58,14 +59,13 @@ def node_model(
     """One node whose inputs are the graph's, with free dimensions; `function` is its body, if it has one."""
     floats = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
-    def port(name: str, value: str, rank: int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(value, TYPES.get(name, floats), [None] * rank)
+    def port(name: str, value: str, rank: int | None) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(value, TYPES.get(name, floats), None if rank is None else [None] * rank)
 
     inputs = [port(name, name, RANKS.get(name, 2)) for name in INPUTS[op]]
     named = {name: f"{name}_result" for name in OPERATORS[op].outputs}
     node = helper.make_node(op, INPUTS[op], list(named.values()), domain="mythos", **attributes)
-    only = {"out": 2 if op == "moe" else 3} if len(named) == 1 else RANKS
-    outputs = [port(name, value, only.get(name, 2)) for name, value in named.items()]
+    outputs = [port(name, value, None if op == "moe" else RANKS.get(name, 2)) for name, value in named.items()]
     graph = helper.make_graph([node], op, inputs, outputs)
     bodies = [function] if function is not None else []
     return helper.make_model(graph, functions=bodies, opset_imports=DOMAINS, ir_version=10)
