@@ -33,27 +33,29 @@ def moe(
     """Mixture of SwiGLU experts, given the routing: the chosen experts' weighted sum plus the shared experts.
 
     Args:
-        x: tokens [n, D].
-        expert_index: int64 [n, K], distinct within a row.
-        expert_weight: [n, K].
+        x: tokens [..., D].
+        expert_index: int64 [..., K], distinct within a row.
+        expert_weight: [..., K].
         routed_gate_up: [E, 2F, D]; rows 0..F-1 are the gate, F..2F-1 the up projection.
         routed_down: [E, D, F].
         shared_gate_up: [2Fs, D]; Fs may be 0, where there is no shared expert.
         shared_down: [D, Fs].
 
-    Returns: [n, D] in x's dtype.
+    Returns: [..., D] in x's dtype.
     """
+    shape = x.shape
+    x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
     y = swiglu(x, shared_gate_up, shared_down)
     if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
         chosen = expert_index[0]
         gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
         out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
-        return y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)
+        return (y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)).view(shape)
     for expert in torch.unique(expert_index).tolist():
         token, slot = torch.where(expert_index == expert)
         out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
-    return y
+    return y.view(shape)
 
 
 def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, rows: int) -> Tensor:
@@ -98,9 +100,9 @@ def quantized_moe(
         routed_down and its scale: of [E, D, F]; inputs from F on are zeros.
         shared_gate_up, shared_down and their scales: of [2Fs', D] and [D, Fs].
 
-    Returns: [n, D] in x's dtype.
+    Returns: [..., D] in x's dtype.
     """
-    D = x.shape[1]
+    D = x.shape[-1]
 
     def gate_up_and_down(gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor) -> list[Tensor]:
         width = gate_up.shape[-3] * TILE // 2

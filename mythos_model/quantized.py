@@ -153,6 +153,4 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
         routing = self.route(x)
         names = [f"{kind}_{part}" for kind in self.widths for part in ("gate_up", "down")]
         weights = [part for name in names for part in self.parts(name)]
-        tokens, experts, weight = (t.flatten(0, 1) for t in (x, routing.experts, routing.weight.to(x.dtype)))
-        y = self.operator("moe")(tokens, experts, weight, *weights)
-        return y.view_as(x), routing
+        return self.operator("moe")(x, routing.experts, routing.weight.to(x.dtype), *weights), routing

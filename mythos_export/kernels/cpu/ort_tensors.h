@@ -63,6 +63,11 @@ class Input {
       : name_(name), value_(context.GetInput(index)), shape_(value_.GetTensorTypeAndShapeInfo().GetShape()) {}
 
   size_t dim(size_t i) const { return static_cast<size_t>(shape_[i]); }
+  // The size of the last dimension; the ones before it count rows.
+  size_t last() const {
+    if (shape_.size() < 2 || shape_.back() < 1) fail("rows of one element or more");
+    return static_cast<size_t>(shape_.back());
+  }
   const Shape& shape() const { return shape_; }
   size_t size() const { return elements(shape_); }
   template <class T>
@@ -73,9 +78,9 @@ class Input {
     if (shape_.size() != n) fail("a tensor with " + std::to_string(n) + " dimensions");
     return *this;
   }
-  const Input& is(std::initializer_list<size_t> expected) const {
-    const Shape wanted(expected.begin(), expected.end());
-    if (shape_ != wanted) fail(text(wanted));
+  const Input& is(std::initializer_list<size_t> expected) const { return is(Shape(expected.begin(), expected.end())); }
+  const Input& is(const Shape& expected) const {
+    if (shape_ != expected) fail(text(expected));
     return *this;
   }
 

@@ -66,8 +66,7 @@ struct QuantizedLinearKernel {
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
     const Input x(context, 0, "x");
-    if (x.shape().empty()) throw std::invalid_argument("x is a scalar, expected a tensor [..., inputs]");
-    const size_t K = static_cast<size_t>(x.shape().back()), n = K ? x.size() / K : 0;
+    const size_t K = x.last(), n = x.size() / K;
     const Weights w = quantized<Form>(context, 1, "weight", "scale", std::nullopt, rows, K);
     Shape shape = x.shape();
     shape.back() = static_cast<int64_t>(rows);
@@ -117,18 +116,20 @@ struct QuantizedMoeKernel {
 
   static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& x = context.GetInputShape(0);
-    if (x.size() != 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    if (x.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
     return {{x}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
     const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
     const Input gate_up(context, 3, "routed_gate_up"), shared_gate_up(context, 7, "shared_gate_up");
-    const size_t n = x.rank(2).dim(0), D = x.dim(1), K = index.rank(2).dim(1);
+    const size_t D = x.last(), n = x.size() / D, K = index.last();
     // Widths in whole tiles: what they are padded by is zero, in the rows of gate and up and in the inputs of down.
     const size_t E = gate_up.rank(4).dim(0), F = gate_up.dim(1) / 2 * 16, Fs = shared_gate_up.rank(3).dim(0) / 2 * 16;
-    index.is({n, K});
-    weight.is({n, K});
+    Shape routing = x.shape();
+    routing.back() = static_cast<int64_t>(K);
+    index.is(routing);
+    weight.is(routing);
     const Weights routed = quantized<Form>(context, 3, "routed_gate_up", "routed_gate_up_scale", E, 2 * F, D);
     const Weights down = quantized<Form>(context, 5, "routed_down", "routed_down_scale", E, D, F);
     const Weights shared = quantized<Form>(context, 7, "shared_gate_up", "shared_gate_up_scale", {}, 2 * Fs, D);

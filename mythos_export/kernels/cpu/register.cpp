@@ -58,7 +58,7 @@ struct MoeKernel {
 
   static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& x = context.GetInputShape(0);
-    if (x.size() != 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    if (x.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
     return {{x}};
   }
 
@@ -66,10 +66,12 @@ struct MoeKernel {
     const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
     const Input gate_up(context, 3, "routed_gate_up"), down(context, 4, "routed_down");
     const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
-    const size_t n = x.rank(2).dim(0), D = x.dim(1), K = index.rank(2).dim(1);
+    const size_t D = x.last(), n = x.size() / D, K = index.last();
     const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
-    index.is({n, K});
-    weight.is({n, K});
+    Shape routing = x.shape();
+    routing.back() = static_cast<int64_t>(K);
+    index.is(routing);
+    weight.is(routing);
     gate_up.is({E, 2 * F, D});
     down.is({E, D, F});
     shared_gate_up.is({2 * Fs, D});

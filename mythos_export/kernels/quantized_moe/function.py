@@ -15,7 +15,7 @@ INPUTS = "x, expert_index, expert_weight, " + ", ".join(f"{name}, {name}_scale" 
 def function(experts: int, has_shared: bool, int4: bool) -> onnx.FunctionProto:
     """For int8 or int4 weights, in the form of `moe.sparse`, whose weights lie [rows, inputs]."""
     used = WEIGHTS if has_shared else WEIGHTS[:2]
-    lines = ["  model_dim = Shape <start = 1, end = 2> (x)\n  tile_rows = Constant <value_ints = [16]> ()\n"]
+    lines = ["  model_dim = Shape <start = -1> (x)\n  tile_rows = Constant <value_ints = [16]> ()\n"]
     lines.append("  two_long = Constant <value_ints = [2]> ()\n  origin = Constant <value_ints = [0, 0]> ()\n")
     lines.append("  last_two = Constant <value_ints = [-2, -1]> ()\n")
     for name in used:

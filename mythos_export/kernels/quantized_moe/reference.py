@@ -23,8 +23,8 @@ def quantized_moe(
     shared_down: Array,
     shared_down_scale: Array,
 ) -> Array:
-    """Shapes as in `mythos_model.ops.quantized_moe`: x [n, D] -> [n, D]."""
-    D = x.shape[1]
+    """Shapes as in `mythos_model.ops.quantized_moe`: x [..., D] -> [..., D]."""
+    D = x.shape[-1]
 
     def gate_up(weight: Array, scale: Array) -> Array:
         return weights(weight, scale, len(weight) * TILE, D)

@@ -71,7 +71,7 @@ def config_of(case: OperatorCase) -> MythosConfig:
     shapes = {name: value.shape for name, value in case.inputs.items()}
     if case.op == "moe":
         experts, dim, width = shapes["routed_down"]
-        chosen, shared = shapes["expert_index"][1], shapes["shared_down"][1]
+        chosen, shared = shapes["expert_index"][-1], shapes["shared_down"][1]
         sizes = {"dim": dim, "n_experts": experts, "n_experts_per_tok": chosen, "expert_dim": width}
         sizes["shared_ffn_dim"] = shared
     elif case.op == "gqa_attention":
@@ -137,7 +137,11 @@ def moe_cases(draw: st.DrawFn) -> OperatorCase:
     K = draw(st.integers(1, E))
     n, D = draw(st.integers(0, 40)), draw(st.sampled_from([1, 16, 64, 85]))
     F, Fs = draw(st.sampled_from([1, 8, 33, 64])), draw(st.sampled_from([0, 5, 48]))
-    return OperatorCase("moe", moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes)), {})
+    inputs = moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes))
+    B = 2 if n % 2 == 0 else 1
+    for name in ("x", "expert_index", "expert_weight"):
+        inputs[name] = inputs[name].reshape(B, n // B, inputs[name].shape[1])
+    return OperatorCase("moe", inputs, {})
 
 
 @st.composite

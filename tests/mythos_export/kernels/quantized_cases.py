@@ -50,10 +50,11 @@ def moe(draw: st.DrawFn, form: str) -> tuple[dict[str, Array], dict[str, Any]]:
     F, Fs = draw(st.sampled_from([1, 33, 64])), draw(st.sampled_from([0, 5, TILE]))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
+    leading = draw(st.sampled_from([(n,), (1, n)]))
     return {
-        "x": r.standard_normal((n, D)).astype(np.float32),
-        "expert_index": index.astype(np.int64),
-        "expert_weight": r.random((n, K)).astype(np.float32),
+        "x": r.standard_normal((*leading, D)).astype(np.float32),
+        "expert_index": index.astype(np.int64).reshape(*leading, K),
+        "expert_weight": r.random((*leading, K)).astype(np.float32),
         **quantized(r, form, "routed_gate_up", E, 2 * F, D),
         **quantized(r, form, "routed_down", E, D, F),
         **quantized(r, form, "shared_gate_up", 2 * Fs, D),

@@ -50,14 +50,10 @@ ATTRIBUTES = {
 }
 BODIES = {
     "moe": """
-    as_rows = Constant<value = int64[2] {-1, 16}>()
-    x = Reshape(h, as_rows)
-    scores = MatMul(x, router)
+    scores = MatMul(h, router)
     two = Constant<value = int64[1] {2}>()
     weight, index = TopK(scores, two)
-    y = mythos.moe(x, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
-    h_shape = Shape(h)
-    update = Reshape(y, h_shape)
+    update = mythos.moe(h, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
     h2 = Add(h, update)
     """,
     "mla_attention": """

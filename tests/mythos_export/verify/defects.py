@@ -68,9 +68,9 @@ def swapped_gate_and_up(model: ModelProto) -> None:
 def missing_shared_expert(model: ModelProto) -> None:
     """Only the routed experts."""
     function = next(function for function in model.functions if function.name == "moe")
-    last = next(node for node in function.node if node.output[0] == "out")
-    assert last.op_type == "Add"
-    last.CopyFrom(helper.make_node("Identity", ["routed"], ["out"]))
+    total = next(node for node in function.node if node.output[0] == "y_rows")
+    assert total.op_type == "Add"
+    total.CopyFrom(helper.make_node("Identity", ["routed"], ["y_rows"]))
 
 
 def position_off_by_one(model: ModelProto) -> None:
@@ -85,10 +85,11 @@ def position_off_by_one(model: ModelProto) -> None:
 def wrong_expert_order(model: ModelProto) -> None:
     """The chosen experts in reverse, their weights as they were."""
     moe = next(node for node in nodes_of(model) if node.op_type == "moe")
-    chosen = moe.input[1]
-    flip = helper.make_node("Gather", [chosen, "reverse"], [f"{chosen}_reversed"], axis=1)
-    after(model, chosen, constant("reverse", np.array([1, 0])), flip)
-    flip.input[0] = chosen
+    flip = helper.make_node("Gather", [moe.input[1], "reverse"], ["chosen_reversed"], axis=-1)
+    at = list(nodes_of(model)).index(moe)
+    moe.input[1] = flip.output[0]
+    for node in (flip, constant("reverse", np.array([1, 0]))):
+        nodes_of(model).insert(at, node)
 
 
 def half_precision_overflow(model: ModelProto) -> None:
