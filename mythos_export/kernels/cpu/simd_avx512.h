@@ -13,6 +13,7 @@ struct Simd {
   using Mask = __mmask16;
   static constexpr size_t width = 16;
   static constexpr int nt_rows = 6;     // activation rows of an nt tile: 6 x 4 sums + 6 + 1 of 32 registers
+  static constexpr int nt_sums = 24;
   static constexpr int nn_vectors = 4;  // columns of an nn tile, in registers: 6 x 4 sums + 4 + 1 of 32 registers
   static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits on the last
 

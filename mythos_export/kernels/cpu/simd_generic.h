@@ -50,10 +50,12 @@ struct Simd {
   static constexpr size_t width = 4;
 #if defined(__aarch64__)
   static constexpr int nt_rows = 5;  // 32 registers
+  static constexpr int nt_sums = 20;
   static constexpr int nn_vectors = 4;
   static constexpr int panel_rows = 6;
 #else
-  static constexpr int nt_rows = 3;
+  static constexpr int nt_rows = 4;
+  static constexpr int nt_sums = 12;
   static constexpr int nn_vectors = 2;
   static constexpr int panel_rows = 2;
 #endif

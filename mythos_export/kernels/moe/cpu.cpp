@@ -31,6 +31,8 @@ struct Plan {
   std::vector<const float*> row;  // its hidden row
 };
 
+constexpr size_t kTaskProducts = 1 << 22;  // about 0.1 ms of one core
+
 // A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
 size_t hidden_stride(size_t width) { return round_up(width, 16) + 16; }
 
@@ -83,6 +85,13 @@ struct Piece {
   const Expert* expert;
   size_t first, count;
 };
+
+// Rows of weights that a task takes: enough bytes to stream and, where many tokens share them, enough products that most
+// of what the kernels ask for ahead is their own.
+size_t task_rows(Format format, size_t bytes, size_t products, size_t tile) {
+  const size_t by_bytes = ceil_div(kTaskBytes, bytes + 1), by_products = kTaskProducts / (products + 1);
+  return round_up(by_bytes > by_products ? by_bytes : by_products, tile * format_of(format).row_tile);
+}
 
 size_t token_block(size_t row_floats) {
   const size_t fit = kCachedBytes / (row_floats * sizeof(float) + 1);
@@ -142,15 +151,13 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
     e.hidden = next;
     next += e.count * e.stride;
     for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
-    const size_t tile = 8 * format_of(e.gate.format).row_tile;
-    const size_t size = round_up(ceil_div(kTaskBytes, 2 * e.gate.row_bytes + 1), tile);
+    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, 8);
     for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
   }
   parallel.each(pieces.size(), 2 * products, [&](size_t i) { hidden_units(kernels, op, plan, pieces[i]); });
 
   // Columns per task: whole cache lines of the output where tokens are many, so that neighbours do not share them.
-  const size_t tile = (op.n > 1 ? 16 : 8) * format_of(op.routed_down.format).row_tile;
-  const size_t size = round_up(ceil_div(kTaskBytes, down_bytes + 1), tile);
+  const size_t size = task_rows(op.routed_down.format, down_bytes, products / (op.D + 1), op.n > 1 ? 16 : 8);
   parallel.each(ceil_div(op.D, size), products, [&](size_t i) {
     const size_t first = i * size;
     output_columns(kernels, op, plan, first, op.D - first < size ? op.D - first : size);
