@@ -15,8 +15,8 @@ struct Simd {
     size_t n;
   };
   static constexpr size_t width = 8;
-  static constexpr int nt_rows = 4;     // activation rows of an nt tile: 4 x 3 or 3 x 4 sums + 3 + 1 of 16 registers
-  static constexpr int nt_sums = 12;
+  static constexpr int nt_rows = 4;     // activation rows of an nt tile at most
+  static constexpr int nt_sums = 12;    // sums of one at most: 3 x 4 or 4 x 3 sums + 3 + 1 of 16 registers
   static constexpr int nn_vectors = 2;  // columns of an nn tile, in registers: 6 x 2 sums + 2 + 1 of 16 registers
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 

@@ -12,10 +12,10 @@ struct Simd {
   using Reg = __m512;
   using Mask = __mmask16;
   static constexpr size_t width = 16;
-  static constexpr int nt_rows = 6;     // activation rows of an nt tile: 6 x 4 sums + 6 + 1 of 32 registers
-  static constexpr int nt_sums = 24;
+  static constexpr int nt_rows = 6;     // activation rows of an nt tile at most
+  static constexpr int nt_sums = 24;    // sums of one at most: 6 x 4 sums + 6 + 1 of 32 registers
   static constexpr int nn_vectors = 4;  // columns of an nn tile, in registers: 6 x 4 sums + 4 + 1 of 32 registers
-  static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits on the last
+  static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits for its last
 
   static Mask first(size_t n) { return static_cast<Mask>((1u << n) - 1u); }
   static Reg zero() { return _mm512_setzero_ps(); }

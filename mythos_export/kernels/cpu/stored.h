@@ -2,12 +2,18 @@
 #pragma once
 #include "cpu/kernels.h"
 
+// Before a loop over registers: they stay in registers only where the loop is gone early, before arrays are taken apart.
+#if defined(__clang__)
+#define MYTHOS_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MYTHOS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace mythos {
 namespace {
 
 using Reg = Simd::Reg;
 constexpr size_t W = Simd::width;
-constexpr size_t kLine = 64;  // bytes of a cache line
 
 template <Format F>
 struct Stored;
