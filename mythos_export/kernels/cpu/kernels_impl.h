@@ -3,79 +3,12 @@
 // and uses nothing of the standard library but types: code compiled for a new processor must not be linked into what an
 // old one runs.
 #pragma once
+#include "cpu/nn.h"
 #include "cpu/nt.h"
 #include "cpu/stored.h"
 
 namespace mythos {
 namespace {
-
-// -- c = keep * c + a . b --------------------------------------------------------------------------------
-
-// M rows of a times N registers of columns; `Partial`: the last register holds only the columns of `rest`.
-template <Format F, int M, int N, bool Partial>
-void nn_tile(const float* a, size_t lda, const Weights& b, size_t column, size_t depth, float* c, size_t ldc,
-             const float* keep, Simd::Mask rest) {
-  Reg sum[M][N];
-  for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) {
-      if (!keep) {
-        sum[i][j] = Simd::zero();
-      } else {
-        float* p = c + i * ldc + j * W;
-        sum[i][j] = Simd::mul(Simd::set(keep[i]), Partial && j == N - 1 ? Simd::load(p, rest) : Simd::load(p));
-      }
-    }
-  }
-  for (size_t d = 0; d < depth; ++d) {
-    const auto* p = elements<F>(b, d) + column;
-    Reg w[N];
-    for (int j = 0; j < N; ++j) w[j] = Partial && j == N - 1 ? Simd::load(p + j * W, rest) : Simd::load(p + j * W);
-    for (int i = 0; i < M; ++i) {
-      const Reg x = Simd::set(a[i * lda + d]);
-      for (int j = 0; j < N; ++j) sum[i][j] = Simd::fma(x, w[j], sum[i][j]);
-    }
-  }
-  for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) {
-      float* p = c + i * ldc + j * W;
-      if (Partial && j == N - 1) {
-        Simd::store(p, sum[i][j], rest);
-      } else {
-        Simd::store(p, sum[i][j]);
-      }
-    }
-  }
-}
-
-template <Format F, int N, bool Partial>
-void nn_strip(const float* a, size_t lda, size_t m, const Weights& b, size_t column, size_t depth, float* c, size_t ldc,
-              const float* keep, Simd::Mask rest) {
-  using Tile = void (*)(const float*, size_t, const Weights&, size_t, size_t, float*, size_t, const float*, Simd::Mask);
-  static constexpr Tile tile_of[] = {
-      nn_tile<F, 1, N, Partial>, nn_tile<F, 2, N, Partial>, nn_tile<F, 3, N, Partial>,
-      nn_tile<F, 4, N, Partial>, nn_tile<F, 5, N, Partial>, nn_tile<F, 6, N, Partial>,
-  };
-  const size_t tiles = (m + 5) / 6, small = m / tiles, larger = m % tiles;
-  for (size_t t = 0, i = 0; t < tiles; ++t) {
-    const size_t rows = small + (t < larger);
-    tile_of[rows - 1](a + i * lda, lda, b, column, depth, c + i * ldc, ldc, keep ? keep + i : nullptr, rest);
-    i += rows;
-  }
-}
-
-template <Format F>
-void nn(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
-        const float* keep) {
-  if (m == 0) return;
-  constexpr int N = Simd::nn_vectors;
-  size_t j = 0;
-  if (m == 1) {  // wide: more of each row of b at a time, and enough sums
-    for (; j + 8 * W <= n; j += 8 * W) nn_tile<F, 1, 8, false>(a, lda, b, j, depth, c + j, ldc, keep, Simd::first(0));
-  }
-  for (; j + N * W <= n; j += N * W) nn_strip<F, N, false>(a, lda, m, b, j, depth, c + j, ldc, keep, Simd::first(0));
-  for (; j + W <= n; j += W) nn_strip<F, 1, false>(a, lda, m, b, j, depth, c + j, ldc, keep, Simd::first(0));
-  if (j < n) nn_strip<F, 1, true>(a, lda, m, b, j, depth, c + j, ldc, keep, Simd::first(n - j));
-}
 
 // -- element by element ----------------------------------------------------------------------------------
 

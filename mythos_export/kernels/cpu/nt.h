@@ -54,7 +54,7 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, 
       MYTHOS_UNROLL
       for (int j = 0; j < N; ++j) {
         if (Ask == Fetch::own_rows) fetch(reinterpret_cast<uintptr_t>(bp[j] + d) + ahead);
-        const Reg w = Simd::load(bp[j] + d, rest...);
+        const Reg w = M == 1 ? Simd::load(bp[j] + d, rest...) : Simd::held(Simd::load(bp[j] + d, rest...));
         MYTHOS_UNROLL
         for (int i = 0; i < M; ++i) sum[i][j] = Simd::fma(x[i], w, sum[i][j]);
       }
@@ -164,7 +164,7 @@ void nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, floa
   const bool threes = m % 3 == 0 || m >= kManyRows, deep = kStrip * depth * sizeof(float) > kStripBytes;
   if (m == 1) {  // eight sums keep the multipliers busy
     for (; j + 8 <= n; j += 8) nt_tile<F, 1, 8, Fetch::own_rows>(a, b, j, depth, c + j, ldc);
-  } else if (m > 3 && !(threes && deep)) {
+  } else if (!(threes && deep)) {
     for (; j + kStrip <= n; j += kStrip) nt_strip<F, kStrip, Simd::nt_rows>(a, m, b, j, depth, c + j, ldc);
   }
   for (; j + kNarrowStrip <= n; j += kNarrowStrip)
