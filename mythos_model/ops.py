@@ -104,14 +104,15 @@ def quantized_moe(
     """
     D = x.shape[-1]
 
-    def gate_up_and_down(gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor) -> list[Tensor]:
+    def plain(gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor) -> list[Tensor]:
         width = gate_up.shape[-3] * TILE // 2
         both = dequantize(gate_up, gate_up_scale, inputs=D), dequantize(down, down_scale, D, width)
         return [weights.to(x.dtype) for weights in both]
 
-    routed = gate_up_and_down(routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale)
-    shared = gate_up_and_down(shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale)
-    return moe(x, expert_index, expert_weight, *routed, *shared)
+    used, index = torch.unique(expert_index, return_inverse=True)  # no others are unpacked
+    routed = [part[used] for part in (routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale)]
+    shared = (shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale)
+    return moe(x, index, expert_weight, *plain(*routed), *plain(*shared))
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ inline Weights rows_of(const void* data, size_t stride, Format f) {
   return {data, stride * format_of(f).element_bits / 8, f, nullptr, 0};
 }
 
-// Keys that one call of softmax_block covers at most, and the stride of its rows. 32 rows of a cache 160 wide stay in the
-// first level between the scores and the weighted sum.
+// Keys that one call of softmax_block covers at most, and the stride of its rows. 32 rows of a cache 160 wide stay in
+// the first level between the scores and the weighted sum.
 constexpr size_t kKeyBlock = 32;
 
 struct Kernels {

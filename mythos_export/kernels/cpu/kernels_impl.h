@@ -3,9 +3,9 @@
 // and uses nothing of the standard library but types: code compiled for a new processor must not be linked into what an
 // old one runs.
 #pragma once
-#include "cpu/kernels_quant.h"
 #include "cpu/nn.h"
 #include "cpu/nt.h"
+#include "cpu/nt_blockwise.h"
 #include "cpu/stored.h"
 
 namespace mythos {

@@ -73,7 +73,7 @@ struct Stored {
 
 // Where few results happen to cancel to less than `typical`, the distance is relative to that.
 inline void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<double>& expected,
-                  double typical = 0.3) {
+                         double typical = 0.3) {
   double error = 0, size = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     error += (got[i] - expected[i]) * (got[i] - expected[i]);
@@ -90,7 +90,8 @@ inline std::string shape(std::initializer_list<size_t> dims) {
 }
 
 // y += weight * down(silu(gate x) * up x), in double
-inline void swiglu(const float* x, size_t D, const float* gate_up, const float* down, size_t F, double weight, double* y) {
+inline void swiglu(const float* x, size_t D, const float* gate_up, const float* down, size_t F, double weight,
+                   double* y) {
   std::vector<double> h(F);
   for (size_t f = 0; f < F; ++f) {
     double gate = 0, up = 0;

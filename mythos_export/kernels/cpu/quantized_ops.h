@@ -107,8 +107,9 @@ struct QuantizedEmbeddingKernel {
 template <class Form>
 struct QuantizedMoeKernel {
   static constexpr const char* name = name_of<Form>("int8_moe", "int4_moe");
-  static constexpr ONNXTensorElementDataType inputs[] = {kFloat32,   kInt64,   kFloat32,   Form::onnx, kFloat16,  Form::onnx,
-                                                         kFloat16,   Form::onnx, kFloat16, Form::onnx, kFloat16};
+  static constexpr ONNXTensorElementDataType inputs[] = {kFloat32, kInt64,     kFloat32, Form::onnx,
+                                                         kFloat16, Form::onnx, kFloat16, Form::onnx,
+                                                         kFloat16, Form::onnx, kFloat16};
   static constexpr ONNXTensorElementDataType F = kFloat32;
   static constexpr ONNXTensorElementDataType outputs[] = {F};
 

@@ -57,7 +57,8 @@ void test_linear(const Kernels& k, Format f, const Parallel& parallel) {
   expect_close(name, y, expected, std::sqrt(double(K)));
   for (size_t i = 0; i < n; ++i) {
     linear(k, parallel, {1, K, rows, &x[i * K], w.view(), alone.data()});
-    if (!std::equal(alone.begin(), alone.end(), &y[i * rows])) fail(name + ": a row alone differs from the row among others");
+    if (!std::equal(alone.begin(), alone.end(), &y[i * rows]))
+      fail(name + ": a row alone differs from the row among others");
   }
 }
 

@@ -12,9 +12,9 @@ struct Simd {
   using Reg = __m512;
   using Mask = __mmask16;
   static constexpr size_t width = 16;
-  static constexpr int nt_rows = 6;     // activation rows of an nt tile at most
-  static constexpr int nt_sums = 24;    // sums of one at most: 6 x 4 sums + 6 + 1 of 32 registers
-  static constexpr int nn_sums = 24;    // sums of an nn tile at most: 6 x 4 or 3 x 8 sums + 4 + 1 of 32 registers
+  static constexpr int nt_rows = 6;      // activation rows of an nt tile at most
+  static constexpr int nt_sums = 24;     // sums of one at most: 6 x 4 sums + 6 + 1 of 32 registers
+  static constexpr int nn_sums = 24;     // sums of an nn tile at most: 6 x 4 or 3 x 8 sums + 4 + 1 of 32 registers
   static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits for its last
 
   static Mask first(size_t n) { return static_cast<Mask>((1u << n) - 1u); }
@@ -33,8 +33,7 @@ struct Simd {
   // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
   static void load_nibbles(const uint8_t* p, Reg* out) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
-    const __m128i halves =
-        _mm_unpacklo_epi64(_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
+    const __m128i halves = _mm_unpacklo_epi64(_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
     out[0] = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(halves));
   }
   static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }

@@ -83,7 +83,8 @@ struct Simd {
   static void load_int8(const int8_t* p, Reg* out) {
     for (int r = 0; r < 4; ++r) {
       const int8_t* q = p + 4 * r;
-      out[r] = Reg{static_cast<float>(q[0]), static_cast<float>(q[1]), static_cast<float>(q[2]), static_cast<float>(q[3])};
+      out[r] =
+          Reg{static_cast<float>(q[0]), static_cast<float>(q[1]), static_cast<float>(q[2]), static_cast<float>(q[3])};
     }
   }
   // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.

@@ -20,7 +20,8 @@ void embedding(const Kernels& kernels, const Embedding& op) {
     for (size_t d = 0; d < op.dim; ++d) {
       if (d % kBlock == 0) kernels.widen(tile.scales + d / kBlock * kTile, scales, kTile);
       const auto* bytes = static_cast<const uint8_t*>(tile.data) + d * (tile.format == q4 ? 8 : 16);
-      const int q = tile.format == q4 ? (bytes[lane % 8] >> (lane < 8 ? 0 : 4) & 15) - 8 : static_cast<int8_t>(bytes[lane]);
+      const int q =
+          tile.format == q4 ? (bytes[lane % 8] >> (lane < 8 ? 0 : 4) & 15) - 8 : static_cast<int8_t>(bytes[lane]);
       op.y[i * op.dim + d] = static_cast<float>(q) * scales[lane];
     }
   }

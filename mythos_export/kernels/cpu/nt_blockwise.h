@@ -5,17 +5,17 @@
 // Included by kernels_impl.h; its rules apply.
 #pragma once
 #include "cpu/kernels.h"
-#include "cpu/panel.h"
 
 namespace mythos {
 namespace {
 
-constexpr size_t kBlock = 32;                              // inputs that share a scale
-constexpr size_t kTileRows = 16;                           // of weights
-constexpr int kTileRegs = kTileRows / Simd::width;         // registers that hold an input's weights of one tile
-constexpr size_t kPanelDepth = 256;                        // 16 KB: a panel stays in the first-level cache
-constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;  // of a single row's product: sums to keep multipliers busy
-static_assert(kTileRows == kPanelWidth && kPanelDepth % kBlock == 0);
+constexpr size_t kBlock = 32;                       // inputs that share a scale
+constexpr size_t kTileRows = 16;                    // of weights
+constexpr int kTileRegs = kTileRows / Simd::width;  // registers that hold the weights of one input and tile
+constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in the first-level cache
+// Of one row's product: enough sums to keep the multipliers busy.
+constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
+static_assert(kPanelDepth % kBlock == 0);
 
 // Where one tile's weights and scales lie.
 template <Format F>
@@ -69,8 +69,7 @@ void q_row(const float* x, const Weights& b, size_t tile, size_t depth, float* c
     }
     for (int t = 0; t < N; ++t) {
       const uint16_t* scale = Tile<F>(b, tile + t).block(first / kBlock);
-      for (int r = 0; r < R; ++r)
-        total[t][r] = Simd::fma(sum[t][r], Simd::load(scale + r * Simd::width), total[t][r]);
+      for (int r = 0; r < R; ++r) total[t][r] = Simd::fma(sum[t][r], Simd::load(scale + r * Simd::width), total[t][r]);
     }
   }
   for (int t = 0; t < N; ++t) {
@@ -122,9 +121,13 @@ void q_panel(const float* const* a, const float* panel, const float* scales, siz
   }
 }
 
+template <int M>
+constexpr int at_most_panel_rows = M < Simd::panel_rows ? M : Simd::panel_rows;
+
 using QPanel = void (*)(const float* const*, const float*, const float*, size_t, float*, size_t, bool);
 
-inline QPanel q_panel_of(size_t m) {  // 1 <= m <= Simd::panel_rows
+inline QPanel q_panel_of(size_t m) {  // 1 <= m <= Simd::panel_rows <= 12
+  static_assert(Simd::panel_rows <= 12);
   static constexpr QPanel panels[] = {
       q_panel<at_most_panel_rows<1>>,  q_panel<at_most_panel_rows<2>>,  q_panel<at_most_panel_rows<3>>,
       q_panel<at_most_panel_rows<4>>,  q_panel<at_most_panel_rows<5>>,  q_panel<at_most_panel_rows<6>>,
