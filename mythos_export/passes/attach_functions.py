@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from mythos_export.errors import LowerError
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
@@ -30,7 +31,9 @@ def _attach(model: ir.Model, config: MythosConfig, tensorrt: bool) -> None:
     used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
     for name in sorted(used & OPERATORS.keys()):
         operator = OPERATORS[name]
-        proto = operator.tensorrt(config) if tensorrt else operator.portable(config)
-        function = ir.serde.deserialize_function(proto)
+        make = operator.tensorrt if tensorrt else operator.portable
+        if make is None:
+            raise LowerError(f"there is no form of {DOMAIN}::{name} that TensorRT could build")
+        function = ir.serde.deserialize_function(make(config))
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION

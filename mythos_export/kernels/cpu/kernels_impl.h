@@ -4,6 +4,7 @@
 // old one runs.
 #pragma once
 #include "cpu/kernels.h"
+#include "cpu/kernels_quant.h"
 
 namespace mythos {
 namespace {
@@ -292,7 +293,8 @@ void narrow(const float* x, uint16_t* half, size_t n) {
 }
 
 constexpr Kernels table(const char* isa) {
-  return {isa, {nt<f32>, nt<f16>}, {nn<f32>, nn<f16>}, silu_mul, softmax_block, axpy, scale, widen, narrow};
+  return {isa,  {nt<f32>, nt<f16>, q_nt<q8>, q_nt<q4>}, {nn<f32>, nn<f16>, nullptr, nullptr}, silu_mul, softmax_block,
+          axpy, scale,  widen, narrow};
 }
 
 }  // namespace

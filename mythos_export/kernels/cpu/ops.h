@@ -21,12 +21,30 @@ struct Moe {
   const int64_t* expert_index;  // [n, K]
   const float* expert_weight;   // [n, K]
   Weights routed_gate_up;       // [E * 2F, D], gate rows before up rows
-  Weights routed_down;          // [E * D, F]
+  Weights routed_down;          // [E * D, F], D in whole tiles of the format
   Weights shared_gate_up;       // [2Fs, D]
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
+
+// y = x . weights^T
+struct Linear {
+  size_t n, K, rows;
+  const float* x;   // [n, K]
+  Weights weights;  // [rows, K]
+  float* y;         // [n, rows]
+};
+void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op);
+
+// Rows of q8 or q4 weights in float32.
+struct Embedding {
+  size_t n, dim, rows;
+  const int64_t* ids;  // [n]
+  Weights weights;     // [rows, dim]
+  float* y;            // [n, dim]
+};
+void embedding(const Kernels& kernels, const Embedding& op);
 
 // What both kinds of attention read: slots j < past_lengths[b] of past[layer, b], then the chunk's own tokens.
 struct Cache {

@@ -4,6 +4,7 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -68,6 +69,12 @@ class Input {
     return static_cast<size_t>(shape_.back());
   }
   const Shape& shape() const { return shape_; }
+  // The same rows with another last dimension.
+  Shape shape_with(size_t last) const {
+    Shape other = shape_;
+    other.back() = static_cast<int64_t>(last);
+    return other;
+  }
   size_t size() const { return elements(shape_); }
   template <class T>
   const T* data() const {
@@ -129,6 +136,19 @@ class Output {
   size_t size_;
   Buffer<float> wide_;
 };
+
+float checked_scale(const Ort::ConstKernelInfo& info) {
+  const float scale = info.GetAttribute<float>("scale");
+  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
+  return scale;
+}
+
+size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
+  const int64_t value = info.GetAttribute<int64_t>(name);
+  if (value < 1)
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
+  return static_cast<size_t>(value);
+}
 
 template <class T>
 Weights weights(const Input& input, size_t columns) {

@@ -8,7 +8,6 @@
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
 #include <atomic>
-#include <cmath>
 #include <deque>
 #include <iterator>
 #include <mutex>
@@ -19,22 +18,10 @@
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
+#include "cpu/quantized_ops.h"
 
 namespace mythos {
 namespace {
-
-float checked_scale(const Ort::ConstKernelInfo& info) {
-  const float scale = info.GetAttribute<float>("scale");
-  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
-  return scale;
-}
-
-size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
-  const int64_t value = info.GetAttribute<int64_t>(name);
-  if (value < 1)
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
-  return static_cast<size_t>(value);
-}
 
 // past, layer, chunk, positions, past_lengths: the inputs from `first` on that both kinds of attention share.
 template <class T>
@@ -57,9 +44,6 @@ Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t
           positions.data<int64_t>(),
           past_lengths.data<int64_t>()};
 }
-
-// The shapes of an operator's outputs, as far as its inputs' tell them.
-using Shapes = std::optional<std::vector<Ort::ShapeInferContext::Shape>>;
 
 // -- the operators: from their tensors to the arguments of ops.h -----------------------------------
 
@@ -84,10 +68,8 @@ struct MoeKernel {
     const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
     const size_t D = x.last(), n = x.size() / D, K = index.last();
     const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
-    Shape routing = x.shape();
-    routing.back() = static_cast<int64_t>(K);
-    index.is(routing);
-    weight.is(routing);
+    index.is(x.shape_with(K));
+    weight.is(x.shape_with(K));
     gate_up.is({E, 2 * F, D});
     down.is({E, D, F});
     shared_gate_up.is({2 * Fs, D});
@@ -246,10 +228,12 @@ OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
       for (auto& dim : shape)
         if (dim.IsInt() && dim.AsInt() < 0)
           dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
-    OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
-    Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
-    ONNXTensorElementDataType compute;
-    Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &compute));
+    ONNXTensorElementDataType compute = K::F;
+    if constexpr (K::inputs[0] == K::F) {
+      OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
+      Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
+      Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &compute));
+    }
     for (size_t i = 0; i < std::size(K::outputs); ++i)
       Ort::ThrowOnError(context.SetOutputShape(i, (*shapes)[i], K::outputs[i] == K::F ? compute : K::outputs[i]));
     return nullptr;
@@ -280,16 +264,25 @@ struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>
   ONNXTensorElementDataType GetOutputType(size_t i) const { return K::outputs[i]; }
 };
 
+template <template <class> class KernelOf, class Type>
+void add_one(Ort::CustomOpDomain& domain) {
+  static const Operator<KernelOf, Type> op;
+  domain.Add(&op);
+}
+
+template <template <class> class KernelOf, class... Types>
+void add(Ort::CustomOpDomain& domain) {
+  (add_one<KernelOf, Types>(domain), ...);
+}
+
 void add_all(Ort::CustomOpDomain& domain) {
-  static const Operator<MoeKernel, float> moe_f32;
-  static const Operator<MoeKernel, uint16_t> moe_f16;
-  static const Operator<MlaKernel, float> mla_f32;
-  static const Operator<MlaKernel, uint16_t> mla_f16;
-  static const Operator<GqaKernel, float> gqa_f32;
-  static const Operator<GqaKernel, uint16_t> gqa_f16;
-  static const Operator<ActKernel, float> act;
-  const OrtCustomOp* const all[] = {&moe_f32, &moe_f16, &mla_f32, &mla_f16, &gqa_f32, &gqa_f16, &act};
-  for (const OrtCustomOp* op : all) domain.Add(op);
+  add<MoeKernel, float, uint16_t>(domain);
+  add<MlaKernel, float, uint16_t>(domain);
+  add<GqaKernel, float, uint16_t>(domain);
+  add<ActKernel, float>(domain);
+  add<QuantizedLinearKernel, Int8, Int4>(domain);
+  add<QuantizedEmbeddingKernel, Int8, Int4>(domain);
+  add<QuantizedMoeKernel, Int8, Int4>(domain);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ struct Simd {
   static constexpr size_t width = 8;
   static constexpr int nt_rows = 3;     // activation rows of an nt tile: 3 x 4 sums + 3 + 1 of 16 registers
   static constexpr int nn_vectors = 2;  // columns of an nn tile, in registers: 6 x 2 sums + 2 + 1 of 16 registers
+  static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 
   static Mask first(size_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -31,6 +32,19 @@ struct Simd {
     alignas(16) uint16_t part[8] = {};
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
+  }
+  // 16 int8 as floats, in two registers.
+  static void load_int8(const int8_t* p, Reg* out) {
+    for (int r = 0; r < 2; ++r) {
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * r));
+      out[r] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    }
+  }
+  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
+  static void load_nibbles(const uint8_t* p, Reg* out) {
+    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    out[0] = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+    out[1] = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
   }
   static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   static void store(float* p, Reg v, const Mask& m) { _mm256_maskstore_ps(p, m.lanes, v); }

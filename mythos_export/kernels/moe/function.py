@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import onnx
 
 from mythos_export.kernels.text import parse_function
@@ -58,6 +62,11 @@ _PROLOGUE = """
 
 def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
     """One SwiGLU per expert over the tokens that chose it; rows are put back by one ScatterND, in a fixed order."""
+    return parse_function("moe", INPUTS, sparse_body(experts, has_shared))
+
+
+def sparse_body(experts: int, has_shared: bool, weights: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The lines of `sparse`; `weights` renames inputs."""
     lines = [_PROLOGUE]
     for e in range(experts):
         lines.append(f"""
@@ -88,7 +97,10 @@ def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
   weighted = Mul (by_slot, slot_weight)
   routed = ReduceSum <keepdims = 0> (weighted, one)
 """)
-    return parse_function("moe", INPUTS, "".join(lines) + _shared(has_shared))
+    body = "".join(lines) + _shared(has_shared)
+    for name, other in weights.items():
+        body = re.sub(rf"\b{name}\b", other, body)
+    return body
 
 
 def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:

@@ -64,11 +64,6 @@ def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) ->
     return function(case.op)(**tensors, **case.attributes)
 
 
-def _floats(case: OperatorCase) -> type:
-    floats: type = next(v.dtype.type for v in case.inputs.values() if v.dtype.kind == "f")
-    return floats
-
-
 @functools.cache
 def _body_session(op: str, form: str, dtype: type, experts: int, shared: bool, attributes: Any) -> ort.InferenceSession:
     config = MythosConfig(n_experts=experts, n_experts_per_tok=1, n_shared_experts=int(shared))
@@ -78,9 +73,9 @@ def _body_session(op: str, form: str, dtype: type, experts: int, shared: bool, a
 
 def _body(form: str, case: OperatorCase) -> Any:
     experts, shared = 1, False
-    if case.op == "moe":
-        experts, shared = len(case.inputs["routed_down"]), case.inputs["shared_down"].shape[1] > 0
-    made = _body_session(case.op, form, _floats(case), experts, shared, tuple(case.attributes.items()))
+    if case.op.endswith("moe"):
+        experts, shared = len(case.inputs["routed_down"]), 0 not in case.inputs["shared_gate_up"].shape
+    made = _body_session(case.op, form, case.dtype, experts, shared, tuple(case.attributes.items()))
     return made.run(None, case.inputs)
 
 
@@ -91,7 +86,7 @@ def _native_session(op: str, dtype: type, instructions: str, threads: int, attri
 
 
 def _native(instructions: str, threads: int, case: OperatorCase) -> Any:
-    made = _native_session(case.op, _floats(case), instructions, threads, tuple(case.attributes.items()))
+    made = _native_session(case.op, case.dtype, instructions, threads, tuple(case.attributes.items()))
     return made.run(None, case.inputs)
 
 
@@ -151,7 +146,7 @@ def _plugin(case: OperatorCase) -> Array:
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
     }
-    precision = {np.float32: "fp32", np.float16: "fp16"}[_floats(case)]
+    precision = {np.float32: "fp32", np.float16: "fp16"}[case.dtype]
     record = PLUGINS[case.op]
     plans = OPERATORS[case.op].plans
     assert plans is not None
@@ -174,7 +169,7 @@ IMPLEMENTATIONS = [
     Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
     Implementation("plain PyTorch", functools.partial(_torch, functools.partial(getattr, ops)), _SUMS, _CHUNK),
     Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
-    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE),
+    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE, lacked=fallback.DECOMPOSED),
     *_native_implementations(),
     *_triton_implementations(),
 ]

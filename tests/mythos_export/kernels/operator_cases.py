@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import quantized_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -23,6 +25,13 @@ class OperatorCase:
     op: str
     inputs: dict[str, Array]
     attributes: dict[str, Any]
+
+    @property
+    def dtype(self) -> type:
+        """Of what is computed; quantised weights come with float32, whatever their scales are."""
+        if OPERATORS[self.op].weights:
+            return np.float32
+        return next(value.dtype.type for value in self.inputs.values() if value.dtype.kind == "f")
 
     def distance(self, got: tuple[Array, ...]) -> float:
         """The largest relative L2 distance of a result from the reference in float64 of the same inputs.
@@ -184,9 +193,22 @@ def act_cases(draw: st.DrawFn) -> OperatorCase:
     return OperatorCase("act_halting", inputs, {})
 
 
+def _quantized_case(op: str, drawn: tuple[dict[str, Array], dict[str, Any]]) -> OperatorCase:
+    return OperatorCase(op, *drawn)
+
+
 CASES = {
     "moe": moe_cases(),
     "mla_attention": mla_cases(),
     "gqa_attention": gqa_cases(),
     "act_halting": act_cases(),
+    **{
+        f"{form}_{name}": cases(form).map(functools.partial(_quantized_case, f"{form}_{name}"))
+        for form in ("int8", "int4")
+        for name, cases in (
+            ("linear", quantized_cases.linear),
+            ("embedding", quantized_cases.embedding),
+            ("moe", quantized_cases.moe),
+        )
+    },
 }

@@ -152,7 +152,7 @@ def test_formats_and_types(kernels: Path) -> None:
 
 
 def test_the_records_are_the_registry_s() -> None:
-    assert PLUGINS == {name: operator.plugin for name, operator in OPERATORS.items() if operator.plugin}
+    assert {name: operator.plugin for name, operator in OPERATORS.items() if operator.plugin} == PLUGINS
     for name, record in PLUGINS.items():
         operator = OPERATORS[name]
         assert tuple(given.name for given in record.inputs) == operator.inputs
