@@ -76,7 +76,10 @@ def dequantize(weight: Tensor, scale: Tensor, rows: int | None = None, inputs: i
 
 
 def _round_int8(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    scale = _usable(blocks.abs().amax(-1, keepdim=True) / 127)
+    largest = blocks.abs().amax(-1, keepdim=True)
+    scale = _usable(largest / 127)
+    # Rounded down, the scale would clip the largest weight: by a whole step where it is a subnormal float16.
+    scale = torch.where(scale.float() * 127 < largest, (scale.view(torch.int16) + 1).view(torch.float16), scale)
     return (blocks / scale.float()).round().clamp(-127, 127), scale
 
 

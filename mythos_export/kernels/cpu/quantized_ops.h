@@ -66,8 +66,7 @@ struct QuantizedLinearKernel {
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
     const Input x(context, 0, "x");
-    if (x.shape().empty()) throw std::invalid_argument("x is a scalar, expected a tensor [..., inputs]");
-    const size_t K = static_cast<size_t>(x.shape().back()), n = K ? x.size() / K : 0;
+    const size_t K = x.last(), n = x.size() / K;
     const Weights w = quantized<Form>(context, 1, "weight", "scale", std::nullopt, rows, K);
     Shape shape = x.shape();
     shape.back() = static_cast<int64_t>(rows);

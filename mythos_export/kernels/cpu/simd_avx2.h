@@ -15,8 +15,9 @@ struct Simd {
     size_t n;
   };
   static constexpr size_t width = 8;
-  static constexpr int nt_rows = 3;     // activation rows of an nt tile: 3 x 4 sums + 3 + 1 of 16 registers
-  static constexpr int nn_vectors = 2;  // columns of an nn tile, in registers: 6 x 2 sums + 2 + 1 of 16 registers
+  static constexpr int nt_rows = 4;     // activation rows of an nt tile at most
+  static constexpr int nt_sums = 12;    // sums of one at most: 3 x 4 or 4 x 3 sums + 3 + 1 of 16 registers
+  static constexpr int nn_sums = 12;    // sums of an nn tile at most: 6 x 2 or 4 x 3 sums + 3 + 1 of 16 registers
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 
   static Mask first(size_t n) {
@@ -53,6 +54,11 @@ struct Simd {
     _mm_store_si128(reinterpret_cast<__m128i*>(part),
                     _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     for (size_t i = 0; i < m.n; ++i) p[i] = part[i];
+  }
+  // The register itself: a compiler that reads an operand from memory once for each use is kept from it.
+  static Reg held(Reg v) {
+    __asm__("" : "+x"(v));
+    return v;
   }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }

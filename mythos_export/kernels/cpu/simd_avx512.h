@@ -12,9 +12,10 @@ struct Simd {
   using Reg = __m512;
   using Mask = __mmask16;
   static constexpr size_t width = 16;
-  static constexpr int nt_rows = 6;     // activation rows of an nt tile: 6 x 4 sums + 6 + 1 of 32 registers
-  static constexpr int nn_vectors = 4;  // columns of an nn tile, in registers: 6 x 4 sums + 4 + 1 of 32 registers
-  static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits on the last
+  static constexpr int nt_rows = 6;     // activation rows of an nt tile at most
+  static constexpr int nt_sums = 24;    // sums of one at most: 6 x 4 sums + 6 + 1 of 32 registers
+  static constexpr int nn_sums = 24;    // sums of an nn tile at most: 6 x 4 or 3 x 8 sums + 4 + 1 of 32 registers
+  static constexpr int panel_rows = 12;  // activation rows of a panel tile: 12 sums, for each waits for its last
 
   static Mask first(size_t n) { return static_cast<Mask>((1u << n) - 1u); }
   static Reg zero() { return _mm512_setzero_ps(); }
@@ -40,6 +41,11 @@ struct Simd {
   static void store(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, v); }
   static void store(uint16_t* p, Reg v, Mask m) {
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  // The register itself: a compiler that reads an operand from memory once for each use is kept from it.
+  static Reg held(Reg v) {
+    __asm__("" : "+v"(v));
+    return v;
   }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }

@@ -50,11 +50,13 @@ struct Simd {
   static constexpr size_t width = 4;
 #if defined(__aarch64__)
   static constexpr int nt_rows = 5;  // 32 registers
-  static constexpr int nn_vectors = 4;
+  static constexpr int nt_sums = 20;
+  static constexpr int nn_sums = 24;
   static constexpr int panel_rows = 6;
 #else
-  static constexpr int nt_rows = 3;
-  static constexpr int nn_vectors = 2;
+  static constexpr int nt_rows = 4;
+  static constexpr int nt_sums = 12;
+  static constexpr int nn_sums = 12;
   static constexpr int panel_rows = 2;
 #endif
 
@@ -100,6 +102,7 @@ struct Simd {
   static void store(uint16_t* p, Reg v, Mask m) {
     for (size_t i = 0; i < m.n; ++i) p[i] = float_to_half(v[i]);
   }
+  static Reg held(Reg v) { return v; }
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg mul(Reg a, Reg b) { return a * b; }

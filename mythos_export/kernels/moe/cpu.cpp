@@ -31,6 +31,9 @@ struct Plan {
   std::vector<const float*> row;  // its hidden row
 };
 
+constexpr size_t kTaskProducts = 1 << 22;  // about 0.1 ms of one core
+constexpr size_t kEnoughTasks = 16;
+
 // A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
 size_t hidden_stride(size_t width) { return round_up(width, 16) + 16; }
 
@@ -85,6 +88,14 @@ struct Piece {
   size_t first, count;
 };
 
+// How many of `rows` rows of weights a task takes: kTaskBytes, or more where many tokens share them, for the kernels ask
+// for memory ahead, and at a task's end that is another task's. Never so many that threads would wait for the last task.
+size_t task_rows(Format format, size_t row_bytes, size_t row_products, size_t rows, size_t tile) {
+  const size_t least = ceil_div(kTaskBytes, row_bytes + 1), worth = kTaskProducts / (row_products + 1);
+  const size_t most = rows / kEnoughTasks, wanted = worth < most ? worth : most;
+  return round_up(wanted > least ? wanted : least, tile * format_of(format).row_tile);
+}
+
 size_t token_block(size_t row_floats) {
   const size_t fit = kCachedBytes / (row_floats * sizeof(float) + 1);
   return fit < 12 ? 12 : fit / 12 * 12;  // a multiple of every kernel's tile height, or close to one
@@ -129,10 +140,11 @@ void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, siz
 
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
   Plan plan = group_by_expert(op);
-  size_t floats = 0, products = 0, down_bytes = 0;  // down_bytes: of one output column, over all experts
+  size_t floats = 0, products = 0, units = 0, down_bytes = 0;  // the last: of one output column, over all experts
   for (const Expert& e : plan.experts) {
     floats += e.count * e.stride;
     products += e.count * e.width * op.D;
+    units += e.width;
     down_bytes += e.down.row_bytes;
   }
   Buffer<float> hidden(floats);
@@ -143,15 +155,13 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
     e.hidden = next;
     next += e.count * e.stride;
     for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
-    const size_t tile = 8 * format_of(e.gate.format).row_tile;
-    const size_t size = round_up(ceil_div(kTaskBytes, 2 * e.gate.row_bytes + 1), tile);
+    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units, e.count > 1 ? 24 : 8);
     for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
   }
   parallel.each(pieces.size(), 2 * products, [&](size_t i) { hidden_units(kernels, op, plan, pieces[i]); });
 
   // Columns per task: whole cache lines of the output where tokens are many, so that neighbours do not share them.
-  const size_t tile = (op.n > 1 ? 16 : 8) * format_of(op.routed_down.format).row_tile;
-  const size_t size = round_up(ceil_div(kTaskBytes, down_bytes + 1), tile);
+  const size_t size = task_rows(op.routed_down.format, down_bytes, products / (op.D + 1), op.D, op.n > 1 ? 48 : 8);
   parallel.each(ceil_div(op.D, size), products, [&](size_t i) {
     const size_t first = i * size;
     output_columns(kernels, op, plan, first, op.D - first < size ? op.D - first : size);

@@ -19,7 +19,7 @@ from mythos_export.kernels.op import OPERATORS
 Array = NDArray[Any]
 LIBRARY = Path(os.environ.get("MYTHOS_OPS_LIBRARY", Path(__file__).parents[3] / "build/kernels/libmythos_ops.so"))
 INPUTS = {name: list(operator.inputs) for name, operator in OPERATORS.items()}
-# What the models below say of the tensors; float and of rank 2 where nothing stands here, of any rank where None does.
+# What the models below say of the tensors; float and of rank 2 where nothing stands here, None is any rank.
 TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), TensorProto.INT64)
 TYPES |= dict.fromkeys(("halted", "halted_next", "running"), TensorProto.BOOL)
 TYPES |= dict.fromkeys(("depth", "depth_next"), TensorProto.INT32)
@@ -29,7 +29,7 @@ WEIGHT_TYPES = {
     "tensor(float16)": TensorProto.FLOAT16,
 }
 RANKS: dict[str, int | None] = {"layer": 0, "past_lengths": 1, "positions": 2, "chunk": 3}
-RANKS |= dict.fromkeys(("routed_gate_up", "routed_down"), 3)
+RANKS |= {"routed_gate_up": 3, "routed_down": 3}
 RANKS |= dict.fromkeys(("past", "q_nope", "q_rope", "q"), 4)
 RANKS |= {"h": 3, "out": 3, "out_next": 3, "bias": 1, "threshold": 0, "running": 0}
 RANKS |= dict.fromkeys(("x", "expert_index", "expert_weight"), None)

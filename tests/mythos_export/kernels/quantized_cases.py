@@ -50,7 +50,7 @@ def moe(draw: st.DrawFn, form: str) -> tuple[dict[str, Array], dict[str, Any]]:
     F, Fs = draw(st.sampled_from([1, 33, 64])), draw(st.sampled_from([0, 5, TILE]))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
-    leading = (2, n // 2) if n % 2 == 0 else (1, n)
+    leading = draw(st.sampled_from([(n,), (1, n)]))
     return {
         "x": r.standard_normal((*leading, D)).astype(np.float32),
         "expert_index": index.astype(np.int64).reshape(*leading, K),
