@@ -218,7 +218,7 @@ class RecurrentBlock(nn.Module):
         p, out, cumulative, halted, depth, running = self.act(
             h, out, cumulative, halted, depth, context.halt_threshold
         )
-        new_loop = new_loop.index_copy(0, iteration.view(1), chunk.unsqueeze(0))
+        new_loop = new_loop.index_put((iteration,), chunk)
         carry = Carry(iteration + 1, h, out, cumulative, halted, depth, running, new_loop)
         return carry, Details(p, routing, chunk)
 

@@ -66,6 +66,7 @@ def profile(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # as the runtime has it
     options.enable_profiling = True
     options.add_session_config_entry(_FOLDER, str(graph.parent))
     if library is not None:

@@ -26,7 +26,7 @@ _KINDS = {
     "exp": "Exp",
     "gather": "GatherElements",
     "ge": "GreaterOrEqual",
-    "index_copy": "ScatterND",
+    "index_put": "ScatterND",
     "index_select": "Gather",
     "linear": "MatMul",
     "matmul": "MatMul",
@@ -56,7 +56,8 @@ def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.No
             if onnx_node.op_type == "TopK":  # two results; the trace compares both
                 continue
             if isinstance(node.meta["val"], tuple):
-                pairs |= {onnx_node.output[part.args[1]]: part for part in node.users if part.target is operator.getitem}
+                parts = [part for part in node.users if part.target is operator.getitem]
+                pairs |= {onnx_node.output[part.args[1]]: part for part in parts}
             else:
                 pairs[onnx_node.output[0]] = node
     return pairs

@@ -94,9 +94,7 @@ def trace_taps(body: GraphProto) -> dict[str, str]:
     ).output[0]
     halting = [node for node in body.node if node.op_type in ("act_halting", "Reciprocal")]  # whole, or its sigmoid
     taps["p"] = _only(halting, "act_halting, or Reciprocal where it was inlined").output[0]
-    write = _producer(producers, after["new_loop"], "ScatterND")
-    entries = _producer(producers, write.input[2], "Unsqueeze")
-    taps["entries"] = entries.input[0]
+    taps["entries"] = _producer(producers, after["new_loop"], "ScatterND").input[2]
     return {name: taps[name] for name in TENSORS}
 
 

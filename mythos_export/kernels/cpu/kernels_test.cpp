@@ -130,6 +130,7 @@ int main(int argc, char** argv) {
     unsetenv("MYTHOS_OPS_ISA");
     test_elements(*k);
     for (int i = 0; i < rounds; ++i) {
+      test_act_halting();
       const Threads parallel(size_t(i % 3 + 1));
       for (Format f : {f32, f16}) {
         test_products(*k, f);

@@ -69,6 +69,12 @@ class Input {
     return static_cast<size_t>(shape_.back());
   }
   const Shape& shape() const { return shape_; }
+  // The same rows with another last dimension.
+  Shape shape_with(size_t last) const {
+    Shape other = shape_;
+    other.back() = static_cast<int64_t>(last);
+    return other;
+  }
   size_t size() const { return elements(shape_); }
   template <class T>
   const T* data() const {

@@ -127,10 +127,8 @@ struct QuantizedMoeKernel {
     const size_t D = x.last(), n = x.size() / D, K = index.last();
     // Widths in whole tiles: what they are padded by is zero, in the rows of gate and up and in the inputs of down.
     const size_t E = gate_up.rank(4).dim(0), F = gate_up.dim(1) / 2 * 16, Fs = shared_gate_up.rank(3).dim(0) / 2 * 16;
-    Shape routing = x.shape();
-    routing.back() = static_cast<int64_t>(K);
-    index.is(routing);
-    weight.is(routing);
+    index.is(x.shape_with(K));
+    weight.is(x.shape_with(K));
     const Weights routed = quantized<Form>(context, 3, "routed_gate_up", "routed_gate_up_scale", E, 2 * F, D);
     const Weights down = quantized<Form>(context, 5, "routed_down", "routed_down_scale", E, D, F);
     const Weights shared = quantized<Form>(context, 7, "shared_gate_up", "shared_gate_up_scale", {}, 2 * Fs, D);

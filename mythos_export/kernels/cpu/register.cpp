@@ -68,10 +68,8 @@ struct MoeKernel {
     const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
     const size_t D = x.last(), n = x.size() / D, K = index.last();
     const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
-    Shape routing = x.shape();
-    routing.back() = static_cast<int64_t>(K);
-    index.is(routing);
-    weight.is(routing);
+    index.is(x.shape_with(K));
+    weight.is(x.shape_with(K));
     gate_up.is({E, 2 * F, D});
     down.is({E, D, F});
     shared_gate_up.is({2 * Fs, D});

@@ -121,7 +121,7 @@ def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
         experts = next(node for node in choice.users if node.args[1] == 1)
         picked = next(node for node in experts.users if node.target is ops.gather.default)
         weights = next(node for node in picked.users if node.target is ops.softmax.int)
-        written = after["new_loop"].args[3].args[0]  # type: ignore[union-attr]
+        written = after["new_loop"].args[2]  # type: ignore[union-attr]
     except (StopIteration, LookupError, AttributeError, TypeError, ValueError) as error:
         text = f"cannot look inside the program's loop: its body is built in another way ({error!r})"
         raise ParityError(text) from error

@@ -27,9 +27,14 @@ class Chunk:
         """Real tokens per row, int64 [B]."""
         return self.valid.sum(axis=1, dtype=np.int64)
 
+    @cached_property
+    def full(self) -> bool:
+        """Whether nothing is padding."""
+        return bool(self.valid.all())
+
     def positions(self, past_lengths: np.ndarray) -> np.ndarray:
         """int64 [B, T]: a row's real tokens count on from its past; padding is -1."""
-        if self.valid.all():
+        if self.full:
             return past_lengths[:, None] + np.arange(self.valid.shape[1])
         place = np.cumsum(self.valid, axis=1, dtype=np.int64) - 1 + past_lengths[:, None]
         return np.where(self.valid, place, PADDING)

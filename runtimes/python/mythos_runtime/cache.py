@@ -114,17 +114,20 @@ class Cache:
             expected = (past.shape[0], self.batch, tokens, past.shape[3])
             if new.shape != expected:
                 raise RequestError(f"{name} has shape {list(new.shape)}, expected {list(expected)}")
+        start, *others = self.lengths.tolist()
+        stop = start + tokens
+        if stop <= self.capacity and others == [start] * len(others) and valid.all():
+            # The usual step: one write for the whole batch.
+            self.past_layers[:, :, start:stop] = new_layers
+            self.past_loop[:, :, start:stop] = new_loop
+            self.lengths += tokens
+            return
         counts = valid.sum(axis=1)
         self.check_room(counts)
-        start, *others = self.lengths.tolist()
-        if all(length == start for length in others) and valid.all():  # the usual step: one write for the whole batch
-            self.past_layers[:, :, start : start + tokens] = new_layers
-            self.past_loop[:, :, start : start + tokens] = new_loop
-        else:
-            for row in np.flatnonzero(counts):
-                start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
-                self.past_layers[:, row, start:stop] = new_layers[:, row, keep]
-                self.past_loop[:, row, start:stop] = new_loop[:, row, keep]
+        for row in np.flatnonzero(counts):
+            start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
+            self.past_layers[:, row, start:stop] = new_layers[:, row, keep]
+            self.past_loop[:, row, start:stop] = new_loop[:, row, keep]
         self.lengths += counts
 
     # -- for beams and speculation ------------------------------------------------------------------------------------

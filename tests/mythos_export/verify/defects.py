@@ -121,4 +121,4 @@ def row_of_the_wrong_depth(model: ModelProto) -> None:
     """Every iteration writes the first depth's row."""
     write = next(node for node in nodes_of(model) if node.op_type == "ScatterND")
     write.input[1] = "first_row"
-    nodes_of(model).insert(0, constant("first_row", np.array([[0]])))
+    nodes_of(model).insert(0, constant("first_row", np.array([0])))
