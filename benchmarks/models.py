@@ -55,11 +55,11 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     return names
 
 
-def bundle(name: str, into: Path) -> tuple[Path, Path]:
+def bundle(name: str, into: Path, precision: str = "fp32") -> tuple[Path, Path]:
     """(checkpoint, bundle for ONNX) of a model of `NAMES`, both made in `into` where they are not there."""
-    source, made = checkpoint(name, into), into / name
+    source, made = checkpoint(name, into), into / (name if precision == "fp32" else f"{name}-{precision}")
     if not made.exists():
-        export(source, made)
+        export(source, made, precision=precision)
     return source, made
 
 

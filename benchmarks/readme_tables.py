@@ -1,22 +1,23 @@
 """Writes the README's performance tables out of the committed reports: `python -m benchmarks.readme_tables`.
 
-Between the marks `<!-- latency: begin -->` and `<!-- latency: end -->`; with --check it only says whether they are
+Between marks such as `<!-- latency: begin -->` and `<!-- latency: end -->`; with --check it only says whether they are
 current (exit code 1 where they are not). No figure there is typed by hand.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import quantization
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- latency: begin -->", "<!-- latency: end -->"
 TITLES = {"hops": "The demo model", "wide": "The 512-wide model, random weights"}
 
 
@@ -36,8 +37,8 @@ def _about(document: dict[str, Any]) -> str:
     machine = document["machine"]
     threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     return (
-        f"{machine['cpu']}, {threads}, float32, {machine['at'][:10]}; medians of {document['method']['rounds']} rounds "
-        f"with their intervals; “of the limit” is how near a call comes to what this machine read or multiplied at "
+        f"{machine['cpu']}, {threads}, float32 where no other weights are named, {machine['at'][:10]}; medians of "
+        f"{document['method']['rounds']} rounds with their intervals; “of the limit” is how near a call comes to what this machine read or multiplied at "
         f"best in the same minutes (`{document['command']}`)."
     )
 
@@ -105,19 +106,22 @@ def _context(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def replaced(readme: str, text: str) -> str:
-    """The README with the text between its marks."""
-    head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+def replaced(readme: str, name: str, text: str) -> str:
+    """The README with the text between the marks of that name."""
+    begin_mark, end_mark = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, begin, rest = readme.partition(begin_mark)
+    _, end, tail = rest.partition(end_mark)
     if not begin or not end:
-        sys.exit(f"README.md lacks the marks {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+        sys.exit(f"README.md lacks the marks {begin_mark} and {end_mark}")
+    return f"{head}{begin}\n{text}\n{end}{tail}"
 
 
 def main() -> None:
     """Write, or with --check compare."""
     now = README.read_text(encoding="utf-8")
-    wanted = replaced(now, tables())
+    wanted = replaced(now, "latency", tables())
+    rounded = json.loads((RESULTS / quantization.NAME).read_text(encoding="utf-8"))
+    wanted = replaced(wanted, "quantization", quantization.table(rounded))
     if "--check" in sys.argv[1:]:
         sys.exit(0 if now == wanted else "README.md is not current: python -m benchmarks.readme_tables")
     README.write_text(wanted, encoding="utf-8")

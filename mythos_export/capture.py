@@ -71,7 +71,7 @@ def capture(model: MythosModel) -> Captured:
         CaptureError: torch.export refused; the message carries its reason.
     """
     config = model.config
-    precision = model.embed.weight.dtype
+    precision = model.dtype
     # Any sizes do, as long as no two that may differ are equal and none is 0 or 1.
     B, T, S, N = 2, 3, 5, 7
     layers, C = config.prelude_layers + config.coda_layers, config.cache_dim

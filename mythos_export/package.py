@@ -16,6 +16,7 @@ from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN
+from mythos_export.precision import PRECISIONS
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
 from mythos_runtime.files import describe
@@ -23,9 +24,6 @@ from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, 
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.ports import model_ports
 from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_NUMPY = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @contextlib.contextmanager
@@ -104,7 +102,7 @@ def describe_bundle(
             layers=config.prelude_layers + config.coda_layers,
             cache_width=config.cache_dim,
             vocab_size=config.vocab_size,
-            cache_dtype=_NUMPY[precision],
+            cache_dtype=PRECISIONS[precision].numpy_name,
         ),
         precision=precision,
         targets=tuple(TargetEntry(t.name, t.state, tuple(t.files), dict(t.details)) for t in built),
@@ -133,9 +131,9 @@ def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -
     return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
-def _operators(path: Path) -> list[str]:
+def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
     used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return [f"{DOMAIN}::{name}" for name in sorted(used & set(OPERATORS))]
+    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

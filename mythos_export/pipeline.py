@@ -14,7 +14,8 @@ from typing import Any
 from mythos_export.capture import capture, save_program
 from mythos_export.errors import TargetError
 from mythos_export.lower import lower
-from mythos_export.package import DTYPES, add_tokenizer, describe_bundle, finish, staged
+from mythos_export.package import add_tokenizer, describe_bundle, finish, staged
+from mythos_export.precision import PRECISIONS
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
@@ -22,7 +23,7 @@ from mythos_export.verify.page import write_reports
 from mythos_export.verify.results import PASS
 from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.tolerances import FACTOR
-from mythos_model import MythosModel, load_checkpoint
+from mythos_model import load_checkpoint
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.manifest import VERIFIED, Manifest
 
@@ -60,7 +61,7 @@ def export(
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config` and `variant` as there.
         output: the bundle's folder; replaced only with `force`.
         target: `onnx` or `tensorrt`.
-        precision: fp32 or fp16; the target's own by default.
+        precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
@@ -76,17 +77,17 @@ def export(
         raise TargetError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")
     chosen = TARGETS[target]
     options = TargetOptions(precision or chosen.default_precision, sm, batch, tokens, context, plugins)
-    if options.precision not in DTYPES:
-        raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(DTYPES)}")
+    if options.precision not in PRECISIONS:
+        raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(PRECISIONS)}")
     chosen.check(options)
 
     with staged(Path(output), force) as folder:
         progress("load the checkpoint")
         loaded = load_checkpoint(checkpoint, config, variant)
-        model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[options.precision])
+        model = PRECISIONS[options.precision].model(loaded)
         words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
         progress("answer the golden cases with the eager model")
-        shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), str(model.embed.weight.dtype).removeprefix("torch."))
+        shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), PRECISIONS[options.precision].numpy_name)
         golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))
         save_golden(golden, folder / GOLDEN)
         progress("capture the program")

@@ -42,6 +42,13 @@ class Rotary(NamedTuple):
         return rotate(x, self.cos, self.sin, heads)
 
 
+class TiedEmbedding(nn.Embedding):
+    """The embedding whose rows are also the head's."""
+
+    def logits(self, x: Tensor) -> Tensor:  # [..., dim] -> [..., vocab_size]
+        return F.linear(x, self.weight)
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x), the feed-forward network of prelude and coda."""
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
+from mythos_model import ops
 from mythos_model.attention import Past, make_attention
 from mythos_model.config import MythosConfig
 from mythos_model.layers import RMSNorm
@@ -30,6 +32,7 @@ class Carry(NamedTuple):
         cumulative: [B, T], summed halting probability.
         halted: bool [B, T].
         depth: int32 [B, T], iterations that contributed to a position.
+        running: bool [], whether any position has not halted.
         new_loop: [N, B, T, C], the chunk's cache entries of every depth.
     """
 
@@ -39,6 +42,7 @@ class Carry(NamedTuple):
     cumulative: Tensor
     halted: Tensor
     depth: Tensor
+    running: Tensor
     new_loop: Tensor
 
 
@@ -48,20 +52,24 @@ class Context(NamedTuple):
     Attributes:
         encoded: [B, T, D], the prelude's output, in the state's dtype.
         injected: [B, T, D], what every iteration injects of it.
+        codes: [N, D], the loop embedding of every depth.
+        lora_scales: [N, rank], the LoRA's inner scale at every depth.
         past: positions and lengths.
         past_loop: [N, B, S, C], the cache of every depth.
         limit: int64 [], the most iterations to run.
         halt_threshold: [], cumulative probability at which a position halts.
-        early_exit: bool [], leave once every position has halted.
+        every_loop: bool [], run up to the limit, whoever has halted.
     """
 
     encoded: Tensor
     injected: Tensor
+    codes: Tensor
+    lora_scales: Tensor
     past: Past
     past_loop: Tensor
     limit: Tensor
     halt_threshold: Tensor
-    early_exit: Tensor
+    every_loop: Tensor
 
 
 class Details(NamedTuple):
@@ -90,9 +98,11 @@ class LoopLoRA(nn.Module):
         self.B = nn.Parameter(torch.zeros(rank, dim))
         self.scale = nn.Embedding(loops, rank)
 
-    def forward(self, y: Tensor, iteration: Tensor) -> Tensor:
-        row = iteration.clamp(max=self.scale.num_embeddings - 1)  # beyond training, the last row serves
-        return y + torch.matmul(self.down(y) * self.scale(row), self.B)
+    def scales(self, iterations: Tensor) -> Tensor:  # int64 [N] -> [N, rank]
+        return self.scale(iterations.clamp(max=self.scale.num_embeddings - 1))  # beyond training, the last row serves
+
+    def forward(self, y: Tensor, scale: Tensor) -> Tensor:  # [B, T, D], [rank] -> [B, T, D]
+        return y + torch.matmul(self.down(y) * scale, self.B)
 
 
 class Injection(nn.Module):
@@ -124,11 +134,15 @@ class Halting(nn.Module):
         self.halt = nn.Linear(dim, 1)
 
     def logit(self, h: Tensor) -> Tensor:  # [..., D] -> [...]
-        return (h * self.halt.weight.to(h.dtype)).sum(-1) + self.halt.bias.to(h.dtype)
+        return ops.halting_logit(h, self.halt.weight.to(h.dtype), self.halt.bias.to(h.dtype))
 
-    def forward(self, h: Tensor) -> Tensor:  # [B, T, D] -> [B, T]
-        # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero, and these small values are summed.
-        return 1 / (1 + torch.exp(-self.logit(h)))
+    def forward(
+        self, h: Tensor, out: Tensor, cumulative: Tensor, halted: Tensor, depth: Tensor, threshold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the new state h adds to the sum, and who halts with it; see `mythos_model.ops.act_halting`."""
+        act = torch.ops.mythos.act_halting if torch.compiler.is_exporting() else ops.act_halting
+        weight, bias = self.halt.weight.to(h.dtype), self.halt.bias.to(h.dtype)
+        return act(h, out, cumulative, halted, depth, weight, bias, threshold)  # type: ignore[no-any-return]
 
 
 class RecurrentBlockLayer(nn.Module):
@@ -160,47 +174,53 @@ class RecurrentBlock(nn.Module):
         self.injection = Injection(config.dim)
         self.act = Halting(config.dim)
 
-    def loop_embedding(self, iteration: Tensor, dtype: torch.dtype) -> Tensor:
-        """Sinusoidal code of the loop index on the first D // 8 channels, zeros behind: [D]."""
-        width = self.embedding_dim
-        exponent = torch.arange(0, width, 2, dtype=dtype, device=iteration.device) / max(width, 1)
-        angle = iteration.to(dtype) * (10000.0**-exponent)
-        code = torch.cat([torch.sin(angle), torch.cos(angle)])[:width]
-        return torch.cat([code, torch.zeros(self.dim - width, dtype=dtype, device=code.device)])
+    def loop_embedding(self, iterations: Tensor, dtype: torch.dtype) -> Tensor:
+        """Sinusoidal codes of loop indices on the first D // 8 channels, zeros behind: int64 [N] -> [N, D]."""
+        width, device = self.embedding_dim, iterations.device
+        frequency = 10000.0 ** -(torch.arange(0, width, 2, dtype=dtype, device=device) / max(width, 1))
+        sines = len(frequency)
+        # Frequency 0 behind the code: its sines are the zeros.
+        rest = torch.zeros(self.dim - width, dtype=dtype, device=device)
+        angle = iterations.to(dtype).unsqueeze(1) * torch.cat([frequency, frequency[: width - sines], rest])
+        channel = torch.arange(self.dim, device=device)
+        return torch.where((channel >= sines) & (channel < width), torch.cos(angle), torch.sin(angle))
 
     def context(
         self, x: Tensor, past: Past, past_loop: Tensor, limit: Tensor, halt_threshold: Tensor, early_exit: Tensor
     ) -> Context:
         """Everything that one run of the loop needs and does not change; x [B, T, D] is the prelude's output."""
         encoded = x.to(accumulation_dtype(x.dtype))
-        injected = self.injection.inject(encoded)
-        return Context(encoded, injected, past, past_loop, limit, halt_threshold.to(encoded), early_exit)
+        depths = torch.arange(past_loop.shape[0], device=x.device)
+        return Context(
+            encoded=encoded,
+            injected=self.injection.inject(encoded),
+            codes=self.loop_embedding(depths, encoded.dtype),
+            lora_scales=self.lora.scales(depths),
+            past=past,
+            past_loop=past_loop,
+            limit=limit,
+            halt_threshold=halt_threshold.to(encoded),
+            every_loop=~early_exit,
+        )
 
     def advance(self, h: Tensor, iteration: Tensor, context: Context) -> tuple[Tensor, Tensor, Routing]:
         """The next state, before anything is said of halting: h [B, T, D], the chunk [B, T, C], the routing."""
-        h_loop = h + self.loop_embedding(iteration, h.dtype)
+        h_loop = h + F.embedding(iteration, context.codes)
         u = self.norm(h_loop + context.encoded)
         y, chunk, routing = self.block(u, context.past, context.past_loop, iteration)
-        y = self.lora(y, iteration)
+        y = self.lora(y, F.embedding(iteration, context.lora_scales))
         return self.injection(h, context.injected, y), chunk, routing
 
     def step(self, carry: Carry, context: Context) -> tuple[Carry, Details]:
         """One iteration of the loop."""
-        iteration, h, out, cumulative, halted, depth, new_loop = carry
+        iteration, h, out, cumulative, halted, depth, _, new_loop = carry
         h, chunk, routing = self.advance(h, iteration, context)
-
-        p = self.act(h)
-        running = ~halted
-        run = running.to(h.dtype)
-        # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
-        remainder = (1 - cumulative).clamp(min=0)
-        weight = run * torch.where(cumulative + p >= context.halt_threshold, remainder, p)
-        out = out + weight.unsqueeze(-1) * h
-        depth = depth + running.to(depth.dtype)
-        cumulative = cumulative + p * run
-        halted = halted | (cumulative >= context.halt_threshold)
+        p, out, cumulative, halted, depth, running = self.act(
+            h, out, cumulative, halted, depth, context.halt_threshold
+        )
         new_loop = new_loop.index_copy(0, iteration.view(1), chunk.unsqueeze(0))
-        return Carry(iteration + 1, h, out, cumulative, halted, depth, new_loop), Details(p, routing, chunk)
+        carry = Carry(iteration + 1, h, out, cumulative, halted, depth, running, new_loop)
+        return carry, Details(p, routing, chunk)
 
     def start(self, context: Context) -> Carry:
         """The state before the first iteration; padding counts as halted, so that nobody waits for it."""
@@ -208,20 +228,22 @@ class RecurrentBlock(nn.Module):
         B, T, D = encoded.shape
         N, _, _, C = context.past_loop.shape
         dtype, device = encoded.dtype, encoded.device
+        halted = context.past.positions < 0
         return Carry(
             iteration=torch.zeros((), dtype=torch.int64, device=device),
             h=encoded.clone(),
             out=torch.zeros(B, T, D, dtype=dtype, device=device),
             cumulative=torch.zeros(B, T, dtype=dtype, device=device),
-            halted=context.past.positions < 0,
+            halted=halted,
             depth=torch.zeros(B, T, dtype=torch.int32, device=device),
+            running=(~halted).any(),
             new_loop=torch.zeros(N, B, T, C, dtype=context.past_loop.dtype, device=device),
         )
 
 
 def goes_on(carry: Carry, context: Context) -> Tensor:
     """bool []: whether another iteration runs."""
-    return (carry.iteration < context.limit) & ~(context.early_exit & carry.halted.all())
+    return (carry.iteration < context.limit) & (carry.running | context.every_loop)
 
 
 def run_python(block: RecurrentBlock, context: Context, observe: Observer | None = None) -> Carry:

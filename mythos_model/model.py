@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos_model import stacking
 from mythos_model.attention import Past, make_attention
 from mythos_model.config import MythosConfig
-from mythos_model.layers import RMSNorm, Rotary, SwiGLU
+from mythos_model.layers import RMSNorm, Rotary, SwiGLU, TiedEmbedding
 from mythos_model.loop import Carry, Observer, RecurrentBlock, run_python, run_while_loop
 from mythos_model.ops import accumulation_dtype
+from mythos_model.quantized import plain_state
 
 
 class Output(NamedTuple):
@@ -62,7 +62,7 @@ class MythosModel(nn.Module):
     def __init__(self, config: MythosConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.dim)
+        self.embed = TiedEmbedding(config.vocab_size, config.dim)
         self.prelude = nn.ModuleList(DenseBlock(config) for _ in range(config.prelude_layers))
         self.recurrent = RecurrentBlock(config)
         self.coda = nn.ModuleList(DenseBlock(config) for _ in range(config.coda_layers))
@@ -86,9 +86,17 @@ class MythosModel(nn.Module):
         model.load_state_dict(stacked, assign=True)
         return model.requires_grad_(False).eval()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and caches."""
+        return self.norm.weight.dtype
+
     def reference_state(self) -> dict[str, Tensor]:
-        """The weights under the reference's names, one tensor per expert (`save_checkpoint` takes this)."""
-        return stacking.unstack_experts(self.config, self.state_dict())
+        """The weights under the reference's names, one tensor per expert (`save_checkpoint` takes this).
+
+        Those of a quantised model (`mythos_model.quantized`) are the float32 values that they stand for.
+        """
+        return stacking.unstack_experts(self.config, plain_state(self))
 
     @torch.no_grad()
     def reset_parameters(self, seed: int = 0, halt_bias: float = -1.0) -> MythosModel:
@@ -146,7 +154,7 @@ class MythosModel(nn.Module):
         if past_layers is None or past_loop is None:
             past_layers, past_loop = self.empty_past(B, int(max_loops))
 
-        wide = accumulation_dtype(self.embed.weight.dtype)
+        wide = accumulation_dtype(self.dtype)
         rotary = Rotary.at(positions, config.rope_dim, config.rope_theta, wide)
         past = Past(positions, past_lengths, rotary)
         chunks: list[Tensor] = []
@@ -166,7 +174,7 @@ class MythosModel(nn.Module):
         x = carry.out.to(x.dtype)
         for block in self.coda:
             x = self._dense(block, x, past, past_layers, chunks)
-        logits = F.linear(self.norm(x), self.embed.weight).to(wide)
+        logits = self.embed.logits(self.norm(x)).to(wide)
         new_layers = torch.stack(chunks) if chunks else past_layers.new_zeros(0, B, T, config.cache_dim)
         return Output(logits, carry.depth, carry.iteration, new_layers, _fill_depths(carry))
 
@@ -179,7 +187,7 @@ class MythosModel(nn.Module):
     def empty_past(self, batch: int, max_loops: int) -> tuple[Tensor, Tensor]:
         """Caches that hold nothing: past_layers [L, B, 0, C] and past_loop [max(max_loops, 1), B, 0, C]."""
         layers = len(self.prelude) + len(self.coda)
-        make = self.embed.weight.new_zeros
+        make = self.norm.weight.new_zeros
         C = self.config.cache_dim
         return make(layers, batch, 0, C), make(max(max_loops, 1), batch, 0, C)
 

@@ -58,12 +58,12 @@ class MixtureOfExperts(nn.Module):
         routing = self.route(x)
         run = torch.ops.mythos.moe if torch.compiler.is_exporting() else ops.moe
         y = run(
-            x.flatten(0, 1),
-            routing.experts.flatten(0, 1),
-            routing.weight.to(x.dtype).flatten(0, 1),
+            x,
+            routing.experts,
+            routing.weight.to(x.dtype),
             self.routed_gate_up,
             self.routed_down,
             self.shared_gate_up,
             self.shared_down,
         )
-        return y.view_as(x), routing
+        return y, routing

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mythos_model.blockwise import TILE, dequantize
+
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30
 RMS_EPS = 1e-6
@@ -31,27 +33,85 @@ def moe(
     """Mixture of SwiGLU experts, given the routing: the chosen experts' weighted sum plus the shared experts.
 
     Args:
-        x: tokens [n, D].
-        expert_index: int64 [n, K], distinct within a row.
-        expert_weight: [n, K].
+        x: tokens [..., D].
+        expert_index: int64 [..., K], distinct within a row.
+        expert_weight: [..., K].
         routed_gate_up: [E, 2F, D]; rows 0..F-1 are the gate, F..2F-1 the up projection.
         routed_down: [E, D, F].
         shared_gate_up: [2Fs, D]; Fs may be 0, where there is no shared expert.
         shared_down: [D, Fs].
 
-    Returns: [n, D] in x's dtype.
+    Returns: [..., D] in x's dtype.
     """
+    shape = x.shape
+    x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
     y = swiglu(x, shared_gate_up, shared_down)
     if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
         chosen = expert_index[0]
         gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
         out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
-        return y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)
+        return (y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)).view(shape)
     for expert in torch.unique(expert_index).tolist():
         token, slot = torch.where(expert_index == expert)
         out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
-    return y
+    return y.view(shape)
+
+
+def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, rows: int) -> Tensor:
+    """x times block-wise quantised weights, which are exact in float32; the product is taken in x's dtype.
+
+    Args:
+        x: [..., K].
+        weight, scale: of a matrix [rows, K], as `mythos_model.blockwise` lays it out.
+        rows: outputs; the weights may be padded to more.
+
+    Returns: [..., rows] in x's dtype.
+    """
+    return F.linear(x, dequantize(weight, scale, rows, x.shape[-1]).to(x.dtype))
+
+
+def quantized_embedding(ids: Tensor, weight: Tensor, scale: Tensor, dim: int) -> Tensor:
+    """Rows of a block-wise quantised matrix [V, dim]: ids int64 [...] -> float32 [..., dim]."""
+    tile = ids // TILE
+    tiles = dequantize(weight[tile].unsqueeze(-3), scale[tile].unsqueeze(-3), inputs=dim)  # [..., 16, dim]
+    return tiles.gather(-2, (ids % TILE)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
+
+
+def quantized_moe(
+    x: Tensor,
+    expert_index: Tensor,
+    expert_weight: Tensor,
+    routed_gate_up: Tensor,
+    routed_gate_up_scale: Tensor,
+    routed_down: Tensor,
+    routed_down_scale: Tensor,
+    shared_gate_up: Tensor,
+    shared_gate_up_scale: Tensor,
+    shared_down: Tensor,
+    shared_down_scale: Tensor,
+) -> Tensor:
+    """`moe` with block-wise quantised weights, which are exact in float32.
+
+    Args:
+        x, expert_index, expert_weight: as in `moe`.
+        routed_gate_up and its scale: of [E, 2F', D], laid out as in `mythos_model.blockwise`; F' is the experts' width
+            padded to whole tiles, gate and up apart, by rows of zeros.
+        routed_down and its scale: of [E, D, F]; inputs from F on are zeros.
+        shared_gate_up, shared_down and their scales: of [2Fs', D] and [D, Fs].
+
+    Returns: [..., D] in x's dtype.
+    """
+    D = x.shape[-1]
+
+    def gate_up_and_down(gate_up: Tensor, gate_up_scale: Tensor, down: Tensor, down_scale: Tensor) -> list[Tensor]:
+        width = gate_up.shape[-3] * TILE // 2
+        both = dequantize(gate_up, gate_up_scale, inputs=D), dequantize(down, down_scale, D, width)
+        return [weights.to(x.dtype) for weights in both]
+
+    routed = gate_up_and_down(routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale)
+    shared = gate_up_and_down(shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale)
+    return moe(x, expert_index, expert_weight, *routed, *shared)
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -87,6 +147,50 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]."""
     gate, up = F.linear(x, gate_up).chunk(2, -1)
     return F.linear(F.silu(gate) * up, down)
+
+
+def halting_logit(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """weight . h + bias; h [..., D], weight [1, D], bias [1] -> [...]."""
+    return (h * weight).sum(-1) + bias
+
+
+def act_halting(
+    h: Tensor,
+    out: Tensor,
+    cumulative: Tensor,
+    halted: Tensor,
+    depth: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    threshold: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One iteration of Adaptive Computation Time (arXiv:1603.08983): what a new state adds, and who halts with it.
+
+    All floats are float32 (float64 in a float64 model), whatever the precision of the model.
+
+    Args:
+        h: [B, T, D], the new state.
+        out: [B, T, D], the halting-weighted sum of the states before it.
+        cumulative: [B, T], halting probability summed before it.
+        halted: bool [B, T], positions that take no part.
+        depth: int32 [B, T], states that contributed before it.
+        weight, bias: [1, D] and [1], of the halting probability p = sigmoid(weight . h + bias).
+        threshold: [], the cumulative probability at which a position halts.
+
+    Returns: p [B, T]; out, cumulative, halted and depth with the new state; bool [], whether any position runs on.
+    """
+    # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero, and these small values are summed.
+    p = 1 / (1 + torch.exp(-halting_logit(h, weight, bias)))
+    running = ~halted
+    run = running.to(h.dtype)
+    # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
+    remainder = (1 - cumulative).clamp(min=0)
+    share = run * torch.where(cumulative + p >= threshold, remainder, p)
+    out = out + share.unsqueeze(-1) * h
+    depth = depth + running.to(depth.dtype)
+    cumulative = cumulative + p * run
+    halted = halted | (cumulative >= threshold)
+    return p, out, cumulative, halted, depth, (~halted).any()
 
 
 def mla_attention(
@@ -228,7 +332,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
-
+_act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_args=())
 
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
@@ -259,3 +363,23 @@ def _(q_nope, q_rope, past, layer, chunk, positions, past_lengths, kv_up, scale,
 def _(q, past, layer, chunk, positions, past_lengths, scale, kv_heads):  # type: ignore[no-untyped-def]
     B, T, H, hd = q.shape
     return q.new_empty(B, T, H * hd)
+
+
+@_act_op.register_fake
+def _(h, out, cumulative, halted, depth, weight, bias, threshold):  # type: ignore[no-untyped-def]
+    like = torch.empty_like
+    return like(cumulative), like(out), like(cumulative), like(halted), like(depth), halted.new_empty(())
+
+
+# One name per form, so that an operator's types are fixed.
+int8_linear = int4_linear = quantized_linear
+int8_embedding = int4_embedding = quantized_embedding
+int8_moe = int4_moe = quantized_moe
+
+for _form in ("int8", "int4"):
+    _linear_op = torch.library.custom_op(f"mythos::{_form}_linear", quantized_linear, mutates_args=())
+    _embedding_op = torch.library.custom_op(f"mythos::{_form}_embedding", quantized_embedding, mutates_args=())
+    _quantized_moe_op = torch.library.custom_op(f"mythos::{_form}_moe", quantized_moe, mutates_args=())
+    _linear_op.register_fake(lambda x, weight, scale, rows: x.new_empty(*x.shape[:-1], rows))
+    _embedding_op.register_fake(lambda ids, weight, scale, dim: ids.new_empty(*ids.shape, dim, dtype=torch.float32))
+    _quantized_moe_op.register_fake(lambda x, *routing_and_weights: torch.empty_like(x))

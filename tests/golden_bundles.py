@@ -17,6 +17,8 @@ SHIPPED_HOPS = "shipped hops"
 class Bundles(dict[str, Path]):
     """Bundles for ONNX by the name of their golden case, or SHIPPED_HOPS; exported when first asked for.
 
+    A name may end in a precision: "gqa_decode, int8".
+
     `folder` may be shared by the processes of one test run: each bundle is exported by one of them.
     """
 
@@ -25,12 +27,13 @@ class Bundles(dict[str, Path]):
         self.folder = folder
 
     def __missing__(self, case: str) -> Path:
-        golden = next((GOLDEN / case).glob("*.pt"), GOLDEN / case / "model.safetensors")
-        source = folder("hops") if case == SHIPPED_HOPS else golden
+        name, _, precision = case.partition(", ")
+        golden = next((GOLDEN / name).glob("*.pt"), GOLDEN / name / "model.safetensors")
+        source = folder("hops") if name == SHIPPED_HOPS else golden
         path = self.folder / case
         with FileLock(self.folder / f"{case}.lock"):
             if not path.exists():
-                export(source, path, target="onnx", **config_of(case))
+                export(source, path, target="onnx", precision=precision or None, **config_of(name))
         self[case] = path
         return path
 

@@ -113,12 +113,12 @@ def sweep(
         model.forward(task.ids[0], max_loops=setting.max_loops)
     for q in range(len(task.ids)):
         for s in random.permutation(len(settings)):
-            figures[:, s, q] = _run(model, task, q, settings[s])
+            figures[:, s, q] = run(model, task, q, settings[s])
         progress()
     return Sweep(settings, *figures)
 
 
-def _run(model: Model, task: Task, q: int, setting: Setting) -> tuple[float, float, float, float, float]:
+def run(model: Model, task: Task, q: int, setting: Setting) -> tuple[float, float, float, float, float]:
     """loss, right, depth, loops, seconds of one input at one setting."""
     ids = task.ids[q] if task.answer is not None else task.ids[q, :-1]
     started = time.perf_counter()

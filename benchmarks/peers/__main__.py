@@ -1,7 +1,8 @@
 """The whole comparison, both models in one run: `python -m benchmarks.peers`.
 
 Per model, on the same weights and inputs and in turns: the reference in eager PyTorch, the bundle (function bodies, CPU
-kernels, captured program) and every peer. Writes latency.json and latency.html into <output>/<model>.
+kernels, captured program), the CPU kernels on the weights rounded to int8 and int4, and every peer. Writes latency.json
+and latency.html into <output>/<model>.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def main(
         for name in models.named(names):
             probe(output / name)
             status.update(f"{name}: export")
-            source, made = models.bundle(name, folder or Path(temporary))
+            kept_in = folder or Path(temporary)
+            source, made = models.bundle(name, kept_in)
 
             def step(text: str, model: str = name) -> None:
                 status.update(escape(f"{model}: {text}"))
@@ -60,6 +62,7 @@ def main(
                 workloads=WORKLOADS[name],
                 ids=models.ids_of(name),
                 checkpoint=source,
+                rounded=tuple(models.bundle(name, kept_in, precision)[1] for precision in ("int8", "int4")),
                 command=f"python -m benchmarks.peers --threads {threads} --rounds {rounds} --turn {turn}",
             )
             documents[name] = bench(made, options, step)

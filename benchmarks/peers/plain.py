@@ -126,6 +126,7 @@ def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
     plain = {
         torch.ops.mythos.mla_attention.default: ops.mla_attention,
         torch.ops.mythos.gqa_attention.default: ops.gqa_attention,
+        torch.ops.mythos.act_halting.default: ops.act_halting,
         torch.ops.mythos.rms_norm.default: ops.rms_norm,
         torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
     }

@@ -35,6 +35,8 @@ class Contestant:
         source: "module:Class" of the backend.
         request: what `load` is asked with, the same every time.
         cores: the processor cores that the process may use.
+        precision: of its weights; what it has to read, and how far its logits may be off, hang on it.
+        suffix: what is added to its name, where the same backend takes part twice.
         name, description, load_seconds: what it says of itself, once loaded.
         compiled: by workload, the seconds that compiling took and a note of how it was done.
         start_seconds: from starting the process to loaded, the imports included.
@@ -46,6 +48,8 @@ class Contestant:
     source: str
     request: dict[str, Any]
     cores: tuple[int, ...]
+    precision: str = "fp32"
+    suffix: str = ""
     name: str = ""
     description: str = ""
     load_seconds: list[float] = field(default_factory=list)
@@ -82,7 +86,7 @@ class Contestant:
             return
         self.start_seconds.append(time.perf_counter() - self._began)
         self.load_seconds.append(answer["load_seconds"])
-        self.name, self.description = answer["name"], answer["description"]
+        self.name, self.description = answer["name"] + self.suffix, answer["description"]
         self.restarts, self.energy_missing = answer["restarts"], answer["energy_missing"]
         self.device = answer["device"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from mythos_export.bench import depth_line
 from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.limits import best_of, reading_rate
-from mythos_export.bench.model_cost import call_cost, fixed_cost, loop_cost
+from mythos_export.bench.model_cost import FLOAT32_ARITHMETIC, call_cost, fixed_cost, loop_cost
 from mythos_export.bench.rounds import Measured, Samples
 from mythos_export.bench.statistics import Interval, median_interval, percentiles, spread
 from mythos_export.bench.workloads import Workload
@@ -30,7 +30,6 @@ def rows_of(
     contestants: Sequence[Contestant],
     workloads: Sequence[Workload],
     config: MythosConfig,
-    precision: str,
     limits: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """A row for every workload and contestant that finished; `ratio` is how many times faster than the first one."""
@@ -43,7 +42,7 @@ def rows_of(
             if found is None or found.failed or not found.rounds:
                 continue
             rows.append(_row(workload, contestant, found, base, loops))
-            _against_limits(rows[-1], workload, config, precision, limits, contestant.device)
+            _against_limits(rows[-1], workload, config, contestant.precision, limits, contestant.device)
     return rows
 
 
@@ -85,12 +84,13 @@ def _against_limits(
 ) -> None:
     """Adds `fraction_of_limit`, `bound_by` and what they come from; all None, with `limit_note`, for other devices.
 
-    The rate of multiplying was measured in float32: a bundle of another precision is held against reading alone.
+    The rate of multiplying was measured in float32: a bundle that multiplies in another precision is held against
+    reading alone.
     """
     loops = row["loops"] if row["loops"] is not None else workload.depth or 0
     cost = call_cost(config, workload, loops, precision)
     memory = cost.bytes / reading_rate(limits, cost.working_set)
-    arithmetic = cost.flops / limits["product"]["flops_per_second"] if precision == "fp32" else None
+    arithmetic = cost.flops / limits["product"]["flops_per_second"] if precision in FLOAT32_ARITHMETIC else None
     row["bytes"], row["flops"] = cost.bytes, cost.flops
     row["limit_note"] = row["limit_seconds"] = row["bound_by"] = row["fraction_of_limit"] = None
     if device != "cpu":

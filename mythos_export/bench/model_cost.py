@@ -11,9 +11,27 @@ from dataclasses import dataclass
 
 from mythos_export.bench.workloads import Workload
 from mythos_model import MythosConfig
+from mythos_model.blockwise import BLOCK
 
-BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
-"""Of a weight; scales of the integer forms are left out, and their caches are float32."""
+
+@dataclass(frozen=True)
+class Width:
+    """Bytes of a value: of the matrices that a precision rounds, their scales included, and of everything else."""
+
+    matrix: float
+    other: float
+
+
+_SCALE = 2 / BLOCK
+WIDTHS = {
+    "fp32": Width(4, 4),
+    "fp16": Width(2, 2),
+    "bf16": Width(2, 2),
+    "int8": Width(1 + _SCALE, 4),
+    "int4": Width(0.5 + _SCALE, 4),
+}
+FLOAT32_ARITHMETIC = ("fp32", "int8", "int4")
+"""Precisions whose multiplications are float32."""
 
 
 @dataclass(frozen=True)
@@ -40,43 +58,47 @@ def call_cost(config: MythosConfig, workload: Workload, loops: int, precision: s
 
 def fixed_cost(config: MythosConfig, workload: Workload, precision: str = "fp32") -> Cost:
     """Embedding rows, prelude, coda and the tied head."""
-    rows, width = workload.batch * workload.tokens, BYTES[precision]
+    rows, width = workload.batch * workload.tokens, WIDTHS[precision]
     layers = config.prelude_layers + config.coda_layers
-    dense = _weights(3 * config.dim * config.dense_ffn_dim * layers, rows, width)
-    head = _weights(config.vocab_size * config.dim, rows, width)
+    dense = _weights(3 * config.dim * config.dense_ffn_dim * layers, rows, width.matrix)
+    head = _weights(config.vocab_size * config.dim, rows, width.matrix)
     total = dense + head
     for _ in range(layers):
         total = total + _attention(config, workload, width)
-    return total + Cost(rows * config.dim * width, 0, rows * config.dim * width)
+    embedded = rows * config.dim * width.matrix
+    return total + Cost(embedded, 0, embedded)
 
 
 def loop_cost(config: MythosConfig, workload: Workload, precision: str = "fp32") -> Cost:
     """The looped block once: attention over this depth's cache, the router, K of E experts, the shared ones, LoRA."""
-    rows, width = workload.batch * workload.tokens, BYTES[precision]
+    rows, width = workload.batch * workload.tokens, WIDTHS[precision]
     E, K, D = config.n_experts, config.n_experts_per_tok, config.dim
     expert = 3 * D * config.expert_dim
     met = E * (1 - (1 - K / E) ** rows)
-    routed = Cost(met * expert * width, 2 * rows * K * expert, met * expert * width)
-    others = D * E + 3 * D * config.shared_ffn_dim + 2 * D * config.lora_rank
-    return _attention(config, workload, width) + routed + _weights(others, rows, width)
+    read = met * expert * width.matrix
+    routed = Cost(read, 2 * rows * K * expert, read)
+    shared = _weights(3 * D * config.shared_ffn_dim, rows, width.matrix)
+    others = _weights(D * E + 2 * D * config.lora_rank, rows, width.other)
+    return _attention(config, workload, width) + routed + shared + others
 
 
 def _weights(count: int, rows: int, width: float) -> Cost:
     return Cost(count * width, 2 * rows * count, count * width)
 
 
-def _attention(config: MythosConfig, workload: Workload, width: float) -> Cost:
+def _attention(config: MythosConfig, workload: Workload, width: Width) -> Cost:
     """One layer: its projections, and the scores and sums over the cache."""
     T, held, rows = workload.tokens, workload.held, workload.batch * workload.tokens
     pairs = workload.batch * (T * held + T * (T + 1) // 2)  # query and key, both real
     H, D = config.n_heads, config.dim
-    cache = workload.batch * (held + T) * config.cache_dim * (width if width >= 2 else 4.0)
+    cache = workload.batch * (held + T) * config.cache_dim * width.other
     if config.attn_type == "gqa":
         weights = 2 * D * config.head_dim * (H + config.n_kv_heads)
-        return _weights(weights, rows, width) + Cost(cache, 4 * pairs * H * config.head_dim, cache)
+        return _weights(weights, rows, width.matrix) + Cost(cache, 4 * pairs * H * config.head_dim, cache)
     nope, rope, v, R = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim, config.kv_lora_rank
     weights = D * config.q_lora_rank + config.q_lora_rank * H * (nope + rope) + D * (R + rope) + H * v * D
     up = H * R * (nope + v)
     absorbed = rows * up + pairs * H * (2 * R + rope)
     expanded = workload.batch * (held + T) * up + pairs * H * (nope + rope + v)
-    return _weights(weights, rows, width) + Cost(up * width + cache, 2 * min(absorbed, expanded), up * width + cache)
+    read = up * width.other + cache
+    return _weights(weights, rows, width.matrix) + Cost(read, 2 * min(absorbed, expanded), read)

@@ -69,14 +69,12 @@ def measure(
     turn_seconds: float,
     scratch: Path,
     progress: Callable[[str], None],
-    precision: str,
     first_token: Workload | None = None,
 ) -> Measured:
     """Run all rounds. A contestant that breaks is left out from there on, and says why.
 
     `first_token` is what every fresh process computes first, for the time from its start to the first token.
     """
-    wrong = WRONG[precision]
     samples: dict[tuple[str, str], Samples] = {}
     measured = Measured(samples, [], [], 0, {})
     before = CpuTimes.now()
@@ -93,7 +91,7 @@ def measure(
         for index, workload in enumerate(order, 1):
             progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
-            _turn(contestants, workload, number, turn_seconds, scratch, measured, wrong)
+            _turn(contestants, workload, number, turn_seconds, scratch, measured)
     measured.load = CpuTimes.now().since(before, _cpu_seconds((*contestants, limits)) - ours)
     return measured
 
@@ -128,7 +126,6 @@ def _turn(
     turn_seconds: float,
     scratch: Path,
     measured: Measured,
-    wrong: float,
 ) -> None:
     """One workload in one round: everybody prepared, then timed forwards and backwards."""
     ready: list[Contestant] = []
@@ -139,7 +136,7 @@ def _turn(
             continue
         logits = [scratch / f"logits-{i}.npy" for i in (0, len(ready))] if number == 1 else []
         try:
-            _prepare(contestant, workload, found, logits, wrong)
+            _prepare(contestant, workload, found, logits)
         except ContestantFailed as error:
             _failed(contestant, found, error)
         if not found.failed:
@@ -166,9 +163,7 @@ def _turn(
             contestant.ask("release")
 
 
-def _prepare(
-    contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path], wrong: float
-) -> None:
+def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path]) -> None:
     """Everything before the clock; `logits`, in the first round, are the files of the first contestant and of this."""
     target = str(logits[1]) if logits else None
     answer = contestant.ask("prepare", workload=workload.to_json(), logits=target)
@@ -177,7 +172,7 @@ def _prepare(
     if logits:
         found.peak_bytes = answer["peak_bytes"]
         found.distance = _distance(*logits)
-        if found.distance > wrong:
+        if found.distance > WRONG[contestant.precision]:
             far = f"{found.distance:.1e} of their scale"
             raise ContestantFailed(f"its logits differ from the first contestant's by {far}")
 

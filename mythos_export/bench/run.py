@@ -50,6 +50,7 @@ class BenchOptions:
         ids: safetensors file with `input_ids`, instead of random ones.
         checkpoint: what the bundle was made from, for peers that start from the weights.
         command: what the report is to name as the command that made it.
+        rounded: bundles of the same model in other precisions, which take part with the CPU kernels.
     """
 
     threads: int | None = None
@@ -62,6 +63,14 @@ class BenchOptions:
     ids: Path | None = None
     checkpoint: Path | None = None
     command: str = "mythos bench"
+    rounded: tuple[Path, ...] = ()
+
+
+def _rounded(bundle: Path, request: dict[str, Any], cores: tuple[int, ...]) -> Contestant:
+    """The CPU kernels on a bundle of the same model in another precision."""
+    precision = read_manifest(bundle).precision
+    asked = request | {"bundle": str(bundle.resolve())}
+    return Contestant(BACKENDS["kernels"], asked, cores, precision, f", {precision} weights")
 
 
 def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] = lambda step: None) -> dict[str, Any]:
@@ -99,7 +108,10 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             "inputs": str(inputs),
             "trained": trained,
         }
-        contestants = [Contestant(BACKENDS.get(name, name), request, cores) for name in options.backends]
+        contestants = [
+            Contestant(BACKENDS.get(name, name), request, cores, manifest.precision) for name in options.backends
+        ]
+        contestants += [_rounded(other, request, cores) for other in options.rounded]
         limits = Contestant(LIMITS, request, cores)
         try:
             _compile(contestants, workloads, progress)
@@ -116,7 +128,6 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
                 options.turn_seconds,
                 scratch,
                 progress,
-                manifest.precision,
                 _to_profile(workloads, "prefill", trained) or next((w for w in workloads if w.kind == "prefill"), None),
             )
         finally:
@@ -143,7 +154,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
         "contestants": contestants_json(contestants, measured),
         "workloads": [workload.to_json() for workload in workloads],
         "left_out": left_out,
-        "rows": rows_of(measured, contestants, workloads, config, manifest.precision, rates),
+        "rows": rows_of(measured, contestants, workloads, config, rates),
         "depth_lines": depth_lines(measured, contestants, workloads),
         "breakdown": profiles,
         "breakdown_failed": unprofiled,

@@ -1,5 +1,8 @@
 """Which implementation of an operator runs where: the order of preference, in one table.
 
+An operator need not have them all (`Operator.lacks`): what reads no weights to speak of, as act_halting does, has no
+Triton kernels and no plug-in, and what comes next in the order is taken.
+
 Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
 The README shows the same table; a test holds the two together.
@@ -11,6 +14,7 @@ memory, and which ones hangs on the number of tokens. No registry that this proj
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,20 +53,27 @@ ORDER: dict[str, Order] = {
 }
 
 
-def record(operators: list[str], tensorrt: Implementation | None) -> dict[str, dict[str, Any]]:
+def record(
+    operators: Mapping[str, frozenset[Implementation]], tensorrt: Implementation | None
+) -> dict[str, dict[str, Any]]:
     """The manifest's entry `operators`: per operator and runner, what was taken, or what will be tried in which order.
 
     Args:
-        operators: names with their domain, as they stand in the graph.
+        operators: names with their domain, as they stand in the graph, and what each lacks.
         tensorrt: what the TensorRT graph was given; None where the bundle holds none.
     """
+    return {name: _record(lacks, tensorrt) for name, lacks in operators.items()}
+
+
+def _record(lacks: frozenset[Implementation], tensorrt: Implementation | None) -> dict[str, Any]:
+    has = {name: [i for i in order.implementations if i not in lacks] for name, order in ORDER.items()}
     runners: dict[str, Any] = {
-        name: {"order": [i.name for i in order.implementations], "decided": order.decided}
+        name: {"order": [i.name for i in has[name]], "decided": order.decided}
         for name, order in ORDER.items()
         if order.decided == AT_LOAD
     }
     if tensorrt is not None:
-        order = ORDER["TensorRT"].implementations
-        passed = {i.name: f"needs {i.needs}" for i in order[: order.index(tensorrt)]}
-        runners["TensorRT"] = {"taken": tensorrt.name, "passed over": passed, "decided": AT_EXPORT}
-    return {name: runners for name in operators}
+        taken = tensorrt if tensorrt in has["TensorRT"] else DECOMPOSED
+        passed = {i.name: f"needs {i.needs}" for i in has["TensorRT"][: has["TensorRT"].index(taken)]}
+        runners["TensorRT"] = {"taken": taken.name, "passed over": passed, "decided": AT_EXPORT}
+    return runners

@@ -6,14 +6,17 @@ Adding an operator: give it a folder with `function.py` (and later its kernels),
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 import onnxscript
 import torch
 
+from mythos_export.kernels.act import function as act_function
+from mythos_export.kernels.act.reference import act_halting
+from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -28,11 +31,21 @@ from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
 from mythos_export.kernels.plugin.record import PluginRecord
+from mythos_export.kernels.quantized_embedding import function as quantized_embedding_function
+from mythos_export.kernels.quantized_embedding.reference import quantized_embedding
+from mythos_export.kernels.quantized_linear import function as quantized_linear_function
+from mythos_export.kernels.quantized_linear.reference import quantized_linear
+from mythos_export.kernels.quantized_moe import function as quantized_moe_function
+from mythos_export.kernels.quantized_moe.reference import quantized_moe
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import MythosConfig
 
 FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
+# Types of inputs and outputs that are not of the compute type.
+_TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), "tensor(int64)")
+_TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
+_TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 
 
 @dataclass(frozen=True)
@@ -45,9 +58,12 @@ class Operator:
         attributes: names and ONNX types of its trailing scalar arguments.
         reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
-        tensorrt: the body that TensorRT can build: static shapes, no NonZero.
-        plans: how its Triton kernels are called, for a model and a precision.
-        plugin: what TensorRT has to know of it.
+        tensorrt: the body that TensorRT can build: static shapes, no NonZero. None: TensorRT is not given it.
+        plans: how its Triton kernels are called, for a model and a precision; None where it has none, and PyTorch's
+            plain form serves on a GPU.
+        plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
+        outputs: names of its outputs, in order.
+        weights: ONNX element types of its quantised weights and their scales, by input; the rest is float32 then.
     """
 
     name: str
@@ -55,9 +71,17 @@ class Operator:
     attributes: tuple[tuple[str, onnx.defs.OpSchema.AttrType], ...]
     reference: Callable[..., Any]
     portable: FunctionMaker
-    tensorrt: FunctionMaker
-    plans: PlanMaker
-    plugin: PluginRecord
+    tensorrt: FunctionMaker | None = None
+    plans: PlanMaker | None = None
+    plugin: PluginRecord | None = None
+    outputs: tuple[str, ...] = ("out",)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lacks(self) -> frozenset[Implementation]:
+        """Implementations of `fallback.ORDER` that it does not have."""
+        has = {TRITON: self.plans, PLUGIN: self.plugin, DECOMPOSED: self.tensorrt}
+        return frozenset(implementation for implementation, there in has.items() if there is None)
 
     @property
     def torch_op(self) -> Any:
@@ -65,17 +89,18 @@ class Operator:
         return getattr(torch.ops.mythos, self.name).default
 
     def schema(self) -> onnx.defs.OpSchema:
-        """The ONNX schema: every float tensor of one type, indices int64."""
+        """The ONNX schema: float tensors of one type, which is float32 where weights are quantised."""
         schema = onnx.defs.OpSchema
         floats = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-        integers = {"expert_index", "layer", "positions", "past_lengths"}
+        compute = "tensor(float)" if self.weights else "T"
+        types = _TYPES | dict(self.weights)
         return schema(
             self.name,
             DOMAIN,
             VERSION,
-            inputs=[schema.FormalParameter(n, "tensor(int64)" if n in integers else "T") for n in self.inputs],
-            outputs=[schema.FormalParameter("out", "T")],
-            type_constraints=[("T", floats, "compute type")],
+            inputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.inputs],
+            outputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.outputs],
+            type_constraints=[] if self.weights else [("T", floats, "compute type")],
             attributes=[schema.Attribute(name, kind) for name, kind in self.attributes],
         )
 
@@ -92,6 +117,45 @@ class Operator:
 
 
 _FLOAT, _INT = onnx.defs.OpSchema.AttrType.FLOAT, onnx.defs.OpSchema.AttrType.INT
+
+
+def _quantized(form: str) -> tuple[Operator, ...]:
+    """The operators over block-wise int8 or int4 weights: on the CPU only, so far."""
+    int4 = form == "int4"
+
+    def types(*weights: str) -> dict[str, str]:
+        element = "tensor(uint8)" if int4 else "tensor(int8)"
+        return dict.fromkeys(weights, element) | {
+            "scale" if name == "weight" else f"{name}_scale": "tensor(float16)" for name in weights
+        }
+
+    return (
+        Operator(
+            f"{form}_linear",
+            tuple(quantized_linear_function.INPUTS.split(", ")),
+            (("rows", _INT),),
+            quantized_linear,
+            portable=lambda config: quantized_linear_function.function(int4),
+            weights=types("weight"),
+        ),
+        Operator(
+            f"{form}_embedding",
+            tuple(quantized_embedding_function.INPUTS.split(", ")),
+            (("dim", _INT),),
+            quantized_embedding,
+            portable=lambda config: quantized_embedding_function.function(int4),
+            weights=types("weight"),
+        ),
+        Operator(
+            f"{form}_moe",
+            tuple(quantized_moe_function.INPUTS.split(", ")),
+            (),
+            quantized_moe,
+            portable=lambda config: quantized_moe_function.function(config.n_experts, config.shared_ffn_dim > 0, int4),
+            weights=types(*quantized_moe_function.WEIGHTS),
+        ),
+    )
+
 
 OPERATORS: dict[str, Operator] = {
     op.name: op
@@ -126,5 +190,16 @@ OPERATORS: dict[str, Operator] = {
             plans=gqa_plan.plans_for,
             plugin=gqa_plugin,
         ),
+        Operator(
+            "act_halting",
+            tuple(act_function.INPUTS.split(", ")),
+            (),
+            act_halting,
+            portable=lambda config: act_function.function(),
+            tensorrt=lambda config: act_function.function(),
+            outputs=tuple(act_function.OUTPUTS.split(", ")),
+        ),
+        *_quantized("int8"),
+        *_quantized("int4"),
     )
 }

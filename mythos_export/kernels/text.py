@@ -10,11 +10,13 @@ VERSION = 1
 OPSET = 23  # RMSNormalization and RotaryEmbedding
 
 
-def parse_function(name: str, inputs: str, body: str, attributes: str = "") -> onnx.FunctionProto:
-    """A FunctionProto of the `mythos` domain with one output, `out`, from ONNX's textual syntax."""
+def parse_function(
+    name: str, inputs: str, body: str, attributes: str = "", outputs: str = "out"
+) -> onnx.FunctionProto:
+    """A FunctionProto of the `mythos` domain from ONNX's textual syntax."""
     attributes = f"<{attributes}>" if attributes else ""
-    text = f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}"> {name} {attributes} ({inputs}) => (out) {{\n{body}\n}}'
-    return onnx.parser.parse_function(text)
+    header = f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}"> {name} {attributes}'
+    return onnx.parser.parse_function(f"{header} ({inputs}) => ({outputs}) {{\n{body}\n}}")
 
 
 # What both attention bodies share. `stored` [B, U, C] is the part of the past that is read, `used` [1] its length U.

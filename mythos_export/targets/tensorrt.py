@@ -15,6 +15,7 @@ from mythos_export.passes.attach_functions import attach_tensorrt_functions, det
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
+from mythos_export.precision import PRECISIONS
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
@@ -33,7 +34,8 @@ PASSES = (
 )
 PLUGIN_PASSES = (
     expand_rotary,
-    detach_functions,  # the operators stay nodes
+    attach_tensorrt_functions,
+    detach_functions,  # operators with a plug-in stay nodes
     inline_functions,
     attach_tensorrt_functions,  # for ONNX Runtime, which compares this graph; see `tensorrt_plugins`
 )
@@ -51,6 +53,11 @@ class TensorRTTarget:
                 "a bf16 export cannot be checked on this machine (ONNX Runtime's CPU provider has no bfloat16 kernels "
                 "for this graph); use --precision fp16 or fp32"
             )
+        if PRECISIONS[options.precision].quantized:
+            raise TargetError(
+                f"{options.precision} weights are for --target onnx: TensorRT is not given their operators; use "
+                "--precision fp16 or fp32 here"
+            )
         sms = trt.parse_sms(options.sm) if options.sm else trt.DEFAULT_SMS
         backend = trt.choose_backend()
         if backend.rtx:
@@ -65,6 +72,11 @@ class TensorRTTarget:
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         config = lowered.config
         model = ir.load(lowered.path)
+        if PRECISIONS[options.precision].quantized:
+            raise TargetError(
+                f"{options.precision} weights are for --target onnx: TensorRT is not given their operators; use "
+                "--precision fp16 or fp32 here"
+            )
         sms = trt.parse_sms(options.sm) if options.sm else None
         for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
             run_pass(model, config)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mythos_export.errors import CasesError
-from mythos_export.package import DTYPES
+from mythos_export.precision import PRECISIONS
 from mythos_export.verify.golden import Golden, make_random
-from mythos_model import MythosModel, load_checkpoint
+from mythos_model import load_checkpoint
 from mythos_runtime.manifest import Manifest
 
 
@@ -31,7 +31,7 @@ def fresh_cases(
             f"{checkpoint} is another model than the bundle: {name} is {loaded.config.to_dict()[name]}, in the bundle "
             f"{manifest.config.get(name)}; give the checkpoint that the bundle was made from"
         )
-    model = MythosModel.from_state(loaded.config, loaded.state, DTYPES[manifest.precision])
+    model = PRECISIONS[manifest.precision].model(loaded)
     return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
 
 

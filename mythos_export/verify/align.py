@@ -7,11 +7,14 @@ same order, so the longest common run of operator kinds pairs them up.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from typing import Any
 
 from onnx import NodeProto
 from torch import fx
+
+from mythos_export.kernels.op import OPERATORS
 
 # torch operator -> the ONNX operator that computes the same, where it is one.
 _KINDS = {
@@ -50,7 +53,11 @@ def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.No
     for block in matcher.get_matching_blocks():
         for offset in range(block.size):
             onnx_node, node = ours[block.a + offset][0], theirs[block.b + offset][0]
-            if onnx_node.op_type != "TopK":  # two results; the trace compares both
+            if onnx_node.op_type == "TopK":  # two results; the trace compares both
+                continue
+            if isinstance(node.meta["val"], tuple):
+                pairs |= {onnx_node.output[part.args[1]]: part for part in node.users if part.target is operator.getitem}
+            else:
                 pairs[onnx_node.output[0]] = node
     return pairs
 
@@ -58,7 +65,7 @@ def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.No
 def kind(node: fx.Node) -> str:
     """The ONNX operator of a program's node, or an empty string."""
     name = _name(node.target)
-    if name in ("moe", "mla_attention", "gqa_attention"):
+    if name in OPERATORS:
         return name
     return _KINDS.get(name, "")
 

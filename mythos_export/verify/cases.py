@@ -186,7 +186,7 @@ class Cache:
 
     @classmethod
     def empty(cls, model: MythosModel, batch: int, loops: int, capacity: int) -> Cache:
-        make, C = model.embed.weight.new_zeros, model.config.cache_dim
+        make, C = model.norm.weight.new_zeros, model.config.cache_dim
         layers = len(model.prelude) + len(model.coda)
         return cls(
             make(layers, batch, capacity, C),

@@ -38,7 +38,7 @@ class Golden:
     """Cases with their true answers, and everything that is needed to judge others by them.
 
     Attributes:
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16, bf16, int8 or int4.
         prelude: the number of prelude layers.
         cases: questions and the float64 model's answers.
         tolerances: measured on eager at the export's precision.

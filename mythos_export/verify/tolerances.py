@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FACTOR = 8.0  # other kernels add in another order; this many times eager's own error is still the same function
 MOST_TOLERANCE = 0.5  # of a tensor's scale; where eager's own error asks for more, the precision is no check
 FLOOR_ULPS = 2.0  # an error below what the precision resolves says nothing
-EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
+EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7, "int8": 2.0**-23, "int4": 2.0**-23}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Tolerances:
     """Allowed errors, relative to each tensor's scale; series as `Comparison.errors` has them.
 
     Attributes:
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16, bf16, int8 or int4.
         tensors: by tensor, the allowed error per iteration, layer or depth.
         bands: by decision (`experts` before and after halting, `halted`), how near a tie counts as one, per iteration;
             in routing logits and in summed probability.

@@ -92,8 +92,8 @@ def trace_taps(body: GraphProto) -> dict[str, str]:
         [node for node in body.node if node.op_type == "Softmax" and picked.output[0] in node.input],
         "Softmax over the chosen experts",
     ).output[0]
-    sigmoid = _only([node for node in body.node if node.op_type == "Reciprocal"], "Reciprocal, the halting sigmoid's")
-    taps["p"] = sigmoid.output[0]
+    halting = [node for node in body.node if node.op_type in ("act_halting", "Reciprocal")]  # whole, or its sigmoid
+    taps["p"] = _only(halting, "act_halting, or Reciprocal where it was inlined").output[0]
     write = _producer(producers, after["new_loop"], "ScatterND")
     entries = _producer(producers, write.input[2], "Unsqueeze")
     taps["entries"] = entries.input[0]

@@ -65,7 +65,7 @@ def unroll(model: MythosModel, ids: Tensor, loops: int, first: int = 0, detach: 
     positions = torch.arange(T).expand(B, T)
     rotary = Rotary.at(positions, config.rope_dim, config.rope_theta, torch.float32)
     past = Past(positions, torch.zeros(B, dtype=torch.int64), rotary)
-    nothing = model.empty_past(B, 1)
+    nothing = model.empty_past(B, first + loops)
     x = model.embed(ids)
     for index, layer in enumerate(model.prelude):
         x, _chunk = layer(x, past, nothing[0], torch.tensor(index))

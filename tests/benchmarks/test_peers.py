@@ -96,10 +96,10 @@ def test_the_readme_shows_winners_losers_and_absentees(tmp_path: Path) -> None:
     lacking: dict[str, dict[str, Any]] = {"hops": {"contestants": [broken]}, "wide": {"contestants": []}}
     assert readme_tables._absent(lacking) == "Not measured: One for the demo model (broke)."
     assert text.count("The machine was not quiet: others were busy.") == 1
-    readme = f"before\n{readme_tables.BEGIN}\nold\n{readme_tables.END}\nafter\n"
-    made = readme_tables.replaced(readme, text)
+    readme = "before\n<!-- latency: begin -->\nold\n<!-- latency: end -->\nafter\n"
+    made = readme_tables.replaced(readme, "latency", text)
     assert "old" not in made and made.startswith("before\n") and made.endswith("\nafter\n")
-    assert readme_tables.replaced(made, text) == made
+    assert readme_tables.replaced(made, "latency", text) == made
 
 
 @pytest.mark.parametrize("arguments", [["--models", "foo"], ["--only", "typo"]])
@@ -115,6 +115,7 @@ def test_the_demo_model_is_the_one_that_ships() -> None:
     assert load_checkpoint(models.checkpoint("hops", Path())).config.max_loop_iters == 10
 
 
-def test_the_readme_has_the_marks() -> None:
+@pytest.mark.parametrize("name", ["latency", "quantization"])
+def test_the_readme_has_the_marks(name: str) -> None:
     readme = readme_tables.README.read_text(encoding="utf-8")
-    assert readme.index(readme_tables.BEGIN) < readme.index(readme_tables.END)
+    assert readme.index(f"<!-- {name}: begin -->") < readme.index(f"<!-- {name}: end -->")

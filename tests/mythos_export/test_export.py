@@ -200,6 +200,7 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(source), "--plugins"], "only mean something to --target tensorrt"),
         ([str(source), "--target", "tensorrt", "--sm", "75", "--plugins"], "no kernels for SM 75"),
         ([str(source), "--target", "tensorrt", "--sm", "90"], "90"),
+        ([str(source), "--target", "tensorrt", "--precision", "int4"], "int4 weights are for --target onnx"),
     ):
         where = [] if "-o" in arguments else ["-o", str(tmp_path / "bundle")]
         result = CliRunner().invoke(export_command, [*arguments, *where])

@@ -124,16 +124,17 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles:
 
 
 @pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels are not built: make native")
-def test_the_cpu_kernels_give_the_same_in_both(bundles: Bundles) -> None:
-    arguments = [RUN, bundles["hops"], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
+@pytest.mark.parametrize("case", ["hops", "hops, int4"])
+def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> None:
+    arguments = [RUN, bundles[case], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
     ours = cpp(*arguments, library=LIBRARY)
     assert ours.returncode == 0, ours.stderr
-    theirs = load(bundles["hops"], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
+    theirs = load(bundles[case], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
     found = json.loads(ours.stdout.splitlines()[-1])
     assert (found["tokens"], found["depth"]) == (theirs.tokens[0], theirs.depth[0])
     missing = cpp(*arguments, library="/nowhere.so")
     with pytest.raises(BackendMissing) as refused:
-        load(bundles["hops"], op_library=Path("/nowhere.so"))
+        load(bundles[case], op_library=Path("/nowhere.so"))
     assert (missing.returncode, missing.stderr) == (3, f"error: {refused.value}\n")
 
 

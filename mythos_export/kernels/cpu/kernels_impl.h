@@ -3,6 +3,7 @@
 // and uses nothing of the standard library but types: code compiled for a new processor must not be linked into what an
 // old one runs.
 #pragma once
+#include "cpu/kernels_quant.h"
 #include "cpu/nn.h"
 #include "cpu/nt.h"
 #include "cpu/stored.h"
@@ -115,7 +116,8 @@ void narrow(const float* x, uint16_t* half, size_t n) {
 }
 
 constexpr Kernels table(const char* isa) {
-  return {isa, {nt<f32>, nt<f16>}, {nn<f32>, nn<f16>}, silu_mul, softmax_block, axpy, scale, widen, narrow};
+  return {isa,  {nt<f32>, nt<f16>, q_nt<q8>, q_nt<q4>}, {nn<f32>, nn<f16>, nullptr, nullptr}, silu_mul, softmax_block,
+          axpy, scale,  widen, narrow};
 }
 
 }  // namespace

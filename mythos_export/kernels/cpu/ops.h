@@ -21,12 +21,30 @@ struct Moe {
   const int64_t* expert_index;  // [n, K]
   const float* expert_weight;   // [n, K]
   Weights routed_gate_up;       // [E * 2F, D], gate rows before up rows
-  Weights routed_down;          // [E * D, F]
+  Weights routed_down;          // [E * D, F], D in whole tiles of the format
   Weights shared_gate_up;       // [2Fs, D]
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
+
+// y = x . weights^T
+struct Linear {
+  size_t n, K, rows;
+  const float* x;   // [n, K]
+  Weights weights;  // [rows, K]
+  float* y;         // [n, rows]
+};
+void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op);
+
+// Rows of q8 or q4 weights in float32.
+struct Embedding {
+  size_t n, dim, rows;
+  const int64_t* ids;  // [n]
+  Weights weights;     // [rows, dim]
+  float* y;            // [n, dim]
+};
+void embedding(const Kernels& kernels, const Embedding& op);
 
 // What both kinds of attention read: slots j < past_lengths[b] of past[layer, b], then the chunk's own tokens.
 struct Cache {
@@ -60,5 +78,24 @@ struct Gqa {
   float* y;        // [B, T, H * head]
 };
 void gqa_attention(const Kernels& kernels, const Parallel& parallel, const Gqa& op);
+
+// Halting of n positions; state in, and the state after it. float32 in every model.
+struct ActHalting {
+  size_t n, D;
+  const float* h;           // [n, D]
+  const float* out;         // [n, D]
+  const float* cumulative;  // [n]
+  const bool* halted;       // [n]
+  const int32_t* depth;     // [n]
+  const float* weight;      // [D]
+  float bias, threshold;
+  float* p;                // [n]
+  float* out_next;         // [n, D]
+  float* cumulative_next;  // [n]
+  bool* halted_next;       // [n]
+  int32_t* depth_next;     // [n]
+  bool* running;           // []
+};
+void act_halting(const ActHalting& op);
 
 }  // namespace mythos

@@ -4,44 +4,20 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
-#include <algorithm>
-#include <initializer_list>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/shape.h"
 
 namespace mythos {
 namespace {
 
-// Dimensions without an allocation: operators of a decoded token take microseconds.
-class Shape {
- public:
-  static constexpr size_t kMost = 8;  // inputs have up to 4 dimensions; more than kMost are reported as that many
-  Shape(std::initializer_list<int64_t> dims) {
-    for (int64_t d : dims) dims_[rank_++] = d;
-  }
-  explicit Shape(const OrtTensorTypeAndShapeInfo* info) {
-    Ort::ThrowOnError(Ort::GetApi().GetDimensionsCount(info, &rank_));
-    if (rank_ > kMost) rank_ = kMost;
-    Ort::ThrowOnError(Ort::GetApi().GetDimensions(info, dims_, rank_));
-  }
-  const int64_t* data() const { return dims_; }
-  size_t size() const { return rank_; }
-  int64_t operator[](size_t i) const { return dims_[i]; }
-  const int64_t* begin() const { return dims_; }
-  const int64_t* end() const { return dims_ + rank_; }
-  bool operator==(std::initializer_list<size_t> other) const {
-    return std::equal(begin(), end(), other.begin(), other.end(),
-                      [](int64_t a, size_t b) { return a == static_cast<int64_t>(b); });
-  }
-
- private:
-  size_t rank_ = 0;
-  int64_t dims_[kMost];
-};
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+constexpr auto kInt32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+constexpr auto kBool = ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
 
 template <class T>
 struct Element;
@@ -67,26 +43,26 @@ class OrtParallel final : public Parallel {
   const Ort::KernelContext& context_;
 };
 
-template <class Dims>
-std::string text(const Dims& dims) {
-  std::string s = "[";
-  for (auto d : dims) s += (s.size() > 1 ? ", " : "") + std::to_string(d);
-  return s + "]";
-}
-
-size_t elements(const Shape& shape) {
-  size_t n = 1;
-  for (int64_t d : shape) n *= static_cast<size_t>(d);
-  return n;
+Shape shape_of(const OrtTensorTypeAndShapeInfo* info) {
+  size_t rank;
+  Ort::ThrowOnError(Ort::GetApi().GetDimensionsCount(info, &rank));
+  Shape shape(rank);
+  Ort::ThrowOnError(Ort::GetApi().GetDimensions(info, shape.data(), rank));
+  return shape;
 }
 
 // An input with the name that the errors call it by.
 class Input {
  public:
   Input(const Ort::KernelContext& context, size_t index, const char* name)
-      : name_(name), value_(context.GetInput(index)), shape_(value_.GetTensorTypeAndShapeInfo()) {}
+      : name_(name), value_(context.GetInput(index)), shape_(shape_of(value_.GetTensorTypeAndShapeInfo())) {}
 
   size_t dim(size_t i) const { return static_cast<size_t>(shape_[i]); }
+  // The size of the last dimension; the ones before it count rows.
+  size_t last() const {
+    if (shape_.size() < 2 || shape_.back() < 1) fail("rows of one element or more");
+    return static_cast<size_t>(shape_.back());
+  }
   const Shape& shape() const { return shape_; }
   size_t size() const { return elements(shape_); }
   template <class T>
@@ -97,8 +73,9 @@ class Input {
     if (shape_.size() != n) fail("a tensor with " + std::to_string(n) + " dimensions");
     return *this;
   }
-  const Input& is(std::initializer_list<size_t> expected) const {
-    if (!(shape_ == expected)) fail(text(expected));
+  const Input& is(std::initializer_list<size_t> expected) const { return is(Shape(expected)); }
+  const Input& is(const Shape& expected) const {
+    if (shape_ != expected) fail(text(expected));
     return *this;
   }
 
@@ -148,6 +125,19 @@ class Output {
   size_t size_;
   Buffer<float> wide_;
 };
+
+float checked_scale(const Ort::ConstKernelInfo& info) {
+  const float scale = info.GetAttribute<float>("scale");
+  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
+  return scale;
+}
+
+size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
+  const int64_t value = info.GetAttribute<int64_t>(name);
+  if (value < 1)
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
+  return static_cast<size_t>(value);
+}
 
 template <class T>
 Weights weights(const Input& input, size_t columns) {

@@ -3,36 +3,25 @@
 //   options = onnxruntime.SessionOptions()
 //   options.register_custom_ops_library("libmythos_ops.so")
 //
-// Every operator is there for float32 and for float16. In float16 the weights and the cache stay float16 in memory and
+// Every operator on weights is there for float32 and for float16. In float16 the weights and the cache stay float16 in memory and
 // are widened as they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
 #include <atomic>
-#include <cmath>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
+#include "cpu/quantized_ops.h"
 
 namespace mythos {
 namespace {
-
-float checked_scale(const Ort::ConstKernelInfo& info) {
-  const float scale = info.GetAttribute<float>("scale");
-  if (!(scale > 0) || !std::isfinite(scale)) throw std::invalid_argument("scale must be a positive number");
-  return scale;
-}
-
-size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
-  const int64_t value = info.GetAttribute<int64_t>(name);
-  if (value < 1)
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
-  return static_cast<size_t>(value);
-}
 
 // past, layer, chunk, positions, past_lengths: the inputs from `first` on that both kinds of attention share.
 template <class T>
@@ -56,29 +45,33 @@ Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t
           past_lengths.data<int64_t>()};
 }
 
-// -- the three operators: from their tensors to the arguments of ops.h -----------------------------------
+// -- the operators: from their tensors to the arguments of ops.h -----------------------------------
 
 template <class T>
 struct MoeKernel {
   static constexpr const char* name = "moe";
-  static constexpr bool is_float[] = {true, false, true, true, true, true, true};  // else int64
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, kInt64, F, F, F, F, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
 
   explicit MoeKernel(const Ort::ConstKernelInfo&) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& x = context.GetInputShape(0);
-    if (x.size() != 2) return std::nullopt;  // rank 0 stands for an unknown one too
-    return x;
+    if (x.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    return {{x}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
     const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
     const Input gate_up(context, 3, "routed_gate_up"), down(context, 4, "routed_down");
     const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
-    const size_t n = x.rank(2).dim(0), D = x.dim(1), K = index.rank(2).dim(1);
+    const size_t D = x.last(), n = x.size() / D, K = index.last();
     const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
-    index.is({n, K});
-    weight.is({n, K});
+    Shape routing = x.shape();
+    routing.back() = static_cast<int64_t>(K);
+    index.is(routing);
+    weight.is(routing);
     gate_up.is({E, 2 * F, D});
     down.is({E, D, F});
     shared_gate_up.is({2 * Fs, D});
@@ -95,17 +88,19 @@ struct MoeKernel {
 template <class T>
 struct MlaKernel {
   static constexpr const char* name = "mla_attention";
-  static constexpr bool is_float[] = {true, true, true, false, true, false, false, true};
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, kInt64, F, kInt64, kInt64, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
   float scale;
   size_t v;
 
   explicit MlaKernel(const Ort::ConstKernelInfo& info)
       : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
     if (q.size() != 4 || !q[2].IsInt() || q[2].AsInt() < 0) return std::nullopt;
-    return Ort::ShapeInferContext::Shape{q[0], q[1], q[2].AsInt() * context.GetAttrInt("v_head_dim")};
+    return {{{q[0], q[1], q[2].AsInt() * context.GetAttrInt("v_head_dim")}}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
@@ -127,17 +122,19 @@ struct MlaKernel {
 template <class T>
 struct GqaKernel {
   static constexpr const char* name = "gqa_attention";
-  static constexpr bool is_float[] = {true, true, false, true, false, false};
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, F, kInt64, F, kInt64, kInt64};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
   float scale;
   size_t G;
 
   explicit GqaKernel(const Ort::ConstKernelInfo& info)
       : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {}
 
-  static std::optional<Ort::ShapeInferContext::Shape> output_shape(Ort::ShapeInferContext& context) {
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
     if (q.size() != 4 || !q[2].IsInt() || !q[3].IsInt() || q[2].AsInt() < 0 || q[3].AsInt() < 0) return std::nullopt;
-    return Ort::ShapeInferContext::Shape{q[0], q[1], q[2].AsInt() * q[3].AsInt()};
+    return {{{q[0], q[1], q[2].AsInt() * q[3].AsInt()}}};
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
@@ -152,6 +149,45 @@ struct GqaKernel {
     Output<T> y(context, {q.shape()[0], q.shape()[1], static_cast<int64_t>(H * head)});
     gqa_attention(kernels, OrtParallel(context), {cache, H, G, head, scale, q_floats.get(), y.get()});
     y.finish(kernels);
+  }
+};
+
+// The state is float32 at every precision, so T is float.
+template <class T>
+struct ActKernel {
+  static constexpr const char* name = "act_halting";
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, kBool, kInt32, F, F, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F, F, F, kBool, kInt32, kBool};
+
+  explicit ActKernel(const Ort::ConstKernelInfo&) {}
+
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
+    const auto& h = context.GetInputShape(0);
+    if (h.size() != 3) return std::nullopt;
+    const Ort::ShapeInferContext::Shape positions{h[0], h[1]};
+    return {{positions, h, positions, positions, positions, {}}};
+  }
+
+  void compute(const Kernels&, const Ort::KernelContext& context) const {
+    const Input h(context, 0, "h"), out(context, 1, "out"), cumulative(context, 2, "cumulative");
+    const Input halted(context, 3, "halted"), depth(context, 4, "depth"), weight(context, 5, "weight");
+    const Input bias(context, 6, "bias"), threshold(context, 7, "threshold");
+    const size_t B = h.rank(3).dim(0), tokens = h.dim(1), D = h.dim(2);
+    out.is({B, tokens, D});
+    for (const Input* one : {&cumulative, &halted, &depth}) one->is({B, tokens});
+    weight.is({1, D});
+    bias.is({1});
+    threshold.is({});
+    const Shape& positions = cumulative.shape();
+    const auto at = [&](size_t index, const Shape& shape) {
+      return context.GetOutput(index, shape.data(), shape.size()).GetTensorMutableRawData();
+    };
+    act_halting({B * tokens, D, h.data<T>(), out.data<T>(), cumulative.data<T>(), halted.data<bool>(),
+                 depth.data<int32_t>(), weight.data<T>(), *bias.data<T>(), *threshold.data<T>(),
+                 static_cast<T*>(at(0, positions)), static_cast<T*>(at(1, h.shape())),
+                 static_cast<T*>(at(2, positions)), static_cast<bool*>(at(3, positions)),
+                 static_cast<int32_t*>(at(4, positions)), static_cast<bool*>(at(5, {}))});
   }
 };
 
@@ -178,26 +214,31 @@ struct Instance {
   }
 };
 
-// ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: the output's type
-// is taken from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not used.
+// ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: an output of the
+// compute type gets it from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not used.
 template <class K>
-OrtStatusPtr infer_output(const OrtCustomOp*, OrtShapeInferContext* raw) {
+OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
   try {
     Ort::ShapeInferContext context(&Ort::GetApi(), raw);
-    auto shape = K::output_shape(context);
-    if (!shape) return nullptr;
+    auto shapes = K::output_shapes(context);
+    if (!shapes) return nullptr;
     // A size that ONNX Runtime does not know comes as -1, and would go back as a size of -1: two tensors of "size -1"
     // count as equally large then, and share memory. A symbol that no other dimension has says what is meant.
     static std::atomic<unsigned> unknown{0};
     std::deque<std::string> symbols;
-    for (auto& dim : *shape)
-      if (dim.IsInt() && dim.AsInt() < 0)
-        dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
-    OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
-    Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
-    ONNXTensorElementDataType type;
-    Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &type));
-    return context.SetOutputShape(0, *shape, type).release();
+    for (auto& shape : *shapes)
+      for (auto& dim : shape)
+        if (dim.IsInt() && dim.AsInt() < 0)
+          dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
+    ONNXTensorElementDataType compute = K::F;
+    if constexpr (K::inputs[0] == K::F) {
+      OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
+      Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
+      Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &compute));
+    }
+    for (size_t i = 0; i < std::size(K::outputs); ++i)
+      Ort::ThrowOnError(context.SetOutputShape(i, (*shapes)[i], K::outputs[i] == K::F ? compute : K::outputs[i]));
+    return nullptr;
   } catch (const std::exception& error) {
     return failure<K>(error);
   }
@@ -207,7 +248,7 @@ template <template <class> class KernelOf, class T>
 struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>, true> {
   using K = KernelOf<T>;
 
-  Operator() { this->InferOutputShapeFn = infer_output<K>; }
+  Operator() { this->InferOutputShapeFn = infer_outputs<K>; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
     try {
@@ -219,24 +260,31 @@ struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>
   }
   const char* GetName() const { return K::name; }
   const char* GetExecutionProviderType() const { return "CPUExecutionProvider"; }
-  size_t GetInputTypeCount() const { return std::size(K::is_float); }
-  ONNXTensorElementDataType GetInputType(size_t i) const { return K::is_float[i] ? Element<T>::onnx : kInt64; }
-  size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetOutputType(size_t) const { return Element<T>::onnx; }
+  size_t GetInputTypeCount() const { return std::size(K::inputs); }
+  ONNXTensorElementDataType GetInputType(size_t i) const { return K::inputs[i]; }
+  size_t GetOutputTypeCount() const { return std::size(K::outputs); }
+  ONNXTensorElementDataType GetOutputType(size_t i) const { return K::outputs[i]; }
 };
 
+template <template <class> class KernelOf, class Type>
+void add_one(Ort::CustomOpDomain& domain) {
+  static const Operator<KernelOf, Type> op;
+  domain.Add(&op);
+}
+
+template <template <class> class KernelOf, class... Types>
+void add(Ort::CustomOpDomain& domain) {
+  (add_one<KernelOf, Types>(domain), ...);
+}
+
 void add_all(Ort::CustomOpDomain& domain) {
-  static const Operator<MoeKernel, float> moe_f32;
-  static const Operator<MoeKernel, uint16_t> moe_f16;
-  static const Operator<MlaKernel, float> mla_f32;
-  static const Operator<MlaKernel, uint16_t> mla_f16;
-  static const Operator<GqaKernel, float> gqa_f32;
-  static const Operator<GqaKernel, uint16_t> gqa_f16;
-  for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&moe_f32), static_cast<const OrtCustomOp*>(&moe_f16),
-                                static_cast<const OrtCustomOp*>(&mla_f32), static_cast<const OrtCustomOp*>(&mla_f16),
-                                static_cast<const OrtCustomOp*>(&gqa_f32), static_cast<const OrtCustomOp*>(&gqa_f16)}) {
-    domain.Add(op);
-  }
+  add<MoeKernel, float, uint16_t>(domain);
+  add<MlaKernel, float, uint16_t>(domain);
+  add<GqaKernel, float, uint16_t>(domain);
+  add<ActKernel, float>(domain);
+  add<QuantizedLinearKernel, Int8, Int4>(domain);
+  add<QuantizedEmbeddingKernel, Int8, Int4>(domain);
+  add<QuantizedMoeKernel, Int8, Int4>(domain);
 }
 
 }  // namespace

@@ -34,6 +34,19 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
   }
+  // 16 int8 as floats, in two registers.
+  static void load_int8(const int8_t* p, Reg* out) {
+    for (int r = 0; r < 2; ++r) {
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * r));
+      out[r] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    }
+  }
+  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
+  static void load_nibbles(const uint8_t* p, Reg* out) {
+    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    out[0] = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+    out[1] = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+  }
   static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   static void store(float* p, Reg v, const Mask& m) { _mm256_maskstore_ps(p, m.lanes, v); }
   static void store(uint16_t* p, Reg v, const Mask& m) {

@@ -26,6 +26,17 @@ struct Simd {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static Reg load(const uint16_t* p, Mask m) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p)); }
+  // 16 int8 as floats.
+  static void load_int8(const int8_t* p, Reg* out) {
+    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
+  static void load_nibbles(const uint8_t* p, Reg* out) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
+    const __m128i halves =
+        _mm_unpacklo_epi64(_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
+    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(halves));
+  }
   static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
   static void store(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, v); }
   static void store(uint16_t* p, Reg v, Mask m) {

@@ -79,6 +79,22 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) v[i] = half_to_float(p[i]);
     return v;
   }
+  // 16 int8 as floats, in four registers.
+  static void load_int8(const int8_t* p, Reg* out) {
+    for (int r = 0; r < 4; ++r) {
+      const int8_t* q = p + 4 * r;
+      out[r] = Reg{static_cast<float>(q[0]), static_cast<float>(q[1]), static_cast<float>(q[2]), static_cast<float>(q[3])};
+    }
+  }
+  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
+  static void load_nibbles(const uint8_t* p, Reg* out) {
+    int8_t q[16];
+    for (int i = 0; i < 8; ++i) {
+      q[i] = static_cast<int8_t>(p[i] & 15);
+      q[8 + i] = static_cast<int8_t>(p[i] >> 4);
+    }
+    load_int8(q, out);
+  }
   static void store(float* p, Reg v) { __builtin_memcpy(p, &v, sizeof v); }
   static void store(float* p, Reg v, Mask m) {
     for (size_t i = 0; i < m.n; ++i) p[i] = v[i];

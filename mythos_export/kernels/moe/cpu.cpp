@@ -55,6 +55,7 @@ Plan group_by_expert(const Moe& op) {
   for (size_t e = 0; e < op.E; ++e) start[e + 1] += start[e];
 
   const size_t routed = op.n * op.K, all = routed + (op.Fs ? op.n : 0);
+  const size_t down_rows = round_up(op.D, format_of(op.routed_down.format).row_tile);
   Plan plan;
   plan.token.resize(all);
   plan.weight.resize(all, 1.0f);
@@ -62,7 +63,7 @@ Plan group_by_expert(const Moe& op) {
     const size_t count = start[e + 1] - start[e];
     if (count == 0) continue;
     const Weights gate_up = op.routed_gate_up.row(e * 2 * op.F);
-    plan.experts.push_back({gate_up, gate_up.row(op.F), op.routed_down.row(e * op.D), op.F, start[e], count, nullptr,
+    plan.experts.push_back({gate_up, gate_up.row(op.F), op.routed_down.row(e * down_rows), op.F, start[e], count, nullptr,
                             hidden_stride(op.F)});
   }
   std::vector<size_t> next(start.begin(), start.end() - 1);

@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import onnx
 
 from mythos_export.kernels.text import parse_function
@@ -26,38 +30,54 @@ def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int) -> str:
 
 
 def _shared(has_shared: bool) -> str:
+    """Lines for the result, in the shape of x."""
+    back = "  x_shape = Shape (x)\n  out = Reshape <allowzero = 1> (y_rows, x_shape)\n"
     if not has_shared:
-        return "  out = Identity (routed)\n"
+        return "  y_rows = Identity (routed)\n" + back
     return f"""
   shared_gate_up_t = Transpose <perm = [1, 0]> (shared_gate_up)
   shared_down_t = Transpose <perm = [1, 0]> (shared_down)
-  {_swiglu("shared", "x", "shared_gate_up_t", "shared_down_t", 1)}
-  out = Add (routed, shared)
-"""
+  {_swiglu("shared", "rows_x", "shared_gate_up_t", "shared_down_t", 1)}
+  y_rows = Add (routed, shared)
+{back}"""
 
 
-_CONSTANTS = """
+# x [..., D] and the routing [..., K] as rows [n, .].
+_PROLOGUE = """
   zero = Constant <value_ints = [0]> ()
   one = Constant <value_ints = [1]> ()
   two = Constant <value_ints = [2]> ()
   zero_scalar = Constant <value_int = 0> ()
   one_scalar = Constant <value_int = 1> ()
+  minus_one = Constant <value_ints = [-1]> ()
+  width = Shape <start = -1> (x)
+  chosen = Shape <start = -1> (expert_index)
+  width_rows = Concat <axis = 0> (minus_one, width)
+  chosen_rows = Concat <axis = 0> (minus_one, chosen)
+  rows_x = Reshape (x, width_rows)
+  rows_index = Reshape (expert_index, chosen_rows)
+  rows_weight = Reshape (expert_weight, chosen_rows)
 """
 
 
 def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
     """One SwiGLU per expert over the tokens that chose it; rows are put back by one ScatterND, in a fixed order."""
-    lines = [_CONSTANTS, "  chosen = Shape <start = 1, end = 2> (expert_index)\n"]
+    return parse_function("moe", INPUTS, sparse_body(experts, has_shared))
+
+
+def sparse_body(experts: int, has_shared: bool, weights: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The lines of `sparse`; `weights` renames inputs."""
+    lines = [_PROLOGUE]
     for e in range(experts):
         lines.append(f"""
   e{e} = Constant <value_int = {e}> ()
-  hit{e} = Equal (expert_index, e{e})
+  hit{e} = Equal (rows_index, e{e})
   where{e} = NonZero (hit{e})
   token{e} = Gather <axis = 0> (where{e}, zero_scalar)
   slot{e} = Gather <axis = 0> (where{e}, one_scalar)
   token_row{e} = Mul (token{e}, chosen)
   row{e} = Add (token_row{e}, slot{e})
-  x{e} = Gather <axis = 0> (x, token{e})
+  x{e} = Gather <axis = 0> (rows_x, token{e})
   gate_up{e} = Gather <axis = 0> (routed_gate_up, e{e})
   gate_up_t{e} = Transpose <perm = [1, 0]> (gate_up{e})
   down{e} = Gather <axis = 0> (routed_down, e{e})
@@ -70,24 +90,25 @@ def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
   rows = Unsqueeze (rows_1d, one)
   values_shape = Shape (values)
   scattered = ScatterND (values, rows, values)
-  tokens_chosen = Shape (expert_index)
-  width = Shape <start = 1, end = 2> (x)
+  tokens_chosen = Shape (rows_index)
   by_slot_shape = Concat <axis = 0> (tokens_chosen, width)
   by_slot = Reshape (scattered, by_slot_shape)
-  slot_weight = Unsqueeze (expert_weight, two)
+  slot_weight = Unsqueeze (rows_weight, two)
   weighted = Mul (by_slot, slot_weight)
   routed = ReduceSum <keepdims = 0> (weighted, one)
 """)
-    return parse_function("moe", INPUTS, "".join(lines) + _shared(has_shared))
+    body = "".join(lines) + _shared(has_shared)
+    for name, other in weights.items():
+        body = re.sub(rf"\b{name}\b", other, body)
+    return body
 
 
 def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:
     """All experts over all tokens as batched matrix products [E, n, .], weighted by the scattered routing weights."""
-    body = f"""{_CONSTANTS}
-  minus_one = Constant <value_ints = [-1]> ()
+    body = f"""{_PROLOGUE}
   expert_ids = Constant <value_ints = [{", ".join(map(str, range(experts)))}]> ()
-  index_3d = Unsqueeze (expert_index, two)
-  weight_3d = Unsqueeze (expert_weight, two)
+  index_3d = Unsqueeze (rows_index, two)
+  weight_3d = Unsqueeze (rows_weight, two)
   hit = Equal (index_3d, expert_ids)
   hit_value = CastLike (hit, expert_weight)
   hit_weight = Mul (hit_value, weight_3d)
@@ -96,7 +117,7 @@ def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:
   dense_weight_3d = Unsqueeze (dense_weight_t, two)
   gate_up_t = Transpose <perm = [0, 2, 1]> (routed_gate_up)
   down_t = Transpose <perm = [0, 2, 1]> (routed_down)
-  x_3d = Unsqueeze (x, zero)
+  x_3d = Unsqueeze (rows_x, zero)
   {_swiglu("y", "x_3d", "gate_up_t", "down_t", 2)}
   y_weighted = Mul (y, dense_weight_3d)
   routed = ReduceSum <keepdims = 0> (y_weighted, zero)

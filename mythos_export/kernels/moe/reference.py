@@ -16,9 +16,10 @@ def moe(
     shared_gate_up: Array,
     shared_down: Array,
 ) -> Array:
-    """Shapes as in `mythos_model.ops.moe`: x [n, D] -> [n, D]."""
+    """Shapes as in `mythos_model.ops.moe`: x [..., D] -> [..., D]."""
     y = swiglu(x, shared_gate_up, shared_down)
-    for token, slot in np.ndindex(*expert_index.shape):
-        expert = expert_index[token, slot]
-        y[token] += expert_weight[token, slot] * swiglu(x[token], routed_gate_up[expert], routed_down[expert])
+    for *token, slot in np.ndindex(*expert_index.shape):
+        at = tuple(token)
+        expert = expert_index[*at, slot]
+        y[at] += expert_weight[*at, slot] * swiglu(x[at], routed_gate_up[expert], routed_down[expert])
     return y

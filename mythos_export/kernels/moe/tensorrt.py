@@ -7,15 +7,15 @@ from mythos_export.kernels.plugin.record import Input, PluginRecord
 PLUGIN = PluginRecord(
     "moe",
     (
-        Input("x", ("n", "D")),
-        Input("expert_index", ("n", "K"), integer=True),
-        Input("expert_weight", ("n", "K")),
+        Input("x", ("B", "T", "D")),
+        Input("expert_index", ("B", "T", "K"), integer=True),
+        Input("expert_weight", ("B", "T", "K")),
         Input("routed_gate_up", ("E", "2F", "D")),
         Input("routed_down", ("E", "D", "F")),
         Input("shared_gate_up", ("2Fs", "D")),
         Input("shared_down", ("D", "Fs")),
     ),
     (),
-    (("n",), ("D",)),
-    {"n": "n"},
+    (("B",), ("T",), ("D",)),
+    {"n": "B * T"},
 )

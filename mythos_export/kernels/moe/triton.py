@@ -31,8 +31,8 @@ def moe(
 ) -> Tensor:
     """Mixture of SwiGLU experts, given the routing; arguments as `mythos_model.ops.moe`.
 
-    x [n, D], expert_index int64 [n, K], expert_weight [n, K], routed_gate_up [E, 2F, D], routed_down [E, D, F],
-    shared_gate_up [2Fs, D], shared_down [D, Fs] -> [n, D], all floats of one dtype. Nothing is read back from the
+    x [..., D], expert_index int64 [..., K], expert_weight [..., K], routed_gate_up [E, 2F, D], routed_down [E, D, F],
+    shared_gate_up [2Fs, D], shared_down [D, Fs] -> [..., D], all floats of one dtype. Nothing is read back from the
     GPU, so an index outside 0..E-1 is not noticed: it must not occur.
     """
     precision = precision_of("moe", x, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
@@ -47,8 +47,8 @@ def moe(
     if not x.numel():
         return out
     E, D, F = routed_down.shape
-    sizes = {"n": x.shape[0]}
-    plan = choose(plans(D, F, shared_down.shape[1], E, expert_index.shape[1], precision), sizes)
+    sizes = {"n": x.numel() // D}
+    plan = choose(plans(D, F, shared_down.shape[1], E, expert_index.shape[-1], precision), sizes)
     buffers = {
         "x": x.contiguous(),
         "expert_index": expert_index.contiguous(),

@@ -34,7 +34,8 @@ def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
     from mythos_export.kernels.op import OPERATORS  # brings torch, which asking what is missing here need not
 
     used = ("moe", f"{config.attn_type}_attention")
-    return tuple(plan for name in used for plan in OPERATORS[name].plans(config, precision))
+    makers = [OPERATORS[name].plans for name in used]
+    return tuple(plan for make in makers if make is not None for plan in make(config, precision))
 
 
 def kernels_for(config: MythosConfig, precision: str) -> list[KernelSpec]:

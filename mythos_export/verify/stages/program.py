@@ -50,7 +50,7 @@ class Program(Stage):
         if watched.loop is None:
             raise ParityError(_NO_LOOP)
         taps = trace_taps(watched.loop.body)
-        steps = [{name: to_numpy(step[node]) for name, node in taps.items()} for step in watched.loop.steps]
+        steps = [{name: to_numpy(_first(step[node])) for name, node in taps.items()} for step in watched.loop.steps]
         return Answer(outputs, stacked(steps))
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
@@ -109,13 +109,13 @@ class _Loop:
 
 
 def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
-    """Tensor of the trace -> the node of the body that computes it; found by the order of the loop's state.
+    """Tensor of the trace -> the node of the body whose (first) result it is; found by the order of the loop's state.
 
     Raises:
         ParityError: the body is built in another way.
     """
     ops = torch.ops.aten
-    choice, halting = _one(body, ops.topk.default), _one(body, ops.reciprocal.default)
+    choice, halting = _one(body, ops.topk.default), _one(body, torch.ops.mythos.act_halting.default)
     try:
         after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
         experts = next(node for node in choice.users if node.args[1] == 1)
@@ -130,7 +130,7 @@ def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
         "experts": experts,
         "weights": weights,
         "h": after["h"],
-        "p": halting,  # the halting sigmoid's
+        "p": halting,
         "cumulative": after["cumulative"],
         "depth": after["depth"],
         "halted": after["halted"],
@@ -147,6 +147,11 @@ def _one(body: fx.Graph, target: Any) -> fx.Node:
     if len(found) != 1:
         raise ParityError(f"cannot look inside the program's loop: it holds {len(found)} of {target}, expected one")
     return found[0]
+
+
+def _first(value: Any) -> Any:
+    """The result, or the first of several: what is no part of the state has no node of its own."""
+    return value[0] if isinstance(value, tuple) else value
 
 
 def _arrays(values: Mapping[fx.Node, Any]) -> dict[str, np.ndarray]:

@@ -103,6 +103,7 @@ class OrtSession : public Session {
       : session_(nullptr), ports_(model_ports(config)), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
     Ort::SessionOptions settings;
     settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
+    settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
     if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
     const std::string library = ep_context ? "" : find_op_library(options.op_library);
     if (!library.empty()) add_operators(settings, library);

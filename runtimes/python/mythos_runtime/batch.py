@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ class Chunk:
     ids: np.ndarray
     valid: np.ndarray
 
-    @property
+    @cached_property
     def counts(self) -> np.ndarray:
         """Real tokens per row, int64 [B]."""
         return self.valid.sum(axis=1, dtype=np.int64)
 
     def positions(self, past_lengths: np.ndarray) -> np.ndarray:
         """int64 [B, T]: a row's real tokens count on from its past; padding is -1."""
+        if self.valid.all():
+            return past_lengths[:, None] + np.arange(self.valid.shape[1])
         place = np.cumsum(self.valid, axis=1, dtype=np.int64) - 1 + past_lengths[:, None]
         return np.where(self.valid, place, PADDING)
 
@@ -48,18 +51,22 @@ def make_chunk(ids: Any, vocab_size: int, lengths: Any = None, valid: Any = None
         tokens = tokens[None]
     if tokens.ndim != 2 or not tokens.size:
         raise RequestError(f"ids should be a non-empty array [batch, tokens], found shape {list(np.shape(ids))}")
-    real = _validity(tokens.shape, lengths, valid)
-    if not real.any():
-        raise RequestError("every token is padding, so there is nothing to compute")
-    wrong = real & ((tokens < 0) | (tokens >= vocab_size))
+    wrong = (tokens < 0) | (tokens >= vocab_size)
+    if lengths is None and valid is None:
+        real = np.ones(tokens.shape, bool)
+    else:
+        real = _validity(tokens.shape, lengths, valid)
+        if not real.any():
+            raise RequestError("every token is padding, so there is nothing to compute")
+        wrong &= real
+        tokens = np.where(real, tokens, 0)  # whatever stands in the padding must not index the embedding
     if wrong.any():
         row, column = (int(index) for index in np.argwhere(wrong)[0])
         raise RequestError(
             f"ids[{row}, {column}] is {tokens[row, column]}, but this model's vocabulary has the ids 0 to "
             f"{vocab_size - 1}; is this the right tokenizer?"
         )
-    # Whatever stands in the padding must not index the embedding.
-    return Chunk(np.ascontiguousarray(np.where(real, tokens, 0), np.int64), real)
+    return Chunk(np.ascontiguousarray(tokens, np.int64), real)
 
 
 def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -136,8 +143,6 @@ def _validity(shape: tuple[int, ...], lengths: Any, valid: Any) -> np.ndarray:
         if counts.shape != shape[:1] or (counts < 0).any() or (counts > shape[1]).any():
             raise RequestError(f"lengths should be {shape[0]} integers from 0 to {shape[1]}, found {lengths!r}")
         return np.asarray(np.arange(shape[1]) < counts[:, None])
-    if valid is None:
-        return np.ones(shape, bool)
     real = np.asarray(valid)
     if real.dtype != bool or real.shape != shape:
         raise RequestError(f"valid should be booleans {list(shape)}, found {real.dtype.name} {list(real.shape)}")

@@ -88,9 +88,9 @@ class Cache:
 
     def check_room(self, counts: np.ndarray) -> None:
         """CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written."""
-        over = np.flatnonzero(self.lengths + counts > self.capacity)
-        if over.size:
-            row = int(over[0])
+        stops = self.lengths + counts
+        if (stops > self.capacity).any():
+            row = int(np.argmax(stops > self.capacity))
             limit = "also the model's max_seq_len" if self.capacity == self.config.max_seq_len else "its capacity"
             raise CapacityError(
                 f"row {row} of the cache holds {self.lengths[row]} tokens and cannot take {counts[row]} more: it has "
@@ -116,8 +116,8 @@ class Cache:
                 raise RequestError(f"{name} has shape {list(new.shape)}, expected {list(expected)}")
         counts = valid.sum(axis=1)
         self.check_room(counts)
-        start = int(self.lengths[0])
-        if valid.all() and (self.lengths == start).all():  # the usual step: one write for the whole batch
+        start, *others = self.lengths.tolist()
+        if all(length == start for length in others) and valid.all():  # the usual step: one write for the whole batch
             self.past_layers[:, :, start : start + tokens] = new_layers
             self.past_loop[:, :, start : start + tokens] = new_loop
         else:

@@ -29,6 +29,7 @@ Policy = Literal["full", "last"]
 POLICIES: tuple[Policy, ...] = ("full", "last")
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
+_MOST_THRESHOLD = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Model:
 
     def _threshold(self, halt_threshold: float | None) -> np.ndarray:
         value = number(self.config.act_threshold if halt_threshold is None else halt_threshold, "halt_threshold")
-        if abs(value) > float(np.finfo(np.float32).max):
+        if abs(value) > _MOST_THRESHOLD:
             raise RequestError(f"halt_threshold should be a finite float32, found {halt_threshold!r}")
         return np.array(value, np.float32)
 

@@ -108,6 +108,7 @@ class OrtSession:
             )
         settings = ort.SessionOptions()
         settings.log_severity_level = _ERROR_LEVEL
+        settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         library = find_op_library(options.op_library)

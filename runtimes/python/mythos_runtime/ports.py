@@ -9,6 +9,7 @@ Symbols in dims: B batch, T new tokens, P capacity of the past (0 without a cach
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -101,6 +102,12 @@ def numpy_dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+@functools.cache
+def _name_of(dtype: np.dtype) -> str:
+    """numpy works a dtype's name out anew every time, which one token's decoding would notice."""
+    return str(dtype.name)
+
+
 def shape_of(port: Port, symbols: Mapping[str, int]) -> tuple[int, ...]:
     """The port's shape with its symbols replaced by their values."""
     return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in port.dims)
@@ -121,7 +128,7 @@ def check_arrays(
         array = arrays.get(port.name)
         if array is None:
             raise error(f"{port.name} is missing; expected {port}")
-        if array.dtype.name != port.dtype:
+        if _name_of(array.dtype) != port.dtype:
             raise error(f"{port.name} is {array.dtype.name}, expected {port}")
         if array.ndim != len(port.dims):
             raise error(f"{port.name} has shape {list(array.shape)}, expected {port}")

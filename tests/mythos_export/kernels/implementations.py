@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from cpu_ops import LIBRARY, isa, node_model, session
-from operator_cases import Array, OperatorCase, config_of
+from operator_cases import Array, OperatorCase, config_of, results
 
+from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import MythosConfig, ops
 
@@ -27,38 +28,40 @@ class Implementation:
     """One way to compute the operators.
 
     Attributes:
-        run: case -> result, in the case's dtype.
+        run: case -> result or results, in the case's dtype.
         tolerance: by dtype, several times what was measured.
         finite: names of inputs whose unread entries must be finite (`FINITE` instead of NaN).
         missing: why it cannot run here, or None.
         examples: how many cases are drawn. An interpreter is slow.
+        lacked: as `Operator.lacks` has it, where operators may lack this one.
     """
 
     name: str
-    run: Callable[[OperatorCase], Array]
+    run: Callable[[OperatorCase], Any]
     tolerance: dict[str, float]
     finite: frozenset[str] = frozenset()
     missing: str | None = None
     examples: int = 40
+    lacked: fallback.Implementation | None = None
 
-    def __call__(self, case: OperatorCase) -> Array:
+    def __call__(self, case: OperatorCase) -> tuple[Array, ...]:
         inputs = {k: np.nan_to_num(v, nan=FINITE) if k in self.finite else v for k, v in case.inputs.items()}
-        return self.run(OperatorCase(case.op, inputs, case.attributes))
+        return results(self.run(OperatorCase(case.op, inputs, case.attributes)))
+
+    def serves(self, op: str) -> bool:
+        return self.lacked not in OPERATORS[op].lacks
 
 
-def _reference(case: OperatorCase) -> Array:
+def _reference(case: OperatorCase) -> Any:
     inputs = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in case.inputs.items()}
-    return np.asarray(OPERATORS[case.op].reference(**inputs, **case.attributes))
+    return OPERATORS[case.op].reference(**inputs, **case.attributes)
 
 
-def _torch(function: Callable[[str], Callable[..., torch.Tensor]], case: OperatorCase) -> Array:
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in case.inputs.items()}
-    return np.asarray(function(case.op)(**tensors, **case.attributes).numpy())
-
-
-def _floats(case: OperatorCase) -> type:
-    floats: type = next(v.dtype.type for v in case.inputs.values() if v.dtype.kind == "f")
-    return floats
+def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) -> Any:
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
+    }
+    return function(case.op)(**tensors, **case.attributes)
 
 
 @functools.cache
@@ -68,12 +71,12 @@ def _body_session(op: str, form: str, dtype: type, experts: int, shared: bool, a
     return session(node_model(op, dtype, function, **dict(attributes)), native=False)
 
 
-def _body(form: str, case: OperatorCase) -> Array:
+def _body(form: str, case: OperatorCase) -> Any:
     experts, shared = 1, False
-    if case.op == "moe":
-        experts, shared = len(case.inputs["routed_down"]), case.inputs["shared_down"].shape[1] > 0
-    made = _body_session(case.op, form, _floats(case), experts, shared, tuple(case.attributes.items()))
-    return np.asarray(made.run(None, case.inputs)[0])
+    if case.op.endswith("moe"):
+        experts, shared = len(case.inputs["routed_down"]), 0 not in case.inputs["shared_gate_up"].shape
+    made = _body_session(case.op, form, case.dtype, experts, shared, tuple(case.attributes.items()))
+    return made.run(None, case.inputs)
 
 
 @functools.cache
@@ -82,9 +85,9 @@ def _native_session(op: str, dtype: type, instructions: str, threads: int, attri
         return session(node_model(op, dtype, **dict(attributes)), threads)
 
 
-def _native(instructions: str, threads: int, case: OperatorCase) -> Array:
-    made = _native_session(case.op, _floats(case), instructions, threads, tuple(case.attributes.items()))
-    return np.asarray(made.run(None, case.inputs)[0])
+def _native(instructions: str, threads: int, case: OperatorCase) -> Any:
+    made = _native_session(case.op, case.dtype, instructions, threads, tuple(case.attributes.items()))
+    return made.run(None, case.inputs)
 
 
 @functools.cache
@@ -128,8 +131,8 @@ def _triton_implementations() -> list[Implementation]:
     }
     run = functools.partial(_torch, functions.__getitem__)
     return [
-        Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12),
-        Implementation("TensorRT plug-in, interpreted", _plugin, tolerance, _CHUNK, examples=6),
+        Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12, lacked=fallback.TRITON),
+        Implementation("TensorRT plug-in, interpreted", _plugin, tolerance, _CHUNK, None, 6, fallback.PLUGIN),
     ]
 
 
@@ -143,9 +146,11 @@ def _plugin(case: OperatorCase) -> Array:
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
     }
-    precision = {np.float32: "fp32", np.float16: "fp16"}[_floats(case)]
+    precision = {np.float32: "fp32", np.float16: "fp16"}[case.dtype]
     record = PLUGINS[case.op]
-    program = program_of(case.op, OPERATORS[case.op].plans(config_of(case), precision), case.attributes)
+    plans = OPERATORS[case.op].plans
+    assert plans is not None
+    program = program_of(case.op, plans(config_of(case), precision), case.attributes)
     driver = InterpretedDriver(program)
     extents = record.bind([tuple(t.shape) for t in tensors.values()]) | case.attributes
     shape = [int(np.prod([extents[name] for name in factors])) for factors in record.output]
@@ -164,7 +169,7 @@ IMPLEMENTATIONS = [
     Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
     Implementation("plain PyTorch", functools.partial(_torch, functools.partial(getattr, ops)), _SUMS, _CHUNK),
     Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
-    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE),
+    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE, lacked=fallback.DECOMPOSED),
     *_native_implementations(),
     *_triton_implementations(),
 ]

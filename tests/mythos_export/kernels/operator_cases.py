@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import quantized_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,16 +26,36 @@ class OperatorCase:
     inputs: dict[str, Array]
     attributes: dict[str, Any]
 
-    def distance(self, got: Array) -> float:
-        """The relative L2 distance from the reference in float64 of the same inputs; an empty result is right.
+    @property
+    def dtype(self) -> type:
+        """Of what is computed; quantised weights come with float32, whatever their scales are."""
+        if OPERATORS[self.op].weights:
+            return np.float32
+        return next(value.dtype.type for value in self.inputs.values() if value.dtype.kind == "f")
 
-        Results are of order 1. Where few elements happen to cancel to less than 0.1 the distance is relative to 0.1,
-        for the rounding errors are those of the terms.
+    def distance(self, got: tuple[Array, ...]) -> float:
+        """The largest relative L2 distance of a result from the reference in float64 of the same inputs.
+
+        Integers and decisions have to be equal, an empty result is right. Results are of order 1. Where few elements
+        happen to cancel to less than 0.1 the distance is relative to 0.1, for the rounding errors are those of the
+        terms.
         """
-        expected = OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes)
-        assert got.shape == expected.shape
-        size = max(float(np.linalg.norm(expected)), 0.1 * got.size**0.5)
-        return float(np.linalg.norm(got.astype(np.float64) - expected)) / size if got.size else 0.0
+        expected = results(OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes))
+        return max(_distance(*pair) for pair in zip(got, expected, strict=True))
+
+
+def _distance(got: Array, expected: Array) -> float:
+    assert got.shape == expected.shape and (got.dtype.kind == "f" or got.dtype == expected.dtype)
+    if got.dtype.kind != "f":
+        return 0.0 if np.array_equal(got, expected) else np.inf
+    size = max(float(np.linalg.norm(expected)), 0.1 * got.size**0.5)
+    return float(np.linalg.norm(got.astype(np.float64) - expected)) / size if got.size else 0.0
+
+
+def results(returned: Any) -> tuple[Array, ...]:
+    """What an operator returns, one or several, as arrays."""
+    several = returned if isinstance(returned, (tuple, list)) else (returned,)
+    return tuple(np.asarray(result) for result in several)
 
 
 def wide(inputs: dict[str, Array]) -> dict[str, Array]:
@@ -49,7 +71,7 @@ def config_of(case: OperatorCase) -> MythosConfig:
     shapes = {name: value.shape for name, value in case.inputs.items()}
     if case.op == "moe":
         experts, dim, width = shapes["routed_down"]
-        chosen, shared = shapes["expert_index"][1], shapes["shared_down"][1]
+        chosen, shared = shapes["expert_index"][-1], shapes["shared_down"][1]
         sizes = {"dim": dim, "n_experts": experts, "n_experts_per_tok": chosen, "expert_dim": width}
         sizes["shared_ffn_dim"] = shared
     elif case.op == "gqa_attention":
@@ -115,7 +137,11 @@ def moe_cases(draw: st.DrawFn) -> OperatorCase:
     K = draw(st.integers(1, E))
     n, D = draw(st.integers(0, 40)), draw(st.sampled_from([1, 16, 64, 85]))
     F, Fs = draw(st.sampled_from([1, 8, 33, 64])), draw(st.sampled_from([0, 5, 48]))
-    return OperatorCase("moe", moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes)), {})
+    inputs = moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes))
+    B = 2 if n % 2 == 0 else 1
+    for name in ("x", "expert_index", "expert_weight"):
+        inputs[name] = inputs[name].reshape(B, n // B, inputs[name].shape[1])
+    return OperatorCase("moe", inputs, {})
 
 
 @st.composite
@@ -144,4 +170,45 @@ def gqa_cases(draw: st.DrawFn) -> OperatorCase:
     return OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": G})
 
 
-CASES = {"moe": moe_cases(), "mla_attention": mla_cases(), "gqa_attention": gqa_cases()}
+@st.composite
+def act_cases(draw: st.DrawFn) -> OperatorCase:
+    """Positions that halted before, now and not yet; no decision so near that a rounding could turn it."""
+    B, T, D = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 40])), draw(st.sampled_from([1, 16, 37, 512]))
+    r = np.random.default_rng(draw(_seeds))
+    threshold = draw(st.sampled_from([0.5, 0.99, 2.0]))  # 2: nobody halts, and the remainder is never negative
+    inputs = {
+        "h": r.standard_normal((B, T, D)),
+        "out": r.standard_normal((B, T, D)),
+        "cumulative": r.random((B, T)) * 1.1,
+        "halted": r.random((B, T)) < draw(st.sampled_from([0.0, 0.3, 1.0])),
+        "depth": r.integers(0, 9, (B, T), dtype=np.int32),
+        "weight": r.standard_normal((1, D)) / D**0.5,
+        "bias": r.standard_normal(1) * 10 - 5,  # far into the tail of the sigmoid, too
+        "threshold": np.array(threshold),
+    }
+    inputs = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in inputs.items()}
+    p = OPERATORS["act_halting"].reference(**wide(inputs))[0]
+    near = np.abs(inputs["cumulative"] + p - threshold) < 1e-4
+    inputs["cumulative"] = np.where(near, inputs["cumulative"] + np.float32(1e-3), inputs["cumulative"])
+    return OperatorCase("act_halting", inputs, {})
+
+
+def _quantized_case(op: str, drawn: tuple[dict[str, Array], dict[str, Any]]) -> OperatorCase:
+    return OperatorCase(op, *drawn)
+
+
+CASES = {
+    "moe": moe_cases(),
+    "mla_attention": mla_cases(),
+    "gqa_attention": gqa_cases(),
+    "act_halting": act_cases(),
+    **{
+        f"{form}_{name}": cases(form).map(functools.partial(_quantized_case, f"{form}_{name}"))
+        for form in ("int8", "int4")
+        for name, cases in (
+            ("linear", quantized_cases.linear),
+            ("embedding", quantized_cases.embedding),
+            ("moe", quantized_cases.moe),
+        )
+    },
+}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from golden_bundles import Bundles
 
-from mythos_export.kernels.fallback import DECOMPOSED, ORDER, PLUGIN, record
+from mythos_export.kernels.fallback import DECOMPOSED, ORDER, PLUGIN, TRITON, record
+from mythos_export.kernels.op import OPERATORS
 from mythos_runtime import read_manifest
 
 
@@ -18,15 +19,22 @@ def test_the_readme_shows_the_table() -> None:
 
 
 def test_the_manifest_records_what_was_taken() -> None:
-    entry = record(["mythos::moe"], DECOMPOSED)["mythos::moe"]["TensorRT"]
+    entry = record({"mythos::moe": frozenset()}, DECOMPOSED)["mythos::moe"]["TensorRT"]
     assert (entry["taken"], entry["decided"]) == ("decomposition", "at export")
     assert "--plugins" in entry["passed over"]["plug-in with Triton kernels"]
-    entry = record(["mythos::moe"], PLUGIN)["mythos::moe"]["TensorRT"]
+    entry = record({"mythos::moe": frozenset()}, PLUGIN)["mythos::moe"]["TensorRT"]
     assert (entry["taken"], entry["passed over"]) == ("plug-in with Triton kernels", {})
+
+
+def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
+    assert OPERATORS["act_halting"].lacks == {TRITON, PLUGIN} and not OPERATORS["moe"].lacks
+    entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks}, PLUGIN)["mythos::act_halting"]
+    assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
+    assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
 
 
 def test_a_bundle_without_tensorrt_says_nothing_of_it(bundles: Bundles) -> None:
     operators = read_manifest(bundles["mla_prefill"]).operators
-    assert operators.keys() == {"mythos::moe", "mythos::mla_attention"}
+    assert operators.keys() == {"mythos::moe", "mythos::mla_attention", "mythos::act_halting"}
     assert "TensorRT" not in operators["mythos::moe"]
     assert operators["mythos::moe"]["ONNX Runtime, CPU"]["order"] == ["CPU kernel", "portable function body"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ def test_every_operator_has_cases() -> None:
 @pytest.mark.parametrize("op", list(CASES))
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
 def test_computes_what_the_reference_computes(implementation: Implementation, op: str) -> None:
+    if not implementation.serves(op):
+        pytest.skip(f"mythos::{op} has no such implementation: see kernels/fallback.py")
     if implementation.missing:
         pytest.skip(implementation.missing)
 
@@ -27,7 +30,6 @@ def test_computes_what_the_reference_computes(implementation: Implementation, op
     @given(st.data())
     def check(data: Any) -> None:
         case = data.draw(CASES[op])
-        dtype = next(value.dtype.name for value in case.inputs.values() if value.dtype.kind == "f")
-        assert case.distance(implementation(case)) < implementation.tolerance[dtype]
+        assert case.distance(implementation(case)) < implementation.tolerance[np.dtype(case.dtype).name]
 
     check()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from mythos_export.verify.twin import body_of, loop_of, trace_taps
+from mythos_export.verify.twin import body_of, loop_of
+from mythos_model.loop import Carry
 
 Defect = Callable[[ModelProto], None]
 
@@ -18,10 +19,6 @@ Defect = Callable[[ModelProto], None]
 def nodes_of(model: ModelProto):  # type: ignore[no-untyped-def]
     """The nodes of the loop's body."""
     return body_of(loop_of(model.graph)).node
-
-
-def producer(model: ModelProto, name: str) -> NodeProto:
-    return next(node for node in nodes_of(model) if name in node.output)
 
 
 def after(model: ModelProto, name: str, *made: NodeProto) -> None:
@@ -43,14 +40,15 @@ def constant(name: str, value: object) -> NodeProto:
 def one_iteration_more(model: ModelProto) -> None:
     """Leaves when all had halted before this iteration, not after it."""
     body = body_of(loop_of(model.graph))
-    halted_before, halted_after = body.input[2 + 4].name, body.output[1 + 4].name
-    cast = next(node for node in body.node if node.op_type == "Cast" and halted_after in node.input)
-    cast.input[0] = halted_before
+    index = Carry._fields.index("running")
+    before, after = body.input[2 + index].name, body.output[1 + index].name
+    node = next(node for node in body.node if node.op_type == "Or" and after in node.input)
+    node.input[list(node.input).index(after)] = before
 
 
 def unknown_operator(model: ModelProto) -> None:
     """An operator that no runner knows."""
-    next(node for node in nodes_of(model) if node.op_type == "Reciprocal").op_type = "Reciprocall"
+    next(node for node in nodes_of(model) if node.op_type == "Split").op_type = "Splitt"
 
 
 def limit_off_by_one(model: ModelProto) -> None:
@@ -70,9 +68,9 @@ def swapped_gate_and_up(model: ModelProto) -> None:
 def missing_shared_expert(model: ModelProto) -> None:
     """Only the routed experts."""
     function = next(function for function in model.functions if function.name == "moe")
-    last = next(node for node in function.node if node.output[0] == "out")
-    assert last.op_type == "Add"
-    last.CopyFrom(helper.make_node("Identity", ["routed"], ["out"]))
+    total = next(node for node in function.node if node.output[0] == "y_rows")
+    assert total.op_type == "Add"
+    total.CopyFrom(helper.make_node("Identity", ["routed"], ["y_rows"]))
 
 
 def position_off_by_one(model: ModelProto) -> None:
@@ -87,10 +85,11 @@ def position_off_by_one(model: ModelProto) -> None:
 def wrong_expert_order(model: ModelProto) -> None:
     """The chosen experts in reverse, their weights as they were."""
     moe = next(node for node in nodes_of(model) if node.op_type == "moe")
-    chosen = moe.input[1]
-    flip = helper.make_node("Gather", [chosen, "reverse"], [f"{chosen}_reversed"], axis=1)
-    after(model, chosen, constant("reverse", np.array([1, 0])), flip)
-    flip.input[0] = chosen
+    flip = helper.make_node("Gather", [moe.input[1], "reverse"], ["chosen_reversed"], axis=-1)
+    at = list(nodes_of(model)).index(moe)
+    moe.input[1] = flip.output[0]
+    for node in (flip, constant("reverse", np.array([1, 0]))):
+        nodes_of(model).insert(at, node)
 
 
 def half_precision_overflow(model: ModelProto) -> None:
@@ -106,15 +105,9 @@ def half_precision_overflow(model: ModelProto) -> None:
 
 def accumulated_remainder(model: ModelProto) -> None:
     """The last contribution's remainder goes into the sum of probabilities, where p belongs."""
-    taps = trace_taps(body_of(loop_of(model.graph)))
-    weight = next(node for node in nodes_of(model) if node.op_type == "Where" and taps["p"] in node.input)
-    added = producer(model, taps["cumulative"])
-    product = next(
-        node
-        for node in nodes_of(model)
-        if node.op_type == "Mul" and taps["p"] in node.input and node.output[0] in added.input
-    )
-    product.input[list(product.input).index(taps["p"])] = weight.output[0]
+    function = next(function for function in model.functions if function.name == "act_halting")
+    product = next(node for node in function.node if node.output[0] == "p_run")
+    product.input[list(product.input).index("p")] = "share"
 
 
 def read_of_the_wrong_depth(model: ModelProto) -> None:

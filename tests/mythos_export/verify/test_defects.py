@@ -60,7 +60,7 @@ def planted(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch): 
         (defects.position_off_by_one, "new_layers", "Mul"),  # position x frequency
         (defects.wrong_expert_order, "h", "mythos::moe"),
         (defects.half_precision_overflow, "h", "Add"),
-        (defects.accumulated_remainder, "cumulative", "Mul"),
+        (defects.accumulated_remainder, "cumulative", "mythos::act_halting"),
         (defects.read_of_the_wrong_depth, "experts", "mythos::mla_attention"),
         (defects.row_of_the_wrong_depth, "new_loop", "ScatterND"),
     ],

@@ -1,0 +1,103 @@
+"""What int8 and int4 weights cost in quality, and save in bytes and time, on the trained models that ship here.
+
+    python -m benchmarks.quantization [-o benchmarks/results]      # quantization.json; the README's table is made of it
+
+Every held-out input is run in every precision, one at a time, halting as trained; inputs are outermost and precisions
+in random order, so that a machine that slows down slows all alike.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.depth.sweep import MAX_LOOPS, Setting, Task, read_task, run
+from mythos_export import export
+from mythos_export.bench.machine import describe_machine, usable_cores
+from mythos_model.pretrained import folder
+from mythos_runtime import Model, load
+
+PRECISIONS = ("fp32", "int8", "int4")
+MODELS = {"hops": 20, "text": 6}
+"""Shipped models, and the most loops that an input gets."""
+FIGURES = ("bits", "right", "depth", "loops", "seconds")
+NAME = "quantization.json"
+
+
+def measure(models: dict[str, Model], task: Task, loops: int, label: str) -> dict[str, dict[str, float]]:
+    """Per precision, means over the inputs of FIGURES; the time is the median."""
+    random = np.random.default_rng(0)
+    figures = np.zeros((len(models), len(task.ids), len(FIGURES)))
+    settings = {name: Setting(MAX_LOOPS, loops, model.config.act_threshold) for name, model in models.items()}
+    names = list(models)
+    for q in track(range(-1, len(task.ids)), label, console=Console(stderr=True), transient=True):
+        for index in random.permutation(len(names)):  # the first input twice: a first call allocates
+            figures[index, max(q, 0)] = run(models[names[index]], task, max(q, 0), settings[names[index]])
+    return {
+        name: dict(zip(FIGURES, figures[index].mean(0).tolist(), strict=True))
+        | {"seconds": float(np.median(figures[index, :, -1]))}
+        for index, name in enumerate(names)
+    }
+
+
+def document_of(threads: int, inputs: int | None) -> dict[str, Any]:
+    """Export every model in every precision, and measure."""
+    document: dict[str, Any] = {"machine": describe_machine(threads, usable_cores(threads)), "models": {}}
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as kept:
+        for name, loops in MODELS.items():
+            bundles = {}
+            for precision in PRECISIONS:
+                console.print(f"export {name}, {precision}")
+                bundles[precision] = export(folder(name), Path(kept) / f"{name}-{precision}", precision=precision).path
+            models = {precision: load(bundle, threads=threads) for precision, bundle in bundles.items()}
+            task = read_task(folder(name) / "held_out.safetensors")
+            if inputs is not None:
+                task = Task(task.ids[:inputs], None if task.answer is None else task.answer[:inputs])
+            measured = measure(models, task, loops, name)
+            for precision, bundle in bundles.items():
+                measured[precision]["weight_bytes"] = (bundle / "weights.safetensors").stat().st_size
+            document["models"][name] = {
+                "inputs": len(task.ids),
+                "tokens": task.ids.shape[1],
+                "most_loops": loops,
+                "measure": task.measure,
+                "description": models[PRECISIONS[0]].session.description,
+                "precisions": measured,
+            }
+    return document
+
+
+def table(document: dict[str, Any]) -> str:
+    """The document as Markdown."""
+    lines = ["| | weights | quality | loops taken | an input of n tokens |", "|---|---|---|---|---|"]
+    for name, model in document["models"].items():
+        for precision, row in model["precisions"].items():
+            answered = f"{row['right']:.1%} right, " if model["measure"] == "bits of the answer" else ""
+            lines.append(
+                f"| {name}, {precision} | {row['weight_bytes'] / 1e6:.2f} MB | {answered}{row['bits']:.3f} "
+                f"{model['measure']} | {row['depth']:.2f} | {1e3 * row['seconds']:.2f} ms (n = {model['tokens']}) |"
+            )
+    return "\n".join(lines)
+
+
+@click.command(help=__doc__)
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("build/bench"))
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--inputs", type=click.IntRange(min=1), help="Only the first of each model's held-out inputs.")
+def main(output: Path, threads: int, inputs: int | None) -> None:
+    document = document_of(threads, inputs)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    click.echo(table(document))
+
+
+if __name__ == "__main__":
+    main()

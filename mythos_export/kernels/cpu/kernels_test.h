@@ -1,0 +1,114 @@
+// What the kernels' test program is made of: random tensors whose buffers have exactly their size, comparison, threads.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cpu/ops.h"
+
+namespace mythos::test {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+inline std::mt19937 random_engine(7);
+
+inline size_t pick(size_t low, size_t high) { return std::uniform_int_distribution<size_t>(low, high)(random_engine); }
+
+inline std::vector<float> normal(size_t n, float scale = 1.0f) {
+  std::normal_distribution<float> draw(0.0f, scale);
+  std::vector<float> v(n);
+  for (float& x : v) x = draw(random_engine);
+  return v;
+}
+
+class Threads final : public Parallel {
+ public:
+  explicit Threads(size_t count) : count_(count) {}
+  void run(size_t n, void (*task)(void*, size_t), void* data) const override {
+    std::atomic<size_t> next{0};
+    const auto work = [&] {
+      for (size_t i; (i = next++) < n;) task(data, i);
+    };
+    std::vector<std::thread> others;
+    for (size_t t = 1; t < count_; ++t) others.emplace_back(work);
+    work();
+    for (auto& t : others) t.join();
+  }
+
+ private:
+  size_t count_;
+};
+
+// Floats as a format stores them, and what they are worth then.
+struct Stored {
+  std::vector<float> wide;
+  std::vector<uint16_t> half;
+  Format format;
+
+  Stored(const Kernels& k, std::vector<float> values, Format f) : wide(std::move(values)), format(f) {
+    if (f == f16) {
+      half.resize(wide.size());
+      k.narrow(wide.data(), half.data(), wide.size());
+      k.widen(half.data(), wide.data(), wide.size());
+    }
+  }
+  Weights rows(size_t stride) const {
+    return rows_of(format == f16 ? static_cast<const void*>(half.data()) : wide.data(), stride, format);
+  }
+};
+
+[[noreturn]] inline void fail(const std::string& what) {
+  std::fprintf(stderr, "FAILED %s\n", what.c_str());
+  std::exit(1);
+}
+
+// Where few results happen to cancel to less than `typical`, the distance is relative to that.
+inline void expect_close(const std::string& what, const std::vector<float>& got, const std::vector<double>& expected,
+                  double typical = 0.3) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    error += (got[i] - expected[i]) * (got[i] - expected[i]);
+    size += expected[i] * expected[i];
+  }
+  const double distance = std::sqrt(error / std::max(size, typical * typical * double(got.size() + 1)));
+  if (!(distance <= 2e-6)) fail(what + ": relative distance " + std::to_string(distance * 1e6) + "e-6, allowed 2e-6");
+}
+
+inline std::string shape(std::initializer_list<size_t> dims) {
+  std::string s;
+  for (size_t d : dims) s += (s.empty() ? "" : "-") + std::to_string(d);
+  return s;
+}
+
+// y += weight * down(silu(gate x) * up x), in double
+inline void swiglu(const float* x, size_t D, const float* gate_up, const float* down, size_t F, double weight, double* y) {
+  std::vector<double> h(F);
+  for (size_t f = 0; f < F; ++f) {
+    double gate = 0, up = 0;
+    for (size_t d = 0; d < D; ++d) {
+      gate += double(x[d]) * gate_up[f * D + d];
+      up += double(x[d]) * gate_up[(F + f) * D + d];
+    }
+    h[f] = gate / (1 + std::exp(-gate)) * up;
+  }
+  for (size_t d = 0; d < D; ++d) {
+    for (size_t f = 0; f < F; ++f) y[d] += weight * h[f] * down[d * F + f];
+  }
+}
+
+// One random case each; the program ends at the first that is wrong.
+void test_moe(const Kernels& k, Format f, const Parallel& parallel);
+void test_mla(const Kernels& k, Format f, const Parallel& parallel);
+void test_gqa(const Kernels& k, Format f, const Parallel& parallel);
+void test_quantized(const Kernels& k, Format f, const Parallel& parallel);
+
+}  // namespace mythos::test

@@ -1,0 +1,165 @@
+// Random cases of the operators over float weights.
+#include "cpu/kernels_test.h"
+
+namespace mythos::test {
+
+void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
+  const size_t n = pick(0, 20), D = pick(1, 90), E = pick(1, 6), K = pick(1, E), F = pick(1, 40),
+               Fs = pick(0, 1) * pick(0, 50);
+  const auto x = normal(n * D), weight = normal(n * K);
+  const float s = 1.0f / std::sqrt(float(D));
+  const Stored gate_up(k, normal(E * 2 * F * D, s), f), down(k, normal(E * D * F, 0.2f), f);
+  const Stored shared_gate_up(k, normal(2 * Fs * D, s), f), shared_down(k, normal(D * Fs, 0.2f), f);
+  std::vector<int64_t> index(n * K), order(E);
+  for (size_t e = 0; e < E; ++e) order[e] = int64_t(e);
+  for (size_t i = 0; i < n; ++i) {
+    std::shuffle(order.begin(), order.end(), random_engine);
+    std::copy_n(order.begin(), K, &index[i * K]);
+  }
+  std::vector<float> y(n * D, kNan);
+  std::vector<double> expected(n * D);
+  moe(k, parallel,
+      {n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.rows(D), down.rows(F), shared_gate_up.rows(D),
+       shared_down.rows(Fs), y.data()});
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < K; ++j) {
+      const size_t e = size_t(index[i * K + j]);
+      swiglu(&x[i * D], D, &gate_up.wide[e * 2 * F * D], &down.wide[e * D * F], F, weight[i * K + j], &expected[i * D]);
+    }
+    if (Fs) swiglu(&x[i * D], D, shared_gate_up.wide.data(), shared_down.wide.data(), Fs, 1.0, &expected[i * D]);
+  }
+  expect_close(std::string("moe ") + k.isa + " n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs}), y, expected);
+}
+
+namespace {
+
+// A cache with uneven lengths, padding, and NaN wherever nothing may be read.
+struct RandomCache {
+  size_t B = pick(1, 3), T, S, L = pick(1, 3), C;
+  std::vector<int64_t> positions, lengths;
+  int64_t layer = int64_t(pick(0, L - 1));
+  Stored past, chunk;
+
+  RandomCache(const Kernels& k, Format f, size_t width)
+      : T(pick(0, 2) ? pick(1, 30) : pick(0, 130)),
+        S(pick(0, 2) ? pick(0, 30) : pick(0, 300)),
+        C(width),
+        past(k, make_past(), f),
+        chunk(k, make_chunk(), f) {}
+
+  std::vector<float> make_past() {
+    std::vector<float> v(L * B * S * C, kNan);
+    for (size_t b = 0; b < B; ++b) {
+      lengths.push_back(int64_t(pick(0, S)));
+      const auto rows = normal(size_t(lengths[b]) * C);
+      std::copy(rows.begin(), rows.end(), v.begin() + ptrdiff_t((size_t(layer) * B + b) * S * C));
+    }
+    return v;
+  }
+  std::vector<float> make_chunk() {
+    auto v = normal(B * T * C);
+    for (size_t b = 0; b < B; ++b) {
+      int64_t next = lengths[b];
+      const bool ragged = pick(0, 1);
+      for (size_t t = 0; t < T; ++t) {
+        const bool padding = ragged && pick(0, 4) == 0;
+        positions.push_back(padding ? -1 : next++);
+        if (padding) std::fill_n(v.begin() + ptrdiff_t((b * T + t) * C), C, kNan);
+      }
+    }
+    return v;
+  }
+  Cache view() const { return {B, T, L, S, C, past.rows(C), layer, chunk.rows(C), positions.data(), lengths.data()}; }
+  // The rows that token t of batch row b may attend to.
+  std::vector<const float*> visible(size_t b, size_t t) const {
+    std::vector<const float*> rows;
+    for (size_t j = 0; j < size_t(lengths[b]); ++j) rows.push_back(&past.wide[((size_t(layer) * B + b) * S + j) * C]);
+    for (size_t j = 0; j < T; ++j) {
+      const int64_t p = positions[b * T + j];
+      if (p >= 0 && p <= positions[b * T + t]) rows.push_back(&chunk.wide[(b * T + j) * C]);
+    }
+    return rows;
+  }
+  std::string name() const { return " B-T-L-S-C " + shape({B, T, L, S, C}); }
+};
+
+std::vector<double> softmax(std::vector<double> s) {
+  const double top = *std::max_element(s.begin(), s.end());
+  double sum = 0;
+  for (double& x : s) sum += x = std::exp(x - top);
+  for (double& x : s) x /= sum;
+  return s;
+}
+
+}  // namespace
+
+void test_mla(const Kernels& k, Format f, const Parallel& parallel) {
+  const size_t H = pick(1, 5), nope = pick(1, 20), rope = pick(0, 3) * 2, v = pick(1, 20), R = pick(1, 40);
+  const float scale = 0.3f;
+  const RandomCache cache(k, f, R + rope);
+  const size_t n = cache.B * cache.T;
+  const auto q_nope = normal(n * H * nope), q_rope = normal(n * H * rope);
+  const Stored kv_up(k, normal(H * (nope + v) * R, 0.3f), f);
+  std::vector<double> expected(n * H * v);
+  for (size_t i = 0; i < n * H; ++i) {
+    const size_t token = i / H, h = i % H;
+    if (cache.positions[token] < 0) continue;
+    const auto rows = cache.visible(token / cache.T, token % cache.T);
+    const float* const w = &kv_up.wide[h * (nope + v) * R];
+    std::vector<double> scores;
+    for (const float* row : rows) {
+      double score = 0;
+      for (size_t d = 0; d < nope; ++d) {
+        for (size_t r = 0; r < R; ++r) score += double(q_nope[i * nope + d]) * w[d * R + r] * row[r];
+      }
+      for (size_t d = 0; d < rope; ++d) score += double(q_rope[i * rope + d]) * row[R + d];
+      scores.push_back(score * scale);
+    }
+    const auto p = softmax(scores);
+    std::vector<double> latent(R);
+    for (size_t j = 0; j < rows.size(); ++j) {
+      for (size_t r = 0; r < R; ++r) latent[r] += p[j] * rows[j][r];
+    }
+    for (size_t d = 0; d < v; ++d) {
+      for (size_t r = 0; r < R; ++r) expected[i * v + d] += latent[r] * w[(nope + d) * R + r];
+    }
+  }
+  for (MlaForm form : {MlaForm::cheaper, MlaForm::absorbed, MlaForm::expanded}) {
+    std::vector<float> y(n * H * v, kNan);
+    mla_attention(
+        k, parallel,
+        {cache.view(), H, nope, rope, v, R, scale, q_nope.data(), q_rope.data(), kv_up.rows(R), y.data(), form});
+    expect_close("mla " + std::to_string(int(form)) + " " + k.isa + cache.name() + " H-nope-rope-v-R " +
+                     shape({H, nope, rope, v, R}),
+                 y, expected);
+  }
+}
+
+void test_gqa(const Kernels& k, Format f, const Parallel& parallel) {
+  const size_t G = pick(1, 3), shared = pick(1, 4), H = G * shared, head = pick(1, 40);
+  const float scale = 0.3f;
+  const RandomCache cache(k, f, 2 * G * head);
+  const size_t n = cache.B * cache.T;
+  const auto q = normal(n * H * head);
+  std::vector<double> expected(n * H * head);
+  for (size_t i = 0; i < n * H; ++i) {
+    const size_t token = i / H, g = i % H / shared;
+    if (cache.positions[token] < 0) continue;
+    const auto rows = cache.visible(token / cache.T, token % cache.T);
+    std::vector<double> scores;
+    for (const float* row : rows) {
+      double score = 0;
+      for (size_t d = 0; d < head; ++d) score += double(q[i * head + d]) * row[g * head + d];
+      scores.push_back(score * scale);
+    }
+    const auto p = softmax(scores);
+    for (size_t j = 0; j < rows.size(); ++j) {
+      for (size_t d = 0; d < head; ++d) expected[i * head + d] += p[j] * rows[j][(G + g) * head + d];
+    }
+  }
+  std::vector<float> y(n * H * head, kNan);
+  gqa_attention(k, parallel, {cache.view(), H, G, head, scale, q.data(), y.data()});
+  expect_close(std::string("gqa ") + k.isa + cache.name() + " H-G-head " + shape({H, G, head}), y, expected);
+}
+
+}  // namespace mythos::test

@@ -1,0 +1,55 @@
+"""What `--precision` names: how weights are stored, and the dtype of activations and caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mythos_model import Checkpoint, MythosModel
+from mythos_model.blockwise import BITS
+from mythos_model.quantized import quantize_model
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A value of `--precision`.
+
+    Attributes:
+        name: its name in commands and manifests.
+        dtype: of activations, caches and unquantised weights.
+    """
+
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the matrices are block-wise integers (`mythos_model.blockwise`)."""
+        return self.name in BITS
+
+    @property
+    def numpy_name(self) -> str:
+        """The dtype's name as manifests and numpy write it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def model(self, checkpoint: Checkpoint) -> MythosModel:
+        """The eager model with the checkpoint's weights rounded to this precision.
+
+        Raises:
+            ModelError: a weight is too large for a block-wise form's scale.
+        """
+        model = MythosModel.from_state(checkpoint.config, checkpoint.state, self.dtype)
+        return quantize_model(model, self.name) if self.quantized else model
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("fp32", torch.float32),
+        Precision("fp16", torch.float16),
+        Precision("bf16", torch.bfloat16),
+        Precision("int8", torch.float32),
+        Precision("int4", torch.float32),
+    )
+}
