@@ -5,7 +5,6 @@
 // Included by kernels_impl.h; its rules apply.
 #pragma once
 #include "cpu/kernels.h"
-#include "cpu/panel.h"
 
 namespace mythos {
 namespace {
@@ -15,7 +14,7 @@ constexpr size_t kTileRows = 16;                           // of weights
 constexpr int kTileRegs = kTileRows / Simd::width;         // registers that hold an input's weights of one tile
 constexpr size_t kPanelDepth = 256;                        // 16 KB: a panel stays in the first-level cache
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;  // of a single row's product: sums to keep multipliers busy
-static_assert(kTileRows == kPanelWidth && kPanelDepth % kBlock == 0);
+static_assert(kPanelDepth % kBlock == 0);
 
 // Where one tile's weights and scales lie.
 template <Format F>
@@ -123,6 +122,9 @@ void q_panel(const float* const* a, const float* panel, const float* scales, siz
 }
 
 using QPanel = void (*)(const float* const*, const float*, const float*, size_t, float*, size_t, bool);
+
+template <int M>
+constexpr int at_most_panel_rows = M < Simd::panel_rows ? M : Simd::panel_rows;
 
 inline QPanel q_panel_of(size_t m) {  // 1 <= m <= Simd::panel_rows
   static constexpr QPanel panels[] = {
