@@ -17,8 +17,8 @@ class Shape {
   // `rank` dimensions of unknown size. Throws std::invalid_argument for more than kMost.
   explicit Shape(size_t rank) : rank_(rank) {
     if (rank > kMost)
-      throw std::invalid_argument("a tensor has " + std::to_string(rank) + " dimensions; the mythos operators take at most " +
-                                  std::to_string(kMost));
+      throw std::invalid_argument("a tensor has " + std::to_string(rank) +
+                                  " dimensions; the mythos operators take at most " + std::to_string(kMost));
   }
   template <class Int>
   Shape(std::initializer_list<Int> dims) : Shape(dims.size()) {
