@@ -11,7 +11,7 @@ namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 constexpr size_t kBlockRows = 48;          // queries of a block: their sums stay in the cache
-constexpr size_t kSpanProducts = 1 << 18;  // about 10 microseconds of one core
+constexpr size_t kSpanProducts = 1 << 19;  // about 20 microseconds of one core
 constexpr size_t kEnoughBlocks = 32;
 
 }  // namespace
@@ -47,7 +47,7 @@ Schedule schedule(const Cache& cache, size_t groups, size_t rows_per_token, size
           const size_t products = keys * block.tokens * rows_per_token * products_per_pair;
           size_t spans = cut ? ceil_div(products, kSpanProducts) : 1;
           if (spans > ceil_div(keys, kKeyBlock)) spans = ceil_div(keys, kKeyBlock);
-          const size_t step = ceil_div(keys, spans);
+          const size_t step = round_up(ceil_div(keys, spans), kKeyBlock);
           for (size_t k = 0; k < keys; k += step) {
             plan.spans.push_back({plan.blocks.size(), k, keys - k < step ? keys : k + step});
           }
@@ -118,14 +118,12 @@ void merge(const Kernels& kernels, const Schedule& plan, const Block& block, siz
     top = m > top ? m : top;
   }
   float total = 0;
-  for (size_t s = block.first_span; s < block.first_span + block.spans; ++s) {
-    total += norm[s * plan.rows + row] * std::exp(max[s * plan.rows + row] - top);
-  }
   for (size_t s = block.first_span, i = 0; i < block.spans; ++s, ++i) {
-    const float share = std::exp(max[s * plan.rows + row] - top) / total;
-    const float* const part = sum + (s * plan.rows + row) * width;
-    (i == 0 ? kernels.scale : kernels.axpy)(share, part, out, width);
+    const float share = std::exp(max[s * plan.rows + row] - top);
+    total += norm[s * plan.rows + row] * share;
+    (i == 0 ? kernels.scale : kernels.axpy)(share, sum + (s * plan.rows + row) * width, out, width);
   }
+  kernels.scale(1.0f / total, out, out, width);
 }
 
 }  // namespace mythos

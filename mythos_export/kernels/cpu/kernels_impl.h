@@ -47,8 +47,9 @@ void silu_mul(const float* gate, const float* up, float* h, size_t n) {
 void softmax_block(float* scores, size_t rows, size_t n, float scale, float* max, float* sum, float* keep) {
   const float none = -__builtin_inff();
   const size_t padded = (n + W - 1) / W * W;
+  // Three passes, so that the rows, which do not wait for each other, overlap.
   for (size_t i = 0; i < rows; ++i) {
-    float* s = scores + i * kKeyBlock;
+    float* const s = scores + i * kKeyBlock;
     for (size_t j = n; j < padded; ++j) s[j] = none;  // whole registers from here on: exp(-inf) adds nothing
     Reg top = Simd::set(none);
     for (size_t j = 0; j < padded; j += W) {
@@ -57,26 +58,30 @@ void softmax_block(float* scores, size_t rows, size_t n, float scale, float* max
       Simd::store(s + j, v);
     }
     const float best = Simd::max_of(top);
-    const float now = best > max[i] ? best : max[i];
-    if (now == none) {  // nothing was allowed so far
+    keep[i] = max[i];
+    max[i] = best > max[i] ? best : max[i];
+  }
+  for (size_t i = 0; i < rows; i += W) {
+    const auto part = Simd::first(rows - i < W ? rows - i : W);
+    Simd::store(keep + i, exp(Simd::sub(Simd::load(keep + i, part), Simd::load(max + i, part))), part);
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    float* const s = scores + i * kKeyBlock;
+    if (max[i] == none) {  // nothing was allowed so far
       for (size_t j = 0; j < padded; ++j) s[j] = 0;
       keep[i] = 1.0f;
       continue;
     }
-    float change[W];
-    Simd::store(change, exp(Simd::set(max[i] - now)));
     Reg total = Simd::zero();
     for (size_t j = 0; j < padded; j += W) {
-      const Reg p = exp(Simd::sub(Simd::load(s + j), Simd::set(now)));
+      const Reg p = exp(Simd::sub(Simd::load(s + j), Simd::set(max[i])));
       total = Simd::add(total, p);
       Simd::store(s + j, p);
     }
     const Reg same[4] = {total, total, total, total};
     float added[4];
     Simd::sums_of_4(same, added);
-    keep[i] = change[0];
-    sum[i] = sum[i] * change[0] + added[0];
-    max[i] = now;
+    sum[i] = sum[i] * keep[i] + added[0];
   }
 }
 

@@ -11,7 +11,10 @@ using namespace mythos::test;
 namespace {
 
 void test_products(const Kernels& k, Format f) {
-  const size_t m = pick(1, 14), n = pick(1, 70), depth = pick(1, 90), ldc = n + pick(0, 3), lda = depth + pick(0, 3);
+  // Small ones reach every rest of a tile; many rows and a great depth are cut in other strips.
+  const bool large = pick(0, 5) == 0;
+  const size_t m = large ? pick(15, 40) : pick(1, 14), n = pick(1, 70), depth = large ? pick(300, 500) : pick(1, 90);
+  const size_t ldc = n + pick(0, 3), lda = depth + pick(0, 3);
   const auto a = normal((m - 1) * lda + depth);
   std::vector<const float*> rows(m);
   for (size_t i = 0; i < m; ++i) rows[i] = &a[i * lda];

@@ -1,12 +1,13 @@
-// c = keep * c + a . b, the right operand by columns: every row of b is read as it lies, and a's elements are broadcast. A
-// sum runs in the order of depth, so that it does not depend on the tile it is in. Part of kernels_impl.h.
+// c = keep * c + a . b, the right operand by columns: every row of b is read as it lies, and a's elements are
+// broadcast. A sum runs in the order of depth, so that it does not depend on the tile it is in. Part of kernels_impl.h.
 #pragma once
 #include "cpu/stored.h"
 
 namespace mythos {
 namespace {
 
-// M rows of a times N registers of columns, of the operands the smaller side in registers; `Partial`: the last register holds only the columns of `rest`.
+// M rows of a times N registers of columns, of the operands the smaller side in registers; `Partial`: the last register
+// holds only the columns of `rest`.
 template <Format F, int M, int N, bool Partial>
 void nn_tile(const float* a, size_t lda, const Weights& b, size_t column, size_t depth, float* c, size_t ldc,
              const float* keep, Simd::Mask rest) {
@@ -29,7 +30,9 @@ void nn_tile(const float* a, size_t lda, const Weights& b, size_t column, size_t
   }
   for (size_t d = 0; d < depth; ++d) {
     const auto* const p = elements<F>(b, d) + column;
-    const auto weight = [&](int j) { return Partial && j == N - 1 ? Simd::load(p + j * W, rest) : Simd::load(p + j * W); };
+    const auto weight = [&](int j) {
+      return Partial && j == N - 1 ? Simd::load(p + j * W, rest) : Simd::load(p + j * W);
+    };
     if constexpr (M < N) {
       Reg x[M];
       MYTHOS_UNROLL

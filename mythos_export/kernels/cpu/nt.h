@@ -1,10 +1,10 @@
-// c = a . b^T, both operands along the rows that lie in memory: nothing is packed, and a sum depends on depth alone (each
-// lane of a register over every W-th product, then the lanes by halves), so that decode and prefill agree to the bit.
-// Part of kernels_impl.h.
+// c = a . b^T, both operands along the rows that lie in memory: nothing is packed, and a sum depends on depth alone
+// (each lane of a register over every W-th product, then the lanes by halves), so that decode and prefill agree to the
+// bit. Part of kernels_impl.h.
 //
-// A strip of weights meets all rows of activations, tile by tile, and meanwhile the next strip is asked for, evenly over
-// all steps: a third of the time of 16 rows on weights from memory was waiting for it, and a burst of requests makes
-// the tile that is computed wait.
+// A strip of weights meets all rows of activations, tile by tile, and meanwhile the next strip is asked for, evenly
+// over all steps: a third of the time of 16 rows on weights from memory was waiting for it, and a burst of requests
+// makes the tile that is computed wait.
 #pragma once
 #include "cpu/stored.h"
 

@@ -7,15 +7,14 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/shape.h"
 
 namespace mythos {
 namespace {
 
-using Shape = std::vector<int64_t>;
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 constexpr auto kInt32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
 constexpr auto kBool = ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
@@ -44,23 +43,19 @@ class OrtParallel final : public Parallel {
   const Ort::KernelContext& context_;
 };
 
-std::string text(const Shape& shape) {
-  std::string s = "[";
-  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
-  return s + "]";
-}
-
-size_t elements(const Shape& shape) {
-  size_t n = 1;
-  for (int64_t d : shape) n *= static_cast<size_t>(d);
-  return n;
+Shape shape_of(const OrtTensorTypeAndShapeInfo* info) {
+  size_t rank;
+  Ort::ThrowOnError(Ort::GetApi().GetDimensionsCount(info, &rank));
+  Shape shape(rank);
+  Ort::ThrowOnError(Ort::GetApi().GetDimensions(info, shape.data(), rank));
+  return shape;
 }
 
 // An input with the name that the errors call it by.
 class Input {
  public:
   Input(const Ort::KernelContext& context, size_t index, const char* name)
-      : name_(name), value_(context.GetInput(index)), shape_(value_.GetTensorTypeAndShapeInfo().GetShape()) {}
+      : name_(name), value_(context.GetInput(index)), shape_(shape_of(value_.GetTensorTypeAndShapeInfo())) {}
 
   size_t dim(size_t i) const { return static_cast<size_t>(shape_[i]); }
   // The size of the last dimension; the ones before it count rows.
@@ -84,7 +79,7 @@ class Input {
     if (shape_.size() != n) fail("a tensor with " + std::to_string(n) + " dimensions");
     return *this;
   }
-  const Input& is(std::initializer_list<size_t> expected) const { return is(Shape(expected.begin(), expected.end())); }
+  const Input& is(std::initializer_list<size_t> expected) const { return is(Shape(expected)); }
   const Input& is(const Shape& expected) const {
     if (shape_ != expected) fail(text(expected));
     return *this;
@@ -123,7 +118,7 @@ template <class T>
 class Output {
  public:
   Output(const Ort::KernelContext& context, const Shape& shape)
-      : value_(context.GetOutput(0, shape)), size_(elements(shape)), wide_(kWide ? 0 : size_) {}
+      : value_(context.GetOutput(0, shape.data(), shape.size())), size_(elements(shape)), wide_(kWide ? 0 : size_) {}
 
   float* get() { return kWide ? static_cast<float*>(value_.GetTensorMutableRawData()) : wide_.get(); }
   void finish(const Kernels& kernels) {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <iterator>
 #include <new>
 #include <type_traits>
 
@@ -46,14 +47,18 @@ class Parallel {
   static constexpr size_t kWorthWaking = 100000;
 };
 
-// `n` uninitialised elements on cache lines of their own.
+// `n` uninitialised elements on cache lines of their own: in the object if there is room, for a decoded token needs
+// dozens of such, and the allocator takes longer than what is done with them.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(size_t n) : data_(static_cast<T*>(::operator new(n * sizeof(T), kAlign))) {
+  explicit Buffer(size_t n)
+      : data_(n <= std::size(room_) ? room_ : static_cast<T*>(::operator new(n * sizeof(T), kAlign))) {
     static_assert(std::is_trivially_copyable_v<T>);
   }
-  ~Buffer() { ::operator delete(data_, kAlign); }
+  ~Buffer() {
+    if (data_ != room_) ::operator delete(const_cast<std::remove_const_t<T>*>(data_), kAlign);
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   T* get() const { return data_; }
@@ -61,6 +66,7 @@ class Buffer {
 
  private:
   static constexpr std::align_val_t kAlign{64};
+  alignas(64) T room_[512 / sizeof(T)];
   T* data_;
 };
 

@@ -179,7 +179,7 @@ struct ActKernel {
     threshold.is({});
     const Shape& positions = cumulative.shape();
     const auto at = [&](size_t index, const Shape& shape) {
-      return context.GetOutput(index, shape).GetTensorMutableRawData();
+      return context.GetOutput(index, shape.data(), shape.size()).GetTensorMutableRawData();
     };
     act_halting({B * tokens, D, h.data<T>(), out.data<T>(), cumulative.data<T>(), halted.data<bool>(),
                  depth.data<int32_t>(), weight.data<T>(), *bias.data<T>(), *threshold.data<T>(),

@@ -2,7 +2,7 @@
 #pragma once
 #include "cpu/kernels.h"
 
-// Before a loop over registers: they stay in registers only where the loop is gone early, before arrays are taken apart.
+// Before a loop over registers: they stay in registers only where the loop is gone before arrays are taken apart.
 #if defined(__clang__)
 #define MYTHOS_UNROLL _Pragma("clang loop unroll(full)")
 #else

@@ -88,8 +88,8 @@ struct Piece {
   size_t first, count;
 };
 
-// How many of `rows` rows of weights a task takes: kTaskBytes, or more where many tokens share them, for the kernels ask
-// for memory ahead, and at a task's end that is another task's. Never so many that threads would wait for the last task.
+// How many of `rows` rows of weights a task takes: kTaskBytes, or more where many tokens share them, for the kernels
+// ask for memory ahead, and at a task's end that is another task's. Never so many that threads would wait for the last.
 size_t task_rows(Format format, size_t row_bytes, size_t row_products, size_t rows, size_t tile) {
   const size_t least = ceil_div(kTaskBytes, row_bytes + 1), worth = kTaskProducts / (row_products + 1);
   const size_t most = rows / kEnoughTasks, wanted = worth < most ? worth : most;
