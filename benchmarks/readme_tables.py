@@ -38,8 +38,8 @@ def _about(document: dict[str, Any]) -> str:
     threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     return (
         f"{machine['cpu']}, {threads}, float32 where no other weights are named, {machine['at'][:10]}; medians of "
-        f"{document['method']['rounds']} rounds with their intervals; “of the limit” is how near a call comes to what this machine read or multiplied at "
-        f"best in the same minutes (`{document['command']}`)."
+        f"{document['method']['rounds']} rounds with their intervals; “of the limit” is how near a call comes to what "
+        f"this machine read or multiplied at best in the same minutes (`{document['command']}`)."
     )
 
 
