@@ -74,7 +74,12 @@ def test_another_text_is_another_run(tmp_path: Path) -> None:
         train(Text(batch=2, window=24, checked=2, texts=(WORDS[1:], WORDS[: 24 * 8])), tmp_path, steps=2, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(WORDS)[:-20], gzip.compress(b"\xff\xfe")])
+# Named: the bytes hold the time of day, and the processes of a run have to agree on the tests' names.
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(WORDS)[:-20], gzip.compress(b"\xff\xfe")],
+    ids=["no gzip", "cut off", "no text"],
+)
 def test_a_damaged_corpus_is_said(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "jargon.txt.gz"
     file.write_bytes(content)
