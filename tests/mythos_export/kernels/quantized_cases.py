@@ -52,7 +52,8 @@ def moe(draw: st.DrawFn, form: str) -> tuple[dict[str, Array], dict[str, Any]]:
     index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
     leading = draw(st.sampled_from([(n,), (1, n)]))
     return {
-        "x": r.standard_normal((*leading, D)).astype(np.float32),
+        # Small: with one input there is nothing to average over, and terms of order 5 may cancel to 0.01.
+        "x": 0.3 * r.standard_normal((*leading, D)).astype(np.float32),
         "expert_index": index.astype(np.int64).reshape(*leading, K),
         "expert_weight": r.random((*leading, K)).astype(np.float32),
         **quantized(r, form, "routed_gate_up", E, 2 * F, D),
