@@ -23,6 +23,7 @@ from mythos_export import export
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_model.pretrained import folder
 from mythos_runtime import Model, load
+from mythos_runtime.ort import why_no_op_library
 
 PRECISIONS = ("fp32", "int8", "int4")
 MODELS = {"hops": 20, "text": 6}
@@ -48,7 +49,10 @@ def measure(models: dict[str, Model], task: Task, loops: int, label: str) -> dic
 
 
 def document_of(threads: int, inputs: int | None) -> dict[str, Any]:
-    """Export every model in every precision, and measure."""
+    """Export every model in every precision, and measure with the CPU kernels."""
+    lack = why_no_op_library()
+    if lack is not None:
+        raise click.ClickException(f"the CPU kernels are what is measured, and they are not here: {lack}")
     document: dict[str, Any] = {"machine": describe_machine(threads, usable_cores(threads)), "models": {}}
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as kept:
@@ -66,7 +70,7 @@ def document_of(threads: int, inputs: int | None) -> dict[str, Any]:
                 measured[precision]["weight_bytes"] = (bundle / "weights.safetensors").stat().st_size
             document["models"][name] = {
                 "inputs": len(task.ids),
-                "tokens": task.ids.shape[1],
+                "tokens": task.ids.shape[1] - (task.answer is None),
                 "most_loops": loops,
                 "measure": task.measure,
                 "description": models[PRECISIONS[0]].session.description,
@@ -77,13 +81,21 @@ def document_of(threads: int, inputs: int | None) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """The document as Markdown."""
-    lines = ["| | weights | quality | loops taken | an input of n tokens |", "|---|---|---|---|---|"]
-    for name, model in document["models"].items():
+    machine, models = document["machine"], document["models"]
+    threads = "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    sizes = " and ".join(f"{m['inputs']} inputs of {m['tokens']} tokens for {name}" for name, m in models.items())
+    lines = [
+        f"{machine['cpu']}, {threads}, {machine['at'][:10]}: {sizes}; the time of an input is the median.",
+        "",
+        "| | weights | quality | loops run | an input |",
+        "|---|---|---|---|---|",
+    ]
+    for name, model in models.items():
         for precision, row in model["precisions"].items():
             answered = f"{row['right']:.1%} right, " if model["measure"] == "bits of the answer" else ""
             lines.append(
                 f"| {name}, {precision} | {row['weight_bytes'] / 1e6:.2f} MB | {answered}{row['bits']:.3f} "
-                f"{model['measure']} | {row['depth']:.2f} | {1e3 * row['seconds']:.2f} ms (n = {model['tokens']}) |"
+                f"{model['measure']} | {row['loops']:.2f} | {1e3 * row['seconds']:.2f} ms |"
             )
     return "\n".join(lines)
 

@@ -47,8 +47,10 @@ def quantize(weight: Tensor, form: str) -> Blockwise:
     """Round weights [..., rows, inputs] to `form`, "int8" or "int4".
 
     Raises:
-        ModelError: a weight is too large for a float16 scale.
+        ModelError: a weight is not a number, or too large for a float16 scale.
     """
+    if weight.isnan().any():
+        raise ModelError("a weight is not a number")
     rows, inputs = weight.shape[-2:]
     padded = F.pad(weight.float(), (0, -inputs % BLOCK, 0, -rows % TILE))
     blocks = padded.unflatten(-1, (-1, BLOCK))  # [..., rows, blocks, 32]

@@ -176,14 +176,11 @@ class RecurrentBlock(nn.Module):
 
     def loop_embedding(self, iterations: Tensor, dtype: torch.dtype) -> Tensor:
         """Sinusoidal codes of loop indices on the first D // 8 channels, zeros behind: int64 [N] -> [N, D]."""
-        width, device = self.embedding_dim, iterations.device
-        frequency = 10000.0 ** -(torch.arange(0, width, 2, dtype=dtype, device=device) / max(width, 1))
-        sines = len(frequency)
-        # Frequency 0 behind the code: its sines are the zeros.
-        rest = torch.zeros(self.dim - width, dtype=dtype, device=device)
-        angle = iterations.to(dtype).unsqueeze(1) * torch.cat([frequency, frequency[: width - sines], rest])
-        channel = torch.arange(self.dim, device=device)
-        return torch.where((channel >= sines) & (channel < width), torch.cos(angle), torch.sin(angle))
+        width = self.embedding_dim
+        exponent = torch.arange(0, width, 2, dtype=dtype, device=iterations.device) / max(width, 1)
+        angle = iterations.to(dtype).unsqueeze(1) * 10000.0**-exponent
+        code = torch.cat([torch.sin(angle), torch.cos(angle)], 1)[:, :width]
+        return torch.cat([code, code.new_zeros(iterations.shape[0], self.dim - width)], 1)
 
     def context(
         self, x: Tensor, past: Past, past_loop: Tensor, limit: Tensor, halt_threshold: Tensor, early_exit: Tensor

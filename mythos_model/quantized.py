@@ -41,7 +41,7 @@ def quantize_model(model: MythosModel, form: str) -> MythosModel:
         raise ValueError(f"only a float32 model can be quantised, this one is {model.dtype}")
     for name, module in list(model.named_modules()):
         replacement: nn.Module
-        if type(module) is nn.Linear and not any(part in name for part in KEPT):
+        if type(module) is nn.Linear and module.bias is None and not any(part in name for part in KEPT):
             replacement = QuantizedLinear(module, form)
         elif isinstance(module, TiedEmbedding):
             replacement = QuantizedEmbedding(module, form)

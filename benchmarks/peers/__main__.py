@@ -23,6 +23,8 @@ from mythos_export.cli.terminal import err, escape, plain_errors
 
 RESULTS = Path("build/bench/peers")
 OURS = ("bodies", "kernels", "eager")
+ROUNDED = ("int8", "int4")
+MODULES = {peer.partition(":")[0].rpartition(".")[2]: peer for peer in PEERS} | dict.fromkeys(ROUNDED, "")
 WORKLOADS = {
     "hops": (Workload("decode", 1, 100, 1, 10), Workload("prefill", 100, 0, 1, 10)),
     "wide": (Workload("decode", 1, 128, 1, 8), Workload("decode", 1, 1000, 1, 8), Workload("prefill", 128, 0, 1, 8)),
@@ -31,7 +33,7 @@ WORKLOADS = {
 
 @click.command(help=__doc__)
 @click.option("--models", "names", default=",".join(models.NAMES), show_default=True)
-@click.option("--only", help="Some peers, by their module: reference,torch_compile,aot_inductor,plain_onnx,openvino.")
+@click.option("--only", help=f"Some of: {','.join(MODULES)}.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--turn", type=float, default=0.3, show_default=True, help="Seconds for a workload, peer and round.")
@@ -41,10 +43,10 @@ def main(
     names: str, only: str | None, threads: int, rounds: int, turn: float, output: Path, folder: Path | None
 ) -> None:
     documents = {}
-    modules = {peer.partition(":")[0].rpartition(".")[2]: peer for peer in PEERS}
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
-        kept = list(modules) if only is None else models.chosen(only, list(modules), "peer")
-        peers = [peer for module, peer in modules.items() if module in kept]
+        kept = list(MODULES) if only is None else models.chosen(only, list(MODULES), "peer")
+        peers = [peer for module, peer in MODULES.items() if module in kept and peer]
+        rounded = [precision for precision in ROUNDED if precision in kept]
         for name in models.named(names):
             probe(output / name)
             status.update(f"{name}: export")
@@ -62,7 +64,7 @@ def main(
                 workloads=WORKLOADS[name],
                 ids=models.ids_of(name),
                 checkpoint=source,
-                rounded=tuple(models.bundle(name, kept_in, precision)[1] for precision in ("int8", "int4")),
+                rounded=tuple(models.bundle(name, kept_in, precision)[1] for precision in rounded),
                 command=f"python -m benchmarks.peers --threads {threads} --rounds {rounds} --turn {turn}",
             )
             documents[name] = bench(made, options, step)

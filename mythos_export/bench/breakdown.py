@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 
 from mythos_export.bench.errors import BenchError
 from mythos_export.kernels.text import DOMAIN
@@ -29,6 +30,7 @@ PARTS = ("attention", "experts", "feed-forward", "embedding and head", "rest", "
 _MARK = "@"  # part@name; ONNX Runtime puts _inlfunc_<function>_ before the names in an inlined body
 _PART = re.compile(f"({'|'.join(part.replace(' ', '_') for part in PARTS)}){_MARK}")
 _MOE = ("moe", "int8_moe", "int4_moe")
+_ANY_PART = ("int8_linear", "int4_linear", "int8_embedding", "int4_embedding")
 _OPERATOR_PARTS = dict.fromkeys(_MOE, "experts") | {"mla_attention": "attention", "gqa_attention": "attention"}
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -62,6 +64,8 @@ def profile(
     import onnxruntime as ort  # type: ignore[import-untyped]
 
     model = onnx.load(graph, load_external_data=False)
+    if library is None:  # a linear layer's part is where it stands, which its body's nodes cannot tell
+        model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in _ANY_PART])
     mark_parts(model)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -168,6 +172,10 @@ def _parts(graph: onnx.GraphProto) -> dict[int, str]:
                 parts.update(dict.fromkeys(_downstream(nodes, index, users) | {index}, "embedding and head"))
             elif weight.startswith("embed.weight") and node.op_type in ("Gather", "int8_embedding", "int4_embedding"):
                 parts[index] = "embedding and head"
+    for index in reversed(range(len(nodes))):  # what is made for one part alone, of its weights say, belongs to it
+        wanted = {parts.get(user, "rest") for name in nodes[index].output for user in users[name]}
+        if index not in parts and len(wanted) == 1:
+            parts[index] = wanted.pop()
     return parts
 
 

@@ -36,7 +36,7 @@ class Contestant:
         request: what `load` is asked with, the same every time.
         cores: the processor cores that the process may use.
         precision: of its weights; what it has to read, and how far its logits may be off, hang on it.
-        suffix: what is added to its name, where the same backend takes part twice.
+        rounded: whether its weights are rounded from those of the others, and its name says so.
         name, description, load_seconds: what it says of itself, once loaded.
         compiled: by workload, the seconds that compiling took and a note of how it was done.
         start_seconds: from starting the process to loaded, the imports included.
@@ -49,7 +49,7 @@ class Contestant:
     request: dict[str, Any]
     cores: tuple[int, ...]
     precision: str = "fp32"
-    suffix: str = ""
+    rounded: bool = False
     name: str = ""
     description: str = ""
     load_seconds: list[float] = field(default_factory=list)
@@ -86,7 +86,9 @@ class Contestant:
             return
         self.start_seconds.append(time.perf_counter() - self._began)
         self.load_seconds.append(answer["load_seconds"])
-        self.name, self.description = answer["name"] + self.suffix, answer["description"]
+        self.name, self.description = answer["name"], answer["description"]
+        if self.rounded:
+            self.name += f", {self.precision} weights"
         self.restarts, self.energy_missing = answer["restarts"], answer["energy_missing"]
         self.device = answer["device"]
 

@@ -22,9 +22,11 @@ from mythos_export.bench.machine import CpuTimes
 from mythos_export.bench.workloads import Workload
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
-WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1, "int4": 3e-1}
+WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3}
+ROUNDED = {"int8": 1e-1, "int4": 3e-1}
 """By precision, the distance of logits from the first contestant's, relative to the largest, above which a contestant
-computes another model. Wide: rounding may fall elsewhere in every backend, and `mythos verify` is what judges it."""
+computes another model; ROUNDED where its weights are rounded and the first one's are not. Wide: rounding may fall
+elsewhere in every backend, and `mythos verify` is what judges it."""
 
 
 @dataclass
@@ -172,7 +174,8 @@ def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits:
     if logits:
         found.peak_bytes = answer["peak_bytes"]
         found.distance = _distance(*logits)
-        if found.distance > WRONG[contestant.precision]:
+        most = (ROUNDED if contestant.rounded else WRONG)[contestant.precision]
+        if found.distance > most:
             far = f"{found.distance:.1e} of their scale"
             raise ContestantFailed(f"its logits differ from the first contestant's by {far}")
 

@@ -70,7 +70,7 @@ def _rounded(bundle: Path, request: dict[str, Any], cores: tuple[int, ...]) -> C
     """The CPU kernels on a bundle of the same model in another precision."""
     precision = read_manifest(bundle).precision
     asked = request | {"bundle": str(bundle.resolve())}
-    return Contestant(BACKENDS["kernels"], asked, cores, precision, f", {precision} weights")
+    return Contestant(BACKENDS["kernels"], asked, cores, precision, rounded=True)
 
 
 def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] = lambda step: None) -> dict[str, Any]:

@@ -72,11 +72,6 @@ class TensorRTTarget:
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         config = lowered.config
         model = ir.load(lowered.path)
-        if PRECISIONS[options.precision].quantized:
-            raise TargetError(
-                f"{options.precision} weights are for --target onnx: TensorRT is not given their operators; use "
-                "--precision fp16 or fp32 here"
-            )
         sms = trt.parse_sms(options.sm) if options.sm else None
         for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
             run_pass(model, config)

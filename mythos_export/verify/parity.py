@@ -5,7 +5,7 @@
     format            2
     verdict           "pass" or "fail"
     sentence          the verdict in one sentence
-    precision         fp32, fp16 or bf16
+    precision         fp32, fp16, bf16, int8 or int4
     truth             what the stages are held to
     stages            a list, in the order of the pipeline:
       name, runner, artifact

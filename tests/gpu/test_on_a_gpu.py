@@ -74,10 +74,6 @@ def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
     return np.asarray(out.cpu().numpy())
 
 
-def dtype_of(case: OperatorCase) -> str:
-    return next(value.dtype.name for value in case.inputs.values() if value.dtype.kind == "f")
-
-
 @needs_torch
 @pytest.mark.parametrize("op", list(MODULES))
 @pytest.mark.parametrize(("implementation", "examples"), [(in_triton, 40), (in_a_plugin, 6)], ids=["Triton", "plug-in"])

@@ -5,6 +5,7 @@
 // Included by kernels_impl.h; its rules apply.
 #pragma once
 #include "cpu/kernels.h"
+#include "cpu/nt.h"
 
 namespace mythos {
 namespace {
@@ -47,6 +48,8 @@ void integers(const uint8_t* p, Simd::Reg* out) {
 template <Format F, int N>
 void q_row(const float* x, const Weights& b, size_t tile, size_t depth, float* c) {
   constexpr int R = kTileRegs;
+  // As in nt.h: what the next tiles hold, so that weights from memory arrive in time (10 -> 17 G weights/s on Zen 3).
+  const size_t tiles = N * kTileRows * b.row_bytes, ahead = tiles < kAhead ? tiles : kAhead;
   Simd::Reg total[N][R];
   for (int t = 0; t < N; ++t) {
     for (int r = 0; r < R; ++r) total[t][r] = Simd::zero();
@@ -62,8 +65,12 @@ void q_row(const float* x, const Weights& b, size_t tile, size_t depth, float* c
     for (size_t d = 0; d < count; ++d) {
       const Simd::Reg v = Simd::set(x[first + d]);
       for (int t = 0; t < N; ++t) {
+        const size_t at = d * Tile<F>::input_bytes;
+        if (at % 64 == 0) {
+          __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p[t]) + at + ahead), 0, 2);
+        }
         Simd::Reg w[R];
-        integers<F>(p[t] + d * Tile<F>::input_bytes, w);
+        integers<F>(p[t] + at, w);
         for (int r = 0; r < R; ++r) sum[t][r] = Simd::fma(v, w[r], sum[t][r]);
       }
     }

@@ -4,8 +4,9 @@
 namespace mythos::test {
 
 void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
-  const size_t n = pick(0, 20), D = pick(1, 90), E = pick(1, 6), K = pick(1, E), F = pick(1, 40),
-               Fs = pick(0, 1) * pick(0, 50);
+  const bool large = pick(0, 9) == 0;  // in several tasks
+  const size_t n = large ? 40 : pick(0, 20), D = large ? 230 : pick(1, 90), E = pick(1, 6), K = pick(1, E);
+  const size_t F = large ? 300 : pick(1, 40), Fs = pick(0, 1) * pick(0, 50);
   const auto x = normal(n * D), weight = normal(n * K);
   const float s = 1.0f / std::sqrt(float(D));
   const Stored gate_up(k, normal(E * 2 * F * D, s), f), down(k, normal(E * D * F, 0.2f), f);

@@ -44,7 +44,9 @@ struct Quantized {
 std::string name_of(const Kernels& k, Format f) { return std::string(k.isa) + (f == q4 ? " q4 " : " q8 "); }
 
 void test_linear(const Kernels& k, Format f, const Parallel& parallel) {
-  const size_t n = pick(0, 3) ? pick(0, 14) : 1, K = pick(1, 300), rows = pick(1, 200);
+  // Now and then so large that it is cut into several tasks.
+  const bool large = pick(0, 9) == 0;
+  const size_t n = pick(0, 3) ? pick(0, 14) : 1, K = large ? 500 : pick(1, 300), rows = large ? 1100 : pick(1, 200);
   const auto x = normal(n * K);
   const Quantized w(k, f, rows, K, 1.0f);
   std::vector<float> y(n * rows, kNan), alone(rows);
@@ -75,8 +77,9 @@ void test_embedding(const Kernels& k, Format f) {
 
 // Widths in whole tiles, as the exporter pads them; one matrix holds the experts' one behind the other.
 void test_experts(const Kernels& k, Format f, const Parallel& parallel) {
-  const size_t n = pick(0, 20), D = pick(1, 90), E = pick(1, 4), K = pick(1, E), F = 16 * pick(1, 3),
-               Fs = 16 * pick(0, 2), down_rows = round_up(D, 16);
+  const bool large = pick(0, 9) == 0;  // in several tasks
+  const size_t n = large ? 40 : pick(0, 20), D = large ? 230 : pick(1, 90), E = pick(1, 4), K = pick(1, E);
+  const size_t F = large ? 480 : 16 * pick(1, 3), Fs = 16 * pick(0, 2), down_rows = round_up(D, 16);
   const auto x = normal(n * D), weight = normal(n * K);
   const float s = 1.0f / std::sqrt(float(D));
   const Quantized gate_up(k, f, E * 2 * F, D, s), down(k, f, E * down_rows, F, 0.2f);

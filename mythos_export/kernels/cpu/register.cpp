@@ -3,7 +3,8 @@
 //   options = onnxruntime.SessionOptions()
 //   options.register_custom_ops_library("libmythos_ops.so")
 //
-// Every operator on weights is there for float32 and for float16. In float16 the weights and the cache stay float16 in
+// moe and the attentions are there for float32 and for float16; the state that act_halting reads and what int8 and int4
+// weights are multiplied by is float32. In float16 the weights and the cache stay float16 in
 // memory and are widened as they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.

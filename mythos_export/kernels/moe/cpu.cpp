@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/ops.h"
+#include "cpu/tasks.h"
 
 namespace mythos {
 namespace {
@@ -30,9 +31,6 @@ struct Plan {
   std::vector<const float*> x;    // its row of the input
   std::vector<const float*> row;  // its hidden row
 };
-
-constexpr size_t kTaskProducts = 1 << 22;  // about 0.1 ms of one core
-constexpr size_t kEnoughTasks = 16;
 
 // A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
 size_t hidden_stride(size_t width) { return round_up(width, 16) + 16; }
@@ -63,8 +61,8 @@ Plan group_by_expert(const Moe& op) {
     const size_t count = start[e + 1] - start[e];
     if (count == 0) continue;
     const Weights gate_up = op.routed_gate_up.row(e * 2 * op.F);
-    plan.experts.push_back({gate_up, gate_up.row(op.F), op.routed_down.row(e * down_rows), op.F, start[e], count, nullptr,
-                            hidden_stride(op.F)});
+    plan.experts.push_back({gate_up, gate_up.row(op.F), op.routed_down.row(e * down_rows), op.F, start[e], count,
+                            nullptr, hidden_stride(op.F)});
   }
   std::vector<size_t> next(start.begin(), start.end() - 1);
   for (size_t i = 0; i < routed; ++i) {
@@ -87,19 +85,6 @@ struct Piece {
   const Expert* expert;
   size_t first, count;
 };
-
-// How many of `rows` rows of weights a task takes: kTaskBytes, or more where many tokens share them, for the kernels
-// ask for memory ahead, and at a task's end that is another task's. Never so many that threads would wait for the last.
-size_t task_rows(Format format, size_t row_bytes, size_t row_products, size_t rows, size_t tile) {
-  const size_t least = ceil_div(kTaskBytes, row_bytes + 1), worth = kTaskProducts / (row_products + 1);
-  const size_t most = rows / kEnoughTasks, wanted = worth < most ? worth : most;
-  return round_up(wanted > least ? wanted : least, tile * format_of(format).row_tile);
-}
-
-size_t token_block(size_t row_floats) {
-  const size_t fit = kCachedBytes / (row_floats * sizeof(float) + 1);
-  return fit < 12 ? 12 : fit / 12 * 12;  // a multiple of every kernel's tile height, or close to one
-}
 
 void hidden_units(const Kernels& kernels, const Moe& op, const Plan& plan, const Piece& piece) {
   const Expert& e = *piece.expert;
@@ -155,13 +140,13 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
     e.hidden = next;
     next += e.count * e.stride;
     for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
-    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units, e.count > 1 ? 24 : 8);
+    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units, e.count > 1 ? 24 : 0);
     for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
   }
   parallel.each(pieces.size(), 2 * products, [&](size_t i) { hidden_units(kernels, op, plan, pieces[i]); });
 
   // Columns per task: whole cache lines of the output where tokens are many, so that neighbours do not share them.
-  const size_t size = task_rows(op.routed_down.format, down_bytes, products / (op.D + 1), op.D, op.n > 1 ? 48 : 8);
+  const size_t size = task_rows(op.routed_down.format, down_bytes, products / (op.D + 1), op.D, op.n > 1 ? 48 : 0);
   parallel.each(ceil_div(op.D, size), products, [&](size_t i) {
     const size_t first = i * size;
     output_columns(kernels, op, plan, first, op.D - first < size ? op.D - first : size);
