@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from mythos_model import ops
+from mythos_model import quantized_ops
 from mythos_model.blockwise import BITS, dequantize, pad_rows, quantize
 from mythos_model.layers import TiedEmbedding
 from mythos_model.moe import MixtureOfExperts, Routing
@@ -87,7 +87,7 @@ class Quantized(nn.Module):
 
     def operator(self, name: str) -> Callable[..., Tensor]:
         """The operator over this form; while exporting, through torch's dispatcher, which keeps it one node."""
-        where = torch.ops.mythos if torch.compiler.is_exporting() else ops
+        where = torch.ops.mythos if torch.compiler.is_exporting() else quantized_ops
         return cast(Callable[..., Tensor], getattr(where, f"{self.form}_{name}"))
 
     def plain(self) -> dict[str, Tensor]:

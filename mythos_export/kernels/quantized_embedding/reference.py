@@ -10,5 +10,5 @@ from mythos_model.blockwise import TILE
 
 
 def quantized_embedding(ids: Array, weight: Array, scale: Array, dim: int) -> Array:
-    """Shapes as in `mythos_model.ops.quantized_embedding`: ids [...] -> [..., dim]."""
+    """Shapes as in `mythos_model.quantized_ops.quantized_embedding`: ids [...] -> [..., dim]."""
     return np.asarray(weights(weight, scale, len(weight) * TILE, dim)[ids])

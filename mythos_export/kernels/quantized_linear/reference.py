@@ -9,5 +9,5 @@ from mythos_export.kernels.reference import Array
 
 
 def quantized_linear(x: Array, weight: Array, scale: Array, rows: int) -> Array:
-    """Shapes as in `mythos_model.ops.quantized_linear`: x [..., K] -> [..., rows]."""
+    """Shapes as in `mythos_model.quantized_ops.quantized_linear`: x [..., K] -> [..., rows]."""
     return np.asarray(x @ weights(weight, scale, rows, x.shape[-1]).T)

@@ -23,7 +23,7 @@ def quantized_moe(
     shared_down: Array,
     shared_down_scale: Array,
 ) -> Array:
-    """Shapes as in `mythos_model.ops.quantized_moe`: x [..., D] -> [..., D]."""
+    """Shapes as in `mythos_model.quantized_ops.quantized_moe`: x [..., D] -> [..., D]."""
     D = x.shape[-1]
 
     def gate_up(weight: Array, scale: Array) -> Array:

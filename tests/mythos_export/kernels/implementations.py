@@ -16,7 +16,7 @@ from operator_cases import Array, OperatorCase, config_of, results
 
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import MythosConfig, ops
+from mythos_model import MythosConfig, ops, quantized_ops
 
 # What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
@@ -62,6 +62,10 @@ def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) ->
         name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
     }
     return function(case.op)(**tensors, **case.attributes)
+
+
+def _plain_torch(op: str) -> Callable[..., Any]:
+    return next(getattr(module, op) for module in (ops, quantized_ops) if hasattr(module, op))
 
 
 @functools.cache
@@ -167,7 +171,7 @@ _SUMS = {"float32": 3e-6, "float16": 5e-3}  # products of float16 rounded one by
 
 IMPLEMENTATIONS = [
     Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
-    Implementation("plain PyTorch", functools.partial(_torch, functools.partial(getattr, ops)), _SUMS, _CHUNK),
+    Implementation("plain PyTorch", functools.partial(_torch, _plain_torch), _SUMS, _CHUNK),
     Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
     Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE, lacked=fallback.DECOMPOSED),
     *_native_implementations(),
