@@ -30,7 +30,7 @@ def linear(draw: st.DrawFn, form: str) -> tuple[dict[str, Array], dict[str, Any]
     leading = draw(st.sampled_from([(0,), (1,), (1, 1), (2,), (2, 3), (40,)]))
     inputs, rows = draw(st.sampled_from([1, 32, 70, 300])), draw(st.sampled_from([1, 16, 37, 160]))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = r.standard_normal((*leading, inputs)).astype(np.float32)
+    x = (0.3 * r.standard_normal((*leading, inputs))).astype(np.float32)  # as in `moe`
     return {"x": x, **quantized(r, form, "weight", rows, inputs)}, {"rows": rows}
 
 
