@@ -31,9 +31,9 @@ def contestant_bars(rows: list[dict[str, Any]], ours: set[str], title: str) -> M
         label = "ms a call"
         limits = [row["limit_seconds"] for row in rows if row["limit_seconds"] is not None]
         if limits:  # rounded weights have a lower one
-            what = "it" if max(limits) == min(limits) else "it with its own weights"
+            what = "the processor's limit for it" if max(limits) == min(limits) else "the limit with its own weights"
             axes.axvline(max(limits) * 1e3, color=COLORS[1], linewidth=1.2, linestyle="--")
-            label += f"; dashed: the processor's limit for {what}, {seconds(max(limits))}"
+            label += f"; dashed: {what}, {seconds(max(limits))}"
         axes.set_yticks(places, [row["backend"] for row in rows])
         axes.set_xlim(0, max(row["interval"]["high"] for row in rows) * 1e3 * 1.16)
         axes.set_xlabel(label)
