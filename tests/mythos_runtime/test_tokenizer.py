@@ -37,7 +37,8 @@ def byte_level(path: Path) -> Path:
 def byte_fallback(path: Path) -> Path:
     """A Llama-like tokenizer.json, whose decoder reads neighbouring bytes together."""
     vocab = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}, "A": 257, "▁": 258}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
+    model = tokenizers.models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(model)
     decoders = tokenizers.decoders
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.save(str(path))
@@ -111,7 +112,7 @@ def test_a_stream_holds_back_little_and_forgets_the_rest(fallback: JsonTokenizer
     assert max(lengths) <= 64
 
 
-@pytest.mark.parametrize(("text", "words"), [("abc\udcff", "byte 0xff at 3"), ("é\ud800", "lone surrogate 0xd800 at 2")])
+@pytest.mark.parametrize(("text", "words"), [("abc\udcff", "byte 0xff at 3"), ("é\ud800", "surrogate 0xd800 at 2")])
 def test_what_is_no_utf8_is_refused(tokenizer: Tokenizer, text: str, words: str) -> None:
     with pytest.raises(RequestError, match=f"the prompt is not UTF-8: .*{words}"):
         tokenizer.encode(text)

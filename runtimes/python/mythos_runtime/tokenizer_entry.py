@@ -54,7 +54,7 @@ class TokenizerEntry:
 
 
 def read_tokenizer(top: Fields, files: Container[str]) -> TokenizerEntry | None:
-    """Take the field `tokenizer` of a manifest that lists `files`; None where it is null or absent. Raises BundleError."""
+    """Take the field `tokenizer` of a manifest that lists `files`; None where it is null or absent (BundleError)."""
     if top.peek("tokenizer") is None:
         top.take("tokenizer", None)
         return None
