@@ -23,7 +23,6 @@ from mythos_runtime.files import describe
 from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.ports import model_ports
-from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
 
 
 @contextlib.contextmanager
@@ -114,21 +113,6 @@ def describe_bundle(
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -> TokenizerEntry | None:
-    """Put a tokenizer into the bundle, after reading it once; errors as the runtime's own."""
-    if tokenizer is None:
-        return None
-    if str(tokenizer) == "bytes":
-        ByteTokenizer(vocab_size)
-        return TokenizerEntry("bytes")
-    source = Path(tokenizer)
-    if not source.is_file():
-        raise PackageError(f"there is no tokenizer {source}; give 'bytes' or the path of a tokenizer.json")
-    JsonTokenizer(source, vocab_size)
-    shutil.copyfile(source, folder / "tokenizer.json")
-    return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
 def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:

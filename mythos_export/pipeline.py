@@ -6,7 +6,7 @@ the result verified before it gets its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 from mythos_export.capture import capture, save_program
 from mythos_export.errors import TargetError
 from mythos_export.lower import lower
-from mythos_export.package import add_tokenizer, describe_bundle, finish, staged
+from mythos_export.package import describe_bundle, finish, staged
 from mythos_export.precision import PRECISIONS
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
+from mythos_export.text_files import add_text
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.results import PASS
@@ -51,6 +52,7 @@ def export(
     context: str | None = None,
     plugins: bool = False,
     tokenizer: str | Path | None = None,
+    eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda stage: None,
@@ -64,7 +66,7 @@ def export(
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
-        tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
+        tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         progress: called with the name of each stage as it begins.
 
@@ -85,7 +87,7 @@ def export(
         progress("load the checkpoint")
         loaded = load_checkpoint(checkpoint, config, variant)
         model = PRECISIONS[options.precision].model(loaded)
-        words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
+        words = add_text(folder, Path(checkpoint), loaded.config.vocab_size, tokenizer, eos)
         progress("answer the golden cases with the eager model")
         shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), PRECISIONS[options.precision].numpy_name)
         golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))
