@@ -12,7 +12,7 @@ from benchmarks import models
 from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.cli.bench import show
-from mythos_export.cli.terminal import err, escape, plain_errors
+from mythos_runtime.cli.terminal import err, escape, plain_errors
 
 RESULTS = Path("build/bench/latency")
 

@@ -19,7 +19,7 @@ from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload
 from mythos_export.cli.bench import show
-from mythos_export.cli.terminal import err, escape, plain_errors
+from mythos_runtime.cli.terminal import err, escape, plain_errors
 
 RESULTS = Path("build/bench/peers")
 OURS = ("bodies", "kernels", "eager")
