@@ -46,7 +46,13 @@ def report(error: BaseException, verbose: bool = False) -> None:
     """One line about an error; `verbose`: after where it came from."""
     if verbose:
         err.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
-    err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(_words(error))}", highlight=False, soft_wrap=True)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
 @contextlib.contextmanager
