@@ -13,6 +13,7 @@ import quantized_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import MythosConfig
 
@@ -33,6 +34,11 @@ class OperatorCase:
         if OPERATORS[self.op].weights:
             return np.float32
         return next(value.dtype.type for value in self.inputs.values() if value.dtype.kind == "f")
+
+    @property
+    def call(self) -> OperatorCall:
+        """As a graph would say it."""
+        return OperatorCall(self.op, self.attributes, {name: value.shape for name, value in self.inputs.items()})
 
     def distance(self, got: tuple[Array, ...]) -> float:
         """The largest relative L2 distance of a result from the reference in float64 of the same inputs.
