@@ -212,7 +212,9 @@ class RecurrentBlock(nn.Module):
         """One iteration of the loop."""
         iteration, h, out, cumulative, halted, depth, _, new_loop = carry
         h, chunk, routing = self.advance(h, iteration, context)
-        p, out, cumulative, halted, depth, running = self.act(h, out, cumulative, halted, depth, context.halt_threshold)
+        p, out, cumulative, halted, depth, running = self.act(
+            h, out, cumulative, halted, depth, context.halt_threshold
+        )
         new_loop = new_loop.index_put((iteration,), chunk)
         carry = Carry(iteration + 1, h, out, cumulative, halted, depth, running, new_loop)
         return carry, Details(p, routing, chunk)
