@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from mythos_export.errors import ToolMissing
 from mythos_export.kernels import triton_build
-from mythos_export.targets.tensorrt_build import TensorRTBuildError, choose_backend, inspect_environment
+from mythos_export.targets.tensorrt_build import choose_backend, inspect_environment
 from mythos_runtime.doctor import Finding
 
 
@@ -18,7 +19,7 @@ def examine() -> list[Finding]:
     try:
         backend = choose_backend(environment)
         findings.append(Finding("build TensorRT engines", True, f"{backend.module} {backend.version}"))
-    except TensorRTBuildError as error:
+    except ToolMissing as error:
         findings.append(Finding("build TensorRT engines", False, "no TensorRT", str(error)))
     lack = triton_build.missing()
     version = "" if lack else f"triton {metadata.version('triton')}"

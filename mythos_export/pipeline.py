@@ -45,6 +45,7 @@ def export(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
+    weights_key: str | None = None,
     precision: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
@@ -60,7 +61,8 @@ def export(
     """Checkpoint in, verified bundle out.
 
     Args:
-        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config` and `variant` as there.
+        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant` and `weights_key` as
+            there.
         output: the bundle's folder; replaced only with `force`.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
@@ -73,7 +75,7 @@ def export(
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
             holds a reproduction for each stage that differs.
-        Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
+        Others of ExportError and ModelError, each with its `exit_code`.
     """
     if target not in TARGETS:
         raise TargetError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")
@@ -85,9 +87,11 @@ def export(
 
     with staged(Path(output), force) as folder:
         progress("load the checkpoint")
-        loaded = load_checkpoint(checkpoint, config, variant)
+        loaded = load_checkpoint(checkpoint, config, variant, weights_key=weights_key)
+        for note in loaded.notes:
+            progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
-        words = add_text(folder, Path(checkpoint), loaded.config.vocab_size, tokenizer, eos)
+        words = add_text(folder, loaded.source, loaded.config.vocab_size, tokenizer, eos)
         progress("answer the golden cases with the eager model")
         shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), PRECISIONS[options.precision].numpy_name)
         golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))

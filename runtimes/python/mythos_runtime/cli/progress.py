@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from mythos_runtime.cli.streams import OutputLost
 from mythos_runtime.cli.terminal import err, escape, mark
 
+_NOTE = "note: "  # how a line begins that is no step, but something to know
 _PHASES = ("TensorRT: ", "Triton: ")  # how phases within a step begin that come as names
 LOG_SECONDS = 5.0
 _MIN_PART = 0.02  # of less nothing can be told
@@ -34,6 +35,9 @@ class Steps:
     def __call__(self, name: str, part: float | None = None) -> None:
         if name.startswith(_PHASES):
             self.phase(name, part)
+            return
+        if name.startswith(_NOTE):
+            err.print(f"  {escape(name)}", style="yellow", highlight=False, soft_wrap=True)
             return
         with self._lock:
             if name != self._running:
