@@ -135,7 +135,8 @@ class Manifest:
 def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
-    A bundle that lost its name because an export was killed while it replaced it gets it back first. Sizes and places of the files are always checked, their hashes only with `verify_hashes`.
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`. A bundle that has no name
+    because an export was killed while it replaced it gets its name back.
 
     Raises:
         BundleError: one sentence that names the field or file, what was found and what was expected.
