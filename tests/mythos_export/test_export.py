@@ -232,7 +232,7 @@ def test_a_killed_export_leaves_no_bundle(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from mythos_export.cli import export_command; export_command()", source]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "bundle")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".bundle.*/golden.safetensors")):
+    while not list(tmp_path.glob(".bundle.*/bundle/golden.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
