@@ -25,9 +25,7 @@ Policy = Literal["full", "last"]
 POLICIES: tuple[Policy, ...] = ("full", "last")
 
 
-def past_shapes(
-    spec: LoopSpec, batch: int, capacity: int, max_loops: int
-) -> dict[str, tuple[tuple[int, ...], str]]:
+def past_shapes(spec: LoopSpec, batch: int, capacity: int, max_loops: int) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and element type of the past by cache group; one depth is there even where no loop runs."""
     symbols = {"B": batch, "P": capacity, "N": max(max_loops, 1)}
     ports = [spec.ports.of("past", group.name) for group in spec.caches]
@@ -73,8 +71,8 @@ class Cache:
             size = sum(math.prod(shape) * numpy_dtype(dtype).itemsize for shape, dtype in shapes.values())
             raise CapacityError(
                 f"a cache for {batch} x {capacity} tokens at {max(self.max_loops, 1)} loop depths needs "
-                f"{size / 2**30:.1f} GiB, which this machine does not give ({error}); ask for less capacity, fewer rows "
-                "or fewer max_loops"
+                f"{size / 2**30:.1f} GiB, which this machine does not give ({error}); ask for less capacity, fewer "
+                "rows or fewer max_loops"
             ) from error
         self.lengths = np.zeros(int(batch), np.int64)
         self.exact = True

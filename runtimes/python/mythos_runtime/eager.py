@@ -45,8 +45,10 @@ class EagerSession:
     name = "eager"
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
-        """Load the program, which has these ports. `options.threads` sets torch's thread count for the whole process; `options.provider`
-        chooses the device: auto is CUDA where torch has it. CUDA has not been executed yet.
+        """Load the program, which has these ports.
+
+        `options.threads` sets torch's thread count for the whole process; `options.provider` chooses the device: auto
+        is CUDA where torch has it. CUDA has not been executed yet.
 
         Raises:
             BackendMissing: no torch, no such device, or an operator that no installed package registers.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ from mythos_runtime.sampling import Sampler, SamplingOptions
 from mythos_runtime.spec import LoopSpec
 
 
-
 class Model(Protocol):
     """What generating needs of `mythos_runtime.model.Model`."""
 
@@ -27,7 +26,8 @@ class Model(Protocol):
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache: ...
 
-    def forward(self, ids: Any, **options: Any) -> Any: ...
+    @property
+    def forward(self) -> Callable[..., Any]: ...
 
 
 NO_TOKEN = -1  # stands in a step for a row that has finished

@@ -154,7 +154,6 @@ class LoopSpec:
 
 def model_ports(vocab_size: int, caches: tuple[CacheGroup, ...], exit: ExitRule, initial: StateTensor | None) -> Ports:
     """The ports of a whole model. `initial` is the state that is an input, where one is."""
-    line = {group.name: times("N", group.slots) if group.per_loop else group.slots for group in caches}
     inputs = [
         Port("input_ids", "int64", ("B", "T"), "ids"),
         Port("positions", "int64", ("B", "T"), "positions"),
@@ -172,8 +171,10 @@ def model_ports(vocab_size: int, caches: tuple[CacheGroup, ...], exit: ExitRule,
         Port("loops", "int64", (), "loops"),
     ]
     for group in caches:
-        inputs.append(Port(f"past_{group.name}", group.dtype, (line[group.name], "B", "P", group.width), "past", group.name))
-        outputs.append(Port(f"new_{group.name}", group.dtype, (line[group.name], "B", "T", group.width), "new", group.name))
+        lines: Dim = times("N", group.slots) if group.per_loop else group.slots
+        past, new = (lines, "B", "P", group.width), (lines, "B", "T", group.width)
+        inputs.append(Port(f"past_{group.name}", group.dtype, past, "past", group.name))
+        outputs.append(Port(f"new_{group.name}", group.dtype, new, "new", group.name))
     return Ports(tuple(inputs), tuple(outputs))
 
 
@@ -214,7 +215,8 @@ def _contradiction(spec: LoopSpec) -> str | None:
         for port in expected:
             if port not in found:
                 other = next((each for each in found if (each.role, each.group) == (port.role, port.group)), None)
-                return f"the {side} lack {port}" if other is None else f"the {side} hold {other} where {port} is expected"
+                found_instead = "" if other is None else f" and hold {other} instead"
+                return f"the {side} lack {port}{found_instead}"
         for port in found:
             if port not in expected:
                 return f"the {side} hold {port}, which this runtime does not know"
@@ -307,7 +309,9 @@ def _dims(fields: Fields) -> tuple[Dim, ...]:
     for dim in dims:
         plain = isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= MOST
         if not plain and not (isinstance(dim, str) and _DIM.fullmatch(dim)):
-            raise fields.fail("dims", f"a list of sizes and of the symbols {', '.join(SYMBOLS)} or multiples of them", dim)
+            raise fields.fail(
+                "dims", f"a list of sizes and of the symbols {', '.join(SYMBOLS)} or their multiples", dim
+            )
     return tuple(dims)
 
 
