@@ -1,4 +1,4 @@
-"""What the families are built of: norm, rotary embedding, embedding and head, the dense feed-forward network."""
+"""Norm, rotary embedding and the dense feed-forward network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class RMSNorm(nn.Module):
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim]
         norm = torch.ops.mythos.rms_norm if torch.compiler.is_exporting() else ops.rms_norm
@@ -42,8 +43,8 @@ class Rotary(NamedTuple):
         return rotate(x, self.cos, self.sin, heads)
 
 
-class TiedEmbedding(nn.Embedding):
-    """The embedding whose rows are also the head's."""
+class Embedding(nn.Embedding):
+    """Token embedding; its rows may also be the head's (`logits`)."""
 
     def logits(self, x: Tensor) -> Tensor:  # [..., dim] -> [..., vocab_size]
         return F.linear(x, self.weight)

@@ -28,7 +28,10 @@ class Exit(nn.Module, ABC):
 
     @abstractmethod
     def start(self, h: Tensor, halted: Tensor) -> Any:
-        """The state before the first loop, from the carried h [B, T, D]. Padding counts as halted: nobody waits for it."""
+        """The state before the first loop, from the carried h [B, T, D].
+
+        Padding counts as halted: nobody waits for it.
+        """
 
     @abstractmethod
     def update(self, state: Any, h: Tensor, threshold: Tensor, last: Tensor) -> tuple[Any, Tensor]:
@@ -136,7 +139,7 @@ class Quantile(Exit):
     def update(self, state: State, h: Tensor, threshold: Tensor, last: Tensor) -> tuple[State, Tensor]:
         logit = ops.halting_logit(h, self.gate.weight.to(h.dtype), self.gate.bias.to(h.dtype))
         # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero.
-        leave = tap(1 / (1 + torch.exp(-logit)), "leave")
+        leave = tap(torch.reciprocal(1 + torch.exp(-logit)), "leave")
         left = tap(state.left + torch.where(last, state.stays, leave * state.stays), "left")
         answer = tap(torch.where(state.halted.unsqueeze(-1), state.answer, h), "answer")
         depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
@@ -145,7 +148,7 @@ class Quantile(Exit):
         return self.State(answer, left, state.stays * (1 - leave), halted, depth), (~halted).any()
 
     def rule(self) -> ExitRule:
-        meaning = "a token leaves with the first state at which the summed probability of leaving reaches halt_threshold"
+        meaning = "a token leaves with the first state whose summed probability of leaving reaches halt_threshold"
         knob = Knob("halt_threshold", self.threshold, None, None, "summed probability; infinite: only the last loop")
         return ExitRule(self.name, meaning, (knob,))
 
@@ -164,6 +167,54 @@ class Quantile(Exit):
             TraceTensor("answer", "float32", (*FLAT, dim), "value"),
             TraceTensor("depth", "int32", FLAT, "count"),
             TraceTensor("halted", "bool", FLAT, "halted", of="left"),
+        )
+
+
+class Expectation(Exit):
+    """The answer is the expectation of the states under the probabilities of leaving that a learnt gate gives (Ouro's
+    weighted exit): a head that is linear makes the same of it as of every state's logits. Nothing halts."""
+
+    name: ClassVar[str] = "expectation"
+
+    class State(NamedTuple):
+        """`answer` is the weighted sum so far, `stays` [B, T] the probability of not having left."""
+
+        answer: Tensor
+        stays: Tensor
+        halted: Tensor
+        depth: Tensor
+
+    def __init__(self, dim: int, threshold: float) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, 1)
+
+    def start(self, h: Tensor, halted: Tensor) -> State:
+        return self.State(torch.zeros_like(h), torch.ones_like(_zeros(h)), halted, _no_depth(halted))
+
+    def update(self, state: State, h: Tensor, threshold: Tensor, last: Tensor) -> tuple[State, Tensor]:
+        logit = ops.halting_logit(h, self.gate.weight.to(h.dtype), self.gate.bias.to(h.dtype))
+        leave = torch.reciprocal(1 + torch.exp(-logit))
+        share = tap(torch.where(last, state.stays, leave * state.stays), "share")
+        answer = tap(state.answer + share.unsqueeze(-1) * h, "answer")
+        depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
+        halted = state.halted.clone()  # a loop may not hand on a tensor unchanged
+        return self.State(answer, state.stays * (1 - leave), halted, depth), (~halted).any()
+
+    def rule(self) -> ExitRule:
+        return ExitRule(self.name, "every loop runs, and the answer is the expectation over all of them")
+
+    def state(self, dim: int) -> tuple[StateTensor, ...]:
+        return (
+            StateTensor("answer", "float32", (*FLAT, dim), "zeros"),
+            StateTensor("stays", "float32", FLAT, "zeros"),
+            *_HALTING,
+        )
+
+    def trace(self, dim: int) -> tuple[TraceTensor, ...]:
+        return (
+            TraceTensor("share", "float32", FLAT, "value", unit=True),
+            TraceTensor("answer", "float32", (*FLAT, dim), "value"),
+            TraceTensor("depth", "int32", FLAT, "count"),
         )
 
 

@@ -14,10 +14,10 @@ C width of a cache line, D width of the state, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,103 +26,11 @@ from torch._higher_order_ops.while_loop import while_loop
 from mythos_model.attention import Past
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
+from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
 LAYERS, LOOP = "layers", "loop"
-
-
-class Output(NamedTuple):
-    """What one call computes.
-
-    Attributes:
-        logits: [B, T, V], float32 (float64 in a float64 model).
-        depth: int32 [B, T], loops that contributed to a position; 0 for padding.
-        loops: int64 [], iterations run.
-        new: cache entries of the new tokens by group: `layers` [L, B, T, C], `loop` [N*K, B, T, C]. Depths that did not
-            run repeat the deepest that did.
-    """
-
-    logits: Tensor
-    depth: Tensor
-    loops: Tensor
-    new: dict[str, Tensor]
-
-
-class Check(NamedTuple):
-    """Something that has to hold of the weights: `value` below `bound`, or else what `meaning` says."""
-
-    name: str
-    value: float
-    bound: float
-    meaning: str
-
-
-@dataclass
-class Lines:
-    """The cache lines that the layers of one part read, one after the other, and what they add.
-
-    Attributes:
-        stored: [lines, B, S, C].
-        first: int64 [], the line of the first layer.
-        shown: what verification calls the new entries; None where it does not look.
-        chunks: [B, T, C] of every layer so far.
-    """
-
-    stored: Tensor
-    first: Tensor
-    shown: str | None = None
-    chunks: list[Tensor] = field(default_factory=list)
-
-    def attend(self, attention: nn.Module, x: Tensor, past: Past) -> Tensor:
-        """Run a layer's attention on its own line: x [B, T, D] -> [B, T, D]."""
-        index = len(self.chunks)
-        y, chunk = attention(x, past, self.stored, self.first + index if index else self.first)
-        if self.shown is not None:
-            chunk = tap(chunk, self.shown if index == 0 and self.shown[-1] != "." else f"{self.shown}{index}")
-        self.chunks.append(chunk)
-        return y  # type: ignore[no-any-return]
-
-
-class Carry(NamedTuple):
-    """What one iteration hands to the next; every field is a tensor or a tuple of them.
-
-    Attributes:
-        iteration: int64 [], iterations run so far. A tensor and an output, so that a runtime that runs one too many is
-            caught.
-        h: [B, T, D], the state, float32 (float64 in a float64 model) at every precision.
-        exit: the exit rule's own state.
-        running: bool [], whether any position has not halted.
-        new_loop: [N, B, T, C], or [N, K, B, T, C] with several slots per loop: the chunk's entries of every depth.
-    """
-
-    iteration: Tensor
-    h: Tensor
-    exit: Any
-    running: Tensor
-    new_loop: Tensor
-
-
-class Context(NamedTuple):
-    """What stays the same over the iterations.
-
-    Attributes:
-        encoded: [B, T, D], what stands before the loop, in the state's dtype.
-        own: whatever the family prepares (`LoopedModel.prepare`).
-        past: positions, lengths and rotary angles.
-        stored: [N*K, B, S, C], the cache of every depth.
-        limit: int64 [], the most iterations to run.
-        halt_threshold: [], of the exit rule.
-        every_loop: bool [], run up to the limit, whoever has halted.
-    """
-
-    encoded: Tensor
-    own: Any
-    past: Past
-    stored: Tensor
-    limit: Tensor
-    halt_threshold: Tensor
-    every_loop: Tensor
 
 
 class LoopedModel(nn.Module, ABC):
@@ -231,6 +139,17 @@ class LoopedModel(nn.Module, ABC):
             graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None)},
         )
 
+    @classmethod
+    def assigned(cls, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> Self:
+        """A model in evaluation mode that holds these tensors, which carry its own names, cast to `dtype`; without one
+        they keep theirs, mixed ones becoming the widest among them."""
+        if dtype is None:
+            dtype = functools.reduce(torch.promote_types, {tensor.dtype for tensor in state.values()})
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+        return model.requires_grad_(False).eval()
+
     def exact(self) -> Self:
         """The same model in float64, with this one's own (rounded) weights."""
         return type(self).from_state(self.config, self.reference_state(), torch.float64)
@@ -274,30 +193,35 @@ class LoopedModel(nn.Module, ABC):
         if past is None:
             past = self.empty_past(B, int(max_loops))
 
-        shared = self.angles(positions, past_lengths)
-        stored = past[LOOP]
-        around = past[LAYERS] if LAYERS in past else stored.new_zeros(0, B, 0, stored.shape[-1])
-        before = Lines(around, _scalar(0, device))
-        encoded = self.encode(input_ids, before, shared).to(wide)
+        call = Call(positions, past_lengths, max_loops, threshold, torch.as_tensor(early_exit, device=device), past)
+        context, before = self.enter(input_ids, call)
+        carry = run_while_loop(self, context) if use_while_loop else run_python(self, context)
 
-        depths = torch.arange(stored.shape[0] // self.slots, device=device)
+        after = Lines(before.stored, _scalar(self.before, device))
+        logits = self.decode(carry.exit.answer, after, context.past).to(wide)
+        new = {LOOP: self._fill_depths(carry)}
+        if self.before + self.after:
+            new = {LAYERS: torch.stack(before.chunks + after.chunks)} | new
+        return Output(logits, carry.exit.depth, carry.iteration, new)
+
+    def enter(self, ids: Tensor, call: Call) -> tuple[Context, Lines]:
+        """Everything before the loop, int64 [B, T]: what the loop works in, and the lines that its layers filled."""
+        wide = accumulation_dtype(self.dtype)
+        shared, stored = self.angles(call.positions, call.past_lengths), call.past[LOOP]
+        around = call.past[LAYERS] if LAYERS in call.past else stored.new_zeros(0, ids.shape[0], 0, stored.shape[-1])
+        lines = Lines(around, _scalar(0, ids.device))
+        encoded = self.encode(ids, lines, shared).to(wide)
+        depths = torch.arange(stored.shape[0] // self.slots, device=ids.device)
         context = Context(
             encoded=encoded,
             own=self.prepare(encoded, depths),
             past=shared,
             stored=stored,
-            limit=torch.minimum(max_loops, _scalar(stored.shape[0] // self.slots, device)),
-            halt_threshold=threshold.to(wide),
-            every_loop=~torch.as_tensor(early_exit, device=device),
+            limit=torch.minimum(call.max_loops, _scalar(stored.shape[0] // self.slots, ids.device)),
+            halt_threshold=call.halt_threshold.to(wide),
+            every_loop=~call.early_exit,
         )
-        carry = run_while_loop(self, context) if use_while_loop else run_python(self, context)
-
-        after = Lines(around, _scalar(self.before, device))
-        logits = self.decode(carry.exit.answer, after, shared).to(wide)
-        new = {LOOP: self._fill_depths(carry)}
-        if self.before + self.after:
-            new = {LAYERS: torch.stack(before.chunks + after.chunks)} | new
-        return Output(logits, carry.exit.depth, carry.iteration, new)
+        return context, lines
 
     def run(self, inputs: Mapping[str, Tensor], *, use_while_loop: bool = False) -> dict[str, Tensor]:
         """The call as a graph has it: tensors by the names of `spec.ports`, in and out."""
@@ -308,7 +232,7 @@ class LoopedModel(nn.Module, ABC):
         return {port.name: out.new[port.group] if port.group else getattr(out, port.role) for port in ports.outputs}
 
     def empty_past(self, batch: int, max_loops: int) -> dict[str, Tensor]:
-        """A past that holds nothing, by cache group: `layers` [L, B, 0, C] and `loop` [max(max_loops, 1)*K, B, 0, C]."""
+        """A past that holds nothing, by cache group: [L, B, 0, C] and [max(max_loops, 1)*K, B, 0, C]."""
         weight, line, around = next(self.parameters()), self.sizes.line, self.before + self.after
         layers = {LAYERS: weight.new_zeros(around, batch, 0, line, dtype=self.dtype)} if around else {}
         return layers | {LOOP: weight.new_zeros(max(max_loops, 1) * self.slots, batch, 0, line, dtype=self.dtype)}
@@ -346,24 +270,6 @@ class LoopedModel(nn.Module, ABC):
         return filled if self.slots == 1 else filled.flatten(0, 1)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The numbers of a model that its runtime needs.
-
-    Attributes:
-        vocabulary: V. dim: D, width of the state. line: C, width of a cache line.
-        longest: most positions of a sequence. most_output: most new tokens of a generation.
-        loops: the number of loops that it was trained with.
-    """
-
-    vocabulary: int
-    dim: int
-    line: int
-    longest: int
-    most_output: int
-    loops: int
-
-
 def goes_on(carry: Carry, context: Context) -> Tensor:
     """bool []: whether another iteration runs."""
     return (carry.iteration < context.limit) & (carry.running | context.every_loop)
@@ -399,5 +305,3 @@ def run_while_loop(model: LoopedModel, context: Context) -> Carry:
 
 def _scalar(value: Any, device: torch.device) -> Tensor:
     return torch.full((), value, dtype=torch.int64, device=device)
-
-

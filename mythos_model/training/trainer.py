@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mythos_model.errors import CheckpointError, ModelError
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
 from mythos_model.training.checkpoints import Progress, load_training, save_training
 from mythos_model.training.halting import balance_experts
 from mythos_model.training.schedule import Schedule

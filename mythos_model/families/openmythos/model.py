@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos_model.attention import GroupedQueryAttention, LatentAttention, Past
-from mythos_model.blocks import RMSNorm, Rotary, SwiGLU, TiedEmbedding
+from mythos_model.blocks import Embedding, RMSNorm, Rotary, SwiGLU
 from mythos_model.exits import Act
 from mythos_model.families.openmythos.config import MythosConfig
 from mythos_model.families.openmythos.names import stack_experts, unstack_experts
-from mythos_model.looped import Check, Context, Lines, LoopedModel, Sizes
+from mythos_model.looped import LoopedModel
 from mythos_model.moe import MixtureOfExperts
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
+from mythos_model.state import Check, Context, Lines, Sizes
 from mythos_runtime.spec import TraceTensor
 
 
@@ -125,7 +126,7 @@ class MythosModel(LoopedModel):
         super().__init__()
         self.config = config
         self.before, self.after = config.prelude_layers, config.coda_layers
-        self.embed = TiedEmbedding(config.vocab_size, config.dim)
+        self.embed = Embedding(config.vocab_size, config.dim)
         self.prelude = nn.ModuleList(Block(config, _dense(config)) for _ in range(config.prelude_layers))
         self.recurrent = RecurrentBlock(config)
         self.coda = nn.ModuleList(Block(config, _dense(config)) for _ in range(config.coda_layers))
@@ -155,9 +156,7 @@ class MythosModel(LoopedModel):
 
     def angles(self, positions: Tensor, past_lengths: Tensor) -> Past:
         dtype = accumulation_dtype(self.dtype)
-        return Past(
-            positions, past_lengths, Rotary.at(positions, self.config.rope_dim, self.config.rope_theta, dtype)
-        )
+        return Past(positions, past_lengths, Rotary.at(positions, self.config.rope_dim, self.config.rope_theta, dtype))
 
     def encode(self, ids: Tensor, lines: Lines, past: Past) -> Tensor:
         x = self.embed(ids)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mythos_model.families.openmythos.config import MythosConfig
 from mythos_model.errors import CheckpointError
+from mythos_model.families.family import only, own_fields
+from mythos_model.families.openmythos.config import MythosConfig
 
 Shape = tuple[int, ...]
 LOOP = "recurrent.block."
@@ -87,6 +88,19 @@ def _block(config: MythosConfig) -> dict[str, Shape]:
 
 # Fields that change results and that no tensor shape tells.
 _NEVER_IN_SHAPES = ("max_seq_len", "act_threshold", "rope_theta")
+
+
+def read_config(given: Mapping[str, object], shapes: Mapping[str, Shape]) -> MythosConfig:
+    """A configuration from what is given, foreign fields included, and for the rest from the tensors' shapes.
+
+    Raises:
+        ConfigError: an unknown field, or fields that do not hold together.
+        CheckpointError: as `infer_config`.
+    """
+    only(given, "tie_word_embeddings", (True,), "the head of this family is the embedding")
+    own = own_fields(MythosConfig, given, ("tie_word_embeddings",))
+    complete = set(MythosConfig.__dataclass_fields__) <= set(own)
+    return MythosConfig.from_dict(own) if complete else infer_config(shapes, own)
 
 
 def infer_config(shapes: Mapping[str, Shape], given: Mapping[str, object]) -> MythosConfig:

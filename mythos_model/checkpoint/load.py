@@ -1,0 +1,128 @@
+"""The model in a checkpoint: its family and configuration, and a state dict that was held to it.
+
+checkpoint = load_checkpoint("step_0000010.pt")
+checkpoint.family.name, checkpoint.config, checkpoint.state["embed.weight"]
+model = checkpoint.model(torch.float32)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mythos_model import families
+from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint, read_json_object, some
+from mythos_model.errors import CheckpointError, ConfigError
+from mythos_model.families.family import Family
+from mythos_model.looped import LoopedModel
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and checked.
+
+    Attributes:
+        family: whose it is.
+        config: the model's configuration, of the family's class.
+        state: weights under the checkpoint's names, exactly `family.shapes(config)`.
+        source: the file or folder.
+        sha256: of the file; of a folder, over the names and hashes of the files read.
+        format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
+        folder: where files that go with the weights lie.
+        notes: what was chosen among several, one sentence each, for the user.
+    """
+
+    family: Family
+    config: Any
+    state: dict[str, Tensor]
+    source: Path
+    sha256: str
+    format: str
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    def model(self, dtype: torch.dtype | None = None) -> LoopedModel:
+        """The model, in evaluation mode; `dtype` casts the weights."""
+        return self.family.model.from_state(self.config, self.state, dtype)
+
+
+def load_checkpoint(
+    path: str | Path,
+    config: Mapping[str, Any] | str | Path | Any | None = None,
+    variant: str | None = None,
+    *,
+    default: Mapping[str, Any] | None = None,
+    weights_key: str | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of any known form and family, never running code from it.
+
+    Args:
+        path: any form that `read_checkpoint` takes; `weights_key` as there.
+        config: a configuration, a mapping with some of its fields, or a JSON file of either. It wins over the file's
+            own and over a `config.json` beside it; what is still open is inferred from the tensors.
+        variant: a named variant instead of `config`.
+        default: fields to start from where the checkpoint brings no configuration of its own.
+
+    Raises:
+        CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
+        ConfigError: the configuration does not hold together, or is of an unknown family.
+    """
+    if config is not None and variant is not None:
+        raise ConfigError(f"both a configuration ({config}) and the variant {variant!r} are given; give one of them")
+    raw = read_checkpoint(path, weights_key)
+    if variant is not None:
+        family, found = families.variant(variant)
+    else:
+        given = dict(raw.config or default or {})
+        if isinstance(config, Mapping):
+            given |= config
+        elif isinstance(config, str | Path):
+            given |= read_json_object(Path(config))
+        family = next((known for known in families.FAMILIES if type(config) is known.configuration), None)  # type: ignore[assignment]
+        if family is not None:
+            found = config
+        else:
+            family = families.find(given, raw.shapes)
+            found = family.read_config(given, raw.shapes)
+    expected = family.shapes(found)
+    _check_ties(raw, family)
+    held = [name for name in raw.shapes if name not in family.ignored]
+    names = [name for name in held if not (name in family.aliases and family.aliases[name] in raw.shapes)]
+    known = {family.aliases.get(name, name): name for name in names}
+    sha256 = _check(raw, known, expected)
+    state = {name: raw.tensors[stored] for name, stored in known.items()}
+    return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
+
+
+def _check_ties(raw: RawCheckpoint, family: Family) -> None:
+    for alias, name in family.aliases.items():
+        if {alias, name} <= set(raw.shapes) and not torch.equal(raw.tensors[alias], raw.tensors[name]):
+            raise CheckpointError(f"{raw.source}: {alias} differs from {name}, but {family.name} ties them")
+
+
+def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """One error with everything that is wrong with the tensors; else the files' hash. `known` maps the family's names
+    to those in the files."""
+    problems = []
+    missing, extra = sorted(set(expected) - set(known)), sorted(set(known) - set(expected))
+    if missing:
+        problems.append(f"{len(missing)} missing: {some(missing)}")
+    if extra:
+        problems.append(f"{len(extra)} not expected: {some(extra)}")
+    misshapen = [
+        f"{name} is {list(raw.shapes[known[name]])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in known and raw.shapes[known[name]] != shape
+    ]
+    if misshapen:
+        problems.append(f"{len(misshapen)} misshapen: {some(misshapen)}")
+    examined = raw.examine([known[name] for name in expected if name in known])
+    problems += examined.problems
+    if problems:
+        raise CheckpointError(f"{raw.source} does not fit its configuration; tensors " + "; ".join(problems))
+    return examined.sha256
