@@ -27,7 +27,6 @@ from mythos_export.verify.stages.reference import Reference
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
 
@@ -49,18 +48,18 @@ def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
         BundleError: ("fail", None, "graph"),
         BackendFailed: ("fail", None, "graph"),
     }
-    program = Program(torch.export.load(bundle / "model.pt2"), 1)
+    program = Program(torch.export.load(bundle / "model.pt2"), golden.spec, 1)
     with pytest.raises(BackendFailed, match="PyTorch: "):
         program.outputs({**golden.cases[0].inputs, "positions": np.zeros((1, 3), np.int64)})
 
 
 def test_the_reference_evaluator_takes_a_loop_that_never_runs(bundle: Path, golden: Golden) -> None:
     manifest = read_manifest(bundle)
-    stage = Reference.open(Bundle(bundle, manifest, RuntimeConfig.from_manifest(manifest), 1))
+    stage = Reference.open(Bundle(bundle, manifest, 1))
     case = next(case for case in golden.cases if case.name == "no loops")
     answer = stage.answer(case.inputs)
     assert answer.trace is not None and len(answer.trace) == 0
-    assert not compare(case, answer, golden.tolerances, golden.prelude).problems
+    assert not compare(case, answer, golden.tolerances).problems
 
 
 def test_a_missing_operator_library_is_a_stage_that_was_not_run(
@@ -78,9 +77,8 @@ def test_the_demo_s_questions_are_not_too_deep_for_fp16() -> None:
     """As `make demo` exports them: halted positions' states drift far apart, those that still run do not."""
     loaded = load_checkpoint(folder("hops"))
     model = MythosModel.from_state(loaded.config, loaded.state, torch.float16)
-    shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), "float16")
-    deep = make_golden(model, "fp16", shapes, folder("hops") / "held_out.safetensors")
-    assert max(int(case.outputs["loops"]) for case in deep.cases) > loaded.config.max_loop_iters
+    deep = make_golden(model, "fp16", folder("hops") / "held_out.safetensors")
+    assert max(int(case.output("loops")) for case in deep.cases) > loaded.config.max_loop_iters
     assert deep.tolerances.too_coarse() is None
 
 
@@ -100,12 +98,11 @@ def test_too_much_unseen_in_one_stage_and_too_coarse_a_precision_are_failures(
     assert "in stage onnx" in run._problems(golden, [eager, unseen])[0]
 
 
-def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden, bundle: Path) -> None:
-    config = RuntimeConfig.from_manifest(read_manifest(bundle))
-    text = golden.text
+def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden) -> None:
+    spec, text = golden.spec, golden.text
     assert text is not None and len(text.ties) == len(text.tokens)
-    logits = np.zeros((1, 1, config.vocab_size), np.float32)
-    other = next(token for token in range(config.vocab_size) if token != text.tokens[0])
+    logits = np.zeros((1, 1, spec.vocab_size), np.float32)
+    other = next(token for token in range(spec.vocab_size) if token != text.tokens[0])
     logits[..., other] = 1
 
     def call(inputs):  # type: ignore[no-untyped-def]
@@ -114,9 +111,9 @@ def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden, bundle: 
         return {"logits": logits, **empty}
 
     sure = dataclasses.replace(text, margins=(1.0,) * len(text.tokens), ties=(False,) * len(text.tokens))
-    assert generate(call, sure, config, golden.tolerances).wrong
+    assert generate(call, sure, spec, golden.tolerances).wrong
     near = dataclasses.replace(sure, ties=(True, *sure.ties[1:]))
-    assert not generate(call, near, config, golden.tolerances).wrong
+    assert not generate(call, near, spec, golden.tolerances).wrong
 
 
 def test_an_engine_that_ran_makes_its_target_verified(golden: Golden) -> None:
@@ -129,12 +126,12 @@ def test_an_engine_that_ran_makes_its_target_verified(golden: Golden) -> None:
         (ran, ("a.engine", "b.engine"), NOT_EXECUTED),
         (dataclasses.replace(ran, reason="no GPU"), ("a.engine",), NOT_EXECUTED),
     ):
-        parity = Parity("fp32", golden.tolerances, (stage,), 0.5, {})
+        parity = Parity(golden.spec, "fp32", golden.tolerances, (stage,), (), {})
         assert [target.state for target in proven(built(*engines), parity)] == [VERIFIED, state]
 
 
 def test_the_schema_in_words_has_the_keys_of_the_document(golden: Golden) -> None:
-    document = Parity("fp32", golden.tolerances, (run._eager(golden),), 0.5, {}, golden.text).to_json()
+    document = Parity(golden.spec, "fp32", golden.tolerances, (run._eager(golden),), (), {}, golden.text).to_json()
     described = str(parity_module.__doc__)
     for level, keys in ((4, document.keys()), (6, document["stages"][0].keys())):
         lines = re.findall(rf"^ {{{level}}}(\w[\w, ]*?)(?:  |$)", described, re.MULTILINE)
