@@ -20,7 +20,7 @@ from mythos_export.verify.cases import Case, Question, given_questions, golden_q
 from mythos_export.verify.compare import compare, possible_ties
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.measure import measure
-from mythos_export.verify.results import CaseResult
+from mythos_export.verify.results import EAGER, CaseResult
 from mythos_export.verify.tolerances import Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
@@ -31,7 +31,6 @@ from mythos_runtime.spec import LoopSpec
 
 GOLDEN = "golden.safetensors"
 FORMAT = 2
-EAGER = "eager"
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
         "source": manifest.source.name,
         "created": manifest.created,
         "parity": parity,
-        "passed": parity.passed,
+        "verdict_state": "fail" if not parity.passed else "warn" if parity.basis.weak() else "pass",
         "truth": TRUTH,
         "factor": f"{FACTOR:g}",
         "ulps": f"{FLOOR_ULPS:g}",

@@ -4,7 +4,7 @@
 
     format            3
     verdict           "pass" or "fail"
-    sentence          the verdict in one sentence
+    sentence          the verdict in words
     precision         fp32, fp16, bf16, int8 or int4
     truth             what the stages are held to
     stages            a list, in the order of the pipeline:
@@ -28,6 +28,9 @@
                       operator (or null), text, error, tolerance (or null), position ([row, token], or null),
                       reproduction (a folder, or null), note (why one of these is missing, or null)
     problems          sentences: what is wrong beyond single stages; any makes the verdict "fail"
+    basis             how much a pass rests on: precision; stage that left out the largest share of its positions, its
+                      positions and left_out ones; near_ties over the stages; tensor that may be off the most and its
+                      tolerance, a share of its scale; weak, sentences that say why that is little, or none
     checks            of the model's weights: name, value, bound, meaning; a value that is not below its bound fails
     tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
     text              prompt, tokens, margins and ties of the float64 model's greedy continuation, or null
@@ -44,6 +47,7 @@ from typing import Any
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.generation import Text
+from mythos_export.verify.judgement import Basis, basis
 from mythos_export.verify.results import FAIL, NOT_RUN, PASS, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import Tolerances
 from mythos_export.verify.trace import state
@@ -81,8 +85,12 @@ class Parity:
     def results(self) -> list[CaseResult]:
         return [result for stage in self.stages for result in stage.results]
 
+    @property
+    def basis(self) -> Basis:
+        return basis(self.spec, self.tolerances, self.stages)
+
     def verdict(self) -> str:
-        """In one sentence."""
+        """In a sentence, and of a pass how much it rests on."""
         ran = [stage for stage in self.stages if stage.state != NOT_RUN]
         if self.problems:
             return self.problems[0]
@@ -94,7 +102,7 @@ class Parity:
         rest = f" Not run here: {', '.join(left)}." if left else ""
         return (
             f"{len(ran)} stages compute what the eager model computes, inside the loop too; the largest error is "
-            f"{used:.0%} of what {self.precision} allows.{rest}"
+            f"{used:.0%} of what {self.precision} allows. {self.basis.sentence()}{rest}"
         )
 
     def raise_unless_passed(self) -> None:
@@ -121,6 +129,7 @@ class Parity:
                 "near_ties": {"total": len(ties), "listed": ties[:MOST_LISTED]},
                 "failures": [_failure(failure) for failure in self.failures],
                 "problems": list(self.problems),
+                "basis": asdict(self.basis) | {"weak": self.basis.weak()},
                 "checks": [check._asdict() for check in self.checks],
                 "tolerances": self.tolerances.to_json(),
                 "text": self.text and asdict(self.text),

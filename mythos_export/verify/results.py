@@ -14,6 +14,7 @@ from mythos_export.verify.logits import Logits
 from mythos_export.verify.tolerances import Tolerances
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
+EAGER = "eager"  # the stage that ran when the cases were made
 # In place of a tensor's name: the artifact could not be opened, a call could not be finished.
 GRAPH, OUTPUTS = "graph", "outputs"
 

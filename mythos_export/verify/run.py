@@ -9,10 +9,12 @@ from pathlib import Path
 from mythos_export.errors import PackageError, ParityError
 from mythos_export.verify.compare import Problem, compare, histogram
 from mythos_export.verify.generation import Generated, Text, calls, generate
-from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
+from mythos_export.verify.golden import GOLDEN, Golden, load_golden
+from mythos_export.verify.judgement import problems
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
 from mythos_export.verify.results import (
+    EAGER,
     GRAPH,
     OUTPUTS,
     CaseResult,
@@ -22,12 +24,9 @@ from mythos_export.verify.results import (
     with_reproduction,
 )
 from mythos_export.verify.stages import STAGES, Bundle, Stage
-from mythos_export.verify.tolerances import MOST_TOLERANCE
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 
-# The share of a stage's positions that near ties may take out of sight before its check counts as none.
-MOST_UNSEEN = 0.5
 GENERATION = "generation"  # the name of the case that no single call is
 
 
@@ -66,7 +65,7 @@ def verify_bundle(
         golden.checks,
         total(histogram(case.output("depth"), case.real) for case in golden.cases),
         golden.text,
-        tuple(_problems(golden, results)),
+        tuple(problems(golden, results)),
     )
 
 
@@ -156,33 +155,3 @@ def _eager(golden: Golden) -> StageResult:
             problem = replace(problem, text=f"{problem.text}; {hint}")
         failure = Failure(EAGER, wrong.case, problem)
     return StageResult(EAGER, f"PyTorch, {golden.precision}, at export", "the model", golden.eager, None, failure)
-
-
-def _problems(golden: Golden, results: list[StageResult]) -> list[str]:
-    found = [
-        f"{check.name} is {check.value:.6g}, and has to be below {check.bound:g}: {check.meaning}"
-        for check in golden.checks
-        if not check.value < check.bound
-    ]
-    if any(stage.failure is not None for stage in results):
-        return found  # which says more
-    advice = "" if golden.precision == "fp32" else "; export with --precision fp32"
-    # What a loop caches is also that of positions that have halted, whose state no output of their own depends on and
-    # no precision follows. Where another position reads it, what that makes of it is judged.
-    per_loop = [golden.spec.ports.of("new", group.name).name for group in golden.spec.caches if group.per_loop]
-    coarse = golden.tolerances.too_coarse(apart=per_loop)
-    if coarse is not None:
-        tensor, allowed = coarse
-        found.append(
-            f"{golden.precision} is too coarse for this model: by what eager itself errs, {tensor} could be off by "
-            f"{allowed:.1e} of its scale, and beyond {MOST_TOLERANCE} nothing is checked{advice}"
-        )
-    for stage in results:
-        real = sum(result.positions for result in stage.results)
-        seen = sum(result.compared for result in stage.results)
-        if stage.name != EAGER and seen < (1 - MOST_UNSEEN) * real:
-            found.append(
-                f"only {seen} of {real} positions could be compared in stage {stage.name}, the others hang on "
-                f"decisions nearer to a tie than {golden.precision} can tell apart{advice}"
-            )
-    return found

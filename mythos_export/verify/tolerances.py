@@ -1,18 +1,17 @@
 """How far a stage may be off, as data; `measure.py` makes it.
 
-There are no constants of taste, but for where a measure ends to be one, MOST_TOLERANCE. Every tensor has its own
+There are no constants of taste, but for where a measure ends to be one (`judgement.py`). Every tensor has its own
 tolerance, for every iteration of the loop and every line of a cache; and the distance from a tie below which a decision
 may fall either way is measured likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FACTOR = 8.0  # other kernels add in another order; this many times eager's own error is still the same function
-MOST_TOLERANCE = 0.5  # of a tensor's scale; where eager's own error asks for more, the precision is no check
 FLOOR_ULPS = 2.0  # an error below what the precision resolves says nothing
 EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7, "int8": 2.0**-23, "int4": 2.0**-23}
 
@@ -39,13 +38,6 @@ class Tolerances:
     def band(self, decision: str, iteration: int) -> float:
         """The near-tie band; 0 for a count, which only follows from decisions."""
         return _at(self.bands[decision], iteration) if decision in self.bands else 0.0
-
-    def too_coarse(self, apart: Collection[str] = ()) -> tuple[str, float] | None:
-        """The tensor, of those not `apart`, that is allowed to be off the most, and by how much, where that is more
-        than MOST_TOLERANCE."""
-        judged = {name: max(series) for name, series in self.tensors.items() if name not in apart}
-        largest = {name: allowed for name, allowed in judged.items() if allowed > MOST_TOLERANCE}
-        return max(largest.items(), key=lambda each: each[1], default=None)
 
     def merged(self, other: Tolerances) -> Tolerances:
         """The larger of both, everywhere."""

@@ -17,6 +17,7 @@ from mythos_export.verify import run
 from mythos_export.verify.compare import compare
 from mythos_export.verify.generation import generate
 from mythos_export.verify.golden import Golden, make_golden
+from mythos_export.verify.judgement import problems
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.results import StageResult
 from mythos_export.verify.stages import Bundle
@@ -24,6 +25,7 @@ from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_export.verify.tolerances import Tolerances
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
@@ -79,7 +81,7 @@ def test_the_demo_s_questions_are_not_too_deep_for_fp16() -> None:
     model = MythosModel.from_state(loaded.config, loaded.state, torch.float16)
     deep = make_golden(model, "fp16", folder("hops") / "held_out.safetensors")
     assert max(int(case.output("loops")) for case in deep.cases) > loaded.config.max_loop_iters
-    assert deep.tolerances.too_coarse() is None
+    assert not problems(deep, [])
 
 
 def test_too_much_unseen_in_one_stage_and_too_coarse_a_precision_are_failures(
@@ -94,8 +96,36 @@ def test_too_much_unseen_in_one_stage_and_too_coarse_a_precision_are_failures(
     eager = run._eager(golden)
     blind = [dataclasses.replace(result, compared=0) for result in golden.eager]
     unseen = dataclasses.replace(eager, name="onnx", results=tuple(blind))
-    assert run._problems(golden, [eager]) == []
-    assert "in stage onnx" in run._problems(golden, [eager, unseen])[0]
+    assert problems(golden, [eager]) == []
+    assert "in stage onnx" in problems(golden, [eager, unseen])[0]
+
+
+def test_a_pass_says_how_much_it_rests_on(golden: Golden) -> None:
+    """Positions that were not judged and what is allowed stand in the verdict's own words, and where that is little,
+    so does that."""
+    eager = run._eager(golden)
+    first, *rest = golden.eager
+    few = (dataclasses.replace(first, compared=first.positions - 1), *rest)
+    many = tuple(dataclasses.replace(result, compared=result.positions // 2 + 1) for result in golden.eager)
+    positions = sum(result.positions for result in golden.eager)
+    named = {"a": golden.eager, "b": few, "c": many}
+    whole, some, most = (dataclasses.replace(eager, name=name, results=results) for name, results in named.items())
+    coarse = dataclasses.replace(golden.tolerances, tensors={**golden.tolerances.tensors, "out": (0.01, 0.2)})
+
+    def verdict(*stages: StageResult, tolerances: Tolerances = golden.tolerances) -> str:
+        parity = Parity(golden.spec, "fp32", tolerances, (eager, *stages), (), {})
+        assert parity.passed
+        assert parity.to_json()["basis"]["left_out"] == parity.basis.left_out
+        assert bool(parity.to_json()["basis"]["weak"]) == ("weak" in parity.verdict())
+        return parity.verdict()
+
+    assert "Every position was judged" in verdict(whole) and "weak" not in verdict(whole)
+    assert f" 1 of {positions} positions" in verdict(whole, some) and "in stage b" in verdict(whole, some)
+    assert "weak" not in verdict(whole, some)
+    assert "in stage c" in verdict(some, most, whole) and "more than 10% of the positions" in verdict(some, most, whole)
+    loose = verdict(whole, tolerances=coarse)
+    assert "at most 2.0e-01 of a tensor's scale (out)" in loose and "more than 10% of a tensor's scale" in loose
+    assert "nothing that was exported was run" in verdict()  # eager is what made the measure
 
 
 def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden) -> None:
