@@ -28,6 +28,7 @@ class Captured:
 
     program: ExportedProgram
     spec: LoopSpec
+    config: Any
 
 
 class Exportable(nn.Module):
@@ -60,7 +61,7 @@ def capture(model: LoopedModel) -> Captured:
         raise CaptureError(f"torch.export could not capture the model: {first_line(error)}") from error
     _chain_symbolic_sums(program)
     _forget_stack_traces(program)
-    return Captured(program, spec)
+    return Captured(program, spec, model.config)
 
 
 def first_line(error: Exception) -> str:

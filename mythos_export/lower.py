@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -58,6 +59,7 @@ class Lowered:
     path: Path
     weights: Path
     spec: LoopSpec
+    config: Any
 
 
 def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
@@ -78,7 +80,7 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
-    return Lowered(path, weights, captured.spec)
+    return Lowered(path, weights, captured.spec, captured.config)
 
 
 def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:

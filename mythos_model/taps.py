@@ -79,10 +79,3 @@ def decided(name: str, margin: Callable[[], Tensor]) -> None:
 def _watching() -> Recorded | None:
     return None if torch.compiler.is_exporting() else _recorder.get()
 
-
-def _identity(x: Tensor, name: str) -> Tensor:
-    return x.clone()  # an operator may not return its argument
-
-
-_tap_op = torch.library.custom_op("mythos::tap", _identity, mutates_args=())
-_tap_op.register_fake(lambda x, name: torch.empty_like(x))

@@ -2,7 +2,8 @@
 
     h = mythos::tap <name = "h"> (add_7)      ->      inside/h, in place of add_7
 
-So the graph that ships has no node more, and its verification twin finds what to show by name (`verify/twin.py`). Parsers
+So the graph that ships has no node more, and its verification twin finds what to show by name (`verify/twin.py`).
+Parsers
 that keep ONNX's names, TensorRT's among them, show the same.
 """
 
@@ -16,7 +17,7 @@ import onnx_ir as ir
 import onnxscript
 import torch
 
-import mythos_model.taps  # noqa: F401  (registers the operator)
+import mythos_model.ops  # noqa: F401  (registers the operator)
 from mythos_export.kernels.text import DOMAIN, VERSION
 
 TAP = "tap"

@@ -152,7 +152,7 @@ def train_step(
             "a lower learning rate or another seed may help"
         )
     optimizer.step()
-    balance_experts(model.recurrent.block.ffn.router_bias, load)
+    balance_experts(model.experts.router_bias, load)
     return {"loss": float(loss.detach()), "learning rate": rate, "gradient": norm, **metrics}
 
 

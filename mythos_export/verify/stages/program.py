@@ -29,13 +29,12 @@ class Program(Stage):
     def __init__(self, program: torch.export.ExportedProgram, spec: LoopSpec, threads: int | None = None) -> None:
         self.program, self.spec = program, spec
         self.module = program.module()
-        self.arguments = list(program.graph_signature.user_inputs)
+        self.arguments = [port.name for port in spec.ports.inputs]
         self.threads = threads
 
     @classmethod
     def open(cls, bundle: Bundle) -> Program:
-        import mythos_model.ops
-        import mythos_model.taps  # noqa: F401  (both register operators that the program calls)
+        import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
         with failing(cls.runner, Exception):  # one call into PyTorch, which raises whatever a damaged archive makes it
             program = torch.export.load(bundle.folder / cls.artifact)

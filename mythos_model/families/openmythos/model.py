@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,6 +150,11 @@ class MythosModel(LoopedModel):
         return self.recurrent.act
 
     @property
+    def experts(self) -> MixtureOfExperts:
+        """The looped block's."""
+        return cast(MixtureOfExperts, self.recurrent.block.ffn)
+
+    @property
     def sizes(self) -> Sizes:
         c = self.config
         return Sizes(c.vocab_size, c.dim, c.cache_dim, c.max_seq_len, c.max_output_tokens, c.max_loop_iters)
@@ -181,7 +186,7 @@ class MythosModel(LoopedModel):
         return (Check("spectral radius", radius, 1.0, "the state would not forget, and the loop diverge"),)
 
     def inner_trace(self) -> tuple[TraceTensor, ...]:
-        return self.recurrent.block.ffn.trace()  # type: ignore[operator, no-any-return]
+        return self.experts.trace()
 
     @classmethod
     def keeps(cls, name: str) -> bool:
