@@ -1,34 +1,26 @@
-"""Name the dynamic dimensions of the ports: batch, tokens, past, loops, in place of the tracer's symbols."""
+"""Name the dynamic dimensions of the ports: batch, tokens, past, loops and multiples, not the tracer's symbols."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
+from mythos_runtime.ports import Ports, factors, times
 
-PORT_DIMENSIONS: dict[str, tuple[str | None, ...]] = {
-    "input_ids": ("batch", "tokens"),
-    "positions": ("batch", "tokens"),
-    "past_lengths": ("batch",),
-    "past_layers": (None, "batch", "past", None),
-    "past_loop": ("loops", "batch", "past", None),
-    "logits": ("batch", "tokens", None),
-    "depth": ("batch", "tokens"),
-    "new_layers": (None, "batch", "tokens", None),
-    "new_loop": ("loops", "batch", "tokens", None),
-}
+NAMES = {"B": "batch", "T": "tokens", "P": "past", "N": "loops"}
 
 
-def name_dimensions(model: ir.Model, config: MythosConfig) -> None:
+def name_dimensions(model: ir.Model, ports: Ports) -> None:
     """Rename on the ports; forget the shapes inside, which speak in the old symbols and are inferred again."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        names = PORT_DIMENSIONS.get(value.name or "")
-        if names is not None and value.shape is not None:
-            dims = [name if name is not None else dim for name, dim in zip(names, value.shape, strict=True)]
-            value.shape = ir.Shape(dims)
-    ports = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for value, port in zip((*model.graph.inputs, *model.graph.outputs), (*ports.inputs, *ports.outputs), strict=True):
+        value.shape = ir.Shape([dim if isinstance(dim, int) else _name(dim) for dim in port.dims])
+    named = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            if value.shape is None or id(value) in ports:
+            if value.shape is None or id(value) in named:
                 continue
             value.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in value.shape])
+
+
+def _name(dim: str) -> str:
+    symbol, count = factors(dim)
+    return times(NAMES[symbol], count)
