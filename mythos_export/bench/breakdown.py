@@ -43,9 +43,6 @@ class Breakdown:
     total: float
     calls: int
 
-    def by_part(self, part: str) -> float:
-        return sum(value for (_, p), value in self.seconds.items() if p == part)
-
     def to_json(self) -> dict[str, Any]:
         cells = [
             {"region": region, "part": part, "seconds": value, "share": value / self.total}
