@@ -53,7 +53,7 @@ class TorchCompile(CompiledPeer):
 
     def prepare(self, case: Case) -> Call:
         model = self.models[case.workload.name]
-        ports = tensors(case, model.config.act_threshold)
+        ports = tensors(case, model.spec)
 
         def call() -> Outcome:
             with torch.no_grad():

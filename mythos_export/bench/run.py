@@ -211,7 +211,7 @@ def _profiles(
         ports = port_arrays(load_case(inputs, workload, spec.trained_loops), spec)
         for name, taken in forms.items():
             try:
-                found = breakdown.profile(bundle / graph, ports, taken, threads)
+                found = breakdown.profile(bundle / graph, spec, ports, taken, threads)
             except Exception as error:  # ONNX Runtime's have no base class; what was timed must not be lost for it
                 line = next(iter(str(error).strip().splitlines()), "no message")
                 failed.append(f"{workload.name}, {name}: {type(error).__name__}: {line[:300]}")
