@@ -95,7 +95,7 @@ class Case:
 
     Attributes:
         ids: int64 [B, T].
-        past: by cache group [lines, B, held, C]; those inside the loop with the lines of `loops` depths.
+        past: by cache group, as the graph takes it: [..., B, held, C], inside the loop of `loops` depths.
         loops: the depth, or the trained number.
         capacity: tokens that a cache with fixed buffers has room for, the same for all decode workloads of a run.
     """
@@ -127,12 +127,7 @@ def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_fi
     cache = model.new_cache(1, prompt, depth)
     model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
     capacity = max(workload.held for workload in workloads) + 1
-    past = {
-        f"{LOOP if group.per_loop else AROUND}/{group.name}": cache.past[group.name].reshape(
-            depth if group.per_loop else 1, group.slots, *cache.past[group.name].shape[1:]
-        )
-        for group in model.spec.caches
-    }
+    past = {f"{LOOP if group.per_loop else AROUND}/{group.name}": cache.past[group.name] for group in model.spec.caches}
     np.savez(path, allow_pickle=False, ids=ids, capacity=capacity, **past)
 
 
@@ -158,15 +153,14 @@ def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
         ids, capacity = data["ids"], int(data["capacity"])
         for key in data.files:
             place, _, name = key.partition("/")
-            if name:  # [depths or 1, slots, 1, prompt, C]
-                entries = data[key][: max(depth, 1)] if place == LOOP else data[key]
-                past[name] = _filled(entries.reshape(-1, *entries.shape[2:]), workload)
+            if name:
+                past[name] = _filled(data[key][: max(depth, 1)] if place == LOOP else data[key], workload)
     used = ids[: workload.batch, -1:] if workload.kind == "decode" else ids[: workload.batch, : workload.tokens]
     return Case(workload, np.ascontiguousarray(used), past, max(depth, 1), capacity)
 
 
 def _filled(entries: np.ndarray, workload: Workload) -> np.ndarray:
-    """[lines, 1, prompt, C] -> [lines, B, held, C], begun again where the prompt ends."""
-    repeated = entries[:, :, np.arange(workload.held) % entries.shape[2]]
-    shape = (entries.shape[0], workload.batch, workload.held, entries.shape[3])
+    """[..., 1, prompt, C] -> [..., B, held, C], begun again where the prompt ends."""
+    repeated = entries[..., np.arange(workload.held) % entries.shape[-2], :]
+    shape = (*entries.shape[:-3], workload.batch, workload.held, entries.shape[-1])
     return np.ascontiguousarray(np.broadcast_to(repeated, shape))

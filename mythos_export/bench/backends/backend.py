@@ -112,7 +112,7 @@ class BundleBackend(Backend):
             return prefill
         cache = model.new_cache(workload.batch, case.capacity, workload.depth)
         for name, entries in case.past.items():
-            cache.past[name][:, :, : workload.held] = entries
+            cache.past[name][..., : workload.held, :] = entries
         cache.lengths[:] = workload.held
         policy: Policy = "last" if workload.depth is None else "full"
 
