@@ -69,7 +69,8 @@ def main() -> int:
     outcomes = collections.Counter(result["outcome"] for result in results)
     findings = [result for result in results if result["finding"]]
     for result in findings:
-        print(f"{options.seed}:{result['number']} {ascii(result['what'])}: {result['finding']}")
+        line = f"{options.seed}:{result['number']} {result['what']}: {result['finding']}"
+        print(line.encode("ascii", "backslashreplace").decode())
     print(f"{len(results)} mutants: {dict(outcomes)}; {len(findings)} findings")
     return bool(findings)
 
