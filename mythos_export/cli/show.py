@@ -27,9 +27,8 @@ def show_parity(parity: Any) -> None:
     for stage in parity.stages:
         if stage.reason is not None:
             out.print(f"{stage.name} was not run: {stage.reason}", style="yellow", markup=False, highlight=False)
-    ties = sum(len(stage.near_ties) for stage in parity.stages)
-    rest = f"Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}."
-    out.print(f"{escape(parity.verdict())} {rest}", highlight=False)
+    checks = [f"{check.name} {check.value:.4f} (below {check.bound:g})" for check in parity.checks]
+    out.print(f"{escape(parity.verdict())} {escape(', '.join(checks))}".rstrip(), highlight=False)
 
 
 def _number(value: float | None) -> str:

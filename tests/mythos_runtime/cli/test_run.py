@@ -44,7 +44,7 @@ def test_a_prompt_is_all_that_the_shipped_model_needs(bundles: Bundles) -> None:
 
 
 def test_a_long_prompt_leaves_what_room_there_is(bundles: Bundles) -> None:
-    longest = load(bundles["mla_decode"]).config.max_seq_len
+    longest = load(bundles["mla_decode"]).spec.max_seq_len
     ids = ",".join(["1"] * (longest - 2))
     assert len(ran(bundles["mla_decode"], "--ids", ids)["tokens"]) == 3
     assert "exceeds the" in run(bundles["mla_decode"], "--ids", ",".join(["1"] * (longest + 1))).stderr

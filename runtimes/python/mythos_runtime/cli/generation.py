@@ -145,16 +145,16 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
         words = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in taken.items())
         notes.append(f"defaults of the bundle ({source}): {words}")
     if "max_new_tokens" not in given:
-        room = model.config.max_seq_len - prompt_tokens + 1  # none: the prompt itself is refused
-        most = min(model.config.max_output_tokens, max(room, 1))
+        room = model.spec.max_seq_len - prompt_tokens + 1  # none: the prompt itself is refused
+        most = min(model.spec.max_output_tokens, max(room, 1))
         taken["max_new_tokens"] = min(int(defaults.get("max_new_tokens", NEW_TOKENS)), most)
     ignore, eos, stops = given.pop("ignore_eos"), given.pop("eos"), given.pop("stop")
     if ignore and eos:
         raise RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them")
-    beyond = [token for token in eos if token >= model.config.vocab_size]
+    beyond = [token for token in eos if token >= model.spec.vocab_size]
     if beyond:
         raise RequestError(
-            f"--eos {beyond[0]} never comes: this model's vocabulary has the ids 0 to {model.config.vocab_size - 1}"
+            f"--eos {beyond[0]} never comes: this model's vocabulary has the ids 0 to {model.spec.vocab_size - 1}"
         )
     if stops and model.tokenizer is None:
         raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
