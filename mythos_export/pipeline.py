@@ -6,7 +6,7 @@ the result verified before it gets its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mythos_export.errors import TargetError
 from mythos_export.lower import lower
 from mythos_export.package import describe_bundle, finish
 from mythos_export.precision import PRECISIONS
+from mythos_export.progress import Progress, silent
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.text_files import add_text
@@ -56,7 +57,7 @@ def export(
     eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
     force: bool = False,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = silent,
 ) -> Exported:
     """Checkpoint in, verified bundle out.
 
@@ -112,7 +113,7 @@ def export(
         parity = verify_bundle(
             folder,
             draft,
-            lambda stage: progress(f"verify {stage}"),
+            lambda stage, part=None: progress(f"verify {stage}", part),
             golden=golden,
             reproductions=output.with_name(f"{output.name}.repro"),
         )
