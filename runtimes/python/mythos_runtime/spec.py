@@ -20,7 +20,7 @@ from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES
 
 MOST = (1 << 31) - 1  # of any single size: sums and products of a few stay within 64 bits
 MODEL = "model"  # the graph that is the whole model, one call of it a whole forward pass
-STARTS = ("zeros", "encoded", "noise")
+STARTS = ("zeros", "ones", "encoded", "noise")
 KINDS = ("value", "choice", "chosen", "halted", "count")
 
 
@@ -79,7 +79,7 @@ class StateTensor:
     """What one loop hands to the next.
 
     Attributes:
-        start: zeros, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
+        start: zeros, ones, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
         scale, cut: of noise: the standard deviation, and at how many of them it is cut.
     """
 

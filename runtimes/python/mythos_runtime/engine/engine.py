@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Several
 
 import numpy as np
-
 from mythos_runtime.engine.graphs import RowGraphs
+
 from mythos_runtime.engine.pages import OutOfPages, PagedCache
 from mythos_runtime.engine.scheduler import Scheduler, due
 from mythos_runtime.engine.sequence import Job, Sequence, Span

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-PAGE = 32
-"""Positions of a page, as the graphs have it."""
+from mythos_runtime.row_ports import PAGE
 
 
 class OutOfPages(Exception):
