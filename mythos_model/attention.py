@@ -50,15 +50,15 @@ class GroupedQueryAttention(nn.Module):
         return self.wo(y), chunk
 
     def paged(self, x: Tensor, rows: Rows, cache: Tensor, show: str | None) -> tuple[Tensor, Tensor]:
-        """Packed rows x [1, R, D], cache [pages, page, C] -> (y [1, R, D], the cache with their entries)."""
+        """Packed rows x [R, D], cache [pages, page, C] -> (y [R, D], the cache with their entries)."""
         q, entry = self._project(x, rows.rotary)
         attend = torch.ops.mythos.paged_gqa_attention if torch.compiler.is_exporting() else paged_gqa_attention
         where = cache, rows.tables, rows.span, rows.position
-        y, cache = attend(q[0], _shown(entry, show)[0], *where, self.head_dim**-0.5, self.kv_heads)
-        return self.wo(y.unsqueeze(0)), cache
+        y, cache = attend(q, _shown(entry, show), *where, self.head_dim**-0.5, self.kv_heads)
+        return self.wo(y), cache
 
     def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """q [B, T, H, hd] and the cache entries [B, T, C]."""
+        """q [..., H, hd] and the cache entries [..., C] of x [..., D]."""
         q = rotary.rotate(self.wq(x), self.heads).unflatten(-1, (self.heads, self.head_dim))
         return q, torch.cat([rotary.rotate(self.wk(x), self.kv_heads), self.wv(x)], -1)
 
@@ -90,19 +90,19 @@ class LatentAttention(nn.Module):
         return self.wo(attend(q_nope, q_rope, *where, self.kv_up.weight, self._scale, self.v)), chunk
 
     def paged(self, x: Tensor, rows: Rows, cache: Tensor, show: str | None) -> tuple[Tensor, Tensor]:
-        """Packed rows x [1, R, D], cache [pages, page, C] -> (y [1, R, D], the cache with their entries)."""
+        """Packed rows x [R, D], cache [pages, page, C] -> (y [R, D], the cache with their entries)."""
         q_nope, q_rope, entry = self._project(x, rows.rotary)
         attend = torch.ops.mythos.paged_mla_attention if torch.compiler.is_exporting() else paged_mla_attention
-        where = _shown(entry, show)[0], cache, rows.tables, rows.span, rows.position
-        y, cache = attend(q_nope[0], q_rope[0], *where, self.kv_up.weight, self._scale, self.v)
-        return self.wo(y.unsqueeze(0)), cache
+        where = _shown(entry, show), cache, rows.tables, rows.span, rows.position
+        y, cache = attend(q_nope, q_rope, *where, self.kv_up.weight, self._scale, self.v)
+        return self.wo(y), cache
 
     @property
     def _scale(self) -> float:
         return float((self.nope + self.rope) ** -0.5)
 
     def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        """q_nope [B, T, H, nope], q_rope [B, T, H, P] and the cache entries [B, T, C]."""
+        """q_nope [..., H, nope], q_rope [..., H, P] and the cache entries [..., C] of x [..., D]."""
         c_q = self.q_norm(self.q_down(x))
         q_nope = self.q_up_nope(c_q).unflatten(-1, (self.heads, self.nope))
         q_rope = rotary.rotate(self.q_up_rope(c_q), self.heads).unflatten(-1, (self.heads, self.rope))

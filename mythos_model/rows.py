@@ -3,8 +3,8 @@
     >>> parts(model)["step"](*tensors in the order of row_ports(...)["step"].inputs)
 
 They are made of the family's own layers: what differs from a whole forward pass is the cache (pages instead of a past)
-and that every row is at a depth of its own. `encode`, `advance`, `finish` and `readout` are called with a batch of one
-whose tokens are the rows, and with an iteration [1, R] instead of a scalar.
+and that every row is at a depth of its own. `encode`, `advance`, `finish` and `readout` are called with rows [R, ...]
+where they have a batch of tokens [B, T, ...], and with an iteration [R] instead of a scalar.
 
 A row's values may not hang on the rows beside it, not even by a rounding. So the rotary angles are a table: the engines
 compute cosines of many numbers at a time, and those left over in another way.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos_model.attention import Past
@@ -52,7 +53,7 @@ class PagedLines:
     written: list[Tensor] = field(default_factory=list)
 
     def attend(self, attention: nn.Module, x: Tensor, rows: Rows) -> Tensor:
-        """Run a layer's attention on its own cache: x [1, R, D] -> [1, R, D]."""
+        """Run a layer's attention on its own cache: x [R, D] -> [R, D]."""
         index = len(self.written)
         show = self.shown if self.shown is None or self.shown[-1] != "." else f"{self.shown}{index}"
         y, cache = cast(Any, attention).paged(x, rows, self.caches[index], show)
@@ -79,7 +80,7 @@ class Part(nn.Module):
         rows = None
         if "position" in named:
             position = named["position"]
-            rotary = Rotary(self.rotary_cos[position].unsqueeze(0), self.rotary_sin[position].unsqueeze(0))
+            rotary = Rotary(F.embedding(position, self.rotary_cos), F.embedding(position, self.rotary_sin))
             rows = Rows(position, named["span"], named["tables"], rotary)
         state = {port.group: values[port.name] for port in self.ports.inputs if port.role == "state"}
         out = self.compute(named, state, cast(Lines, lines), cast(Past, rows))
@@ -97,16 +98,14 @@ class Part(nn.Module):
 
 class Enter(Part):
     def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
-        encoded = self.model.encode(named["ids"].unsqueeze(0), lines, rows)
-        return (encoded.to(torch.float32).squeeze(0),)
+        return (self.model.encode(named["ids"], lines, rows).to(torch.float32),)
 
 
 class Step(Part):
     def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
         model = self.model
-        encoded, loop, last = (named[role].unsqueeze(0) for role in ("encoded", "loop", "last"))
-        h, *carried = (tensor.unsqueeze(0) for tensor in state.values())
-        threshold = named["halt_threshold"].unsqueeze(0) if "halt_threshold" in named else encoded.new_zeros(())
+        encoded, (h, *carried) = named["encoded"], state.values()
+        threshold = named["halt_threshold"] if "halt_threshold" in named else encoded.new_zeros(())
         nothing = cast(Tensor, None)  # the loop is the engine's: there is no past, no limit
         context = Context(
             encoded=encoded,
@@ -118,16 +117,15 @@ class Step(Part):
             halt_threshold=threshold,
             every_loop=nothing,
         )
-        h = tap(model.advance(h, loop, lines, context), "h")
-        ahead, _running = model.exit.update(type(model.exit).State(*carried), h, threshold, last)
-        return tuple(tensor.squeeze(0) for tensor in (h, *ahead))
+        h = tap(model.advance(h, named["loop"], lines, context), "h")
+        ahead, _running = model.exit.update(type(model.exit).State(*carried), h, threshold, named["last"])
+        return (h, *ahead)
 
 
 class Leave(Part):
     def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
-        x = self.model.finish(named["answer"].unsqueeze(0), lines, rows)
-        logits = self.model.readout(x.squeeze(0).index_select(0, named["pick"]))
-        return (logits.to(torch.float32),)
+        x = self.model.finish(named["answer"], lines, rows)
+        return (self.model.readout(x.index_select(0, named["pick"])).to(torch.float32),)
 
 
 def parts(model: LoopedModel) -> dict[str, Part]:
