@@ -1,206 +1,245 @@
-"""Exact lazy depth: sequences whose rows are packed, whatever depth they are at, and computed no deeper than needed.
+"""Requests through the loop: every call of a graph packs rows of whatever request and depth, and who comes or goes does
+so between two calls.
 
-    engine = Engine(spec, graphs, ...)
-    sequence = engine.open(limit=16, threshold=0.99)
-    engine.enter([(sequence, ids)])
-    while not (done := engine.step()): ...
-    (logits,) = engine.leave(done)                    # [V], of the chunk's last position
+    engine = Engine(core)
+    running = engine.submit(Request([1, 2, 3], max_new_tokens=16))
+    while engine.busy:
+        for token in engine.tick(): print(token.request, token.id, token.depth)
 
-A chunk enters (the layers before the loop), its rows are stepped until all have halted, and it leaves (the layers behind
-the loop). A position that has halted lags at the depths it did not run, until a later one needs its entries there; then
-it runs them, as it would have. So nothing is approximated, and a row computes the same bits in any company.
+Which tokens a request gets, and their logits to the last bit, hang on the request alone: not on when it came, on who
+ran beside it, on how its prompt was cut, nor on whether it was sent back for want of memory and computed again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
 
 import numpy as np
-from mythos_runtime.engine.graphs import RowGraphs
 
-from mythos_runtime.engine.pages import OutOfPages, PagedCache
-from mythos_runtime.engine.scheduler import Scheduler, due
-from mythos_runtime.engine.sequence import Job, Sequence, Span
-from mythos_runtime.engine.states import States
+from mythos_runtime.engine.core import Answer, Chunk, Core
+from mythos_runtime.engine.pages import OutOfPages
+from mythos_runtime.engine.sequence import Sequence
+from mythos_runtime.errors import CapacityError
+from mythos_runtime.row_ports import PAGE
+from mythos_runtime.sampling import Sampler, SamplingOptions
+
+EOS, STOP, LENGTH, CANCELLED = "eos", "stop", "length", "cancelled"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants to be generated.
+
+    Attributes:
+        prompt: ids, one or more.
+        max_loops, threshold: of its positions.
+        whole: run every loop of every position.
+        eos: ids that end it. stop: sequences of ids that end it. Both stay in the result.
+        row: which of a batch's random numbers it draws (`mythos_runtime.sampling`).
+    """
+
+    prompt: Several[int]
+    max_new_tokens: int
+    max_loops: int
+    threshold: float
+    whole: bool = False
+    sampling: SamplingOptions = SamplingOptions()
+    eos: frozenset[int] = frozenset()
+    stop: tuple[tuple[int, ...], ...] = ()
+    row: int = 0
+
+
+@dataclass(eq=False)
+class Running:
+    """A request on its way.
+
+    Attributes:
+        tokens, depth: generated so far, and the loops of the positions behind the choices.
+        finished: why it ended; None while it has not.
+        sequence: None while it waits.
+        fed: of prompt and tokens, how many have entered.
+    """
+
+    request: Request
+    sampler: Sampler
+    tokens: list[int] = field(default_factory=list)
+    depth: list[int] = field(default_factory=list)
+    finished: str | None = None
+    sequence: Sequence | None = None
+    fed: int = 0
+
+    @property
+    def known(self) -> list[int]:
+        """Prompt and tokens."""
+        return [*self.request.prompt, *self.tokens]
+
+    @property
+    def left(self) -> int:
+        """Known tokens that have not entered."""
+        return len(self.request.prompt) + len(self.tokens) - self.fed
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a request, and what it was chosen from."""
+
+    running: Running
+    id: int
+    depth: int
+    logits: np.ndarray
 
 
 class Engine:
-    """Sequences, their caches and the state of what lags.
+    """Many requests on one core. Not for several threads.
 
     Attributes:
-        around, loop: the caches around the loop (None where the model has no layers there) and per depth.
-        states, scheduler: see there.
-        max_lag: positions that may lag before they are made to run all depths, in one chunk a depth: a bound on what a
-            hard token has to wait for. None: no bound.
-        steps, rows, late: calls of the step graph, rows of them, and rows that had halted before.
+        most_running: requests that run at a time; the others wait, in the order they came.
+        chunk: the most tokens of a prompt that enter at a time.
+        patience: a share of the running requests: so many finished positions are waited for before they leave together,
+            since the layers around the loop cost a call about the same for one as for a few.
     """
 
     def __init__(
-        self,
-        graphs: RowGraphs,
-        around: PagedCache | None,
-        loop: PagedCache,
-        states: States,
-        max_lag: int | None = None,
+        self, core: Core, vocab_size: int, most_running: int = 64, chunk: int = 64, patience: float = 0.125
     ) -> None:
-        self.graphs, self.around, self.loop, self.states, self.max_lag = graphs, around, loop, states, max_lag
-        self.scheduler = Scheduler(graphs.most_rows)
-        self.sequences: list[Sequence] = []
-        self.steps = self.rows = self.late = 0
+        self.core, self.vocab_size = core, vocab_size
+        self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []  # in the order they were admitted
+        self._through: list[Running] = []  # their positions are to leave
 
-    # -- sequences ----------------------------------------------------------------------------------------------------
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self._waiting or self._running)
 
-    def open(self, limit: int, threshold: float, whole: bool = False) -> Sequence:
-        """A sequence of at most `limit` loops a position; `whole`: every position runs all of them."""
-        sequence = Sequence(limit, threshold, whole)
-        self.sequences.append(sequence)
-        return sequence
-
-    def close(self, sequence: Sequence) -> None:
-        """Give back everything that the sequence holds; what lags is dropped, never run."""
-        self._cut(sequence, 0)
-        self.sequences.remove(sequence)
-        self.scheduler.forget(sequence)
-
-    def fork(self, sequence: Sequence) -> Sequence:
-        """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
-        lines = self.states.copy(sequence.lines)
-        twin = self.open(sequence.limit, sequence.threshold, sequence.whole)
-        twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
-        twin.job = None if sequence.job is None else Job(**vars(sequence.job))
-        twin.lines = lines
-        if self.around is not None:
-            twin.around = self.around.fork(sequence.around)
-        twin.loop = [self.loop.fork(table) for table in sequence.loop]
-        return twin
-
-    def truncate(self, sequence: Sequence, length: int) -> None:
-        """Forget the positions from `length` on. Only between chunks."""
-        assert sequence.job is None
-        self._cut(sequence, length)
-
-    def _cut(self, sequence: Sequence, length: int) -> None:
-        sequence.job = None
-        keep = max(len(sequence.lines) - max(sequence.length - length, 0), 0)
-        self.states.end(sequence.lines[keep:].tolist())
-        sequence.lines = sequence.lines[:keep]
-        sequence.length = min(sequence.length, length)
-        sequence.answered = min(sequence.answered, length)
-        sequence.filled = [min(filled, length) for filled in sequence.filled]
-        if self.around is not None:
-            self.around.truncate(sequence.around, length)
-        for table in sequence.loop:
-            self.loop.truncate(table, length)
-
-    # -- the three graphs ---------------------------------------------------------------------------------------------
-
-    def enter(self, chunks: Several[tuple[Sequence, np.ndarray]], answers: bool = True) -> None:
-        """Take new tokens in, and give every sequence a job of them.
-
-        Args:
-            chunks: sequences without a job, and ids int64 [n] of each; together at most `graphs.most_rows`.
-            answers: whether they are to leave; else they wait until a later position needs them.
+    def submit(self, request: Request) -> Running:
+        """Queue a request.
 
         Raises:
-            OutOfPages: nothing was computed.
+            CapacityError: all the memory is too little for it.
         """
-        spans = [Span(sequence, 0, sequence.length, sequence.length + len(ids) - 1) for sequence, ids in chunks]
-        if sum(span.rows for span in spans) > self.states.free:
-            raise OutOfPages
-        if self.around is not None:
-            for span in spans:
-                self.around.extend(span.sequence.around, span.first, span.last)
-        tables = [span.sequence.around for span in spans]
-        encoded = self.graphs.enter(np.concatenate([ids for _, ids in chunks]), spans, tables)
-        lines, at = self.states.begin(encoded), 0
-        for span in spans:
-            sequence = span.sequence
-            sequence.lines = np.concatenate([sequence.lines, lines[at : at + span.rows]])
-            at += span.rows
-            sequence.length = span.last + 1
-            if answers:
-                sequence.job = Job(span.first, span.last, whole=sequence.whole)
+        core, positions = self.core, len(request.prompt) + request.max_new_tokens - 1
+        blocks = -(-positions // PAGE)
+        fits = core.around is None or blocks <= core.around.pages
+        if not fits or blocks * request.max_loops > core.loop.pages or positions > core.states.lines:
+            raise CapacityError(
+                f"a request of {positions} positions at {request.max_loops} loops does not fit the engine's memory by "
+                "itself: give it more pages, or ask for less"
+            )
+        running = Running(request, Sampler(request.sampling, request.row, self.vocab_size, np.array(request.prompt)))
+        self._waiting.append(running)
+        return running
 
-    def step(self) -> list[Sequence]:
-        """One call of the step graph over rows that are due; the sequences whose jobs are through, to leave.
+    def cancel(self, running: Running) -> None:
+        """End a request now; its memory is free at once."""
+        if running.finished is None:
+            self._end(running, CANCELLED)
 
-        Raises:
-            OutOfPages: no row that is due could run.
-        """
-        waiting, through = [], []
-        for sequence in self.sequences:
-            if sequence.job is not None:
-                span = due(sequence, self.states.halted)
-                if span is None:
-                    through.append(sequence)
-                else:
-                    waiting.append(span)
-        if waiting:
-            self._run(self._with_pages(self.scheduler.plan(waiting)))
-            through += [
-                span.sequence for span in waiting if due(span.sequence, self.states.halted) is None
-            ]
-        answering = []
-        for sequence in through:
-            assert sequence.job is not None
-            if sequence.job.answers:
-                answering.append(sequence)
-            else:
-                sequence.job = None
-                self._release(sequence)
-        return answering
+    def tick(self) -> list[Token]:
+        """Leave, admit, enter, step: at most one call of each graph. The tokens that were chosen."""
+        tokens = self._leave()
+        self._admit()
+        self._enter()
+        try:
+            done = self.core.step()
+        except OutOfPages:
+            self._send_back()
+            return tokens
+        by_sequence = {running.sequence: running for running in self._running}
+        self._through += [by_sequence[each] for each in done if by_sequence[each] not in self._through]
+        return tokens
 
-    def leave(self, sequences: Several[Sequence], every: bool = False) -> list[np.ndarray]:
-        """Answer the chunks whose jobs are through: logits [V] of each one's last position, or [n, V] of all.
+    # -- the stages of a tick -----------------------------------------------------------------------------------------
 
-        Raises:
-            OutOfPages: a shared page could not be copied; nothing was computed.
-        """
-        spans = []
-        for sequence in sequences:
-            job = sequence.job
+    def _leave(self) -> list[Token]:
+        looping = sum(running.sequence is not None and running.sequence.job is not None for running in self._running)
+        enough = max(1, round(self.patience * len(self._running)))
+        if not self._through or (len(self._through) < enough and len(self._through) < looping):
+            return []
+        leaving, rows = [], 0
+        for running in self._through:
+            job = running.sequence.job if running.sequence else None
             assert job is not None
-            first = job.first if every or self.around is not None else job.last
-            spans.append(Span(sequence, 0, first, job.last))
-        ends = np.cumsum([span.rows for span in spans])
-        pick = np.arange(ends[-1]) if every else ends - 1
-        lines = np.concatenate([span.sequence.states(span.first, span.last) for span in spans])
-        logits = self.graphs.leave(self.states, lines, pick, spans, [span.sequence.around for span in spans])
-        for span in spans:
-            span.sequence.answered = span.last + 1
-            span.sequence.job = None
-            self._release(span.sequence)
-            self._repay(span.sequence)
-        return list(logits) if not every else np.split(logits, ends[:-1])
+            rows += job.last - job.first + 1
+            if rows > self.core.graphs.most_rows:
+                break
+            leaving.append(running)
+        del self._through[: len(leaving)]
+        answers = self.core.leave([running.sequence for running in leaving if running.sequence])
+        chosen = [self._choose(running, answer) for running, answer in zip(leaving, answers, strict=True)]
+        return [token for token in chosen if token is not None]
 
-    def _with_pages(self, spans: list[Span]) -> list[Span]:
-        """The spans that there are pages for, which they get."""
-        ready = []
-        for span in spans:
-            try:
-                self.loop.extend(span.sequence.loop[span.depth], span.first, span.last)
-            except OutOfPages:
+    def _choose(self, running: Running, answer: Answer) -> Token | None:
+        """The next token, where the last known position was answered."""
+        if running.left:
+            return None
+        request, tokens = running.request, running.tokens
+        token = Token(running, running.sampler.choose(answer.logits), int(answer.depth), answer.logits)
+        tokens.append(token.id)
+        running.depth.append(token.depth)
+        if token.id in request.eos:
+            self._end(running, EOS)
+        elif any(tuple(tokens[-len(ids) :]) == ids for ids in request.stop):
+            self._end(running, STOP)
+        elif len(tokens) == request.max_new_tokens:
+            self._end(running, LENGTH)
+        return token
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self.most_running:
+            running = self._waiting.popleft()
+            running.sequence = self.core.open(
+                running.request.max_loops, running.request.threshold, running.request.whole
+            )
+            self._running.append(running)
+
+    def _enter(self) -> None:
+        left = self.core.graphs.most_rows
+        chunks: list[tuple[Running, Chunk]] = []
+        for running in sorted(self._running, key=lambda running: running.left):  # a token before a prompt
+            sequence = running.sequence
+            assert sequence is not None
+            if not left or not running.left or sequence.job is not None:
                 continue
-            ready.append(span)
-        if not ready:
-            raise OutOfPages
-        return ready
+            ids = np.array(running.known[running.fed : running.fed + min(self.chunk, left)], np.int64)
+            chunks.append((running, Chunk(sequence, ids, answers=len(ids) == running.left)))
+            left -= len(ids)
+        while chunks:
+            try:
+                self.core.enter([chunk for _, chunk in chunks])
+            except OutOfPages:
+                chunks.pop()  # the longest waits, unless it is alone
+                if chunks or any(running.sequence and running.sequence.job for running in self._running):
+                    continue
+                self._send_back()
+                return
+            for running, chunk in chunks:
+                running.fed += len(chunk.ids)
+            return
 
-    def _run(self, spans: list[Span]) -> None:
-        lines = np.concatenate([span.sequence.states(span.first, span.last) for span in spans])
-        self.steps, self.rows = self.steps + 1, self.rows + len(lines)
-        self.late += int(np.count_nonzero(self.states.halted[lines]))
-        self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
-        for span in spans:
-            span.sequence.filled[span.depth] = span.last + 1
+    # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def _release(self, sequence: Sequence) -> None:
-        """The states of positions that have run every depth and are answered are not needed any more."""
-        done = min(sequence.complete, sequence.length) - (sequence.length - len(sequence.lines))
-        if done > 0:
-            self.states.end(sequence.lines[:done].tolist())
-            sequence.lines = sequence.lines[done:]
+    def _end(self, running: Running, reason: str) -> None:
+        running.finished = reason
+        if running.sequence is not None:
+            self._stop(running)
+        else:
+            self._waiting.remove(running)
 
-    def _repay(self, sequence: Sequence) -> None:
-        if self.max_lag is not None and sequence.lag >= self.max_lag:
-            sequence.job = Job(sequence.complete, sequence.length - 1, whole=True, answers=False)
+    def _stop(self, running: Running) -> None:
+        assert running.sequence is not None
+        self.core.close(running.sequence)
+        running.sequence, running.fed = None, 0
+        self._running.remove(running)
+        if running in self._through:
+            self._through.remove(running)
+
+    def _send_back(self) -> None:
+        """Make room: the request that was admitted last waits again, and will be computed anew."""
+        assert len(self._running) > 1  # one alone fits: see `submit`
+        last = self._running[-1]
+        self._stop(last)
+        self._waiting.appendleft(last)

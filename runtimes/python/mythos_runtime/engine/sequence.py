@@ -47,7 +47,7 @@ class Span:
 
 @dataclass(eq=False)
 class Sequence:
-    """Make one with `Engine.open`.
+    """Make one with `Core.open`.
 
     Attributes:
         limit: N, the most loops of its positions; fixed, as all of them have the same.
