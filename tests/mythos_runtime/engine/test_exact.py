@@ -129,6 +129,8 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
             )
             results = serve(engine, requests, arrivals, cancels)
         finally:
+            for sequence in list(core.sequences):
+                core.close(sequence)
             core.loop.truncate(taken, 0)
             core.max_lag, core.scheduler.rows = None, core.graphs.most_rows
         assert idle(core)
