@@ -8,16 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from row_models import POSITIONS, VOCABULARY, RowModel
+from row_models import VOCABULARY, RowModel
 
-from mythos_runtime.engine import core as core_module
-from mythos_runtime.engine import scheduler
-from mythos_runtime.engine.core import Chunk, Core
-from mythos_runtime.engine.engine import CANCELLED, Engine, Request, Running, Token
-from mythos_runtime.engine.sequence import Sequence, Span
+from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.engine import Engine, Request, Running, Token
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.sampling import SamplingOptions
 
@@ -45,7 +41,8 @@ class Result:
 
     @classmethod
     def of(cls, running: Running, tokens: list[Token]) -> Result:
-        return cls(running.tokens, running.depth, np.array([token.logits for token in tokens], np.float32).reshape(-1, VOCABULARY))
+        logits = np.array([token.logits for token in tokens], np.float32).reshape(-1, VOCABULARY)
+        return cls(running.tokens, running.depth, logits)
 
     def begins(self, other: Result) -> bool:
         """Whether it is the beginning of another, to the bit."""
