@@ -25,6 +25,8 @@ class Exit(nn.Module, ABC):
     """What the drivers of `looped` ask of a rule."""
 
     name: ClassVar[str]
+    State: ClassVar[Any]
+    """A NamedTuple of tensors."""
 
     @abstractmethod
     def start(self, h: Tensor, halted: Tensor) -> Any:
@@ -156,7 +158,7 @@ class Quantile(Exit):
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "encoded"),
             StateTensor("left", "float32", FLAT, "zeros"),
-            StateTensor("stays", "float32", FLAT, "zeros"),
+            StateTensor("stays", "float32", FLAT, "ones"),
             *_HALTING,
         )
 
@@ -206,7 +208,7 @@ class Expectation(Exit):
     def state(self, dim: int) -> tuple[StateTensor, ...]:
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "zeros"),
-            StateTensor("stays", "float32", FLAT, "zeros"),
+            StateTensor("stays", "float32", FLAT, "ones"),
             *_HALTING,
         )
 

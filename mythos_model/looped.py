@@ -3,7 +3,8 @@
     class Ouro(LoopedModel):
         def encode(self, ids, lines, past): ...       # what stands before the loop
         def advance(self, h, ...): ...                # one loop
-        def answer(self, state, lines, past): ...     # what stands after it
+        def finish(self, answer, lines, past): ...    # the layers behind it
+        def readout(self, x): ...                     # the head
 
 Legend: B batch, T new tokens, S capacity of the past, N loop depths, K cache slots per loop, L slots around the loop,
 C width of a cache line, D width of the state, V vocabulary.
@@ -26,6 +27,7 @@ from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
+from mythos_runtime.row_ports import row_ports
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
 LAYERS, LOOP = "layers", "loop"
@@ -88,8 +90,12 @@ class LoopedModel(nn.Module, ABC):
         """One loop: h [B, T, D] -> h [B, T, D], in the state's dtype."""
 
     @abstractmethod
-    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
-        """What stands after the loop: [B, T, D] in the state's dtype -> logits [B, T, V]."""
+    def finish(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+        """The layers behind the loop: [B, T, D] in the state's dtype -> [B, T, D]."""
+
+    @abstractmethod
+    def readout(self, x: Tensor) -> Tensor:
+        """The head: [..., D] -> logits [..., V]."""
 
     def checks(self) -> tuple[Check, ...]:
         """What has to hold of the weights."""
@@ -118,7 +124,8 @@ class LoopedModel(nn.Module, ABC):
         entries = [
             TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
         ]
-        rule = self.exit.rule()
+        rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim))
+        rows = row_ports(sizes.vocabulary, tuple(caches), state, rule)
         return LoopSpec(
             family=self.family,
             vocab_size=sizes.vocabulary,
@@ -126,7 +133,7 @@ class LoopedModel(nn.Module, ABC):
             max_output_tokens=sizes.most_output,
             trained_loops=sizes.loops,
             caches=tuple(caches),
-            state=(h, *self.exit.state(sizes.dim)),
+            state=state,
             exit=rule,
             trace=(
                 *entries,
@@ -134,7 +141,7 @@ class LoopedModel(nn.Module, ABC):
                 TraceTensor("h", "float32", (*flat, sizes.dim), "value", until_halted=True),
                 *self.exit.trace(sizes.dim),
             ),
-            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None)},
+            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None), **rows},
         )
 
     @classmethod
@@ -196,7 +203,7 @@ class LoopedModel(nn.Module, ABC):
         carry = (run_while_loop if use_while_loop else run_python)(self.start(context), self.step, context)
 
         after = Lines(before.stored, _scalar(self.before, device))
-        logits = self.decode(carry.exit.answer, after, context.past).to(wide)
+        logits = self.readout(self.finish(carry.exit.answer, after, context.past)).to(wide)
         new = {LOOP: self._fill_depths(carry)}
         if self.before + self.after:
             new = {LAYERS: torch.stack(before.chunks + after.chunks)} | new

@@ -74,7 +74,7 @@ class StateTensor:
     """What one loop hands to the next.
 
     Attributes:
-        start: zeros, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
+        start: zeros, ones, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
         scale, cut: of noise: the standard deviation, and at how many of them it is cut.
     """
 

@@ -17,7 +17,7 @@ from mythos_runtime.spec import (
 )
 
 MOST = (1 << 31) - 1  # of any single size: sums and products of a few stay within 64 bits
-STARTS = ("zeros", "encoded", "noise")
+STARTS = ("zeros", "ones", "encoded", "initial", "noise")
 KINDS = ("value", "choice", "chosen", "halted", "count")
 
 
