@@ -33,9 +33,11 @@ class Past(NamedTuple):
 class GroupedQueryAttention(nn.Module):
     """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head."""
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int, qk_bias: bool = False) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.q_bias = nn.Parameter(torch.zeros(heads * head_dim)) if qk_bias else None
+        self.k_bias = nn.Parameter(torch.zeros(kv_heads * head_dim)) if qk_bias else None
         self.wq = nn.Linear(dim, heads * head_dim, bias=False)
         self.wk = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
@@ -59,8 +61,11 @@ class GroupedQueryAttention(nn.Module):
 
     def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """q [..., H, hd] and the cache entries [..., C] of x [..., D]."""
-        q = rotary.rotate(self.wq(x), self.heads).unflatten(-1, (self.heads, self.head_dim))
-        return q, torch.cat([rotary.rotate(self.wk(x), self.kv_heads), self.wv(x)], -1)
+        q, k = self.wq(x), self.wk(x)
+        if self.q_bias is not None:
+            q, k = q + self.q_bias, k + self.k_bias
+        q = rotary.rotate(q, self.heads).unflatten(-1, (self.heads, self.head_dim))
+        return q, torch.cat([rotary.rotate(k, self.kv_heads), self.wv(x)], -1)
 
 
 class LatentAttention(nn.Module):

@@ -27,6 +27,7 @@ from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
+from mythos_runtime import noise
 from mythos_runtime.row_ports import row_ports
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
@@ -81,9 +82,10 @@ class LoopedModel(nn.Module, ABC):
         """What the loop needs and does not change; depths is int64 [N], 0 to N-1."""
         return None
 
-    def begin(self, encoded: Tensor, context: Context) -> Tensor:
-        """The state before the first loop, [B, T, D]."""
-        return encoded.clone()
+    @property
+    def initial(self) -> StateTensor | None:
+        """The state before the first loop, where it is drawn; else it is what stands before the loop."""
+        return None
 
     @abstractmethod
     def advance(self, h: Tensor, iteration: Tensor, lines: Lines, context: Context) -> Tensor:
@@ -120,7 +122,7 @@ class LoopedModel(nn.Module, ABC):
         caches = [CacheGroup(LAYERS, around, False, sizes.line, dtype, self.before)] if around else []
         caches.append(CacheGroup(LOOP, inside, True, sizes.line, dtype))
         flat = ("B", "T")
-        h = StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
+        h = self.initial or StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
         entries = [
             TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
         ]
@@ -141,7 +143,7 @@ class LoopedModel(nn.Module, ABC):
                 TraceTensor("h", "float32", (*flat, sizes.dim), "value", until_halted=True),
                 *self.exit.trace(sizes.dim),
             ),
-            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None), **rows},
+            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, self.initial), **rows},
         )
 
     @classmethod
@@ -168,6 +170,7 @@ class LoopedModel(nn.Module, ABC):
         halt_threshold: Tensor | float | None = None,
         early_exit: Tensor | bool = True,
         past: Mapping[str, Tensor] | None = None,
+        initial_state: Tensor | None = None,
         *,
         use_while_loop: bool = False,
     ) -> Output:
@@ -182,6 +185,7 @@ class LoopedModel(nn.Module, ABC):
             early_exit: bool [], leave the loop once every position has halted. Exact without a cache; with one, later
                 tokens find the deepest computed entry in place of the deeper ones.
             past: by cache group, `layers` [L, B, S, C] and `loop` [N, B, S, C], or [N, K, B, S, C]; N >= max_loops.
+            initial_state: float32 [B, T, D], of models that draw one; default as the runtime draws it with seed 0.
             use_while_loop: drive the loop by torch's `while_loop` operator, as torch.export needs it.
         """
         device, wide = input_ids.device, accumulation_dtype(self.dtype)
@@ -198,7 +202,10 @@ class LoopedModel(nn.Module, ABC):
         if past is None:
             past = self.empty_past(B, int(max_loops))
 
-        call = Call(positions, past_lengths, max_loops, threshold, torch.as_tensor(early_exit, device=device), past)
+        if initial_state is None and self.initial is not None:
+            initial_state = torch.from_numpy(noise.initial_state(self.initial, positions.cpu().numpy())).to(device)
+        early_exit = torch.as_tensor(early_exit, device=device)
+        call = Call(positions, past_lengths, max_loops, threshold, early_exit, past, initial_state)
         context, before = self.enter(input_ids, call)
         carry = (run_while_loop if use_while_loop else run_python)(self.start(context), self.step, context)
 
@@ -228,6 +235,7 @@ class LoopedModel(nn.Module, ABC):
             depths=depths,
             halt_threshold=call.halt_threshold.to(wide),
             every_loop=~call.early_exit,
+            initial=None if call.initial is None else call.initial.to(wide),
         )
         return context, lines
 
@@ -247,7 +255,7 @@ class LoopedModel(nn.Module, ABC):
 
     def start(self, context: Context) -> Carry:
         """What stands before the first iteration."""
-        h = self.begin(context.encoded, context)
+        h = (context.encoded if context.initial is None else context.initial).clone()
         halted = context.past.positions < 0
         stored = context.stored
         new_loop = stored.new_zeros(*self._lines(context.depths), *halted.shape, stored.shape[-1])

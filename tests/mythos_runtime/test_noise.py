@@ -54,5 +54,7 @@ def test_padding_and_a_scale_of_zero_draw_nothing() -> None:
 
 
 def test_other_seeds_and_positions_draw_others() -> None:
-    drawn = [initial_state(STATE, np.array([[position]]), seed) for position in (0, 1, 1 << 33) for seed in (0, 1, 1 << 40)]
+    drawn = [
+        initial_state(STATE, np.array([[position]]), seed) for position in (0, 1, 1 << 33) for seed in (0, 1, 1 << 40)
+    ]
     assert len({each.tobytes() for each in drawn}) == 9

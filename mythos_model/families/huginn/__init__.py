@@ -1,4 +1,4 @@
-"""Huginn (card.md): a few layers run many times from a random state, with the prompt's embedding put in at every loop."""
+"""Huginn (card.md): a few layers run many times from a random state; every loop is given the prompt's embedding."""
 
 from mythos_model.families.family import Family
 from mythos_model.families.huginn.config import HuginnConfig, read_config

@@ -14,15 +14,39 @@ from mythos_model.families.family import Shape, only, own_fields
 EXITS = ("latent-diff", "cosine")
 CUT = 3.0  # standard deviations, at which the initial state is cut
 # What the training code notes, and the model's file does not read.
-_UNREAD = (
-    "activation_checkpoint_impl architecture_class_name effective_expected_depth head_dim init_orthogonal init_strategy "
-    "mean_backprop_depth n_layers num_key_value_heads padding_multiple sampling_scheme test_time_noise_type "
-    "num_hidden_layers num_attention_heads hidden_size vocab_size max_position_embeddings"
-).split()
-_CHECKED = (
-    "bias block_class_name init_values injection_type mlp_class_name nonlin_name norm_class_name qk_bias state_init "
-    "test_time_noise tie_embeddings tie_word_embeddings"
-).split()
+_UNREAD = [
+    "activation_checkpoint_impl",
+    "architecture_class_name",
+    "effective_expected_depth",
+    "head_dim",
+    "init_orthogonal",
+    "init_strategy",
+    "mean_backprop_depth",
+    "n_layers",
+    "num_key_value_heads",
+    "padding_multiple",
+    "sampling_scheme",
+    "test_time_noise_type",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_size",
+    "vocab_size",
+    "max_position_embeddings",
+]
+_CHECKED = [
+    "bias",
+    "block_class_name",
+    "init_values",
+    "injection_type",
+    "mlp_class_name",
+    "nonlin_name",
+    "norm_class_name",
+    "qk_bias",
+    "state_init",
+    "test_time_noise",
+    "tie_embeddings",
+    "tie_word_embeddings",
+]
 
 
 @dataclass(frozen=True)
@@ -95,7 +119,11 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Huginn
     only(given, "tie_word_embeddings", (True,), "the head is the embedding")
     only(given, "test_time_noise", (0, 0.0), "nothing is added to the state between loops")
     own = own_fields(HuginnConfig, given, (*_UNREAD, *_CHECKED))
-    for name, older in (("n_heads", "num_attention_heads"), ("n_embd", "hidden_size"), ("padded_vocab_size", "vocab_size")):
+    for name, older in (
+        ("n_heads", "num_attention_heads"),
+        ("n_embd", "hidden_size"),
+        ("padded_vocab_size", "vocab_size"),
+    ):
         if given.get(older) is not None:
             own.setdefault(name, given[older])
     if "n_embd" in own:
@@ -105,6 +133,6 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Huginn
     missing = [name for name in needed if name not in own]
     if missing:
         raise ConfigError(
-            f"a Huginn checkpoint needs its config.json, which the tensors do not replace; missing: {', '.join(missing)}"
+            f"a Huginn checkpoint needs its config.json, which tensors do not replace; missing: {', '.join(missing)}"
         )
     return HuginnConfig(**own)

@@ -25,7 +25,7 @@ def initial_state(tensor: StateTensor, positions: np.ndarray, seed: int = 0) -> 
     """The state before the first loop.
 
     Args:
-        tensor: of the spec; its last dim is S, `scale` the standard deviation before the tails are cut at `cut` of them.
+        tensor: of the spec; its last dim is S, `scale` the deviation before the tails are cut at `cut` of them.
         positions: int64 [B, T]; padding (-1) gets zeros.
         seed: any integer of 64 bits.
 

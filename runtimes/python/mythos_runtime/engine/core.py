@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mythos_runtime import noise
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.pages import OutOfPages, PagedCache
 from mythos_runtime.engine.scheduler import Scheduler, due
@@ -75,9 +76,10 @@ class Core:
 
     # -- sequences ----------------------------------------------------------------------------------------------------
 
-    def open(self, limit: int, threshold: float, whole: bool = False) -> Sequence:
-        """A sequence of at most `limit` loops a position; `whole`: every position runs all of them."""
-        sequence = Sequence(limit, threshold, whole)
+    def open(self, limit: int, threshold: float, whole: bool = False, state_seed: int = 0) -> Sequence:
+        """A sequence of at most `limit` loops a position; `whole`: every position runs all of them. A model that draws
+        its first state draws it with `state_seed`."""
+        sequence = Sequence(limit, threshold, whole, state_seed)
         self.sequences.append(sequence)
         return sequence
 
@@ -90,7 +92,7 @@ class Core:
     def fork(self, sequence: Sequence) -> Sequence:
         """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
         lines = self.states.copy(sequence.lines)
-        twin = self.open(sequence.limit, sequence.threshold, sequence.whole)
+        twin = self.open(sequence.limit, sequence.threshold, sequence.whole, sequence.state_seed)
         twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
         twin.job = None if sequence.job is None else Job(**vars(sequence.job))
         twin.lines = lines
@@ -133,7 +135,7 @@ class Core:
                 self.around.extend(span.sequence.around, span.first, span.last)
         tables = [span.sequence.around for span in spans]
         encoded = self.graphs.enter(np.concatenate([chunk.ids for chunk in chunks]), spans, tables)
-        lines, at = self.states.begin(encoded), 0
+        lines, at = self.states.begin(encoded, self._initial(spans)), 0
         for span, chunk in zip(spans, chunks, strict=True):
             sequence = span.sequence
             sequence.lines = np.concatenate([sequence.lines, lines[at : at + span.rows]])
@@ -141,6 +143,18 @@ class Core:
             sequence.length = span.last + 1
             if chunk.answers or self.trailing:
                 sequence.job = Job(span.first, span.last, whole=sequence.whole)
+
+    def _initial(self, spans: list[Span]) -> np.ndarray | None:
+        """The state before the first loop of new rows [r, S], where the model draws it."""
+        tensor = self.graphs.spec.initial
+        if tensor is None:
+            return None
+        positions = [np.arange(span.first, span.last + 1)[None] for span in spans]
+        drawn = [
+            noise.initial_state(tensor, row, span.sequence.state_seed)[0]
+            for row, span in zip(positions, spans, strict=True)
+        ]
+        return np.concatenate(drawn)
 
     def step(self) -> list[Sequence]:
         """One call of the step graph over rows that are due; the sequences whose jobs are through, to leave.

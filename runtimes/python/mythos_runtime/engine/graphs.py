@@ -98,7 +98,7 @@ class RowGraphs:
             most_rows: of a call.
             most_positions: of a sequence.
         """
-        self.most_rows = most_rows
+        self.spec, self.most_rows = spec, most_rows
         self._parts = {
             name: _Part(spec, name, open_graph(name), around if name != STEP else loop, most_rows, most_positions)
             for name in (ENTER, STEP, LEAVE)

@@ -53,6 +53,7 @@ class Sequence:
         limit: N, the most loops of its positions; fixed, as all of them have the same.
         threshold: where a position halts.
         whole: every position runs every depth.
+        state_seed: what its first states are drawn with, where the model draws them.
         length: positions that have entered.
         filled: per depth, see above.
         answered: positions whose entries behind the loop are there.
@@ -63,6 +64,7 @@ class Sequence:
     limit: int
     threshold: float
     whole: bool = False
+    state_seed: int = 0
     length: int = 0
     answered: int = 0
     job: Job | None = None

@@ -36,8 +36,8 @@ class States:
     def halted(self) -> np.ndarray:
         return self.arrays[HALTED]
 
-    def begin(self, encoded: np.ndarray) -> np.ndarray:
-        """Lines for new positions, [r], with the state before the first loop; encoded is [r, D].
+    def begin(self, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+        """Lines for new positions, [r], with the state before the first loop: encoded [r, D], and what was drawn.
 
         Raises:
             OutOfPages: there are not as many.
@@ -50,12 +50,14 @@ class States:
         self.peak = max(self.peak, self.lines - self.free)
         self.arrays[ENCODED][lines] = encoded
         for tensor in self._tensors:
-            self.arrays[tensor.name][lines] = encoded if tensor.start == "encoded" else float(tensor.start == "ones")
+            fixed = float(tensor.start == "ones")
+            starts = {"encoded": encoded, "noise": initial, "initial": initial}
+            self.arrays[tensor.name][lines] = starts.get(tensor.start, fixed)
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
         """Lines with the same values, for a fork. Raises OutOfPages."""
-        copies = self.begin(self.arrays[ENCODED][lines])
+        copies = self.begin(self.arrays[ENCODED][lines], self.arrays[self._tensors[0].name][lines])
         for array in self.arrays.values():
             array[copies] = array[lines]
         return copies
