@@ -81,5 +81,5 @@ def from_model(config: HuginnConfig, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def _flat(piece: Tensor) -> Tensor:
-    """A matrix as it is; the bias [1, 1, H, d] of all heads as [H*d]."""
-    return piece if piece.ndim == 2 else piece.flatten()
+    """A matrix, or the bias [1, 1, H, d] as [H*d]; in memory of its own, since torch.export takes no views."""
+    return piece.clone() if piece.ndim == 2 else piece.flatten().clone()
