@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
 from mythos_export.passes.remove_unused import remove_unused
+from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
 from mythos_runtime.ports import Ports
 from mythos_runtime.spec import LoopSpec
@@ -84,7 +85,7 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
     return Lowered(path, weights, captured.spec, captured.config)
 
 
-def lower_rows(captured: Iterable[Captured], folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
+def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
     """Write the row graphs into `folder`, where `lower` has written the model: they share its weights.
 
     What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
@@ -93,7 +94,7 @@ def lower_rows(captured: Iterable[Captured], folder: Path, dump: Path | None = N
     Raises:
         LowerError: as `lower`.
     """
-    models = {one.graph: _lowered(one, None if dump is None else dump / one.graph) for one in captured}
+    models = split_graphs(_lowered(captured, dump), captured.graphs)
     link_weights(models.values(), folder / WEIGHTS, folder / ROW_WEIGHTS)
     paths = tuple(folder / f"{name}.onnx" for name in models)
     for path, model in zip(paths, models.values(), strict=True):

@@ -1,6 +1,6 @@
 """The three parts of a looped model over packed rows: before the loop, one loop, behind it.
 
-    >>> parts(model)["step"](*tensors in the order of row_ports(...)["step"].inputs)
+    >>> RowParts(model).run("step", *tensors in the order of model.spec.graphs["step"].inputs)
 
 They are made of the family's own layers: what differs from a whole forward pass is the cache (pages instead of a past)
 and that every row is at a depth of its own. `encode`, `advance`, `finish` and `readout` are called with rows [R, ...]
@@ -12,7 +12,6 @@ compute cosines of many numbers at a time, and those left over in another way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -25,8 +24,10 @@ from mythos_model.blocks import Rotary
 from mythos_model.looped import LoopedModel
 from mythos_model.state import Context, Lines
 from mythos_model.taps import tap
-from mythos_runtime.ports import Ports
-from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, STEP
+from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, MOST_LOOPS, STEP
+
+Named = dict[str, Tensor]  # inputs by role
+_SEVERAL = ("cache", "state")  # roles that several inputs have
 
 
 class Rows(NamedTuple):
@@ -61,50 +62,50 @@ class PagedLines:
         return y  # type: ignore[no-any-return]
 
 
-class Part(nn.Module):
-    """One of the three graphs as a module: its ports are its arguments, in their order, and its results."""
+class RowParts(nn.Module):
+    """The three graphs as a module; the ports of each are its arguments, in their order, and its results.
 
-    def __init__(self, model: LoopedModel, ports: Ports) -> None:
+    As one module they share what they hold, and are traced and converted at once: `forward` is all of them, one behind
+    the other.
+    """
+
+    def __init__(self, model: LoopedModel) -> None:
         super().__init__()
-        self.model, self.ports = model, ports
-        if any(port.role == "position" for port in ports.inputs):
-            angles = model.angles(torch.arange(model.sizes.longest).unsqueeze(0), torch.zeros(1, dtype=torch.int64))
-            self.rotary_cos = nn.Buffer(angles.rotary.cos[0])  # [longest, P/2]
-            self.rotary_sin = nn.Buffer(angles.rotary.sin[0])
+        self.model = model
+        self.graphs = {name: model.spec.graphs[name] for name in GRAPHS}
+        angles = model.angles(torch.arange(model.sizes.longest).unsqueeze(0), torch.zeros(1, dtype=torch.int64))
+        self.rotary_cos = nn.Buffer(angles.rotary.cos[0])  # [longest, P/2]
+        self.rotary_sin = nn.Buffer(angles.rotary.sin[0])
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        values = {port.name: value for port, value in zip(self.ports.inputs, arguments, strict=True)}
-        named = {port.role: values[port.name] for port in self.ports.inputs}
-        caches = [values[port.name] for port in self.ports.inputs if port.role == "cache"]
-        lines = PagedLines(caches, self.model._shown if isinstance(self, Step) else None)
+        results: list[Tensor] = []
+        at = 0
+        for name, ports in self.graphs.items():
+            end = at + len(ports.inputs)
+            results += self.run(name, *arguments[at:end])
+            at = end
+        return tuple(results)
+
+    def run(self, graph: str, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """One of them."""
+        inputs = self.graphs[graph].inputs
+        named = {port.role: value for port, value in zip(inputs, arguments, strict=True) if port.role not in _SEVERAL}
+        caches = [value for port, value in zip(inputs, arguments, strict=True) if port.role == "cache"]
+        state = [value for port, value in zip(inputs, arguments, strict=True) if port.role == "state"]
+        lines = PagedLines(caches, self.model._shown if graph == STEP else None)
         rows = None
         if "position" in named:
             position = named["position"]
             rotary = Rotary(F.embedding(position, self.rotary_cos), F.embedding(position, self.rotary_sin))
             rows = Rows(position, named["span"], named["tables"], rotary)
-        state = {port.group: values[port.name] for port in self.ports.inputs if port.role == "state"}
-        out = self.compute(named, state, cast(Lines, lines), cast(Past, rows))
-        return (*out, *lines.written)
+        compute = {ENTER: self._enter, STEP: self._step, LEAVE: self._leave}[graph]
+        return (*compute(named, state, cast(Lines, lines), cast(Past, rows)), *lines.written)
 
-    def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
-        """Outputs in the order of the ports, without the caches.
-
-        Args:
-            named: inputs by role, those that are one of a kind.
-            state: the carried state by name, in the spec's order.
-        """
-        raise NotImplementedError
-
-
-class Enter(Part):
-    def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
+    def _enter(self, named: Named, state: list[Tensor], lines: Lines, rows: Past) -> tuple[Tensor, ...]:
         return (self.model.encode(named["ids"], lines, rows).to(torch.float32),)
 
-
-class Step(Part):
-    def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
-        model = self.model
-        encoded, (h, *carried) = named["encoded"], state.values()
+    def _step(self, named: Named, state: list[Tensor], lines: Lines, rows: Past) -> tuple[Tensor, ...]:
+        model, encoded, (h, *carried) = self.model, named["encoded"], state
         threshold = named["halt_threshold"] if "halt_threshold" in named else encoded.new_zeros(())
         nothing = cast(Tensor, None)  # the loop is the engine's: there is no past, no limit
         context = Context(
@@ -121,14 +122,6 @@ class Step(Part):
         ahead, _running = model.exit.update(type(model.exit).State(*carried), h, threshold, named["last"])
         return (h, *ahead)
 
-
-class Leave(Part):
-    def compute(self, named: Mapping[str, Tensor], state: Mapping[Any, Tensor], lines: Lines, rows: Past) -> Any:
+    def _leave(self, named: Named, state: list[Tensor], lines: Lines, rows: Past) -> tuple[Tensor, ...]:
         x = self.model.finish(named["answer"], lines, rows)
         return (self.model.readout(x.index_select(0, named["pick"])).to(torch.float32),)
-
-
-def parts(model: LoopedModel) -> dict[str, Part]:
-    """The three, by the names of their graphs."""
-    graphs = model.spec.graphs
-    return {name: kind(model, graphs[name]) for name, kind in ((ENTER, Enter), (STEP, Step), (LEAVE, Leave))}
