@@ -18,6 +18,7 @@ from mythos_export.verify.stages.onnxruntime import run, twin_session
 from mythos_export.verify.stages.stage import Bundle, Stage, load_graph
 from mythos_export.verify.trace import Answer, names, stacked
 from mythos_export.verify.twin import INSIDE, Twin
+from mythos_runtime.engine.states import first_state
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import why_no_op_library
 from mythos_runtime.ports import numpy_dtype
@@ -93,7 +94,7 @@ class _Rows(Stage):
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
         call = _Call(self.spec, inputs)
         encoded = self._run(ENTER, call, {"ids": call.ids}, call.around, 0)["encoded"]
-        state = _start(self.spec, encoded)
+        state = {tensor.name: first_state(tensor, encoded, call.initial) for tensor in self.spec.state}
         seen: dict[str, list[Array]] = {name: [] for name in names(self.spec)}
         loops = 0
         while loops < call.limit and (not call.early_exit or not state["halted"][call.real].all()):
@@ -164,6 +165,8 @@ class _Call:
         self.early_exit = bool(values["early_exit"])
         threshold = values.get("halt_threshold", np.array(0, np.float32))
         self.threshold = np.full(self.rows, threshold, np.float32)
+        initial = values.get("initial_state")
+        self.initial = None if initial is None else initial.reshape(self.rows, -1)
         owner = np.repeat(np.arange(self.batch), self.tokens)
         self.place = {"position": self.positions.ravel(), "span": np.where(self.real, owner, -1)}
         self.around: _Pages | None = None
@@ -213,15 +216,6 @@ class _Call:
         out[:, owner, at] = found
         return out
 
-
-def _start(spec: LoopSpec, encoded: Array) -> dict[str, Array]:
-    """The state before the first loop, by name."""
-    state = {}
-    for tensor in spec.state:
-        shape = (len(encoded), *(dim for dim in tensor.dims[2:] if isinstance(dim, int)))
-        start = encoded if tensor.start == "encoded" else np.full(shape, float(tensor.start == "ones"))
-        state[tensor.name] = start.astype(tensor.dtype)
-    return state
 
 
 def _tap(model: Any, spec: LoopSpec) -> dict[str, str]:

@@ -50,9 +50,7 @@ class States:
         self.peak = max(self.peak, self.lines - self.free)
         self.arrays[ENCODED][lines] = encoded
         for tensor in self._tensors:
-            fixed = float(tensor.start == "ones")
-            starts = {"encoded": encoded, "noise": initial, "initial": initial}
-            self.arrays[tensor.name][lines] = starts.get(tensor.start, fixed)
+            self.arrays[tensor.name][lines] = first_state(tensor, encoded, initial)
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
@@ -65,6 +63,16 @@ class States:
     def end(self, lines: Iterable[int]) -> None:
         """The lines are nobody's any more."""
         self._free.extend(lines)
+
+
+def first_state(tensor: StateTensor, encoded: np.ndarray, initial: np.ndarray | None) -> np.ndarray:
+    """What the loop begins with, [r, ...], where `encoded` [r, D] stands before it and `initial` was drawn."""
+    if tensor.start in ("noise", "initial"):
+        assert initial is not None
+        return initial.astype(tensor.dtype)
+    if tensor.start == "encoded":
+        return encoded.astype(tensor.dtype)
+    return np.full((len(encoded), *_row(tensor)), tensor.start == "ones", tensor.dtype)
 
 
 def _row(tensor: StateTensor) -> tuple[int, ...]:
