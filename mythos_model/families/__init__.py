@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mythos_model.errors import CheckpointError, ConfigError
-from mythos_model.families import openmythos, ouro
+from mythos_model.families import huginn, openmythos, ouro
 from mythos_model.families.family import Family
 
 FAMILIES: list[Family] = [
     openmythos.FAMILY,
     ouro.FAMILY,
+    huginn.FAMILY,
 ]
 
 
