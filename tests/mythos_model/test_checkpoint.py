@@ -149,7 +149,8 @@ def test_configurations_that_no_checkpoint_can_have_are_refused_at_once(tmp_path
         with pytest.raises((CheckpointError, ConfigError), match=name):
             load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=fields | {name: value})
     whole = fields | {"n_heads": float(fields["n_heads"]), "dropout": None}
-    assert load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=whole).config.n_heads == fields["n_heads"]
+    loaded = load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=whole)
+    assert loaded.config.n_heads == fields["n_heads"]
 
 
 def test_what_stands_before_all_names_is_taken_off(tmp_path: Path) -> None:
