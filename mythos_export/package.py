@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 
 from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
-from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.text import DOMAIN
+from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.precision import PRECISIONS
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
@@ -132,8 +132,8 @@ def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -
 
 
 def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
-    used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
+    calls = calls_of(ir.load(path))
+    return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

@@ -29,9 +29,8 @@ REGIONS = ("prelude", "loop", "coda")
 PARTS = ("attention", "experts", "feed-forward", "embedding and head", "rest", "between operators")
 _MARK = "@"  # part@name; ONNX Runtime puts _inlfunc_<function>_ before the names in an inlined body
 _PART = re.compile(f"({'|'.join(part.replace(' ', '_') for part in PARTS)}){_MARK}")
-_MOE = ("moe", "int8_moe", "int4_moe")
-_ANY_PART = ("int8_linear", "int4_linear", "int8_embedding", "int4_embedding")
-_OPERATOR_PARTS = dict.fromkeys(_MOE, "experts") | {"mla_attention": "attention", "gqa_attention": "attention"}
+_ANY_PART = ("linear", "embedding")
+_OPERATOR_PARTS = {"moe": "experts", "mla_attention": "attention", "gqa_attention": "attention"}
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -165,12 +164,12 @@ def _parts(graph: onnx.GraphProto) -> dict[int, str]:
             if weight.endswith((".attn_norm.weight", ".ffn_norm.weight")):
                 branch = _branch(nodes, index, producer, users)
                 part = "attention" if weight.endswith(".attn_norm.weight") else "feed-forward"
-                if any(nodes[i].op_type in _MOE for i in branch):
+                if any(nodes[i].op_type == "moe" for i in branch):
                     part = "experts"
                 parts.update(dict.fromkeys(branch, part))
             elif weight == "norm.weight":
                 parts.update(dict.fromkeys(_downstream(nodes, index, users) | {index}, "embedding and head"))
-            elif weight.startswith("embed.weight") and node.op_type in ("Gather", "int8_embedding", "int4_embedding"):
+            elif weight.startswith("embed.weight") and node.op_type in ("Gather", "embedding"):
                 parts[index] = "embedding and head"
     for index in reversed(range(len(nodes))):  # what is made for one part alone, of its weights say, belongs to it
         wanted = {parts.get(user, "rest") for name in nodes[index].output for user in users[name]}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mythos_export.bench.workloads import Workload
 from mythos_model import MythosConfig
-from mythos_model.blockwise import BLOCK
+from mythos_model.formats import FORMATS, ROUNDED
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,13 @@ class Width:
     other: float
 
 
-_SCALE = 2 / BLOCK
 WIDTHS = {
     "fp32": Width(4, 4),
     "fp16": Width(2, 2),
     "bf16": Width(2, 2),
-    "int8": Width(1 + _SCALE, 4),
-    "int4": Width(0.5 + _SCALE, 4),
+    **{form: Width(FORMATS[form].weight_bytes, 4) for form in ROUNDED},
 }
-FLOAT32_ARITHMETIC = ("fp32", "int8", "int4")
+FLOAT32_ARITHMETIC = ("fp32", *ROUNDED)
 """Precisions whose multiplications are float32."""
 
 
