@@ -44,6 +44,7 @@ def export(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
+    weights_key: str | None = None,
     precision: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
@@ -58,7 +59,8 @@ def export(
     """Checkpoint in, verified bundle out.
 
     Args:
-        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config` and `variant` as there.
+        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant` and `weights_key` as
+            there.
         output: the bundle's folder; replaced only with `force`.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
@@ -83,7 +85,9 @@ def export(
 
     with staged(Path(output), force) as folder:
         progress("load the checkpoint")
-        loaded = load_checkpoint(checkpoint, config, variant)
+        loaded = load_checkpoint(checkpoint, config, variant, weights_key=weights_key)
+        for note in loaded.notes:
+            progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
         words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
         progress("answer the golden cases with the eager model")

@@ -8,21 +8,22 @@ from mythos_export.kernels.reference import Array
 from mythos_model.formats import FORMATS, PLAIN
 
 
-def weights(weight: Array, scale: Array | None, format: str, rows: int, inputs: int) -> Array:
-    """The weights [rows, inputs] of one matrix, rounded ones in float32, element by element of the layout."""
+def weights(weight: Array, scale: Array | None, format: str, rows: int | None, inputs: int) -> Array:
+    """The weights [..., rows, inputs] of matrices, rounded ones in float32, lane by lane of the layout; without rows,
+    those of the padding too."""
     if scale is None:
-        return weight[:rows, :inputs]
+        return weight[..., :rows, :inputs]
     form = FORMATS[format]
-    plain = np.zeros((rows, inputs), np.float32)
-    for row in range(rows):
-        tile, lane = divmod(row, form.tile)
+    *leading, tiles, padded, _ = weight.shape
+    plain = np.zeros((*leading, tiles, form.tile, padded), np.float32)
+    for lane in range(form.tile):
         part, place = divmod(lane, form.lanes)
-        stored = weight[tile, :inputs, place].astype(np.int32)
+        stored = weight[..., place].astype(np.int32)
         if form.lanes < form.tile:
             stored = stored >> part * form.bits & (1 << form.bits) - 1
-        scales = np.repeat(scale[tile, :, lane].astype(np.float32), form.block)
-        plain[row] = (stored - form.zero).astype(np.float32) * scales[:inputs]
-    return plain
+        scales = np.repeat(scale[..., lane].astype(np.float32), form.block, axis=-1)
+        plain[..., lane, :] = (stored - form.zero).astype(np.float32) * scales
+    return plain.reshape(*leading, tiles * form.tile, padded)[..., :rows, :inputs]
 
 
 def dequantize(result: str, weight: str, scale: str, format: str) -> str:

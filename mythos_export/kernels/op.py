@@ -43,6 +43,7 @@ from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.text import DOMAIN, VERSION
+from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
 from mythos_model.formats import FORMATS, PLAIN
 
 AttrType = onnx.defs.OpSchema.AttrType

@@ -194,6 +194,7 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(tmp_path / "absent.pt")], "there is no checkpoint"),
         ([str(tmp_path / "empty.pt")], "is empty"),
         ([str(source), "--variant", "1b"], "does not fit its configuration"),
+        ([str(source), "--weights-key", "ema"], "no weights under 'ema'"),
         ([str(source), "-o", str(tmp_path / "taken")], "--force"),
         ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
         ([str(source), "--sm", "86"], "only mean something to --target tensorrt"),

@@ -45,8 +45,19 @@ inline Weights rows_of(const void* data, size_t stride, Format f) {
 // the first level between the scores and the weighted sum.
 constexpr size_t kKeyBlock = 32;
 
+// How the products of an instruction set are cut: what is not a multiple of these takes other paths.
+struct Tiles {
+  size_t width;        // floats of a register
+  size_t rows;         // activation rows of an `nt` tile at most
+  size_t strip;        // rows of weights that `nt` takes at a time
+  size_t columns;      // registers of columns of an `nn` tile at most
+  size_t panel_rows;   // activation rows of a tile of a block-wise format at most
+  size_t panel_depth;  // inputs of such a format that are unpacked at a time
+};
+
 struct Kernels {
   const char* isa;
+  Tiles tiles;
 
   // c[i*ldc + j] = sum over d < depth of a[i][d] * b[j, d];  i < m, j < n. The sum's order depends on depth alone, so a
   // row's result does not change with the rows computed beside it.
@@ -79,5 +90,8 @@ const Kernels* avx512_kernels();
 // The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512)
 // names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
 const Kernels& select_kernels();
+
+// What this library is made of, as JSON: the formats, and the tiles of every instruction set that this processor has.
+std::string describe();
 
 }  // namespace mythos

@@ -1,4 +1,4 @@
-"""mythos::embedding, the weights unpacked one by one."""
+"""mythos::embedding, the weights unpacked lane by lane."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from mythos_export.kernels.formats import weights
 from mythos_export.kernels.reference import Array
-from mythos_model.formats import FORMATS, PLAIN
+from mythos_model.formats import PLAIN
 
 
 def embedding(ids: Array, weight: Array, scale: Array | None = None, *, dim: int, format: str = PLAIN) -> Array:
     """Shapes as in `mythos_model.products.embedding`: ids [...] -> [..., dim]."""
-    return np.asarray(weights(weight, scale, format, len(weight) * FORMATS[format].tile, dim)[ids])
+    return np.asarray(weights(weight, scale, format, None, dim)[ids])

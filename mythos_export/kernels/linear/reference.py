@@ -1,4 +1,4 @@
-"""mythos::linear, the weights unpacked one by one."""
+"""mythos::linear, the weights unpacked lane by lane."""
 
 from __future__ import annotations
 

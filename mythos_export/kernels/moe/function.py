@@ -68,9 +68,9 @@ def _unpacked(name: str, form: str) -> str:
     sizes = f"  {name}_sizes = Concat <axis = 0> ({width}, width)\n"
     if part == "gate_up":
         sizes = f"""
-  {kind}_both = Shape <start = -1> ({name}_padded)
-  {width} = Div ({kind}_both, two)
-  {name}_sizes = Concat <axis = 0> (width, {kind}_both)
+  {kind}_rows = Shape <start = -1> ({name}_padded)
+  {width} = Div ({kind}_rows, two)
+  {name}_sizes = Concat <axis = 0> (width, {kind}_rows)
 """
     return f"""{unpack(f"{name}_padded", name, f"{name}_scale", form, leading=int(kind == "routed"))}
 {sizes}

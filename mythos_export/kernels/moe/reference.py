@@ -1,4 +1,4 @@
-"""mythos::moe, token by token and expert by expert, the weights unpacked one by one."""
+"""mythos::moe, token by token and expert by expert, the weights unpacked lane by lane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from mythos_export.kernels.formats import weights
 from mythos_export.kernels.reference import Array, swiglu
-from mythos_model.formats import FORMATS, PLAIN
+from mythos_model.formats import PLAIN
 
 
 def moe(
@@ -25,19 +25,16 @@ def moe(
     format: str = PLAIN,
 ) -> Array:
     """Shapes as in `mythos_model.products.moe`: x [..., D] -> [..., D]."""
-    D, tile = x.shape[-1], FORMATS[format].tile
+    D = x.shape[-1]
 
     def unpacked(gate_up: Array, up_scale: Array | None, down: Array, down_scale: Array | None) -> tuple[Array, Array]:
-        both = len(gate_up) * tile
-        return weights(gate_up, up_scale, format, both, D), weights(down, down_scale, format, D, both // 2)
+        both = weights(gate_up, up_scale, format, None, D)
+        return both, weights(down, down_scale, format, D, both.shape[-2] // 2)
 
-    none = [None] * len(routed_gate_up)
-    up_scales = none if routed_gate_up_scale is None else routed_gate_up_scale
-    down_scales = none if routed_down_scale is None else routed_down_scale
-    stored = zip(routed_gate_up, up_scales, routed_down, down_scales, strict=True)
-    experts = [unpacked(*one) for one in stored]
+    gate_up, down = unpacked(routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale)
     y = swiglu(x, *unpacked(shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale))
     for *token, slot in np.ndindex(*expert_index.shape):
         at = tuple(token)
-        y[at] += expert_weight[*at, slot] * swiglu(x[at], *experts[expert_index[*at, slot]])
+        expert = expert_index[*at, slot]
+        y[at] += expert_weight[*at, slot] * swiglu(x[at], gate_up[expert], down[expert])
     return y

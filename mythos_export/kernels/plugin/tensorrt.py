@@ -159,7 +159,7 @@ def _classes(trt: Any) -> Any:
                 raise RuntimeError(f"{name}: this process has no compiled kernels for mythos::{self._record.operator}")
             else:
                 attributes = {name: kind(found[name].item()) for name, kind in self._record.attributes}
-                variant = found[VARIANT].tobytes().decode()
+                variant = found[VARIANT].tobytes().rstrip(b"\0").decode()  # the parser hands over C strings
                 program = Program.from_build(self._kernels, self._record.operator, variant, attributes)
             arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
             return Plugin(self._record, program, arrays)

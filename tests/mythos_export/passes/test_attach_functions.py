@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from operator_cases import Array, moe_inputs
+from product_cases import Array, moe_inputs
 
 from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.op import OPERATORS
