@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, save_program
+from mythos_export.destination import staged
 from mythos_export.errors import TargetError
 from mythos_export.lower import lower
-from mythos_export.package import add_tokenizer, describe_bundle, finish, staged
+from mythos_export.package import add_tokenizer, describe_bundle, finish
 from mythos_export.precision import PRECISIONS
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
@@ -24,7 +25,6 @@ from mythos_export.verify.results import PASS
 from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.tolerances import FACTOR
 from mythos_model import load_checkpoint
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.manifest import VERIFIED, Manifest
 
 
@@ -61,7 +61,7 @@ def export(
     Args:
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant` and `weights_key` as
             there.
-        output: the bundle's folder; replaced only with `force`.
+        output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
@@ -83,16 +83,15 @@ def export(
         raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(PRECISIONS)}")
     chosen.check(options)
 
-    with staged(Path(output), force) as folder:
+    with staged(Path(output), force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
         loaded = load_checkpoint(checkpoint, config, variant, weights_key=weights_key)
         for note in loaded.notes:
             progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
-        words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
+        words = add_tokenizer(folder, tokenizer, model.spec.vocab_size)
         progress("answer the golden cases with the eager model")
-        shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), PRECISIONS[options.precision].numpy_name)
-        golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))
+        golden = make_golden(model, options.precision, None if cases is None else Path(cases))
         save_golden(golden, folder / GOLDEN)
         progress("capture the program")
         captured = capture(model)
@@ -106,7 +105,7 @@ def export(
             built += (chosen.build(lowered, folder, options, progress),)
         tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
         progress("verify")
-        draft = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
+        draft = describe_bundle(folder, loaded, model.spec, options.precision, built, tolerances, words)
         output = Path(output)
         parity = verify_bundle(
             folder,
@@ -119,7 +118,7 @@ def export(
         progress("write the report")
         write_reports(folder / "reports", parity, draft)
         built = proven(built, parity)
-        manifest = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
+        manifest = describe_bundle(folder, loaded, model.spec, options.precision, built, tolerances, words)
         finish(folder, manifest)
     return Exported(output, manifest, parity)
 

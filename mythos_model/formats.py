@@ -101,11 +101,6 @@ class Format:
         """Stored elements of one input of a tile."""
         return self.tile * self.bits // 8
 
-    @property
-    def weight_bytes(self) -> float:
-        """What a rounded weight takes, its share of the scale included."""
-        return self.bits / 8 + (self.scale.itemsize / self.block if self.scale is not None else 0)
-
     def pad_rows(self, weight: Tensor) -> Tensor:
         """[..., rows, inputs] with rows of zeros up to a whole tile."""
         return F.pad(weight, (0, 0, 0, -weight.shape[-2] % self.tile))

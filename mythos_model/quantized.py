@@ -10,29 +10,19 @@ heads. Kept are norms and whatever else is no matrix, and those that the model's
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mythos_model import products
+from mythos_model.blocks import Embedding
 from mythos_model.formats import FORMATS, ROUNDED, Packed
-from mythos_model.layers import TiedEmbedding
-from mythos_model.moe import MixtureOfExperts, Routing
-
-_KEPT = ("router", "halt", "lora", "kv_up")
+from mythos_model.looped import LoopedModel
+from mythos_model.moe import MixtureOfExperts
 
 
-def keeps(name: str) -> bool:
-    """Whether a linear layer keeps its precision: the router (a near tie changes an expert), halting and LoRA, which
-    are small, and MLA's kv_up, which attention folds into queries and outputs."""
-    return any(part in name for part in _KEPT)
-
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-def quantize_model(model: Model, form: str) -> Model:
+def quantize_model(model: LoopedModel, form: str) -> LoopedModel:
     """Replace the matrices of a float32 model by rounded ones, "int8" or "int4", in place; returns the model.
 
     Raises:
@@ -41,14 +31,13 @@ def quantize_model(model: Model, form: str) -> Model:
     """
     if form not in ROUNDED:
         raise ValueError(f"there is no block-wise form {form!r}; there are {', '.join(ROUNDED)}")
-    dtypes = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
-    if dtypes:
-        raise ValueError(f"only a float32 model can be quantised, this one has {', '.join(map(str, dtypes))}")
+    if model.dtype != torch.float32:
+        raise ValueError(f"only a float32 model can be quantised, this one is {model.dtype}")
     for name, module in list(model.named_modules()):
         replacement: nn.Module
-        if type(module) is nn.Linear and module.bias is None and not keeps(name):
+        if type(module) is nn.Linear and module.bias is None and not model.keeps(name):
             replacement = QuantizedLinear(module, form)
-        elif isinstance(module, TiedEmbedding):
+        elif isinstance(module, Embedding):
             replacement = QuantizedEmbedding(module, form)
         elif isinstance(module, MixtureOfExperts):
             replacement = QuantizedExperts(module, form)
@@ -118,7 +107,7 @@ class QuantizedLinear(Quantized):
 class QuantizedEmbedding(Quantized):
     """An embedding, whose rows may also be the head's."""
 
-    def __init__(self, embedding: nn.Embedding, form: str) -> None:
+    def __init__(self, embedding: Embedding, form: str) -> None:
         super().__init__(form)
         self.num_embeddings, self.embedding_dim = embedding.weight.shape
         self.hold("weight", embedding.weight)
@@ -138,7 +127,8 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
 
     def __init__(self, experts: MixtureOfExperts, form: str) -> None:
         Quantized.__init__(self, form)
-        self.chosen, self.router, self.router_bias = experts.chosen, experts.router, experts.router_bias
+        self.chosen, self.label = experts.chosen, experts.label
+        self.router, self.router_bias = experts.router, experts.router_bias
         self.dim = experts.routed_down.shape[1]
         self.widths = {"routed": experts.routed_down.shape[2], "shared": experts.shared_down.shape[1]}
         for kind in self.widths:
@@ -154,8 +144,8 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
             weights[f"{kind}_down"] = self.form.unpack(*self.parts(f"{kind}_down"), self.dim, width)
         return weights
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x: Tensor) -> Tensor:
         routing = self.route(x)
         parts = [self.parts(f"{kind}_{part}") for kind in self.widths for part in ("gate_up", "down")]
         weights, scales = zip(*parts, strict=True)
-        return self.run("moe", x, routing.experts, routing.weight.to(x.dtype), *weights, *scales), routing
+        return self.run("moe", x, routing.experts, routing.weight.to(x.dtype), *weights, *scales)
