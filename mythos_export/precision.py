@@ -40,7 +40,7 @@ class Precision:
             ModelError: a weight is too large for a block-wise form's scale.
         """
         model = checkpoint.model(self.dtype)
-        return quantize_model(model, self.name) if self.quantized else model
+        return quantize_model(model, self.name, model.keeps) if self.quantized else model
 
 
 PRECISIONS = {

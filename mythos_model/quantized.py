@@ -1,16 +1,16 @@
 """A model whose matrices are rounded to integers: the same modules, over another of `mythos_model.formats`.
 
 >>> model = MythosModel.from_state(config, state, torch.float32)
->>> quantize_model(model, "int4")       # in place; activations, caches and sums stay float32
+>>> quantize_model(model, "int4", model.keeps)       # in place; activations, caches and sums stay float32
 
 Rounded are the matrices that a token is multiplied by: projections, feed-forward networks, experts, embeddings and
-heads. Kept are norms and whatever else is no matrix, and those that the model's family says.
+heads. Kept are norms and whatever else is no matrix, and the layers that a model's family names (`LoopedModel.keeps`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 from mythos_model import products
 from mythos_model.blocks import Embedding
 from mythos_model.formats import FORMATS, ROUNDED, Packed
-from mythos_model.looped import LoopedModel
 from mythos_model.moe import MixtureOfExperts
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def quantize_model(model: LoopedModel, form: str) -> LoopedModel:
-    """Replace the matrices of a float32 model by rounded ones, "int8" or "int4", in place; returns the model.
+
+def quantize_model(model: Model, form: str, keeps: Callable[[str], bool]) -> Model:
+    """Replace the matrices of a float32 model by rounded ones, in place; returns the model.
+
+    Args:
+        form: "int8" or "int4".
+        keeps: whether the linear layer of a name stays as it is.
 
     Raises:
         ModelError: a weight is too large for a float16 scale.
@@ -31,11 +36,12 @@ def quantize_model(model: LoopedModel, form: str) -> LoopedModel:
     """
     if form not in ROUNDED:
         raise ValueError(f"there is no block-wise form {form!r}; there are {', '.join(ROUNDED)}")
-    if model.dtype != torch.float32:
-        raise ValueError(f"only a float32 model can be quantised, this one is {model.dtype}")
+    others = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
+    if others:
+        raise ValueError(f"only a float32 model can be quantised, this one has {', '.join(map(str, others))}")
     for name, module in list(model.named_modules()):
         replacement: nn.Module
-        if type(module) is nn.Linear and module.bias is None and not model.keeps(name):
+        if type(module) is nn.Linear and module.bias is None and not keeps(name):
             replacement = QuantizedLinear(module, form)
         elif isinstance(module, Embedding):
             replacement = QuantizedEmbedding(module, form)
