@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 
 from mythos_export.kernels import fallback
-from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.text import DOMAIN
+from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
 from mythos_runtime.files import describe
@@ -51,9 +51,8 @@ def describe_bundle(
 
 def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
     """Of the model and of its row graphs, with what each lacks."""
-    graphs = [onnx.load(folder / f"{name}.onnx", load_external_data=False) for name in (MODEL, *GRAPHS)]
-    used = {function.name for graph in graphs for function in graph.functions}
-    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
+    calls = [call for name in (MODEL, *GRAPHS) for call in calls_of(ir.load(folder / f"{name}.onnx"))]
+    return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:
