@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.targets.target import Built
@@ -20,7 +18,6 @@ from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, 
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.spec import MODEL, LoopSpec
-from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
 
 
 def describe_bundle(
@@ -50,21 +47,6 @@ def describe_bundle(
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -> TokenizerEntry | None:
-    """Put a tokenizer into the bundle, after reading it once; errors as the runtime's own."""
-    if tokenizer is None:
-        return None
-    if str(tokenizer) == "bytes":
-        ByteTokenizer(vocab_size)
-        return TokenizerEntry("bytes")
-    source = Path(tokenizer)
-    if not source.is_file():
-        raise PackageError(f"there is no tokenizer {source}; give 'bytes' or the path of a tokenizer.json")
-    JsonTokenizer(source, vocab_size)
-    shutil.copyfile(source, folder / "tokenizer.json")
-    return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
 def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
