@@ -16,9 +16,9 @@ import onnx
 import pytest
 from cpu_ops import LIBRARY
 from golden_bundles import Bundles
+from mythos_runtime.config import RuntimeConfig
 
 from mythos_runtime import BackendMissing, BundleError, Model, load
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
 
