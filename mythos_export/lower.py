@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,21 +66,26 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
     """Write the program as ONNX into `folder`, with its weights beside it in `weights.safetensors`.
 
     Args:
-        dump: a folder for the graph, without weights, as it is before the first pass and after each.
+        dump: a folder for what each pass did; see `run_passes`.
 
     Raises:
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
     model = _convert(captured)
-    _dump(model, dump, 0, "converted")
-    for number, run_pass in enumerate(passes(captured.spec), 1):
-        run_pass(model)
-        _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
+    run_passes(model, passes(captured.spec), None if dump is None else dump / "onnx")
     path, weights = folder / name, folder / "weights.safetensors"
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
     return Lowered(path, weights, captured.spec, captured.config)
+
+
+def run_passes(model: ir.Model, chosen: Sequence[Pass], dump: Path | None = None) -> None:
+    """Change a graph in place. Into `dump` goes the graph, without weights, as it is before and after each."""
+    _dump(model, dump, 0, "before")
+    for number, run_pass in enumerate(chosen, 1):
+        run_pass(model)
+        _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
 
 
 def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:

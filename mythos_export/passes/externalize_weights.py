@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from safetensors.torch import save_file
+
+from mythos_export.tensor_file import write_tensors
 
 INLINE_BYTES = 1024  # smaller tensors stay in the graph: constants that shape inference wants to see
 
@@ -24,8 +23,7 @@ def externalize_weights(model: ir.Model, path: Path) -> None:
         if value.const_value is not None and value.const_value.nbytes > INLINE_BYTES
     }
     tensors = {name: _to_torch(value.const_value) for name, value in values.items() if value.const_value is not None}
-    save_file(tensors, path)
-    offsets = tensor_offsets(path)
+    offsets = write_tensors(path, tensors)
     for name, value in values.items():
         tensor = value.const_value
         assert tensor is not None
@@ -49,16 +47,3 @@ def _to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
     if tensor.dtype == ir.DataType.BFLOAT16:
         return torch.from_numpy(array.view("uint16").copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
-
-
-def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
-    """Begin and end of every tensor of a safetensors file, in bytes from the start of the file."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    base = 8 + length
-    return {
-        name: (base + entry["data_offsets"][0], base + entry["data_offsets"][1])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
