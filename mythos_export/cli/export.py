@@ -10,18 +10,19 @@ import click
 
 from mythos_export.cli.show import show_bundle, show_parity
 from mythos_export.cli.terminal import out, plain_errors, steps
+from mythos_export.targets.registry import TARGETS
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(["onnx", "tensorrt"]), default="onnx", show_default=True)
+@click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),
+    metavar="[fp32|fp16|int8|int4]",
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
 @click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 80,86,89,120].")
@@ -31,9 +32,13 @@ from mythos_export.cli.terminal import out, plain_errors, steps
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
 @click.option("--tokenizer", help="'bytes', or a tokenizer.json to put into the bundle.")
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
+@click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
+@click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def export_command(checkpoint: Path, target: str, output: Path | None, as_json: bool, **options: Any) -> None:
+def export_command(
+    checkpoint: Path, target: str, output: Path | None, parts: str | None, as_json: bool, **options: Any
+) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
     with plain_errors("interrupted; no bundle was written"):
         from mythos_export import export  # imports torch: seconds that --help need not spend
@@ -41,11 +46,12 @@ def export_command(checkpoint: Path, target: str, output: Path | None, as_json: 
 
         destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
         with steps() as step:
-            exported = export(checkpoint, destination, target, progress=step, **options)
+            exported = export(checkpoint, destination, target, parts=_names(parts), progress=step, **options)
         show_parity(exported.parity)
         show_bundle(exported.path, exported.manifest)
-        page = exported.path / "reports" / "parity.html"
-        out.print(f"What was compared, to read: {page}", highlight=False, soft_wrap=True)
+        page = "reports/parity.html"
+        if page in exported.manifest.files:
+            out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
         if as_json:
             document = {
                 "bundle": str(exported.path),
@@ -54,3 +60,10 @@ def export_command(checkpoint: Path, target: str, output: Path | None, as_json: 
                 "parity": summary(exported.parity),
             }
             click.echo(json.dumps(document))
+
+
+def _names(parts: str | None) -> list[str] | None:
+    """--parts as the parts it names; None where it was not given."""
+    if parts is None:
+        return None
+    return [] if parts == "none" else [name.strip() for name in parts.split(",")]

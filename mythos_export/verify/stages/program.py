@@ -26,6 +26,7 @@ class Program(Stage):
     name: ClassVar[str] = "program"
     runner: ClassVar[str] = "PyTorch"
     artifact: ClassVar[str] = "model.pt2"
+    optional: ClassVar[bool] = True
 
     def __init__(self, program: torch.export.ExportedProgram, spec: LoopSpec, threads: int | None = None) -> None:
         self.program, self.spec = program, spec
