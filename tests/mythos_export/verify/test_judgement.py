@@ -31,6 +31,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.program import load_program
 
 
 def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
@@ -50,7 +51,7 @@ def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
         BundleError: ("fail", None, "graph"),
         BackendFailed: ("fail", None, "graph"),
     }
-    program = Program(torch.export.load(bundle / "model.pt2"), golden.spec, 1)
+    program = Program(load_program(bundle / "model.pt2"), golden.spec, 1)
     with pytest.raises(BackendFailed, match="PyTorch: "):
         program.outputs({**golden.cases[0].inputs, "positions": np.zeros((1, 3), np.int64)})
 
