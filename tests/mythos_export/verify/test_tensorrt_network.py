@@ -17,12 +17,12 @@ from mythos_export import export
 from mythos_export.errors import ParityError
 from mythos_export.targets.tensorrt import GRAPH, PASSES
 from mythos_export.verify import run
+from mythos_export.verify.cases import without_cache
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import TensorRTGraph
 from mythos_export.verify.tensorrt_network.layers import LOOP_CLASSES, MAKERS
 from mythos_export.verify.tensorrt_network.process import NetworkProcess
-from mythos_model import MythosConfig
 from mythos_runtime import read_manifest
 from mythos_runtime.files import describe
 
@@ -34,7 +34,7 @@ def with_tensorrt_graph(bundle: Path, folder: Path, defect: defects.Defect | Non
     shutil.copytree(bundle, folder)
     model = ir.load(folder / "model.onnx")
     for run_pass in PASSES:
-        run_pass(model, MythosConfig(**read_manifest(bundle).config))
+        run_pass(model)
     ir.save(model, folder / GRAPH)
     if defect is not None:
         graph = onnx.load(folder / GRAPH, load_external_data=False)
@@ -98,15 +98,7 @@ def test_a_graph_that_tensorrt_refuses_is_a_plain_error(bundles: Bundles, tmp_pa
 
 def test_a_call_that_cannot_be_computed_names_the_layer(bundles: Bundles, tmp_path: Path) -> None:
     folder = with_tensorrt_graph(bundles["mla_prefill"], tmp_path / "bundle")
-    inputs = {
-        "input_ids": np.zeros((1, 2), np.int64),
-        "positions": np.zeros((1, 3), np.int64),  # one more than there are ids
-        "past_lengths": np.zeros(1, np.int64),
-        "max_loops": np.array(1),
-        "halt_threshold": np.array(0.5, np.float32),
-        "early_exit": np.array(True),
-        "past_layers": np.zeros((2, 1, 0, 48), np.float32),
-        "past_loop": np.zeros((1, 1, 0, 48), np.float32),
-    }
+    inputs = without_cache(read_manifest(folder).spec, np.zeros((1, 2), np.int64), loops=1)
+    inputs["positions"] = np.zeros((1, 3), np.int64)  # one more than there are ids
     with NetworkProcess("tensorrt_rtx", folder / GRAPH) as process, pytest.raises(ParityError, match="on shapes"):
         process.run(inputs)
