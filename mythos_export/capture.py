@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from mythos_export.errors import CaptureError
 from mythos_export.passes.name_dimensions import NAMES
 from mythos_model import LoopedModel
-from mythos_runtime.ports import Port, factors, shape_of
+from mythos_runtime.ports import Port, shape_of
 from mythos_runtime.spec import LoopSpec
 
 # Sizes of the example that is traced: any do, as long as no two that may differ are equal and none is 0 or 1.
@@ -53,7 +53,7 @@ def capture(model: LoopedModel) -> Captured:
     spec = model.spec
     symbols = {name: Dim(NAMES[name], min=least, max=most) for name, (least, most) in _RANGES.items()}
     example = tuple(_example(port) for port in spec.ports.inputs)
-    shapes = tuple({i: _dim(dim, symbols) for i, dim in _dynamic(port)} for port in spec.ports.inputs)
+    shapes = tuple({axis: symbols[dim] for axis, dim in _dynamic(port)} for port in spec.ports.inputs)
     try:
         with torch.no_grad():
             program = torch.export.export(Exportable(model), example, dynamic_shapes=(shapes,), strict=False)
@@ -78,11 +78,6 @@ def _example(port: Port) -> Tensor:
 
 def _dynamic(port: Port) -> list[tuple[int, str]]:
     return [(axis, dim) for axis, dim in enumerate(port.dims) if isinstance(dim, str)]
-
-
-def _dim(dim: str, symbols: dict[str, Any]) -> Any:
-    symbol, count = factors(dim)
-    return symbols[symbol] if count == 1 else count * symbols[symbol]
 
 
 def save_program(captured: Captured, path: Path) -> None:

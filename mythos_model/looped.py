@@ -176,7 +176,7 @@ class LoopedModel(nn.Module, ABC):
             halt_threshold: float32 [], of the exit rule; default as trained.
             early_exit: bool [], leave the loop once every position has halted. Exact without a cache; with one, later
                 tokens find the deepest computed entry in place of the deeper ones.
-            past: by cache group, `layers` [L, B, S, C] and `loop` [N*K, B, S, C] with N >= max_loops.
+            past: by cache group, `layers` [L, B, S, C] and `loop` [N, B, S, C], or [N, K, B, S, C]; N >= max_loops.
             use_while_loop: drive the loop by torch's `while_loop` operator, as torch.export needs it.
         """
         device, wide = input_ids.device, accumulation_dtype(self.dtype)
@@ -208,16 +208,19 @@ class LoopedModel(nn.Module, ABC):
         """Everything before the loop, int64 [B, T]: what the loop works in, and the lines that its layers filled."""
         wide = accumulation_dtype(self.dtype)
         shared, stored = self.angles(call.positions, call.past_lengths), call.past[LOOP]
+        depths = stored.shape[0]
+        if self.slots > 1:
+            stored = stored.flatten(0, 1)
         around = call.past[LAYERS] if LAYERS in call.past else stored.new_zeros(0, ids.shape[0], 0, stored.shape[-1])
         lines = Lines(around, _scalar(0, ids.device))
         encoded = self.encode(ids, lines, shared).to(wide)
-        depths = torch.arange(stored.shape[0] // self.slots, device=ids.device)
         context = Context(
             encoded=encoded,
-            own=self.prepare(encoded, depths),
+            own=self.prepare(encoded, torch.arange(depths, device=ids.device)),
             past=shared,
             stored=stored,
-            limit=torch.minimum(call.max_loops, _scalar(stored.shape[0] // self.slots, ids.device)),
+            limit=torch.minimum(call.max_loops, _scalar(depths, ids.device)),
+            depths=depths,
             halt_threshold=call.halt_threshold.to(wide),
             every_loop=~call.early_exit,
         )
@@ -232,18 +235,17 @@ class LoopedModel(nn.Module, ABC):
         return {port.name: out.new[port.group] if port.group else getattr(out, port.role) for port in ports.outputs}
 
     def empty_past(self, batch: int, max_loops: int) -> dict[str, Tensor]:
-        """A past that holds nothing, by cache group: [L, B, 0, C] and [max(max_loops, 1)*K, B, 0, C]."""
+        """A past that holds nothing, by cache group; see `forward`."""
         weight, line, around = next(self.parameters()), self.sizes.line, self.before + self.after
         layers = {LAYERS: weight.new_zeros(around, batch, 0, line, dtype=self.dtype)} if around else {}
-        return layers | {LOOP: weight.new_zeros(max(max_loops, 1) * self.slots, batch, 0, line, dtype=self.dtype)}
+        return layers | {LOOP: weight.new_zeros(*self._lines(max(max_loops, 1)), batch, 0, line, dtype=self.dtype)}
 
     def start(self, context: Context) -> Carry:
         """What stands before the first iteration."""
         h = self.begin(context.encoded, context)
         halted = context.past.positions < 0
         stored = context.stored
-        lines = (stored.shape[0],) if self.slots == 1 else (stored.shape[0] // self.slots, self.slots)
-        new_loop = stored.new_zeros(*lines, *halted.shape, stored.shape[-1])
+        new_loop = stored.new_zeros(*self._lines(context.depths), *halted.shape, stored.shape[-1])
         return Carry(_scalar(0, h.device), h, self.exit.start(h, halted), (~halted).any(), new_loop)
 
     def step(self, carry: Carry, context: Context) -> Carry:
@@ -266,8 +268,11 @@ class LoopedModel(nn.Module, ABC):
         """new_loop with the depths that did not run filled by the deepest that did (the `last` cache policy)."""
         depths = torch.arange(carry.new_loop.shape[0], device=carry.new_loop.device)
         deepest = (carry.iteration - 1).clamp(min=0)
-        filled = carry.new_loop.index_select(0, torch.minimum(depths, deepest))
-        return filled if self.slots == 1 else filled.flatten(0, 1)
+        return carry.new_loop.index_select(0, torch.minimum(depths, deepest))
+
+    def _lines(self, depths: int) -> tuple[int, ...]:
+        """What stands before the batch in the loop's cache."""
+        return (depths,) if self.slots == 1 else (depths, self.slots)
 
 
 def goes_on(carry: Carry, context: Context) -> Tensor:

@@ -22,8 +22,8 @@ class Output(NamedTuple):
         logits: [B, T, V], float32 (float64 in a float64 model).
         depth: int32 [B, T], loops that contributed to a position; 0 for padding.
         loops: int64 [], iterations run.
-        new: cache entries of the new tokens by group: `layers` [L, B, T, C], `loop` [N*K, B, T, C]. Depths that did not
-            run repeat the deepest that did.
+        new: cache entries of the new tokens by group: `layers` [L, B, T, C], `loop` [N, B, T, C], or with
+            several slots [N, K, B, T, C]. Depths that did not run repeat the deepest that did.
     """
 
     logits: Tensor
@@ -104,7 +104,7 @@ class Context(NamedTuple):
         encoded: [B, T, D], what stands before the loop, in the state's dtype.
         own: whatever the family prepares (`LoopedModel.prepare`).
         past: positions, lengths and rotary angles.
-        stored: [N*K, B, S, C], the cache of every depth.
+        stored: [N*K, B, S, C], the cache of every depth, and N, the depths.
         limit: int64 [], the most iterations to run.
         halt_threshold: [], of the exit rule.
         every_loop: bool [], run up to the limit, whoever has halted.
@@ -114,6 +114,7 @@ class Context(NamedTuple):
     own: Any
     past: Past
     stored: Tensor
+    depths: int
     limit: Tensor
     halt_threshold: Tensor
     every_loop: Tensor

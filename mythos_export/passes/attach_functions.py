@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import onnx_ir as ir
 
 from mythos_export.errors import LowerError
+from mythos_export.kernels.call import call_of
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN, VERSION
 
@@ -30,23 +28,24 @@ def detach_functions(model: ir.Model) -> None:
 
 
 def _attach(model: ir.Model, tensorrt: bool) -> None:
-    used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for name in sorted(used & OPERATORS.keys()):
-        operator = OPERATORS[name]
+    """A body may hang on the sizes of a call (how many experts): calls whose bodies differ are overloads of a name."""
+    for key in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
+        del model.functions[key]
+    overloads: dict[str, dict[bytes, str]] = {}  # by operator: a body, and what its overload is called
+    for node in model.graph.all_nodes():
+        if node.domain != DOMAIN or node.op_type not in OPERATORS:
+            continue
+        operator = OPERATORS[node.op_type]
         make = operator.tensorrt if tensorrt else operator.portable
         if make is None:
-            raise LowerError(f"there is no form of {DOMAIN}::{name} that TensorRT could build")
-        function = ir.serde.deserialize_function(make(_sizes(model, name)))
-        model.functions[function.identifier()] = function
+            raise LowerError(f"there is no form of {DOMAIN}::{operator.name} that TensorRT could build")
+        body = make(call_of(node, operator.inputs))
+        known = overloads.setdefault(operator.name, {})
+        content = body.SerializeToString(deterministic=True)
+        if content not in known:
+            known[content] = f"{len(known) + 1}" if known else ""
+            body.overload = known[content]
+            function = ir.serde.deserialize_function(body)
+            model.functions[function.identifier()] = function
+        node.overload = known[content]
     model.opset_imports[DOMAIN] = VERSION
-
-
-def _sizes(model: ir.Model, name: str) -> Any:
-    """What a body hangs on: of a mixture of experts, how many there are and whether some are shared."""
-    node = next(node for node in model.graph.all_nodes() if node.op_type == name and node.domain == DOMAIN)
-    inputs = dict(zip(OPERATORS[name].inputs, node.inputs, strict=True))
-    if "routed_gate_up" not in inputs:
-        return None
-    routed, shared = inputs["routed_gate_up"], inputs["shared_gate_up"]
-    assert routed is not None and shared is not None and routed.shape is not None and shared.shape is not None
-    return SimpleNamespace(n_experts=routed.shape[0], shared_ffn_dim=shared.shape[0])

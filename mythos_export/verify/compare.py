@@ -201,7 +201,8 @@ class _Walk:
         """New cache entries, line by line: those that are made before the loop, or in it and behind it."""
         for group in sorted(self.spec.caches, key=lambda group: not group.per_loop):
             name = self.spec.ports.of("new", group.name).name
-            found, expected = self.answer.outputs[name], self.case.outputs[name]
+            both = self.answer.outputs[name], self.case.outputs[name]
+            found, expected = (array.reshape(-1, *array.shape[-3:]) for array in both)
             for line in range(len(expected)):
                 if (line < group.before and not group.per_loop) == before:
                     self._error(name, line, found[line], expected[line])

@@ -56,5 +56,5 @@ class Past:
             new = outputs[self.spec.ports.of("new", name).name]
             for row, count in enumerate(counts):
                 at = int(self.lengths[row])
-                buffer[:, row, at : at + count] = new[:, row, :count]
+                buffer[..., row, at : at + count, :] = new[..., row, :count, :]
         self.lengths = self.lengths + np.array(counts, np.int64)

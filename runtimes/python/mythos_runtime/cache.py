@@ -43,8 +43,8 @@ class Cache:
     """Buffers for `batch` sequences of up to `capacity` tokens and `max_loops` loop depths.
 
     Attributes:
-        past: by cache group, [lines, batch, capacity, width]; the lines of a group inside the loop are its slots of
-            depth 0, then those of depth 1, and so on.
+        past: by cache group, [..., batch, capacity, width]; before the batch stand the slots of a group around the
+            loop, the loop depths of one inside, and its slots per loop where there are several.
         lengths: int64 [batch], tokens held per row. Change it through `truncate` and `reset`.
         exact: whether every entry is what the reference computes. The policy `last` makes it False when it leaves the
             loop early, because the deeper entries are then copies.
@@ -85,7 +85,7 @@ class Cache:
 
     @property
     def capacity(self) -> int:
-        return next(iter(self.past.values())).shape[2]
+        return next(iter(self.past.values())).shape[-2]
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +116,7 @@ class Cache:
         """Write the valid tokens of a chunk behind each row's tokens, in place.
 
         Args:
-            new: by cache group, [lines, batch, T, width].
+            new: by cache group, [..., batch, T, width].
             valid: bool [batch, T]; False marks padding, which is skipped.
 
         Raises:
@@ -126,7 +126,7 @@ class Cache:
         tokens = valid.shape[-1]
         pairs = [(self.past[name], new[name]) for name in self.past]
         for name, (past, chunk) in zip(self.past, pairs, strict=True):
-            expected = (past.shape[0], self.batch, tokens, past.shape[3])
+            expected = (*past.shape[:-2], tokens, past.shape[-1])
             if chunk.shape != expected:
                 raise RequestError(f"new entries of {name} have shape {list(chunk.shape)}, expected {list(expected)}")
         start, *others = self.lengths.tolist()
@@ -134,7 +134,7 @@ class Cache:
         if stop <= self.capacity and others == [start] * len(others) and valid.all():
             # The usual step: one write for the whole batch.
             for past, chunk in pairs:
-                past[:, :, start:stop] = chunk
+                past[..., start:stop, :] = chunk
             self.lengths += tokens
             return
         counts = valid.sum(axis=1)
@@ -142,7 +142,7 @@ class Cache:
         for row in np.flatnonzero(counts):
             start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
             for past, chunk in pairs:
-                past[:, row, start:stop] = chunk[:, row, keep]
+                past[..., row, start:stop, :] = chunk[..., row, keep, :]
         self.lengths += counts
 
     # -- for beams and speculation ------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Cache:
         copy = Cache(len(chosen), self.capacity, self.spec, self.max_loops)
         used = int(self.lengths[chosen].max())
         for name, past in self.past.items():
-            copy.past[name][:, :, :used] = past[:, chosen, :used]
+            copy.past[name][..., :used, :] = past[..., chosen, :used, :]
         copy.lengths[:] = self.lengths[chosen]
         copy.exact = self.exact
         return copy

@@ -8,7 +8,7 @@
 
 Nobody knows a port by its name: capture, verification and the runtimes find it by its role, and by the cache group that
 it belongs to where it has one. Symbols in dims: B batch, T new tokens, P capacity of the past (0 without a cache), N
-loop depths; "N*24" is 24 times as many.
+loop depths.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OUTPUT_ROLES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output: name, element type, dims (an int, a symbol, or a multiple of one), role, cache group."""
+    """One input or output: name, element type, dims (an int, or a symbol bound at run time), role, cache group."""
 
     name: str
     dtype: str
@@ -81,28 +81,9 @@ class Ports:
         return {port.name: groups[port.group] if port.group else values[port.role] for port in self.inputs}
 
 
-def factors(dim: str) -> tuple[str, int]:
-    """A symbol and how many times it is taken: "N*24" -> ("N", 24), "B" -> ("B", 1)."""
-    symbol, _, times = dim.partition("*")
-    return symbol, int(times or 1)
-
-
-def times(symbol: str, count: int) -> str:
-    """The dim of `count` times a symbol, as `factors` reads it."""
-    return symbol if count == 1 else f"{symbol}*{count}"
-
-
-def size_of(dim: Dim, symbols: Mapping[str, int]) -> int:
-    """A dim's extent, its symbol replaced by its value."""
-    if isinstance(dim, int):
-        return dim
-    symbol, count = factors(dim)
-    return symbols[symbol] * count
-
-
 def shape_of(port: Port, symbols: Mapping[str, int]) -> tuple[int, ...]:
     """The port's shape with its symbols replaced by their values."""
-    return tuple(size_of(dim, symbols) for dim in port.dims)
+    return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in port.dims)
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -142,13 +123,8 @@ def check_arrays(
         if array.ndim != len(port.dims):
             raise error(f"{port.name} has shape {list(array.shape)}, expected {port}")
         for size, dim in zip(array.shape, port.dims, strict=True):
-            if isinstance(dim, int):
-                want = dim
-            else:
-                symbol, count = factors(dim)
-                want = bound.setdefault(symbol, size // count) * count
+            want = dim if isinstance(dim, int) else bound.setdefault(dim, size)
             if size != want:
-                asked = {factors(dim)[0] for dim in port.dims if isinstance(dim, str)}
-                known = {name: value for name, value in bound.items() if name in asked}
+                known = {name: value for name, value in bound.items() if name in port.dims}
                 raise error(f"{port.name} has shape {list(array.shape)}, expected {port} with {known}")
     return bound

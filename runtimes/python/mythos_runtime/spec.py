@@ -10,20 +10,18 @@ format version 2), both runtimes read it. C++ has the same in spec.hpp.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import Fields
-from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES, SYMBOLS, Dim, Port, Ports, times
+from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES, SYMBOLS, Dim, Port, Ports
 
 MOST = (1 << 31) - 1  # of any single size: sums and products of a few stay within 64 bits
 MODEL = "model"  # the graph that is the whole model, one call of it a whole forward pass
 STARTS = ("zeros", "encoded", "noise")
 KINDS = ("value", "choice", "chosen", "halted", "count")
-_DIM = re.compile(rf"({'|'.join(SYMBOLS)})(\*[1-9][0-9]{{0,8}})?")
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,13 @@ class CacheGroup:
     width: int
     dtype: str
     before: int = 0
+
+    @property
+    def lines(self) -> tuple[Dim, ...]:
+        """The leading dims of its buffers [..., B, P, width]; one slot per loop has no axis of its own."""
+        if not self.per_loop:
+            return (self.slots,)
+        return ("N",) if self.slots == 1 else ("N", self.slots)
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,7 @@ def model_ports(vocab_size: int, caches: tuple[CacheGroup, ...], exit: ExitRule,
         Port("loops", "int64", (), "loops"),
     ]
     for group in caches:
-        lines: Dim = times("N", group.slots) if group.per_loop else group.slots
-        past, new = (lines, "B", "P", group.width), (lines, "B", "T", group.width)
+        past, new = ((*group.lines, "B", length, group.width) for length in ("P", "T"))
         inputs.append(Port(f"past_{group.name}", group.dtype, past, "past", group.name))
         outputs.append(Port(f"new_{group.name}", group.dtype, new, "new", group.name))
     return Ports(tuple(inputs), tuple(outputs))
@@ -308,10 +312,8 @@ def _dims(fields: Fields) -> tuple[Dim, ...]:
     dims = fields.listed("dims")
     for dim in dims:
         plain = isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= MOST
-        if not plain and not (isinstance(dim, str) and _DIM.fullmatch(dim)):
-            raise fields.fail(
-                "dims", f"a list of sizes and of the symbols {', '.join(SYMBOLS)} or their multiples", dim
-            )
+        if not plain and dim not in SYMBOLS:
+            raise fields.fail("dims", f"a list of sizes and of the symbols {', '.join(SYMBOLS)}", dim)
     return tuple(dims)
 
 
