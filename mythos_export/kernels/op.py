@@ -44,7 +44,10 @@ from mythos_export.kernels.quantized_linear.reference import quantized_linear
 from mythos_export.kernels.quantized_moe import function as quantized_moe_function
 from mythos_export.kernels.quantized_moe.reference import quantized_moe
 from mythos_export.kernels.text import DOMAIN, VERSION
-from mythos_model import MythosConfig
+from mythos_model import (
+    MythosConfig,
+    paged_ops,  # noqa: F401  (registers operators that no model calls yet)
+)
 
 FunctionMaker = Callable[[OperatorCall], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
