@@ -85,10 +85,9 @@ def test_a_defect_in_the_lowering_shows_in_the_network(
     assert [failure.stage for failure in failures] == ["tensorrt graph", "tensorrt network"]
     assert [failure.problem.tensor for failure in failures] == ["h", "h"]
     assert [failure.problem.iteration for failure in failures] == [1, 1]
-    # The graph still has the portable graph's name for what the experts add up to. The network is as wrong as the
-    # graph, so it is held to the captured program, and the addition that reads that sum is what pairs up.
-    assert str(failures[0].operator).startswith("Reshape (") and str(failures[0].operator).endswith(" -> moe")
-    assert str(failures[1].operator).startswith("Add (")
+    # The network is as wrong as its graph; both still have the portable graph's name for what the experts add up to.
+    for failure in failures:
+        assert str(failure.operator).startswith("Reshape (") and str(failure.operator).endswith(" -> moe")
 
 
 def test_a_graph_that_tensorrt_refuses_is_a_plain_error(bundles: Bundles, tmp_path: Path) -> None:
