@@ -83,21 +83,24 @@ def own_fields(configuration: type, given: Mapping[str, Any], foreign: Collectio
     that begin with an underscore are passed over.
 
     Raises:
-        ConfigError: a field that nobody knows; it names the closest one.
+        ConfigError: fields that nobody knows; it names the closest one of each.
     """
     fields = {field.name: field for field in dataclasses.fields(configuration)}
     own: dict[str, Any] = {}
+    unknown = []
     for name, value in given.items():
         if name not in fields:
             if name in FOREIGN or name in foreign or name.startswith("_"):
                 continue
             close = difflib.get_close_matches(name, fields, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"the model configuration has the unknown field {name!r}{hint}")
+            unknown.append(f"{name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+            continue
         if value is None and "None" not in str(fields[name].type):
             continue
         whole = isinstance(value, float) and value.is_integer() and "int" in str(fields[name].type)
         own[name] = int(value) if whole else value
+    if unknown:
+        raise ConfigError(f"unknown fields in the model configuration: {', '.join(unknown)}")
     return own
 
 
