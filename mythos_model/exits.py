@@ -140,11 +140,11 @@ class Quantile(Exit):
         logit = ops.halting_logit(h, self.gate.weight.to(h.dtype), self.gate.bias.to(h.dtype))
         # Written out: ONNX Runtime's own Sigmoid flushes its tail to zero.
         leave = tap(torch.reciprocal(1 + torch.exp(-logit)), "leave")
-        left = tap(state.left + torch.where(last, state.stays, leave * state.stays), "left")
+        left = tap(state.left + leave * state.stays, "left")
         answer = tap(torch.where(state.halted.unsqueeze(-1), state.answer, h), "answer")
         depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
-        decided("halted", lambda: _distance(left, threshold, state.halted))
-        halted = tap(state.halted | (left >= threshold), "halted")
+        decided("halted", lambda: _distance(left, threshold, state.halted | last))
+        halted = tap(state.halted | last | (left >= threshold), "halted")  # whoever is left leaves with the last loop
         return self.State(answer, left, state.stays * (1 - leave), halted, depth), (~halted).any()
 
     def rule(self) -> ExitRule:

@@ -26,6 +26,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from mythos_model.attention import Past
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
+from mythos_model.quantized import plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
@@ -47,18 +48,18 @@ class LoopedModel(nn.Module, ABC):
     # -- what a family says -------------------------------------------------------------------------------------------
 
     @classmethod
-    @abstractmethod
     def from_state(cls, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Self:
         """A model in evaluation mode from the checkpoint's names; `dtype` casts the weights."""
+        return cls.assigned(config, state, dtype)
 
-    @abstractmethod
     def reference_state(self) -> dict[str, Tensor]:
         """The weights under the checkpoint's names. Rounded ones are the float32 values that they stand for."""
+        return plain_state(self)
 
     @property
-    @abstractmethod
     def dtype(self) -> torch.dtype:
         """Of activations and caches."""
+        return next(self.parameters()).dtype
 
     @property
     @abstractmethod

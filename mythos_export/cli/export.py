@@ -18,12 +18,13 @@ from mythos_export.cli.terminal import out, plain_errors, steps
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
+@click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
-@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 80,86,89,120].")
+@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 86,89,120].")
 @click.option("--batch", help="tensorrt: range min:opt:max.")
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from mythos_model.errors import CheckpointError
 
@@ -52,28 +52,31 @@ def fetch(reference: str) -> Path:
         raise HubError(
             f"there is no local {reference}; to download {name} from the hub: pip install 'mythos-export[hub]'"
         ) from error
-    repository: dict[str, Any] = {"repo_id": name, "revision": revision}
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        files = HfApi(endpoint=endpoint).list_repo_files(**repository)
-        weights = next((kinds for kinds in _WEIGHTS if any(Path(file).match(k) for file in files for k in kinds)), ())
-        return Path(snapshot_download(**repository, endpoint=endpoint, allow_patterns=[*_BESIDE, *weights]))
+        # model_info asks once; a listing of files would be asked for again and again where there is no network.
+        info = HfApi(endpoint=endpoint).model_info(name, revision=revision)
+        files = [Path(file.rfilename) for file in info.siblings or ()]
+        weights = next((kinds for kinds in _WEIGHTS if any(file.match(kind) for file in files for kind in kinds)), ())
+        patterns = [*_BESIDE, *weights]
+        return Path(snapshot_download(name, revision=revision, endpoint=endpoint, allow_patterns=patterns))
     except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code < 500:
+        status = error.response.status_code if error.response is not None else 500
+        if status < 500:
             raise CheckpointError(
-                f"there is no local {reference}, and the hub does not give {name}: {_line(error)}"
+                f"there is no local {reference}, and the hub does not give {name}{f'@{revision}' if revision else ''} "
+                f"(status {status}); what is private or gated needs a token: hf auth login"
             ) from error
-        reason = _line(error)
+        reason = f"status {status}"
     except (HTTPError, OSError, ValueError) as error:  # no network, told to stay offline, a name that cannot be one
-        reason = _line(error)
-    try:
-        return Path(snapshot_download(**repository, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise HubError(
-            f"there is no local {reference}; the hub cannot be reached ({reason}), and its cache on this machine does "
-            f"not hold {name}"
-        ) from error
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    for weights in _WEIGHTS:  # what is cached is complete only for the files that were asked for
+        patterns = [*_BESIDE, *weights]
+        with contextlib.suppress(OSError, ValueError):
+            cached = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=patterns)
+            if any(file for kind in weights for file in Path(cached).glob(kind)):
+                return Path(cached)
+    raise HubError(
+        f"there is no local {reference}; the hub cannot be reached ({reason}), and its cache on this machine does not "
+        f"hold {name}"
+    )

@@ -109,7 +109,7 @@ def _several(path: Path, keys: Collection[str], wanted: str | None) -> str:
     there = some(f"{key} (those under no key)" if key == TOP else key for key in keys)
     if wanted is None:
         return f"{path} holds more than one set of weights; choose with --weights-key: {there}"
-    listed = f"sets of weights lie in it under: {there}" if keys else "one set of weights lies in it, under no key"
+    listed = f"sets of weights lie in it under: {there}" if keys else "it holds one set, so the option can be left out"
     return f"{path} has no weights under {shown(wanted)!r}; {listed}"
 
 

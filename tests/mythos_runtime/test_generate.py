@@ -176,7 +176,7 @@ def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
         ("golden.safetensors", lambda path: path.unlink()),
         ("manifest.json", lambda path: path.write_text(path.read_text()[:-20])),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace('"model.onnx"', '"../model.onnx"'))),
-        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 1', '_version": 99'))),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 2', '_version": 99'))),
     ):
         copy = tmp_path / "copy"
         shutil.copytree(bundles["mla_decode"], copy)

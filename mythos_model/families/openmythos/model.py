@@ -142,10 +142,6 @@ class MythosModel(LoopedModel):
         return unstack_experts(self.config, plain_state(self))
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.norm.weight.dtype
-
-    @property
     def exit(self) -> Act:
         return self.recurrent.act
 

@@ -57,10 +57,6 @@ class Ouro(LoopedModel):
         return from_model(self.config, plain_state(self))
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.norm.weight.dtype
-
-    @property
     def exit(self) -> Exit:
         return self.gate
 
