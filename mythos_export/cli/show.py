@@ -1,18 +1,13 @@
-"""Bundles and comparisons as tables."""
+"""Comparisons as tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from mythos_export.cli.terminal import escape, out
-from mythos_runtime.manifest import NOT_EXECUTED, Manifest
-from mythos_runtime.ort import find_op_library, why_no_op_library
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.cli.terminal import escape, out
 
 
 def show_parity(parity: Any) -> None:
@@ -41,74 +36,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.1e}" if math.isfinite(value) else "NaN or inf"
-
-
-def show_bundle(path: Path, manifest: Manifest) -> None:
-    spec = manifest.spec
-    table = Table("target", "state", "files", title=f"{path}", title_justify="left")
-    for target in manifest.targets:
-        color = "yellow" if target.state == NOT_EXECUTED else "green"
-        table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(_sizes(target.files, manifest)))
-    out.print(table)
-    out.print(
-        f"{spec.family}, trained with {spec.trained_loops} loops, {manifest.precision}; from {manifest.source.name} "
-        f"({manifest.source.format}), {manifest.created}",
-        highlight=False,
-    )
-    _show_spec(spec)
-    _show_operators(manifest)
-    if any(target.state == NOT_EXECUTED for target in manifest.targets):
-        out.print(
-            "The graph given to TensorRT was run by ONNX Runtime and compared. "
-            "But no engine was executed: that needs a GPU.",
-            style="yellow",
-        )
-    if any(engine.get("plugins") for target in manifest.targets for engine in target.details.get("engines", ())):
-        out.print("In that comparison function bodies stood in for the plug-ins, which have not run.", style="yellow")
-
-
-def _show_spec(spec: LoopSpec) -> None:
-    """What running the model needs to know of it."""
-    table = Table("ids", "longest", "cache lines of a token", "carried", "exit", "knobs")
-    lines = [
-        f"{group.slots} x {group.width} {group.dtype} {'per loop' if group.per_loop else 'around the loop'}"
-        for group in spec.caches
-    ]
-    knobs = [f"max_loops {spec.trained_loops}", *(f"{knob.name} {knob.default:g}" for knob in spec.exit.knobs)]
-    carried = ", ".join(tensor.name for tensor in spec.state)
-    sizes = str(spec.vocab_size), str(spec.max_seq_len)
-    table.add_row(*sizes, "\n".join(lines), carried, f"{spec.exit.name}: {spec.exit.meaning}", "\n".join(knobs))
-    out.print(table)
-
-
-def _sizes(files: Sequence[str], manifest: Manifest) -> list[str]:
-    """One line for each file, or for a folder of many."""
-    folders: dict[Path, list[str]] = {}
-    for name in files:
-        folders.setdefault(Path(name).parent, []).append(name)
-    lines = []
-    for folder, names in folders.items():
-        megabytes = [manifest.files[name].bytes / 1e6 for name in names]
-        if folder.name and len(names) > 4:
-            lines.append(f"{folder}/ ({len(names)} files, {sum(megabytes):.1f} MB)")
-        else:
-            lines += [f"{name} ({size:.1f} MB)" for name, size in zip(names, megabytes, strict=True)]
-    return lines
-
-
-def _show_operators(manifest: Manifest) -> None:
-    """What computes the operators, runner by runner; operators with the same answer share a row."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for operator, runners in manifest.operators.items():
-        for runner, choice in runners.items():
-            text = choice.get("taken") or ", else ".join(choice["order"])
-            passed = "".join(f" (not {name}: {why})" for name, why in choice.get("passed over", {}).items())
-            rows.setdefault((runner, f"{text}{passed}"), []).append(operator)
-    table = Table("operators", "in", "computed by")
-    for (runner, text), operators in rows.items():
-        table.add_row(", ".join(operators), runner, text)
-    out.print(table)
-    lack = why_no_op_library()
-    library = find_op_library() if lack is None else None
-    taken = library.name if library is not None else f"the portable function bodies ({lack})"
-    out.print(f"On this machine ONNX Runtime takes {taken}.", markup=False, highlight=False)
