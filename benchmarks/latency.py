@@ -35,7 +35,7 @@ def main(names: str, threads: int, rounds: int, quick: bool, output: Path, folde
             options = BenchOptions(
                 threads=threads, rounds=rounds, quick=quick, ids=models.ids_of(name), command=command
             )
-            document = bench(made, options, lambda text, name=name: status.update(escape(f"{name}: {text}")))
+            document = bench(made, options, lambda text, part, name=name: status.update(escape(f"{name}: {text}")))
             write_report(document, output / name)
             show(document)
             lines.append(document)

@@ -53,7 +53,7 @@ def main(
             kept_in = folder or Path(temporary)
             source, made = models.bundle(name, kept_in)
 
-            def step(text: str, model: str = name) -> None:
+            def step(text: str, part: float | None, model: str = name) -> None:
                 status.update(escape(f"{model}: {text}"))
 
             options = BenchOptions(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 import resource
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.machine import CpuTimes
 from mythos_export.bench.workloads import Workload
 from mythos_export.errors import ToolFailed
+from mythos_export.workers.near import Progress
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
 WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3}
@@ -68,20 +70,23 @@ def measure(
     workloads: Sequence[Workload],
     rounds: int,
     turn_seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
+    began: float,
     first_token: Workload | None = None,
 ) -> Measured:
     """Run all rounds. A contestant that breaks is left out from there on, and says why.
 
-    `first_token` is what every fresh process computes first, for the time from its start to the first token.
+    `first_token` is what every fresh process computes first, for the time from its start to the first token. `began` is
+    when the run did, on `time.monotonic`: so that the part of it that is done says how long the rest will take.
     """
     samples: dict[tuple[str, str], Samples] = {}
     measured = Measured(samples, [], [], 0, {})
     before = CpuTimes.now()
     ours = _cpu_seconds((*contestants, limits))
     limits.start()
+    started, turns, done = time.monotonic(), rounds * len(workloads), 0
     for number in range(1, rounds + 1):
-        progress(f"round {number} of {rounds}: load")
+        progress(f"round {number} of {rounds}: load", part_done(began, started, done, turns))
         for contestant in contestants:
             if contestant.restarts:
                 _started(contestant, first_token)
@@ -89,11 +94,25 @@ def measure(
         order = list(workloads)
         random.Random(number).shuffle(order)
         for index, workload in enumerate(order, 1):
-            progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
+            part = part_done(began, started, done, turns)
+            progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})", part)
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
             _turn(contestants, workload, number, turn_seconds, measured)
+            done += 1
     measured.load = CpuTimes.now().since(before, _cpu_seconds((*contestants, limits)) - ours)
     return measured
+
+
+def part_done(began: float, started: float, done: int, turns: int) -> float | None:
+    """The part of a run's time that has passed since `began`, where `done` of the turns have since `started`.
+
+    None before the first: nobody knows how long one takes.
+    """
+    if not done:
+        return None
+    now = time.monotonic()
+    left = (now - started) / done * (turns - done)
+    return (now - began) / (now - began + left)
 
 
 def _cpu_seconds(contestants: Sequence[Contestant]) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
 from mythos_export.bench.workloads import Workload, load_case, matrix, write_inputs
 from mythos_export.errors import BenchError, ToolFailed, ToolMissing
+from mythos_export.workers.near import Progress
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ort import find_op_library
@@ -73,15 +75,18 @@ def _rounded(bundle: Path, request: dict[str, Any], cores: tuple[int, ...]) -> C
     return Contestant(BACKENDS["kernels"], asked, cores, precision, rounded=True)
 
 
-def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] = lambda step: None) -> dict[str, Any]:
+def bench(bundle: Path, options: BenchOptions, progress: Progress = lambda step, part: None) -> dict[str, Any]:
     """Measure a bundle and return the document (see `document.py`); nothing is written.
+
+    `progress(step, part)` is called as steps begin, with the part of the whole time that has passed, None at first.
 
     Raises:
         ToolMissing: no backend runs here.
         BenchError: no workload fits the model, or more threads were asked for than there are cores.
         BundleError, BackendMissing: from loading the bundle.
     """
-    progress("read the bundle")
+    began = time.monotonic()
+    progress("read the bundle", None)
     manifest = read_manifest(bundle)
     cores = usable_cores(options.threads)
     threads = options.threads or len(cores)
@@ -98,7 +103,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     with tempfile.TemporaryDirectory(prefix="mythos-bench-") as folder:
         scratch = Path(folder)
         inputs = scratch / "inputs.npz"
-        progress("make the inputs")
+        progress("make the inputs", None)
         write_inputs(model, workloads, inputs, options.ids)
         request = {
             "bundle": str(bundle.resolve()),
@@ -127,12 +132,13 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
                 options.rounds,
                 options.turn_seconds,
                 progress,
+                began,
                 _to_profile(workloads, "prefill", trained) or next((w for w in workloads if w.kind == "prefill"), None),
             )
         finally:
             for contestant in (*contestants, limits):
                 contestant.stop()
-        progress("profile")
+        progress("profile", None)
         profiles, unprofiled = _profiles(bundle, manifest, workloads, inputs, threads)
     rates = limits_of(measured)
     costs = {c.request["bundle"]: _cost_of(Path(c.request["bundle"])) for c in contestants}
@@ -163,9 +169,9 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     return document
 
 
-def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Callable[[str], None]) -> None:
+def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Progress) -> None:
     """Start everybody once, and let those that compile do so before the clock runs, as many at a time as fit."""
-    progress("start the backends")
+    progress("start the backends", None)
 
     def start(contestant: Contestant) -> None:
         try:
@@ -175,7 +181,7 @@ def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], p
             if contestant.failed or contestant.restarts:
                 return
             for workload in workloads:
-                progress(f"compile: {contestant.name}")
+                progress(f"compile: {contestant.name}", None)
                 answer = contestant.ask("compile", workload=workload.to_json())
                 contestant.compiled[workload.name] = {"seconds": answer["seconds"], "note": answer["note"]}
         except ToolFailed as error:

@@ -57,7 +57,7 @@ def bench(
             document = run_bench(
                 bundle,
                 BenchOptions(command=command, **options),
-                lambda step: status.update(escape(step)),
+                lambda step, part: status.update(escape(step)),
             )
         json_file, page = write_report(document, folder)
         show(document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from golden_bundles import GOLDEN, Bundles
 from mythos_export.bench.document import _against_limits
 from mythos_export.bench.model_cost import GraphCost
 from mythos_export.bench.report import read_report, write_report
-from mythos_export.bench.rounds import WRONG
+from mythos_export.bench.rounds import WRONG, part_done
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload, matrix
 from mythos_export.cli import mythos
@@ -41,7 +42,10 @@ def document(bundles: Bundles) -> dict[str, Any]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
-        return bench(bundles["hops"], options)
+        parts: list[float] = []
+        made = bench(bundles["hops"], options, lambda step, part: parts.extend([part] if part else []))
+    assert len(parts) == 2 * 4 and all(0 < part < 1 for part in parts) and parts[-1] >= 7 / 8
+    return made
 
 
 def test_every_row_says_how_long_how_sure_and_how_near_to_the_limit(document: dict[str, Any]) -> None:
@@ -91,6 +95,13 @@ def test_what_was_not_measured_is_no_limit(document: dict[str, Any], bundles: Bu
     _against_limits(row, DECODE[2], None, "fp32", document["limits"], "cpu")
     assert row["fraction_of_limit"] is None and "no ONNX graph" in str(row["limit_note"])
     assert set(WRONG) == set(PRECISIONS)
+
+
+def test_the_part_that_is_done_tells_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0)
+    assert part_done(began=0, started=20, done=0, turns=6) is None
+    assert part_done(began=0, started=20, done=3, turns=6) == 50 / (50 + 30)
+    assert part_done(began=0, started=20, done=6, turns=6) == 1
 
 
 def test_depth_and_breakdown_are_in_the_document(document: dict[str, Any]) -> None:
