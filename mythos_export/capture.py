@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -114,11 +113,6 @@ def _example(port: Port) -> Tensor:
 
 def _dynamic(port: Port) -> list[tuple[int, str]]:
     return [(axis, dim) for axis, dim in enumerate(port.dims) if isinstance(dim, str)]
-
-
-def save_program(captured: Captured, path: Path) -> None:
-    """Write the program as a `.pt2` archive."""
-    torch.export.save(captured.program, path)
 
 
 def _forget_stack_traces(program: ExportedProgram) -> None:

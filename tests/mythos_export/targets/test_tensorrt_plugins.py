@@ -27,8 +27,8 @@ from mythos_export.kernels.plugin.program import PROGRAM, Program
 from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VARIANT, VERSION, register
 from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
-from mythos_export.targets.registry import TARGETS
-from mythos_export.targets.target import TargetOptions
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions, check_request
 from mythos_export.targets.tensorrt_build import BuildRequest, Range, build, graph_inputs, profiles_for
 from mythos_runtime import read_manifest
 
@@ -177,8 +177,9 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     spec = read_manifest(bundles["mla_decode"]).spec
     lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", spec)
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
-    TARGETS["tensorrt"].check(options)
-    built = TARGETS["tensorrt"].build(lowered, tmp_path, options, lambda text: None)
+    target = find_target("tensorrt")
+    check_request(target, options)
+    built = target.build(lowered, tmp_path, options, lambda text: None)
     assert (built.state, built.operators) == ("built, not executed", PLUGIN)
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
