@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from golden_families import GoldenCase
 from safetensors.torch import save_file
 from test_ouro import changes, knobs
@@ -17,6 +18,7 @@ from toy_family import FAMILY, Toy, ToyConfig
 
 from mythos_export import export
 from mythos_export.capture import capture
+from mythos_export.cli.export import export_command
 from mythos_export.lower import lower
 from mythos_model import families, load_checkpoint
 from mythos_runtime import load
@@ -43,6 +45,12 @@ def test_golden_cases_in_onnx_runtime(name: str, tmp_path: Path) -> None:
         return out.logits, out.depth
 
     case.check(forward)
+
+
+def test_the_command_lists_the_families() -> None:
+    listed = CliRunner().invoke(export_command, ["--list-families"])
+    assert listed.exit_code == 0
+    assert [line.partition(":")[0] for line in listed.output.splitlines()] == ["openmythos", "ouro", "huginn"]
 
 
 @pytest.fixture
