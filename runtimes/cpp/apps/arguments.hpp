@@ -1,4 +1,4 @@
-// The options of `mythos run`, read as Click reads them.
+// The options of `mythos run`, as far as they need no Python.
 #pragma once
 
 #include <optional>
@@ -7,20 +7,18 @@
 
 #include "mythos_runtime.hpp"
 
-struct UsageError {
-  std::string text;
-};
-
 struct Arguments {
   std::string bundle;
   std::optional<std::string> prompt, ids;
   std::vector<std::string> stop;  // each as it was given: 4,5
-  bool json = false, help = false;
+  bool json = false;
   mythos::LoadOptions load;
   mythos::GenerateOptions generate;
-  std::string wrong_seed;  // a seed that no 64 bits hold, reported when its turn comes
 };
 
-extern const char* const kHelp;
+struct UsageError {
+  std::string text;
+};
 
-Arguments parse_arguments(int count, char** values);  // throws UsageError
+// Throws UsageError; `answer`, where it is not empty, is all that was asked for: the help or the version.
+Arguments parse_arguments(int count, const char* const* values, std::string& answer);
