@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mythos_export import export
-from mythos_export.bench.errors import BenchError
+from mythos_export.errors import BenchError
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
 from mythos_model.pretrained import folder
 

@@ -31,7 +31,7 @@ def main() -> None:
             list(specs.values()),
             ARCHITECTURES,
             Path(folder),
-            progress=lambda kernel, architecture: status.update(f"{kernel} for sm_{architecture}"),
+            progress=lambda phase, fraction: status.update(phase),
         )
     document = {
         "kernels": [_row(kernel) for kernel in manifest["kernels"]],

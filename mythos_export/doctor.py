@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from mythos_export.errors import ToolMissing
 from mythos_export.kernels import triton_build
-from mythos_export.targets.tensorrt_build import TensorRTBuildError, choose_backend, inspect_environment
+from mythos_export.targets.tensorrt_build import choose_backend, inspect_environment
 from mythos_runtime.ort import find_op_library, why_no_op_library
 from mythos_runtime.session import missing_for
 
@@ -41,7 +42,7 @@ def examine() -> list[Finding]:
     try:
         backend = choose_backend(environment)
         findings.append(Finding("build TensorRT engines", True, f"{backend.module} {backend.version}"))
-    except TensorRTBuildError as error:
+    except ToolMissing as error:
         findings.append(Finding("build TensorRT engines", False, "no TensorRT", str(error)))
     lack = triton_build.missing()
     findings.append(Finding("compile GPU kernels", lack is None, f"triton {_version('triton')}", lack or ""))

@@ -71,7 +71,7 @@ def export(
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
             holds a reproduction for each stage that differs.
-        Others of ExportError, ModelError, TensorRTBuildError and KernelBuildError, each with its `exit_code`.
+        Others of ExportError and ModelError, each with its `exit_code`.
     """
     if target not in TARGETS:
         raise TargetError(f"there is no target {target!r}; the targets are {', '.join(TARGETS)}")

@@ -80,7 +80,7 @@ def id_list(option: str, text: str) -> list[int]:
 
 def stream(model: Model, ids: list[int], echo: Callable[..., None], *, policy: str, **options: Any) -> Run:
     """Generate, echoing every token as it comes, and return the whole."""
-    feed = model.tokenizer.stream() if model.tokenizer is not None else None
+    text = model.tokenizer.stream() if model.tokenizer is not None else None
     tokens: list[int] = []
     depth: list[int] = []
     loops: list[int] = []
@@ -95,7 +95,7 @@ def stream(model: Model, ids: list[int], echo: Callable[..., None], *, policy: s
         depth.append(int(step.depth[0]))
         loops.append(step.loops)
         finished = step.finished[0]
-        echo(feed(tokens[-1]) if feed else f"{tokens[-1]} ", nl=False)
-    echo("")
+        echo(text.feed(tokens[-1]) if text else f"{tokens[-1]} ", nl=False)
+    echo(text.finish() if text else "")
     assert finished is not None  # a generation ends only where its row has
     return Run(tokens, depth, loops, prefill, decode, policy, finished)

@@ -14,13 +14,14 @@ from mythos_model import ops
 class RMSNorm(nn.Module):
     """Root mean square norm (arXiv:1910.07467) over the last axis; see `mythos_model.ops.rms_norm`."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # [..., dim]
         norm = torch.ops.mythos.rms_norm if torch.compiler.is_exporting() else ops.rms_norm
-        return norm(x, self.weight)
+        return norm(x, self.weight, self.eps)
 
 
 class Rotary(NamedTuple):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30
-RMS_EPS = 1e-6
 
 
 def moe(
@@ -56,18 +55,20 @@ def moe(
     return y.view(shape)
 
 
-def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """x * rsqrt(mean(x^2) + RMS_EPS) * weight over the last axis; the mean is taken in float32 or better.
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """x * rsqrt(mean(x^2) + eps) * weight over the last axis; the mean is taken in float32 or better.
 
     Args:
         x: [..., D]; may be wider than the weight, since the loop keeps its state in float32.
-        weight: [D].
+        weight: [D]; None where a norm has none.
+        eps: what keeps a row of zeros finite.
 
-    Returns: [..., D] in the weight's dtype.
+    Returns: [..., D] in the weight's dtype; without a weight, in x's.
     """
-    wide = x.to(torch.promote_types(x.dtype, accumulation_dtype(weight.dtype)))
-    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + RMS_EPS)
-    return normed.to(weight.dtype) * weight
+    narrow = x.dtype if weight is None else weight.dtype
+    wide = x.to(torch.promote_types(x.dtype, accumulation_dtype(narrow)))
+    normed = (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(narrow)
+    return normed if weight is None else normed * weight
 
 
 def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
@@ -281,8 +282,8 @@ _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embeddin
 
 
 @_norm_op.register_fake
-def _(x, weight):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x, dtype=weight.dtype)
+def _(x, weight, eps):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x, dtype=(x if weight is None else weight).dtype)
 
 
 @_rotary_op.register_fake

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 
-from mythos_export.bench.errors import BenchError
+from mythos_export.errors import BenchError
 from mythos_export.kernels.text import DOMAIN
 
 REGIONS = ("prelude", "loop", "coda")

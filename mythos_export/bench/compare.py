@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.statistics import DECIDES, Interval
+from mythos_export.errors import BenchError
 
 SAME, FASTER, SLOWER, ABSENT = "no change beyond noise", "faster", "slower", "only in one report"
 UNKNOWN, OTHER_LOOPS = "cannot tell: too few rounds", "cannot tell: another number of loops ran"

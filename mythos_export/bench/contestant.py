@@ -1,12 +1,8 @@
-"""The near end of a worker: starts it, asks it, and learns when it has died."""
+"""One backend that takes part: its worker, and what it has said of itself."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +10,11 @@ from typing import Any
 
 import psutil
 
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.resources import starting_on
 from mythos_export.bench.workloads import Workload
+from mythos_export.workers.near import Worker
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class ContestantFailed(BenchError):
-    """The backend raised, or its process ended; the message is for the report."""
-
-    exit_code = 3
 
 
 @dataclass
@@ -61,25 +51,23 @@ class Contestant:
     missing: bool = False
     restarts: bool = True
     energy_missing: str | None = None
-    _process: subprocess.Popen[str] | None = None
+    _worker: Worker | None = None
     _began: float = 0.0
 
     def start(self) -> None:
-        """A new process, loaded. Sets `failed` where the machine lacks something; ContestantFailed where it breaks."""
+        """A new process, loaded. Sets `failed` where the machine lacks something; ToolFailed where it breaks."""
         self.stop()
         threads = str(self.request["threads"])
-        environment = {**os.environ, **{name: threads for name in THREAD_VARIABLES}}
         self._began = time.perf_counter()
-        with open(self._log, "a") as log, starting_on(self.cores):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mythos_export.bench.worker", self.source],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=environment,
+        with starting_on(self.cores):
+            self._worker = Worker(
+                "mythos_export.bench.worker:Runner",
+                "its process",
+                environment=dict.fromkeys(THREAD_VARIABLES, threads),
+                folders=[os.getcwd()],  # "module:Class" may be a user's own
+                log=Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log",
             )
-        answer = self.ask("load", **self.request)
+        answer = self.ask("load", source=self.source, **self.request)
         if "missing" in answer:
             self.failed, self.missing = answer["missing"], True
             self.stop()
@@ -94,55 +82,24 @@ class Contestant:
 
     def first_token(self, workload: Workload) -> None:
         """Directly after `start`: from there to the logits of this workload, the first thing that the process does."""
-        self.ask("prepare", workload=workload.to_json(), logits=None)
+        self.ask("prepare", workload=workload.to_json())
         self.first_token_seconds.setdefault(workload.name, []).append(time.perf_counter() - self._began)
         self.ask("release")
 
-    @property
-    def _log(self) -> Path:
-        return Path(self.request["scratch"]) / f"{self.source.rpartition(':')[2]}.log"
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n") if self._log.exists() else []
-        said = [line.strip() for line in lines if line.strip()]
-        return f" ({said[-1][:300]})" if said else ""
-
     def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        """One request and its answer. Raises ContestantFailed."""
-        process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps({"do": do, **values}) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            code = process.wait()
-            raise ContestantFailed(f"its process ended with {code} while asked to {do}{self._last_words()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ContestantFailed(answer["error"])
-        return answer
+        """One request and its answer. Raises ToolFailed."""
+        assert self._worker is not None
+        return self._worker.ask(do, **values)
 
     def cpu_seconds(self) -> float:
         """Processor time of its process so far; 0 where it has ended, and is waited for."""
-        if self._process is None or self._process.poll() is not None:
+        if self._worker is None or self._worker.ended():
             return 0.0
-        times = psutil.Process(self._process.pid).cpu_times()
+        times = psutil.Process(self._worker.pid).cpu_times()
         return float(times.user + times.system)
 
     def stop(self) -> None:
         """End its process, where there is one."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended by itself: a request was left in the pipe
-            process.stdin.close()
-        process.stdout.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()

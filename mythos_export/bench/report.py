@@ -10,9 +10,9 @@ from typing import Any
 
 from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.document import FORMAT, VERSION
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
 from mythos_export.bench.verdict import main_workload
+from mythos_export.errors import BenchError
 from mythos_export.report import write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"

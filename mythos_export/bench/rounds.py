@@ -12,14 +12,14 @@ import random
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mythos_export.bench.contestant import Contestant, ContestantFailed
+from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.machine import CpuTimes
 from mythos_export.bench.workloads import Workload
+from mythos_export.errors import ToolFailed
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
 WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3}
@@ -68,7 +68,6 @@ def measure(
     workloads: Sequence[Workload],
     rounds: int,
     turn_seconds: float,
-    scratch: Path,
     progress: Callable[[str], None],
     first_token: Workload | None = None,
 ) -> Measured:
@@ -92,7 +91,7 @@ def measure(
         for index, workload in enumerate(order, 1):
             progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
-            _turn(contestants, workload, number, turn_seconds, scratch, measured)
+            _turn(contestants, workload, number, turn_seconds, measured)
     measured.load = CpuTimes.now().since(before, _cpu_seconds((*contestants, limits)) - ours)
     return measured
 
@@ -109,14 +108,14 @@ def _started(contestant: Contestant, first_token: Workload | None = None) -> Non
         return
     try:
         contestant.start()
-    except ContestantFailed as error:
-        contestant.failed = str(error)
+    except ToolFailed as error:
+        contestant.failed = error.brief
         contestant.stop()
     if contestant.failed or first_token is None:
         return
     try:
         contestant.first_token(first_token)
-    except ContestantFailed:  # it fails in this workload's turn too, and the reason is kept there
+    except ToolFailed:  # it fails in this workload's turn too, and the reason is kept there
         _started(contestant)
 
 
@@ -125,20 +124,22 @@ def _turn(
     workload: Workload,
     number: int,
     turn_seconds: float,
-    scratch: Path,
     measured: Measured,
 ) -> None:
     """One workload in one round: everybody prepared, then timed forwards and backwards."""
     ready: list[Contestant] = []
+    expected: np.ndarray | None = None
     for contestant in contestants:
         found = measured.samples.setdefault((contestant.name or contestant.source, workload.name), Samples())
         found.failed = found.failed or contestant.failed
         if found.failed:
             continue
-        logits = [scratch / f"logits-{i}.npy" for i in (0, len(ready))] if number == 1 else []
         try:
-            _prepare(contestant, workload, found, logits)
-        except ContestantFailed as error:
+            logits = _prepare(contestant, workload, found)
+            expected = logits if expected is None else expected
+            if number == 1:
+                _compare(contestant, found, expected, logits)
+        except ToolFailed as error:
             _failed(contestant, found, error)
         if not found.failed:
             ready.append(contestant)
@@ -150,7 +151,7 @@ def _turn(
             continue
         try:
             answer = contestant.ask("time", workload=workload.name, seconds=turn_seconds / 2)
-        except ContestantFailed as error:
+        except ToolFailed as error:
             _failed(contestant, found, error)
             continue
         taken[contestant.name] += answer["seconds"]
@@ -164,34 +165,37 @@ def _turn(
             contestant.ask("release")
 
 
-def _prepare(contestant: Contestant, workload: Workload, found: Samples, logits: Sequence[Path]) -> None:
-    """Everything before the clock; `logits`, in the first round, are the files of the first contestant and of this."""
-    target = str(logits[1]) if logits else None
-    answer = contestant.ask("prepare", workload=workload.to_json(), logits=target)
+def _prepare(contestant: Contestant, workload: Workload, found: Samples) -> np.ndarray:
+    """Everything before the clock; returns the logits."""
+    answer = contestant.ask("prepare", workload=workload.to_json())
     found.first_seconds.append(answer["first_seconds"])
     found.loops = answer["loops"]
-    if logits:
-        found.peak_bytes = answer["peak_bytes"]
-        found.distance = _distance(*logits)
-        if not np.isfinite(found.distance) or (not contestant.rounded and found.distance > WRONG[contestant.precision]):
-            far = f"{found.distance:.1e} of their scale"
-            raise ContestantFailed(f"its logits differ from the first contestant's by {far}")
+    found.peak_bytes = found.peak_bytes or answer["peak_bytes"]
+    logits: np.ndarray = answer["arrays"]["logits"]
+    return logits
 
 
-def _failed(contestant: Contestant, found: Samples, error: ContestantFailed) -> None:
+def _compare(contestant: Contestant, found: Samples, expected: np.ndarray, logits: np.ndarray) -> None:
+    """Against the first contestant's; ToolFailed where it computes something else."""
+    found.distance = _distance(expected, logits)
+    if not np.isfinite(found.distance) or (not contestant.rounded and found.distance > WRONG[contestant.precision]):
+        far = f"{found.distance:.1e} of their scale"
+        raise ToolFailed(f"its logits differ from the first contestant's by {far}")
+
+
+def _failed(contestant: Contestant, found: Samples, error: ToolFailed) -> None:
     """Out for this workload. Where the process has ended, the others get a new one; what was compiled in it is lost."""
-    found.failed = str(error)
+    found.failed = error.brief
     try:
         contestant.ask("release")
-    except ContestantFailed:
+    except ToolFailed:
         if contestant.restarts:
             _started(contestant)
         else:
-            contestant.failed = f"{error}, and with it went what it had compiled"
+            contestant.failed = f"{error.brief}, and with it went what it had compiled"
 
 
-def _distance(expected: Path, found: Path) -> float:
-    a, b = np.load(expected), np.load(found)
-    if a.shape != b.shape or not np.isfinite(b).all():
+def _distance(expected: np.ndarray, found: np.ndarray) -> float:
+    if expected.shape != found.shape or not np.isfinite(found).all():
         return float("inf")
-    return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
+    return float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-30))

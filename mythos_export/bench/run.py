@@ -13,7 +13,7 @@ from typing import Any
 from mythos_export.bench import breakdown
 from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.backends.backend import port_arrays
-from mythos_export.bench.contestant import Contestant, ContestantFailed
+from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.document import (
     FORMAT,
     VERSION,
@@ -24,11 +24,11 @@ from mythos_export.bench.document import (
     noise_of,
     rows_of,
 )
-from mythos_export.bench.errors import BenchError, NoBackend
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
 from mythos_export.bench.workloads import Workload, load_case, matrix, write_inputs
+from mythos_export.errors import BenchError, ToolFailed, ToolMissing
 from mythos_model import MythosConfig
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import Manifest
@@ -77,7 +77,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     """Measure a bundle and return the document (see `document.py`); nothing is written.
 
     Raises:
-        NoBackend: no backend runs here.
+        ToolMissing: no backend runs here.
         BenchError: no workload fits the model, or more threads were asked for than there are cores.
         BundleError, BackendMissing: from loading the bundle.
     """
@@ -117,7 +117,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             _compile(contestants, workloads, progress)
             if all(contestant.failed for contestant in contestants):
                 reasons = "; ".join(f"{c.name or c.source}: {c.failed}" for c in contestants)
-                raise NoBackend(f"no backend of this bundle runs here ({reasons})")
+                raise ToolMissing(f"no backend of this bundle runs here ({reasons})")
             # What ratios refer to is the first that runs.
             contestants.sort(key=lambda contestant: contestant.failed is not None)
             measured = measure(
@@ -126,7 +126,6 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
                 workloads,
                 options.rounds,
                 options.turn_seconds,
-                scratch,
                 progress,
                 _to_profile(workloads, "prefill", trained) or next((w for w in workloads if w.kind == "prefill"), None),
             )
@@ -163,9 +162,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     return document
 
 
-def _compile(
-    contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Callable[[str], None]
-) -> None:
+def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Callable[[str], None]) -> None:
     """Start everybody once, and let those that compile do so before the clock runs, as many at a time as fit."""
     progress("start the backends")
 
@@ -180,8 +177,8 @@ def _compile(
                 progress(f"compile: {contestant.name}")
                 answer = contestant.ask("compile", workload=workload.to_json())
                 contestant.compiled[workload.name] = {"seconds": answer["seconds"], "note": answer["note"]}
-        except ContestantFailed as error:
-            contestant.failed = str(error)
+        except ToolFailed as error:
+            contestant.failed = error.brief
             contestant.stop()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,8 +1,6 @@
-"""The process in which one backend runs: `python -m mythos_export.bench.worker MODULE:CLASS`.
+"""What runs in the process that every backend has to itself (`mythos_export.workers`); `contestant.py` is its keeper.
 
-A line of JSON on stdin is a request, {"do": method, ...}; a line of JSON on stdout answers it. Every backend has a
-process of its own, so that none meets the threads, the memory or the crash of another, and each peak of memory is its
-own. `contestant.py` is the other end.
+So none meets the threads, the memory or the crash of another, and each peak of memory is its own.
 """
 
 from __future__ import annotations
@@ -10,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,20 +20,27 @@ import numpy as np
 from mythos_export.bench.backends.backend import Backend, Call, Setting
 from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory, pin_all_threads
 from mythos_export.bench.workloads import Workload, load_case
+from mythos_export.errors import ToolFailed
+from mythos_export.workers.messages import Report
 
 SHORT = 0.05  # a call below this many seconds is run once, unmeasured, at the start of every turn: others ran meanwhile
 
 
-class Worker:
-    """Answers requests with one backend; a method per request."""
+class Runner:
+    """What the worker is asked for, of one backend."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, report: Report) -> None:
+        self.backend = Backend()
         self.calls: dict[str, Call] = {}
         self.energy = EnergyCounter()
         self.not_compiled: dict[str, str] = {}
 
-    def load(self, bundle: str, checkpoint: str | None, threads: int, scratch: str, inputs: str, trained: int) -> Any:
+    def load(
+        self, source: str, bundle: str, checkpoint: str | None, threads: int, scratch: str, inputs: str, trained: int
+    ) -> Any:
+        """Import and load the backend `source`, "module:Class"."""
+        module, _, name = source.partition(":")
+        self.backend = getattr(importlib.import_module(module), name)()
         self.inputs, self.trained = Path(inputs), trained
         setting = Setting(Path(bundle), Path(checkpoint) if checkpoint else None, threads, Path(scratch))
         lack = self.backend.missing(setting)
@@ -61,24 +64,23 @@ class Worker:
         try:
             with unpinned():
                 note = self.backend.compile(load_case(self.inputs, chosen, self.trained))
-        except Exception as error:  # as in `main`
-            self.not_compiled[chosen.name] = _text(error)
+        except Exception as error:  # whatever a backend raises is its result: it goes into the report
+            self.not_compiled[chosen.name] = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:500]}"
         return {"seconds": time.perf_counter() - started, "note": note}
 
-    def prepare(self, workload: dict[str, Any], logits: str | None) -> Any:
-        """The first call, timed apart; its logits go into a file where one is named."""
+    def prepare(self, workload: dict[str, Any]) -> Any:
+        """The first call, timed apart, and its logits."""
         chosen = Workload.from_json(workload)
         if chosen.name in self.not_compiled:
-            raise RuntimeError(f"it could not be compiled: {self.not_compiled[chosen.name]}")
+            raise ToolFailed(f"it could not be compiled: {self.not_compiled[chosen.name]}")
         forget_peak_memory()
         call = self.backend.prepare(load_case(self.inputs, chosen, self.trained))
         started = time.perf_counter()
         outcome = call()
         first = time.perf_counter() - started
-        if logits:
-            np.save(logits, np.asarray(outcome.logits, np.float32))
         self.calls[chosen.name] = call
-        return {"first_seconds": first, "loops": outcome.loops, "peak_bytes": peak_memory()}
+        told = {"first_seconds": first, "loops": outcome.loops, "peak_bytes": peak_memory()}
+        return told | {"arrays": {"logits": np.asarray(outcome.logits, np.float32)}}
 
     def time(self, workload: str, seconds: float) -> Any:
         """Seconds of each call until the time is up, one call at least."""
@@ -112,11 +114,6 @@ class Worker:
         return self.backend.measure(**options)  # type: ignore[attr-defined]
 
 
-def _text(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:500] if lines else 'no message'}"
-
-
 @contextlib.contextmanager
 def unpinned() -> Iterator[None]:
     """All cores for the calling thread and those that it starts; afterwards every thread of the process is pinned."""
@@ -129,22 +126,3 @@ def unpinned() -> Iterator[None]:
         yield
     finally:
         pin_all_threads(pinned)
-
-
-def main() -> None:
-    """Serve requests until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    module, _, name = sys.argv[1].partition(":")
-    worker = Worker(getattr(importlib.import_module(module), name)())
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:  # whatever a backend raises is its result: it goes into the report
-            answer = {"error": _text(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

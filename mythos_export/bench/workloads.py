@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from mythos_export.bench.errors import BenchError
+from mythos_export.errors import BenchError
 from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.model import Model
 

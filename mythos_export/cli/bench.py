@@ -68,7 +68,7 @@ def bench(
 
 def _backends(text: str) -> list[str]:
     from mythos_export.bench.backends import BACKENDS
-    from mythos_export.bench.errors import BenchError
+    from mythos_export.errors import BenchError
 
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in BACKENDS and ":" not in name]

@@ -31,12 +31,10 @@ def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
 def _expected() -> tuple[Any, ...]:
     """The errors that a user's request can meet, each with its `exit_code`; importing them brings torch along."""
     from mythos_export.errors import ExportError
-    from mythos_export.kernels.triton_build import KernelBuildError
-    from mythos_export.targets.tensorrt_build import TensorRTBuildError
     from mythos_model.errors import ModelError
     from mythos_runtime.errors import RuntimeBundleError
 
-    return (ExportError, KernelBuildError, TensorRTBuildError, ModelError, RuntimeBundleError)
+    return (ExportError, ModelError, RuntimeBundleError)
 
 
 def escape(text: str) -> str:

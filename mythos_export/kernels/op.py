@@ -30,6 +30,11 @@ from mythos_export.kernels.moe import function as moe_function
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
+from mythos_export.kernels.paged import OUTPUTS as PAGED_OUTPUTS
+from mythos_export.kernels.paged_gqa import function as paged_gqa_function
+from mythos_export.kernels.paged_gqa.reference import paged_gqa_attention
+from mythos_export.kernels.paged_mla import function as paged_mla_function
+from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.quantized_embedding import function as quantized_embedding_function
 from mythos_export.kernels.quantized_embedding.reference import quantized_embedding
@@ -44,6 +49,7 @@ FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
 # Types of inputs and outputs that are not of the compute type.
 _TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), "tensor(int64)")
+_TYPES |= dict.fromkeys(("tables", "span", "position"), "tensor(int64)")
 _TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
 _TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 
@@ -198,6 +204,22 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda config: act_function.function(),
             tensorrt=lambda config: act_function.function(),
             outputs=tuple(act_function.OUTPUTS.split(", ")),
+        ),
+        Operator(
+            "paged_gqa_attention",
+            tuple(paged_gqa_function.INPUTS.split(", ")),
+            (("scale", _FLOAT), ("kv_heads", _INT)),
+            paged_gqa_attention,
+            portable=lambda config: paged_gqa_function.function(),
+            outputs=tuple(PAGED_OUTPUTS.split(", ")),
+        ),
+        Operator(
+            "paged_mla_attention",
+            tuple(paged_mla_function.INPUTS.split(", ")),
+            (("scale", _FLOAT), ("v_head_dim", _INT)),
+            paged_mla_attention,
+            portable=lambda config: paged_mla_function.function(),
+            outputs=tuple(PAGED_OUTPUTS.split(", ")),
         ),
         *_quantized("int8"),
         *_quantized("int4"),

@@ -8,23 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnxscript
 import torch
 
 from mythos_export.kernels.text import OPSET
-from mythos_model.ops import RMS_EPS
 
 op = getattr(onnxscript, f"opset{OPSET}")
 
 
-def rms_norm(x: Any, weight: Any) -> Any:
-    """RMSNormalization. Where x is wider than the weight (the loop's state), the result is narrowed at the end."""
+def rms_norm(x: Any, weight: Any, eps: float) -> Any:
+    """RMSNormalization. Where x is wider than the weight (the loop's state), the result is narrowed at the end.
+
+    ONNX's operator has no form without a scale: a norm without a weight gets ones.
+    """
+    if weight is None:
+        ones = np.ones(x.shape[-1], x.dtype.numpy())
+        return _norm(x, op.Constant(value=ir.serde.serialize_tensor(ir.tensor(ones))), eps)
     if x.dtype == weight.dtype:
-        return op.RMSNormalization(x, weight, axis=-1, epsilon=RMS_EPS, stash_type=int(ir.DataType.FLOAT))
-    wide = op.Cast(weight, to=int(x.dtype))
-    normed = op.RMSNormalization(x, wide, axis=-1, epsilon=RMS_EPS, stash_type=int(ir.DataType.FLOAT))
-    return op.Cast(normed, to=int(weight.dtype))
+        return _norm(x, weight, eps)
+    return op.Cast(_norm(x, op.Cast(weight, to=int(x.dtype)), eps), to=int(weight.dtype))
+
+
+def _norm(x: Any, scale: Any, eps: float) -> Any:
+    return op.RMSNormalization(x, scale, axis=-1, epsilon=eps, stash_type=int(ir.DataType.FLOAT))
 
 
 def rotary_embedding(x: Any, cos: Any, sin: Any, heads: int) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from mythos_export.errors import TargetError
+from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
 from mythos_export.targets.target import Progress
 from mythos_model import MythosConfig
@@ -25,7 +25,7 @@ def check(sms: Sequence[int]) -> None:
     """Refuse early what cannot be compiled."""
     lack = triton_build.missing()
     if lack:
-        raise triton_build.TritonMissingError(f"--plugins compiles Triton kernels, but {lack}")
+        raise ToolMissing(f"--plugins compiles Triton kernels, but {lack}")
     unknown = sorted(set(sms) - set(triton_build.ARCHITECTURES))
     if unknown:
         raise TargetError(
@@ -39,8 +39,8 @@ def compile_kernels(
 ) -> tuple[str, ...]:
     """The model's kernels for these compute capabilities, into the bundle; returns their paths in it."""
 
-    def show(kernel: str, architecture: int) -> None:
-        progress(f"Triton: {kernel} for SM {architecture}")
+    def show(phase: str, fraction: float | None) -> None:
+        progress(f"Triton: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
 
     manifest = triton_build.build_for(config, precision, bundle / FOLDER, architectures=sms, progress=show)
     return tuple(f"{FOLDER}/{name}" for name in triton_build.files_of(manifest))

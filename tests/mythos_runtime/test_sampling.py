@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from mythos_runtime import RequestError
 from mythos_runtime.sampling import Sampler, SamplingOptions, SplitMix64, candidates
-from mythos_runtime.tokenizer import ByteTokenizer
 
 logits_of = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40).map(lambda v: np.array(v, np.float32))
 
@@ -55,11 +54,3 @@ def test_a_penalty_moves_the_choice_away_from_what_was_seen() -> None:
 def test_knobs_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(RequestError):
         SamplingOptions(**wrong)  # type: ignore[arg-type]
-
-
-@given(text=st.text(max_size=30))
-def test_bytes_stream_whole_characters(text: str) -> None:
-    tokenizer = ByteTokenizer(256)
-    ids = tokenizer.encode(text)
-    feed = tokenizer.stream()
-    assert tokenizer.decode(ids) == text == "".join(feed(token) for token in ids)

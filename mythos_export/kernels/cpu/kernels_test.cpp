@@ -140,6 +140,8 @@ int main(int argc, char** argv) {
         test_moe(*k, f, parallel);
         test_mla(*k, f, parallel);
         test_gqa(*k, f, parallel);
+        test_paged_mla(*k, f, parallel);
+        test_paged_gqa(*k, f, parallel);
       }
       for (Format f : {q8, q4}) test_quantized(*k, f, parallel);
     }

@@ -110,6 +110,8 @@ inline void swiglu(const float* x, size_t D, const float* gate_up, const float* 
 void test_moe(const Kernels& k, Format f, const Parallel& parallel);
 void test_mla(const Kernels& k, Format f, const Parallel& parallel);
 void test_gqa(const Kernels& k, Format f, const Parallel& parallel);
+void test_paged_mla(const Kernels& k, Format f, const Parallel& parallel);
+void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel);
 void test_act_halting();
 void test_quantized(const Kernels& k, Format f, const Parallel& parallel);
 

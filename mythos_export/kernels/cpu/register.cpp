@@ -19,6 +19,7 @@
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
+#include "cpu/paged_ops.h"
 #include "cpu/quantized_ops.h"
 
 namespace mythos {
@@ -282,6 +283,8 @@ void add_all(Ort::CustomOpDomain& domain) {
   add<MlaKernel, float, uint16_t>(domain);
   add<GqaKernel, float, uint16_t>(domain);
   add<ActKernel, float>(domain);
+  add<PagedGqaKernel, float, uint16_t>(domain);
+  add<PagedMlaKernel, float, uint16_t>(domain);
   add<QuantizedLinearKernel, Int8, Int4>(domain);
   add<QuantizedEmbeddingKernel, Int8, Int4>(domain);
   add<QuantizedMoeKernel, Int8, Int4>(domain);

@@ -10,18 +10,16 @@ and 89 can be compiled by a driver for any later GPU; that of sm_90, 100 and 120
 `target` ends in "a") and only guards against another driver version. The kernels have not run: the state in the
 manifest is "built, not executed".
 
-`build` the request and the manifest, `architectures` what can be asked for, `resources` registers, spills and shared
-memory, `worker` the process in which triton runs, `process` its keeper.
+`build` the request and the manifest, `resources` what can be asked for and what a kernel may use, `worker` what runs in
+the process of its own that triton is given.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .architectures import ARCHITECTURES
-from .build import FORMAT_VERSION, MANIFEST, build, build_for, kernels_for, plans_for
-from .errors import KernelBuildError, KernelRequestError, KernelResourceError, TritonMissingError
-from .process import Progress, missing
+from .build import FORMAT_VERSION, MANIFEST, build, build_for, kernels_for, missing, plans_for
+from .resources import ARCHITECTURES
 
 
 def files_of(manifest: dict[str, Any]) -> tuple[str, ...]:
@@ -34,11 +32,6 @@ __all__ = [
     "ARCHITECTURES",
     "FORMAT_VERSION",
     "MANIFEST",
-    "KernelBuildError",
-    "KernelRequestError",
-    "KernelResourceError",
-    "Progress",
-    "TritonMissingError",
     "build",
     "build_for",
     "files_of",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import platform
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels.launch_plan import POINTER_ALIGNMENT, PRECISIONS, KernelSpec, Plan
+from mythos_export.workers.near import Progress, Worker
 from mythos_runtime.manifest import NOT_EXECUTED
 
-from .architectures import ARCHITECTURES, check_architectures
-from .errors import KernelRequestError
-from .process import Progress, run_worker
+from .resources import ARCHITECTURES, check_architectures
 
 if TYPE_CHECKING:
     from mythos_model import MythosConfig
@@ -21,13 +25,35 @@ FORMAT_VERSION = 1
 MANIFEST = "kernels.json"
 
 
+def missing() -> str | None:
+    """What this machine lacks for compiling kernels, in words, or None."""
+    if importlib.util.find_spec("triton") is not None:
+        return None
+    if platform.system() != "Linux":
+        return f"triton has no package for {platform.system()}: build the kernels on Linux (a GPU is not needed)"
+    return "triton is not installed: pip install 'mythos-export[triton]'"
+
+
+def _worker(cache: str) -> Worker:
+    """With a cache of its own: what is compiled depends on nothing left behind, and ptxas always runs and reports."""
+    dropped: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TRITON_")}
+    taken = {
+        "TRITON_ALWAYS_COMPILE": "1",  # two kernels of a model may be the same code
+        "TRITON_CACHE_DIR": cache,
+        "TRITON_DISABLE_LINE_INFO": "1",
+        "TRITON_DUMP_PTXAS_LOG": "1",
+    }
+    answers = "mythos_export.kernels.triton_build.worker:Compiler"
+    return Worker(answers, "the process that compiles kernels", environment={**dropped, **taken})
+
+
 def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
     """The launch plans of every operator that a model of this configuration calls.
 
-    Raises `KernelRequestError` for a precision that the kernels do not have.
+    Raises `TargetError` for a precision that the kernels do not have.
     """
     if precision not in PRECISIONS:
-        raise KernelRequestError(
+        raise TargetError(
             f"found the precision {precision!r}; the Triton kernels take {', '.join(PRECISIONS)}: export in one of "
             "these, or without Triton kernels"
         )
@@ -53,7 +79,7 @@ def build(
     folder: Path,
     *,
     plans: Sequence[Plan] = (),
-    progress: Progress = lambda kernel, architecture: None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compile every kernel for every architecture; needs triton, but no GPU.
 
@@ -62,29 +88,34 @@ def build(
         architectures: of `ARCHITECTURES`, e.g. (80, 90).
         folder: where `<kernel>.sm_<architecture>.cubin` and `.ptx` and the manifest `kernels.json` go; made if missing.
         plans: how the kernels work together; they go into the manifest.
-        progress: called after each kernel and architecture.
+        progress: called with each kernel and architecture, and the share of them that is done.
 
     Returns: the manifest, as written.
 
     Raises:
-        KernelRequestError: an unknown architecture, names twice, or a record that does not fit its kernel.
+        TargetError: an unknown architecture, names twice, or a record that does not fit its kernel.
         KernelResourceError: a kernel spills registers or needs too much shared memory. No manifest is written.
-        TritonMissingError: triton is not installed.
-        KernelBuildError: triton failed.
+        ToolMissing: triton is not installed.
+        ToolFailed: triton failed.
     """
     architectures = check_architectures(architectures)
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise KernelRequestError(f"several kernels are called {', '.join(twice)}; expected one of each name")
+        raise TargetError(f"several kernels are called {', '.join(twice)}; expected one of each name")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # it would describe files that are about to change
-    request = {
-        "kernels": [spec.to_json() for spec in specs],
-        "architectures": architectures,
-        "folder": str(folder.resolve()),
-    }
-    result = run_worker(request, progress)
+    lack = missing()
+    if lack:
+        raise ToolMissing(lack)
+    with tempfile.TemporaryDirectory(prefix="mythos-triton-") as cache, _worker(cache) as worker:
+        result = worker.ask(
+            "compile",
+            progress=progress,
+            kernels=[spec.to_json() for spec in specs],
+            architectures=architectures,
+            folder=str(folder.resolve()),
+        )
     manifest = {
         "format_version": FORMAT_VERSION,
         "state": NOT_EXECUTED,
@@ -111,7 +142,7 @@ def build_for(
     folder: Path,
     *,
     architectures: Sequence[int] = ARCHITECTURES,
-    progress: Progress = lambda kernel, architecture: None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Everything that a model needs, in one call: `build` of its kernels with its plans."""
     plans = plans_for(config, precision)

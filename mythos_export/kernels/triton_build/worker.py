@@ -1,8 +1,7 @@
-"""Compiles kernels in a process of its own: `python -m mythos_export.kernels.triton_build.worker`, request on stdin.
+"""Compiles kernels in a process of its own, in the environment that `build.py` gives it (`mythos_export.workers`).
 
-Here alone triton is imported, in an environment that `process.py` made: no interpreter, a cache of its own, no
-line information (which would carry this machine's paths into the files). Every line of stdout is a JSON event:
-{"kernel": ..., "architecture": ...} after each kernel, at last {"result": ...} or {"error": ..., "kind": ...}.
+Here alone triton is imported: no interpreter, a cache of its own, no line information (which would carry this machine's
+paths into the files).
 """
 
 from __future__ import annotations
@@ -10,38 +9,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import re
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mythos_export.errors import TargetError, ToolFailed
 from mythos_export.kernels.launch_plan import POINTER_ALIGNMENT, KernelSpec
-from mythos_export.kernels.triton_build.errors import KernelBuildError, KernelRequestError
 from mythos_export.kernels.triton_build.resources import check_resources, read_resources
+from mythos_export.workers.messages import Report
 
 # Triton appends them to every kernel: pointers to global and to profiling scratch. Null where their sizes are 0.
 TRAILING = 2
 WARP = 32
 
 
-def compile_all(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Write every kernel of the request for every architecture; yields the events."""
-    import triton
+class Compiler:
+    """What the worker is asked for."""
 
-    specs = [KernelSpec.from_json(values) for values in request["kernels"]]
-    kernels = []
-    for spec in specs:
-        function = _function(spec)
-        binaries = []
-        for architecture in request["architectures"]:
-            binaries.append(_compile(spec, function, architecture, Path(request["folder"])))
-            yield {"kernel": spec.name, "architecture": architecture}
-        described = {**spec.to_json(), "source_sha256": function.cache_key, "binaries": binaries}
-        kernels.append({**described, "threads": WARP * spec.num_warps})
-    yield {"result": {"kernels": kernels, "tools": {"triton": triton.__version__, **_ptxas_versions()}}}
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def compile(self, kernels: list[dict[str, Any]], architectures: list[int], folder: str) -> dict[str, Any]:
+        """Write every kernel for every architecture into the folder; what the manifest says of them."""
+        import triton
+
+        described: list[dict[str, Any]] = []
+        for index, values in enumerate(kernels):
+            spec = KernelSpec.from_json(values)
+            function = _function(spec)
+            binaries = []
+            for number, architecture in enumerate(architectures):
+                done = (index * len(architectures) + number) / (len(kernels) * len(architectures))
+                self.report(f"{spec.name} for SM {architecture}", done)
+                binaries.append(_compile(spec, function, architecture, Path(folder)))
+            known = {**spec.to_json(), "source_sha256": function.cache_key, "binaries": binaries}
+            described.append({**known, "threads": WARP * spec.num_warps})
+        return {"kernels": described, "tools": {"triton": triton.__version__, **_ptxas_versions()}}
 
 
 def _function(spec: KernelSpec) -> Any:
@@ -51,7 +55,7 @@ def _function(spec: KernelSpec) -> Any:
     function = load_kernel(spec.source)
     expected = [argument.name for argument in spec.arguments] + list(spec.constants)
     if function.arg_names != expected:
-        raise KernelRequestError(
+        raise TargetError(
             f"{spec.name}: {spec.source} takes {', '.join(function.arg_names)}, its record says {', '.join(expected)}; "
             "make the record in plan.py agree with the kernel"
         )
@@ -80,7 +84,7 @@ def _compile(spec: KernelSpec, function: Any, architecture: int, folder: Path) -
                 options={"num_warps": spec.num_warps, "num_stages": spec.num_stages},
             )
     except Exception as error:  # triton's and LLVM's errors share no base class
-        raise KernelBuildError(
+        raise ToolFailed(
             f"{spec.name} for sm_{architecture} was not compiled by triton {triton.__version__}: "
             f"{type(error).__name__}: {str(error).strip()[-2000:]}"
         ) from error
@@ -89,7 +93,7 @@ def _compile(spec: KernelSpec, function: Any, architecture: int, folder: Path) -
     ptx = compiled.asm["ptx"]
     parameters = len(set(re.findall(r"_param_\d+", ptx)))
     if parameters != first + TRAILING:
-        raise KernelBuildError(
+        raise ToolFailed(
             f"{spec.name} for sm_{architecture} has {parameters} parameters, expected the {first} declared and "
             f"triton's {TRAILING} scratch pointers; its calling convention changed: use triton 3.8.0"
         )
@@ -117,16 +121,3 @@ def _ptxas_versions() -> dict[str, str]:
     from triton import knobs
 
     return {"ptxas": knobs.nvidia.ptxas.version, "ptxas_blackwell": knobs.nvidia.ptxas_blackwell.version}
-
-
-def main() -> None:
-    request = json.load(sys.stdin)
-    try:
-        for event in compile_all(request):
-            print(json.dumps(event), flush=True)
-    except KernelBuildError as error:
-        print(json.dumps({"error": str(error), "kind": type(error).__name__}), flush=True)
-
-
-if __name__ == "__main__":
-    main()

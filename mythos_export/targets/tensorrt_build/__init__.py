@@ -9,14 +9,13 @@
     result.state                        # "built, not executed"
 
 `options` the request and the result, `profiles` shapes from ranges, `limits` what cannot be built, `graph` the checks
-of the ONNX file, `environment` which TensorRT is here, `worker` the process TensorRT runs in, `process` its keeper.
+of the ONNX file, `environment` which TensorRT is here, `worker` what runs in its process.
 """
 
 from __future__ import annotations
 
-from .build import Progress, build
+from .build import build
 from .environment import Backend, Environment, choose_backend, inspect_environment
-from .errors import TensorRTBuildError, TensorRTInternalError, TensorRTMissingError, TensorRTRequestError
 from .graph import graph_inputs, load_graph
 from .limits import Limit, group_sms, parse_sms
 from .options import DEFAULT_PRECISION, DEFAULT_SMS, PRECISIONS, STATE, BuildRequest, BuildResult, Engine
@@ -34,12 +33,7 @@ __all__ = [
     "Environment",
     "Limit",
     "Profile",
-    "Progress",
     "Range",
-    "TensorRTBuildError",
-    "TensorRTInternalError",
-    "TensorRTMissingError",
-    "TensorRTRequestError",
     "build",
     "choose_backend",
     "graph_inputs",

@@ -1,23 +1,30 @@
 """Which TensorRT is on this machine, and which one a build will use. For the build and for `mythos doctor`.
 
 inspect_environment().describe()    # lines for people
-choose_backend()                    # raises TensorRTMissingError with the package to install
+choose_backend()                    # raises ToolMissing with the package to install
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import importlib.util
+import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from .errors import TensorRTMissingError, TensorRTRequestError
-from .limits import RTX_SMS, check_targets
+from mythos_export.errors import TargetError, ToolFailed, ToolMissing
+from mythos_export.workers.near import Worker
+
+from .limits import check_targets
 from .options import DEFAULT_SMS
-from .process import run_worker
 
 FULL = "tensorrt"
 RTX = "tensorrt_rtx"
+ANSWERS = "mythos_export.targets.tensorrt_build.worker:TensorRT"
 INSTALL_HINT = (
     "install TensorRT-RTX, which builds engines without a GPU: pip install tensorrt-rtx-cu13 "
     "(Linux or Windows on x86-64); or use --target onnx"
@@ -56,7 +63,7 @@ class Environment:
             lines.append(f"{label}: {status.version}" if status.usable else f"{label}: not usable ({status.problem})")
         try:
             lines.append(f"--target tensorrt would build with {choose_backend(self).module}")
-        except TensorRTMissingError as error:
+        except ToolMissing as error:
             lines.append(str(error))
         return lines
 
@@ -78,33 +85,60 @@ class Backend:
         return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
 
     def targets(self, sms: tuple[int, ...] | None, precision: str) -> tuple[int, ...]:
-        """The SMs to build for; raises `TensorRTRequestError` for those that this backend cannot do."""
+        """The SMs to build for; raises `TargetError` for those that this backend cannot do."""
         if self.gpu is None:
             wanted = DEFAULT_SMS if sms is None else sms
             check_targets(wanted, precision)
             return tuple(sorted(set(wanted)))
         if sms is not None and set(sms) != {self.gpu}:
             asked = ",".join(str(sm) for sm in sorted(set(sms)))
-            buildable = " (or backend tensorrt_rtx)" if set(sms) <= set(RTX_SMS) else ""
-            raise TensorRTRequestError(
+            raise TargetError(
                 f"full TensorRT builds for the GPU of the machine, SM {self.gpu}, but SM {asked} was asked for; "
-                f"leave --sm out, or build for other GPUs on a machine with TensorRT-RTX{buildable}"
+                f"leave --sm out, or build for other GPUs on a machine with TensorRT-RTX alone"
             )
         return (self.gpu,)
 
 
+@contextlib.contextmanager
+def library_folder(module: str) -> Iterator[Path | None]:
+    """A temporary folder in which TensorRT-RTX's library has the name that its own parser looks for.
+
+    The parser opens `libtensorrt_rtx.so` when a node resolves to a plugin and aborts the process if there is none; the
+    wheel ships `libtensorrt_rtx.so.1` only. The folder has to be on the search path before the process starts. Yields
+    None where there is nothing to mend (full TensorRT, no such wheel, or an operating system without such links).
+    """
+    spec = importlib.util.find_spec("tensorrt_rtx_libs") if module == RTX and os.name == "posix" else None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    libraries = [file for folder in folders for file in sorted(Path(folder).glob("libtensorrt_rtx.so.*"))]
+    if not libraries:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="mythos-tensorrt-") as folder:
+        (Path(folder) / "libtensorrt_rtx.so").symlink_to(libraries[0].resolve())
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def tensorrt_worker(module: str, log: Path | None = None, answers: str = ANSWERS) -> Iterator[Worker]:
+    """A worker in which this TensorRT can be imported."""
+    with library_folder(module) as library:
+        places = [str(library), os.environ.get("LD_LIBRARY_PATH")]
+        changes = {"LD_LIBRARY_PATH": os.pathsep.join(place for place in places if place)} if library else {}
+        with Worker(answers, "its process", environment=changes, log=log) as worker:
+            yield worker
+
+
+@functools.cache
 def probe_module(module: str) -> ModuleStatus:
     """Whether a TensorRT module really works: it is imported in a process of its own, where a crash does no harm."""
     if importlib.util.find_spec(module) is None:
         return ModuleStatus(module, None, "not installed")
-    with tempfile.TemporaryFile() as log:
-        end = run_worker(["--probe", module], module=module, log=log, timeout_s=_PROBE_TIMEOUT_S)
-        log.seek(0)
-        last = log.read().decode(errors="replace").strip().splitlines()[-1:]
-    if end.final is not None and end.final["event"] == "result":
-        return ModuleStatus(module, end.final["version"], None)
-    why = end.final["message"] if end.final is not None else " ".join([f"the import {end.describe()}", *last])
-    return ModuleStatus(module, None, why)
+    try:
+        with tensorrt_worker(module) as worker:
+            answer = worker.ask("probe", module=module, timeout_s=_PROBE_TIMEOUT_S)
+    except ToolFailed as error:
+        return ModuleStatus(module, None, error.brief)
+    return ModuleStatus(module, answer["version"], None)
 
 
 def gpu_capabilities() -> tuple[int, ...]:
@@ -127,9 +161,9 @@ def _capability(driver: ctypes.CDLL, index: int) -> int:
         value = ctypes.c_int(0)
         status = driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, index)
         if status != 0:
-            raise TensorRTMissingError(
+            raise ToolMissing(
                 f"the CUDA driver did not tell the compute capability of GPU {index} (error {status}); "
-                "check the driver with nvidia-smi, or choose backend tensorrt_rtx"
+                "check the driver with nvidia-smi"
             )
         numbers.append(value.value)
     return numbers[0] * 10 + numbers[1]
@@ -139,20 +173,17 @@ def inspect_environment() -> Environment:
     return Environment(probe_module(FULL), probe_module(RTX), gpu_capabilities())
 
 
-def choose_backend(environment: Environment | None = None, wanted: str | None = None) -> Backend:
-    """Full TensorRT where it works and a GPU is there, TensorRT-RTX otherwise; or the one that is `wanted`.
+def choose_backend(environment: Environment | None = None) -> Backend:
+    """Full TensorRT where it works and a GPU is there, TensorRT-RTX otherwise.
 
-    Raises `TensorRTMissingError` (exit code 3) with the package to install.
+    Raises `ToolMissing` (exit code 3) with the package to install.
     """
     if environment is None:
         environment = inspect_environment()
     full, rtx = environment.full, environment.rtx
-    if wanted != RTX and full.version is not None and environment.gpus:
+    if full.version is not None and environment.gpus:
         return Backend(FULL, full.version, environment.gpus[0])
-    if wanted == FULL:
-        why = "it finds no NVIDIA GPU, for which it would build" if full.usable else full.problem
-        raise TensorRTMissingError(f"full TensorRT was asked for, but: {why}; {INSTALL_HINT}")
     if rtx.version is not None:
         return Backend(RTX, rtx.version, None)
     found = f"TensorRT: {full.problem or 'no GPU'}; TensorRT-RTX: {rtx.problem}"
-    raise TensorRTMissingError(f"no TensorRT can build here ({found}); {INSTALL_HINT}")
+    raise ToolMissing(f"no TensorRT can build here ({found}); {INSTALL_HINT}")

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from .errors import TensorRTRequestError
+from mythos_export.errors import TargetError
+
 from .limits import TURING, Limit
 from .profiles import Dims
 
@@ -34,15 +35,15 @@ class _Scope:
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """The model without its external weights. Raises `TensorRTRequestError` if it is missing or no ONNX file."""
+    """The model without its external weights. Raises `TargetError` if it is missing or no ONNX file."""
     if not path.is_file():
-        raise TensorRTRequestError(f"there is no ONNX file {path}; export one first (mythos-export ... --target onnx)")
+        raise TargetError(f"there is no ONNX file {path}; export one first (mythos-export ... --target onnx)")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
-        raise TensorRTRequestError(f"{path} is not an ONNX file ({error}); export it again") from error
+        raise TargetError(f"{path} is not an ONNX file ({error}); export it again") from error
     if not model.graph.node:
-        raise TensorRTRequestError(f"{path} holds no graph (it has no nodes); export it again")
+        raise TargetError(f"{path} holds no graph (it has no nodes); export it again")
     return model
 
 
@@ -130,7 +131,7 @@ def check_external_data(model: onnx.ModelProto, folder: Path) -> None:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 problem = _external_problem(tensor, folder)
                 if problem:
-                    raise TensorRTRequestError(
+                    raise TargetError(
                         f"initializer {tensor.name!r}: {problem}; TensorRT cannot read it, package the bundle again"
                     )
 
@@ -153,18 +154,18 @@ def _external_problem(tensor: onnx.TensorProto, folder: Path) -> str | None:
 
 
 def check_graph(model: onnx.ModelProto, path: Path, *, precision: str, sms: Iterable[int], rtx: bool) -> None:
-    """Raises `TensorRTRequestError` for a graph that cannot be built for these targets, before TensorRT starts."""
+    """Raises `TargetError` for a graph that cannot be built for these targets, before TensorRT starts."""
     check_external_data(model, path.parent)
     if precision in _CACHE_TYPES:
         for value in model.graph.input:
             kind = value.type.tensor_type.elem_type
             if value.name == _CACHE_INPUT and kind not in _CACHE_TYPES[precision]:
                 name = onnx.TensorProto.DataType.Name(kind)
-                raise TensorRTRequestError(
+                raise TargetError(
                     f"precision {precision} was asked for, but {path.name} has a {name} cache ({_CACHE_INPUT}); "
                     f"TensorRT takes precision from the graph: lower the graph to {precision}, or ask for what it has"
                 )
     if rtx:
         limits = operator_limits(model) + (turing_limits(model) if TURING in set(sms) else [])
         if limits:
-            raise TensorRTRequestError(" ".join(f"cannot build {limit}" for limit in limits[:5]))
+            raise TargetError(" ".join(f"cannot build {limit}" for limit in limits[:5]))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import TensorRTInternalError
+from mythos_export.errors import ToolFailed
+
 from .limits import RTX_SMS
 
 HEADER_BYTES = 64
@@ -27,12 +28,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Raises `TensorRTInternalError` for a file that does not begin like an engine."""
+    """Raises `ToolFailed` for a file that does not begin like an engine."""
     with path.open("rb") as file:
         raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES or not raw.startswith(_MAGIC):
         begins = raw[:4].hex(" ") or "nothing"
-        raise TensorRTInternalError(
+        raise ToolFailed(
             f"TensorRT-RTX wrote a file of {path.stat().st_size} bytes that begins with {begins}; an engine begins "
             f"with {_MAGIC.hex(' ')} (vtrt). Build again; if it stays, report it with the log"
         )
@@ -47,7 +48,7 @@ def check_header(path: Path, sms: tuple[int, ...], version: str) -> Header:
     """The header of an engine that was built for `sms` by TensorRT-RTX `version`, if it says so itself.
 
     Size and targets are compared only where the header carries that version where this layout has it. Raises
-    `TensorRTInternalError`.
+    `ToolFailed`.
     """
     header = read_header(path)
     parts = bytes(int(part) & 0xFF for part in version.split(".")[:4] if part.isdecimal())
@@ -55,11 +56,11 @@ def check_header(path: Path, sms: tuple[int, ...], version: str) -> Header:
         return header
     actual = path.stat().st_size
     if header.size != actual:
-        raise TensorRTInternalError(
+        raise ToolFailed(
             f"the engine states {header.size} bytes and has {actual}: was the disk full? Free some space, build again"
         )
     if header.sms != tuple(sorted(sms)):
-        raise TensorRTInternalError(
+        raise ToolFailed(
             f"the engine states the targets {header.sms}, but {tuple(sorted(sms))} were asked for; "
             "report it with the log"
         )

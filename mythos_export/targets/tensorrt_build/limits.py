@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import TensorRTRequestError
+from mythos_export.errors import TargetError
 
 #: Targets that TensorRT-RTX can build for, and what they are sold as.
 RTX_SMS = {
@@ -48,12 +48,10 @@ class Limit:
 
 
 def parse_sms(text: str) -> tuple[int, ...]:
-    """`80,86,89` to (80, 86, 89); raises `TensorRTRequestError` for anything that is not a list of numbers."""
+    """`80,86,89` to (80, 86, 89); raises `TargetError` for anything that is not a list of numbers."""
     parts = [part.strip().lower().removeprefix("sm").lstrip("_") for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise TensorRTRequestError(
-            f"--sm {text!r} is not a list of compute capabilities; expected one like 80,86,89,120"
-        )
+        raise TargetError(f"--sm {text!r} is not a list of compute capabilities; expected one like 80,86,89,120")
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
@@ -103,10 +101,10 @@ def _turing_limits(precision: str) -> list[Limit]:
 
 
 def check_targets(sms: Iterable[int], precision: str) -> None:
-    """Raises `TensorRTRequestError` with every `target_limits` entry."""
+    """Raises `TargetError` with every `target_limits` entry."""
     found = target_limits(sms, precision)
     if found:
-        raise TensorRTRequestError(" ".join(f"cannot build {limit}" for limit in found))
+        raise TargetError(" ".join(f"cannot build {limit}" for limit in found))
 
 
 #: (pattern in TensorRT's log, what it means). The first match wins, so the specific ones come first.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import TensorRTRequestError
+from mythos_export.errors import TargetError
+
 from .profiles import Profile
 
 #: One engine holds these; Turing (75) is built on request, as an engine of its own.
@@ -26,9 +27,8 @@ class BuildRequest:
     output: the folder for the engine files; created if it is missing.
     profiles: from `profiles_for`. precision: what the ONNX graph was lowered to (the network is strongly typed, so the
     graph decides; the name is checked against it). sms: None means `DEFAULT_SMS` for TensorRT-RTX and the GPU of this
-    machine for full TensorRT. backend: "tensorrt", "tensorrt_rtx" or None for the better one that is here.
+    machine for full TensorRT.
     plugins: a folder of compiled kernels (`triton_build`); nodes of the domain `mythos` then become plug-ins.
-    log: where TensorRT's log goes; None keeps it (in the system's temporary folder) only if the build fails.
     """
 
     onnx: Path
@@ -36,27 +36,18 @@ class BuildRequest:
     profiles: tuple[Profile, ...]
     precision: str = DEFAULT_PRECISION
     sms: tuple[int, ...] | None = None
-    backend: str | None = None
     plugins: Path | None = None
     timeout_s: float = 3600.0
-    optimization_level: int | None = None
-    workspace_bytes: int | None = None
-    log: Path | None = None
-    verbose: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise TensorRTRequestError(f"precision {self.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
-        if self.backend not in (None, "tensorrt", "tensorrt_rtx"):
-            raise TensorRTRequestError(f"backend {self.backend!r} is unknown; expected tensorrt or tensorrt_rtx")
+            raise TargetError(f"precision {self.precision!r} is unknown; expected {', '.join(PRECISIONS)}")
         if self.sms is not None and not self.sms:
-            raise TensorRTRequestError("the list of SMs is empty; give at least one, as in --sm 89")
+            raise TargetError("the list of SMs is empty; give at least one, as in --sm 89")
         if not self.profiles:
-            raise TensorRTRequestError("there is no optimization profile; make them with profiles_for(...)")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise TensorRTRequestError(f"optimization level {self.optimization_level} is not between 0 and 5")
+            raise TargetError("there is no optimization profile; make them with profiles_for(...)")
         if self.timeout_s <= 0:
-            raise TensorRTRequestError(f"timeout of {self.timeout_s} s: expected a positive number of seconds")
+            raise TargetError(f"timeout of {self.timeout_s} s: expected a positive number of seconds")
 
 
 @dataclass(frozen=True)

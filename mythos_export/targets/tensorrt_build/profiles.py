@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import TensorRTRequestError
+from mythos_export.errors import TargetError
 
 Dims = tuple[int | str, ...]
 Shape = tuple[int, ...]
@@ -33,7 +33,7 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.min <= self.opt <= self.max:
-            raise TensorRTRequestError(
+            raise TargetError(
                 f"the range {self} is not ordered: expected min <= opt <= max, as in 1:{max(1, self.opt)}:{self.max}"
             )
 
@@ -45,14 +45,14 @@ class Range:
         """`min:opt:max`, or one number for a fixed size. `option` names the command-line option in the error."""
         parts = text.split(":")
         if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
-            raise TensorRTRequestError(
+            raise TargetError(
                 f"{option} {text!r} is not a range: expected min:opt:max (as in 1:1:8) or one number, not negative"
             )
         numbers = [int(part) for part in parts]
         try:
             return cls(*numbers) if len(numbers) == 3 else cls(numbers[0], numbers[0], numbers[0])
-        except TensorRTRequestError as error:
-            raise TensorRTRequestError(f"{option}: {error}") from error
+        except TargetError as error:
+            raise TargetError(f"{option}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,14 @@ class Profile:
 def _check_ranges(batch: Range, tokens: Range, context: Range, loops: Range, max_seq_len: int | None) -> None:
     for option, given in (("--batch", batch), ("--tokens", tokens), ("--loops", loops)):
         if given.min < 1:
-            raise TensorRTRequestError(
-                f"{option} {given}: the smallest must be at least 1; write 1:{given.opt or 1}:..."
-            )
+            raise TargetError(f"{option} {given}: the smallest must be at least 1; write 1:{given.opt or 1}:...")
     if context.min < 0:
-        raise TensorRTRequestError(f"--context {context}: the smallest must be at least 0 (an empty past)")
+        raise TargetError(f"--context {context}: the smallest must be at least 0 (an empty past)")
     if max_seq_len is None:
         return
     for option, given in (("--tokens", tokens), ("--context", context)):
         if given.max > max_seq_len:
-            raise TensorRTRequestError(
+            raise TargetError(
                 f"{option} {given} goes beyond the model's max_seq_len of {max_seq_len}; "
                 f"lower its maximum to {max_seq_len}, or raise max_seq_len in the model's configuration"
             )
@@ -96,7 +94,7 @@ def _check_ranges(batch: Range, tokens: Range, context: Range, loops: Range, max
 def _resolve(name: str, dims: Dims, sizes: Mapping[str, Range]) -> tuple[Shape, Shape, Shape]:
     for dim in dims:
         if isinstance(dim, str) and dim not in sizes:
-            raise TensorRTRequestError(
+            raise TargetError(
                 f"input {name!r} has the dynamic dimension {dim!r}, for which there is no range; "
                 f"a graph for TensorRT may only have {', '.join(SYMBOLS)}"
             )
@@ -119,7 +117,7 @@ def profiles_for(
     """Profiles `prefill` and, where `context` allows a past at all, `decode`.
 
     `inputs`: (name, dims) of the ONNX graph, where a dim is a number or one of `SYMBOLS`. `loops` is the range of the
-    cache's depth (dim 0 of past_loop), `context` of the past's capacity. Raises `TensorRTRequestError` for ranges that
+    cache's depth (dim 0 of past_loop), `context` of the past's capacity. Raises `TargetError` for ranges that
     contradict each other, the model's `max_seq_len`, or the graph.
     """
     _check_ranges(batch, tokens, context, loops, max_seq_len)

@@ -1,11 +1,4 @@
-"""The process in which TensorRT runs: `python worker.py job.json`, or `--probe MODULE`.
-
-TensorRT's parser and builder can abort or crash the process they run in, so they get one of their own. This file
-is started by path and imports nothing of mythos_export but the plug-ins, where they are asked for, so that the process
-holds TensorRT and not torch too.
-
-In: a JSON job (see `build.py`). Out: one JSON object a line on stdout, {"event": "progress" | "result" | "error", ...}.
-Everything that TensorRT logs, and what a dying process prints, goes to stderr, which the parent keeps in a file.
+"""TensorRT in a process of its own (`mythos_export.workers`): its parser and builder can abort or crash theirs.
 
 One code path serves TensorRT-RTX (module `tensorrt_rtx`) and full TensorRT (module `tensorrt`): only `_set_targets`
 differs. The full one builds for the GPU of the machine; no machine with one has run it yet.
@@ -21,38 +14,52 @@ import threading
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any
+
+from mythos_export.errors import ToolFailed
+from mythos_export.workers.messages import Report
 
 Job = dict[str, Any]
 
 
-class JobError(Exception):
-    """Ends the job with an `error` event of this kind: "parse", "profile" or "build"."""
+class TensorRT:
+    """What the worker is asked for."""
 
-    def __init__(self, kind: str, message: str, details: list[str]) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.details = details
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def probe(self, module: str) -> Job:
+        """Imports TensorRT and asks for a builder, which is the first thing that fails where a stub is installed."""
+        trt = importlib.import_module(module)
+        if trt.Builder(trt.Logger(trt.Logger.ERROR)) is None:
+            raise ToolFailed("TensorRT gave no builder")
+        return {"version": trt.__version__}
+
+    def build(self, module: str, onnx: str, engines: list[Job], plugins: str | None, profiles: list[Job]) -> Job:
+        """Parses once and writes every engine {path, sms} to its path."""
+        self.report("parse")
+        trt = importlib.import_module(module)
+        logger = make_logger(trt)
+        builder = trt.Builder(logger)
+        if plugins is not None:
+            from mythos_export.kernels.plugin.tensorrt import register
+
+            register(trt, Path(plugins))
+        started = time.monotonic()
+        network = parse(trt, logger, builder, onnx)
+        parse_seconds = time.monotonic() - started
+        seconds = [build_engine(trt, logger, builder, network, profiles, engine, self.report) for engine in engines]
+        return {
+            "version": trt.__version__,
+            "layers": network.num_layers,
+            "parse_seconds": parse_seconds,
+            "warnings": logger.warnings,
+            "seconds": seconds,
+        }
 
 
-class Events:
-    """Writes events to the parent. Thread-safe: TensorRT's progress comes from several threads."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def send(self, event: str, **values: Any) -> None:
-        with self._lock:
-            print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
-
-    def progress(self, phase: str, fraction: float | None = None) -> None:
-        self.send("progress", phase=phase, fraction=fraction)
-
-
-def make_logger(trt: ModuleType, verbose: bool) -> Any:
+def make_logger(trt: ModuleType) -> Any:
     """A TensorRT logger that writes to stderr, counts warnings and keeps errors."""
-    least = trt.ILogger.Severity.VERBOSE if verbose else trt.ILogger.Severity.INFO
 
     class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
@@ -65,7 +72,7 @@ def make_logger(trt: ModuleType, verbose: bool) -> Any:
                 self.errors.append(message)
             elif severity == trt.ILogger.Severity.WARNING:
                 self.warnings += 1
-            if int(severity) <= int(least):
+            if int(severity) <= int(trt.ILogger.Severity.INFO):
                 print(f"[{str(severity).rpartition('.')[2]}] {message}", file=sys.stderr, flush=True)
 
     return Logger()
@@ -101,7 +108,7 @@ class PhaseFraction:
         return self._best
 
 
-def make_monitor(trt: ModuleType, events: Events, phase: str) -> Any:
+def make_monitor(trt: ModuleType, report: Report, phase: str) -> Any:
     """A progress monitor that reports `phase` whenever it moved by a hundredth. It works without a GPU too."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
@@ -129,13 +136,13 @@ def make_monitor(trt: ModuleType, events: Events, phase: str) -> Any:
             value = self._fraction.value()
             if value - self._sent >= 0.01:
                 self._sent = value
-                events.progress(phase, round(value, 3))
+                report(phase, round(value, 3))
 
     return Monitor()
 
 
 def parse(trt: ModuleType, logger: Any, builder: Any, path: str) -> Any:
-    """The network of an ONNX file, strongly typed. Raises `JobError` with the parser's errors, nodes named."""
+    """The network of an ONNX file, strongly typed. Raises `ToolFailed` with the parser's errors, nodes named."""
     flags = trt.NetworkDefinitionCreationFlag
     strongly_typed = getattr(flags, "STRONGLY_TYPED", None)  # a TensorRT without the flag knows no other kind
     network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
@@ -148,7 +155,7 @@ def parse(trt: ModuleType, logger: Any, builder: Any, path: str) -> Any:
         name, operator = error.node_name(), error.node_operator()
         where = f"node {name or '(unnamed)'} ({operator}): " if operator else ""
         details.append(f"{where}{error.desc()}")
-    raise JobError("parse", "TensorRT's parser refused the ONNX file", details or logger.errors)
+    raise ToolFailed("TensorRT's parser refused the ONNX file", details=tuple(details or logger.errors))
 
 
 def add_profiles(builder: Any, network: Any, config: Any, profiles: list[Job]) -> None:
@@ -158,16 +165,14 @@ def add_profiles(builder: Any, network: Any, config: Any, profiles: list[Job]) -
         for tensor in inputs:
             if tensor.is_shape_tensor:
                 if tensor.name not in spec["values"]:
-                    raise JobError(
-                        "profile", f"TensorRT needs the range of values of input {tensor.name}, a shape tensor", []
-                    )
+                    raise ToolFailed(f"TensorRT needs the range of values of input {tensor.name}, a shape tensor")
                 profile.set_shape_input(tensor.name, *([value] for value in spec["values"][tensor.name]))
             elif -1 in tuple(tensor.shape):
                 if tensor.name not in spec["shapes"]:
-                    raise JobError("profile", f"profile {spec['name']} has no shapes for input {tensor.name}", [])
+                    raise ToolFailed(f"profile {spec['name']} has no shapes for input {tensor.name}")
                 profile.set_shape(tensor.name, *(tuple(shape) for shape in spec["shapes"][tensor.name]))
         if config.add_optimization_profile(profile) < 0:
-            raise JobError("profile", f"TensorRT refused the profile {spec['name']}", [json.dumps(spec)])
+            raise ToolFailed(f"TensorRT refused the profile {spec['name']}", details=(json.dumps(spec),))
 
 
 def _set_targets(trt: ModuleType, config: Any, sms: list[int]) -> None:
@@ -180,85 +185,27 @@ def _set_targets(trt: ModuleType, config: Any, sms: list[int]) -> None:
 
 
 def build_engine(
-    trt: ModuleType, logger: Any, builder: Any, network: Any, job: Job, engine: Job, events: Events
+    trt: ModuleType, logger: Any, builder: Any, network: Any, profiles: list[Job], engine: Job, report: Report
 ) -> float:
     """Builds one engine and writes it to `engine["path"]`; returns the seconds that the build took."""
     label = ",".join(str(sm) for sm in engine["sms"])
     phase = f"build sm {label}"
-    events.progress(phase, 0.0)
+    report(phase, 0.0)
     config = builder.create_builder_config()
     _set_targets(trt, config, engine["sms"])
-    if job["optimization_level"] is not None:
-        config.builder_optimization_level = job["optimization_level"]
-    if job["workspace_bytes"] is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job["workspace_bytes"])
-    add_profiles(builder, network, config, job["profiles"])
-    config.progress_monitor = monitor = make_monitor(trt, events, phase)
+    add_profiles(builder, network, config, profiles)
+    config.progress_monitor = monitor = make_monitor(trt, report, phase)
     logger.errors.clear()
     started = time.monotonic()
     plan = builder.build_serialized_network(network, config)
     seconds = time.monotonic() - started
     del monitor  # it has to outlive the build, and nothing else
     if plan is None:
-        raise JobError("build", f"TensorRT could not build the engine for SM {label}", list(logger.errors))
-    events.progress(phase, 1.0)
-    events.progress(f"write sm {label}")
+        raise ToolFailed(f"TensorRT could not build the engine for SM {label}", details=tuple(logger.errors))
+    report(phase, 1.0)
+    report(f"write sm {label}")
     with open(engine["path"], "wb") as file:
         file.write(memoryview(plan))
         file.flush()
         os.fsync(file.fileno())
     return seconds
-
-
-def run(job: Job, events: Events) -> None:
-    events.progress("parse")
-    trt = importlib.import_module(job["module"])
-    logger = make_logger(trt, job["verbose"])
-    builder = trt.Builder(logger)
-    if job["plugins"] is not None:
-        from mythos_export.kernels.plugin.tensorrt import register
-
-        register(trt, Path(job["plugins"]))
-    started = time.monotonic()
-    network = parse(trt, logger, builder, job["onnx"])
-    parse_seconds = time.monotonic() - started
-    seconds = [build_engine(trt, logger, builder, network, job, engine, events) for engine in job["engines"]]
-    events.send(
-        "result",
-        version=trt.__version__,
-        layers=network.num_layers,
-        parse_seconds=parse_seconds,
-        warnings=logger.warnings,
-        seconds=seconds,
-    )
-
-
-def probe(name: str) -> Job:
-    """Imports TensorRT and asks for a builder, which is the first thing that fails where a stub is installed."""
-    trt = importlib.import_module(name)
-    if trt.Builder(trt.Logger(trt.Logger.ERROR)) is None:
-        raise RuntimeError("TensorRT gave no builder")
-    return {"version": trt.__version__}
-
-
-def main(arguments: list[str]) -> int:
-    # TensorRT prints to the C stdout now and then: keep a private copy for events and send the rest to the log.
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    events = Events(stream)
-    try:
-        if arguments[0] == "--probe":
-            events.send("result", **probe(arguments[1]))
-        else:
-            run(json.loads(Path(arguments[0]).read_text(encoding="utf-8")), events)
-    except JobError as error:
-        events.send("error", kind=error.kind, message=str(error), details=error.details)
-        return 1
-    except Exception as error:  # whatever it is, the parent has to be told what and where
-        events.send("error", kind="worker", message=f"{type(error).__name__}: {error}", details=[])
-        raise
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

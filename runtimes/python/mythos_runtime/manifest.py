@@ -17,7 +17,7 @@
     tolerances      what parity was held to
     source          {name, sha256, format} of the checkpoint; sha256 is null where the weights came from no file
     operators       {operator: {implementation and why}}
-    tokenizer       null or absent, or {kind, file}: kind "bytes" (file null) or "tokenizer.json"
+    tokenizer       null or absent, or {kind, file, eos, ...}: see tokenizer_entry.py
     created         UTC time as 2026-01-01T00:00:00+00:00
 """
 
@@ -36,12 +36,12 @@ from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_INTEGER, MAX_JSON_BYTES, Fields, parse_json
 from mythos_runtime.files import FileEntry, check_file, path_problem
 from mythos_runtime.ports import DTYPES, Port, Ports
+from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
-TOKENIZER_KINDS = ("bytes", "tokenizer.json")
 
 VERIFIED = "verified"
 NOT_EXECUTED = "built, not executed"
@@ -69,14 +69,6 @@ class Source:
     name: str
     sha256: str | None
     format: str
-
-
-@dataclass(frozen=True)
-class TokenizerEntry:
-    """How text becomes ids: "bytes", or "tokenizer.json" with its file in the bundle."""
-
-    kind: str
-    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,7 @@ class Manifest:
             ],
             "operators": self.operators,
             "tolerances": self.tolerances,
-            "tokenizer": self.tokenizer and {"kind": self.tokenizer.kind, "file": self.tokenizer.file},
+            "tokenizer": self.tokenizer and self.tokenizer.to_json(),
             "tool_versions": self.tool_versions,
             "files": {path: {"sha256": entry.sha256, "bytes": entry.bytes} for path, entry in self.files.items()},
         }
@@ -211,7 +203,7 @@ def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
         targets=tuple(_target(item, files) for item in top.items("targets")),
         operators=top.mapping("operators"),
         tolerances=top.mapping("tolerances"),
-        tokenizer=_tokenizer(top, files),
+        tokenizer=read_tokenizer(top, files),
         tool_versions=_versions(top),
         files=files,
     )
@@ -276,20 +268,6 @@ def _target(fields: Fields, files: dict[str, FileEntry]) -> Target:
             raise fields.fail("files", "a list of paths that the field files has too", path)
     fields.done()
     return target
-
-
-def _tokenizer(top: Fields, files: dict[str, FileEntry]) -> TokenizerEntry | None:
-    if top.peek("tokenizer") is None:
-        top.take("tokenizer", None)
-        return None
-    fields = top.inner("tokenizer")
-    entry = TokenizerEntry(fields.choice("kind", TOKENIZER_KINDS), fields.optional_text("file"))
-    if entry.kind == "bytes" and entry.file is not None:
-        raise fields.fail("file", "null for the kind bytes", entry.file)
-    if entry.kind == "tokenizer.json" and entry.file not in files:
-        raise fields.fail("file", "a path that the field files has too", entry.file)
-    fields.done()
-    return entry
 
 
 def _versions(top: Fields) -> dict[str, str]:

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
 from mythos_export.bench.document import _against_limits
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.report import read_report, write_report
 from mythos_export.bench.rounds import WRONG
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload, matrix
 from mythos_export.cli import mythos
+from mythos_export.errors import BenchError
 from mythos_model import MythosConfig
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import PRECISIONS
@@ -71,7 +71,7 @@ def test_a_failure_stays_with_whoever_failed(document: dict[str, Any]) -> None:
     assert "differ from the first" in found["wrong"]["failed_workloads"][PREFILL.name]
     picky = found["picky"]["failed_workloads"]
     assert picky[PREFILL.name] == "ValueError: prefill is not for me"
-    assert all("its process ended with 7" in picky[w.name] for w in DECODE)
+    assert all("left with exit status 7" in picky[w.name] for w in DECODE)
     uncompiled = found["uncompiled"]
     assert set(uncompiled["failed_workloads"]) == {w.name for w in DECODE}
     assert "no decode yet" in uncompiled["failed_workloads"][DECODE[0].name]

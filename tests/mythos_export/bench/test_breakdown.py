@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from mythos_export.bench.backends.backend import port_arrays
 from mythos_export.bench.breakdown import Breakdown, fold, mark_parts, profile
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.workloads import Case, Workload
+from mythos_export.errors import BenchError
 from mythos_runtime import load
 
 

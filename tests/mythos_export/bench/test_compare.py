@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mythos_export.bench.compare import ABSENT, FASTER, OTHER_LOOPS, SAME, SLOWER, UNKNOWN, compare
-from mythos_export.bench.errors import BenchError
 from mythos_export.bench.verdict import verdict
+from mythos_export.errors import BenchError
 
 
 def row(workload: str, median: float, width: float = 0.05) -> dict[str, Any]:

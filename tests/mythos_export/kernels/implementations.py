@@ -16,7 +16,7 @@ from operator_cases import Array, OperatorCase, config_of, results
 
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import MythosConfig, ops, quantized_ops
+from mythos_model import MythosConfig, ops, paged_ops, quantized_ops
 
 # What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
@@ -65,7 +65,7 @@ def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) ->
 
 
 def _plain_torch(op: str) -> Callable[..., Any]:
-    return next(getattr(module, op) for module in (ops, quantized_ops) if hasattr(module, op))
+    return next(getattr(module, op) for module in (ops, quantized_ops, paged_ops) if hasattr(module, op))
 
 
 @functools.cache

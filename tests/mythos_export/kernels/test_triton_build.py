@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mythos_export.errors import KernelResourceError, TargetError
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.triton_build import (
-    KernelRequestError,
-    KernelResourceError,
     build,
     build_for,
     kernels_for,
@@ -56,7 +55,7 @@ def test_a_kernel_that_spills_fails_the_build(tmp_path: Path) -> None:
 
 
 def test_unknown_architectures_and_precisions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KernelRequestError, match="61"):
+    with pytest.raises(TargetError, match="61"):
         build_for(CONFIG, "fp16", tmp_path, architectures=(61,))
-    with pytest.raises(KernelRequestError, match="int8"):
+    with pytest.raises(TargetError, match="int8"):
         build_for(CONFIG, "int8", tmp_path)

@@ -1,38 +1,45 @@
-"""Real builds with TensorRT-RTX (skipped where it is not installed), and a worker that dies in every way."""
+"""Real builds with TensorRT-RTX (skipped where it is not installed), and a worker that dies or hangs."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
+from mythos_export.errors import TargetError, ToolFailed
 from mythos_export.targets.tensorrt_build import (
     BuildRequest,
     Profile,
     Range,
-    TensorRTInternalError,
-    TensorRTRequestError,
     build,
     graph_inputs,
     load_graph,
     profiles_for,
 )
 from mythos_export.targets.tensorrt_build import build as build_function
-from mythos_export.targets.tensorrt_build.environment import Backend
+from mythos_export.targets.tensorrt_build.environment import Backend, library_folder
 from mythos_export.targets.tensorrt_build.header import check_header, read_header
-from mythos_export.targets.tensorrt_build.process import library_folder, worker_environment
 
 MakeOnnx = Callable[..., Path]
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed (pip: tensorrt-rtx-cu13)"
 )
 BUILD_MODULE = sys.modules[build_function.__module__]
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logs of builds that fail stay: here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
 
 
 def make_profiles(path: Path) -> tuple[Profile, ...]:
@@ -48,7 +55,7 @@ def make_profiles(path: Path) -> tuple[Profile, ...]:
 
 
 def make_request(path: Path, **changes: object) -> BuildRequest:
-    options: dict[str, object] = {"output": path.parent / "engines", "backend": "tensorrt_rtx", "sms": (89,)}
+    options: dict[str, object] = {"output": path.parent / "engines", "sms": (89,)}
     return BuildRequest(onnx=path, profiles=make_profiles(path), **{**options, **changes})  # type: ignore[arg-type]
 
 
@@ -100,12 +107,12 @@ def test_custom_operator_is_reported_with_its_node(looped_onnx: MakeOnnx, tmp_pa
         loop = next(node for node in model.graph.node if node.op_type == "Loop")
         next(node for node in loop.attribute[0].g.node if node.op_type == "moe").name = "recurrent/moe"
 
-    log = tmp_path / "tensorrt.log"
-    request = make_request(looped_onnx(body="h2 = mythos.moe(h)", edit=name_it), log=log)
-    with pytest.raises(TensorRTRequestError, match=r"node recurrent/moe \(moe\)") as caught:
+    request = make_request(looped_onnx(body="h2 = mythos.moe(h)", edit=name_it))
+    with pytest.raises(TargetError, match=r"node recurrent/moe \(moe\)") as caught:
         build(request)
     assert "lower the node to standard ONNX operators" in str(caught.value)
-    assert "Plugin not found" in log.read_text()
+    log = str(caught.value).rpartition("The whole log: ")[2]
+    assert Path(log).is_relative_to(tmp_path) and "Plugin not found" in Path(log).read_text()
     assert left_behind(request) == []
 
 
@@ -121,8 +128,8 @@ def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx, tmp_path:
     """.replace(
         "first = Uns", "ax_0 = Constant<value = int64[1] {0}>()\n ax_1 = Constant<value = int64[1] {1}>()\n first = Uns"
     )
-    request = make_request(looped_onnx(body=body), log=tmp_path / "logs" / "log.txt")
-    with pytest.raises(TensorRTRequestError, match=r"Gather\(axis=0, index\)"):
+    request = make_request(looped_onnx(body=body))
+    with pytest.raises(TargetError, match=r"Gather\(axis=0, index\)"):
         build(request)
     assert left_behind(request) == []
 
@@ -131,14 +138,14 @@ def test_slice_by_the_loop_counter_is_explained(looped_onnx: MakeOnnx, tmp_path:
 def test_header_check_refuses_what_is_no_engine(looped_onnx: MakeOnnx, tmp_path: Path) -> None:
     result = build(make_request(looped_onnx()))
     (engine,) = result.engines
-    with pytest.raises(TensorRTInternalError, match="targets"):
+    with pytest.raises(ToolFailed, match="targets"):
         check_header(engine.path, (80,), result.version)
     cut = tmp_path / "cut.engine"
     cut.write_bytes(engine.path.read_bytes()[:-1])
-    with pytest.raises(TensorRTInternalError, match=r"states .* bytes and has"):
+    with pytest.raises(ToolFailed, match=r"states .* bytes and has"):
         check_header(cut, (89,), result.version)
     cut.write_bytes(b"ONNX" * 32)
-    with pytest.raises(TensorRTInternalError, match="vtrt"):
+    with pytest.raises(ToolFailed, match="vtrt"):
         read_header(cut)
 
 
@@ -147,7 +154,8 @@ def test_the_parsers_library_is_found_by_the_name_it_asks_for() -> None:
     load = "import ctypes, tensorrt_rtx; ctypes.CDLL('libtensorrt_rtx.so')"
     with library_folder("tensorrt_rtx") as folder:
         assert folder is not None
-        subprocess.run([sys.executable, "-c", load], env=worker_environment(folder), check=True, timeout=120)
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+        subprocess.run([sys.executable, "-c", load], env=environment, check=True, timeout=120)
     assert not folder.exists()
 
 
@@ -160,9 +168,9 @@ def pretend_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str)
     """The worker imports a `tensorrt_rtx` that runs `code` (this process keeps what it has)."""
     folder = tmp_path / "pretend"
     folder.mkdir()
-    (folder / "tensorrt_rtx.py").write_text(f"import os, sys, time, signal\n{code}\n")
+    (folder / "tensorrt_rtx.py").write_text(f"import os, sys, time\n{code}\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda: Backend("tensorrt_rtx", "0.0", None))
 
 
 @pytest.mark.parametrize(
@@ -170,30 +178,27 @@ def pretend_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str)
     [
         (
             "print('terminate called', file=sys.stderr, flush=True)\nos.abort()",
-            r"SIGABRT.*phase 'parse'(.|\n)*terminate",
+            r"phase 'parse' of model.onnx: its process aborted \(SIGABRT\)(.|\n)*terminate",
         ),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL; often the machine ran out of memory"),
-        ("print('half done', file=sys.stderr, flush=True)\nos._exit(7)", r"exit status 7(.|\n)*half done"),
         ("raise ValueError('bad libraries')", "ValueError: bad libraries"),
     ],
-    ids=["abort", "segfault", "killed", "exit", "exception"],
+    ids=["abort", "exception"],
 )
 def test_a_dying_worker_becomes_one_error(
     looped_onnx: MakeOnnx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
 ) -> None:
     pretend_tensorrt(tmp_path, monkeypatch, code)
-    request = make_request(looped_onnx(), log=tmp_path / "log.txt")
-    with pytest.raises(TensorRTInternalError, match=says) as caught:
+    request = make_request(looped_onnx())
+    with pytest.raises(ToolFailed, match=says) as caught:
         build(request)
-    assert caught.value.exit_code == 3 and caught.value.log == request.log and caught.value.phase == "parse"
+    assert caught.value.exit_code == 3 and caught.value.phase == "parse"
     assert left_behind(request) == []
 
 
 def test_a_worker_that_hangs_is_stopped(looped_onnx: MakeOnnx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_tensorrt(tmp_path, monkeypatch, "time.sleep(600)")
-    request = make_request(looped_onnx(), timeout_s=1.5, log=tmp_path / "log.txt")
-    with pytest.raises(TensorRTInternalError, match=r"ran out of time(.|\n)*The limit was 1.5 s"):
+    request = make_request(looped_onnx(), timeout_s=1.5)
+    with pytest.raises(ToolFailed, match=r"ran out of time(.|\n)*The limit was 1.5 s"):
         build(request)
     assert left_behind(request) == []
 
@@ -213,29 +218,29 @@ def test_an_exception_of_the_callback_stops_the_worker(
 
 
 def test_output_that_is_no_folder(looped_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda: Backend("tensorrt_rtx", "0.0", None))
     path = looped_onnx()
-    with pytest.raises(TensorRTRequestError, match="cannot make the folder"):
+    with pytest.raises(TargetError, match="cannot make the folder"):
         build(make_request(path, output=path))
 
 
 def test_requests_that_cannot_be_built_never_start_a_worker(
     looped_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda wanted: Backend("tensorrt_rtx", "0.0", None))
-    monkeypatch.setattr(BUILD_MODULE, "run_worker", lambda *a, **k: pytest.fail("a worker was started"))
+    monkeypatch.setattr(BUILD_MODULE, "choose_backend", lambda: Backend("tensorrt_rtx", "0.0", None))
+    monkeypatch.setattr(BUILD_MODULE, "tensorrt_worker", lambda *a, **k: pytest.fail("a worker was started"))
     path = looped_onnx()
     cases: list[tuple[dict[str, object], str]] = [({"sms": (90,)}, "H100"), ({"precision": "fp32"}, "FLOAT16 cache")]
     for changes, says in cases:
-        with pytest.raises(TensorRTRequestError, match=says):
+        with pytest.raises(TargetError, match=says):
             build(make_request(path, **changes))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "fp8"}, {"backend": "cuda"}, {"sms": ()}, {"optimization_level": 9}, {"timeout_s": 0.0}],
+    [{"precision": "fp8"}, {"sms": ()}, {"timeout_s": 0.0}],
     ids=str,
 )
 def test_requests_that_make_no_sense(looped_onnx: MakeOnnx, changes: dict[str, object]) -> None:
-    with pytest.raises(TensorRTRequestError):
+    with pytest.raises(TargetError):
         make_request(looped_onnx(), **changes)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mythos_export.targets.tensorrt_build import DEFAULT_SMS, TensorRTMissingError, TensorRTRequestError
+from mythos_export.errors import TargetError, ToolMissing
+from mythos_export.targets.tensorrt_build import DEFAULT_SMS
 from mythos_export.targets.tensorrt_build.environment import (
     Backend,
     Environment,
@@ -21,35 +22,23 @@ NO_RTX = ModuleStatus("tensorrt_rtx", None, "not installed")
 
 
 @pytest.mark.parametrize(
-    ("environment", "wanted", "module", "gpu"),
+    ("environment", "module", "gpu"),
     [
-        (Environment(FULL, RTX, (86, 89)), None, "tensorrt", 86),
-        (Environment(FULL, RTX, ()), None, "tensorrt_rtx", None),
-        (Environment(NO_FULL, RTX, (86,)), None, "tensorrt_rtx", None),
-        (Environment(FULL, RTX, (86,)), "tensorrt_rtx", "tensorrt_rtx", None),
-        (Environment(FULL, NO_RTX, (90,)), None, "tensorrt", 90),
+        (Environment(FULL, RTX, (86, 89)), "tensorrt", 86),
+        (Environment(FULL, RTX, ()), "tensorrt_rtx", None),
+        (Environment(NO_FULL, RTX, (86,)), "tensorrt_rtx", None),
+        (Environment(FULL, NO_RTX, (90,)), "tensorrt", 90),
     ],
 )
-def test_full_tensorrt_only_with_a_gpu(
-    environment: Environment, wanted: str | None, module: str, gpu: int | None
-) -> None:
-    backend = choose_backend(environment, wanted)
+def test_full_tensorrt_only_with_a_gpu(environment: Environment, module: str, gpu: int | None) -> None:
+    backend = choose_backend(environment)
     assert (backend.module, backend.gpu) == (module, gpu)
 
 
-@pytest.mark.parametrize(
-    ("environment", "wanted"),
-    [
-        (Environment(NO_FULL, NO_RTX, ()), None),
-        (Environment(FULL, NO_RTX, ()), None),
-        (Environment(FULL, RTX, ()), "tensorrt"),
-        (Environment(NO_FULL, RTX, (86,)), "tensorrt"),
-        (Environment(FULL, NO_RTX, (86,)), "tensorrt_rtx"),
-    ],
-)
-def test_missing_names_the_package(environment: Environment, wanted: str | None) -> None:
-    with pytest.raises(TensorRTMissingError, match="pip install tensorrt-rtx-cu13") as caught:
-        choose_backend(environment, wanted)
+@pytest.mark.parametrize("environment", [Environment(NO_FULL, NO_RTX, ()), Environment(FULL, NO_RTX, ())])
+def test_missing_names_the_package(environment: Environment) -> None:
+    with pytest.raises(ToolMissing, match="pip install tensorrt-rtx-cu13") as caught:
+        choose_backend(environment)
     assert caught.value.exit_code == 3
 
 
@@ -65,7 +54,7 @@ def test_targets() -> None:
     assert rtx.targets(None, "fp16") == DEFAULT_SMS
     assert rtx.targets((120, 75), "fp16") == (75, 120)
     assert full.targets(None, "fp16") == full.targets((90,), "fp32") == (90,)
-    with pytest.raises(TensorRTRequestError, match=r"SM 90, but SM 86 was asked for.*tensorrt_rtx"):
+    with pytest.raises(TargetError, match=r"SM 90, but SM 86 was asked for.*TensorRT-RTX"):
         full.targets((86,), "fp16")
 
 

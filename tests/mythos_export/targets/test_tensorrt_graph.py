@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from mythos_export.targets.tensorrt_build import TensorRTRequestError, graph_inputs, load_graph
+from mythos_export.errors import TargetError
+from mythos_export.targets.tensorrt_build import graph_inputs, load_graph
 from mythos_export.targets.tensorrt_build.graph import check_external_data, check_graph, operator_limits, turing_limits
 
 MakeOnnx = Callable[..., Path]
@@ -26,13 +27,13 @@ def test_a_sound_graph_passes(looped_onnx: MakeOnnx) -> None:
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(TensorRTRequestError, match="there is no ONNX file"):
+    with pytest.raises(TargetError, match="there is no ONNX file"):
         load_graph(tmp_path / "model.onnx")
     (tmp_path / "model.onnx").write_bytes(b"not an onnx file at all")
-    with pytest.raises(TensorRTRequestError, match="not an ONNX file"):
+    with pytest.raises(TargetError, match="not an ONNX file"):
         load_graph(tmp_path / "model.onnx")
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(TensorRTRequestError, match="no graph"):
+    with pytest.raises(TargetError, match="no graph"):
         load_graph(tmp_path / "model.onnx")
 
 
@@ -40,7 +41,7 @@ def test_precision_has_to_be_the_graphs_own(looped_onnx: MakeOnnx) -> None:
     path = looped_onnx(element="float")
     model = load_graph(path)
     check_graph(model, path, precision="fp32", sms=(80,), rtx=True)
-    with pytest.raises(TensorRTRequestError, match=r"precision fp16 was asked for.*FLOAT cache"):
+    with pytest.raises(TargetError, match=r"precision fp16 was asked for.*FLOAT cache"):
         check_graph(model, path, precision="fp16", sms=(80,), rtx=True)
 
 
@@ -68,7 +69,7 @@ def test_external_data_that_the_parser_cannot_read(
     path = looped_onnx()
     model = load_graph(path)
     _entries(model.graph.initializer[1], **changes)
-    with pytest.raises(TensorRTRequestError, match=f"'down'.*{says}"):
+    with pytest.raises(TargetError, match=f"'down'.*{says}"):
         check_external_data(model, path.parent)
 
 
@@ -77,7 +78,7 @@ def test_external_tensor_without_elements(looped_onnx: MakeOnnx) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((16, 0), np.float16), "empty"))
 
     path = looped_onnx(edit=add_empty)
-    with pytest.raises(TensorRTRequestError, match=r"'empty'.*no elements"):
+    with pytest.raises(TargetError, match=r"'empty'.*no elements"):
         check_external_data(load_graph(path), path.parent)
 
 
@@ -101,5 +102,5 @@ def test_float32_product_in_an_fp16_graph_is_named_for_turing(looped_onnx: MakeO
     (limit,) = turing_limits(model)
     assert "Einsum that makes 's'" in limit.what
     check_graph(model, path, precision="fp16", sms=(80,), rtx=True)
-    with pytest.raises(TensorRTRequestError, match="leave 75 out"):
+    with pytest.raises(TargetError, match="leave 75 out"):
         check_graph(model, path, precision="fp16", sms=(75, 80), rtx=True)

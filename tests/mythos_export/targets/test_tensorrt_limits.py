@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mythos_export.targets.tensorrt_build import TensorRTRequestError, group_sms, parse_sms
+from mythos_export.errors import TargetError
+from mythos_export.targets.tensorrt_build import group_sms, parse_sms
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS, check_targets, explain, target_limits
 
 
@@ -21,7 +22,7 @@ def test_groups_hold_every_sm_once(sms: list[int]) -> None:
 
 def test_parse_sms() -> None:
     assert parse_sms("80, sm86,SM_89,80") == (80, 86, 89)
-    with pytest.raises(TensorRTRequestError, match="8x"):
+    with pytest.raises(TargetError, match="8x"):
         parse_sms("80,8x")
 
 
@@ -37,7 +38,7 @@ def test_parse_sms() -> None:
     ],
 )
 def test_refusals_name_the_reason_and_the_nearest_thing(sms: tuple[int, ...], precision: str, says: str) -> None:
-    with pytest.raises(TensorRTRequestError, match=says) as caught:
+    with pytest.raises(TargetError, match=says) as caught:
         check_targets(sms, precision)
     assert caught.value.exit_code == 2
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mythos_export.targets.tensorrt_build import Range, TensorRTRequestError, profiles_for
+from mythos_export.errors import TargetError
+from mythos_export.targets.tensorrt_build import Range, profiles_for
 
 INPUTS = [
     ("input_ids", ("batch", "tokens")),
@@ -53,7 +54,7 @@ def test_parse(text: str, expected: Range) -> None:
 
 @pytest.mark.parametrize("text", ["", "1:2", "1:2:3:4", "a:b:c", "-1:1:2", "1.5", "8:4:1"])
 def test_parse_names_the_option(text: str) -> None:
-    with pytest.raises(TensorRTRequestError, match=r"--tokens.*"):
+    with pytest.raises(TargetError, match=r"--tokens.*"):
         Range.parse(text, "--tokens")
 
 
@@ -69,13 +70,13 @@ def test_parse_names_the_option(text: str) -> None:
 )
 def test_ranges_that_cannot_be(changed: dict[str, Range], message: str) -> None:
     ranges = {"batch": Range(1, 1, 8), "tokens": Range(1, 1, 8), "context": Range(0, 1, 8), "loops": Range(1, 1, 8)}
-    with pytest.raises(TensorRTRequestError, match=message):
+    with pytest.raises(TargetError, match=message):
         profiles_for(INPUTS, **{**ranges, **changed}, max_seq_len=256)
 
 
 def test_unknown_symbol_is_named() -> None:
     one = Range(1, 1, 1)
-    with pytest.raises(TensorRTRequestError, match=r"'mask' has the dynamic dimension 's77'"):
+    with pytest.raises(TargetError, match=r"'mask' has the dynamic dimension 's77'"):
         profiles_for([("mask", ("batch", "s77"))], batch=one, tokens=one, context=one, loops=one)
 
 

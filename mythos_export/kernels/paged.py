@@ -1,0 +1,114 @@
+"""What both kinds of attention over a paged cache share: the pieces of their ONNX bodies and of their references.
+
+The bodies write with one ScatterND from `cache` to `cache_next`: a runtime that is given one buffer as both appends in
+place (ONNX Runtime's kernel looks at the pointers). Padding writes what the first real row writes, once more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mythos_export.kernels.reference import Array
+
+ROWS = "cache, tables, span, position"
+OUTPUTS = "out, cache_next"
+
+# cache_next; keys [r, S, C] with zeros behind a row's own entry, where S = blocks * page; mask [r, 1, S], float32.
+PROLOGUE = """
+  zero = Constant <value_ints = [0]> ()
+  one = Constant <value_ints = [1]> ()
+  two = Constant <value_ints = [2]> ()
+  minus_one = Constant <value_ints = [-1]> ()
+  zero_scalar = Constant <value_int = 0> ()
+  one_scalar = Constant <value_int = 1> ()
+  allow = Constant <value_float = 0.0> ()
+  forbid = Constant <value_float = -1.0e30> ()
+  scale_value = Constant <value_float: float = @scale> ()
+  page_1 = Shape <start = 1, end = 2> (cache)
+  page = Squeeze (page_1, zero)
+  is_real = GreaterOrEqual (span, zero_scalar)
+
+  real_int = Cast <to = 6> (is_real)
+  first_real = ArgMax <axis = 0, keepdims = 1> (real_int)
+  any_real_int = ReduceMax <keepdims = 0> (real_int)
+  any_real = Cast <to = 9> (any_real_int)
+  rows_1 = Shape (span)
+  rows = Squeeze (rows_1, zero)
+  row = Range (zero_scalar, rows, one_scalar)
+  source = Where (is_real, row, first_real)
+  to_span_1 = Gather <axis = 0> (span, source)
+  to_span = Max (to_span_1, zero_scalar)
+  to_position_1 = Gather <axis = 0> (position, source)
+  to_position_2 = Max (to_position_1, zero_scalar)
+  to_position = Where (any_real, to_position_2, zero_scalar)
+  to_block = Div (to_position, page)
+  to_offset = Mod (to_position, page)
+  to_span_2d = Unsqueeze (to_span, one)
+  to_block_2d = Unsqueeze (to_block, one)
+  at_table = Concat <axis = 1> (to_span_2d, to_block_2d)
+  to_page_1 = GatherND (tables, at_table)
+  to_page = Where (any_real, to_page_1, zero_scalar)
+  to_page_2d = Unsqueeze (to_page, one)
+  to_offset_2d = Unsqueeze (to_offset, one)
+  at = Concat <axis = 1> (to_page_2d, to_offset_2d)
+  new_entry = Gather <axis = 0> (entry, source)
+  old_entry = GatherND (cache, at)
+  written = Where (any_real, new_entry, old_entry)
+  cache_next = ScatterND (cache, at, written)
+
+  last_1 = Where (is_real, position, minus_one)
+  last = Unsqueeze (last_1, one)
+  blocks_1 = Shape <start = 1, end = 2> (tables)
+  blocks = Squeeze (blocks_1, zero)
+  block = Range (zero_scalar, blocks, one_scalar)
+  block_start = Mul (block, page)
+  reached = LessOrEqual (block_start, last)
+  from_span = Max (span, zero_scalar)
+  row_tables = Gather <axis = 0> (tables, from_span)
+  pages = Where (reached, row_tables, zero_scalar)
+  keys_4d = Gather <axis = 0> (cache_next, pages)
+  slots = Mul (blocks, page)
+  slots_1 = Reshape (slots, one)
+  width = Shape <start = 2, end = 3> (cache)
+  keys_shape = Concat <axis = 0> (zero, slots_1, width)
+  keys_any = Reshape (keys_4d, keys_shape)
+  slot = Range (zero_scalar, slots, one_scalar)
+  seen = LessOrEqual (slot, last)
+  seen_3d = Unsqueeze (seen, two)
+  nothing = CastLike (allow, cache)
+  keys = Where (seen_3d, keys_any, nothing)
+  mask_2d = Where (seen, allow, forbid)
+  mask = Unsqueeze (mask_2d, one)
+"""
+
+# scores in the compute dtype -> weights, softmax taken in float32; `mask_nd` is the mask in the rank of the scores.
+SOFTMAX = """
+  scores_wide = Cast <to = 1> (scores)
+  scores_scaled = Mul (scores_wide, scale_value)
+  scores_masked = Add (scores_scaled, mask_nd)
+  weights_wide = Softmax <axis = -1> (scores_masked)
+  weights = CastLike (weights_wide, cache)
+"""
+
+# heads_out [r, heads..., width] -> out [r, heads * width], padding zero.
+EPILOGUE = """
+  out_shape = Constant <value_ints = [0, -1]> ()
+  out_any = Reshape (heads_out, out_shape)
+  real_2d = Unsqueeze (is_real, one)
+  out = Where (real_2d, out_any, nothing)
+"""
+
+
+def append(entry: Array, cache: Array, tables: Array, span: Array, position: Array) -> Array:
+    """A copy of the cache with the rows' entries, as the operators return it."""
+    cache, page = cache.copy(), cache.shape[1]
+    for row, (s, p) in enumerate(zip(span, position, strict=True)):
+        if s >= 0:
+            cache[tables[s, p // page], p % page] = entry[row]
+    return cache
+
+
+def entries(cache: Array, table: Array, position: int) -> Array:
+    """Entries 0 .. position of the span with this table, [position + 1, C]."""
+    page = cache.shape[1]
+    return np.concatenate([cache[number] for number in table[: position // page + 1]])[: position + 1]

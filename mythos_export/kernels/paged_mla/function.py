@@ -1,0 +1,46 @@
+"""mythos::paged_mla_attention as an ONNX function: scores are taken against the latents themselves."""
+
+from __future__ import annotations
+
+import onnx
+
+from mythos_export.kernels.paged import EPILOGUE, OUTPUTS, PROLOGUE, ROWS, SOFTMAX
+from mythos_export.kernels.text import parse_function
+
+INPUTS = f"q_nope, q_rope, entry, {ROWS}, kv_up"
+
+_SCORES = """
+  heads = Shape <start = 1, end = 2> (q_nope)
+  nope = Shape <start = 2, end = 3> (q_nope)
+  latent = Shape <start = 1, end = 2> (kv_up)
+  kv_up_shape = Concat <axis = 0> (heads, minus_one, latent)
+  kv_up_heads = Reshape (kv_up, kv_up_shape)
+  v_dim_scalar = Constant <value_int: int = @v_head_dim> ()
+  v_dim = Reshape (v_dim_scalar, one)
+  kv_dim = Add (nope, v_dim)
+  w_uk = Slice (kv_up_heads, zero, nope, one)
+  w_uv = Slice (kv_up_heads, nope, kv_dim, one)
+  q_by_head = Transpose <perm = [1, 0, 2]> (q_nope)
+  q_latent_by_head = MatMul (q_by_head, w_uk)
+  q_latent = Transpose <perm = [1, 0, 2]> (q_latent_by_head)
+  query = Concat <axis = 2> (q_latent, q_rope)
+  keys_t = Transpose <perm = [0, 2, 1]> (keys)
+  scores = MatMul (query, keys_t)
+  mask_nd = Identity (mask)
+"""
+
+# Values are read as whole entries, whose rotary part is cut off the result: the keys are not copied by columns.
+_READ = """
+  read = MatMul (weights, keys)
+  read_latent = Slice (read, zero, latent, two)
+  latent_by_head = Transpose <perm = [1, 0, 2]> (read_latent)
+  w_uv_t = Transpose <perm = [0, 2, 1]> (w_uv)
+  out_by_head = MatMul (latent_by_head, w_uv_t)
+  heads_out = Transpose <perm = [1, 0, 2]> (out_by_head)
+"""
+
+
+def function() -> onnx.FunctionProto:
+    """The function body."""
+    body = PROLOGUE + _SCORES + SOFTMAX + _READ + EPILOGUE
+    return parse_function("paged_mla_attention", INPUTS, body, "scale, v_head_dim", OUTPUTS)
