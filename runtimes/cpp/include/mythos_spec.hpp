@@ -14,8 +14,7 @@
 
 namespace mythos {
 
-// A size, or a symbol bound at run time: B batch, T new tokens, P capacity of the past, N loop depths; "N*24" is 24 times
-// as many.
+// A size, or a symbol bound at run time: B batch, T new tokens, P capacity of the past, N loop depths.
 struct MYTHOS_API Dim {
   std::int64_t size = 0;
   std::string symbol;  // empty: `size` counts

@@ -14,7 +14,7 @@ struct Cache::Buffers {
   struct Free {
     void operator()(char* memory) const { std::free(memory); }
   };
-  struct Group {  // [lines, batch, capacity, width]
+  struct Group {  // [lines, batch, capacity, width]; lines: slots, or loop depths times slots
     std::unique_ptr<char, Free> memory;
     std::size_t lines = 0;
     std::size_t entry = 0;  // bytes of a line's entry for one token

@@ -102,7 +102,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
   const bool early_exit = !cache || options.policy == "last";
   const std::vector<std::int64_t> counts = counts_of(tokens);
   const std::int64_t B = tokens.batch, T = tokens.tokens;
-  Symbols symbols{{'B', B}, {'T', T}, {'P', 0}, {'N', std::max<std::int64_t>(loops, 1)}};
+  Symbols symbols{{"B", B}, {"T", T}, {"P", 0}, {"N", std::max<std::int64_t>(loops, 1)}};
   std::vector<std::int64_t> past_lengths(static_cast<std::size_t>(B), 0);
   Cache::Buffers* buffers = cache ? cache->buffers_.get() : nullptr;
   if (!buffers) {
@@ -116,7 +116,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
     if (!buffers->spec->fits(spec))
       throw RequestError("the cache was made for another model; make one with this model's new_cache");
     buffers->check_room(counts);
-    symbols['P'] = buffers->capacity, symbols['N'] = std::max<std::int64_t>(buffers->max_loops, 1);
+    symbols["P"] = buffers->capacity, symbols["N"] = std::max<std::int64_t>(buffers->max_loops, 1);
     past_lengths = buffers->lengths;
   }
   const std::vector<std::int64_t> positions = positions_of(tokens, past_lengths);

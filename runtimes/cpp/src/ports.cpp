@@ -1,6 +1,6 @@
 #include "ports.hpp"
 
-#include <cstdlib>
+#include <algorithm>
 
 namespace mythos {
 
@@ -16,14 +16,10 @@ std::string list_in_words(const std::vector<std::int64_t>& values) {
   return text + "]";
 }
 
-std::int64_t factor_of(const std::string& symbol) {
-  return symbol.size() > 2 ? std::strtoll(symbol.c_str() + 2, nullptr, 10) : 1;
-}
-
 std::vector<std::int64_t> shape_of(const Port& port, const Symbols& symbols) {
   std::vector<std::int64_t> shape;
   for (const Dim& dim : port.dims)
-    shape.push_back(dim.symbol.empty() ? dim.size : symbols.at(dim.symbol[0]) * factor_of(dim.symbol));
+    shape.push_back(dim.symbol.empty() ? dim.size : symbols.at(dim.symbol));
   return shape;
 }
 
@@ -37,12 +33,9 @@ void check_outputs(const std::vector<Port>& ports, const std::vector<Tensor>& ar
     if (array.shape.size() != port.dims.size()) throw ResultError(shape);
     if (array.shape == shape_of(port, symbols)) continue;
     std::string known;
-    for (const char symbol : {'B', 'T', 'N'})
-      for (const Dim& dim : port.dims)
-        if (!dim.symbol.empty() && dim.symbol[0] == symbol) {
-          known += (known.empty() ? "'" : ", '") + std::string(1, symbol) + "': " + std::to_string(symbols.at(symbol));
-          break;
-        }
+    for (const std::string symbol : {"B", "T", "N"})
+      if (std::any_of(port.dims.begin(), port.dims.end(), [&](const Dim& dim) { return dim.symbol == symbol; }))
+        known += (known.empty() ? "'" : ", '") + symbol + "': " + std::to_string(symbols.at(symbol));
     throw ResultError(shape + " with {" + known + "}");
   }
 }

@@ -19,12 +19,10 @@ struct Tensor {
   std::shared_ptr<void> owner;
 };
 
-using Symbols = std::map<char, std::int64_t>;  // what B, T, P and N stand for
+using Symbols = std::map<std::string, std::int64_t>;  // what B, T, P and N stand for
 
 std::size_t dtype_size(const std::string& dtype);
 std::string list_in_words(const std::vector<std::int64_t>& values);  // "[1, 2]"
-// A symbol's factor: 24 of "N*24".
-std::int64_t factor_of(const std::string& symbol);
 std::vector<std::int64_t> shape_of(const Port& port, const Symbols& symbols);
 // Holds a session's outputs, in the ports' order, against the contract (ResultError).
 void check_outputs(const std::vector<Port>& ports, const std::vector<Tensor>& arrays, const Symbols& symbols);

@@ -15,15 +15,8 @@ const std::vector<std::string> kInputRoles{"ids",        "positions",     "past_
                                            "early_exit", "initial_state", "past"};
 const std::vector<std::string> kOutputRoles{"logits", "depth", "loops", "new"};
 const std::vector<std::string> kStarts{"zeros", "encoded", "noise"};
+const std::vector<std::string> kSymbols{"B", "T", "P", "N"};
 const std::vector<std::string> kKinds{"value", "choice", "chosen", "halted", "count"};
-
-// "N", or "N*24" with a factor of at most nine digits that starts with none of 0.
-bool is_symbol(const std::string& text) {
-  if (text.empty() || std::string("BTPN").find(text[0]) == std::string::npos) return false;
-  if (text.size() == 1) return true;
-  return text[1] == '*' && text.size() >= 3 && text.size() <= 11 && text[2] != '0' &&
-         text.find_first_not_of("0123456789", 2) == text.npos;
-}
 
 std::vector<Dim> dims_of(Fields& fields) {
   std::vector<Dim> dims;
@@ -31,10 +24,10 @@ std::vector<Dim> dims_of(Fields& fields) {
     std::int64_t size = 0;
     if (dim.as_int64(size) && size >= 0 && size <= kMost)
       dims.push_back({size, ""});
-    else if (dim.kind == Json::Kind::text && is_symbol(dim.text))
+    else if (dim.kind == Json::Kind::text && std::count(kSymbols.begin(), kSymbols.end(), dim.text))
       dims.push_back({0, dim.text});
     else
-      throw fields.fail("dims", "a list of sizes and of the symbols B, T, P, N or their multiples", dim);
+      throw fields.fail("dims", "a list of sizes and of the symbols B, T, P, N", dim);
   }
   return dims;
 }
@@ -187,10 +180,14 @@ Ports model_ports(std::int64_t vocab_size, const std::vector<CacheGroup>& caches
   ports.inputs.push_back({"early_exit", "bool", {}, "early_exit", ""});
   if (initial) ports.inputs.push_back({"initial_state", initial->dtype, initial->dims, "initial_state", ""});
   for (const CacheGroup& group : caches) {
-    const std::string times = group.slots == 1 ? "N" : "N*" + std::to_string(group.slots);
-    const Dim lines = group.per_loop ? Dim{0, times} : Dim{group.slots, ""}, C{group.width, ""};
-    ports.inputs.push_back({"past_" + group.name, group.dtype, {lines, B, P, C}, "past", group.name});
-    ports.outputs.push_back({"new_" + group.name, group.dtype, {lines, B, T, C}, "new", group.name});
+    std::vector<Dim> lines;
+    if (group.per_loop) lines.push_back({0, "N"});
+    if (!group.per_loop || group.slots > 1) lines.push_back({group.slots, ""});
+    std::vector<Dim> past = lines, fresh = std::move(lines);
+    for (const Dim& dim : {B, P, Dim{group.width, ""}}) past.push_back(dim);
+    for (const Dim& dim : {B, T, Dim{group.width, ""}}) fresh.push_back(dim);
+    ports.inputs.push_back({"past_" + group.name, group.dtype, past, "past", group.name});
+    ports.outputs.push_back({"new_" + group.name, group.dtype, fresh, "new", group.name});
   }
   return ports;
 }

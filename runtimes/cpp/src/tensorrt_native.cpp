@@ -102,7 +102,7 @@ class NativeSession : public Session {
       const Tensor& input = inputs[i];
       for (std::size_t d = 0; d < input.shape.size(); ++d)
         if (const std::string& symbol = ports_.inputs[i].dims[d].symbol; !symbol.empty())
-          symbols[symbol[0]] = input.shape[d] / factor_of(symbol);
+          symbols[symbol] = input.shape[d];
       const char* name = input.name.c_str();
       if (!context_->setInputShape(name, dims_of(input.shape)))
         throw BackendFailed("TensorRT refuses the shape " + list_in_words(input.shape) + " for " + input.name);

@@ -106,13 +106,13 @@ void a_cache_writes_only_what_is_valid() {
 void ports_in_words() {
   const auto spec = small_spec(24);
   const mythos::Port& past = spec->ports().of("past", "loop");
-  equal(past.words(), "past_loop float16 [N*24, B, P, 2]", "a port with several slots per loop");
-  check(mythos::shape_of(past, {{'N', 3}, {'B', 2}, {'P', 5}}) == std::vector<std::int64_t>({72, 2, 5, 2}), "its shape");
+  equal(past.words(), "past_loop float16 [N, 24, B, P, 2]", "a port with several slots per loop");
+  check(mythos::shape_of(past, {{"N", 3}, {"B", 2}, {"P", 5}}) == std::vector<std::int64_t>({3, 24, 2, 5, 2}), "its shape");
   const mythos::Port& fresh = spec->ports().of("new", "loop");
-  const std::vector<mythos::Tensor> wrong{{"new_loop", "float16", {71, 2, 1, 2}, nullptr, nullptr}};
-  refuses<mythos::ResultError>([&] { mythos::check_outputs({fresh}, wrong, {{'B', 2}, {'T', 1}, {'N', 3}}); },
-                               "has shape [71, 2, 1, 2], expected new_loop float16 [N*24, B, T, 2] with {'B': 2, 'T': 1, "
-                               "'N': 3}");
+  const std::vector<mythos::Tensor> wrong{{"new_loop", "float16", {2, 24, 2, 1, 2}, nullptr, nullptr}};
+  refuses<mythos::ResultError>([&] { mythos::check_outputs({fresh}, wrong, {{"B", 2}, {"T", 1}, {"N", 3}}); },
+                               "has shape [2, 24, 2, 1, 2], expected new_loop float16 [N, 24, B, T, 2] with {'B': 2, "
+                               "'T': 1, 'N': 3}");
 }
 
 void padding() {
