@@ -23,7 +23,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml cmake/hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,benchmarks,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,hub,benchmarks,dev]'
 	@touch $@
 
 demo: setup

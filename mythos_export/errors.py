@@ -10,15 +10,11 @@ class ExportError(Exception):
 
 
 class CaptureError(ExportError):
-    """torch.export could not capture the model."""
-
-    exit_code = 1
+    """torch.export could not capture the model; 2, as nothing was computed that could be wrong."""
 
 
 class LowerError(ExportError):
-    """The captured program could not be turned into a valid ONNX graph."""
-
-    exit_code = 1
+    """The captured program could not be turned into a valid ONNX graph; 2, as above."""
 
 
 class TargetError(ExportError):
@@ -32,7 +28,13 @@ class KernelResourceError(ExportError):
 
 
 class PackageError(ExportError):
-    """The bundle cannot be written where it was asked for."""
+    """The bundle may not be written where it was asked for."""
+
+
+class StorageError(ExportError):
+    """The disk is full, read-only or closed to this user."""
+
+    exit_code = 3
 
 
 class ParityError(ExportError):

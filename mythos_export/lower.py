@@ -26,7 +26,7 @@ from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.static_reshapes import static_reshapes
 from mythos_model import MythosConfig
 
-Pass = Callable[[ir.Model, MythosConfig], None]
+Pass = Callable[[ir.Model], None]
 
 # In order; each changes the model in place.
 PASSES: tuple[Pass, ...] = (
@@ -62,7 +62,7 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx") -> Lowered
     """
     model = _convert(captured)
     for run_pass in PASSES:
-        run_pass(model, captured.config)
+        run_pass(model)
     path, weights = folder / name, folder / "weights.safetensors"
     externalize_weights(model, weights)
     ir.save(model, path)

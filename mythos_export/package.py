@@ -1,11 +1,8 @@
-"""Writing a bundle: everything into a hidden folder beside the destination, then one rename."""
+"""What a bundle says about itself, and the tokenizer in it; `destination` is where it goes."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,62 +21,6 @@ from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, 
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.ports import model_ports
 from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
-
-
-@contextlib.contextmanager
-def staged(destination: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill. It takes the destination's name when the block ends well, and vanishes when it does not.
-
-    Raises:
-        PackageError: something is at the destination and `force` is off, or it is no bundle, or cannot be written.
-    """
-    if destination.exists() and not force:
-        raise PackageError(f"{destination} exists; choose another folder with -o, or replace it with --force")
-    if destination.exists() and not (destination / MANIFEST).is_file() and not _is_empty(destination):
-        raise PackageError(
-            f"{destination} is not a bundle, so --force does not replace it; choose another folder with -o"
-        )
-    # The process number tells a stale folder of a killed export from one that is being written.
-    stage = destination.parent / f".{destination.name}.{os.getpid()}.partial"
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(destination)
-        stage.mkdir()
-    except OSError as error:
-        raise PackageError(f"cannot write to {destination.parent}: {error.strerror}") from error
-    try:
-        yield stage
-        old = None
-        if destination.exists():
-            old = stage.with_suffix(".old")
-            destination.rename(old)
-        stage.rename(destination)
-        if old is not None:
-            shutil.rmtree(old)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _remove_stale(destination: Path) -> None:
-    """Remove what a killed export of the same name left behind."""
-    for leftover in destination.parent.glob(f".{destination.name}.*.partial"):
-        number = leftover.name.removesuffix(".partial").rpartition(".")[2]
-        if number.isdecimal() and not _runs(int(number)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def describe_bundle(

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, save_program
+from mythos_export.destination import staged
 from mythos_export.errors import TargetError
 from mythos_export.lower import lower
-from mythos_export.package import add_tokenizer, describe_bundle, finish, staged
+from mythos_export.package import add_tokenizer, describe_bundle, finish
 from mythos_export.precision import PRECISIONS
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
@@ -44,6 +45,7 @@ def export(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
+    weights_key: str | None = None,
     precision: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
@@ -58,8 +60,9 @@ def export(
     """Checkpoint in, verified bundle out.
 
     Args:
-        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config` and `variant` as there.
-        output: the bundle's folder; replaced only with `force`.
+        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant` and `weights_key` as
+            there.
+        output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
@@ -81,9 +84,11 @@ def export(
         raise TargetError(f"there is no precision {options.precision!r}; the precisions are {', '.join(PRECISIONS)}")
     chosen.check(options)
 
-    with staged(Path(output), force) as folder:
+    with staged(Path(output), force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
-        loaded = load_checkpoint(checkpoint, config, variant)
+        loaded = load_checkpoint(checkpoint, config, variant, weights_key=weights_key)
+        for note in loaded.notes:
+            progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
         words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
         progress("answer the golden cases with the eager model")

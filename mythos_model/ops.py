@@ -118,7 +118,7 @@ def act_halting(
         halted: bool [B, T], positions that take no part.
         depth: int32 [B, T], states that contributed before it.
         weight, bias: [1, D] and [1], of the halting probability p = sigmoid(weight . h + bias).
-        threshold: [], the cumulative probability at which a position halts.
+        threshold: [] or [B, T], the cumulative probability at which a position halts.
 
     Returns: p [B, T]; out, cumulative, halted and depth with the new state; bool [], whether any position runs on.
     """

@@ -128,7 +128,7 @@ def _turn(
 ) -> None:
     """One workload in one round: everybody prepared, then timed forwards and backwards."""
     ready: list[Contestant] = []
-    expected: np.ndarray | None = None
+    expected = np.zeros(0)
     for contestant in contestants:
         found = measured.samples.setdefault((contestant.name or contestant.source, workload.name), Samples())
         found.failed = found.failed or contestant.failed
@@ -136,7 +136,7 @@ def _turn(
             continue
         try:
             logits = _prepare(contestant, workload, found)
-            expected = logits if expected is None else expected
+            expected = logits if not ready else expected
             if number == 1:
                 _compare(contestant, found, expected, logits)
         except ToolFailed as error:

@@ -18,6 +18,7 @@ from mythos_export.cli.terminal import out, plain_errors, steps
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
+@click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),

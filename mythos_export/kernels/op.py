@@ -16,6 +16,7 @@ import torch
 
 from mythos_export.kernels.act import function as act_function
 from mythos_export.kernels.act.reference import act_halting
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
@@ -43,9 +44,12 @@ from mythos_export.kernels.quantized_linear.reference import quantized_linear
 from mythos_export.kernels.quantized_moe import function as quantized_moe_function
 from mythos_export.kernels.quantized_moe.reference import quantized_moe
 from mythos_export.kernels.text import DOMAIN, VERSION
-from mythos_model import MythosConfig
+from mythos_model import (
+    MythosConfig,
+    paged_ops,  # noqa: F401  (registers operators that no model calls yet)
+)
 
-FunctionMaker = Callable[[MythosConfig], onnx.FunctionProto]
+FunctionMaker = Callable[[OperatorCall], onnx.FunctionProto]
 PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
 # Types of inputs and outputs that are not of the compute type.
 _TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), "tensor(int64)")
@@ -141,7 +145,7 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             tuple(quantized_linear_function.INPUTS.split(", ")),
             (("rows", _INT),),
             quantized_linear,
-            portable=lambda config: quantized_linear_function.function(int4),
+            portable=lambda call: quantized_linear_function.function(int4),
             weights=types("weight"),
         ),
         Operator(
@@ -149,7 +153,7 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             tuple(quantized_embedding_function.INPUTS.split(", ")),
             (("dim", _INT),),
             quantized_embedding,
-            portable=lambda config: quantized_embedding_function.function(int4),
+            portable=lambda call: quantized_embedding_function.function(int4),
             weights=types("weight"),
         ),
         Operator(
@@ -157,7 +161,9 @@ def _quantized(form: str) -> tuple[Operator, ...]:
             tuple(quantized_moe_function.INPUTS.split(", ")),
             (),
             quantized_moe,
-            portable=lambda config: quantized_moe_function.function(config.n_experts, config.shared_ffn_dim > 0, int4),
+            portable=lambda call: quantized_moe_function.function(
+                call.size("routed_gate_up", 0), call.size("shared_gate_up", 0) > 0, int4
+            ),
             weights=types(*quantized_moe_function.WEIGHTS),
         ),
     )
@@ -171,8 +177,8 @@ OPERATORS: dict[str, Operator] = {
             tuple(moe_function.INPUTS.split(", ")),
             (),
             moe,
-            portable=lambda config: moe_function.sparse(config.n_experts, config.shared_ffn_dim > 0),
-            tensorrt=lambda config: moe_function.dense(config.n_experts, config.shared_ffn_dim > 0),
+            portable=lambda call: moe_function.sparse(call.size("routed_down", 0), call.size("shared_down", 1) > 0),
+            tensorrt=lambda call: moe_function.dense(call.size("routed_down", 0), call.size("shared_down", 1) > 0),
             plans=moe_plan.plans_for,
             plugin=moe_plugin,
         ),
@@ -181,8 +187,8 @@ OPERATORS: dict[str, Operator] = {
             tuple(mla_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             mla_attention,
-            portable=lambda config: mla_function.function(filled=True),
-            tensorrt=lambda config: mla_function.function(filled=False),
+            portable=lambda call: mla_function.function(filled=True),
+            tensorrt=lambda call: mla_function.function(filled=False),
             plans=mla_plan.plans_for,
             plugin=mla_plugin,
         ),
@@ -191,8 +197,8 @@ OPERATORS: dict[str, Operator] = {
             tuple(gqa_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("kv_heads", _INT)),
             gqa_attention,
-            portable=lambda config: gqa_function.function(filled=True),
-            tensorrt=lambda config: gqa_function.function(filled=False),
+            portable=lambda call: gqa_function.function(filled=True),
+            tensorrt=lambda call: gqa_function.function(filled=False),
             plans=gqa_plan.plans_for,
             plugin=gqa_plugin,
         ),
@@ -201,8 +207,8 @@ OPERATORS: dict[str, Operator] = {
             tuple(act_function.INPUTS.split(", ")),
             (),
             act_halting,
-            portable=lambda config: act_function.function(),
-            tensorrt=lambda config: act_function.function(),
+            portable=lambda call: act_function.function(),
+            tensorrt=lambda call: act_function.function(),
             outputs=tuple(act_function.OUTPUTS.split(", ")),
         ),
         Operator(
@@ -210,7 +216,7 @@ OPERATORS: dict[str, Operator] = {
             tuple(paged_gqa_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("kv_heads", _INT)),
             paged_gqa_attention,
-            portable=lambda config: paged_gqa_function.function(),
+            portable=lambda call: paged_gqa_function.function(),
             outputs=tuple(PAGED_OUTPUTS.split(", ")),
         ),
         Operator(
@@ -218,7 +224,7 @@ OPERATORS: dict[str, Operator] = {
             tuple(paged_mla_function.INPUTS.split(", ")),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             paged_mla_attention,
-            portable=lambda config: paged_mla_function.function(),
+            portable=lambda call: paged_mla_function.function(),
             outputs=tuple(PAGED_OUTPUTS.split(", ")),
         ),
         *_quantized("int8"),

@@ -5,35 +5,47 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mythos_export.errors import LowerError
+from mythos_export.kernels.call import call_of
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN, VERSION
-from mythos_model import MythosConfig
 
 
-def attach_functions(model: ir.Model, config: MythosConfig) -> None:
+def attach_functions(model: ir.Model) -> None:
     """Attach the portable bodies of the operators that the graph uses; a runtime with a kernel ignores them."""
-    _attach(model, config, tensorrt=False)
+    _attach(model, tensorrt=False)
 
 
-def attach_tensorrt_functions(model: ir.Model, config: MythosConfig) -> None:
+def attach_tensorrt_functions(model: ir.Model) -> None:
     """Replace the bodies by those that TensorRT can build: shapes that hang on no data, no NonZero."""
-    _attach(model, config, tensorrt=True)
+    _attach(model, tensorrt=True)
 
 
-def detach_functions(model: ir.Model, config: MythosConfig) -> None:
+def detach_functions(model: ir.Model) -> None:
     """Take the bodies of operators with a plug-in away, so that inlining leaves their nodes whole."""
     plugins = {name for name, operator in OPERATORS.items() if operator.plugin is not None}
     for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] in plugins]:
         del model.functions[identifier]
 
 
-def _attach(model: ir.Model, config: MythosConfig, tensorrt: bool) -> None:
-    used = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
-    for name in sorted(used & OPERATORS.keys()):
-        operator = OPERATORS[name]
+def _attach(model: ir.Model, tensorrt: bool) -> None:
+    """A body may hang on the sizes of a call (how many experts): calls whose bodies differ are overloads of a name."""
+    for key in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
+        del model.functions[key]
+    overloads: dict[str, dict[bytes, str]] = {}  # by operator: a body, and what its overload is called
+    for node in model.graph.all_nodes():
+        if node.domain != DOMAIN or node.op_type not in OPERATORS:
+            continue
+        operator = OPERATORS[node.op_type]
         make = operator.tensorrt if tensorrt else operator.portable
         if make is None:
-            raise LowerError(f"there is no form of {DOMAIN}::{name} that TensorRT could build")
-        function = ir.serde.deserialize_function(make(config))
-        model.functions[function.identifier()] = function
+            raise LowerError(f"there is no form of {DOMAIN}::{operator.name} that TensorRT could build")
+        body = make(call_of(node, operator.inputs))
+        known = overloads.setdefault(operator.name, {})
+        content = body.SerializeToString(deterministic=True)
+        if content not in known:
+            known[content] = f"{len(known) + 1}" if known else ""
+            body.overload = known[content]
+            function = ir.serde.deserialize_function(body)
+            model.functions[function.identifier()] = function
+        node.overload = known[content]
     model.opset_imports[DOMAIN] = VERSION

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
 
-
-def drop_metadata(model: ir.Model, config: MythosConfig) -> None:
+def drop_metadata(model: ir.Model) -> None:
     """Of every graph, the loop's body included, with its nodes and values."""
     model.metadata_props.clear()
     for graph in model.graphs():

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
 
-
-def expand_float_products(model: ir.Model, config: MythosConfig) -> None:
+def expand_float_products(model: ir.Model) -> None:
     """a [..., D] x b [D, E] -> ReduceSum(a [..., 1, D] * b^T [E, D]), for every MatMul that is known to be float32."""
     for node in list(model.graph.all_nodes()):
         if node.op_type != "MatMul" or node.inputs[0] is None or node.inputs[0].dtype != ir.DataType.FLOAT:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mythos_export.kernels.text import DOMAIN, VERSION, parse_function
-from mythos_model import MythosConfig
 
 NAME = "rotary_embedding"
 _BODY = """
@@ -36,7 +35,7 @@ _BODY = """
 """
 
 
-def expand_rotary(model: ir.Model, config: MythosConfig) -> None:
+def expand_rotary(model: ir.Model) -> None:
     """x [B, T, H*P], cos and sin [B, T, P/2], adjacent pairs; leaves calls of a function, for `inline_functions`."""
     function = ir.serde.deserialize_function(parse_function(NAME, "x, cos, sin", _BODY, "num_heads"))
     for node in model.graph.all_nodes():

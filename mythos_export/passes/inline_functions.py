@@ -6,10 +6,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from mythos_export.kernels.text import DOMAIN
-from mythos_model import MythosConfig
 
 
-def inline_functions(model: ir.Model, config: MythosConfig) -> None:
+def inline_functions(model: ir.Model) -> None:
     """For parsers that take an unknown domain for a plugin; the `mythos` domain is gone afterwards."""
     InlinePass()(model)
     model.functions.clear()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
-
 PORT_DIMENSIONS: dict[str, tuple[str | None, ...]] = {
     "input_ids": ("batch", "tokens"),
     "positions": ("batch", "tokens"),
@@ -19,7 +17,7 @@ PORT_DIMENSIONS: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def name_dimensions(model: ir.Model, config: MythosConfig) -> None:
+def name_dimensions(model: ir.Model) -> None:
     """Rename on the ports; forget the shapes inside, which speak in the old symbols and are inferred again."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         names = PORT_DIMENSIONS.get(value.name or "")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
 
-
-def name_weights(model: ir.Model, config: MythosConfig) -> None:
+def name_weights(model: ir.Model) -> None:
     """model.prelude.0... -> prelude.0..."""
     for name in [name for name in model.graph.initializers if name.startswith("model.")]:
         value = model.graph.initializers.pop(name)

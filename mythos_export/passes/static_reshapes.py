@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mythos_model import MythosConfig
 
-
-def static_reshapes(model: ir.Model, config: MythosConfig) -> None:
+def static_reshapes(model: ir.Model) -> None:
     """Rewrite each Reshape whose shapes tell the target; runs while values still carry the tracer's symbols."""
     for node in list(model.graph.all_nodes()):
         if node.op_type == "Reshape" and node.domain == "" and node.graph is not None:

@@ -74,9 +74,9 @@ class TensorRTTarget:
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
         for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
-            run_pass(model, config)
+            run_pass(model)
         if sms is not None and TURING in sms:
-            expand_float_products(model, config)
+            expand_float_products(model)
         path = folder / GRAPH
         ir.save(model, path)
         profiles = profiles_of(path, config, options)

@@ -6,25 +6,28 @@ raw.shapes["embed.weight"], raw.tensors["embed.weight"], raw.config, raw.notes
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import struct
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
-from mythos_model.checkpoint.pickles import PickledConfig, read_pt
-from mythos_model.errors import CheckpointError, ConfigError
+from mythos_model.checkpoint.examine import examine_files
+from mythos_model.checkpoint.files import check_regular, reach, shown, some
+from mythos_model.checkpoint.float8 import float8_notes
+from mythos_model.checkpoint.folder import Chosen, choose_files, index_beside, read_index
+from mythos_model.checkpoint.hub import fetch, is_reference
+from mythos_model.checkpoint.names import prefixes
+from mythos_model.checkpoint.sets import choose_names
+from mythos_model.checkpoint.stored import FLOAT8, READ_AS, Stored, Tensors
+from mythos_model.checkpoint.texts import read_json_object
+from mythos_model.checkpoint.weights import Weights, open_weights
+from mythos_model.errors import CheckpointError
 
-INDEX = "model.safetensors.index.json"
-LISTED = 12  # names of one kind that an error lists before it only counts
+_MOST_REPEATED = 8  # how often a file's bytes may stand for values of its tensors
 
 
 @dataclass(frozen=True)
@@ -45,175 +48,158 @@ class RawCheckpoint:
     """A checkpoint as its files hold it.
 
     Attributes:
-        source: the file or folder that was asked for.
-        tensors: under the names of the file, without wrappers (`module.`, `_orig_mod.`). Read when asked for.
-        shapes, dtypes: of each tensor, known without reading one.
+        source: the file or folder that was asked for (of the hub: where it lies now).
+        tensors: under the names of the file without the wrappers of training. Read when asked for: a view of the file's
+            bytes, in the dtype of the file (8 bit floats become bfloat16, which holds each of their values).
         config: the checkpoint's own configuration, else that of a config.json beside it, foreign keys included; None
             where there is none.
         files: those that were read.
-        format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
-        notes: what was chosen among several, one sentence each, for the user.
-        folder: where files that go with the weights lie (tokenizer.json, generation_config.json).
+        format: "training checkpoint", "state dict" or "safetensors", "sharded " before it where there is an index.
+        notes: what was chosen among several or left out, one sentence each, for the user.
+        folder: where files that go with the weights lie (tokenizer.json, generation_config.json); `beside` gives them.
     """
 
     source: Path
-    tensors: Mapping[str, Tensor]
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, torch.dtype]
+    tensors: Tensors
     config: dict[str, Any] | None
     files: tuple[Path, ...]
     format: str
     notes: tuple[str, ...]
     folder: Path
 
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every tensor, known without reading one."""
+        return {name: stored.shape for name, stored in self.tensors.stored.items()}
+
+    @cached_property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Of every tensor as `tensors` gives it."""
+        return {name: READ_AS if s.dtype in FLOAT8 else s.dtype for name, s in self.tensors.stored.items()}
+
+    def place(self, name: str) -> tuple[Path, int] | None:
+        """The file and the byte in it where a tensor's elements lie one after the other, little-endian, in its dtype;
+        None where they do not lie like that."""
+        return self.tensors.stored[name].place
+
+    def beside(self, name: str) -> Path | None:
+        """A file of the checkpoint's folder, None where there is none. Raises CheckpointError where it is no regular
+        file or a link that leads elsewhere."""
+        return reach(self.folder, name)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What may be taken off all names at their front, shortest first: "", "model." ..."""
+        return prefixes(self.shapes)
+
+    def without_prefix(self, prefix: str) -> RawCheckpoint:
+        """The same with shorter names; one of `prefixes`. Names that do not begin with it stay."""
+        stored = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.stored.items()}
+        return replace(self, tensors=Tensors(stored)) if len(stored) == len(self.tensors) else self
+
     def examine(self, names: Collection[str]) -> Examined:
         """Read every file once: its hash, and whether the tensors `names` (those of the model; names that are not
-        there are passed over) are finite floating-point numbers."""
-        shared = [name for name in names if name in self.shapes]
+        there are passed over) are finite floating-point numbers.
+
+        Raises:
+            CheckpointError: the bytes do not have the checksum that was saved with them.
+        """
+        there = [name for name in names if name in self.shapes]
+        floats = [name for name in there if self.dtypes[name].is_floating_point]
+        sha256, broken = examine_files(self.files, {name: self.tensors.stored[name] for name in floats})
         problems = []
-        kinds = [name for name in shared if not self.dtypes[name].is_floating_point]
-        if kinds:
-            problems.append(f"{len(kinds)} not floating-point tensors: {some(kinds)}")
-        floats = [name for name in shared if self.dtypes[name].is_floating_point]
-        broken = [name for name in floats if not bool(torch.isfinite(self.tensors[name]).all())]
+        if len(floats) < len(there):
+            others = [name for name in there if not self.dtypes[name].is_floating_point]
+            problems.append(f"{len(others)} not floating-point tensors: {some(others)}")
         if broken:
             problems.append(f"{len(broken)} with NaN or infinite values: {some(broken)}")
-        return Examined(_hash(self.files), tuple(problems))
+        return Examined(sha256, tuple(problems))
 
 
 def read_checkpoint(path: str | Path, weights_key: str | None = None) -> RawCheckpoint:
-    """Read a checkpoint of any known form, never running code from it.
+    """Read a checkpoint of any known form, never running code from it and reading no weight yet.
 
     Args:
-        path: `.pt` / `.pth` (a training script's, or a state dict), `.safetensors`, or a folder with
-            `model.safetensors` or its shards.
-        weights_key: which of several sets of weights in the file is meant, such as "ema".
+        path: a `.pt` / `.pth` / `.bin` (a training script's, or a state dict) or `.safetensors` file; an index of
+            shards; a folder with one of them, as hubs and training scripts write it; or a model on the hub, as
+            `owner/name` or `hf://owner/name@revision` (it is downloaded).
+        weights_key: which of several sets of weights in the file is meant, such as "ema"; "." those under no key.
 
     Raises:
-        CheckpointError: unreadable.
-        ConfigError: a config.json is.
+        CheckpointError: there is none, it is damaged or of another kind, or two readings are possible.
+        ConfigError: its configuration is not readable.
     """
-    path = Path(path)
-    state, config, files, form = _read_folder(path) if path.is_dir() else _read_file(path)
-    tensors = {_clean(str(name)): value for name, value in state.items() if isinstance(value, Tensor)}
-    return RawCheckpoint(
-        path,
-        tensors,
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        {name: tensor.dtype for name, tensor in tensors.items()},
-        config,
-        files,
-        form,
-        (),
-        path if path.is_dir() else path.parent,
-    )
+    where = fetch(str(path)) if is_reference(str(path)) else Path(path)
+    chosen = _choose(where)
+    notes = list(chosen.notes)
+    files = [open_weights(file, weights_key, notes) for file in chosen.files]
+    if chosen.places is None:
+        (only,) = files
+        tensors, form = only.tensors, only.form
+    else:
+        tensors, form = _placed(chosen, files, notes), f"sharded {files[0].form}"
+    names, sets = choose_names({name: t.shape for name, t in tensors.items()}, files[0].wanted, where)
+    if sets:
+        notes.append(f"{where} holds several sets of weights ({some(sets)}): those under {weights_key!r} are taken")
+    tensors = {name: tensors[stored] for name, stored in names.items()}
+    _check_sizes(where, tensors, sum(file.bytes for file in files))
+    notes += float8_notes(where, tensors)
+    config = _config(chosen.folder, files[0], notes)
+    return RawCheckpoint(where, Tensors(tensors), config, chosen.files, form, tuple(notes), chosen.folder)
 
 
-def some(names: Iterable[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    listed = list(names)
-    rest = len(listed) - LISTED
-    return ", ".join(listed[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+def _choose(path: Path) -> Chosen:
+    if os.path.isdir(path):
+        return choose_files(path)
+    if not os.path.lexists(path):
+        raise CheckpointError(f"there is no checkpoint {shown(str(path))}")
+    check_regular(path)
+    if path.name.endswith(".index.json"):
+        return read_index(path)
+    index = index_beside(path)
+    if index is not None:
+        raise CheckpointError(f"{path} is one of several shards; give {index.parent} or {index} instead")
+    return Chosen(path.parent, (path,))
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ConfigError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the model configuration {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} should hold a JSON object with the model's fields, not a {type(values).__name__}")
-    return values
+def _placed(chosen: Chosen, files: list[Weights], notes: list[str]) -> dict[str, Stored]:
+    """Every tensor from the shard that the index names for it, and from no other."""
+    assert chosen.places is not None
+    if len({file.form for file in files}) > 1:
+        raise CheckpointError(f"{chosen.folder}: some shards are safetensors, others are not")
+    by_path = dict(zip(chosen.files, files, strict=True))
+    absent = [name for name, path in chosen.places.items() if name not in by_path[path].tensors]
+    if absent:
+        shard = chosen.places[absent[0]]
+        raise CheckpointError(f"{shard} lacks tensors that the index places there: {some(absent)}")
+    stale = {name for path, file in by_path.items() for name in file.tensors if chosen.places.get(name) != path}
+    if stale:
+        notes.append(f"left out, since the index does not name them where they are: {some(sorted(stale))}")
+    return {name: by_path[path].tensors[name] for name, path in chosen.places.items()}
 
 
-_Read = tuple[dict[str, Any], dict[str, Any] | None, tuple[Path, ...], str]
+def _check_sizes(path: Path, tensors: Mapping[str, Stored], file_bytes: int) -> None:
+    """A view may repeat a few bytes as often as it likes; nobody could hold what it stands for."""
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    if needed > _MOST_REPEATED * file_bytes + (1 << 16):
+        raise CheckpointError(
+            f"{path} has {file_bytes} bytes, and its tensors would take {needed}: they repeat its bytes"
+        )
 
 
-def _read_file(path: Path) -> _Read:
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty; expected a .pt or .safetensors checkpoint")
-    beside = path.parent / "config.json"
-    if _is_safetensors(path):
-        config = read_json_object(beside) if beside.exists() else None
-        return _read_safetensors(path), config, (path,), "safetensors"
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path} is truncated, or no safetensors file: its header does not fit the file's size")
-    stored = read_pt(path)
-    if not isinstance(stored, dict):
-        raise CheckpointError(f"{path} holds a {type(stored).__name__}, expected a state dict or a training checkpoint")
-    own = stored.get("cfg", stored.get("config"))
-    config = dict(vars(own)) if isinstance(own, PickledConfig) else dict(own) if isinstance(own, dict) else None
-    if not config and beside.exists():
-        config = read_json_object(beside)
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(stored.get(key), dict):
-            return dict(stored[key]), config, (path,), "training checkpoint"
-    return dict(stored), config, (path,), "state dict"
-
-
-def _read_folder(folder: Path) -> _Read:
-    config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else None
-    single, index = folder / "model.safetensors", folder / INDEX
-    if index.exists():
-        state, files = _read_shards(folder, index)
-        return state, config, files, "sharded safetensors"
-    if single.exists():
-        return _read_safetensors(single), config, (single,), "safetensors"
-    raise CheckpointError(f"{folder} holds neither model.safetensors nor {INDEX}")
-
-
-def _read_shards(folder: Path, index: Path) -> tuple[dict[str, Any], tuple[Path, ...]]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is no index of shards: it needs an object weight_map ({error})") from error
-    root = folder.resolve()
-    for name in names:
-        if not (root / name).resolve().is_relative_to(root):
-            raise CheckpointError(f"{index} names the shard {name!r}, which lies outside the folder; refused")
-    files = tuple(folder / name for name in names)
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise CheckpointError(f"{folder} lacks shards that {INDEX} names: {', '.join(missing)}")
-    state: dict[str, Any] = {}
-    for file in files:
-        tensors = _read_safetensors(file)
-        absent = [name for name, shard in weight_map.items() if shard == file.name and name not in tensors]
-        if absent:
-            raise CheckpointError(f"{file} lacks tensors that {INDEX} places there: {some(absent)}")
-        state |= tensors
-    return state, files
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Told by the header, whatever the file's name: a length that fits, then a JSON object."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return len(start) == 9 and struct.unpack("<Q", start[:8])[0] < path.stat().st_size and start[8:] == b"{"
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        return dict(load_file(path))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _clean(name: str) -> str:
-    """A name without the prefixes that DistributedDataParallel and torch.compile put before it."""
-    return re.sub(r"^(?:module\.|_orig_mod\.)+", "", name)
-
-
-def _hash(files: tuple[Path, ...]) -> str:
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    if len(digests) == 1:
-        return digests[0]
-    lines = "".join(f"{file.name} {digest}\n" for file, digest in zip(files, digests, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _config(folder: Path, file: Weights, notes: list[str]) -> dict[str, Any] | None:
+    beside = reach(folder, "config.json")
+    if file.config is None:
+        config = None if beside is None else read_json_object(beside)
+    else:
+        config = file.config
+        if beside is not None:
+            notes.append(f"the configuration is the one in {file.path.name}, not {beside}")
+    if config and config.get("quantization_config"):
+        method = config["quantization_config"]
+        method = method.get("quant_method") if isinstance(method, dict) else None
+        raise CheckpointError(
+            f"{folder}: its configuration says that the weights are quantised ({shown(str(method))}); give the "
+            "checkpoint in float32, bfloat16 or float16 that it was made from"
+        )
+    return config

@@ -194,6 +194,7 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(tmp_path / "absent.pt")], "there is no checkpoint"),
         ([str(tmp_path / "empty.pt")], "is empty"),
         ([str(source), "--variant", "1b"], "does not fit its configuration"),
+        ([str(source), "--weights-key", "ema"], "no weights under 'ema'"),
         ([str(source), "-o", str(tmp_path / "taken")], "--force"),
         ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
         ([str(source), "--sm", "86"], "only mean something to --target tensorrt"),
@@ -231,7 +232,7 @@ def test_a_killed_export_leaves_no_bundle(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from mythos_export.cli import export_command; export_command()", source]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "bundle")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".bundle.*/golden.safetensors")):
+    while not list(tmp_path.glob(".bundle.*/bundle/golden.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)

@@ -77,8 +77,8 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     torch.save({"model": {}, "cfg": Hostile(touched)}, tmp_path / "zip.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Hostile(touched)))
-    for name, text in (("zip.pt", "wants to run code"), ("bare.pt", "not a readable")):
-        with pytest.raises(CheckpointError, match=text):
+    for name in ("zip.pt", "bare.pt"):
+        with pytest.raises(CheckpointError, match="wants to run code"):
             load_checkpoint(tmp_path / name)
     assert not touched.exists()
 

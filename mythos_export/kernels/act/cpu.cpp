@@ -26,17 +26,17 @@ void act_halting(const ActHalting& op) {
   bool running = false;
   for (size_t i = 0; i < op.n; ++i) {
     const float* const h = op.h + i * op.D;
-    const float before = op.cumulative[i];
+    const float before = op.cumulative[i], threshold = op.threshold[op.own_threshold ? i : 0];
     const float run = op.halted[i] ? 0.0f : 1.0f;
     // std::exp, not an approximation: what it errs in the tail would be summed.
     const float p = 1.0f / (1.0f + std::exp(-(dot(h, op.weight, op.D) + op.bias)));
     // The last contribution takes what is left of 1. A position that never gets there takes no remainder.
-    const float share = run * (before + p >= op.threshold ? std::max(1.0f - before, 0.0f) : p);
+    const float share = run * (before + p >= threshold ? std::max(1.0f - before, 0.0f) : p);
     for (size_t d = 0; d < op.D; ++d) op.out_next[i * op.D + d] = op.out[i * op.D + d] + share * h[d];
     const float cumulative = before + p * run;
     op.p[i] = p;
     op.cumulative_next[i] = cumulative;
-    op.halted_next[i] = op.halted[i] || cumulative >= op.threshold;
+    op.halted_next[i] = op.halted[i] || cumulative >= threshold;
     op.depth_next[i] = op.depth[i] + (op.halted[i] ? 0 : 1);
     running |= !op.halted_next[i];
   }

@@ -165,7 +165,11 @@ void test_gqa(const Kernels& k, Format f, const Parallel& parallel) {
 
 void test_act_halting() {
   const size_t n = pick(1, 9), D = pick(1, 70);
-  const float threshold = 0.9f, bias = normal(1)[0];
+  const bool own = pick(0, 1);
+  std::vector<float> thresholds(own ? n : 1);
+  for (float& t : thresholds) t = own ? 0.5f + 0.1f * float(pick(0, 9)) : 0.9f;
+  const float bias = normal(1)[0];
+  const auto threshold_of = [&](size_t i) { return thresholds[own ? i : 0]; };
   const auto h = normal(n * D), out = normal(n * D), weight = normal(D, 0.2f);
   std::vector<float> cumulative(n);
   for (float& sum : cumulative) sum = 0.01f * float(pick(0, 95));
@@ -177,23 +181,23 @@ void test_act_halting() {
     double logit = bias;
     for (size_t d = 0; d < D; ++d) logit += double(h[i * D + d]) * weight[d];
     p[i] = 1 / (1 + std::exp(-logit));
-    if (std::abs(sums[i] + p[i] - threshold) < 1e-5) return;  // a rounding may decide it
+    if (std::abs(sums[i] + p[i] - threshold_of(i)) < 1e-5) return;  // a rounding may decide it
     if (halted[i]) continue;
-    const double share = sums[i] + p[i] >= threshold ? std::max(1 - sums[i], 0.0) : p[i];
+    const double share = sums[i] + p[i] >= threshold_of(i) ? std::max(1 - sums[i], 0.0) : p[i];
     for (size_t d = 0; d < D; ++d) out_expected[i * D + d] += share * h[i * D + d];
     sums[i] += p[i];
   }
   std::vector<float> p_got(n, kNan), out_got(n * D, kNan), sums_got(n, kNan);
   bool running = false, expected_running = false;
   act_halting({n, D, h.data(), out.data(), cumulative.data(), reinterpret_cast<const bool*>(halted.data()),
-               depth.data(), weight.data(), bias, threshold, p_got.data(), out_got.data(), sums_got.data(),
+               depth.data(), weight.data(), bias, thresholds.data(), own, p_got.data(), out_got.data(), sums_got.data(),
                reinterpret_cast<bool*>(halted_next.data()), depth_next.data(), &running});
   const std::string name = "act_halting n-D " + shape({n, D});
   expect_close(name + " p", p_got, p);
   expect_close(name + " out", out_got, out_expected);
   expect_close(name + " cumulative", sums_got, sums);
   for (size_t i = 0; i < n; ++i) {
-    const bool done = halted[i] || sums[i] >= threshold;
+    const bool done = halted[i] || sums[i] >= threshold_of(i);
     if (halted_next[i] != done) fail(name + ": halted");
     if (depth_next[i] != (halted[i] ? 4 : 5)) fail(name + ": depth");
     expected_running |= !done;

@@ -88,7 +88,9 @@ struct ActHalting {
   const bool* halted;       // [n]
   const int32_t* depth;     // [n]
   const float* weight;      // [D]
-  float bias, threshold;
+  float bias;
+  const float* threshold;   // [n], or one for all
+  bool own_threshold;       // which
   float* p;                // [n]
   float* out_next;         // [n, D]
   float* cumulative_next;  // [n]

@@ -164,8 +164,8 @@ struct ActKernel {
 
   static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& h = context.GetInputShape(0);
-    if (h.size() != 3) return std::nullopt;
-    const Ort::ShapeInferContext::Shape positions{h[0], h[1]};
+    if (h.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    const Ort::ShapeInferContext::Shape positions(h.begin(), h.end() - 1);
     return {{positions, h, positions, positions, positions, {}}};
   }
 
@@ -173,19 +173,22 @@ struct ActKernel {
     const Input h(context, 0, "h"), out(context, 1, "out"), cumulative(context, 2, "cumulative");
     const Input halted(context, 3, "halted"), depth(context, 4, "depth"), weight(context, 5, "weight");
     const Input bias(context, 6, "bias"), threshold(context, 7, "threshold");
-    const size_t B = h.rank(3).dim(0), tokens = h.dim(1), D = h.dim(2);
-    out.is({B, tokens, D});
-    for (const Input* one : {&cumulative, &halted, &depth}) one->is({B, tokens});
+    const size_t D = h.last();
+    const Shape& positions = cumulative.shape();
+    Shape rows = positions;
+    rows.push_back(static_cast<int64_t>(D));
+    for (const Input* one : {&h, &out}) one->is(rows);
+    for (const Input* one : {&halted, &depth}) one->is(positions);
     weight.is({1, D});
     bias.is({1});
-    threshold.is({});
-    const Shape& positions = cumulative.shape();
+    const bool own_threshold = threshold.shape().size() != 0;
+    if (own_threshold) threshold.is(positions);
     const auto at = [&](size_t index, const Shape& shape) {
       return context.GetOutput(index, shape.data(), shape.size()).GetTensorMutableRawData();
     };
-    act_halting({B * tokens, D, h.data<T>(), out.data<T>(), cumulative.data<T>(), halted.data<bool>(),
-                 depth.data<int32_t>(), weight.data<T>(), *bias.data<T>(), *threshold.data<T>(),
-                 static_cast<T*>(at(0, positions)), static_cast<T*>(at(1, h.shape())),
+    act_halting({cumulative.size(), D, h.data<T>(), out.data<T>(), cumulative.data<T>(), halted.data<bool>(),
+                 depth.data<int32_t>(), weight.data<T>(), *bias.data<T>(), threshold.data<T>(),
+                 own_threshold, static_cast<T*>(at(0, positions)), static_cast<T*>(at(1, h.shape())),
                  static_cast<T*>(at(2, positions)), static_cast<bool*>(at(3, positions)),
                  static_cast<int32_t*>(at(4, positions)), static_cast<bool*>(at(5, {}))});
   }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,21 @@ def describe(file: Path) -> FileEntry:
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileEntry(digest, stream.tell())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that no reader sees half of it; its mode follows the umask."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 def check_file(folder: Path, path: str, entry: FileEntry, verify_hash: bool) -> None:

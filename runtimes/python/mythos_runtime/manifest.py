@@ -23,19 +23,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_INTEGER, MAX_JSON_BYTES, Fields, parse_json
-from mythos_runtime.files import FileEntry, check_file, path_problem
+from mythos_runtime.files import FileEntry, check_file, path_problem, write_whole
 from mythos_runtime.ports import DTYPES, Port, Ports
+from mythos_runtime.staging import mend
 from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 
 FORMAT_VERSION = 1
@@ -129,7 +127,8 @@ class Manifest:
 def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
-    Sizes and places of the files are always checked, their hashes only with `verify_hashes`.
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`. A bundle that has no name
+    because an export was killed while it replaced it gets its name back.
 
     Raises:
         BundleError: one sentence that names the field or file, what was found and what was expected.
@@ -137,6 +136,7 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     folder = Path(folder)
     path = folder / MANIFEST
     try:
+        mend(folder)
         if not folder.is_dir():
             what = "is a file" if folder.exists() else "does not exist"
             raise BundleError(f"{folder} {what}; expected the folder of a bundle, which holds a {MANIFEST}")
@@ -170,16 +170,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
         raise BundleError(f"the manifest cannot be written as JSON: {error}") from error
     if parse_manifest(text, str(path)) != manifest:
         raise BundleError(f"{path}: the manifest does not read back as it was; use lists, texts and numbers in it")
-    handle, temporary = tempfile.mkstemp(prefix=MANIFEST, dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    write_whole(path, text)
     return path
 
 

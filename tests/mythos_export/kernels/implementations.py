@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from cpu_ops import LIBRARY, isa, node_model, session
@@ -16,7 +17,7 @@ from operator_cases import Array, OperatorCase, config_of, results
 
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import MythosConfig, ops, paged_ops, quantized_ops
+from mythos_model import ops, paged_ops, quantized_ops
 
 # What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
@@ -69,17 +70,14 @@ def _plain_torch(op: str) -> Callable[..., Any]:
 
 
 @functools.cache
-def _body_session(op: str, form: str, dtype: type, experts: int, shared: bool, attributes: Any) -> ort.InferenceSession:
-    config = MythosConfig(n_experts=experts, n_experts_per_tok=1, n_shared_experts=int(shared))
-    function = getattr(OPERATORS[op], form)(config)
+def _body_session(op: str, dtype: type, body: bytes, attributes: Any) -> ort.InferenceSession:
+    function = onnx.FunctionProto.FromString(body)
     return session(node_model(op, dtype, function, **dict(attributes)), native=False)
 
 
 def _body(form: str, case: OperatorCase) -> Any:
-    experts, shared = 1, False
-    if case.op.endswith("moe"):
-        experts, shared = len(case.inputs["routed_down"]), 0 not in case.inputs["shared_gate_up"].shape
-    made = _body_session(case.op, form, case.dtype, experts, shared, tuple(case.attributes.items()))
+    function = getattr(OPERATORS[case.op], form)(case.call)
+    made = _body_session(case.op, case.dtype, function.SerializeToString(), tuple(case.attributes.items()))
     return made.run(None, case.inputs)
 
 

@@ -13,6 +13,7 @@ import quantized_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import MythosConfig
 
@@ -33,6 +34,11 @@ class OperatorCase:
         if OPERATORS[self.op].weights:
             return np.float32
         return next(value.dtype.type for value in self.inputs.values() if value.dtype.kind == "f")
+
+    @property
+    def call(self) -> OperatorCall:
+        """As a graph would say it."""
+        return OperatorCall(self.op, self.attributes, {name: value.shape for name, value in self.inputs.items()})
 
     def distance(self, got: tuple[Array, ...]) -> float:
         """The largest relative L2 distance of a result from the reference in float64 of the same inputs.
@@ -181,7 +187,7 @@ def act_cases(draw: st.DrawFn) -> OperatorCase:
     """Positions that halted before, now and not yet; no decision so near that a rounding could turn it."""
     B, T, D = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 40])), draw(st.sampled_from([1, 16, 37, 512]))
     r = np.random.default_rng(draw(_seeds))
-    threshold = draw(st.sampled_from([0.5, 0.99, 2.0]))  # 2: nobody halts, and the remainder is never negative
+    threshold = r.choice([0.5, 0.99, 2.0], draw(st.sampled_from([(), (B, T)])))  # 2: nobody halts
     inputs = {
         "h": r.standard_normal((B, T, D)),
         "out": r.standard_normal((B, T, D)),

@@ -22,7 +22,6 @@ from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import TensorRTGraph
 from mythos_export.verify.tensorrt_network.layers import LOOP_CLASSES, MAKERS
 from mythos_export.verify.tensorrt_network.process import NetworkProcess
-from mythos_model import MythosConfig
 from mythos_runtime import read_manifest
 from mythos_runtime.files import describe
 
@@ -34,7 +33,7 @@ def with_tensorrt_graph(bundle: Path, folder: Path, defect: defects.Defect | Non
     shutil.copytree(bundle, folder)
     model = ir.load(folder / "model.onnx")
     for run_pass in PASSES:
-        run_pass(model, MythosConfig(**read_manifest(bundle).config))
+        run_pass(model)
     ir.save(model, folder / GRAPH)
     if defect is not None:
         graph = onnx.load(folder / GRAPH, load_external_data=False)
