@@ -19,40 +19,43 @@ const CLI::Validator kDecimal(
 
 Arguments parse_arguments(int count, const char* const* values, std::string& answer) {
   Arguments out;
-  mythos::GenerateOptions& generate = out.generate;
-  mythos::SamplingOptions& sampling = generate.sampling;
-  mythos::ForwardOptions& forward = generate.forward;
-  CLI::App app("Generate with a BUNDLE: streams text to stdout where it has a byte tokenizer, ids otherwise; all else "
-               "goes to stderr.", "mythos_run");
+  mythos::ForwardOptions& forward = out.generate.forward;
+  CLI::App app("Generate with a BUNDLE: text on stdout where it has a byte tokenizer, ids otherwise; everything else on "
+               "stderr.", "mythos_run");
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  app.set_help_flag("-h,--help", "Show this message and exit");
-  app.set_version_flag("--version", std::string("mythos_run ") + mythos::version());
-  app.add_option("BUNDLE", out.bundle, "The bundle's folder")->required();
-  app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a byte tokenizer)");
-  app.add_option("--ids", out.ids, "Token ids to go on from, such as 1,2,3");
-  const auto integer = [&](const std::string& name, auto& value, const std::string& meaning) {
+  const auto integer = [&](const char* name, auto& value, const char* meaning) {
     return app.add_option(name, value, meaning)->check(kDecimal);
   };
-  integer("--max-new-tokens", generate.max_new_tokens, "Default: 64, or as many as the model allows");
-  app.add_option("--temperature", sampling.temperature, "0: greedy")->capture_default_str();
-  integer("--top-k", sampling.top_k, "0: off");
-  app.add_option("--top-p", sampling.top_p, "1: off");
-  app.add_option("--min-p", sampling.min_p, "0: off");
-  app.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off");
-  integer("--seed", sampling.seed, "From 0 to 18446744073709551615")->capture_default_str();
-  integer("--eos", generate.eos, "Id that ends the text; may be repeated")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
-  app.add_option("--stop", out.stop, "Ids in a row that end the text, such as 4,5; may be repeated")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  const auto repeated = [](CLI::Option* option) {
+    option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  };
+  app.add_option("BUNDLE", out.bundle, "The bundle's folder")->required();
+  app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a byte tokenizer); - reads it from stdin");
+  app.add_option("--file", out.file, "A UTF-8 file with the prompt; - is stdin");
+  app.add_option("--ids", out.ids, "Token ids to go on from, such as 1,2,3");
+  integer("--max-new-tokens", out.max_new_tokens, "Default: the bundle's, or 64, as far as the model allows");
+  app.add_option("--temperature", out.temperature, "0: greedy. Default: the bundle's, or 0");
+  integer("--top-k", out.top_k, "0: off. Default: the bundle's, or 0");
+  app.add_option("--top-p", out.top_p, "1: off. Default: the bundle's, or 1");
+  app.add_option("--min-p", out.min_p, "0: off. Default: the bundle's, or 0");
+  app.add_option("--repetition-penalty", out.repetition_penalty, "1: off. Default: the bundle's, or 1");
+  integer("--seed", out.generate.sampling.seed, "From 0 to 18446744073709551615")->capture_default_str();
+  repeated(integer("--eos", out.generate.eos, "Id that ends the text, instead of the bundle's; may be repeated"));
+  app.add_flag("--ignore-eos", out.ignore_eos, "Go on after the bundle's EOS");
+  repeated(app.add_option("--stop", out.stop, "Text that ends the text, and is not shown; may be repeated"));
+  repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
   integer("--max-loops", forward.max_loops, "Default: as trained");
   app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf: never");
   app.add_option("--policy", forward.policy, "Of the cache")->check(CLI::IsMember({"full", "last"}))->capture_default_str();
   app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
-  integer("--threads", out.load.threads, "CPU threads, at most as many as there are")
+  integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));
   app.add_option("--verify", out.load.verify, "What of the bundle's files is checked at load")
       ->check(CLI::IsMember({"hashes", "sizes"}))->capture_default_str();
   app.add_flag("--json", out.json, "End with one line of JSON");
+  app.add_flag("-v,--verbose", out.verbose, "Say more");
+  app.set_version_flag("--version", std::string("mythos_run ") + mythos::version(), "Show the version and exit");
+  app.set_help_flag("-h,--help", "Show this message and exit");
   try {
     app.parse(count, values);
   } catch (const CLI::CallForHelp&) {
@@ -63,4 +66,23 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
     throw UsageError{error.what()};
   }
   return out;
+}
+
+std::string with_option_names(std::string text) {
+  const auto in_word = [&](std::size_t at, bool dash) {
+    const auto c = at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
+    return c == '_' || (dash && c == '-') || std::isalnum(static_cast<int>(c)) || c >= 0x80;
+  };
+  for (const std::string name : {"max_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "max_loops",
+                                 "halt_threshold", "temperature", "seed", "eos", "stop", "policy", "threads", "verify"}) {
+    const bool simple = name.find('_') == name.npos;  // an ordinary word too: only what the text is about
+    std::string option = "--" + name;
+    std::replace(option.begin(), option.end(), '_', '-');
+    for (std::size_t at = 0; (at = text.find(name, at)) != text.npos; ++at)
+      if (simple ? at == 0 && text[name.size()] == ' ' : !(at && in_word(at - 1, true)) && !in_word(at + name.size(), false)) {
+        text.replace(at, name.size(), option);
+        at += option.size() - 1;
+      }
+  }
+  return text;
 }

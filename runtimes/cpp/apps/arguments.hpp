@@ -9,9 +9,11 @@
 
 struct Arguments {
   std::string bundle;
-  std::optional<std::string> prompt, ids;
-  std::vector<std::string> stop;  // each as it was given: 4,5
-  bool json = false;
+  std::optional<std::string> prompt, file, ids;
+  std::optional<std::int64_t> max_new_tokens, top_k;  // none: the bundle's
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::vector<std::string> stop, stop_ids;  // the latter each as it was given: 4,5
+  bool ignore_eos = false, json = false, verbose = false;
   mythos::LoadOptions load;
   mythos::GenerateOptions generate;
 };
@@ -22,3 +24,5 @@ struct UsageError {
 
 // Throws UsageError; `answer`, where it is not empty, is all that was asked for: the help or the version.
 Arguments parse_arguments(int count, const char* const* values, std::string& answer);
+// A text of the library's errors, which names its parameters, with the options that a person gave.
+std::string with_option_names(std::string text);

@@ -55,6 +55,9 @@ MYTHOS_API void mythos_free(mythos_model* model);             /* NULL: nothing *
 MYTHOS_API int64_t mythos_vocab_size(const mythos_model* model);    /* 0 for NULL */
 MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the default of max_loops; 0 for NULL */
 
+/* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
+MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
+
 /* -- text, for bundles with a byte tokenizer (others: an error) --------------------------------------------------------- */
 
 /* Both set the number of elements to *count, and write at most `room` of them: call twice where the size is not known.

@@ -32,6 +32,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -188,6 +189,14 @@ class MYTHOS_API Tokenizer {
   virtual std::unique_ptr<Stream> stream() const = 0;
 };
 
+// What a bundle says of its text.
+struct MYTHOS_API TokenizerEntry {
+  std::string kind, file;                      // "bytes", "tokenizer.json" with its file, "ids", or "" where it says nothing
+  std::vector<std::int64_t> eos;               // ids that end a generation
+  std::map<std::string, double> defaults;      // of a generation: temperature, top_k, ..., max_new_tokens
+  std::map<std::string, std::string> sources;  // where these came from, by field, for people
+};
+
 // A model ready to run. A model and its caches are for one thread at a time; several models run in several threads.
 class MYTHOS_API Model {
  public:
@@ -199,13 +208,11 @@ class MYTHOS_API Model {
   const LoopSpec& spec() const;
   const std::string& description() const;   // engine, device, threads, kernels
   const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
-  std::string tokenizer_kind() const;       // "bytes", "tokenizer.json" or ""
+  const TokenizerEntry& tokenizer_entry() const;
   std::unique_ptr<Tokenizer> tokenizer() const;   // null where the bundle has none
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);
-  // The most tokens that may follow a prompt of this length (CapacityError where it is too long itself).
-  std::int64_t most_new_tokens(std::int64_t prompt) const;
   // Calls back after every token until a row has no more to say or the callback returns false.
   void generate(const std::vector<std::vector<std::int64_t>>& prompts, const GenerateOptions& options,
                 const std::function<bool(const Step&)>& on_step);

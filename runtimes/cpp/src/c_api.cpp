@@ -77,7 +77,7 @@ class Steps {
  public:
   Steps(const mythos::Model& model, std::size_t rows, mythos_on_step on_step, void* user)
       : on_step_(on_step), user_(user), texts_(rows), rows_(rows) {
-    if (model.tokenizer_kind() != "bytes") return;
+    if (model.tokenizer_entry().kind != "bytes") return;
     for (std::size_t row = 0; row < rows; ++row) streams_.push_back(model.tokenizer()->stream());
   }
 
@@ -126,6 +126,13 @@ void mythos_free(mythos_model* model) { delete model; }
 int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->model.spec().vocab_size : 0; }
 
 int64_t mythos_trained_loops(const mythos_model* model) { return model ? model->model.spec().trained_loops : 0; }
+
+int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count) {
+  return guarded([&] {
+    require(model && count, "mythos_eos needs a model and a place for the number of ids");
+    copy_out(model->model.tokenizer_entry().eos, ids, room, count);
+  });
+}
 
 int mythos_encode(const mythos_model* model, const char* text, size_t bytes, int64_t* ids, size_t room, size_t* count) {
   return guarded([&] {

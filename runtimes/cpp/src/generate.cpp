@@ -8,11 +8,13 @@
 namespace mythos {
 namespace {
 
-std::int64_t tokens_to_make(const Model& model, const GenerateOptions& options, std::int64_t longest) {
-  const LoopSpec& spec = model.spec();
-  const std::int64_t most = model.most_new_tokens(longest);
-  if (!options.max_new_tokens) return most;
-  const std::int64_t room = spec.max_seq_len - longest + 1, count = integer(*options.max_new_tokens, "max_new_tokens", 1);
+std::int64_t tokens_to_make(const GenerateOptions& options, const LoopSpec& spec, std::int64_t longest) {
+  const std::int64_t room = spec.max_seq_len - longest + 1;  // the last token chosen is never fed back
+  if (room < 1)
+    throw CapacityError("a prompt of " + std::to_string(longest) + " tokens exceeds the " +
+                        std::to_string(spec.max_seq_len) + " that this model takes");
+  if (!options.max_new_tokens) return std::min(spec.max_output_tokens, room);
+  const std::int64_t count = integer(*options.max_new_tokens, "max_new_tokens", 1);
   if (count > spec.max_output_tokens)
     throw RequestError("max_new_tokens is " + std::to_string(count) + ", but this model allows " +
                        std::to_string(spec.max_output_tokens));
@@ -65,14 +67,6 @@ Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const Fo
 
 }  // namespace
 
-std::int64_t Model::most_new_tokens(std::int64_t prompt) const {
-  const std::int64_t room = spec().max_seq_len - prompt + 1;  // the last token chosen is never fed back
-  if (room < 1)
-    throw CapacityError("a prompt of " + std::to_string(prompt) + " tokens exceeds the " +
-                        std::to_string(spec().max_seq_len) + " that this model takes");
-  return std::min(spec().max_output_tokens, room);
-}
-
 void Model::generate(const Rows& prompts, const GenerateOptions& options,
                      const std::function<bool(const Step&)>& on_step) {
   const LoopSpec& spec = this->spec();
@@ -81,7 +75,7 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options,
   integer(options.prefill_chunk, "prefill_chunk", 1);
   std::size_t longest = 0;
   for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
-  const std::int64_t count = tokens_to_make(*this, options, static_cast<std::int64_t>(longest));
+  const std::int64_t count = tokens_to_make(options, spec, static_cast<std::int64_t>(longest));
   for (const std::int64_t end : options.eos) integer(end, "eos", 0);
   for (const auto& sequence : options.stop)
     for (const std::int64_t token : sequence) integer(token, "stop", 0);

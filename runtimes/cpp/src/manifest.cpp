@@ -60,23 +60,58 @@ void read_source(Fields fields) {
   fields.done();
 }
 
-void read_tokenizer(Fields& top, Manifest& manifest) {
+std::map<std::string, std::string> read_texts(Fields& fields, const std::string& name) {
+  std::map<std::string, std::string> found;
+  if (!fields.peek(name)) return found;
+  const Json& texts = fields.mapping(name);
+  for (std::size_t i = 0; i < texts.items.size(); ++i) {
+    if (texts.items[i].kind != Json::Kind::text) throw fields.fail(name, "an object of texts", texts.items[i]);
+    found[texts.names[i]] = texts.items[i].text;
+  }
+  return found;
+}
+
+// tokenizer_entry.py says what it holds.
+TokenizerEntry read_tokenizer(Fields& top, const Manifest& manifest) {
+  TokenizerEntry entry;
   const Json* value = top.peek("tokenizer");
   if (!value || value->kind == Json::Kind::null) {
     if (value) top.take("tokenizer");
-    return;
+    return entry;
   }
   Fields fields = top.inner("tokenizer");
-  TokenizerEntry entry;
-  entry.kind = fields.choice("kind", {"bytes", "tokenizer.json"});
+  const auto listed = [&](const char* name, const std::optional<std::string>& path) {
+    if (path && manifest.lists(*path)) return;
+    const char* expected = "a path that the field files has too";
+    throw path ? fields.fail(name, expected, *path) : fields.fail(name, expected, Json());
+  };
+  entry.kind = fields.choice("kind", {"bytes", "tokenizer.json", "ids"});
   const auto file = fields.optional_text("file");
-  if (entry.kind == "bytes" && file) throw fields.fail("file", "null for the kind bytes", *file);
-  if (entry.kind == "tokenizer.json" && !(file && manifest.lists(*file)))
-    throw file ? fields.fail("file", "a path that the field files has too", *file)
-               : fields.fail("file", "a path that the field files has too", Json());
-  if (file) entry.file = *file;
+  if (entry.kind == "tokenizer.json")
+    listed("file", file);
+  else if (file)
+    throw fields.fail("file", "null for the kind " + entry.kind, *file);
+  entry.file = file.value_or("");
+  if (const auto chat = fields.optional_text("chat_template")) listed("chat_template", chat);
+  if (fields.peek("eos"))
+    for (const Json& id : fields.listed("eos")) {
+      entry.eos.emplace_back();
+      if (!id.as_int64(entry.eos.back()) || entry.eos.back() < 0) throw fields.fail("eos", "a list of ids", id);
+    }
+  if (const Json* bos = fields.peek("bos")) bos->kind == Json::Kind::null ? void(fields.take("bos")) : void(fields.integer("bos"));
+  read_texts(fields, "special_tokens");
+  if (fields.peek("defaults")) {
+    Fields inner = fields.inner("defaults");
+    for (const std::string& name : inner.names())
+      if (name == "top_k" || name == "max_new_tokens")
+        entry.defaults[name] = static_cast<double>(inner.integer(name));
+      else if (name == "temperature" || name == "top_p" || name == "min_p" || name == "repetition_penalty")
+        entry.defaults[name] = inner.number(name);
+    inner.done();
+  }
+  entry.sources = read_texts(fields, "sources");
   fields.done();
-  manifest.tokenizer = entry;
+  return entry;
 }
 
 }  // namespace
@@ -118,7 +153,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   top.each("targets", [&](Fields item) { manifest.targets.push_back(target_of(std::move(item), manifest)); });
   top.mapping("operators");
   top.mapping("tolerances");
-  read_tokenizer(top, manifest);
+  manifest.tokenizer = read_tokenizer(top, manifest);
   Fields versions = top.inner("tool_versions");
   for (const auto& tool : versions.names()) versions.text(tool);
   top.done();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -21,16 +20,12 @@ struct Target {
   const Json* details = nullptr;  // lies in the manifest's document
 };
 
-struct TokenizerEntry {
-  std::string kind, file;
-};
-
 struct Manifest {
   std::shared_ptr<const Json> document;  // what the details point into
   std::shared_ptr<const LoopSpec> spec;
   std::vector<Target> targets;
   std::vector<std::pair<std::string, FileEntry>> files;  // in the file's order
-  std::optional<TokenizerEntry> tokenizer;
+  TokenizerEntry tokenizer;
 
   std::set<std::string> paths;  // of `files`
 

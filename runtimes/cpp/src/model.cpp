@@ -74,18 +74,14 @@ const LoopSpec& Model::spec() const { return *parts_->bundle.manifest.spec; }
 const std::string& Model::description() const { return parts_->session->description; }
 const std::string& Model::operators() const { return parts_->session->operators; }
 
-std::string Model::tokenizer_kind() const {
-  const auto& entry = parts_->bundle.manifest.tokenizer;
-  return entry ? entry->kind : "";
-}
+const TokenizerEntry& Model::tokenizer_entry() const { return parts_->bundle.manifest.tokenizer; }
 
 std::unique_ptr<Tokenizer> Model::tokenizer() const {
-  const std::string kind = tokenizer_kind();
-  if (kind.empty()) return nullptr;
-  if (kind == "bytes") return make_byte_tokenizer(spec().vocab_size);
-  throw BackendMissing(parts_->bundle.manifest.tokenizer->file +
-                       " needs the tokenizers library, which has no C++ interface: give ids, or run this bundle with "
-                       "Python (pip install tokenizers)");
+  const TokenizerEntry& entry = tokenizer_entry();
+  if (entry.kind == "bytes") return make_byte_tokenizer(spec().vocab_size);
+  if (entry.kind != "tokenizer.json") return nullptr;
+  throw BackendMissing(entry.file + " needs the tokenizers library, which has no C++ interface: give ids, or run this "
+                       "bundle with Python (pip install tokenizers)");
 }
 
 Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops) const {

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "mythos_runtime.hpp"
+
 namespace mythos {
 namespace {
 
@@ -42,20 +44,22 @@ bool printable(char32_t c) {
                       [c](const Run& run) { return run.first <= c && c <= run.last; });
 }
 
-template <typename Test>
-bool every(std::string_view text, const Test& test) {
-  for (std::size_t bytes = 0; !text.empty(); text.remove_prefix(bytes))
-    if (const char32_t c = decode(text, bytes); c == kInvalid || !test(c)) return false;
-  return true;
-}
-
 }  // namespace
 
-bool is_utf8(std::string_view text) {
-  return every(text, [](char32_t) { return true; });
+void check_utf8(std::string_view text, const std::string& what) {
+  for (std::size_t at = 0, bytes = 0; at < text.size(); at += bytes)
+    if (decode(text.substr(at), bytes) == kInvalid) {
+      char byte[8];
+      std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned char>(text[at]));
+      throw RequestError(what + " is not UTF-8: byte " + byte + " at " + std::to_string(at));
+    }
 }
 
-bool is_printable(std::string_view text) { return every(text, printable); }
+bool is_printable(std::string_view text) {
+  for (std::size_t bytes = 0; !text.empty(); text.remove_prefix(bytes))
+    if (const char32_t c = decode(text, bytes); c == kInvalid || !printable(c)) return false;
+  return true;
+}
 
 bool is_identifier(std::string_view text) {
   const auto letter = [](char c) { return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };

@@ -10,7 +10,8 @@ namespace mythos {
 std::string py_repr(std::string_view text, bool ascii = false);
 std::string py_repr(double value);
 
-bool is_utf8(std::string_view text);
+// RequestError that names the first byte of `what` that is not UTF-8.
+void check_utf8(std::string_view text, const std::string& what = "the prompt");
 // What may stand in a manifest (fields.py, `is_printable`).
 bool is_printable(std::string_view text);
 // A name of ASCII letters, digits and underscores.

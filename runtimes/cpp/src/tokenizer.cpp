@@ -46,7 +46,7 @@ class Decoder : public Tokenizer::Stream {
 class ByteTokenizer : public Tokenizer {
  public:
   std::vector<std::int64_t> encode(const std::string& text) const override {
-    if (!is_utf8(text)) throw RequestError("the prompt is not UTF-8");
+    check_utf8(text);
     std::vector<std::int64_t> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
     return ids;

@@ -138,7 +138,7 @@ void bytes_as_text() {
   equal(tokenizer->decode({0xF0, 0x9F}), "\xEF\xBF\xBD", "the same at once");
   check(tokenizer->encode("é") == std::vector<std::int64_t>({0xC3, 0xA9}), "the bytes of a text");
   for (const char* bad : {"\xFF", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "a\xC3z"})
-    refuses<mythos::RequestError>([&] { tokenizer->encode(bad); }, "the prompt is not UTF-8");
+    refuses<mythos::RequestError>([&] { tokenizer->encode(bad); }, "the prompt is not UTF-8: byte 0x");
 }
 
 void times() {
