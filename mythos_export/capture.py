@@ -12,112 +12,77 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mythos_export.errors import CaptureError
-from mythos_model import MythosConfig, MythosModel, Output
+from mythos_export.passes.name_dimensions import NAMES
+from mythos_model import LoopedModel
+from mythos_runtime.ports import Port, shape_of
+from mythos_runtime.spec import LoopSpec
 
-INPUT_NAMES = (
-    "input_ids",
-    "positions",
-    "past_lengths",
-    "max_loops",
-    "halt_threshold",
-    "early_exit",
-    "past_layers",
-    "past_loop",
-)
-OUTPUT_NAMES = Output._fields
+# Sizes of the example that is traced: any do, as long as no two that may differ are equal and none is 0 or 1.
+_EXAMPLE = {"B": 2, "T": 3, "P": 5, "N": 7}
+_RANGES = {"B": (1, 1 << 20), "T": (1, 1 << 24), "P": (0, 1 << 24), "N": (1, 1 << 20)}
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A captured program.
-
-    Attributes:
-        program: the exported program; inputs and outputs are the ports of the model graph.
-        config: the model's configuration.
-        precision: dtype of weights and caches.
-    """
+    """A captured program, whose inputs and outputs are the ports of the model's spec, in their order."""
 
     program: ExportedProgram
-    config: MythosConfig
-    precision: torch.dtype
+    spec: LoopSpec
+    config: Any
 
 
 class Exportable(nn.Module):
     """The model with the ports as its only arguments, all tensors, and the loop driven by `while_loop`."""
 
-    def __init__(self, model: MythosModel) -> None:
+    def __init__(self, model: LoopedModel) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.ports = model, model.spec.ports
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        past_lengths: Tensor,
-        max_loops: Tensor,
-        halt_threshold: Tensor,
-        early_exit: Tensor,
-        past_layers: Tensor,
-        past_loop: Tensor,
-    ) -> tuple[Tensor, ...]:
-        ports = (input_ids, positions, past_lengths, max_loops, halt_threshold, early_exit, past_layers, past_loop)
-        return tuple(self.model(*ports, use_while_loop=True))
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        inputs = {port.name: value for port, value in zip(self.ports.inputs, arguments, strict=True)}
+        outputs = self.model.run(inputs, use_while_loop=True)
+        return tuple(outputs[port.name] for port in self.ports.outputs)
 
 
-def capture(model: MythosModel) -> Captured:
+def capture(model: LoopedModel) -> Captured:
     """Trace a model into a program with dynamic batch, tokens, past and loop depths.
 
     Raises:
         CaptureError: torch.export refused; the message carries its reason.
     """
-    config = model.config
-    precision = model.dtype
-    # Any sizes do, as long as no two that may differ are equal and none is 0 or 1.
-    B, T, S, N = 2, 3, 5, 7
-    layers, C = config.prelude_layers + config.coda_layers, config.cache_dim
-    example = (
-        torch.zeros(B, T, dtype=torch.int64),
-        torch.arange(T).expand(B, T) + 2,
-        torch.full((B,), 2),
-        torch.tensor(2),
-        torch.tensor(config.act_threshold, dtype=torch.float32),
-        torch.tensor(True),
-        torch.zeros(layers, B, S, C, dtype=precision),
-        torch.zeros(N, B, S, C, dtype=precision),
-    )
-    batch, tokens = Dim("batch", min=1, max=1 << 20), Dim("tokens", min=1, max=1 << 24)
-    past, loops = Dim("past", min=0, max=1 << 24), Dim("loops", min=1, max=1 << 20)
-    past_shape = {1: batch, 2: past}
-    shapes: tuple[dict[int, Dim], ...] = (
-        {0: batch, 1: tokens},
-        {0: batch, 1: tokens},
-        {0: batch},
-        {},
-        {},
-        {},
-        past_shape,
-        {0: loops} | past_shape,
-    )
+    spec = model.spec
+    symbols = {name: Dim(NAMES[name], min=least, max=most) for name, (least, most) in _RANGES.items()}
+    example = tuple(_example(port) for port in spec.ports.inputs)
+    shapes = tuple({axis: symbols[dim] for axis, dim in _dynamic(port)} for port in spec.ports.inputs)
     try:
         with torch.no_grad():
-            program = torch.export.export(Exportable(model), example, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(Exportable(model), example, dynamic_shapes=(shapes,), strict=False)
     except Exception as error:  # torch.export raises many types; what it says is what helps
-        raise CaptureError(f"torch.export could not capture the model: {str(error).strip().splitlines()[0]}") from error
+        raise CaptureError(f"torch.export could not capture the model: {first_line(error)}") from error
     _chain_symbolic_sums(program)
     _forget_stack_traces(program)
-    return Captured(program, config, precision)
+    return Captured(program, spec, model.config)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, cut to a line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _example(port: Port) -> Tensor:
+    dtype = getattr(torch, port.dtype)
+    if port.role == "positions":
+        return torch.arange(_EXAMPLE["T"]).expand(_EXAMPLE["B"], -1) + 2
+    return torch.full(shape_of(port, _EXAMPLE), port.role in ("past_lengths", "max_loops") and 2, dtype=dtype)
+
+
+def _dynamic(port: Port) -> list[tuple[int, str]]:
+    return [(axis, dim) for axis, dim in enumerate(port.dims) if isinstance(dim, str)]
 
 
 def save_program(captured: Captured, path: Path) -> None:
     """Write the program as a `.pt2` archive."""
     torch.export.save(captured.program, path)
-
-
-def load_program(path: Path) -> nn.Module:
-    """The program of a `.pt2` archive as a callable module."""
-    import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
-
-    return torch.export.load(path).module()
 
 
 def _forget_stack_traces(program: ExportedProgram) -> None:

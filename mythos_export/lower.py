@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
 
-from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES, Captured
+from mythos_export.capture import Captured, first_line
 from mythos_export.errors import LowerError
 from mythos_export.kernels import standard
 from mythos_export.kernels.op import OPERATORS
@@ -21,22 +23,27 @@ from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.drop_metadata import drop_metadata
 from mythos_export.passes.externalize_weights import externalize_weights
 from mythos_export.passes.name_dimensions import name_dimensions
+from mythos_export.passes.name_taps import name_taps
+from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
 from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.static_reshapes import static_reshapes
-from mythos_model import MythosConfig
+from mythos_runtime.spec import LoopSpec
 
 Pass = Callable[[ir.Model], None]
 
-# In order; each changes the model in place.
-PASSES: tuple[Pass, ...] = (
-    static_reshapes,  # targets as constants, while the tracer's symbols tell which dimensions stay
-    remove_unused,  # what computed the targets
-    name_dimensions,  # s51 -> tokens
-    name_weights,  # model.embed.weight -> embed.weight
-    attach_functions,  # mythos::moe and friends get bodies that any runtime can inline
-    drop_metadata,  # stack traces with paths of this machine
-)
+
+def passes(spec: LoopSpec) -> tuple[Pass, ...]:
+    """In order; each changes the model in place."""
+    return (
+        name_taps,  # what verification looks at gets its name, and costs no node
+        static_reshapes,  # targets as constants, while the tracer's symbols tell which dimensions stay
+        remove_unused,  # what computed the targets
+        functools.partial(name_dimensions, ports=spec.ports),  # s51 -> tokens
+        name_weights,  # model.embed.weight -> embed.weight
+        attach_functions,  # mythos::moe and friends get bodies that any runtime can inline
+        drop_metadata,  # stack traces with paths of this machine
+    )
 
 
 @dataclass(frozen=True)
@@ -46,28 +53,41 @@ class Lowered:
     Attributes:
         path: model.onnx.
         weights: the safetensors file that its external data points into, in the same folder.
-        config: the model's configuration.
+        spec: of the model.
     """
 
     path: Path
     weights: Path
-    config: MythosConfig
+    spec: LoopSpec
+    config: Any
 
 
-def lower(captured: Captured, folder: Path, name: str = "model.onnx") -> Lowered:
+def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
     """Write the program as ONNX into `folder`, with its weights beside it in `weights.safetensors`.
+
+    Args:
+        dump: a folder for the graph, without weights, as it is before the first pass and after each.
 
     Raises:
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
     model = _convert(captured)
-    for run_pass in PASSES:
+    _dump(model, dump, 0, "converted")
+    for number, run_pass in enumerate(passes(captured.spec), 1):
         run_pass(model)
+        _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
     path, weights = folder / name, folder / "weights.safetensors"
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
-    return Lowered(path, weights, captured.config)
+    return Lowered(path, weights, captured.spec, captured.config)
+
+
+def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:
+    """The graph as text: names, types and nodes, which is what a pass changes."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:02d}_{name}.txt").write_text(str(model) + "\n", encoding="utf-8")
 
 
 def check(path: Path) -> None:
@@ -84,7 +104,9 @@ def check(path: Path) -> None:
 
 
 def _convert(captured: Captured) -> ir.Model:
-    table = {op.torch_op: op.translation() for op in OPERATORS.values()} | standard.translations()
+    table = {op.torch_op: op.translation() for op in OPERATORS.values()}
+    table |= standard.translations() | tap_translations()
+    ports = captured.spec.ports
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -93,13 +115,13 @@ def _convert(captured: Captured) -> ir.Model:
                 captured.program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(INPUT_NAMES),
-                output_names=list(OUTPUT_NAMES),
+                input_names=[port.name for port in ports.inputs],
+                output_names=[port.name for port in ports.outputs],
                 custom_translation_table=table,
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises many types; what it says is what helps
-        raise LowerError(f"torch.onnx could not convert the program: {str(error).strip().splitlines()[0]}") from error
+        raise LowerError(f"torch.onnx could not convert the program: {first_line(error)}") from error
     if program is None:
         raise LowerError("torch.onnx returned no program")
     return program.model

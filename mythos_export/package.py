@@ -13,38 +13,32 @@ from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN
-from mythos_export.precision import PRECISIONS
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
-from mythos_runtime.ports import model_ports
+from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
 
 
 def describe_bundle(
     folder: Path,
     checkpoint: Checkpoint,
+    spec: LoopSpec,
     precision: str,
     built: tuple[Built, ...],
     tolerances: dict[str, float],
     tokenizer: TokenizerEntry | None = None,
 ) -> Manifest:
     """The manifest of what lies in `folder`; every file is hashed."""
-    config = checkpoint.config
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     for target in built:
         versions |= target.tool_versions
     return Manifest(
-        config=config.to_dict(),
-        ports=model_ports(
-            layers=config.prelude_layers + config.coda_layers,
-            cache_width=config.cache_dim,
-            vocab_size=config.vocab_size,
-            cache_dtype=PRECISIONS[precision].numpy_name,
-        ),
+        spec=spec,
+        config=checkpoint.config.to_dict(),
         precision=precision,
         targets=tuple(TargetEntry(t.name, t.state, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,

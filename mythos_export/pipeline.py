@@ -25,7 +25,6 @@ from mythos_export.verify.results import PASS
 from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.tolerances import FACTOR
 from mythos_model import load_checkpoint
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.manifest import VERIFIED, Manifest
 
 
@@ -90,10 +89,9 @@ def export(
         for note in loaded.notes:
             progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
-        words = add_tokenizer(folder, tokenizer, loaded.config.vocab_size)
+        words = add_tokenizer(folder, tokenizer, model.spec.vocab_size)
         progress("answer the golden cases with the eager model")
-        shapes = RuntimeConfig.from_dict(loaded.config.to_dict(), PRECISIONS[options.precision].numpy_name)
-        golden = make_golden(model, options.precision, shapes, None if cases is None else Path(cases))
+        golden = make_golden(model, options.precision, None if cases is None else Path(cases))
         save_golden(golden, folder / GOLDEN)
         progress("capture the program")
         captured = capture(model)
@@ -107,7 +105,7 @@ def export(
             built += (chosen.build(lowered, folder, options, progress),)
         tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
         progress("verify")
-        draft = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
+        draft = describe_bundle(folder, loaded, model.spec, options.precision, built, tolerances, words)
         output = Path(output)
         parity = verify_bundle(
             folder,
@@ -120,7 +118,7 @@ def export(
         progress("write the report")
         write_reports(folder / "reports", parity, draft)
         built = proven(built, parity)
-        manifest = describe_bundle(folder, loaded, options.precision, built, tolerances, words)
+        manifest = describe_bundle(folder, loaded, model.spec, options.precision, built, tolerances, words)
         finish(folder, manifest)
     return Exported(output, manifest, parity)
 

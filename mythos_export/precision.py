@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mythos_model import Checkpoint, MythosModel
+from mythos_model import Checkpoint, LoopedModel
 from mythos_model.blockwise import BITS
 from mythos_model.quantized import quantize_model
 
@@ -33,13 +33,13 @@ class Precision:
         """The dtype's name as manifests and numpy write it."""
         return str(self.dtype).removeprefix("torch.")
 
-    def model(self, checkpoint: Checkpoint) -> MythosModel:
+    def model(self, checkpoint: Checkpoint) -> LoopedModel:
         """The eager model with the checkpoint's weights rounded to this precision.
 
         Raises:
             ModelError: a weight is too large for a block-wise form's scale.
         """
-        model = MythosModel.from_state(checkpoint.config, checkpoint.state, self.dtype)
+        model = checkpoint.model(self.dtype)
         return quantize_model(model, self.name) if self.quantized else model
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mythos_model import ops
-from mythos_model.config import MythosConfig
-from mythos_model.layers import RMSNorm, Rotary
+from mythos_model.blocks import RMSNorm, Rotary
 
 
 class Past(NamedTuple):
@@ -29,13 +28,13 @@ class Past(NamedTuple):
 class GroupedQueryAttention(nn.Module):
     """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head."""
 
-    def __init__(self, config: MythosConfig) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
-        self.wq = nn.Linear(config.dim, self.heads * self.head_dim, bias=False)
-        self.wk = nn.Linear(config.dim, self.kv_heads * self.head_dim, bias=False)
-        self.wv = nn.Linear(config.dim, self.kv_heads * self.head_dim, bias=False)
-        self.wo = nn.Linear(self.heads * self.head_dim, config.dim, bias=False)
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.wq = nn.Linear(dim, heads * head_dim, bias=False)
+        self.wk = nn.Linear(dim, kv_heads * head_dim, bias=False)
+        self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
+        self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
@@ -55,18 +54,17 @@ class LatentAttention(nn.Module):
     reference keeps the rotary key once per head.
     """
 
-    def __init__(self, config: MythosConfig) -> None:
+    def __init__(self, dim: int, heads: int, q_rank: int, latent: int, nope: int, rope: int, v: int) -> None:
         super().__init__()
-        self.heads, self.latent = config.n_heads, config.kv_lora_rank
-        self.nope, self.rope, self.v = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
-        self.q_down = nn.Linear(config.dim, config.q_lora_rank, bias=False)
-        self.q_norm = RMSNorm(config.q_lora_rank)
-        self.q_up_nope = nn.Linear(config.q_lora_rank, self.heads * self.nope, bias=False)
-        self.q_up_rope = nn.Linear(config.q_lora_rank, self.heads * self.rope, bias=False)
-        self.kv_down = nn.Linear(config.dim, self.latent + self.rope, bias=False)
-        self.kv_norm = RMSNorm(self.latent)
-        self.kv_up = nn.Linear(self.latent, self.heads * (self.nope + self.v), bias=False)
-        self.wo = nn.Linear(self.heads * self.v, config.dim, bias=False)
+        self.heads, self.latent, self.nope, self.rope, self.v = heads, latent, nope, rope, v
+        self.q_down = nn.Linear(dim, q_rank, bias=False)
+        self.q_norm = RMSNorm(q_rank)
+        self.q_up_nope = nn.Linear(q_rank, heads * nope, bias=False)
+        self.q_up_rope = nn.Linear(q_rank, heads * rope, bias=False)
+        self.kv_down = nn.Linear(dim, latent + rope, bias=False)
+        self.kv_norm = RMSNorm(latent)
+        self.kv_up = nn.Linear(latent, heads * (nope + v), bias=False)
+        self.wo = nn.Linear(heads * v, dim, bias=False)
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
@@ -81,6 +79,3 @@ class LatentAttention(nn.Module):
         y = attend(q_nope, q_rope, stored, layer, chunk, past.positions, past.lengths, kv_up, scale, self.v)
         return self.wo(y), chunk
 
-
-def make_attention(config: MythosConfig) -> LatentAttention | GroupedQueryAttention:
-    return LatentAttention(config) if config.attn_type == "mla" else GroupedQueryAttention(config)

@@ -265,6 +265,11 @@ def _heads_to_rows(out: Tensor, positions: Tensor) -> Tensor:
     return rows.masked_fill((positions < 0).unsqueeze(-1), 0)
 
 
+def tap(x: Tensor, name: str) -> Tensor:
+    """x under a name; see `mythos_model.taps`."""
+    return x.clone()  # an operator may not return its argument
+
+
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half precisions, the dtype itself otherwise: what sums, norms and halting are kept in."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
@@ -276,6 +281,9 @@ _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
 _act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_args=())
+
+_tap_op = torch.library.custom_op("mythos::tap", tap, mutates_args=())
+_tap_op.register_fake(lambda x, name: torch.empty_like(x))
 
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())

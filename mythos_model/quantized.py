@@ -17,18 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from mythos_model import quantized_ops
+from mythos_model.blocks import Embedding
 from mythos_model.blockwise import BITS, dequantize, pad_rows, quantize
-from mythos_model.layers import TiedEmbedding
-from mythos_model.moe import MixtureOfExperts, Routing
+from mythos_model.moe import MixtureOfExperts
 
 if TYPE_CHECKING:
-    from mythos_model.model import MythosModel
-
-KEPT = ("router", "halt", "lora", "kv_up")
-"""Parts of the names of linear layers that keep their precision."""
+    from mythos_model.looped import LoopedModel
 
 
-def quantize_model(model: MythosModel, form: str) -> MythosModel:
+def quantize_model(model: LoopedModel, form: str) -> LoopedModel:
     """Replace the matrices of a float32 model by `form`, "int8" or "int4", in place; returns the model.
 
     Raises:
@@ -41,9 +38,9 @@ def quantize_model(model: MythosModel, form: str) -> MythosModel:
         raise ValueError(f"only a float32 model can be quantised, this one is {model.dtype}")
     for name, module in list(model.named_modules()):
         replacement: nn.Module
-        if type(module) is nn.Linear and module.bias is None and not any(part in name for part in KEPT):
+        if type(module) is nn.Linear and module.bias is None and not model.keeps(name):
             replacement = QuantizedLinear(module, form)
-        elif isinstance(module, TiedEmbedding):
+        elif isinstance(module, Embedding):
             replacement = QuantizedEmbedding(module, form)
         elif isinstance(module, MixtureOfExperts):
             replacement = QuantizedExperts(module, form)
@@ -113,7 +110,7 @@ class QuantizedLinear(Quantized):
 class QuantizedEmbedding(Quantized):
     """The tied embedding and head."""
 
-    def __init__(self, embedding: TiedEmbedding, form: str) -> None:
+    def __init__(self, embedding: Embedding, form: str) -> None:
         super().__init__(form)
         self.num_embeddings, self.embedding_dim = embedding.weight.shape
         self.hold("weight", embedding.weight)
@@ -133,7 +130,8 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
 
     def __init__(self, experts: MixtureOfExperts, form: str) -> None:
         Quantized.__init__(self, form)
-        self.chosen, self.router, self.router_bias = experts.chosen, experts.router, experts.router_bias
+        self.chosen, self.label = experts.chosen, experts.label
+        self.router, self.router_bias = experts.router, experts.router_bias
         self.dim = experts.routed_down.shape[1]
         self.widths = {"routed": experts.routed_down.shape[2], "shared": experts.shared_down.shape[1]}
         for kind in self.widths:
@@ -149,8 +147,8 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
             weights[f"{kind}_down"] = dequantize(*self.parts(f"{kind}_down"), self.dim, width)
         return weights
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x: Tensor) -> Tensor:
         routing = self.route(x)
         names = [f"{kind}_{part}" for kind in self.widths for part in ("gate_up", "down")]
         weights = [part for name in names for part in self.parts(name)]
-        return self.operator("moe")(x, routing.experts, routing.weight.to(x.dtype), *weights), routing
+        return self.operator("moe")(x, routing.experts, routing.weight.to(x.dtype), *weights)

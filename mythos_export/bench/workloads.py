@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from mythos_runtime.config import RuntimeConfig
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mythos_export.errors import BenchError
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.model import Model
 
 NEVER = 1e9  # a halting threshold that no sum of probabilities reaches

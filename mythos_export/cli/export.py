@@ -24,7 +24,7 @@ from mythos_export.cli.terminal import out, plain_errors, steps
     type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
-@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 80,86,89,120].")
+@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 86,89,120].")
 @click.option("--batch", help="tensorrt: range min:opt:max.")
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")

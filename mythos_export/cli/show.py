@@ -12,6 +12,7 @@ from rich.table import Table
 from mythos_export.cli.terminal import escape, out
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.ort import find_op_library, why_no_op_library
+from mythos_runtime.spec import LoopSpec
 
 
 def show_parity(parity: Any) -> None:
@@ -31,9 +32,8 @@ def show_parity(parity: Any) -> None:
     for stage in parity.stages:
         if stage.reason is not None:
             out.print(f"{stage.name} was not run: {stage.reason}", style="yellow", markup=False, highlight=False)
-    ties = sum(len(stage.near_ties) for stage in parity.stages)
-    rest = f"Near ties: {ties}. Spectral radius of the injection: {parity.spectral_radius:.4f}."
-    out.print(f"{escape(parity.verdict())} {rest}", highlight=False)
+    checks = [f"{check.name} {check.value:.4f} (below {check.bound:g})" for check in parity.checks]
+    out.print(f"{escape(parity.verdict())} {escape(', '.join(checks))}".rstrip(), highlight=False)
 
 
 def _number(value: float | None) -> str:
@@ -44,17 +44,18 @@ def _number(value: float | None) -> str:
 
 
 def show_bundle(path: Path, manifest: Manifest) -> None:
-    config = manifest.config
+    spec = manifest.spec
     table = Table("target", "state", "files", title=f"{path}", title_justify="left")
     for target in manifest.targets:
         color = "yellow" if target.state == NOT_EXECUTED else "green"
         table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(_sizes(target.files, manifest)))
     out.print(table)
     out.print(
-        f"{config['attn_type'].upper()} with {config['n_experts']} experts, trained with {config['max_loop_iters']} "
-        f"loops, {manifest.precision}; from {manifest.source.name} ({manifest.source.format}), {manifest.created}",
+        f"{spec.family}, trained with {spec.trained_loops} loops, {manifest.precision}; from {manifest.source.name} "
+        f"({manifest.source.format}), {manifest.created}",
         highlight=False,
     )
+    _show_spec(spec)
     _show_operators(manifest)
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         out.print(
@@ -64,6 +65,20 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
         )
     if any(engine.get("plugins") for target in manifest.targets for engine in target.details.get("engines", ())):
         out.print("In that comparison function bodies stood in for the plug-ins, which have not run.", style="yellow")
+
+
+def _show_spec(spec: LoopSpec) -> None:
+    """What running the model needs to know of it."""
+    table = Table("ids", "longest", "cache lines of a token", "carried", "exit", "knobs")
+    lines = [
+        f"{group.slots} x {group.width} {group.dtype} {'per loop' if group.per_loop else 'around the loop'}"
+        for group in spec.caches
+    ]
+    knobs = [f"max_loops {spec.trained_loops}", *(f"{knob.name} {knob.default:g}" for knob in spec.exit.knobs)]
+    carried = ", ".join(tensor.name for tensor in spec.state)
+    sizes = str(spec.vocab_size), str(spec.max_seq_len)
+    table.add_row(*sizes, "\n".join(lines), carried, f"{spec.exit.name}: {spec.exit.meaning}", "\n".join(knobs))
+    out.print(table)
 
 
 def _sizes(files: Sequence[str], manifest: Manifest) -> list[str]:

@@ -67,7 +67,7 @@ def _verify(
     if report is not None:
         check_place(report, bundle, manifest)
     with steps() as step:
-        golden = load_golden(bundle / GOLDEN)
+        golden = load_golden(bundle / GOLDEN, manifest.spec)
         if against is not None:
             step("answer fresh cases with the eager model")
             fresh, weights = fresh_cases(manifest, against, config, cases or FRESH_CASES, seed or 0)

@@ -20,8 +20,8 @@ from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, Progress, TargetOptions
-from mythos_model import MythosConfig
 from mythos_runtime.manifest import NOT_EXECUTED
+from mythos_runtime.spec import LoopSpec
 
 GRAPH = "model.tensorrt.onnx"
 TURING = 75  # takes no float32 matrix product
@@ -70,7 +70,7 @@ class TensorRTTarget:
                 trt.Range.parse(value, f"--{name}")
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        config = lowered.config
+        spec = lowered.spec
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
         for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
@@ -79,7 +79,7 @@ class TensorRTTarget:
             expand_float_products(model)
         path = folder / GRAPH
         ir.save(model, path)
-        profiles = profiles_of(path, config, options)
+        profiles = profiles_of(path, spec, options)
 
         def show(phase: str, fraction: float | None) -> None:
             progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
@@ -89,7 +89,7 @@ class TensorRTTarget:
             graph, plugins = path, None
             if options.plugins:
                 targets = trt.choose_backend().targets(sms, options.precision)
-                kernels = tensorrt_plugins.compile_kernels(config, options.precision, folder, targets, progress)
+                kernels = tensorrt_plugins.compile_kernels(lowered.config, options.precision, folder, targets, progress)
                 graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, folder))
                 plugins = folder / tensorrt_plugins.FOLDER
             request = trt.BuildRequest(
@@ -117,9 +117,9 @@ class TensorRTTarget:
         return Built(self.name, files, NOT_EXECUTED, details, {result.backend: result.version}, taken)
 
 
-def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> list[trt.Profile]:
+def profiles_of(path: Path, spec: LoopSpec, options: TargetOptions) -> list[trt.Profile]:
     """A prefill and a decode profile from the ranges asked for; what is open fits the model."""
-    longest = config.max_seq_len
+    longest = spec.max_seq_len
     tokens, context = min(512, longest), min(4096, longest)
     given = {
         "batch": options.batch or "1:1:8",
@@ -127,6 +127,6 @@ def profiles_of(path: Path, config: MythosConfig, options: TargetOptions) -> lis
         "context": options.context or f"0:{context // 4}:{context}",
     }
     ranges = {name: trt.Range.parse(text, f"--{name}") for name, text in given.items()}
-    loops = trt.Range(1, config.max_loop_iters, 2 * config.max_loop_iters)
+    loops = trt.Range(1, spec.trained_loops, 2 * spec.trained_loops)
     inputs = trt.graph_inputs(onnx.load(path, load_external_data=False))
     return list(trt.profiles_for(inputs, **ranges, loops=loops, max_seq_len=longest))

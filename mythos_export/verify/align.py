@@ -65,10 +65,8 @@ def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.No
 
 def kind(node: fx.Node) -> str:
     """The ONNX operator of a program's node, or an empty string."""
-    name = _name(node.target)
-    if name in OPERATORS:
-        return name
-    return _KINDS.get(name, "")
+    space, name = _name(node.target)
+    return name if space == "mythos" and name in OPERATORS else _KINDS.get(name, "")
 
 
 def describe_node(node: NodeProto) -> str:
@@ -79,9 +77,13 @@ def describe_node(node: NodeProto) -> str:
 
 def describe_program(node: fx.Node) -> str:
     """A program's node for people: linear(mla_attention, ...) with what it reads."""
-    return f"{_name(node.target)}({', '.join(argument.name for argument in node.all_input_nodes)}) -> {node.name}"
+    return f"{_name(node.target)[1]}({', '.join(argument.name for argument in node.all_input_nodes)}) -> {node.name}"
 
 
-def _name(target: Any) -> str:
-    schema = getattr(target, "_schema", None)  # a torch operator's; operator.getitem and the like have none
-    return str(schema.name).rpartition("::")[2] if schema is not None else str(getattr(target, "__name__", target))
+def _name(target: Any) -> tuple[str, str]:
+    """Namespace and name of an operator; of operator.getitem and the like, which have no schema, only the name."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return "", str(getattr(target, "__name__", target))
+    space, _, name = str(schema.name).partition("::")
+    return space, name

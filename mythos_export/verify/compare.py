@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mythos_export.verify.cases import Case
+from mythos_export.verify.logits import Logits, logits_apart
 from mythos_export.verify.tolerances import Tolerances
-from mythos_export.verify.trace import AFTER_HALTING, OF_RUNNING, TENSORS, UNIT_SCALE, Answer, Trace
+from mythos_export.verify.trace import AFTER_HALTING, Answer, Trace, decisions, halting
+from mythos_runtime.spec import LoopSpec, TraceTensor
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,15 @@ class Problem:
     position: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Logits:
-    """How far the logits are off at the compared positions: absolute, relative L2, KL(truth || found) in nats."""
-
-    max_abs: float
-    p99_abs: float
-    relative_l2: float
-    kl: float
-    top1_agreement: float
-
-
 @dataclass
 class Comparison:
     """The errors of one answer. `errors[tensor][i]` is relative to the tensor's scale; i is the iteration for what is
-    inside the loop, the layer for `new_layers`, the depth for `new_loop`, 0 for `logits`."""
+    inside the loop, the line for new cache entries, 0 for logits."""
 
     case: Case
+    loops: int
+    depths: dict[int, int]
+    """Of depth -> positions."""
     errors: dict[str, list[float]] = field(default_factory=dict)
     worst: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -71,48 +65,45 @@ class Comparison:
     logits: Logits | None = None
 
 
-def compare(case: Case, answer: Answer, allowed: Tolerances | None, prelude: int) -> Comparison:
+def compare(case: Case, answer: Answer, allowed: Tolerances | None) -> Comparison:
     """Hold an answer against its case. Without tolerances every turned decision counts as a near tie: to measure.
 
-    `prelude` is the number of prelude layers: their cache entries come before the loop, the other layers' after it.
     The problems are in the order of the dataflow, so that the first is where it begins.
     """
-    return _Walk(case, answer, allowed, prelude).run()
+    return _Walk(case, answer, allowed).run()
 
 
-_TURNED = {"experts": "other experts are chosen", "halted": "halts otherwise", "depth": "depth differs"}
+_TURNED = {"choice": "other {} are chosen", "halted": "halts otherwise", "count": "{} differs"}
 
 
 class _Walk:
     """Follows the dataflow, with the set of positions that are still comparable."""
 
-    def __init__(self, case: Case, answer: Answer, allowed: Tolerances | None, prelude: int) -> None:
-        self.case, self.answer, self.allowed, self.prelude = case, answer, allowed, prelude
-        self.found = Comparison(case)
+    def __init__(self, case: Case, answer: Answer, allowed: Tolerances | None) -> None:
+        self.case, self.answer, self.allowed, self.spec = case, answer, allowed, case.spec
+        self.traced = {tensor.name: tensor for tensor in case.spec.trace}
+        self.halting = halting(case.spec)
+        self.found = Comparison(case, int(self._output("loops")), histogram(self._output("depth"), case.real))
         self.tainted = ~case.real
 
     def run(self) -> Comparison:
-        case, outputs = self.case, self.answer.outputs
-        layers = range(len(case.outputs["new_layers"]))
+        case, outputs, ports = self.case, self.answer.outputs, self.spec.ports
         if self._has_other_shapes(None, outputs, case.outputs):
             return self.found
         if self.answer.trace is None:
             self._leave_out_possible_ties()
-        self._rows("new_layers", [layer for layer in layers if layer < self.prelude])
+        self._entries(before=True)
         if self.answer.trace is not None:
             for iteration in range(min(len(self.answer.trace), len(case.trace))):
                 if not self._iteration(self.answer.trace, iteration):
                     return self.found
         self._loops()
-        turned = (outputs["depth"] != case.outputs["depth"]) & ~self.tainted
-        for row, token in np.argwhere(turned)[:1]:
-            text = f"depth is {outputs['depth'][row, token]}, in float64 {case.outputs['depth'][row, token]}"
-            self._problem("depth", None, f"{text}, at {int(turned.sum())} positions", position=(int(row), int(token)))
-        self._rows("new_loop", range(len(case.outputs["new_loop"])))
-        self._rows("new_layers", [layer for layer in layers if layer >= self.prelude])
-        self._error("logits", 0, outputs["logits"], case.outputs["logits"])
+        self._depth()
+        self._entries(before=False)
+        logits = ports.of("logits").name
+        self._error(logits, 0, outputs[logits], case.outputs[logits])
         self.found.clean = ~self.tainted
-        self.found.logits = _logits(outputs["logits"], case.outputs["logits"], self.found.clean)
+        self.found.logits = logits_apart(outputs[logits], case.outputs[logits], self.found.clean)
         return self.found
 
     def _has_other_shapes(
@@ -133,41 +124,52 @@ class _Walk:
         expected = {name: array[iteration] for name, array in truth.arrays.items()}
         if self._has_other_shapes(iteration + 1, found, expected):
             return False
-        # The chosen are a set: two with equal logits may come in either order, each with its own weight.
-        found["experts"], found["weights"] = _by_expert(found["experts"], found["weights"])
-        expected["experts"], expected["weights"] = _by_expert(expected["experts"], expected["weights"])
-        running = ~truth.halted[iteration - 1] if iteration else self.case.real
-        for name in TENSORS:
-            if name == "experts":
-                differs = (found[name] != expected[name]).any(-1)
-                self._decision(name, iteration, differs & running, self.case.routing_margin[iteration])
-                self._decision(name, iteration, differs & ~running, self.case.routing_margin[iteration], AFTER_HALTING)
-            elif name == "halted":
-                self._decision(name, iteration, found[name] != expected[name], self.case.halting_margin[iteration])
-            elif name == "depth":
-                self._decision(name, iteration, found[name] != expected[name], None)
+        for side in (found, expected):
+            self._sort_choices(side)
+        running = self.case.real
+        if self.halting is not None and iteration:
+            running = ~truth[self.halting.name][iteration - 1]
+        for name, tensor in self.traced.items():
+            if tensor.kind in ("value", "chosen"):
+                self._error(name, iteration, found[name], expected[name], running if tensor.until_halted else None)
+                continue
+            differs, margin = found[name] != expected[name], self.case.margins.get(name)
+            if tensor.kind == "choice":
+                differs = differs.any(-1)
+                self._decision(tensor, iteration, differs & running, margin)
+                if not tensor.until_halted:
+                    self._decision(tensor, iteration, differs & ~running, margin, AFTER_HALTING)
             else:
-                self._error(name, iteration, found[name], expected[name], running if name in OF_RUNNING else None)
+                self._decision(tensor, iteration, differs, margin)
         return True
 
+    def _sort_choices(self, values: dict[str, np.ndarray]) -> None:
+        """What was chosen is a set: two with equal scores may come in either order, each with its own value."""
+        orders = {t.name: values[t.name].argsort(-1, kind="stable") for t in self.spec.trace if t.kind == "choice"}
+        for tensor in self.spec.trace:
+            order = orders.get(tensor.name if tensor.kind == "choice" else tensor.of or "")
+            if tensor.kind in ("choice", "chosen") and order is not None:
+                values[tensor.name] = np.take_along_axis(values[tensor.name], order, -1)
+
     def _decision(
-        self, name: str, iteration: int, differs: np.ndarray, margin: np.ndarray | None, kind: str = ""
+        self, tensor: TraceTensor, iteration: int, differs: np.ndarray, margin: np.ndarray | None, when: str = ""
     ) -> None:
-        differs = differs & ~self.tainted
-        band = math.inf if self.allowed is None else self.allowed.band(kind or name, iteration)
+        differs, decision = differs & ~self.tainted, tensor.name + when
+        band = math.inf if self.allowed is None else self.allowed.band(decision, iteration)
         for row, token in np.argwhere(differs):
             if self.tainted[row, token]:
                 continue
-            gap = float(margin[row, token]) if margin is not None else None
+            gap = float(margin[iteration, row, token]) if margin is not None else None
             if gap is not None and gap < band:
-                tie = NearTie(self.case.name, int(row), int(token), iteration + 1, kind or name, gap, band)
+                tie = NearTie(self.case.name, int(row), int(token), iteration + 1, decision, gap, band)
                 self.found.near_ties.append(tie)
             else:
-                text, at = _TURNED[name], (int(row), int(token))
+                text, at = _TURNED[tensor.kind].format(tensor.name), (int(row), int(token))
                 if gap is not None and math.isfinite(gap):
-                    self._problem(name, iteration + 1, f"{text}, {gap:.1e} away from a tie", gap, band, at)
+                    text = f"{text}, {gap:.1e} away from a tie"
+                    self._problem(tensor.name, iteration + 1, text, gap, band, at)
                 else:
-                    self._problem(name, iteration + 1, text, position=at)
+                    self._problem(tensor.name, iteration + 1, text, position=at)
             self.tainted[row, token:] = True
 
     def _leave_out_possible_ties(self) -> None:
@@ -180,33 +182,45 @@ class _Walk:
                 self.tainted[tie.row, tie.token :] = True
 
     def _loops(self) -> None:
-        outputs, inputs = self.answer.outputs, self.case.inputs
-        found = int(outputs["loops"])
-        expected = int(self.case.outputs["loops"])
-        if (self.tainted & self.case.real).any() and bool(inputs["early_exit"]):
-            expected = int(outputs["depth"][self.case.real].max())  # what its own decisions ask for
+        found, expected = self.found.loops, int(self.case.output("loops"))
+        if (self.tainted & self.case.real).any() and bool(self.case.input("early_exit")):
+            expected = int(self._output("depth")[self.case.real].max())  # what its own decisions ask for
         if found != expected:
             self._problem("loops", min(found, expected) + 1, f"ran {found} loops, {expected} were due")
         elif self.answer.trace is not None and len(self.answer.trace) != found:
             self._problem("loops", None, f"counted {found} loops and ran {len(self.answer.trace)}")
 
-    def _rows(self, name: str, rows: range | list[int]) -> None:
-        for row in rows:
-            self._error(name, row, self.answer.outputs[name][row], self.case.outputs[name][row])
+    def _depth(self) -> None:
+        found, expected = self._output("depth"), self.case.output("depth")
+        turned = (found != expected) & ~self.tainted
+        for row, token in np.argwhere(turned)[:1]:
+            text = f"depth is {found[row, token]}, in float64 {expected[row, token]}"
+            self._problem("depth", None, f"{text}, at {int(turned.sum())} positions", position=(int(row), int(token)))
+
+    def _entries(self, before: bool) -> None:
+        """New cache entries, line by line: those that are made before the loop, or in it and behind it."""
+        for group in sorted(self.spec.caches, key=lambda group: not group.per_loop):
+            name = self.spec.ports.of("new", group.name).name
+            both = self.answer.outputs[name], self.case.outputs[name]
+            found, expected = (array.reshape(-1, *array.shape[-3:]) for array in both)
+            for line in range(len(expected)):
+                if (line < group.before and not group.per_loop) == before:
+                    self._error(name, line, found[line], expected[line])
+
+    def _output(self, role: str) -> np.ndarray:
+        return self.answer.outputs[self.spec.ports.of(role).name]
 
     def _error(
         self, name: str, index: int, found: np.ndarray, expected: np.ndarray, of: np.ndarray | None = None
     ) -> None:
-        """Largest difference at comparable positions (among `of`) over the scale; found and expected are [B, T] or
-        [B, T, W]."""
+        """Largest difference at comparable positions (among `of`) over the scale; both are [B, T, ...]."""
         clean = ~self.tainted if of is None else ~self.tainted & of
-        error = 0.0
+        tensor, error = self.traced.get(name), 0.0
         if clean.any():
             difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-            if difference.ndim == 3:
-                difference = difference.max(-1)
-            difference = np.where(clean, difference, -1.0)
-            scale = 1.0 if name in UNIT_SCALE else float(np.abs(expected[clean].astype(np.float64)).max()) or 1.0
+            difference = np.where(clean, difference.reshape(*clean.shape, -1).max(-1), -1.0)
+            unit = tensor is not None and tensor.unit
+            scale = 1.0 if unit else float(np.abs(expected[clean].astype(np.float64)).max()) or 1.0
             worst = np.argmax(np.where(np.isnan(difference), np.inf, difference))
             row, token = (int(i) for i in np.unravel_index(worst, difference.shape))
             error = float(difference[row, token]) / scale
@@ -217,17 +231,11 @@ class _Walk:
         series[index] = error
         limit = math.inf if self.allowed is None else self.allowed.of(name, index)
         if not (error <= limit and math.isfinite(error)):
-            iteration = index + 1 if name in TENSORS else None
             amount = f"differs by {error:.1e} of its scale" if math.isfinite(error) else "holds NaN or infinite values"
-            part = {"new_layers": f" of layer {index}", "new_loop": f" of depth {index + 1}"}.get(name, "")
-            self._problem(
-                name,
-                iteration,
-                f"{name}{part} {amount}, allowed {limit:.1e}",
-                error,
-                limit,
-                self.found.worst[name, index],
-            )
+            part = line(self.spec, name, index)
+            text = f"{name}{part and f' of {part}'} {amount}, allowed {limit:.1e}"
+            iteration = index + 1 if tensor is not None else None
+            self._problem(name, iteration, text, error, limit, self.found.worst[name, index])
 
     def _problem(
         self,
@@ -241,51 +249,40 @@ class _Walk:
         self.found.problems.append(Problem(tensor, iteration, text, error, tolerance, position))
 
 
+def histogram(depth: np.ndarray, real: np.ndarray) -> dict[int, int]:
+    """How many real positions stopped at each depth, both [B, T]; nothing where the shapes differ."""
+    values, counts = np.unique(depth[real] if depth.shape == real.shape else [], return_counts=True)
+    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def line(spec: LoopSpec, name: str, index: int) -> str:
+    """Which line of a cache group it is, counted from 1, in words; nothing for what is no new cache entries."""
+    group = next((group for group in spec.caches if spec.ports.of("new", group.name).name == name), None)
+    if group is None:
+        return ""
+    if not group.per_loop:
+        return f"layer {index + 1}"
+    depth, slot = divmod(index, group.slots)
+    return f"depth {depth + 1}" + (f", slot {slot + 1}" if group.slots > 1 else "")
+
+
 def possible_ties(case: Case, allowed: Tolerances) -> Iterator[NearTie]:
     """The decisions of a case that are nearer to a tie than the precision can tell, iteration by iteration.
 
-    A halted position's experts are no longer its answer, but the next iteration's cache entries come from them, to
-    which other positions attend.
+    What is chosen for a halted position is no longer its answer, but the next iteration's cache entries come from it,
+    to which other positions attend.
     """
-    steps = len(case.trace)
+    steps, who = len(case.trace), halting(case.spec)
     for iteration in range(steps):
-        running = case.real & ~case.trace.halted[iteration - 1] if iteration else case.real
+        running = case.real
+        if who is not None and iteration:
+            running = case.real & ~case.trace[who.name][iteration - 1]
         waiting = case.real & ~running if iteration + 1 < steps else np.zeros_like(running)
-        routing, halting = case.routing_margin[iteration], case.halting_margin[iteration]
-        for name, margin, of in (
-            ("experts", routing, running),
-            (AFTER_HALTING, routing, waiting),
-            ("halted", halting, running),
-        ):
-            band = allowed.band(name, iteration)
-            for row, token in np.argwhere((margin < band) & of):
-                gap = float(margin[row, token])
-                yield NearTie(case.name, int(row), int(token), iteration + 1, name, gap, band, possible=True)
-
-
-def _by_expert(experts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = experts.argsort(-1, kind="stable")
-    return np.take_along_axis(experts, order, -1), np.take_along_axis(weights, order, -1)
-
-
-def _logits(found: np.ndarray, expected: np.ndarray, clean: np.ndarray) -> Logits | None:
-    if not clean.any():
-        return None
-    f, e = found[clean].astype(np.float64), expected[clean].astype(np.float64)
-    off = np.abs(f - e)
-    if not np.isfinite(off).all():
-        return None
-    log_f, log_e = (x - _log_sum_exp(x) for x in (f, e))
-    return Logits(
-        float(off.max()),
-        float(np.quantile(off, 0.99)),
-        float(np.linalg.norm(f - e) / (np.linalg.norm(e) or 1.0)),
-        float((np.exp(log_e) * (log_e - log_f)).sum(-1).mean()),
-        float((f.argmax(-1) == e.argmax(-1)).mean()),
-    )
-
-
-def _log_sum_exp(x: np.ndarray) -> np.ndarray:
-    top = x.max(-1, keepdims=True)
-    total: np.ndarray = top + np.log(np.exp(x - top).sum(-1, keepdims=True))
-    return total
+        for tensor in decisions(case.spec):
+            margin = case.margins[tensor.name][iteration]
+            after = tensor.kind == "choice" and not tensor.until_halted
+            for name, of in ((tensor.name, running), *([(tensor.name + AFTER_HALTING, waiting)] if after else [])):
+                band = allowed.band(name, iteration)
+                for row, token in np.argwhere((margin < band) & of):
+                    gap = float(margin[row, token])
+                    yield NearTie(case.name, int(row), int(token), iteration + 1, name, gap, band, possible=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mythos_export.verify.past import Past
 from mythos_export.verify.tolerances import Tolerances
-from mythos_runtime.config import RuntimeConfig
-from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.spec import LoopSpec
 
 TOKENS = 8
 Call = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -46,65 +46,41 @@ class Generated:
         return {"tokens": list(self.tokens), "first_difference": self.differs_at, "near_tie": self.near_tie}
 
 
-def true_text(call: Call, prompt: list[int], config: RuntimeConfig) -> Text:
+def true_text(call: Call, prompt: list[int], spec: LoopSpec) -> Text:
     """The continuation by `call`, which runs the float64 model."""
-    tokens, margins = _greedy(call, prompt, config)
+    tokens, margins = _greedy(call, prompt, spec)
     return Text(tuple(prompt), tokens, margins)
 
 
-def generate(call: Call, text: Text, config: RuntimeConfig, tolerances: Tolerances) -> Generated:
+def generate(call: Call, text: Text, spec: LoopSpec, tolerances: Tolerances) -> Generated:
     """A stage's continuation of the same prompt, held to the true one."""
-    tokens, _ = _greedy(call, list(text.prompt), config, len(text.tokens))
+    tokens, _ = _greedy(call, list(text.prompt), spec, len(text.tokens))
+    allowed = tolerances.of(spec.ports.of("logits").name, 0)
     for index, (found, true) in enumerate(zip(tokens, text.tokens, strict=True)):
         if found != true:
             # Both logits may be off by the tolerance, in opposite directions; and what a decision turned stays in the
             # cache.
-            near = text.margins[index] < 2 * tolerances.of("logits", 0) or any(text.ties[: index + 1])
+            near = text.margins[index] < 2 * allowed or any(text.ties[: index + 1])
             return Generated(tokens, index + 1, near)
     return Generated(tokens, None)
 
 
-def calls(text: Text, config: RuntimeConfig) -> list[dict[str, np.ndarray]]:
+def calls(text: Text, spec: LoopSpec) -> list[dict[str, np.ndarray]]:
     """Inputs with the shapes of the calls that generation makes: the prompt, and one token after it."""
-    prompt = list(text.prompt)
-    cache = _cache(len(prompt) + len(text.tokens), config)
-    return [_inputs(prompt, 0, cache, config), _inputs(prompt[:1], len(prompt), cache, config)]
-
-
-def _cache(capacity: int, config: RuntimeConfig) -> tuple[np.ndarray, np.ndarray]:
-    shape = (1, capacity, config.cache_width)
-    dtype = numpy_dtype(config.cache_dtype)
-    return np.zeros((config.layers, *shape), dtype), np.zeros((config.max_loop_iters, *shape), dtype)
-
-
-def _inputs(
-    new: list[int], held: int, cache: tuple[np.ndarray, np.ndarray], config: RuntimeConfig
-) -> dict[str, np.ndarray]:
-    return {
-        "input_ids": np.array([new], np.int64),
-        "positions": np.arange(held, held + len(new), dtype=np.int64)[None],
-        "past_lengths": np.array([held], np.int64),
-        "max_loops": np.array(config.max_loop_iters, np.int64),
-        "halt_threshold": np.array(config.act_threshold, np.float32),
-        "early_exit": np.array(False),
-        "past_layers": cache[0],
-        "past_loop": cache[1],
-    }
+    past = Past.empty(spec, 1, len(text.prompt) + len(text.tokens), spec.trained_loops)
+    return [past.inputs(np.zeros((1, count), np.int64), [count]) for count in (len(text.prompt), 1)]
 
 
 def _greedy(
-    call: Call, prompt: list[int], config: RuntimeConfig, count: int = TOKENS
+    call: Call, prompt: list[int], spec: LoopSpec, count: int = TOKENS
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    cache = _cache(len(prompt) + count, config)
-    new, held = list(prompt), 0
+    past, new = Past.empty(spec, 1, len(prompt) + count, spec.trained_loops), list(prompt)
     tokens: list[int] = []
     margins: list[float] = []
     for _ in range(count):
-        outputs = call(_inputs(new, held, cache, config))
-        for buffer, name in zip(cache, ("new_layers", "new_loop"), strict=True):
-            buffer[:, :, held : held + len(new)] = outputs[name]
-        held += len(new)
-        logits = np.asarray(outputs["logits"][0, -1], np.float64)
+        outputs = call(past.inputs(np.array([new], np.int64), [len(new)], early_exit=False))
+        past.append(outputs, [len(new)])
+        logits = np.asarray(outputs[spec.ports.of("logits").name][0, -1], np.float64)
         second, best = np.sort(logits)[-2:]
         margins.append(float((best - second) / (np.abs(logits).max() or 1.0)))
         new = [int(logits.argmax())]

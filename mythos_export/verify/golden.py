@@ -1,8 +1,8 @@
 """The golden cases of a bundle: made once from the eager models, stored in `golden.safetensors`, checked anywhere.
 
-Tensors `{case}.in.{port}`, `{case}.out.{port}`, `{case}.inside.{tensor}` and `{case}.margin.{routing|halting}`; the
-metadata entry `golden` is JSON: names, tolerances, what eager at the export's precision erred, the spectral radius of
-the injection, and a greedy continuation.
+Tensors `{case}.in.{port}`, `{case}.out.{port}`, `{case}.inside.{tensor}` and `{case}.margin.{decision}`; the metadata
+entry `golden` is JSON: format, names, tolerances, what eager at the export's precision erred, the model's own checks,
+and a greedy continuation. What the tensors mean says the manifest's spec.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 
-from mythos_export.capture import INPUT_NAMES
 from mythos_export.verify.cases import Case, Question, given_questions, golden_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
-from mythos_export.verify.results import CaseResult
-from mythos_export.verify.tolerances import Tolerances, measure
-from mythos_export.verify.trace import TENSORS, Trace, to_numpy
+from mythos_export.verify.measure import measure
+from mythos_export.verify.results import EAGER, CaseResult
+from mythos_export.verify.tolerances import Tolerances
+from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
-from mythos_model import MythosModel
-from mythos_runtime.config import RuntimeConfig
+from mythos_model.looped import LoopedModel
+from mythos_model.state import Check
 from mythos_runtime.errors import BundleError
+from mythos_runtime.spec import LoopSpec
 
 GOLDEN = "golden.safetensors"
-EAGER = "eager"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Golden:
     """Cases with their true answers, and everything that is needed to judge others by them.
 
     Attributes:
+        spec: of the model.
         precision: fp32, fp16, bf16, int8 or int4.
-        prelude: the number of prelude layers.
         cases: questions and the float64 model's answers.
         tolerances: measured on eager at the export's precision.
         eager: how that did, case by case.
-        spectral_radius: of the injection.
+        checks: what the model itself says must hold of its weights.
         text: a prompt and its greedy continuation; None for models with too short a context.
     """
 
+    spec: LoopSpec
     precision: str
-    prelude: int
     cases: tuple[Case, ...]
     tolerances: Tolerances
     eager: tuple[CaseResult, ...]
-    spectral_radius: float
+    checks: tuple[Check, ...]
     text: Text | None
 
     def joined(self, other: Golden) -> Golden:
@@ -65,63 +65,54 @@ class Golden:
         )
 
 
-def make_golden(model: MythosModel, precision: str, config: RuntimeConfig, given: Path | None = None) -> Golden:
+def make_golden(model: LoopedModel, precision: str, given: Path | None = None) -> Golden:
     """Answer the fixed questions, and those of a file, with the eager models.
 
     Raises:
         CasesError: the given inputs cannot be used.
     """
-    truth = Truth(model)
-    golden_questions(model, truth.ask)
-    for question in given_questions(model, given) if given is not None else ():
+    truth, spec = Truth(model), model.spec
+    golden_questions(spec, truth.ask)
+    for question in given_questions(spec, given) if given is not None else ():
         truth.ask(question)
-    prompt = truth.asked[-1 if given is not None else 1].case.inputs["input_ids"][0].tolist()
-    room = model.config.max_seq_len - TOKENS
-    golden = _judged(truth, precision, model)
+    prompt = truth.asked[-1 if given is not None else 1].case.input("ids")[0].tolist()
+    golden, room = _judged(truth, precision), spec.max_seq_len - TOKENS
     if room <= 0:
         return golden
     ties: list[bool] = []
-    text = true_text(_exact(truth, golden.tolerances, ties), prompt[:room], config)
+    text = true_text(_exact(truth, golden.tolerances, ties), prompt[:room], spec)
     return replace(golden, text=replace(text, ties=tuple(ties)))
 
 
-def make_random(model: MythosModel, precision: str, count: int, seed: int) -> Golden:
+def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Golden:
     """The same for `count` drawn questions."""
     truth = Truth(model)
-    for question in random_questions(model, count, seed, truth.cumulative):
+    for question in random_questions(model.spec, count, seed, truth.outputs, truth.case):
         truth.ask(question)
-    return _judged(truth, precision, model)
+    return _judged(truth, precision)
 
 
-def _judged(truth: Truth, precision: str, model: MythosModel) -> Golden:
-    prelude = model.config.prelude_layers
-    measured = [compare(asked.case, asked.eager, None, prelude) for asked in truth.asked]
+def _judged(truth: Truth, precision: str) -> Golden:
+    measured = [compare(asked.case, asked.eager, None) for asked in truth.asked]
     tolerances = measure(truth.asked, measured, precision)
     cases = tuple(asked.case for asked in truth.asked)
-    eager = tuple(_eager_result(asked, tolerances, prelude) for asked in truth.asked)
-    return Golden(precision, prelude, cases, tolerances, eager, truth.spectral_radius(), None)
+    eager = tuple(_eager_result(asked, tolerances) for asked in truth.asked)
+    return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None)
 
 
-def _eager_result(asked: Asked, tolerances: Tolerances, prelude: int) -> CaseResult:
-    comparison = compare(asked.case, asked.eager, tolerances, prelude)
-    return CaseResult.of(EAGER, comparison, asked.eager.outputs, tolerances)
+def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:
+    return CaseResult.of(EAGER, compare(asked.case, asked.eager, tolerances), tolerances)
 
 
 def _exact(truth: Truth, tolerances: Tolerances, ties: list[bool]) -> Call:
     """Runs the float64 model, and adds to `ties` whether a decision of the call is near a tie."""
 
     def call(inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        tensors = {name: torch.from_numpy(np.array(inputs[name], dtype=_plain(inputs[name]))) for name in INPUT_NAMES}
-        case = truth.case(Question("text", tensors))
+        case = truth.case(Question("text", dict(inputs)))
         ties.append(any(possible_ties(case, tolerances)))
         return case.outputs
 
     return call
-
-
-def _plain(array: np.ndarray) -> np.dtype:
-    """Torch reads no ml_dtypes; the float64 model takes caches of any width."""
-    return np.dtype(np.float32) if array.dtype.name == "bfloat16" else array.dtype
 
 
 def save_golden(golden: Golden, path: Path) -> None:
@@ -131,37 +122,39 @@ def save_golden(golden: Golden, path: Path) -> None:
         for part, named in _parts(case):
             arrays |= {f"{index}.{part}.{name}": array for name, array in named.items()}
     about = {
+        "format": FORMAT,
         "precision": golden.precision,
-        "prelude": golden.prelude,
         "cases": [case.name for case in golden.cases],
         "tolerances": golden.tolerances.to_json(),
         "eager": [result.to_json() for result in golden.eager],
-        "spectral_radius": golden.spectral_radius,
+        "checks": [check._asdict() for check in golden.checks],
         "text": golden.text and asdict(golden.text),
     }
-    save_file({name: _to_torch(array) for name, array in arrays.items()}, path, {"golden": json.dumps(about)})
+    save_file({name: to_torch(array) for name, array in arrays.items()}, path, {"golden": json.dumps(about)})
 
 
-def load_golden(path: Path) -> Golden:
-    """What `save_golden` wrote.
+def load_golden(path: Path, spec: LoopSpec) -> Golden:
+    """What `save_golden` wrote, of a model with this spec.
 
     Raises:
-        BundleError: the file is not there or not such a file.
+        BundleError: the file is not there, not such a file, or of a model with another spec.
     """
     try:
         tensors = load_file(path)
         with safetensors.safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["golden"])
+        if about.get("format") != FORMAT:
+            raise ValueError(f"it is of format {about.get('format', 1)}, this version reads {FORMAT}")
         arrays = {name: to_numpy(tensor) for name, tensor in tensors.items()}
-        cases = tuple(_case(name, index, arrays) for index, name in enumerate(about["cases"]))
+        cases = tuple(_case(spec, name, index, arrays) for index, name in enumerate(about["cases"]))
         text = about["text"]
         return Golden(
+            spec,
             about["precision"],
-            about["prelude"],
             cases,
             Tolerances.from_json(about["precision"], about["tolerances"]),
             tuple(CaseResult.from_json(result) for result in about["eager"]),
-            about["spectral_radius"],
+            tuple(Check(**check) for check in about["checks"]),
             text and Text(**{name: tuple(values) for name, values in text.items()}),
         )
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -172,20 +165,18 @@ def _parts(case: Case) -> Iterable[tuple[str, Mapping[str, np.ndarray]]]:
     yield "in", case.inputs
     yield "out", case.outputs
     yield "inside", case.trace.arrays
-    yield "margin", {"routing": case.routing_margin, "halting": case.halting_margin}
+    yield "margin", case.margins
 
 
-def _case(name: str, index: int, arrays: Mapping[str, np.ndarray]) -> Case:
-    def part(which: str) -> dict[str, np.ndarray]:
-        prefix = f"{index}.{which}."
-        return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+def _case(spec: LoopSpec, name: str, index: int, arrays: Mapping[str, np.ndarray]) -> Case:
+    def part(which: str, expected: Iterable[str]) -> dict[str, np.ndarray]:
+        return {each: arrays[f"{index}.{which}.{each}"] for each in expected}
 
-    inside, margin = part("inside"), part("margin")
-    trace = Trace(**{tensor: inside[tensor] for tensor in TENSORS})
-    return Case(name, part("in"), part("out"), trace, margin["routing"], margin["halting"])
-
-
-def _to_torch(array: np.ndarray) -> torch.Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape).clone()
+    return Case(
+        spec,
+        name,
+        part("in", (port.name for port in spec.ports.inputs)),
+        part("out", (port.name for port in spec.ports.outputs)),
+        Trace(part("inside", names(spec))),
+        part("margin", (tensor.name for tensor in decisions(spec))),
+    )

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import onnx
 from onnx import GraphProto, NodeProto
 from torch import fx
 
@@ -21,9 +20,9 @@ from mythos_export.verify.stages import Bundle, Stage
 from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program, trace_taps
-from mythos_export.verify.trace import TENSORS, Values
-from mythos_export.verify.twin import body_of, loop_of
-from mythos_export.verify.twin import trace_taps as onnx_taps
+from mythos_export.verify.stages.stage import load_graph
+from mythos_export.verify.trace import Values
+from mythos_export.verify.twin import INSIDE, body_of, loop_of
 
 # Stage -> the one whose values have the same names.
 SAME_NAMES: dict[str, type[Stage]] = {
@@ -41,11 +40,11 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
     name.
     """
     if isinstance(stage, Program):
-        body = stage.graphs()[1]
-        return describe_program(trace_taps(body)[tensor]) if tensor in TENSORS else None
+        tap = trace_taps(stage.graphs()[1]).get(tensor)
+        return describe_program(tap.all_input_nodes[0]) if tap is not None else None
     if not stage.artifact.endswith(".onnx"):
         return None
-    graph = onnx.load(bundle.folder / stage.artifact, load_external_data=False).graph
+    graph = load_graph(bundle.folder / stage.artifact).graph
     iterations = [iteration] if iteration is not None else list(range(max(len(case.trace), 1)))
     if tensor != "loops":  # how often it runs is its condition's doing, which is no part of the program's body
         found = stage.values(case.inputs, iterations)
@@ -108,10 +107,9 @@ def _differs(found: np.ndarray, expected: np.ndarray, limit: float) -> bool:
 
 def _producer(graph: GraphProto, tensor: str) -> str | None:
     """The node that makes a tensor of the trace, or an output of the graph."""
-    loop = loop_of(graph)
-    body = body_of(loop)
-    nodes, name = (body.node, onnx_taps(body)[tensor]) if tensor in TENSORS else (graph.node, tensor)
-    if tensor == "loops":  # how often the loop runs is its condition's doing
-        nodes, name = body.node, body.output[0].name
-    node = next((node for node in nodes if name in node.output), None)
+    body = body_of(loop_of(graph))
+    # How often the loop runs is its condition's doing.
+    inside = body.output[0].name if tensor == "loops" else INSIDE + tensor
+    found = [node for node in body.node if inside in node.output] + [n for n in graph.node if tensor in n.output]
+    node = next(iter(found), None)
     return None if node is None else describe_node(node)

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from mythos_export.errors import PackageError
-from mythos_export.report import COLORS, figure, svg, write_page
+from mythos_export.report import write_page
 from mythos_export.report.format import error as error_text
+from mythos_export.verify.compare import NearTie, line
+from mythos_export.verify.growth import Growth
 from mythos_export.verify.parity import TRUTH, Parity
+from mythos_export.verify.plots import depth_plot, growth_plot, most_different, panels_plot
 from mythos_export.verify.results import FAIL, NOT_RUN, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import FACTOR, FLOOR_ULPS
-from mythos_export.verify.trace import UNIT_SCALE
+from mythos_export.verify.trace import halting, state
+from mythos_model.state import Check
 from mythos_runtime.errors import RequestError
 from mythos_runtime.manifest import Manifest
+from mythos_runtime.spec import LoopSpec
 
 WORST_CASES = 10
 NEAR_TIES = 20
-PANELS = {
-    "entries": "new cache entries",
-    "weights": "expert weights",
-    "h": "state h",
-    "p": "halting probability p",
-    "cumulative": "cumulative p",
-    "out": "weighted sum of states",
-}
-
-
 JSON_NAME, PAGE_NAME = "parity.json", "parity.html"
 
 
@@ -70,98 +63,33 @@ def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
 def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
     """What the template shows."""
     ran = [stage for stage in parity.stages if stage.state != NOT_RUN]
-    inside = [stage for stage in ran if stage.growth is not None]
+    inside = [(stage, growth) for stage in ran if (growth := stage.growth(state(parity.spec))) is not None]
     ties = [(stage.name, tie) for stage in parity.stages for tie in stage.near_ties]
     worst = sorted(parity.results, key=lambda result: result.worst.used, reverse=True)[:WORST_CASES]
     return {
         "source": manifest.source.name,
         "created": manifest.created,
         "parity": parity,
-        "passed": parity.passed,
+        "verdict_state": "fail" if not parity.passed else "warn" if parity.basis.weak() else "pass",
         "truth": TRUTH,
         "factor": f"{FACTOR:g}",
         "ulps": f"{FLOOR_ULPS:g}",
-        "stage_rows": [_stage_row(stage) for stage in parity.stages],
+        "stage_rows": [_stage_row(parity.spec, stage) for stage in parity.stages],
         "logits_rows": [_logits_row(stage) for stage in ran],
-        "growth_rows": [_growth_row(stage) for stage in inside],
+        "checks": [_check(check) for check in parity.checks],
+        "state": state(parity.spec),
+        "growth_rows": [_growth_row(stage, growth) for stage, growth in inside],
         "growth_plot": growth_plot(parity, inside) if inside else "",
-        "panels_plot": panels_plot(parity, inside) if inside else "",
+        "panels_plot": panels_plot(parity, [stage for stage, _ in inside]) if inside else "",
         "depth_plot": depth_plot(parity, ran),
-        "depth_stage": _most_different(parity, ran).name,
-        "tie_rows": [_tie_row(stage, tie) for stage, tie in ties[:NEAR_TIES]],
+        "depth_stage": most_different(parity, ran).name,
+        "tie_rows": [_tie_row(parity.spec, stage, tie) for stage, tie in ties[:NEAR_TIES]],
         "ties": len(ties),
-        "worst_rows": [_worst_row(result) for result in worst],
+        "worst_rows": [_worst_row(parity.spec, result) for result in worst],
         "tolerance_rows": _tolerance_rows(parity),
         "replays": [failure.reproduction for failure in parity.failures if failure.reproduction is not None],
         "failure_rows": [_failure_row(failure) for failure in parity.failures],
     }
-
-
-def growth_plot(parity: Parity, stages: list[StageResult]) -> Markup:
-    """Error of h in every stage's deepest case, iteration by iteration, on a logarithmic axis."""
-    with figure(7.2, 3.4) as (made, axes):
-        longest = 0
-        for index, stage in enumerate(stages):
-            growth = stage.growth
-            assert growth is not None
-            x, y = _points(growth.errors)
-            longest = max(longest, len(growth.errors))
-            axes.semilogy(x, y, marker=_marker(index), color=COLORS[index % len(COLORS)], label=stage.name, alpha=0.9)
-        limit = [parity.tolerances.of("h", index) for index in range(longest)]
-        axes.semilogy(range(1, longest + 1), limit, "--", color="#333333", linewidth=1.2, label="allowed")
-        _loop_axis(axes, longest)
-        axes.set_ylabel("error of h, relative")
-        made.legend(ncols=4, fontsize=9, loc="outside lower center")
-        return svg(made, "error of the state h per iteration and stage, logarithmic")
-
-
-def panels_plot(parity: Parity, stages: list[StageResult]) -> Markup:
-    """The largest error over all cases, for every tensor inside the loop."""
-    margins = {"left": 0.08, "right": 0.99, "bottom": 0.06, "top": 0.94, "wspace": 0.3, "hspace": 0.3}
-    with figure(7.2, 4.6, rows=2, columns=3, margins=margins) as (made, grid):
-        for axes, (tensor, title) in zip(grid.flat, PANELS.items(), strict=True):
-            longest = 0
-            for index, stage in enumerate(stages):
-                series = _largest(result.errors.get(tensor, []) for result in stage.results)
-                longest = max(longest, len(series))
-                x, y = _points(series)
-                axes.semilogy(
-                    x, y, marker=_marker(index), color=COLORS[index % len(COLORS)], markersize=3, linewidth=1.2
-                )
-            limit = [parity.tolerances.of(tensor, index) for index in range(longest)]
-            axes.semilogy(range(1, longest + 1), limit, "--", color="#333333", linewidth=1)
-            axes.set_title(title, fontsize=9)
-            axes.tick_params(labelsize=8)
-            _loop_axis(axes, longest, label=False)
-        return svg(made, "largest error of every tensor inside the loop per iteration, logarithmic")
-
-
-def depth_plot(parity: Parity, ran: list[StageResult]) -> Markup:
-    """After how many loops positions stopped: float64 beside the stage that differs most from it."""
-    other = _most_different(parity, ran)
-    depths = sorted({*parity.depths, *other.depths})
-    with figure(7.2, 2.6) as (made, axes):
-        x = np.arange(len(depths))
-        axes.bar(x - 0.2, [parity.depths.get(depth, 0) for depth in depths], 0.4, label="float64", color=COLORS[6])
-        axes.bar(x + 0.2, [other.depths.get(depth, 0) for depth in depths], 0.4, label=other.name, color=COLORS[0])
-        axes.set_xticks(x, [str(depth) for depth in depths])
-        axes.set_xlabel("loops that contributed to a position")
-        axes.set_ylabel("positions")
-        axes.set_yscale("symlog", linthresh=1)  # a few deep positions matter beside thousands of shallow ones
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-        axes.legend()
-        return svg(made, f"histogram of halting depths, float64 beside {other.name}")
-
-
-def _most_different(parity: Parity, ran: list[StageResult]) -> StageResult:
-    """Of the stages that ran every case, the one whose histogram is farthest from the truth; the last of equals."""
-    complete = [stage for stage in ran if sum(stage.depths.values()) == sum(parity.depths.values())]
-
-    def distance(stage: StageResult) -> int:
-        return sum(abs(parity.depths.get(d, 0) - stage.depths.get(d, 0)) for d in {*parity.depths, *stage.depths})
-
-    return max(reversed(complete or ran), key=distance)
 
 
 def _failure_row(failure: Failure) -> list[Any]:
@@ -171,7 +99,12 @@ def _failure_row(failure: Failure) -> list[Any]:
     return [failure.stage, failure.case, where, failure.operator or "", found]
 
 
-def _stage_row(stage: StageResult) -> list[Any]:
+def _check(check: Check) -> tuple[str, str]:
+    holds = "below" if check.value < check.bound else "not below"
+    return check.name, f"{check.value:.4f}, {holds} {check.bound:g}: {check.meaning}"
+
+
+def _stage_row(spec: LoopSpec, stage: StageResult) -> list[Any]:
     kind = {NOT_RUN: "warn", FAIL: "fail"}.get(stage.state, "pass")
     state = Markup('<span class="{}">{}</span>').format(
         kind, {"pass": "equal", "fail": "differs"}.get(stage.state, stage.state)
@@ -183,7 +116,7 @@ def _stage_row(stage: StageResult) -> list[Any]:
     compared = sum(result.compared for result in stage.results)
     numbers = ["" if value is None else error_text(value) for value in (error, tolerance)]
     counts = f"{len(stage.results)} cases, {compared} of {positions} positions"
-    return [stage.name, stage.runner, state, counts, case, _tensor(tensor, at), *numbers]
+    return [stage.name, stage.runner, state, counts, case, _tensor(spec, tensor, at), *numbers]
 
 
 def _logits_row(stage: StageResult) -> list[Any]:
@@ -199,15 +132,14 @@ def _logits_row(stage: StageResult) -> list[Any]:
     return [stage.name, *numbers, f"{logits.top1_agreement:.1%}", text]
 
 
-def _growth_row(stage: StageResult) -> list[Any]:
-    growth = stage.growth
-    assert growth is not None
+def _growth_row(stage: StageResult, growth: Growth) -> list[Any]:
     factor = "none fitted" if growth.factor is None else f"x {growth.factor:.2f}"
     return [stage.name, growth.case, len(growth.errors), factor]
 
 
-def _tie_row(stage: str, tie: Any) -> list[Any]:
-    what = "whether to halt" if tie.decision == "halted" else f"which {tie.decision}"
+def _tie_row(spec: LoopSpec, stage: str, tie: NearTie) -> list[Any]:
+    who = halting(spec)
+    what = "whether to halt" if who is not None and tie.decision == who.name else f"which {tie.decision}"
     if tie.possible:
         what += " (may have fallen otherwise)"
     return [
@@ -222,63 +154,36 @@ def _tie_row(stage: str, tie: Any) -> list[Any]:
     ]
 
 
-def _worst_row(result: CaseResult) -> list[Any]:
+def _worst_row(spec: LoopSpec, result: CaseResult) -> list[Any]:
     worst = result.worst
     return [
         result.stage,
         result.case,
-        _tensor(worst.tensor, worst.at),
+        _tensor(spec, worst.tensor, worst.at),
         error_text(worst.error),
         error_text(worst.tolerance),
         f"{worst.used:.0%}",
     ]
 
 
-def _tensor(tensor: str, at: int | None) -> str:
-    where = {"new_layers": "layer", "new_loop": "depth"}.get(tensor, "iteration")
-    return tensor if at is None else f"{tensor}, {where} {at}"
+def _tensor(spec: LoopSpec, tensor: str, at: int | None) -> str:
+    if at is None:
+        return tensor
+    part = line(spec, tensor, at - 1)
+    return f"{tensor}, {part}" if part else f"{tensor}, iteration {at}"
 
 
 def _tolerance_rows(parity: Parity) -> list[list[Any]]:
+    unit = {tensor.name for tensor in parity.spec.trace if tensor.unit}
+    who = halting(parity.spec)
     rows = []
     for name, series in parity.tolerances.tensors.items():
-        scale = "1" if name in UNIT_SCALE else "its largest value"
-        rows.append([name, scale, error_text(series[0]), error_text(series[-1])])
+        rows.append([name, "1" if name in unit else "its largest value", *_ends(series)])
     for name, series in parity.tolerances.bands.items():
-        rows.append(
-            [f"near tie: {name}", "logits" if "experts" in name else "1", error_text(series[0]), error_text(series[-1])]
-        )
+        scale = f"{who.of}, as it is" if who is not None and name == who.name else "scores"
+        rows.append([f"near tie: {name}", scale, *_ends(series)])
     return rows
 
 
-def _loop_axis(axes: Any, longest: int, label: bool = True) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-
-    low, high = axes.get_ylim()
-    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))  # whole decades
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
-    # A hundred small ticks and formulas as labels would take most of the drawing's time.
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
-    axes.set_xlim(0.5, max(longest, 1) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if label else 5))
-    if label:
-        axes.set_xlabel("iteration")
-
-
-def _points(errors: Any) -> tuple[list[int], list[float]]:
-    """What a logarithmic axis can show."""
-    kept = [(index + 1, error) for index, error in enumerate(errors) if 0 < error < math.inf]
-    return [x for x, _ in kept], [y for _, y in kept]
-
-
-def _largest(series: Any) -> list[float]:
-    found: list[float] = []
-    for each in series:
-        found += [0.0] * (len(each) - len(found))
-        found = [max(a, b) for a, b in zip(found, [*each, *[0.0] * (len(found) - len(each))], strict=True)]
-    return found
-
-
-def _marker(index: int) -> str:
-    return "os^vDPX*"[index % 8]
+def _ends(series: tuple[float, ...]) -> list[str]:
+    return [error_text(series[0]), error_text(series[-1])]

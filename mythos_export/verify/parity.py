@@ -1,10 +1,10 @@
 """The outcome of a verification, for programs and for people.
 
-`Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 2):
+`Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 3):
 
-    format            2
+    format            3
     verdict           "pass" or "fail"
-    sentence          the verdict in one sentence
+    sentence          the verdict in words
     precision         fp32, fp16, bf16, int8 or int4
     truth             what the stages are held to
     stages            a list, in the order of the pipeline:
@@ -13,12 +13,12 @@
       cases             how many were run
       positions, compared         real positions in them, and those not behind a near tie
       worst_case, worst_tensor    the failure's, or else where most of what is allowed is used
-      worst_at          iteration, layer or depth of it, from 1; null for logits
+      worst_at          iteration of it, or line of a cache (a layer; depth by depth its slots), from 1; null for logits
       error, tolerance  there, relative to the tensor's largest value (of probabilities and expert weights, absolute);
                         null for what has none: a graph that cannot be opened, a number of loops, a generated token
       logits            over all cases: max_abs, p99_abs, relative_l2, kl (nats), top1_agreement; null without any
       generation        tokens, first_difference (from 1, or null), near_tie; null where nothing was generated
-      growth            case, errors of h per iteration, factor per iteration (fitted, or null);
+      growth            tensor, case, errors per iteration, factor per iteration (fitted, or null);
                         null where the loop was not seen from inside
       depths            {depth: positions} of that stage
     depths            {depth: positions} of float64, in all cases; a stage may have run fewer of them
@@ -28,7 +28,10 @@
                       operator (or null), text, error, tolerance (or null), position ([row, token], or null),
                       reproduction (a folder, or null), note (why one of these is missing, or null)
     problems          sentences: what is wrong beyond single stages; any makes the verdict "fail"
-    spectral_radius   of the injection; below 1, or the verdict is "fail"
+    basis             how much a pass rests on: precision; stage that left out the largest share of its positions, its
+                      positions and left_out ones; near_ties over the stages; tensor that may be off the most and its
+                      tolerance, a share of its scale; weak, sentences that say why that is little, or none
+    checks            of the model's weights: name, value, bound, meaning; a value that is not below its bound fails
     tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
     text              prompt, tokens, margins and ties of the float64 model's greedy continuation, or null
     cases             stage, case, positions, compared, loops, errors {tensor: series}
@@ -44,10 +47,14 @@ from typing import Any
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.generation import Text
+from mythos_export.verify.judgement import Basis, basis
 from mythos_export.verify.results import FAIL, NOT_RUN, PASS, CaseResult, Failure, StageResult
 from mythos_export.verify.tolerances import Tolerances
+from mythos_export.verify.trace import state
+from mythos_model.state import Check
+from mythos_runtime.spec import LoopSpec
 
-FORMAT = 2
+FORMAT = 3
 TRUTH = "eager PyTorch in float64, with the export's weights"
 MOST_LISTED = 50
 
@@ -56,10 +63,11 @@ MOST_LISTED = 50
 class Parity:
     """What was compared, and how it went."""
 
+    spec: LoopSpec
     precision: str
     tolerances: Tolerances
     stages: tuple[StageResult, ...]
-    spectral_radius: float
+    checks: tuple[Check, ...]
     depths: dict[int, int]
     text: Text | None = None
     problems: tuple[str, ...] = field(default=())
@@ -77,8 +85,12 @@ class Parity:
     def results(self) -> list[CaseResult]:
         return [result for stage in self.stages for result in stage.results]
 
+    @property
+    def basis(self) -> Basis:
+        return basis(self.spec, self.tolerances, self.stages)
+
     def verdict(self) -> str:
-        """In one sentence."""
+        """In a sentence, and of a pass how much it rests on."""
         ran = [stage for stage in self.stages if stage.state != NOT_RUN]
         if self.problems:
             return self.problems[0]
@@ -90,7 +102,7 @@ class Parity:
         rest = f" Not run here: {', '.join(left)}." if left else ""
         return (
             f"{len(ran)} stages compute what the eager model computes, inside the loop too; the largest error is "
-            f"{used:.0%} of what {self.precision} allows.{rest}"
+            f"{used:.0%} of what {self.precision} allows. {self.basis.sentence()}{rest}"
         )
 
     def raise_unless_passed(self) -> None:
@@ -112,12 +124,13 @@ class Parity:
                 "sentence": self.verdict(),
                 "precision": self.precision,
                 "truth": TRUTH,
-                "stages": [stage.to_json() for stage in self.stages],
+                "stages": [stage.to_json(state(self.spec)) for stage in self.stages],
                 "depths": {str(depth): count for depth, count in self.depths.items()},
                 "near_ties": {"total": len(ties), "listed": ties[:MOST_LISTED]},
                 "failures": [_failure(failure) for failure in self.failures],
                 "problems": list(self.problems),
-                "spectral_radius": self.spectral_radius,
+                "basis": asdict(self.basis) | {"weak": self.basis.weak()},
+                "checks": [check._asdict() for check in self.checks],
                 "tolerances": self.tolerances.to_json(),
                 "text": self.text and asdict(self.text),
                 "cases": [

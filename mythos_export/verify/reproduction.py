@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,13 @@ from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
 from mythos_export.verify.locate import locate
 from mythos_export.verify.results import OUTPUTS, Failure
 from mythos_export.verify.stages import STAGES, Bundle, Stage
-from mythos_export.verify.stages.stage import RUNNER_ERRORS
-from mythos_export.verify.trace import TENSORS
-from mythos_runtime.config import RuntimeConfig
+from mythos_export.verify.trace import Trace, names
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RuntimeBundleError
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import Manifest, read_manifest, write_manifest
+from mythos_runtime.ports import Port
 
 ABOUT = "reproduction.json"
-# Tensors whose truth does not hang on the other rows and the later tokens.
-_CAN_BE_CUT = {*TENSORS, "new_layers", "logits"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure:
     operator, note = None, None
     try:
         operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
-    except (ExportError, RuntimeBundleError, *RUNNER_ERRORS) as error:  # the failure itself matters more
+    except (ExportError, RuntimeBundleError) as error:  # the failure itself matters more
         note = f"the operator could not be looked for: {error!r}"
     only = replace(golden, cases=(small,), eager=(), text=None)
     return Reproduction(type(stage), only, shown, operator, note)
@@ -129,11 +127,11 @@ def replay(folder: Path, threads: int | None = None) -> Replayed:
         kind = next(kind for kind in STAGES if kind.name == about["stage"])
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise BundleError(f"{folder} holds no reproduction of a failure ({ABOUT}: {error!r})") from error
-    bundle = Bundle(folder, manifest, RuntimeConfig.from_manifest(manifest), threads)
+    bundle = Bundle(folder, manifest, threads)
     lacking = kind.lacking(bundle)
     if lacking is not None:
         raise BackendMissing(f"stage {kind.name} cannot be run here: {lacking}")
-    golden = load_golden(folder / GOLDEN)
+    golden = load_golden(folder / GOLDEN, manifest.spec)
     stage = kind.open(bundle)
     try:
         return Replayed(about, _shows(stage, golden, golden.cases[0], about["tensor"]))
@@ -147,34 +145,37 @@ def _shows(stage: Stage, golden: Golden, case: Case, tensor: str) -> Problem | N
         answer = stage.answer(case.inputs)
     except (BackendFailed, ParityError) as error:
         return Problem(OUTPUTS, None, str(error))
-    problems = compare(case, answer, golden.tolerances, golden.prelude).problems
+    problems = compare(case, answer, golden.tolerances).problems
     return next((problem for problem in problems if problem.tensor == tensor), None)
 
 
 def _cut(case: Case, problem: Problem) -> Case:
     """One row up to the wrong token and, inside the loop, the iterations up to the wrong one: all are causal."""
-    if problem.position is None or problem.tensor not in _CAN_BE_CUT:
+    spec, traced = case.spec, names(case.spec)
+    around = {spec.ports.of("new", group.name).name for group in spec.caches if not group.per_loop}
+    # Tensors whose truth does not hang on the other rows and the later tokens.
+    if problem.position is None or problem.tensor not in {*traced, *around, spec.ports.of("logits").name}:
         return case
     row, token = problem.position
-    rows, tokens = slice(row, row + 1), slice(0, token + 1)
-    inputs = dict(case.inputs)
-    inputs |= {name: inputs[name][rows, tokens] for name in ("input_ids", "positions")}
-    inputs["past_lengths"] = inputs["past_lengths"][rows]
-    inputs |= {name: inputs[name][:, rows] for name in ("past_layers", "past_loop")}
-    iterations = len(case.trace)
+    parts = {"B": slice(row, row + 1), "T": slice(0, token + 1)}
+
+    def part(arrays: Mapping[str, np.ndarray], ports: Iterable[Port]) -> dict[str, np.ndarray]:
+        cut = {p.name: arrays[p.name][tuple(parts.get(str(dim), slice(None)) for dim in p.dims)] for p in ports}
+        return {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in cut.items()}
+
+    inputs, iterations = part(case.inputs, spec.ports.inputs), len(case.trace)
     if problem.iteration is not None:
         iterations = problem.iteration
-        inputs["max_loops"], inputs["early_exit"] = np.array(iterations), np.array(False)
-    outputs = dict(case.outputs)
-    outputs |= {name: outputs[name][rows, tokens] for name in ("logits", "depth")}
-    outputs |= {name: outputs[name][:, rows, tokens] for name in ("new_layers", "new_loop")}
+        inputs[spec.ports.of("max_loops").name] = np.array(iterations)
+        inputs[spec.ports.of("early_exit").name] = np.array(False)
+    inside = (slice(0, iterations), parts["B"], parts["T"])
     return Case(
+        spec,
         case.name,
-        {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in inputs.items()},
-        outputs,
-        case.trace.part(rows, tokens, iterations),
-        case.routing_margin[:iterations, rows, tokens],
-        case.halting_margin[:iterations, rows, tokens],
+        inputs,
+        part(case.outputs, spec.ports.outputs),
+        Trace({name: array[inside] for name, array in case.trace.arrays.items()}),
+        {name: array[inside] for name, array in case.margins.items()},
     )
 
 

@@ -7,24 +7,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from mythos_export.verify.compare import Comparison, Logits, NearTie, Problem
+from mythos_export.verify.compare import Comparison, NearTie, Problem
 from mythos_export.verify.generation import Generated
 from mythos_export.verify.growth import Growth, fit
+from mythos_export.verify.logits import Logits
 from mythos_export.verify.tolerances import Tolerances
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
+EAGER = "eager"  # the stage that ran when the cases were made
 # In place of a tensor's name: the artifact could not be opened, a call could not be finished.
 GRAPH, OUTPUTS = "graph", "outputs"
 
 
 @dataclass(frozen=True)
 class Worst:
-    """Where an answer is farthest off in terms of what is allowed; `index` counts from 0."""
+    """Where an answer is farthest off in terms of what is allowed; `at` is the iteration or line, from 1, None for
+    logits."""
 
     tensor: str
-    index: int
+    at: int | None
     error: float
     tolerance: float
 
@@ -32,10 +33,6 @@ class Worst:
     def used(self) -> float:
         """The share of the tolerance that was used up."""
         return self.error / self.tolerance
-
-    @property
-    def at(self) -> int | None:
-        return None if self.tensor == "logits" else self.index + 1
 
 
 @dataclass(frozen=True)
@@ -55,24 +52,25 @@ class CaseResult:
     problems: tuple[Problem, ...] = ()
 
     @classmethod
-    def of(cls, stage: str, comparison: Comparison, outputs: Any, tolerances: Tolerances) -> CaseResult:
+    def of(cls, stage: str, comparison: Comparison, tolerances: Tolerances) -> CaseResult:
         case = comparison.case
+        logits = case.spec.ports.of("logits").name
         worst = max(
             (
-                Worst(name, index, error, tolerances.of(name, index))
+                Worst(name, None if name == logits else index + 1, error, tolerances.of(name, index))
                 for name, series in comparison.errors.items()
                 for index, error in enumerate(series)
             ),
             key=lambda worst: worst.used,
-            default=Worst("logits", 0, math.inf, tolerances.of("logits", 0)),  # shapes that cannot be compared
+            default=Worst(logits, None, math.inf, tolerances.of(logits, 0)),  # shapes that cannot be compared
         )
         return cls(
             stage,
             case.name,
             int(case.real.sum()),
             int(comparison.clean.sum()),
-            int(outputs["loops"]),
-            histogram(outputs["depth"][case.real]),
+            comparison.loops,
+            comparison.depths,
             comparison.errors,
             worst,
             comparison.logits,
@@ -160,12 +158,11 @@ class StageResult:
     def near_ties(self) -> list[NearTie]:
         return [tie for result in self.results for tie in result.near_ties]
 
-    @property
-    def growth(self) -> Growth | None:
-        """Of the case with the most iterations."""
-        inside = [result for result in self.results if result.errors.get("h")]
-        deepest = max(inside, key=lambda result: len(result.errors["h"]), default=None)
-        return None if deepest is None else fit(deepest.case, deepest.errors["h"])
+    def growth(self, tensor: str | None) -> Growth | None:
+        """Of a tensor's error, in the case with the most iterations; None where the loop was not seen from inside."""
+        series = {result.case: result.errors.get(tensor or "", []) for result in self.results}
+        deepest = max(series, key=lambda case: len(series[case]), default=None)
+        return fit(tensor, deepest, series[deepest]) if tensor and deepest is not None and series[deepest] else None
 
     @property
     def logits(self) -> Logits | None:
@@ -180,8 +177,9 @@ class StageResult:
     def depths(self) -> dict[int, int]:
         return total(result.depths for result in self.results)
 
-    def to_json(self) -> dict[str, Any]:
-        logits, growth = self.logits, self.growth
+    def to_json(self, state: str | None) -> dict[str, Any]:
+        """`state`: the tensor whose growth is told."""
+        logits, growth = self.logits, self.growth(state)
         case, tensor, at, error, tolerance = self.worst or (None, None, None, None, None)
         return {
             "name": self.name,
@@ -210,11 +208,6 @@ def with_reproduction(
     """The stage's failure with where it begins and where its reproduction lies, or why one of them is missing."""
     assert stage.failure is not None
     return replace(stage, failure=replace(stage.failure, operator=operator, reproduction=folder, note=note))
-
-
-def histogram(depths: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(depths, return_counts=True)
-    return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 
 def total(histograms: Iterable[dict[int, int]]) -> dict[int, int]:

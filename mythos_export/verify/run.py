@@ -7,29 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from mythos_export.errors import PackageError, ParityError
-from mythos_export.verify.compare import Problem, compare
+from mythos_export.verify.compare import Problem, compare, histogram
 from mythos_export.verify.generation import Generated, Text, calls, generate
-from mythos_export.verify.golden import EAGER, GOLDEN, Golden, load_golden
+from mythos_export.verify.golden import GOLDEN, Golden, load_golden
+from mythos_export.verify.judgement import problems
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
 from mythos_export.verify.results import (
+    EAGER,
     GRAPH,
     OUTPUTS,
     CaseResult,
     Failure,
     StageResult,
-    histogram,
     total,
     with_reproduction,
 )
 from mythos_export.verify.stages import STAGES, Bundle, Stage
-from mythos_export.verify.tolerances import MOST_TOLERANCE
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 
-# The share of a stage's positions that near ties may take out of sight before its check counts as none.
-MOST_UNSEEN = 0.5
 GENERATION = "generation"  # the name of the case that no single call is
 
 
@@ -54,20 +51,21 @@ def verify_bundle(
     Raises:
         BundleError: the bundle holds no golden cases.
     """
-    golden = golden or load_golden(folder / GOLDEN)
-    bundle = Bundle(folder, manifest, RuntimeConfig.from_manifest(manifest), threads)
+    golden = golden or load_golden(folder / GOLDEN, manifest.spec)
+    bundle = Bundle(folder, manifest, threads)
     results = [_eager(golden)]
     for kind in STAGES:
         if kind.applies(bundle):
             results.append(_run(kind, bundle, golden, progress, reproductions))
     return Parity(
+        golden.spec,
         golden.precision,
         golden.tolerances,
         tuple(results),
-        golden.spectral_radius,
-        total(histogram(case.outputs["depth"][case.real]) for case in golden.cases),
+        golden.checks,
+        total(histogram(case.output("depth"), case.real) for case in golden.cases),
         golden.text,
-        tuple(_problems(golden, results)),
+        tuple(problems(golden, results)),
     )
 
 
@@ -117,8 +115,8 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
         except (BackendFailed, ParityError) as error:
             failure = Failure(stage.name, case.name, Problem(OUTPUTS, None, str(error)))
             break
-        comparison = compare(case, answer, golden.tolerances, golden.prelude)
-        results.append(CaseResult.of(stage.name, comparison, answer.outputs, golden.tolerances))
+        comparison = compare(case, answer, golden.tolerances)
+        results.append(CaseResult.of(stage.name, comparison, golden.tolerances))
     wrong = next((result for result in results if result.problems), None)
     if wrong is not None:
         failure = Failure(stage.name, wrong.case, wrong.problems[0])
@@ -132,12 +130,12 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
 
 def _generates(stage: Stage, bundle: Bundle, text: Text) -> bool:
     """Whether every call that generation makes is within what the stage takes."""
-    return stage.generates and all(stage.takes(bundle, inputs) for inputs in calls(text, bundle.config))
+    return stage.generates and all(stage.takes(bundle, inputs) for inputs in calls(text, bundle.spec))
 
 
 def _generate(stage: Stage, bundle: Bundle, golden: Golden, text: Text) -> tuple[Generated | None, Problem | None]:
     try:
-        generated = generate(stage.outputs, text, bundle.config, golden.tolerances)
+        generated = generate(stage.outputs, text, bundle.spec, golden.tolerances)
     except (BackendFailed, ParityError) as error:
         return None, Problem(OUTPUTS, None, str(error))
     if not generated.wrong:
@@ -157,31 +155,3 @@ def _eager(golden: Golden) -> StageResult:
             problem = replace(problem, text=f"{problem.text}; {hint}")
         failure = Failure(EAGER, wrong.case, problem)
     return StageResult(EAGER, f"PyTorch, {golden.precision}, at export", "the model", golden.eager, None, failure)
-
-
-def _problems(golden: Golden, results: list[StageResult]) -> list[str]:
-    found = []
-    if not golden.spectral_radius < 1:
-        found.append(
-            f"the injection's spectral radius is {golden.spectral_radius:.6f}, and has to be below 1: the state would "
-            "not forget, and the loop diverge"
-        )
-    if any(stage.failure is not None for stage in results):
-        return found  # which says more
-    advice = "" if golden.precision == "fp32" else "; export with --precision fp32"
-    coarse = golden.tolerances.too_coarse()
-    if coarse is not None:
-        tensor, allowed = coarse
-        found.append(
-            f"{golden.precision} is too coarse for this model: by what eager itself errs, {tensor} could be off by "
-            f"{allowed:.1e} of its scale, and beyond {MOST_TOLERANCE} nothing is checked{advice}"
-        )
-    for stage in results:
-        real = sum(result.positions for result in stage.results)
-        seen = sum(result.compared for result in stage.results)
-        if stage.name != EAGER and seen < (1 - MOST_UNSEEN) * real:
-            found.append(
-                f"only {seen} of {real} positions could be compared in stage {stage.name}, the others hang on "
-                f"decisions nearer to a tie than {golden.precision} can tell apart{advice}"
-            )
-    return found

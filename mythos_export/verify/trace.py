@@ -1,61 +1,33 @@
-"""What every iteration of the loop computed, as numpy arrays, whoever computed it."""
+"""What every iteration of the loop computed, by name, whoever computed it.
+
+Which tensors there are, and how each is judged, says the spec (`LoopSpec.trace`, in the order of the dataflow).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from mythos_model.loop import Carry, Details
+from mythos_runtime.spec import LoopSpec, TraceTensor
+
+DECISIONS = ("choice", "halted")  # kinds that a comparison decided, and that near a tie may be decided otherwise
+AFTER_HALTING = " after halting"  # behind a choice's name: made for a position that no longer needs it
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The loop from inside; the first axis is the iteration. The order of the fields is the order of the dataflow.
+    """The loop from inside: by tensor its values of all iterations, [n, B, T, ...]; never without a tensor."""
 
-    Attributes:
-        entries: [n, B, T, C], new cache entries of this depth.
-        experts: int [n, B, T, K], the chosen experts.
-        weights: [n, B, T, K], the weight of each of them.
-        h: [n, B, T, D], the recurrent state.
-        p: [n, B, T], halting probability of this iteration.
-        cumulative: [n, B, T], halting probability summed so far.
-        depth: int32 [n, B, T], iterations that contributed so far.
-        halted: bool [n, B, T], whether the position is done.
-        out: [n, B, T, D], the halting-weighted sum of states so far.
-    """
-
-    entries: np.ndarray
-    experts: np.ndarray
-    weights: np.ndarray
-    h: np.ndarray
-    p: np.ndarray
-    cumulative: np.ndarray
-    depth: np.ndarray
-    halted: np.ndarray
-    out: np.ndarray
+    arrays: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.h)
+        return len(next(iter(self.arrays.values())))
 
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in TENSORS}
-
-    def part(self, rows: slice, tokens: slice, iterations: int) -> Trace:
-        """The trace of some rows and tokens, up to an iteration."""
-        return Trace(**{name: array[:iterations, rows, tokens] for name, array in self.arrays.items()})
-
-
-TENSORS = tuple(part.name for part in fields(Trace))
-# Held to the truth only where the position has not halted yet: afterwards they reach no output of their own position,
-# while their errors go on growing. What others still attend to, `new_loop`, is compared everywhere.
-OF_RUNNING = {"entries", "weights", "h", "p"}
-AFTER_HALTING = "experts after halting"
-# Probabilities are held to 1, other tensors to their largest value.
-UNIT_SCALE = {"weights", "p", "cumulative"}
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
 
 
 @dataclass(frozen=True)
@@ -77,33 +49,30 @@ class Values:
     around: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass
-class Recorder:
-    """An observer of the eager loop that keeps its tensors, and the logits by which experts were chosen."""
+def stacked(steps: Mapping[str, Sequence[np.ndarray]]) -> Trace:
+    """A trace from the values of each iteration; of a loop that never ran, one without iterations."""
+    return Trace({name: np.stack(each) if each else np.zeros((0, 1, 1), np.float32) for name, each in steps.items()})
 
-    steps: list[dict[str, torch.Tensor]] = field(default_factory=list)
-    selection: list[torch.Tensor] = field(default_factory=list)
 
-    def __call__(self, carry: Carry, details: Details) -> None:
-        step = {
-            "entries": details.chunk,
-            "experts": details.routing.experts,
-            "weights": details.routing.weight,
-            "p": details.probability,
-            "h": carry.h,
-            "out": carry.out,
-            "cumulative": carry.cumulative,
-            "depth": carry.depth,
-            "halted": carry.halted,
-        }
-        self.steps.append(step)
-        self.selection.append(details.routing.selection)
+def names(spec: LoopSpec) -> tuple[str, ...]:
+    return tuple(tensor.name for tensor in spec.trace)
 
-    def trace(self, empty: Mapping[str, tuple[int, ...]]) -> Trace:
-        """The recorded trace; `empty` gives the shapes of one iteration for a loop that never ran."""
-        if not self.steps:
-            return Trace(**{name: np.zeros((0, *shape), np.float32) for name, shape in empty.items()})
-        return stacked([{name: to_numpy(step[name]) for name in TENSORS} for step in self.steps])
+
+def decisions(spec: LoopSpec) -> tuple[TraceTensor, ...]:
+    return tuple(tensor for tensor in spec.trace if tensor.kind in DECISIONS)
+
+
+def halting(spec: LoopSpec) -> TraceTensor | None:
+    """The tensor that tells who has halted, where there is one."""
+    return next((tensor for tensor in spec.trace if tensor.kind == "halted"), None)
+
+
+def state(spec: LoopSpec) -> str | None:
+    """The tensor whose error is shown from iteration to iteration: the first of the loop's state that is traced, else
+    the first value."""
+    carried = {tensor.name for tensor in spec.state}
+    values = [tensor.name for tensor in spec.trace if tensor.kind == "value"]
+    return next((name for name in values if name in carried), next(iter(values), None))
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -116,8 +85,8 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return np.asarray(tensor.numpy())
 
 
-def stacked(steps: Sequence[Mapping[str, np.ndarray]]) -> Trace:
-    """A trace from what each iteration computed; of a loop that never ran, one without iterations."""
-    if not steps:
-        return Trace(**dict.fromkeys(TENSORS, np.zeros((0, 1, 1), np.float32)))
-    return Trace(**{name: np.stack([step[name] for step in steps]) for name in TENSORS})
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """The reverse; a copy."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape).clone()

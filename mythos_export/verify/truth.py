@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mythos_export.capture import OUTPUT_NAMES
 from mythos_export.verify.cases import Case, Question
-from mythos_export.verify.trace import Answer, Recorder, Trace, to_numpy
-from mythos_model import MythosModel
+from mythos_export.verify.trace import Answer, decisions, names, stacked, to_numpy, to_torch
+from mythos_model.looped import LoopedModel
+from mythos_model.taps import Recorded, recording
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A case, what eager PyTorch at the export's precision answers, and how far its routing logits are off.
+    """A case, what eager PyTorch at the export's precision answers, and how far off that is in what decides.
 
-    `routing_error` float32 [n, B, T] is the spread over the experts: a common shift changes no choice.
+    `errors` are float32 [n, B, T] by decision: of a choice the spread over its scores' errors, since a common shift
+    changes no choice; of halting the error of the tensor that is held to the threshold.
     """
 
     case: Case
     eager: Answer
-    routing_error: np.ndarray
+    errors: Mapping[str, np.ndarray]
 
 
 @dataclass
@@ -31,81 +33,82 @@ class Truth:
     """Puts questions to both models and keeps the answers.
 
     >>> truth = Truth(model)
-    >>> golden_questions(model, truth.ask)
-    >>> truth.asked[0].case.trace.h       # [n, B, T, D]
+    >>> golden_questions(model.spec, truth.ask)
+    >>> truth.asked[0].case.trace["h"]       # [n, B, T, D]
     """
 
-    model: MythosModel
+    model: LoopedModel
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.exact = MythosModel.from_state(self.model.config, self.model.reference_state(), torch.float64)
+        self.exact = self.model.exact()
 
-    def ask(self, question: Question) -> dict[str, Tensor]:
+    def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""
-        seen, shapes = Recorder(), self._shapes(question)
-        outputs = dict(zip(OUTPUT_NAMES, self.model(**question.inputs, observe=seen), strict=True))
-        case, true = self._exactly(question)
-        error = np.zeros((min(len(seen.selection), len(true.selection)), *shapes["p"]), np.float32)
-        for index, (found, expected) in enumerate(zip(seen.selection, true.selection, strict=False)):
-            off = found.double() - expected
-            error[index] = to_numpy(off.amax(-1) - off.amin(-1))
-        answer = Answer({name: to_numpy(value) for name, value in outputs.items()}, seen.trace(shapes))
-        self.asked.append(Asked(case, answer, error))
-        return outputs
+        outputs, seen = _run(self.model, question)
+        true_outputs, true = _run(self.exact, question)
+        case, errors = self._case(question, true_outputs, true), {}
+        for tensor in decisions(self.model.spec):
+            if tensor.kind == "choice":
+                pairs = _pairs(seen.scores, true.scores, tensor.name)
+                errors[tensor.name] = _stack([(off := f.double() - e).amax(-1) - off.amin(-1) for f, e in pairs])
+            else:
+                pairs = _pairs(seen.values, true.values, tensor.of or "")
+                errors[tensor.name] = _stack([(f.double() - e).abs() for f, e in pairs])
+        answer = Answer(_arrays(outputs), stacked(self._steps(seen)))
+        self.asked.append(Asked(case, answer, errors))
+        return answer.outputs
+
+    def outputs(self, question: Question) -> Mapping[str, np.ndarray]:
+        """Those of eager at the export's precision; nothing is kept."""
+        return _arrays(self.model.run(_tensors(self.model, question)))
 
     def case(self, question: Question) -> Case:
         """The question with the float64 model's answer; it is not kept."""
-        return self._exactly(question)[0]
+        return self._case(question, *_run(self.exact, question))
 
-    def _exactly(self, question: Question) -> tuple[Case, Recorder]:
-        true = Recorder()
-        exact = dict(zip(OUTPUT_NAMES, self.exact(**_wide(question.inputs), observe=true), strict=True))
-        trace = true.trace(self._shapes(question))
-        return _case(question, exact, true, trace, self.model.config.n_experts_per_tok), true
+    def _case(self, question: Question, outputs: Mapping[str, Tensor], seen: Recorded) -> Case:
+        spec = self.model.spec
+        steps = {name: [_narrow(array) for array in each] for name, each in self._steps(seen).items()}
+        return Case(
+            spec,
+            question.name,
+            question.inputs,
+            {name: _narrow(array) for name, array in _arrays(outputs).items()},
+            stacked(steps),
+            {tensor.name: _stack(seen.margins.get(tensor.name, [])) for tensor in decisions(spec)},
+        )
 
-    def cumulative(self, question: Question) -> Tensor:
-        """[n, B, T]: summed halting probabilities of the float64 model after every iteration."""
-        sums: list[Tensor] = []
-        self.exact(**_wide(question.inputs), observe=lambda carry, details: sums.append(carry.cumulative))
-        return torch.stack(sums)
-
-    def spectral_radius(self) -> float:
-        """Of the injection, in the dtype that the loop computes it in: the largest factor on the state."""
-        return float(self.model.recurrent.injection.decay(torch.float32).max())
-
-    def _shapes(self, question: Question) -> dict[str, tuple[int, ...]]:
-        config, (B, T) = self.model.config, question.inputs["input_ids"].shape
-        flat = dict.fromkeys(("p", "cumulative", "depth", "halted"), (B, T))
-        wide = dict.fromkeys(("h", "out"), (B, T, config.dim))
-        routed = dict.fromkeys(("experts", "weights"), (B, T, config.n_experts_per_tok))
-        return {"entries": (B, T, config.cache_dim), **flat, **wide, **routed}
+    def _steps(self, seen: Recorded) -> dict[str, list[np.ndarray]]:
+        return {name: [to_numpy(value) for value in seen.values.get(name, [])] for name in names(self.model.spec)}
 
 
-def _wide(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.double() if name in ("past_layers", "past_loop") else value for name, value in inputs.items()}
+def _run(model: LoopedModel, question: Question) -> tuple[Mapping[str, Tensor], Recorded]:
+    with recording() as seen:
+        return model.run(_tensors(model, question)), seen
 
 
-def _case(question: Question, outputs: dict[str, Tensor], seen: Recorder, trace: Trace, chosen: int) -> Case:
-    shape = tuple(question.inputs["input_ids"].shape)
-    routing = np.full((len(seen.steps), *shape), np.inf, np.float32)
-    halting = np.full((len(seen.steps), *shape), np.inf, np.float32)
-    threshold, halted = question.inputs["halt_threshold"], question.inputs["positions"] < 0
-    for index, (step, selection) in enumerate(zip(seen.steps, seen.selection, strict=True)):
-        ranked = selection.sort(-1, descending=True).values
-        if ranked.shape[-1] > chosen:
-            routing[index] = to_numpy(ranked[..., chosen - 1] - ranked[..., chosen])
-        distance = (step["cumulative"] - threshold.double()).abs()
-        halting[index] = to_numpy(torch.where(halted, torch.inf, distance))
-        halted = step["halted"]
-    return Case(
-        question.name,
-        {name: to_numpy(value) for name, value in question.inputs.items()},
-        {name: _narrow(to_numpy(value)) for name, value in outputs.items()},
-        Trace(**{name: _narrow(array) for name, array in trace.arrays.items()}),
-        routing,
-        halting,
-    )
+def _tensors(model: LoopedModel, question: Question) -> dict[str, Tensor]:
+    """The inputs; a past in the model's own dtype."""
+    past = {port.name for port in model.spec.ports.inputs if port.role == "past"}
+    tensors = {name: to_torch(array) for name, array in question.inputs.items()}
+    return {name: tensor.to(model.dtype) if name in past else tensor for name, tensor in tensors.items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: to_numpy(tensor) for name, tensor in tensors.items()}
+
+
+def _pairs(
+    found: Mapping[str, list[Tensor]], expected: Mapping[str, list[Tensor]], name: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Of the iterations that both ran."""
+    return list(zip(found.get(name, []), expected.get(name, []), strict=False))
+
+
+def _stack(steps: Sequence[Tensor]) -> np.ndarray:
+    """[n, B, T] as float32; of a loop that never ran, [0, 1, 1]."""
+    return to_numpy(torch.stack(list(steps)).float()) if steps else np.zeros((0, 1, 1), np.float32)
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:

@@ -1,29 +1,27 @@
 """The verification twin: the shipped ONNX graph, with what happens inside its Loop as further outputs.
 
-    twin = make_twin(onnx.load(path, load_external_data=False))
+    twin = make_twin(load_graph(path), ["h", "experts"])
     twin.model            # the same graph, plus scan outputs of the Loop
     twin.trace(values)    # -> Trace
 
 It is made from the file that ships, so it cannot drift; its ordinary outputs are compared with the shipped graph's bit
-for bit. What to tap is found by structure, not by name: the loop's state has a fixed order (`mythos_model.loop.Carry`).
+for bit. The values that verification looks at have names of their own in the Loop's body: `inside/h` and so on, given
+by lowering (`passes/name_taps.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.trace import TENSORS, Trace, Values
-from mythos_model.loop import Carry
+from mythos_export.verify.trace import Trace, Values
 
-T = TypeVar("T")
-PREFIX = "inside/"
-_CARRIED = ("h", "cumulative", "depth", "halted", "out")
+INSIDE = "inside/"  # before a tapped value's name, in the body
+SEEN = "seen/"  # before the same, as an output of the twin
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,16 @@ class Twin:
     taps: Mapping[str, str]
 
     def trace(self, outputs: Mapping[str, np.ndarray]) -> Trace:
-        """The trace among a run's outputs (of a twin of `trace_taps`)."""
-        return Trace(**{name: outputs[PREFIX + name] for name in TENSORS})
+        """The trace among a run's outputs (of a twin of `make_twin`)."""
+        return Trace({output.removeprefix(SEEN): outputs[output] for output in self.taps})
 
 
 def loop_of(graph: GraphProto) -> NodeProto:
     """The graph's Loop node. Raises ParityError where there is none, or several."""
-    return _only([node for node in graph.node if node.op_type == "Loop"], "Loop", "the graph")
+    found = [node for node in graph.node if node.op_type == "Loop"]
+    if len(found) != 1:
+        raise ParityError(f"cannot look inside the loop: the graph should hold one Loop, found {len(found)}")
+    return found[0]
 
 
 def body_of(loop: NodeProto) -> GraphProto:
@@ -50,14 +51,22 @@ def body_of(loop: NodeProto) -> GraphProto:
     return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
 
 
-def make_twin(model: ModelProto) -> Twin:
-    """Tap the tensors of `trace.TENSORS`; the model is changed in place.
+def make_twin(model: ModelProto, tensors: Iterable[str]) -> Twin:
+    """Tap the tensors of a trace; the model is changed in place.
 
     Raises:
-        ParityError: the Loop's body is not built as the taps expect.
+        ParityError: the Loop's body has no value of that name.
     """
-    loop = loop_of(model.graph)
-    return _tapped(model, {PREFIX + name: value for name, value in trace_taps(body_of(loop)).items()})
+    body = body_of(loop_of(model.graph))
+    values = {name for node in body.node for name in node.output}
+    taps = {SEEN + name: INSIDE + name for name in tensors}
+    for value in taps.values():
+        if value not in values:
+            raise ParityError(
+                f"cannot look inside the loop: its body computes nothing named {value} (pass developer: keep the name "
+                "that passes/name_taps.py gave)"
+            )
+    return _tapped(model, taps)
 
 
 def make_full_twin(model: ModelProto) -> Twin:
@@ -69,33 +78,11 @@ def make_full_twin(model: ModelProto) -> Twin:
     body = body_of(loop_of(model.graph))
     around = [name for node in model.graph.node if node.op_type != "Loop" for name in node.output if name]
     shipped = {port.name for port in model.graph.output}
-    twin = _tapped(model, {PREFIX + name: name for name in _of_the_state(body)})
+    twin = _tapped(model, {SEEN + name: name for name in _of_the_state(body)})
     for name in around:
         if name not in shipped:
             model.graph.output.append(ValueInfoProto(name=name))
     return twin
-
-
-def trace_taps(body: GraphProto) -> dict[str, str]:
-    """Tensor of the trace -> the value in the Loop's body that holds it."""
-    producers = {name: node for node in body.node for name in node.output}
-    # A body's outputs are the condition and the state.
-    after = dict(zip(Carry._fields, (port.name for port in body.output[1 : 1 + len(Carry._fields)]), strict=True))
-    taps = {name: after[name] for name in _CARRIED}
-    choice = _only([node for node in body.node if node.op_type == "TopK"], "TopK, the choice of experts")
-    taps["experts"] = choice.output[1]
-    picked = _only(
-        [node for node in body.node if node.op_type == "GatherElements" and choice.output[1] in node.input],
-        "GatherElements that reads the chosen experts' logits",
-    )
-    taps["weights"] = _only(
-        [node for node in body.node if node.op_type == "Softmax" and picked.output[0] in node.input],
-        "Softmax over the chosen experts",
-    ).output[0]
-    halting = [node for node in body.node if node.op_type in ("act_halting", "Reciprocal")]  # whole, or its sigmoid
-    taps["p"] = _only(halting, "act_halting, or Reciprocal where it was inlined").output[0]
-    taps["entries"] = _producer(producers, after["new_loop"], "ScatterND").input[2]
-    return {name: taps[name] for name in TENSORS}
 
 
 def _tapped(model: ModelProto, taps: dict[str, str]) -> Twin:
@@ -115,26 +102,6 @@ def _tapped(model: ModelProto, taps: dict[str, str]) -> Twin:
 def _typed(name: str, element: int | None) -> ValueInfoProto:
     """A port; without a known type the runtime infers it."""
     return helper.make_tensor_value_info(name, element, None) if element else ValueInfoProto(name=name)
-
-
-def _only(found: Sequence[T], what: str, where: str = "its body") -> T:
-    if len(found) != 1:
-        raise ParityError(
-            f"cannot look inside the loop: {where} should hold one {what}, found {len(found)} "
-            "(pass developer: keep it, or teach mythos_export/verify/twin.py the new form)"
-        )
-    return found[0]
-
-
-def _producer(producers: Mapping[str, NodeProto], name: str, operator: str) -> NodeProto:
-    node = producers.get(name)
-    if node is None or node.op_type != operator:
-        found = "an input" if node is None else node.op_type
-        raise ParityError(
-            f"cannot look inside the loop: {name} should come from {operator}, found {found} "
-            "(pass developer: keep it, or teach mythos_export/verify/twin.py the new form)"
-        )
-    return node
 
 
 def _of_the_state(body: GraphProto) -> list[str]:

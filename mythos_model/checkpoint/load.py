@@ -1,7 +1,8 @@
-"""The model in a checkpoint: its configuration, and a reference-named state dict that was checked against it.
+"""The model in a checkpoint: its family and configuration, and a state dict that was held to it.
 
 checkpoint = load_checkpoint("step_0000010.pt")
-checkpoint.config, checkpoint.state["embed.weight"]
+checkpoint.family.name, checkpoint.config, checkpoint.state["embed.weight"]
+model = checkpoint.model(torch.float32)
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mythos_model import families
 from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint, read_json_object, some
-from mythos_model.config import MythosConfig
-from mythos_model.errors import CheckpointError
-from mythos_model.names import infer_config, reference_shapes
-
-ROTARY_TABLES = ("freqs_cis", "freqs_cis_mla")  # complex tables of the reference: recomputed, never loaded
-_FOREIGN_FIELDS = {"architectures", "model_type", "torch_dtype", "dtype", "transformers_version"}
+from mythos_model.errors import CheckpointError, ConfigError
+from mythos_model.families.family import Family
+from mythos_model.looped import LoopedModel
 
 
 @dataclass(frozen=True)
@@ -28,31 +27,39 @@ class Checkpoint:
     """A checkpoint that was read and checked.
 
     Attributes:
-        config: the model's configuration.
-        state: weights under the reference's names, exactly `reference_shapes(config)`.
+        family: whose it is.
+        config: the model's configuration, of the family's class.
+        state: weights under the checkpoint's names, exactly `family.shapes(config)`.
         source: the file or folder.
         sha256: of the file; of a folder, over the names and hashes of the files read.
         format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
+        folder: where files that go with the weights lie.
         notes: what was chosen among several, one sentence each, for the user.
     """
 
-    config: MythosConfig
+    family: Family
+    config: Any
     state: dict[str, Tensor]
     source: Path
     sha256: str
     format: str
+    folder: Path
     notes: tuple[str, ...] = ()
+
+    def model(self, dtype: torch.dtype | None = None) -> LoopedModel:
+        """The model, in evaluation mode; `dtype` casts the weights."""
+        return self.family.model.from_state(self.config, self.state, dtype)
 
 
 def load_checkpoint(
     path: str | Path,
-    config: MythosConfig | Mapping[str, Any] | str | Path | None = None,
+    config: Mapping[str, Any] | str | Path | Any | None = None,
     variant: str | None = None,
     *,
     default: Mapping[str, Any] | None = None,
     weights_key: str | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint of any known form, never running code from it.
+    """Read a checkpoint of any known form and family, never running code from it.
 
     Args:
         path: any form that `read_checkpoint` takes; `weights_key` as there.
@@ -63,54 +70,58 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
-        ConfigError: the configuration does not hold together.
+        ConfigError: the configuration does not hold together, or is of an unknown family.
     """
+    if config is not None and variant is not None:
+        raise ConfigError(f"both a configuration ({config}) and the variant {variant!r} are given; give one of them")
     raw = read_checkpoint(path, weights_key)
-    given = _own_fields(raw.config or default or {})
     if variant is not None:
-        given = MythosConfig.variant(variant).to_dict()
-    elif isinstance(config, MythosConfig):
-        given = config.to_dict()
-    elif isinstance(config, Mapping):
-        given |= dict(config)
-    elif config is not None:
-        given |= _own_fields(read_json_object(Path(config)))
-    complete = set(MythosConfig.__dataclass_fields__) <= set(given)
-    found = MythosConfig.from_dict(given) if complete else infer_config(raw.shapes, given)
-    expected = reference_shapes(found)
-    names = [name for name in raw.shapes if name not in (*ROTARY_TABLES, "head.weight")]
-    _check_tie(raw)
-    sha256 = _check(raw, names, expected)
-    return Checkpoint(found, {name: raw.tensors[name] for name in names}, raw.source, sha256, raw.format, raw.notes)
+        family, found = families.variant(variant)
+    else:
+        given = dict(raw.config or default or {})
+        if isinstance(config, Mapping):
+            given |= config
+        elif isinstance(config, str | Path):
+            given |= read_json_object(Path(config))
+        family = next((known for known in families.FAMILIES if type(config) is known.configuration), None)  # type: ignore[assignment]
+        if family is not None:
+            found = config
+        else:
+            family = families.find(given, raw.shapes)
+            found = family.read_config(given, raw.shapes)
+    expected = family.shapes(found)
+    _check_ties(raw, family)
+    held = [name for name in raw.shapes if name not in family.ignored]
+    names = [name for name in held if not (name in family.aliases and family.aliases[name] in raw.shapes)]
+    known = {family.aliases.get(name, name): name for name in names}
+    sha256 = _check(raw, known, expected)
+    state = {name: raw.tensors[stored] for name, stored in known.items()}
+    return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
 
 
-def _own_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _FOREIGN_FIELDS and not name.startswith("_")}
+def _check_ties(raw: RawCheckpoint, family: Family) -> None:
+    for alias, name in family.aliases.items():
+        if {alias, name} <= set(raw.shapes) and not torch.equal(raw.tensors[alias], raw.tensors[name]):
+            raise CheckpointError(f"{raw.source}: {alias} differs from {name}, but {family.name} ties them")
 
 
-def _check_tie(raw: RawCheckpoint) -> None:
-    if {"head.weight", "embed.weight"} <= set(raw.shapes) and not torch.equal(
-        raw.tensors["head.weight"], raw.tensors["embed.weight"]
-    ):
-        raise CheckpointError(f"{raw.source}: head.weight differs from embed.weight, but this architecture ties them")
-
-
-def _check(raw: RawCheckpoint, names: list[str], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """One error with everything that is wrong with the tensors; else the files' hash."""
+def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """One error with everything that is wrong with the tensors; else the files' hash. `known` maps the family's names
+    to those in the files."""
     problems = []
-    missing, extra = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
+    missing, extra = sorted(set(expected) - set(known)), sorted(set(known) - set(expected))
     if missing:
         problems.append(f"{len(missing)} missing: {some(missing)}")
     if extra:
         problems.append(f"{len(extra)} not expected: {some(extra)}")
     misshapen = [
-        f"{name} is {list(raw.shapes[name])}, expected {list(shape)}"
+        f"{name} is {list(raw.shapes[known[name]])}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in raw.shapes and raw.shapes[name] != shape
+        if name in known and raw.shapes[known[name]] != shape
     ]
     if misshapen:
         problems.append(f"{len(misshapen)} misshapen: {some(misshapen)}")
-    examined = raw.examine(expected)
+    examined = raw.examine([known[name] for name in expected if name in known])
     problems += examined.problems
     if problems:
         raise CheckpointError(f"{raw.source} does not fit its configuration; tensors " + "; ".join(problems))

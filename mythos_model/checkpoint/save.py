@@ -6,14 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mythos_model.config import MythosConfig
 
-
-def save_checkpoint(folder: str | Path, config: MythosConfig, state: Mapping[str, Tensor]) -> Path:
+def save_checkpoint(folder: str | Path, config: Any, state: Mapping[str, Tensor]) -> Path:
     """Write `model.safetensors` and `config.json`; each appears whole or not at all. Returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

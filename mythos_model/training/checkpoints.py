@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mythos_model.checkpoint import save_checkpoint
 from mythos_model.errors import CheckpointError
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
 
 FILE = "training.safetensors"
 FORMAT = "mythos training 1"

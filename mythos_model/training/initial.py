@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
 
 
 @torch.no_grad()

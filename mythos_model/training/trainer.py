@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mythos_model.errors import CheckpointError, ModelError
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
 from mythos_model.training.checkpoints import Progress, load_training, save_training
 from mythos_model.training.halting import balance_experts
 from mythos_model.training.schedule import Schedule
@@ -152,7 +152,7 @@ def train_step(
             "a lower learning rate or another seed may help"
         )
     optimizer.step()
-    balance_experts(model.recurrent.block.ffn.router_bias, load)
+    balance_experts(model.experts.router_bias, load)
     return {"loss": float(loss.detach()), "learning rate": rate, "gradient": norm, **metrics}
 
 

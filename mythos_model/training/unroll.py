@@ -1,7 +1,7 @@
 """The model unrolled over a given number of loops, every state kept: what the losses look at.
 
 Inference leaves when a position has halted; training must see the loops behind that too. Both go through
-`RecurrentBlock.advance`, so there is one definition of an iteration.
+`MythosModel.advance`, so there is one definition of an iteration.
 
 Legend: N loops, B batch, T tokens, D dim, E experts.
 """
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mythos_model.attention import Past
-from mythos_model.layers import Rotary
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
+from mythos_model.looped import LAYERS
+from mythos_model.state import Call, Lines
+from mythos_model.taps import recording
 
 
 class Unrolled(NamedTuple):
@@ -61,30 +63,27 @@ def unroll(model: MythosModel, ids: Tensor, loops: int, first: int = 0, detach: 
             back-propagation through the loop short.
     """
     B, T = ids.shape
-    config, block = model.config, model.recurrent
     positions = torch.arange(T).expand(B, T)
-    rotary = Rotary.at(positions, config.rope_dim, config.rope_theta, torch.float32)
-    past = Past(positions, torch.zeros(B, dtype=torch.int64), rotary)
-    nothing = model.empty_past(B, first + loops)
-    x = model.embed(ids)
-    for index, layer in enumerate(model.prelude):
-        x, _chunk = layer(x, past, nothing[0], torch.tensor(index))
-    never = torch.tensor(torch.inf)
-    context = block.context(x, past, nothing[1], torch.tensor(loops), never, torch.tensor(False))
+    never, no_length = torch.tensor(torch.inf), torch.zeros(B, dtype=torch.int64)
+    past = model.empty_past(B, first + loops)
+    call = Call(positions, no_length, torch.tensor(loops), never, torch.tensor(False), past)
+    context, _lines = model.enter(ids, call)
     h, states = context.encoded, []
-    load = torch.zeros(config.n_experts)
+    load = torch.zeros(model.config.n_experts)
     for t in range(loops):
         if detach and detach[t]:
             h = h.detach()
-        h, _chunk, routing = block.advance(h, torch.tensor(first + t), context)
+        iteration = torch.tensor(first + t)
+        with recording() as seen:
+            h = model.advance(h, iteration, Lines(context.stored, iteration), context)
         states.append(h)
-        load += torch.bincount(routing.experts.flatten(), minlength=config.n_experts) / (B * T * loops)
+        load += torch.bincount(seen.values["experts"][0].flatten(), minlength=len(load)) / (B * T * loops)
     stacked = torch.stack(states)
-    return Unrolled(stacked, block.act.logit(stacked), load, past)
+    return Unrolled(stacked, model.exit.logit(stacked), load, context.past)
 
 
 def halt(halt_logits: Tensor, threshold: float) -> Halted:
-    """The halting rule of `RecurrentBlock.step`, over all loops at once; halt_logits [N, B, T]."""
+    """The halting rule of `mythos_model.exits.Act`, over all loops at once; halt_logits [N, B, T]."""
     cumulative = torch.zeros_like(halt_logits[0])
     halted = torch.zeros_like(cumulative, dtype=torch.bool)
     remainder = torch.zeros_like(cumulative)
@@ -105,10 +104,8 @@ def halt(halt_logits: Tensor, threshold: float) -> Halted:
 
 def read_out(model: MythosModel, out: Tensor, past: Past) -> Tensor:
     """Coda and tied head: [B, T, D], a state or a weighted sum of states -> logits [B, T, V]."""
-    layers = model.empty_past(out.shape[0], 1)[0]
-    for index, layer in enumerate(model.coda):
-        out, _chunk = layer(out, past, layers, torch.tensor(len(model.prelude) + index))
-    return F.linear(model.norm(out), model.embed.weight)
+    layers = model.empty_past(out.shape[0], 1)[LAYERS]
+    return model.decode(out, Lines(layers, torch.tensor(model.before)), past)
 
 
 def lens(model: MythosModel, states: Tensor, vocabulary: int | None = None) -> Tensor:

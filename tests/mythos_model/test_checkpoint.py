@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mythos_model import CheckpointError, ConfigError, MythosConfig, MythosModel, load_checkpoint, save_checkpoint
-from mythos_model.names import infer_config, reference_shapes
+from mythos_model.families.openmythos.names import infer_config, reference_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = GOLDEN / "training_checkpoint" / "step_0000010.pt"

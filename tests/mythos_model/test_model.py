@@ -54,7 +54,7 @@ def test_other_dtypes_stay_near_float32(case: str, dtype: torch.dtype) -> None:
     state = model.reference_state()
     out = MythosModel.from_state(model.config, state, dtype)(io["input_ids"].long(), max_loops=1)
     exact = model(io["input_ids"].long(), max_loops=1)
-    assert out.new_loop.dtype == dtype
+    assert out.new["loop"].dtype == dtype
     tolerance = {torch.float64: 1e-5, torch.float16: 2e-2, torch.bfloat16: 2e-1}[dtype]
     assert relative(out.logits.float(), exact.logits) <= tolerance
 
@@ -107,8 +107,7 @@ def test_any_split_into_chunks_gives_the_same(case: str, data: st.DataObject) ->
     B, T = ids.shape
     cuts = data.draw(st.lists(st.integers(1, T - 1), unique=True, max_size=4).map(sorted))
     layers, C = model.config.prelude_layers + model.config.coda_layers, model.config.cache_dim
-    past_layers = torch.full((layers, B, T + 2, C), 1e3)
-    past_loop = torch.full((loops, B, T + 2, C), 1e3)
+    past = {"layers": torch.full((layers, B, T + 2, C), 1e3), "loop": torch.full((loops, B, T + 2, C), 1e3)}
     for start, end in zip([0, *cuts], [*cuts, T], strict=True):
         lengths = torch.full((B,), start)
         out = model(
@@ -116,10 +115,10 @@ def test_any_split_into_chunks_gives_the_same(case: str, data: st.DataObject) ->
             past_lengths=lengths,
             max_loops=loops,
             early_exit=False,
-            past_layers=past_layers,
-            past_loop=past_loop,
+            past=past,
         )
-        past_layers[:, :, start:end], past_loop[:, :, start:end] = out.new_layers, out.new_loop
+        for group, new in out.new.items():
+            past[group][:, :, start:end] = new
         assert (out.logits - io["logits"][:, start:end]).abs().max() <= 5e-5 * io["logits"].abs().max()
         assert torch.equal(out.depth, io["halting_depth"][:, start:end])
 

@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest, bundles: Bundles) -> Model:
 
 def prompts(model: Model, lengths: list[int], seed: int = 0) -> list[list[int]]:
     random = np.random.default_rng(seed)
-    return [random.integers(0, model.config.vocab_size, length).tolist() for length in lengths]
+    return [random.integers(0, model.spec.vocab_size, length).tolist() for length in lengths]
 
 
 @pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
@@ -71,7 +71,7 @@ def test_greedy_generation_is_the_same_everywhere(bundles: Bundles) -> None:
     checkpoint = load_checkpoint(GOLDEN / "hops" / "step_0001794.pt")
     eager = MythosModel.from_state(checkpoint.config, checkpoint.state)
     model = load(bundles["hops"])
-    count = min(64, model.config.max_seq_len - 8)
+    count = min(64, model.spec.max_seq_len - 8)
     rows = prompts(model, [5, 2, 8])
     ragged = model.generate_all(rows, max_new_tokens=count)
     for row, prompt in enumerate(rows):
@@ -128,19 +128,19 @@ def test_forks_and_truncation(model: Model) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -> None:
     cache = model.new_cache(1, 4)
     model.forward([[1, 2, 3]], cache=cache)
-    before = cache.past_loop.copy()
+    before = cache.past["loop"].copy()
     with pytest.raises(CapacityError, match="cannot take 2 more"):
         model.forward([[4, 5]], cache=cache)
-    assert np.array_equal(before, cache.past_loop)
+    assert np.array_equal(before, cache.past["loop"])
     assert cache.lengths.tolist() == [3]
-    longest = model.config.max_seq_len
+    longest = model.spec.max_seq_len
     for wrong, error in (
         (lambda: model.new_cache(1, longest + 1), CapacityError),
         (lambda: model.forward(np.zeros((1, longest + 1), np.int64)), CapacityError),
         (lambda: model.generate([[1]], max_new_tokens=longest + 1), CapacityError),
-        (lambda: model.forward([[model.config.vocab_size]]), RequestError),
+        (lambda: model.forward([[model.spec.vocab_size]]), RequestError),
         (lambda: model.forward([[1]], cache=model.new_cache(1, 4), max_loops=1), RequestError),
-        (lambda: model.generate([[1]], max_new_tokens=model.config.max_output_tokens + 1), RequestError),
+        (lambda: model.generate([[1]], max_new_tokens=model.spec.max_output_tokens + 1), RequestError),
     ):
         with pytest.raises(error):
             wrong()
@@ -176,7 +176,7 @@ def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
         ("golden.safetensors", lambda path: path.unlink()),
         ("manifest.json", lambda path: path.write_text(path.read_text()[:-20])),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace('"model.onnx"', '"../model.onnx"'))),
-        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 1', '_version": 99'))),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 2', '_version": 99'))),
     ):
         copy = tmp_path / "copy"
         shutil.copytree(bundles["mla_decode"], copy)

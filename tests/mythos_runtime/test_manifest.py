@@ -12,13 +12,31 @@ from hypothesis import strategies as st
 
 from mythos_runtime import BundleError
 from mythos_runtime.manifest import Manifest, Source, Target, parse_manifest, read_manifest, write_manifest
-from mythos_runtime.ports import model_ports
+from mythos_runtime.spec import CacheGroup, ExitRule, Knob, LoopSpec, StateTensor, TraceTensor, model_ports
+
+
+def spec() -> LoopSpec:
+    flat = ("B", "T")
+    caches = CacheGroup("layers", 2, False, 4, "float32", 1), CacheGroup("loop", 3, True, 4, "float32")
+    rule = ExitRule("act", "halts at a threshold", (Knob("halt_threshold", 0.99, None, 1e30, "a sum"),))
+    return LoopSpec(
+        family="toy",
+        vocab_size=10,
+        max_seq_len=64,
+        max_output_tokens=16,
+        trained_loops=4,
+        caches=caches,
+        state=(StateTensor("h", "float32", (*flat, 8), "encoded"),),
+        exit=rule,
+        trace=(TraceTensor("h", "float32", (*flat, 8), "value", until_halted=True),),
+        graphs={"model": model_ports(10, caches, rule, None)},
+    )
 
 
 def manifest() -> Manifest:
     return Manifest(
+        spec=spec(),
         config={"dim": 8},
-        ports=model_ports(layers=2, cache_width=4, vocab_size=10, cache_dtype="float32"),
         precision="fp32",
         targets=(Target("onnx", "verified", (), {}),),
         tool_versions={"torch": "2"},
@@ -52,6 +70,20 @@ def test_any_mutation_loads_or_is_a_bundle_error(data: st.DataObject) -> None:
         parse_manifest(json.dumps(document).encode())
     except BundleError as error:
         assert "\n" not in str(error)
+
+
+def test_a_bundle_of_version_1_says_what_to_do() -> None:
+    document = manifest().to_json() | {"format_version": 1}
+    with pytest.raises(BundleError, match="export the model again"):
+        parse_manifest(json.dumps(document).encode())
+
+
+def test_ports_that_are_not_those_of_the_sizes_are_refused() -> None:
+    """A runtime allocates by the one and feeds the other."""
+    document = manifest().to_json()
+    document["spec"]["vocab_size"] = 11
+    with pytest.raises(BundleError, match="does not hold together.*logits"):
+        parse_manifest(json.dumps(document).encode())
 
 
 @given(text=st.binary(max_size=60))

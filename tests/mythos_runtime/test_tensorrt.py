@@ -25,7 +25,7 @@ def manifest_of(**engine: Any) -> Manifest:
     details = {"engines": [{"file": "a.engine", "sm": [80, 86], "library": "tensorrt_rtx", **engine}]}
     targets = (Target("tensorrt", "built, not executed", ("a.engine",), details),)
     return Manifest(
-        config={}, ports=None, precision="fp16", targets=targets, tool_versions={}, files={}, tolerances={},
+        spec=None, config={}, precision="fp16", targets=targets, tool_versions={}, files={}, tolerances={},
         source=None, operators={}, created="",
     )  # type: ignore[arg-type]  # fmt: skip
 

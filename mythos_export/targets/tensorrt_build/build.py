@@ -28,7 +28,7 @@ from .options import BuildRequest, BuildResult, Engine
 def build(request: BuildRequest, progress: Progress | None = None) -> BuildResult:
     """Builds every engine of `request`.
 
-    `progress(phase, fraction)`: "parse", "build sm 80,86,89,120", "write sm ..."; fraction None where it is unknown.
+    `progress(phase, fraction)`: "parse", "build sm 86,89,120", "write sm ..."; fraction None where it is unknown.
 
     Raises `TargetError` for what cannot be built, `ToolMissing` without a TensorRT, and `ToolFailed` if TensorRT fails,
     crashes or runs out of time; the message then names a file with TensorRT's whole log.
@@ -67,7 +67,7 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildResul
 
 
 def engine_name(module: str, sms: tuple[int, ...]) -> str:
-    """File name of an engine: `tensorrt_rtx-sm80-86-89-120.engine`."""
+    """File name of an engine: `tensorrt_rtx-sm86-89-120.engine`."""
     return f"{module}-sm{'-'.join(str(sm) for sm in sms)}.engine"
 
 

@@ -16,7 +16,7 @@ from mythos_export.errors import TargetError
 #: Targets that TensorRT-RTX can build for, and what they are sold as.
 RTX_SMS = {
     75: "Turing: RTX 20, T4",
-    80: "Ampere: A100, A30",
+    80: "Ampere: A100, A30",  # built for on request only: the vendor's support matrix (1.0 to 1.5) does not list it
     86: "Ampere: RTX 30, A10, A40",
     89: "Ada: RTX 40, L4, L40",
     120: "Blackwell: RTX 50, RTX PRO",
@@ -48,10 +48,10 @@ class Limit:
 
 
 def parse_sms(text: str) -> tuple[int, ...]:
-    """`80,86,89` to (80, 86, 89); raises `TargetError` for anything that is not a list of numbers."""
+    """`86,89` to (86, 89); raises `TargetError` for anything that is not a list of numbers."""
     parts = [part.strip().lower().removeprefix("sm").lstrip("_") for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise TargetError(f"--sm {text!r} is not a list of compute capabilities; expected one like 80,86,89,120")
+        raise TargetError(f"--sm {text!r} is not a list of compute capabilities; expected one like 86,89,120")
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 

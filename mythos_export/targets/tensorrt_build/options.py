@@ -10,8 +10,9 @@ from mythos_export.errors import TargetError
 
 from .profiles import Profile
 
-#: One engine holds these; Turing (75) is built on request, as an engine of its own.
-DEFAULT_SMS = (80, 86, 89, 120)
+#: One engine holds these, across which TensorRT-RTX's engines are portable by default (its support matrix, 1.0 to 1.5).
+#: On request: Turing (75) as an engine of its own, 121, and 80, which it builds for but its matrix does not list.
+DEFAULT_SMS = (86, 89, 120)
 PRECISIONS = ("fp16", "bf16", "fp32", "int8", "int4")
 DEFAULT_PRECISION = "fp16"
 

@@ -42,7 +42,7 @@ class Engine(Stage):
     @classmethod
     def open(cls, bundle: Bundle) -> Engine:
         options = Options(threads=bundle.threads)
-        return cls(open_session(bundle.folder, bundle.manifest, bundle.config, "tensorrt", options))
+        return cls(open_session(bundle.folder, bundle.manifest, "tensorrt", options))
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
         try:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-import onnx
 
+from mythos_export.errors import ParityError
 from mythos_export.targets.tensorrt_build.environment import FULL, INSTALL_HINT, RTX, probe_module
-from mythos_export.verify.stages.stage import Bundle, Stage, failing
+from mythos_export.verify.stages.stage import Bundle, Stage
 from mythos_export.verify.tensorrt_network.process import NetworkProcess
-from mythos_export.verify.trace import TENSORS, Answer, Trace, Values
-from mythos_export.verify.twin import body_of, loop_of, trace_taps
+from mythos_export.verify.trace import Answer, Trace, Values, names, stacked
+from mythos_export.verify.twin import INSIDE
+from mythos_runtime.spec import LoopSpec
 
 MOST_WEIGHT_BYTES = 256_000_000
 FEW_POSITIONS = 4  # rows x tokens of a case, for models above that size: numpy computes every expert over every token
@@ -26,8 +27,8 @@ class Network(Stage):
     runner: ClassVar[str] = "interpreter of the parsed network"
     artifact: ClassVar[str] = "model.tensorrt.onnx"
 
-    def __init__(self, process: NetworkProcess, taps: Mapping[str, str]) -> None:
-        self.process, self.taps = process, taps
+    def __init__(self, process: NetworkProcess, spec: LoopSpec) -> None:
+        self.process, self.spec = process, spec
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:
@@ -35,22 +36,24 @@ class Network(Stage):
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
-        return bundle.weight_bytes <= MOST_WEIGHT_BYTES or inputs["input_ids"].size <= FEW_POSITIONS
+        positions = inputs[bundle.spec.ports.of("ids").name].size
+        return bundle.weight_bytes <= MOST_WEIGHT_BYTES or positions <= FEW_POSITIONS
 
     @classmethod
     def open(cls, bundle: Bundle) -> Network:
-        path = bundle.folder / cls.artifact
-        with failing(cls.runner):
-            taps = trace_taps(body_of(loop_of(onnx.load(path, load_external_data=False).graph)))
-        return cls(NetworkProcess(tensorrt_module() or RTX, path), taps)  # the parser keeps ONNX's names
+        return cls(NetworkProcess(tensorrt_module() or RTX, bundle.folder / cls.artifact), bundle.spec)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return self.process.run(inputs).around
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
-        run = self.process.run(inputs, keep=self.taps.values())
-        empty = np.zeros((0, *inputs["input_ids"].shape), np.float32)
-        return Answer(run.around, Trace(**{name: run.kept.get(self.taps[name], empty) for name in TENSORS}))
+        run = self.process.run(inputs, keep=[INSIDE + name for name in names(self.spec)])  # the parser keeps names
+        if not run.around[self.spec.ports.of("loops").name]:
+            return Answer(run.around, stacked({name: [] for name in names(self.spec)}))
+        for name in names(self.spec):
+            if INSIDE + name not in run.kept:
+                raise ParityError(f"cannot look inside TensorRT's loop: it computes nothing named {INSIDE}{name}")
+        return Answer(run.around, Trace({name: run.kept[INSIDE + name] for name in names(self.spec)}))
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         runs = [self.process.run(inputs, whole=iteration) for iteration in iterations]

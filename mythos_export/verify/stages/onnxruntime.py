@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage, failing
-from mythos_export.verify.trace import Answer, Values
+from mythos_export.verify.stages.stage import Bundle, Stage, failing, load_graph
+from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import OrtSession, error_types, find_op_library, why_no_op_library
@@ -27,9 +26,8 @@ class _OnnxRuntime(Stage):
     def __init__(self, bundle: Bundle) -> None:
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
-        self.shipped = OrtSession(self.path, bundle.config, self.options)
-        with failing(self.runner):
-            self.twin = make_twin(onnx.load(self.path, load_external_data=False))
+        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options)
+        self.twin = make_twin(load_graph(self.path), names(bundle.spec))
         self.session = twin_session(self.twin, self.path.parent, self.options)
 
     @classmethod
@@ -56,7 +54,7 @@ class _OnnxRuntime(Stage):
         return Answer(outputs, self.twin.trace(watched))
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
-        twin = make_full_twin(onnx.load(self.path, load_external_data=False))
+        twin = make_full_twin(load_graph(self.path))
         outputs = run(twin_session(twin, self.path.parent, self.options), inputs)
         return [values_of(twin, outputs, iteration) for iteration in iterations]
 

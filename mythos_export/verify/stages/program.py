@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import fx
 
-from mythos_export.capture import OUTPUT_NAMES
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
-from mythos_export.verify.trace import Answer, Values, stacked, to_numpy
-from mythos_model.loop import Carry
+from mythos_export.verify.trace import Answer, Values, names, stacked, to_numpy, to_torch
+from mythos_runtime.spec import LoopSpec
 
+# What PyTorch raises where a program cannot be computed; AssertionError where inputs break the program's guards.
+ERRORS = (AssertionError, IndexError, MemoryError, RuntimeError, ValueError)
 _NO_LOOP = "the captured program holds no while_loop"
 
 
@@ -25,18 +26,19 @@ class Program(Stage):
     runner: ClassVar[str] = "PyTorch"
     artifact: ClassVar[str] = "model.pt2"
 
-    def __init__(self, program: torch.export.ExportedProgram, threads: int | None = None) -> None:
-        self.program = program
+    def __init__(self, program: torch.export.ExportedProgram, spec: LoopSpec, threads: int | None = None) -> None:
+        self.program, self.spec = program, spec
         self.module = program.module()
-        self.arguments = list(program.graph_signature.user_inputs)
+        self.arguments = [port.name for port in spec.ports.inputs]
         self.threads = threads
 
     @classmethod
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
-        with failing(cls.runner):
-            return cls(torch.export.load(bundle.folder / cls.artifact), bundle.threads)
+        with failing(cls.runner, Exception):  # one call into PyTorch, which raises whatever a damaged archive makes it
+            program = torch.export.load(bundle.folder / cls.artifact)
+        return cls(program, bundle.spec, bundle.threads)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
@@ -49,9 +51,13 @@ class Program(Stage):
                 raise ParityError(f"run node by node, the program computes another {name} than when it is called")
         if watched.loop is None:
             raise ParityError(_NO_LOOP)
-        taps = trace_taps(watched.loop.body)
-        steps = [{name: to_numpy(_first(step[node])) for name, node in taps.items()} for step in watched.loop.steps]
-        return Answer(outputs, stacked(steps))
+        taps, steps = trace_taps(watched.loop.body), watched.loop.steps
+        for name in names(self.spec):
+            if name not in taps:
+                raise ParityError(f"cannot look inside the program's loop: nothing in its body is tapped as {name}")
+        return Answer(
+            outputs, stacked({name: [to_numpy(step[taps[name]]) for step in steps] for name in names(self.spec)})
+        )
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         watched = _Watched(self.module)
@@ -70,10 +76,10 @@ class Program(Stage):
     def _run(self, call: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        tensors = [_to_torch(inputs[name]) for name in self.arguments]
-        with failing(self.runner), torch.no_grad():
+        tensors = [to_torch(inputs[name]) for name in self.arguments]
+        with failing(self.runner, *ERRORS), torch.no_grad():
             result = call(*tensors)
-            return {name: to_numpy(tensor) for name, tensor in zip(OUTPUT_NAMES, result, strict=True)}
+        return {port.name: to_numpy(each) for port, each in zip(self.spec.ports.outputs, result, strict=True)}
 
 
 class _Watched(fx.Interpreter):
@@ -109,56 +115,14 @@ class _Loop:
 
 
 def trace_taps(body: fx.Graph) -> dict[str, fx.Node]:
-    """Tensor of the trace -> the node of the body whose (first) result it is; found by the order of the loop's state.
-
-    Raises:
-        ParityError: the body is built in another way.
-    """
-    ops = torch.ops.aten
-    choice, halting = _one(body, ops.topk.default), _one(body, torch.ops.mythos.act_halting.default)
-    try:
-        after = dict(zip(Carry._fields, body.output_node().args[0], strict=True))  # type: ignore[arg-type]
-        experts = next(node for node in choice.users if node.args[1] == 1)
-        picked = next(node for node in experts.users if node.target is ops.gather.default)
-        weights = next(node for node in picked.users if node.target is ops.softmax.int)
-        written = after["new_loop"].args[2]  # type: ignore[union-attr]
-    except (StopIteration, LookupError, AttributeError, TypeError, ValueError) as error:
-        text = f"cannot look inside the program's loop: its body is built in another way ({error!r})"
-        raise ParityError(text) from error
-    return {
-        "entries": written,  # type: ignore[dict-item]
-        "experts": experts,
-        "weights": weights,
-        "h": after["h"],
-        "p": halting,
-        "cumulative": after["cumulative"],
-        "depth": after["depth"],
-        "halted": after["halted"],
-        "out": after["out"],
-    }
+    """Tensor of the trace -> the node of the body that shows it."""
+    tapped = [node for node in body.nodes if node.target is torch.ops.mythos.tap.default]
+    return {str(node.args[1]): node for node in tapped}
 
 
 def _is_loop(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target is torch.ops.higher_order.while_loop
 
 
-def _one(body: fx.Graph, target: Any) -> fx.Node:
-    found = [node for node in body.nodes if node.target is target]
-    if len(found) != 1:
-        raise ParityError(f"cannot look inside the program's loop: it holds {len(found)} of {target}, expected one")
-    return found[0]
-
-
-def _first(value: Any) -> Any:
-    """The result, or the first of several: what is no part of the state has no node of its own."""
-    return value[0] if isinstance(value, tuple) else value
-
-
 def _arrays(values: Mapping[fx.Node, Any]) -> dict[str, np.ndarray]:
     return {node.name: to_numpy(value) for node, value in values.items() if isinstance(value, torch.Tensor)}
-
-
-def _to_torch(array: np.ndarray) -> torch.Tensor:
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_loop import Loop as _Loop
 
-from mythos_export.verify.stages.stage import Bundle, Stage, failing
-from mythos_export.verify.trace import Answer, stacked
+from mythos_export.verify.stages.stage import Bundle, Stage, failing, load_graph
+from mythos_export.verify.trace import Answer, names, stacked
 from mythos_export.verify.twin import Twin, make_twin
+from mythos_runtime.spec import LoopSpec
 
 MOST_WEIGHT_BYTES = 32_000_000
 MOST_POSITIONS = 4  # rows x tokens of a case: the evaluator is a hundred times slower than ONNX Runtime
+# What it raises where it cannot compute an operator: it is numpy and Python all the way down.
+ERRORS = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 class GatherElements(OpRun):
@@ -43,9 +45,10 @@ class Reference(Stage):
     artifact: ClassVar[str] = "model.onnx"
     generates: ClassVar[bool] = False
 
-    def __init__(self, twin: Twin) -> None:
-        self.twin = twin
-        self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, Loop])
+    def __init__(self, spec: LoopSpec, twin: Twin) -> None:
+        self.spec, self.twin = spec, twin
+        with failing(self.runner, *ERRORS):
+            self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, Loop])
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:
@@ -55,20 +58,20 @@ class Reference(Stage):
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
-        return inputs["input_ids"].size <= MOST_POSITIONS
+        return inputs[bundle.spec.ports.of("ids").name].size <= MOST_POSITIONS
 
     @classmethod
     def open(cls, bundle: Bundle) -> Reference:
-        with failing(cls.runner):
-            return cls(make_twin(onnx.load(bundle.folder / cls.artifact)))
+        return cls(bundle.spec, make_twin(load_graph(bundle.folder / cls.artifact, weights=True), names(bundle.spec)))
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
-        with failing(self.runner):
-            values = dict(zip(self.evaluator.output_names, self.evaluator.run(None, dict(inputs)), strict=True))
+        with failing(self.runner, *ERRORS):
+            found = self.evaluator.run(None, dict(inputs))
+        values = dict(zip(self.evaluator.output_names, found, strict=True))
         outputs = {name: values[name] for name in self.twin.shipped}
         # It joins the iterations' values along the first axis, where ONNX stacks them along a new one.
-        steps = int(outputs["loops"])
+        steps = int(outputs[self.spec.ports.of("loops").name])
         if steps == 0:
-            return Answer(outputs, stacked([]))
+            return Answer(outputs, stacked({name: [] for name in names(self.spec)}))
         inside = {name: values[name].reshape(steps, -1, *values[name].shape[1:]) for name in self.twin.taps}
         return Answer(outputs, self.twin.trace(inside))

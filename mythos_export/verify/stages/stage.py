@@ -10,36 +10,30 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 
 from mythos_export.verify.trace import Answer, Values
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
-
-# What PyTorch, onnx and numpy raise where a graph cannot be computed: they have no base class of their own.
-RUNNER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-)
+from mythos_runtime.spec import LoopSpec
 
 
 @contextlib.contextmanager
 def failing(runner: str, *errors: type[Exception]) -> Iterator[None]:
-    """What the runner raises in here (`errors` besides the usual ones) becomes BackendFailed with its first line."""
-    expected: tuple[type[Exception], ...] = (*RUNNER_ERRORS, *errors)
+    """What the runner raises in here where it cannot compute something (`errors`) becomes BackendFailed with its first
+    line. Anything else is a mistake of this project, and stays a traceback; so call nothing but the runner in here."""
     try:
         yield
-    except expected as error:
+    except errors as error:
         lines = str(error).strip().splitlines() or [""]
         raise BackendFailed(f"{runner}: {type(error).__name__}: {lines[0]}") from error
+
+
+def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
+    """An ONNX file. Raises BackendFailed where it is none, or its weights cannot be read."""
+    with failing("onnx", DecodeError, OSError, ValueError, onnx.checker.ValidationError):
+        return onnx.load(path, load_external_data=weights)
 
 
 @dataclass(frozen=True)
@@ -48,8 +42,11 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    config: RuntimeConfig
     threads: int | None = None
+
+    @property
+    def spec(self) -> LoopSpec:
+        return self.manifest.spec
 
     @property
     def weight_bytes(self) -> int:

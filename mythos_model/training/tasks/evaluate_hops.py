@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosModel
 from mythos_model.training.tasks import chains
 
 TRAINED = range(1, 9)  # hops that training asks for

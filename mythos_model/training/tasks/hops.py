@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mythos_model.config import MythosConfig
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosConfig, MythosModel
 from mythos_model.training.halting import halting_loss, settled
 from mythos_model.training.initial import calm_start
 from mythos_model.training.tasks import chains

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from mythos_model.config import MythosConfig
-from mythos_model.model import MythosModel
+from mythos_model.families.openmythos import MythosConfig, MythosModel
 
 Metrics = dict[str, float]
 

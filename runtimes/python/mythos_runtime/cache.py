@@ -11,21 +11,40 @@ The graph only reads the buffers, and reads them where they lie; new tokens are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import CapacityError, RequestError
-from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.ports import numpy_dtype, shape_of
+from mythos_runtime.spec import LoopSpec
+
+Policy = Literal["full", "last"]
+POLICIES: tuple[Policy, ...] = ("full", "last")
+
+
+def past_shapes(spec: LoopSpec, batch: int, capacity: int, max_loops: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and element type of the past by cache group; one depth is there even where no loop runs."""
+    symbols = {"B": batch, "P": capacity, "N": max(max_loops, 1)}
+    ports = [spec.ports.of("past", group.name) for group in spec.caches]
+    return {str(port.group): (shape_of(port, symbols), port.dtype) for port in ports}
+
+
+def empty_past(spec: LoopSpec, batch: int, capacity: int = 0, max_loops: int | None = None) -> dict[str, np.ndarray]:
+    """A past that holds nothing, by cache group: zeros, since a masked NaN would still poison softmax * values."""
+    loops = spec.trained_loops if max_loops is None else max_loops
+    shapes = past_shapes(spec, batch, capacity, loops)
+    return {name: np.zeros(shape, numpy_dtype(dtype)) for name, (shape, dtype) in shapes.items()}
 
 
 class Cache:
     """Buffers for `batch` sequences of up to `capacity` tokens and `max_loops` loop depths.
 
     Attributes:
-        past_layers: [layers, batch, capacity, C], prelude layers and then coda.
-        past_loop: [N, batch, capacity, C] with N = max(max_loops, 1).
+        past: by cache group, [..., batch, capacity, width]; before the batch stand the slots of a group around the
+            loop, the loop depths of one inside, and its slots per loop where there are several.
         lengths: int64 [batch], tokens held per row. Change it through `truncate` and `reset`.
         exact: whether every entry is what the reference computes. The policy `last` makes it False when it leaves the
             loop early, because the deeper entries are then copies.
@@ -35,29 +54,25 @@ class Cache:
         RequestError: a size is not a positive integer.
     """
 
-    def __init__(self, batch: int, capacity: int, config: RuntimeConfig, max_loops: int | None = None) -> None:
-        max_loops = config.max_loop_iters if max_loops is None else max_loops
+    def __init__(self, batch: int, capacity: int, spec: LoopSpec, max_loops: int | None = None) -> None:
+        max_loops = spec.trained_loops if max_loops is None else max_loops
         for name, value, least in (("batch", batch, 1), ("capacity", capacity, 1), ("max_loops", max_loops, 0)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise RequestError(f"a cache's {name} should be an integer of at least {least}, found {value!r}")
-        if capacity > config.max_seq_len:
+        if capacity > spec.max_seq_len:
             raise CapacityError(
-                f"a capacity of {capacity} tokens exceeds the {config.max_seq_len} that this model takes (max_seq_len)"
+                f"a capacity of {capacity} tokens exceeds the {spec.max_seq_len} that this model takes (max_seq_len)"
             )
-        self.config, self.max_loops = config, int(max_loops)
-        dtype = numpy_dtype(config.cache_dtype)
-        depths = max(self.max_loops, 1)  # the graph reads the slice of the last depth even where none ran
-        layers_shape = (config.layers, int(batch), int(capacity), config.cache_width)
-        loop_shape = (depths, *layers_shape[1:])
+        self.spec, self.max_loops = spec, int(max_loops)
         try:
-            # Zeros, not garbage: a masked NaN would still poison softmax * values.
-            self.past_layers = np.zeros(layers_shape, dtype)
-            self.past_loop = np.zeros(loop_shape, dtype)
+            self.past = empty_past(spec, int(batch), int(capacity), self.max_loops)
         except (MemoryError, ValueError) as error:  # ValueError: larger than any array may be
-            size = (config.layers + depths) * batch * capacity * config.cache_width * dtype.itemsize
+            shapes = past_shapes(spec, int(batch), int(capacity), self.max_loops)
+            size = sum(math.prod(shape) * numpy_dtype(dtype).itemsize for shape, dtype in shapes.values())
             raise CapacityError(
-                f"a cache for {batch} x {capacity} tokens at {depths} loop depths needs {size / 2**30:.1f} GiB, which "
-                f"this machine does not give ({error}); ask for less capacity, fewer rows or fewer max_loops"
+                f"a cache for {batch} x {capacity} tokens at {max(self.max_loops, 1)} loop depths needs "
+                f"{size / 2**30:.1f} GiB, which this machine does not give ({error}); ask for less capacity, fewer "
+                "rows or fewer max_loops"
             ) from error
         self.lengths = np.zeros(int(batch), np.int64)
         self.exact = True
@@ -66,16 +81,16 @@ class Cache:
 
     @property
     def batch(self) -> int:
-        return self.past_loop.shape[1]
+        return len(self.lengths)
 
     @property
     def capacity(self) -> int:
-        return self.past_loop.shape[2]
+        return next(iter(self.past.values())).shape[-2]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both buffers, used or not."""
-        return self.past_layers.nbytes + self.past_loop.nbytes
+        """Bytes of all buffers, used or not."""
+        return sum(buffer.nbytes for buffer in self.past.values())
 
     def __repr__(self) -> str:
         lengths = ", ".join(map(str, self.lengths[:8])) + (", ..." if self.batch > 8 else "")
@@ -91,18 +106,17 @@ class Cache:
         stops = self.lengths + counts
         if (stops > self.capacity).any():
             row = int(np.argmax(stops > self.capacity))
-            limit = "also the model's max_seq_len" if self.capacity == self.config.max_seq_len else "its capacity"
+            limit = "also the model's max_seq_len" if self.capacity == self.spec.max_seq_len else "its capacity"
             raise CapacityError(
                 f"row {row} of the cache holds {self.lengths[row]} tokens and cannot take {counts[row]} more: it has "
                 f"room for {self.capacity} ({limit}); truncate it, or make a larger one with new_cache"
             )
 
-    def append(self, new_layers: np.ndarray, new_loop: np.ndarray, valid: np.ndarray) -> None:
+    def append(self, new: Mapping[str, np.ndarray], valid: np.ndarray) -> None:
         """Write the valid tokens of a chunk behind each row's tokens, in place.
 
         Args:
-            new_layers: [layers, batch, T, C].
-            new_loop: [N, batch, T, C].
+            new: by cache group, [..., batch, T, width].
             valid: bool [batch, T]; False marks padding, which is skipped.
 
         Raises:
@@ -110,24 +124,25 @@ class Cache:
             RequestError: a shape does not fit.
         """
         tokens = valid.shape[-1]
-        for name, new, past in (("new_layers", new_layers, self.past_layers), ("new_loop", new_loop, self.past_loop)):
-            expected = (past.shape[0], self.batch, tokens, past.shape[3])
-            if new.shape != expected:
-                raise RequestError(f"{name} has shape {list(new.shape)}, expected {list(expected)}")
+        pairs = [(self.past[name], new[name]) for name in self.past]
+        for name, (past, chunk) in zip(self.past, pairs, strict=True):
+            expected = (*past.shape[:-2], tokens, past.shape[-1])
+            if chunk.shape != expected:
+                raise RequestError(f"new entries of {name} have shape {list(chunk.shape)}, expected {list(expected)}")
         start, *others = self.lengths.tolist()
         stop = start + tokens
         if stop <= self.capacity and others == [start] * len(others) and valid.all():
             # The usual step: one write for the whole batch.
-            self.past_layers[:, :, start:stop] = new_layers
-            self.past_loop[:, :, start:stop] = new_loop
+            for past, chunk in pairs:
+                past[..., start:stop, :] = chunk
             self.lengths += tokens
             return
         counts = valid.sum(axis=1)
         self.check_room(counts)
         for row in np.flatnonzero(counts):
             start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
-            self.past_layers[:, row, start:stop] = new_layers[:, row, keep]
-            self.past_loop[:, row, start:stop] = new_loop[:, row, keep]
+            for past, chunk in pairs:
+                past[..., row, start:stop, :] = chunk[..., row, keep, :]
         self.lengths += counts
 
     # -- for beams and speculation ------------------------------------------------------------------------------------
@@ -139,10 +154,10 @@ class Cache:
             RequestError: a row does not exist, or none is named.
         """
         chosen = np.arange(self.batch) if rows is None else self._rows(rows)
-        copy = Cache(len(chosen), self.capacity, self.config, self.max_loops)
+        copy = Cache(len(chosen), self.capacity, self.spec, self.max_loops)
         used = int(self.lengths[chosen].max())
-        copy.past_layers[:, :, :used] = self.past_layers[:, chosen, :used]
-        copy.past_loop[:, :, :used] = self.past_loop[:, chosen, :used]
+        for name, past in self.past.items():
+            copy.past[name][..., :used, :] = past[..., chosen, :used, :]
         copy.lengths[:] = self.lengths[chosen]
         copy.exact = self.exact
         return copy

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.ports import Ports, numpy_dtype
 from mythos_runtime.session import Options, graph_file
 
 OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
@@ -45,9 +44,11 @@ class EagerSession:
 
     name = "eager"
 
-    def __init__(self, file: Path, config: RuntimeConfig, options: Options) -> None:
-        """Load the program. `options.threads` sets torch's thread count for the whole process; `options.provider`
-        chooses the device: auto is CUDA where torch has it. CUDA has not been executed yet.
+    def __init__(self, file: Path, ports: Ports, options: Options) -> None:
+        """Load the program, which has these ports.
+
+        `options.threads` sets torch's thread count for the whole process; `options.provider` chooses the device: auto
+        is CUDA where torch has it. CUDA has not been executed yet.
 
         Raises:
             BackendMissing: no torch, no such device, or an operator that no installed package registers.
@@ -70,12 +71,14 @@ class EagerSession:
             program = self._torch.export.load(str(file))
         except Exception as error:  # whatever it is (it has no base class): the file is what it came from
             raise BundleError(f"{file} cannot be loaded by torch {self._torch.__version__}: {error}") from error
-        self._config = config
-        self._arguments = list(program.graph_signature.user_inputs)
-        self._keywords = program.call_spec.in_spec.child(1).num_children
-        expected = {port.name for port in config.ports().inputs}
-        if set(self._arguments) != expected:
-            raise BundleError(f"{file} takes {self._arguments}, expected the inputs {sorted(expected)}")
+        self._inputs = [port.name for port in ports.inputs]
+        self._outputs = [port.name for port in ports.outputs]
+        found = [len(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)]
+        if found != [len(self._inputs), len(self._outputs)]:
+            raise BundleError(
+                f"{file} has {found[0]} inputs and {found[1]} outputs, expected {len(self._inputs)} and "
+                f"{len(self._outputs)}; export the model again"
+            )
         if self._device != "cpu":
             passes = importlib.import_module("torch.export.passes")
             program = passes.move_to_device_pass(program, self._device)
@@ -86,18 +89,13 @@ class EagerSession:
         self.description = f"torch {self._torch.__version__}, {where}, operators: {', '.join(operators)}"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        tensors = [self._to_torch(inputs[name]) for name in self._arguments]
-        split = len(tensors) - self._keywords
-        keywords = dict(zip(self._arguments[split:], tensors[split:], strict=True))
+        tensors = [self._to_torch(inputs[name]) for name in self._inputs]  # its arguments are the ports, in their order
         try:
             with self._torch.no_grad():
-                result = self._module(*tensors[:split], **keywords)
+                result = self._module(*tensors)
         except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
             raise BackendFailed(f"torch could not finish the call: {error}") from error
-        names = [port.name for port in self._config.ports().outputs]
-        if isinstance(result, Mapping):
-            return {name: self._to_numpy(result[name]) for name in names}
-        return {name: self._to_numpy(tensor) for name, tensor in zip(names, result, strict=True)}
+        return {name: self._to_numpy(tensor) for name, tensor in zip(self._outputs, result, strict=True)}
 
     def _choose_device(self, provider: str) -> str:
         if provider == "cuda" and not self._torch.cuda.is_available():
@@ -135,6 +133,6 @@ class EagerSession:
         return np.asarray(tensor.numpy())
 
 
-def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> EagerSession:
+def open_session(folder: Path, manifest: Manifest, options: Options) -> EagerSession:
     """Open the bundle's captured program; see `EagerSession`."""
-    return EagerSession(graph_file(folder, manifest, "eager"), config, options)
+    return EagerSession(graph_file(folder, manifest, "eager"), manifest.spec.ports, options)

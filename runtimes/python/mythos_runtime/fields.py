@@ -108,7 +108,7 @@ class Fields:
 
     def __init__(self, value: Any, where: str, prefix: str = "") -> None:
         """`where` names the file, `prefix` the object in it ('' at the top)."""
-        self._where, self._prefix = where, prefix
+        self.where, self._prefix = where, prefix
         if not isinstance(value, dict):
             at = f"the field {prefix}" if prefix else "the file"
             raise BundleError(f"{where}: {at} should be an object, found {kind(value)} ({shown(value)})")
@@ -123,13 +123,13 @@ class Fields:
         return f"{self._prefix}.{field}" if self._prefix else field
 
     def fail(self, field: str, expected: str, value: Any) -> BundleError:
-        return BundleError(f"{self._where}: the field {self.name(field)} should be {expected}, found {shown(value)}")
+        return BundleError(f"{self.where}: the field {self.name(field)} should be {expected}, found {shown(value)}")
 
     def take(self, field: str, default: Any = _REQUIRED) -> Any:
         if field in self._values:
             return self._values.pop(field)
         if default is _REQUIRED:
-            raise BundleError(f"{self._where}: the field {self.name(field)} is missing")
+            raise BundleError(f"{self.where}: the field {self.name(field)} is missing")
         return default
 
     def peek(self, field: str) -> Any:
@@ -172,6 +172,18 @@ class Fields:
             raise self.fail(field, "a finite number", value)
         return number
 
+    def optional_number(self, field: str) -> float | None:
+        if self.peek(field) is None:
+            self.take(field, None)
+            return None
+        return self.number(field)
+
+    def boolean(self, field: str) -> bool:
+        value = self.take(field)
+        if not isinstance(value, bool):
+            raise self.fail(field, "true or false", value)
+        return value
+
     def choice(self, field: str, choices: tuple[str, ...]) -> str:
         value = self.take(field)
         if not isinstance(value, str) or value not in choices:
@@ -199,14 +211,14 @@ class Fields:
 
     def inner(self, field: str) -> Fields:
         """The object under a field, to be read in its turn."""
-        return Fields(self.take(field), self._where, self.name(field))
+        return Fields(self.take(field), self.where, self.name(field))
 
     def items(self, field: str) -> Iterator[Fields]:
         """The objects of a list."""
         name = self.name(field)
         for index, value in enumerate(self.listed(field)):
-            yield Fields(value, self._where, f"{name}[{index}]")
+            yield Fields(value, self.where, f"{name}[{index}]")
 
     def done(self) -> None:
         for field in self._values:
-            raise BundleError(f"{self._where}: the field {self.name(field)} is unknown to this version of the format")
+            raise BundleError(f"{self.where}: the field {self.name(field)} is unknown to this version of the format")

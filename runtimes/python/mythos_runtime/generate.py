@@ -6,18 +6,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mythos_runtime.batch import integer, pad_rows, split_prompts
+from mythos_runtime.cache import Cache, Policy
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import Sampler, SamplingOptions
+from mythos_runtime.spec import LoopSpec
 
-if TYPE_CHECKING:
-    from mythos_runtime.model import Model, Output, Policy
+
+class Model(Protocol):
+    """What generating needs of `mythos_runtime.model.Model`."""
+
+    spec: LoopSpec
+
+    def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache: ...
+
+    @property
+    def forward(self) -> Callable[..., Any]: ...
+
 
 NO_TOKEN = -1  # stands in a step for a row that has finished
 EOS, STOP, LENGTH = "eos", "stop", "length"
@@ -91,23 +102,23 @@ def generate(
     Raises:
         RequestError, CapacityError: before anything is computed.
     """
-    config = model.config
-    prompts = split_prompts(ids, config.vocab_size)
+    spec = model.spec
+    prompts = split_prompts(ids, spec.vocab_size)
     options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     integer(prefill_chunk, "prefill_chunk", 1)
     longest = max(len(prompt) for prompt in prompts)
-    room = config.max_seq_len - longest + 1  # the last token chosen is never fed back
+    room = spec.max_seq_len - longest + 1  # the last token chosen is never fed back
     if room < 1:
-        raise CapacityError(f"a prompt of {longest} tokens exceeds the {config.max_seq_len} that this model takes")
+        raise CapacityError(f"a prompt of {longest} tokens exceeds the {spec.max_seq_len} that this model takes")
     if max_new_tokens is None:
-        count = min(config.max_output_tokens, room)
+        count = min(spec.max_output_tokens, room)
     else:
         count = integer(max_new_tokens, "max_new_tokens", 1)
-        if count > config.max_output_tokens:
-            raise RequestError(f"max_new_tokens is {count}, but this model allows {config.max_output_tokens}")
+        if count > spec.max_output_tokens:
+            raise RequestError(f"max_new_tokens is {count}, but this model allows {spec.max_output_tokens}")
         if count > room:
             raise CapacityError(
-                f"{longest} prompt tokens and {count} new ones exceed the {config.max_seq_len} that this model takes "
+                f"{longest} prompt tokens and {count} new ones exceed the {spec.max_seq_len} that this model takes "
                 f"(max_seq_len); at most {room} new ones fit"
             )
     ends = {integer(end, "eos", 0) for end in ([] if eos is None else [eos] if isinstance(eos, int) else eos)}
@@ -116,7 +127,7 @@ def generate(
         raise RequestError("a stop sequence is empty; it should hold at least one id")
     cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
     call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
-    samplers = [Sampler(options, row, config.vocab_size, prompt) for row, prompt in enumerate(prompts)]
+    samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
     return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
 
 
@@ -159,13 +170,13 @@ def _prefill(
 ) -> tuple[np.ndarray, np.ndarray, int, float]:
     """Logits [B, V] and depth [B] of every prompt's last token, the most loops of a chunk, and the seconds."""
     ids, lengths = pad_rows(prompts)
-    logits = np.empty((len(prompts), model.config.vocab_size), np.float32)
+    logits = np.empty((len(prompts), model.spec.vocab_size), np.float32)
     depth = np.zeros(len(prompts), np.int32)
     loops, seconds = 0, 0.0
     for start in range(0, ids.shape[1], size):
         chunk = ids[:, start : start + size]
         inside = np.clip(lengths - start, 0, chunk.shape[1])
-        out: Output = model.forward(chunk, lengths=inside, **call)
+        out = model.forward(chunk, lengths=inside, **call)
         last = np.flatnonzero((lengths > start) & (lengths <= start + chunk.shape[1]))
         logits[last], depth[last] = out.logits[last, inside[last] - 1], out.depth[last, inside[last] - 1]
         loops, seconds = max(loops, out.loops), seconds + out.seconds

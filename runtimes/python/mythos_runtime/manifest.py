@@ -4,11 +4,11 @@
     >>> manifest.target("onnx").state
     'verified'
 
-`manifest.json` (format version 1) is one JSON object of at most 4 MiB with exactly these fields:
+`manifest.json` (format version 2) is one JSON object of at most 4 MiB with exactly these fields:
 
-    format_version  1
-    config          the model's hyper-parameters, as `mythos_model.MythosConfig.to_dict()`
-    ports           {inputs: [{name, dtype, dims, role}], outputs: [...]}; a dim is an integer or a symbol
+    format_version  2
+    spec            what running the model needs, graphs and their ports included: `mythos_runtime.spec.LoopSpec`
+    config          the hyper-parameters of its family, for people: no reader computes with them
     precision       fp32, fp16, bf16, int8 or int4: how the weights are stored
     targets         [{name, state, files, details}]; state is "verified" or "built, not executed"; details are the
                     target's own, such as {sm, profiles}
@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from mythos_runtime.errors import BundleError
-from mythos_runtime.fields import MAX_INTEGER, MAX_JSON_BYTES, Fields, parse_json
+from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
 from mythos_runtime.files import FileEntry, check_file, path_problem, write_whole
-from mythos_runtime.ports import DTYPES, Port, Ports
+from mythos_runtime.spec import LoopSpec, read_spec
 from mythos_runtime.staging import mend
 from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
@@ -73,8 +73,8 @@ class Source:
 class Manifest:
     """Everything that a bundle says about itself; see the module's docstring for the fields."""
 
+    spec: LoopSpec
     config: dict[str, Any]
-    ports: Ports
     precision: str
     targets: tuple[Target, ...]
     tool_versions: dict[str, str]
@@ -103,15 +103,9 @@ class Manifest:
             "format_version": self.format_version,
             "created": self.created,
             "precision": self.precision,
+            "spec": self.spec.to_json(),
             "config": self.config,
             "source": {"name": self.source.name, "sha256": self.source.sha256, "format": self.source.format},
-            "ports": {
-                side: [
-                    {"name": port.name, "dtype": port.dtype, "dims": list(port.dims), "role": port.role}
-                    for port in getattr(self.ports, side)
-                ]
-                for side in ("inputs", "outputs")
-            },
             "targets": [
                 {"name": target.name, "state": target.state, "files": list(target.files), "details": target.details}
                 for target in self.targets
@@ -188,9 +182,9 @@ def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
         format_version=version,
         created=_time(top),
         precision=top.choice("precision", PRECISIONS),
+        spec=read_spec(top.inner("spec")),
         config=top.mapping("config"),
         source=_source(top.inner("source")),
-        ports=_ports(top.inner("ports")),
         targets=tuple(_target(item, files) for item in top.items("targets")),
         operators=top.mapping("operators"),
         tolerances=top.mapping("tolerances"),
@@ -215,23 +209,6 @@ def _source(fields: Fields) -> Source:
         raise fields.fail("sha256", "64 lower-case hexadecimal digits or null", source.sha256)
     fields.done()
     return source
-
-
-def _ports(fields: Fields) -> Ports:
-    sides = [tuple(_port(item) for item in fields.items(side)) for side in ("inputs", "outputs")]
-    fields.done()
-    return Ports(*sides)
-
-
-def _port(fields: Fields) -> Port:
-    name, dtype, role = fields.text("name"), fields.choice("dtype", DTYPES), fields.text("role")
-    dims = fields.listed("dims")
-    for dim in dims:
-        plain = isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= MAX_INTEGER
-        if not plain and not (isinstance(dim, str) and dim.isascii() and dim.isidentifier()):
-            raise fields.fail("dims", "a list of sizes and symbols", dim)
-    fields.done()
-    return Port(name, dtype, tuple(dims), role)
 
 
 def _files(top: Fields) -> dict[str, FileEntry]:

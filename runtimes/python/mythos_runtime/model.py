@@ -6,27 +6,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from mythos_runtime import generate as generation
 from mythos_runtime.batch import Chunk, integer, make_chunk, number
-from mythos_runtime.cache import Cache
-from mythos_runtime.config import RuntimeConfig
+from mythos_runtime.cache import POLICIES, Cache, Policy, empty_past
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.manifest import Manifest, read_manifest
-from mythos_runtime.ports import check_arrays, numpy_dtype
+from mythos_runtime.ports import check_arrays
 from mythos_runtime.session import OpLibrary, Options, Session, open_session
+from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
 
-Policy = Literal["full", "last"]
-POLICIES: tuple[Policy, ...] = ("full", "last")
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
 _MOST_THRESHOLD = float(np.finfo(np.float32).max)
@@ -57,11 +56,11 @@ class Model:
     """A model ready to run. Make one with `load`."""
 
     def __init__(
-        self, config: RuntimeConfig, session: Session, manifest: Manifest | None = None, folder: Path | None = None
+        self, spec: LoopSpec, session: Session, manifest: Manifest | None = None, folder: Path | None = None
     ) -> None:
         """From parts; `manifest` and `folder` are only needed for the tokenizer."""
-        self.config, self.session, self.manifest, self.folder = config, session, manifest, folder
-        self._ports = config.ports()
+        self.spec, self.session, self.manifest, self.folder = spec, session, manifest, folder
+        self._new = {port.name: str(port.group) for port in spec.ports.outputs if port.group is not None}
 
     def __repr__(self) -> str:
         return f"Model({self.folder or 'no bundle'}, {self.session.description})"
@@ -71,7 +70,7 @@ class Model:
         """The bundle's tokenizer, or None where it has none (BackendMissing where its library is not installed)."""
         if self.manifest is None or self.folder is None:
             return None
-        return load_tokenizer(self.folder, self.manifest, self.config.vocab_size)
+        return load_tokenizer(self.folder, self.manifest, self.spec.vocab_size)
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
@@ -79,7 +78,7 @@ class Model:
         Raises:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
         """
-        return Cache(batch, capacity, self.config, max_loops)
+        return Cache(batch, capacity, self.spec, max_loops)
 
     def forward(
         self,
@@ -99,7 +98,7 @@ class Model:
             lengths: integers [B]: row b's tokens from lengths[b] on are padding. Or:
             valid: booleans [B, T], False for padding.
             max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number.
-            halt_threshold: cumulative probability at which a token halts; default: as trained.
+            halt_threshold: where the exit rule (`spec.exit`) lets a token halt; default: as trained. math.inf: never.
             cache: read, and extended by the new tokens. Without one, the tokens are whole sequences.
             policy: how a cache and early exit go together. "full": every depth runs; exact; max_loops must be the
                 cache's. "last": leave the loop when all have halted; the deepest entry computed stands for the deeper
@@ -110,7 +109,7 @@ class Model:
             CapacityError: the tokens do not fit the cache or max_seq_len. Nothing was computed or written.
             ResultError: the engine returned what cannot be right.
         """
-        chunk = make_chunk(ids, self.config.vocab_size, lengths, valid)
+        chunk = make_chunk(ids, self.spec.vocab_size, lengths, valid)
         if policy not in POLICIES:
             raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(POLICIES)}")
         loops = self._loops(max_loops, cache, policy)
@@ -120,11 +119,11 @@ class Model:
         started = time.perf_counter()
         outputs = self.session.run(inputs)
         seconds = time.perf_counter() - started
-        ran = self._check(outputs, inputs, loops, early_exit)
+        ran = self._check(outputs, chunk, loops, early_exit, cache)
         exact = True
         if cache is not None:
             exact = cache.exact  # of what this pass read
-            cache.append(outputs["new_layers"], outputs["new_loop"], chunk.valid)
+            cache.append({group: outputs[name] for name, group in self._new.items()}, chunk.valid)
             cache.exact = exact and ran == cache.max_loops
         name = NO_CACHE if cache is None else policy
         return Output(outputs["logits"], outputs["depth"], ran, name, exact, seconds)
@@ -141,7 +140,7 @@ class Model:
 
     def _loops(self, max_loops: int | None, cache: Cache | None, policy: Policy) -> int:
         if max_loops is None:
-            return self.config.max_loop_iters if cache is None else cache.max_loops
+            return self.spec.trained_loops if cache is None else cache.max_loops
         loops = integer(max_loops, "max_loops", 0, _MOST_LOOPS)
         if cache is not None and loops > cache.max_loops:
             raise RequestError(
@@ -156,9 +155,20 @@ class Model:
         return loops
 
     def _threshold(self, halt_threshold: float | None) -> np.ndarray:
-        value = number(self.config.act_threshold if halt_threshold is None else halt_threshold, "halt_threshold")
-        if abs(value) > _MOST_THRESHOLD:
-            raise RequestError(f"halt_threshold should be a finite float32, found {halt_threshold!r}")
+        knob = self.spec.exit.knob("halt_threshold")
+        if halt_threshold is None:
+            return np.array(math.nan if knob is None else knob.default, np.float32)
+        if knob is None:
+            raise RequestError(f"this model ({self.spec.family}) has no halt_threshold: {self.spec.exit.meaning}")
+        if isinstance(halt_threshold, float) and math.isinf(halt_threshold):
+            value = float(halt_threshold)
+        else:
+            value = number(halt_threshold, "halt_threshold")
+        low, high = knob.least, knob.most
+        inside = (low is None or value >= low) and (high is None or value <= high)
+        if not inside or (abs(value) > _MOST_THRESHOLD and math.isfinite(value)):
+            bounds = f"from {low if low is not None else '-inf'} to {high if high is not None else 'inf'}"
+            raise RequestError(f"halt_threshold should be a float32 {bounds}, found {halt_threshold!r}")
         return np.array(value, np.float32)
 
     def _inputs(
@@ -168,45 +178,41 @@ class Model:
         batch = chunk.ids.shape[0]
         if cache is None:
             longest = int(chunk.counts.max())
-            if longest > self.config.max_seq_len:
+            if longest > self.spec.max_seq_len:
                 raise CapacityError(
-                    f"a sequence of {longest} tokens exceeds the {self.config.max_seq_len} that this model takes "
+                    f"a sequence of {longest} tokens exceeds the {self.spec.max_seq_len} that this model takes "
                     "(max_seq_len)"
                 )
-            dtype, width = numpy_dtype(self.config.cache_dtype), self.config.cache_width
-            past_layers = np.zeros((self.config.layers, batch, 0, width), dtype)
-            past_loop = np.zeros((max(loops, 1), batch, 0, width), dtype)
-            past_lengths = np.zeros(batch, np.int64)
+            past, past_lengths = empty_past(self.spec, batch, 0, loops), np.zeros(batch, np.int64)
         else:
             if cache.batch != batch:
                 raise RequestError(f"ids have {batch} rows, the cache has {cache.batch}")
-            if cache.config != self.config:
+            if cache.spec is not self.spec and cache.spec != self.spec:
                 raise RequestError("the cache was made for another model; make one with this model's new_cache")
             cache.check_room(chunk.counts)
-            past_layers, past_loop, past_lengths = cache.past_layers, cache.past_loop, cache.lengths
-        return {
-            "input_ids": chunk.ids,
+            past, past_lengths = cache.past, cache.lengths
+        values = {
+            "ids": chunk.ids,
             "positions": chunk.positions(past_lengths),
             "past_lengths": past_lengths,
             "max_loops": np.array(loops, np.int64),
             "halt_threshold": threshold,
             "early_exit": np.array(early_exit),
-            "past_layers": past_layers,
-            "past_loop": past_loop,
         }
+        return self.spec.ports.by_role(values, past)
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
     def _check(
-        self, outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray], max_loops: int, early_exit: bool
+        self, outputs: dict[str, np.ndarray], chunk: Chunk, max_loops: int, early_exit: bool, cache: Cache | None
     ) -> int:
         """Loops that ran, after holding the outputs against the contract (ResultError).
 
         Graph compilers have been seen to run a loop once too often, so the counter is not taken on trust.
         """
-        batch, tokens = inputs["input_ids"].shape
-        symbols = {"B": batch, "T": tokens, "N": inputs["past_loop"].shape[0]}
-        check_arrays(self._ports.outputs, outputs, symbols, _wrong_output)
+        depths = max(max_loops if cache is None else cache.max_loops, 1)
+        symbols = {"B": chunk.ids.shape[0], "T": chunk.ids.shape[1], "N": depths}
+        check_arrays(self.spec.ports.outputs, outputs, symbols, _wrong_output)
         ran, deepest = int(outputs["loops"]), int(outputs["depth"].max())
         if not deepest <= ran <= max_loops or (not early_exit and ran != max_loops):
             wanted = f"{deepest} to {max_loops}" if early_exit else str(max_loops)
@@ -247,6 +253,5 @@ def load(
     options = Options(threads, provider, op_library)
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify)
-    config = RuntimeConfig.from_manifest(manifest, str(folder / "manifest.json"))
-    session = open_session(folder, manifest, config, backend, options)
-    return Model(config, session, manifest, folder)
+    session = open_session(folder, manifest, backend, options)
+    return Model(manifest.spec, session, manifest, folder)

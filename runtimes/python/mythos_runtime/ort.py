@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ports import Port
+from mythos_runtime.ports import Port, Ports
 from mythos_runtime.session import OpLibrary, Options, graph_file
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -88,8 +87,8 @@ class OrtSession:
 
     name = "onnxruntime"
 
-    def __init__(self, file: Path, config: RuntimeConfig, options: Options) -> None:
-        """Load the graph.
+    def __init__(self, file: Path, ports: Ports, options: Options) -> None:
+        """Load the graph, which has these ports.
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -101,7 +100,7 @@ class OrtSession:
         ort = importlib.import_module("onnxruntime")
         self._errors = error_types()
         self._failures: tuple[type[BaseException], ...] = (*self._errors, MemoryError)
-        if config.cache_dtype == "bfloat16":
+        if any(port.dtype == "bfloat16" for port in (*ports.inputs, *ports.outputs)):
             raise BackendMissing(
                 "this bundle's ports are bfloat16, which ONNX Runtime's Python API cannot pass as numpy arrays; export "
                 "with --precision fp16 or fp32, or load it with backend='eager'"
@@ -126,7 +125,9 @@ class OrtSession:
                 f"CUDA was asked for, but ONNX Runtime fell back to {active[0]}: its CUDA provider did not start; "
                 "check the NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu wants"
             )
-        self._check_ports(file, config)
+        self._outputs = [port.name for port in ports.outputs]
+        _compare(file, ports.inputs, self._session.get_inputs())
+        _compare(file, ports.outputs, self._session.get_outputs())
         threads = options.threads or "all"
         kernels = f"native operators of {library.name}" if library else "portable operators"
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
@@ -147,17 +148,10 @@ class OrtSession:
                 "it on this machine, or run without it (op_library=None)"
             ) from error
 
-    def _check_ports(self, file: Path, config: RuntimeConfig) -> None:
-        """Names and types of the graph against the contract, so that a mismatch shows at load."""
-        ports = config.ports()
-        self._outputs = [port.name for port in ports.outputs]
-        _compare(file, ports.inputs, self._session.get_inputs())
-        _compare(file, ports.outputs, self._session.get_outputs())
 
-
-def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> OrtSession:
+def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSession:
     """Open the bundle's ONNX graph; see `OrtSession`."""
-    return OrtSession(graph_file(folder, manifest, "onnxruntime"), config, options)
+    return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options)
 
 
 def _wanted_providers(ort: Any, wanted: str) -> list[str]:
@@ -172,6 +166,7 @@ def _wanted_providers(ort: Any, wanted: str) -> list[str]:
 
 
 def _compare(file: Path, expected: tuple[Port, ...], found: list[Any]) -> None:
+    """Names and types of a graph against its ports, so that a mismatch shows at load."""
     values = {value.name: value for value in found}
     for port in expected:
         if port.name not in values:

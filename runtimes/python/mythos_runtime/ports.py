@@ -1,16 +1,20 @@
-"""The ports of the model graph: the one place that says what goes in and what comes out.
+"""The ports of a graph: what goes in and what comes out, as data that the bundle carries.
 
-    >>> ports = model_ports(layers=4, cache_width=40, vocab_size=1000, cache_dtype="float32")
+    >>> ports = spec.ports                                   # of the whole model
     >>> [port.name for port in ports.outputs]
     ['logits', 'depth', 'loops', 'new_layers', 'new_loop']
+    >>> ports.of("past", "loop").dims
+    ('N', 'B', 'P', 40)
 
-Symbols in dims: B batch, T new tokens, P capacity of the past (0 without a cache), N loop depths held by the past.
+Nobody knows a port by its name: capture, verification and the runtimes find it by its role, and by the cache group that
+it belongs to where it has one. Symbols in dims: B batch, T new tokens, P capacity of the past (0 without a cache), N
+loop depths.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,16 +25,35 @@ Dim = int | str
 
 DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32")
 CACHE_DTYPES = ("float32", "float16", "bfloat16")
+SYMBOLS = ("B", "T", "P", "N")
+
+INPUT_ROLES: Mapping[str, str] = {
+    "ids": "new tokens; 0 where padded",
+    "positions": "absolute position of each new token; -1 marks padding",
+    "past_lengths": "tokens that the past holds, per row",
+    "max_loops": "most loops to run",
+    "halt_threshold": "where the exit rule lets a token halt",
+    "early_exit": "leave the loop as soon as every real token has halted",
+    "initial_state": "the state before the first loop, per token",
+    "past": "read-only past: row b's entries below past_lengths[b] hold values, the rest is never read into a result",
+}
+OUTPUT_ROLES: Mapping[str, str] = {
+    "logits": "scores of the next token; padding means nothing",
+    "depth": "loops that contributed to a token; 0 for padding",
+    "loops": "loop iterations that ran",
+    "new": "entries of the new tokens, which the runtime writes behind the past; depths not run repeat the last one",
+}
 
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output: its name, element type, dims (an int, or a symbol bound at run time) and its role."""
+    """One input or output: name, element type, dims (an int, or a symbol bound at run time), role, cache group."""
 
     name: str
     dtype: str
     dims: tuple[Dim, ...]
     role: str
+    group: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} [{', '.join(str(dim) for dim in self.dims)}]"
@@ -43,52 +66,24 @@ class Ports:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
 
-    def input(self, name: str) -> Port:
-        return next(port for port in self.inputs if port.name == name)
+    def of(self, role: str, group: str | None = None) -> Port:
+        """The port of a role. Raises KeyError where the graph has none."""
+        for port in (*self.inputs, *self.outputs):
+            if port.role == role and port.group == group:
+                return port
+        raise KeyError(role if group is None else f"{role} of {group}")
 
-    def output(self, name: str) -> Port:
-        return next(port for port in self.outputs if port.name == name)
+    def has(self, role: str) -> bool:
+        return any(port.role == role for port in (*self.inputs, *self.outputs))
 
-
-def model_ports(*, layers: int, cache_width: int, vocab_size: int, cache_dtype: str) -> Ports:
-    """The ports of a model with `layers` prelude and coda layers together and `cache_width` cached values per token."""
-    past = "read-only past: row b's slots below past_lengths[b] hold values, the rest is never read into a result"
-    new = "entries of the new tokens, which the runtime writes behind the past"
-    return Ports(
-        inputs=(
-            Port("input_ids", "int64", ("B", "T"), "new tokens; 0 where padded"),
-            Port("positions", "int64", ("B", "T"), "absolute position of each new token; -1 marks padding"),
-            Port("past_lengths", "int64", ("B",), "tokens that the past holds, per row"),
-            Port("max_loops", "int64", (), "most loops to run"),
-            Port("halt_threshold", "float32", (), "a token halts when its cumulative probability reaches this"),
-            Port("early_exit", "bool", (), "leave the loop as soon as every real token has halted"),
-            Port("past_layers", cache_dtype, (layers, "B", "P", cache_width), past + "; prelude layers, then coda"),
-            Port("past_loop", cache_dtype, ("N", "B", "P", cache_width), past + "; one slice per loop depth"),
-        ),
-        outputs=(
-            Port("logits", "float32", ("B", "T", vocab_size), "scores of the next token; padding means nothing"),
-            Port("depth", "int32", ("B", "T"), "loops that contributed to a token; 0 for padding"),
-            Port("loops", "int64", (), "loop iterations that ran"),
-            Port("new_layers", cache_dtype, (layers, "B", "T", cache_width), new),
-            Port("new_loop", cache_dtype, ("N", "B", "T", cache_width), new + "; depths not run repeat the last one"),
-        ),
-    )
+    def by_role(self, values: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Inputs by port name: `values` by role, the pasts by cache group. Values that no port asks for are left."""
+        return {port.name: groups[port.group] if port.group else values[port.role] for port in self.inputs}
 
 
-def first_difference(expected: Ports, found: Ports) -> str | None:
-    """What differs between two sets of ports (roles aside), in words; None where they agree."""
-    for side in ("inputs", "outputs"):
-        want = {port.name: port for port in getattr(expected, side)}
-        have = {port.name: port for port in getattr(found, side)}
-        for name in want:
-            if name not in have:
-                return f"the {side} lack {want[name]}"
-        for name, port in have.items():
-            if name not in want:
-                return f"the {side} hold {port}, which this runtime does not know"
-            if (port.dtype, port.dims) != (want[name].dtype, want[name].dims):
-                return f"the {side} hold {port} where {want[name]} is expected"
-    return None
+def shape_of(port: Port, symbols: Mapping[str, int]) -> tuple[int, ...]:
+    """The port's shape with its symbols replaced by their values."""
+    return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in port.dims)
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -108,13 +103,8 @@ def _name_of(dtype: np.dtype) -> str:
     return str(dtype.name)
 
 
-def shape_of(port: Port, symbols: Mapping[str, int]) -> tuple[int, ...]:
-    """The port's shape with its symbols replaced by their values."""
-    return tuple(dim if isinstance(dim, int) else symbols[dim] for dim in port.dims)
-
-
 def check_arrays(
-    ports: tuple[Port, ...],
+    ports: Iterable[Port],
     arrays: Mapping[str, np.ndarray],
     symbols: Mapping[str, int] | None = None,
     error: Callable[[str], Exception] = RequestError,

@@ -1,9 +1,9 @@
 """What runs a graph: one protocol, and a backend for each engine.
 
-    >>> session = open_session(folder, manifest, config)    # onnxruntime where the bundle has model.onnx
-    >>> outputs = session.run(inputs)                       # numpy in, numpy out; names as in ports.py
+    >>> session = open_session(folder, manifest)            # onnxruntime where the bundle has model.onnx
+    >>> outputs = session.run(inputs)                       # numpy in, numpy out; names as in manifest.spec.ports
 
-A backend is a module with two functions: `open_session(folder, manifest, config, options) -> Session` and
+A backend is a module with two functions: `open_session(folder, manifest, options) -> Session` and
 `missing() -> str | None`, which says what this machine lacks for it. No backend is imported before it is used.
 """
 
@@ -17,7 +17,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BundleError, RequestError
 from mythos_runtime.manifest import Manifest
 
@@ -117,7 +116,6 @@ def graph_file(folder: Path, manifest: Manifest, backend: str) -> Path:
 def open_session(
     folder: Path,
     manifest: Manifest,
-    config: RuntimeConfig,
     backend: str | None = None,
     options: Options | None = None,
 ) -> Session:
@@ -128,7 +126,7 @@ def open_session(
         BundleError: the graph is damaged or has other ports than the manifest says.
     """
     module = importlib.import_module(BACKENDS[choose_backend(manifest, backend)].module)
-    session: Session = module.open_session(folder, manifest, config, options or Options())
+    session: Session = module.open_session(folder, manifest, options or Options())
     return session
 
 

@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.config import RuntimeConfig
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.fields import Fields
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ports import check_arrays, numpy_dtype, shape_of
+from mythos_runtime.ports import Ports, check_arrays, numpy_dtype, shape_of
 from mythos_runtime.session import Options
 
 _DTYPES = {
@@ -103,14 +102,14 @@ class TensorRTSession:
 
     name = "tensorrt"
 
-    def __init__(self, plan: bytes, config: RuntimeConfig, trt: Any, cuda: Any, label: str) -> None:
+    def __init__(self, plan: bytes, ports: Ports, trt: Any, cuda: Any, label: str) -> None:
         """Deserialize a plan. `trt` is tensorrt or tensorrt_rtx, `cuda` is cuda.bindings.runtime.
 
         Raises:
             BackendMissing: the engine is for another GPU or another version.
             BundleError: its ports are not the contract's.
         """
-        self._ports, self._trt, self._device = config.ports(), trt, Device(cuda)
+        self._ports, self._trt, self._device = ports, trt, Device(cuda)
         # The runtime and its logger must outlive the engine.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -166,7 +165,7 @@ class TensorRTSession:
         for profile in range(self._engine.num_optimization_profiles):
             ranges = self._ranges(profile)
             if all(_fits(arrays[name].shape, *bounds) for name, bounds in ranges.items()):
-                fitting.append((ranges["input_ids"][1], profile))
+                fitting.append((ranges[self._ports.of("ids").name][1], profile))
         if not fitting:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items() if array.ndim)
             raise RequestError(f"no optimization profile of the engine takes {shapes}; {self._profiles_in_words()}")
@@ -329,7 +328,7 @@ def _engine_for_this_gpu(manifest: Manifest) -> tuple[EngineFile, Any]:
     return engine, cuda
 
 
-def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, options: Options) -> TensorRTSession:
+def open_session(folder: Path, manifest: Manifest, options: Options) -> TensorRTSession:
     """Open the engine that fits this machine's GPU; `options` has nothing that applies here.
 
     Raises:
@@ -341,4 +340,4 @@ def open_session(folder: Path, manifest: Manifest, config: RuntimeConfig, option
     trt = importlib.import_module(engine.library)
     if engine.plugins:
         register_plugins(trt, engine.file)
-    return TensorRTSession((folder / engine.file).read_bytes(), config, trt, cuda, engine.file)
+    return TensorRTSession((folder / engine.file).read_bytes(), manifest.spec.ports, trt, cuda, engine.file)

@@ -11,6 +11,7 @@ from mythos_export.verify import run
 from mythos_export.verify.golden import GOLDEN as GOLDEN_FILE
 from mythos_export.verify.golden import Golden, load_golden
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_runtime import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def bundle(bundles: Bundles) -> Path:
 
 @pytest.fixture(scope="module")
 def golden(bundle: Path) -> Golden:
-    return load_golden(bundle / GOLDEN_FILE)
+    return load_golden(bundle / GOLDEN_FILE, read_manifest(bundle).spec)
 
 
 @pytest.fixture

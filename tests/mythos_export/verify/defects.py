@@ -11,7 +11,6 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from mythos_export.verify.twin import body_of, loop_of
-from mythos_model.loop import Carry
 
 Defect = Callable[[ModelProto], None]
 
@@ -40,10 +39,10 @@ def constant(name: str, value: object) -> NodeProto:
 def one_iteration_more(model: ModelProto) -> None:
     """Leaves when all had halted before this iteration, not after it."""
     body = body_of(loop_of(model.graph))
-    index = Carry._fields.index("running")
-    before, after = body.input[2 + index].name, body.output[1 + index].name
-    node = next(node for node in body.node if node.op_type == "Or" and after in node.input)
-    node.input[list(node.input).index(after)] = before
+    # Behind the condition, a body's outputs are the state, in the order of its inputs behind counter and condition.
+    before = {after.name: before.name for before, after in zip(body.input[2:], body.output[1:], strict=False)}
+    node = next(node for node in body.node if node.op_type == "Or" and not before.keys().isdisjoint(node.input))
+    node.input[:] = [before.get(name, name) for name in node.input]
 
 
 def unknown_operator(model: ModelProto) -> None:

@@ -25,12 +25,12 @@ from mythos_runtime import read_manifest
 @pytest.fixture(autouse=True)
 def program(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The captured program is never planted into here, and is slow to load: once is enough."""
-    monkeypatch.setattr(locate.Program, "open", lambda bundle: load_program(bundles["mla_prefill"] / "model.pt2"))
+    monkeypatch.setattr(locate.Program, "open", lambda bundle: load_program(bundles["mla_prefill"]))
 
 
 @functools.cache
-def load_program(path: Path) -> Program:
-    return Program(torch.export.load(path))
+def load_program(bundle: Path) -> Program:
+    return Program(torch.export.load(bundle / "model.pt2"), read_manifest(bundle).spec)
 
 
 @pytest.fixture

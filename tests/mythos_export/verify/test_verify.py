@@ -32,11 +32,10 @@ from mythos_export.verify.stages import Bundle
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.tolerances import EPSILON, FACTOR
-from mythos_export.verify.trace import TENSORS, Answer, Trace
+from mythos_export.verify.trace import Answer, Trace, names
 from mythos_export.verify.twin import body_of, loop_of
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import read_manifest
-from mythos_runtime.config import RuntimeConfig
 
 CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
 
@@ -48,12 +47,12 @@ def true_answer(golden: Golden, index: int) -> Answer:
 
 def with_trace(answer: Answer, **arrays: np.ndarray) -> Answer:
     assert answer.trace is not None
-    return Answer(answer.outputs, Trace(**{**answer.trace.arrays, **arrays}))
+    return Answer(answer.outputs, Trace({**answer.trace.arrays, **arrays}))
 
 
 def test_the_truth_agrees_with_itself(golden: Golden) -> None:
     for index, case in enumerate(golden.cases):
-        comparison = compare(case, true_answer(golden, index), golden.tolerances, golden.prelude)
+        comparison = compare(case, true_answer(golden, index), golden.tolerances)
         assert not comparison.problems and not comparison.near_ties
         assert all(error == 0 for series in comparison.errors.values() for error in series)
         assert np.array_equal(comparison.clean, case.real)
@@ -65,30 +64,32 @@ def test_tolerances_are_eager_s_own_error_times_the_factor(golden: Golden) -> No
     assert golden.tolerances.of("logits", 0) == pytest.approx(max(FACTOR * largest, floor))
     assert all(np.diff(series).min(initial=0) >= 0 for series in golden.tolerances.tensors.values())
     assert golden.tolerances.of("h", 1000) == golden.tolerances.tensors["h"][-1]
-    assert 0 < golden.spectral_radius < 1
+    (check,) = golden.checks
+    assert check.name == "spectral radius" and 0 < check.value < check.bound == 1
 
 
 def test_golden_cases_survive_the_file(golden: Golden, tmp_path: Path) -> None:
     save_golden(golden, tmp_path / "golden.safetensors")
-    again = load_golden(tmp_path / "golden.safetensors")
+    again = load_golden(tmp_path / "golden.safetensors", golden.spec)
     assert again.tolerances == golden.tolerances and again.eager == golden.eager and again.text == golden.text
+    assert again.checks == golden.checks
     for case, other in zip(golden.cases, again.cases, strict=True):
         assert case.name == other.name
         for name, array in case.trace.arrays.items():
-            assert np.array_equal(array, getattr(other.trace, name)) and array.dtype == getattr(other.trace, name).dtype
+            assert np.array_equal(array, other.trace[name]) and array.dtype == other.trace[name].dtype
 
 
 def test_a_turned_decision_is_a_near_tie_only_within_the_band(golden: Golden) -> None:
     index = next(i for i, case in enumerate(golden.cases) if case.name == "batch 3, many tokens")
     case, answer = golden.cases[index], true_answer(golden, index)
-    halted = case.trace.halted.copy()
+    halted = case.trace["halted"].copy()
     halted[0, 1, 4] ^= True
     turned = with_trace(answer, halted=halted)
     for margin, problems, ties in ((1e-9, 0, 1), (0.2, 1, 0)):
-        margins = case.halting_margin.copy()
+        margins = case.margins["halted"].copy()
         margins[0, 1, 4] = margin
-        near = dataclasses.replace(case, halting_margin=margins)
-        comparison = compare(near, turned, golden.tolerances, golden.prelude)
+        near = dataclasses.replace(case, margins={**case.margins, "halted": margins})
+        comparison = compare(near, turned, golden.tolerances)
         assert len(comparison.problems) == problems and len(comparison.near_ties) == ties
         # That position and those that attend to it are left out, and no others.
         left_out = case.real & ~comparison.clean
@@ -96,33 +97,34 @@ def test_a_turned_decision_is_a_near_tie_only_within_the_band(golden: Golden) ->
     assert comparison.problems[0].tensor == "halted" and comparison.problems[0].position == (1, 4)
 
 
-@pytest.mark.parametrize("tensor", ["entries", "weights", "h", "p", "cumulative", "out"])
+@pytest.mark.parametrize("tensor", ["entries", "weights", "h", "cumulative", "out"])
 def test_the_first_wrong_tensor_is_the_one_that_is_named(golden: Golden, tensor: str) -> None:
     index = next(i for i, case in enumerate(golden.cases) if case.name == "never halting")
     answer = true_answer(golden, index)
     assert answer.trace is not None
-    names = TENSORS[TENSORS.index(tensor) :]
-    wrong = {name: getattr(answer.trace, name).copy() for name in names if name not in ("experts", "depth", "halted")}
+    order = names(golden.spec)
+    later = order[order.index(tensor) :]
+    wrong = {name: answer.trace[name].copy() for name in later if name not in ("experts", "depth", "halted")}
     for array in wrong.values():
         array[2:] *= 1.01
-    first = compare(golden.cases[index], with_trace(answer, **wrong), golden.tolerances, golden.prelude).problems[0]
+    first = compare(golden.cases[index], with_trace(answer, **wrong), golden.tolerances).problems[0]
     assert (first.tensor, first.iteration) == (tensor, 3)
 
 
 def test_experts_may_come_in_any_order_with_their_weights(golden: Golden) -> None:
     case, answer = golden.cases[1], true_answer(golden, 1)
     trace = case.trace
-    flipped = with_trace(answer, experts=trace.experts[..., ::-1], weights=trace.weights[..., ::-1])
-    assert not compare(case, flipped, golden.tolerances, golden.prelude).problems
-    without = with_trace(answer, experts=trace.experts[..., ::-1])
-    assert compare(case, without, golden.tolerances, golden.prelude).problems[0].tensor == "weights"
+    flipped = with_trace(answer, experts=trace["experts"][..., ::-1], weights=trace["weights"][..., ::-1])
+    assert not compare(case, flipped, golden.tolerances).problems
+    without = with_trace(answer, experts=trace["experts"][..., ::-1])
+    assert compare(case, without, golden.tolerances).problems[0].tensor == "weights"
 
 
 def test_nan_never_passes(golden: Golden) -> None:
     answer = true_answer(golden, 1)
     logits = golden.cases[1].outputs["logits"].copy()
     logits[0, 2, 3] = np.nan
-    problem = compare(golden.cases[1], Answer({**answer.outputs, "logits": logits}, answer.trace), None, 1).problems[0]
+    problem = compare(golden.cases[1], Answer({**answer.outputs, "logits": logits}, answer.trace), None).problems[0]
     assert problem.tensor == "logits" and problem.position == (0, 2)
     assert "NaN" in problem.text
 
@@ -130,32 +132,32 @@ def test_nan_never_passes(golden: Golden) -> None:
 def test_other_shapes_are_wrong_even_where_numpy_would_broadcast(golden: Golden) -> None:
     case, answer = golden.cases[1], true_answer(golden, 1)
     logits = case.outputs["logits"][:1]
-    first = compare(case, Answer({**answer.outputs, "logits": logits}, answer.trace), golden.tolerances, 1).problems[0]
+    first = compare(case, Answer({**answer.outputs, "logits": logits}, answer.trace), golden.tolerances).problems[0]
     assert first.tensor == "logits" and "has shape" in first.text
-    thin = with_trace(answer, h=case.trace.h[..., :1])
-    first = compare(case, thin, golden.tolerances, golden.prelude).problems[0]
+    thin = with_trace(answer, h=case.trace["h"][..., :1])
+    first = compare(case, thin, golden.tolerances).problems[0]
     assert (first.tensor, first.iteration) == ("h", 1)
 
 
 def test_without_a_look_inside_what_may_have_turned_is_left_out(golden: Golden) -> None:
     case = golden.cases[1]
-    margins = case.routing_margin.copy()
+    margins = case.margins["experts"].copy()
     margins[0, 2, 5] = 1e-9
-    near = dataclasses.replace(case, routing_margin=margins)
-    comparison = compare(near, Answer(case.outputs), golden.tolerances, golden.prelude)
+    near = dataclasses.replace(case, margins={**case.margins, "experts": margins})
+    comparison = compare(near, Answer(case.outputs), golden.tolerances)
     assert not comparison.problems and len(comparison.near_ties) == 1
     assert not comparison.clean[2, 5:].any() and comparison.clean[2, :5].all()
 
 
 def test_growth_is_fitted() -> None:
-    assert fit("case", [1e-6 * 1.5**n for n in range(8)]).factor == pytest.approx(1.5)
-    assert fit("case", [0.0, 1e-6, math.inf]).factor is None
+    assert fit("h", "case", [1e-6 * 1.5**n for n in range(8)]).factor == pytest.approx(1.5)
+    assert fit("h", "case", [0.0, 1e-6, math.inf]).factor is None
 
 
 def test_nodes_of_the_graph_are_paired_with_those_of_the_program(bundle: Path, golden: Golden) -> None:
     """Wrong pairs would name a wrong operator: on a sound graph, everything that is paired has the same value."""
     manifest = read_manifest(bundle)
-    opened = Bundle(bundle, manifest, RuntimeConfig.from_manifest(manifest), 1)
+    opened = Bundle(bundle, manifest, 1)
     stage, program = FunctionBodies.open(opened), Program.open(opened)
     inputs = next(case.inputs for case in golden.cases if case.name.startswith("chunk, cache policy full"))
     found, expected = stage.values(inputs, [1])[0], program.values(inputs, [1])[0]
@@ -182,7 +184,7 @@ def test_fresh_cases_hold_padding_pasts_and_near_ties_and_pass(bundle: Path, gol
     ]
     assert any(not case.real.all() for case in fresh.cases)
     assert any(case.inputs["past_lengths"].any() for case in fresh.cases)
-    assert any(case.halting_margin.min(initial=1) < 1e-6 for case in fresh.cases if "near tie" in case.name)
+    assert any(case.margins["halted"].min(initial=1) < 1e-6 for case in fresh.cases if "near tie" in case.name)
     assert len({int(case.outputs["loops"]) for case in fresh.cases}) > 2
     parity = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=golden.joined(fresh))
     assert parity.passed, parity.verdict()
@@ -190,7 +192,7 @@ def test_fresh_cases_hold_padding_pasts_and_near_ties_and_pass(bundle: Path, gol
 
 
 def test_a_state_that_does_not_decay_is_a_failure(bundle: Path, golden: Golden, only_onnx: None) -> None:
-    unstable = dataclasses.replace(golden, spectral_radius=1.0)
+    unstable = dataclasses.replace(golden, checks=(golden.checks[0]._replace(value=1.0),))
     parity = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=unstable)
     assert not parity.passed and "spectral radius" in parity.verdict()
 
@@ -199,9 +201,7 @@ def test_a_model_that_overflows_the_precision_is_a_failure_of_eager_itself(bundl
     loaded = load_checkpoint(CHECKPOINT)
     model = MythosModel.from_state(loaded.config, loaded.state, torch.float16)
     model.recurrent.block.ffn.routed_gate_up.mul_(1000)
-    manifest = read_manifest(bundle)
-    shapes = dataclasses.replace(RuntimeConfig.from_manifest(manifest), cache_dtype="float16")
-    golden = make_golden(model, "fp16", shapes)
+    golden = make_golden(model, "fp16")
     stage = run._eager(golden)
     assert stage.failure is not None
     assert "NaN or infinite" in stage.failure.problem.text and "try fp32" in stage.failure.problem.text
@@ -212,7 +212,7 @@ def test_a_defect_in_the_program_is_its_own_stage(
 ) -> None:
     """The state is not decayed: a missing factor in the captured body."""
     program = torch.export.load(bundle / "model.pt2")
-    stage = Program(program)
+    stage = Program(program, golden.spec)
     body = stage.graphs()[1]
     decay = next(node for node in body.nodes if str(node.target) == "aten.mul.Tensor" and _is_decay(node))
     decay.replace_all_uses_with(decay.args[1])
@@ -271,7 +271,7 @@ def test_the_command_line_finds_saves_and_replays_a_failure(
     assert f"mythos verify --repro {tmp_path / 'bad.repro'}" in result.stderr.replace("\n", "")
     about = json.loads((tmp_path / "bad.repro" / "onnx" / ABOUT).read_text())
     assert about["tensor"] == "h"
-    small = load_golden(tmp_path / "bad.repro" / "onnx" / GOLDEN_FILE).cases[0]
+    small = load_golden(tmp_path / "bad.repro" / "onnx" / GOLDEN_FILE, read_manifest(bundle).spec).cases[0]
     assert small.inputs["input_ids"].shape[0] == 1 and int(small.inputs["max_loops"]) == 1
     page = (tmp_path / "page" / "parity.html").read_text()
     assert "What is wrong" in page and "mythos::moe" in page

@@ -43,8 +43,8 @@ class Rotary(NamedTuple):
         return rotate(x, self.cos, self.sin, heads)
 
 
-class TiedEmbedding(nn.Embedding):
-    """The embedding whose rows are also the head's."""
+class Embedding(nn.Embedding):
+    """Token embedding; its rows may also be the head's (`logits`)."""
 
     def logits(self, x: Tensor) -> Tensor:  # [..., dim] -> [..., vocab_size]
         return F.linear(x, self.weight)

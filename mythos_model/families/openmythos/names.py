@@ -1,12 +1,16 @@
-"""The reference's parameter names and shapes, and what a set of shapes tells about the configuration."""
+"""Parameter names and shapes of OpenMythos checkpoints, what they tell of the configuration, and how experts stack."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from mythos_model.config import MythosConfig
+import torch
+from torch import Tensor
+
 from mythos_model.errors import CheckpointError
+from mythos_model.families.family import only, own_fields
+from mythos_model.families.openmythos.config import MythosConfig
 
 Shape = tuple[int, ...]
 LOOP = "recurrent.block."
@@ -86,6 +90,19 @@ def _block(config: MythosConfig) -> dict[str, Shape]:
 _NEVER_IN_SHAPES = ("max_seq_len", "act_threshold", "rope_theta")
 
 
+def read_config(given: Mapping[str, object], shapes: Mapping[str, Shape]) -> MythosConfig:
+    """A configuration from what is given, foreign fields included, and for the rest from the tensors' shapes.
+
+    Raises:
+        ConfigError: an unknown field, or fields that do not hold together.
+        CheckpointError: as `infer_config`.
+    """
+    only(given, "tie_word_embeddings", (True,), "the head of this family is the embedding")
+    own = own_fields(MythosConfig, given, ("tie_word_embeddings",))
+    complete = set(MythosConfig.__dataclass_fields__) <= set(own)
+    return MythosConfig.from_dict(own) if complete else infer_config(shapes, own)
+
+
 def infer_config(shapes: Mapping[str, Shape], given: Mapping[str, object]) -> MythosConfig:
     """A configuration from what is given and, for the rest, from the shapes of the tensors.
 
@@ -151,3 +168,52 @@ def _inferred(shapes: Mapping[str, Shape]) -> dict[str, object]:
         "qk_nope_head_dim": shape(f"{LOOP}attn.q_up_nope.weight")[0] // max(heads, 1),
         "v_head_dim": shape(f"{LOOP}attn.wo.weight")[1] // max(heads, 1),
     }
+
+
+FFN = f"{LOOP}ffn."
+
+
+def stack_experts(config: MythosConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's names -> MythosModel's: routed experts stacked on a first axis, shared ones side by side."""
+    stacked = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith((f"{FFN}routed_experts.", f"{FFN}shared_experts."))
+    }
+
+    def experts(kind: str, count: int, projection: str) -> list[Tensor]:
+        return [state[f"{FFN}{kind}_experts.{j}.{projection}.weight"] for j in range(count)]
+
+    routed = {projection: experts("routed", config.n_experts, projection) for projection in ("gate", "up", "down")}
+    gate_up = [torch.cat(pair) for pair in zip(routed["gate"], routed["up"], strict=True)]
+    stacked[f"{FFN}routed_gate_up"] = torch.stack(gate_up)  # [E, 2F, D]
+    stacked[f"{FFN}routed_down"] = torch.stack(routed["down"])  # [E, D, F]
+
+    like = stacked["embed.weight"]
+    shared = config.n_shared_experts
+    gate_up = experts("shared", shared, "gate") + experts("shared", shared, "up")
+    down = experts("shared", shared, "down")
+    stacked[f"{FFN}shared_gate_up"] = torch.cat(gate_up) if gate_up else like.new_empty(0, config.dim)  # [2Fs, D]
+    stacked[f"{FFN}shared_down"] = torch.cat(down, 1) if down else like.new_empty(config.dim, 0)  # [D, Fs]
+    return stacked
+
+
+def unstack_experts(config: MythosConfig, stacked: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """MythosModel's names -> the checkpoint's; tensors are views where they can be."""
+    names = ("routed_gate_up", "routed_down", "shared_gate_up", "shared_down")
+    routed_gate_up, routed_down, shared_gate_up, shared_down = (stacked[FFN + name] for name in names)
+    state = {name: tensor for name, tensor in stacked.items() if name.removeprefix(FFN) not in names}
+
+    def put(kind: str, expert: int, gate: Tensor, up: Tensor, down: Tensor) -> None:
+        for projection, tensor in (("gate", gate), ("up", up), ("down", down)):
+            state[f"{FFN}{kind}_experts.{expert}.{projection}.weight"] = tensor
+
+    for j in range(config.n_experts):
+        gate, up = routed_gate_up[j].chunk(2)
+        put("routed", j, gate, up, routed_down[j])
+    if config.n_shared_experts:
+        parts = shared_gate_up.chunk(2 * config.n_shared_experts)
+        downs = shared_down.chunk(config.n_shared_experts, 1)
+        for j, down in enumerate(downs):
+            put("shared", j, parts[j], parts[config.n_shared_experts + j], down)
+    return state

@@ -1,0 +1,116 @@
+"""What a family of looped models is to everybody else: one frozen record, in its folder's `__init__.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mythos_model.errors import ConfigError
+from mythos_model.looped import LoopedModel
+
+Shape = tuple[int, ...]
+
+# Fields that whoever writes a folder for the Hugging Face hub adds, and that change nothing about what is computed.
+FOREIGN = frozenset(
+    (
+        "architectures",
+        "attention_dropout",
+        "auto_map",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "return_dict",
+        "tokenizer_class",
+        "torch_dtype",
+        "transformers_version",
+        "unk_token_id",
+        "use_cache",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How checkpoints of a family are recognised, and what is made of them.
+
+    Attributes:
+        name: of its folder, and what bundles call it.
+        model: from a configuration and tensors under the checkpoint's names.
+        configuration: the frozen dataclass of its hyper-parameters.
+        model_types, class_names: what a config.json says in `model_type`, and in `_class_name` or `architectures`.
+        marks: tensors that are in every checkpoint of the family and in no other's.
+        read_config: a configuration from what is given (foreign fields included) and the shapes of the tensors.
+        shapes: every tensor that a checkpoint has to hold.
+        aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
+        ignored: tensors that are recomputed, never loaded.
+        variants: named configurations.
+    """
+
+    name: str
+    model: type[LoopedModel]
+    configuration: type
+    model_types: tuple[str, ...]
+    class_names: tuple[str, ...]
+    marks: tuple[str, ...]
+    read_config: Callable[[Mapping[str, Any], Mapping[str, Shape]], Any]
+    shapes: Callable[[Any], Mapping[str, Shape]]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    variants: Mapping[str, Any] = field(default_factory=dict)
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        """Whether a configuration says that it is this family's."""
+        classes = [config.get("_class_name"), *_texts(config.get("architectures"))]
+        return config.get("model_type") in self.model_types or any(name in self.class_names for name in classes)
+
+
+def own_fields(configuration: type, given: Mapping[str, Any], foreign: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a configuration class among those of a config.json, with the types that it declares.
+
+    `null` stands for a field that is absent, 32.0 for an integer; the hub's own fields (`FOREIGN`), `foreign` and names
+    that begin with an underscore are passed over.
+
+    Raises:
+        ConfigError: fields that nobody knows; it names the closest one of each.
+    """
+    fields = {field.name: field for field in dataclasses.fields(configuration)}
+    own: dict[str, Any] = {}
+    unknown = []
+    for name, value in given.items():
+        if name not in fields:
+            if name in FOREIGN or name in foreign or name.startswith("_"):
+                continue
+            close = difflib.get_close_matches(name, fields, 1)
+            unknown.append(f"{name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+            continue
+        if value is None and "None" not in str(fields[name].type):
+            continue
+        whole = isinstance(value, float) and value.is_integer() and "int" in str(fields[name].type)
+        own[name] = int(value) if whole else value
+    if unknown:
+        raise ConfigError(f"unknown fields in the model configuration: {', '.join(unknown)}")
+    return own
+
+
+def only(values: Mapping[str, Any], name: str, allowed: tuple[Any, ...], why: str) -> None:
+    """ConfigError where a field that is given has another value than those that this project computes."""
+    value = values.get(name, allowed[0])
+    if value not in allowed:
+        usable = " or ".join(map(repr, allowed))
+        raise ConfigError(f"the model configuration has {name} {value!r}, and only {usable} is computed here: {why}")
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []

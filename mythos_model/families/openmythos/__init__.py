@@ -1,0 +1,22 @@
+"""OpenMythos (card.md): prelude, one looped block with experts, LoRA, injection and ACT halting, coda."""
+
+from mythos_model.families.family import Family
+from mythos_model.families.openmythos.config import VARIANTS, MythosConfig
+from mythos_model.families.openmythos.model import MythosModel
+from mythos_model.families.openmythos.names import read_config, reference_shapes
+
+FAMILY = Family(
+    name="openmythos",
+    model=MythosModel,
+    configuration=MythosConfig,
+    model_types=("openmythos", "open_mythos"),
+    class_names=("MythosConfig", "OpenMythos"),
+    marks=("recurrent.injection.log_A", "recurrent.act.halt.weight"),
+    read_config=read_config,
+    shapes=reference_shapes,
+    aliases={"head.weight": "embed.weight"},
+    ignored=("freqs_cis", "freqs_cis_mla"),
+    variants=VARIANTS,
+)
+
+__all__ = ["FAMILY", "VARIANTS", "MythosConfig", "MythosModel"]

@@ -1,0 +1,313 @@
+"""A looped model: what a family has to say of itself, and the two drivers of its loop.
+
+    class Ouro(LoopedModel):
+        def encode(self, ids, lines, past): ...       # what stands before the loop
+        def advance(self, h, ...): ...                # one loop
+        def answer(self, state, lines, past): ...     # what stands after it
+
+A loop is driven by Python, where people and the trainer look at it, or by torch's `while_loop`, the form that
+torch.export keeps as one control-flow node. Both call `step`, so there is one definition of an iteration.
+
+Legend: B batch, T new tokens, S capacity of the past, N loop depths, K cache slots per loop, L slots around the loop,
+C width of a cache line, D width of the state, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+
+from mythos_model.attention import Past
+from mythos_model.exits import Exit
+from mythos_model.ops import accumulation_dtype
+from mythos_model.quantized import plain_state
+from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
+from mythos_model.taps import tap
+from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
+
+LAYERS, LOOP = "layers", "loop"
+
+
+class LoopedModel(nn.Module, ABC):
+    """Base of every family. Weights are set once, by `from_state`; the model is for inference unless it is trained."""
+
+    family: ClassVar[str]
+    config: Any
+    before: int = 0
+    """Layers before the loop and after it that have a cache line each."""
+    after: int = 0
+    slots: int = 1
+    """Cache lines per loop."""
+
+    # -- what a family says -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_state(cls, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Self:
+        """A model in evaluation mode from the checkpoint's names; `dtype` casts the weights."""
+        return cls.assigned(config, state, dtype)
+
+    def reference_state(self) -> dict[str, Tensor]:
+        """The weights under the checkpoint's names. Rounded ones are the float32 values that they stand for."""
+        return plain_state(self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and caches."""
+        return next(self.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def exit(self) -> Exit: ...
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """What the bundle says of the model."""
+
+    @abstractmethod
+    def angles(self, positions: Tensor, past_lengths: Tensor) -> Past:
+        """What every layer of a call shares."""
+
+    @abstractmethod
+    def encode(self, ids: Tensor, lines: Lines, past: Past) -> Tensor:
+        """What stands before the loop: int64 [B, T] -> [B, T, D]."""
+
+    def prepare(self, encoded: Tensor, depths: Tensor) -> Any:
+        """What the loop needs and does not change; depths is int64 [N], 0 to N-1."""
+        return None
+
+    def begin(self, encoded: Tensor, context: Context) -> Tensor:
+        """The state before the first loop, [B, T, D]."""
+        return encoded.clone()
+
+    @abstractmethod
+    def advance(self, h: Tensor, iteration: Tensor, lines: Lines, context: Context) -> Tensor:
+        """One loop: h [B, T, D] -> h [B, T, D], in the state's dtype."""
+
+    @abstractmethod
+    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+        """What stands after the loop: [B, T, D] in the state's dtype -> logits [B, T, V]."""
+
+    def checks(self) -> tuple[Check, ...]:
+        """What has to hold of the weights."""
+        return ()
+
+    def inner_trace(self) -> tuple[TraceTensor, ...]:
+        """What the blocks show between the cache entries and the state: the choices of experts."""
+        return ()
+
+    @classmethod
+    def keeps(cls, name: str) -> bool:
+        """Whether the weights of a module are never rounded to integers."""
+        return False
+
+    # -- what follows from it -----------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> LoopSpec:
+        """What the bundle says of the model."""
+        sizes, dtype = self.sizes, str(self.dtype).removeprefix("torch.")
+        around, inside = self.before + self.after, self.slots
+        caches = [CacheGroup(LAYERS, around, False, sizes.line, dtype, self.before)] if around else []
+        caches.append(CacheGroup(LOOP, inside, True, sizes.line, dtype))
+        flat = ("B", "T")
+        h = StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
+        entries = [
+            TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
+        ]
+        rule = self.exit.rule()
+        return LoopSpec(
+            family=self.family,
+            vocab_size=sizes.vocabulary,
+            max_seq_len=sizes.longest,
+            max_output_tokens=sizes.most_output,
+            trained_loops=sizes.loops,
+            caches=tuple(caches),
+            state=(h, *self.exit.state(sizes.dim)),
+            exit=rule,
+            trace=(
+                *entries,
+                *self.inner_trace(),
+                TraceTensor("h", "float32", (*flat, sizes.dim), "value", until_halted=True),
+                *self.exit.trace(sizes.dim),
+            ),
+            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None)},
+        )
+
+    @classmethod
+    def assigned(cls, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> Self:
+        """A model in evaluation mode that holds these tensors, which carry its own names, cast to `dtype`; without one
+        they keep theirs, mixed ones becoming the widest among them."""
+        if dtype is None:
+            dtype = functools.reduce(torch.promote_types, {tensor.dtype for tensor in state.values()})
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+        return model.requires_grad_(False).eval()
+
+    def exact(self) -> Self:
+        """The same model in float64, with this one's own (rounded) weights."""
+        return type(self).from_state(self.config, self.reference_state(), torch.float64)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor | None = None,
+        past_lengths: Tensor | None = None,
+        max_loops: Tensor | int | None = None,
+        halt_threshold: Tensor | float | None = None,
+        early_exit: Tensor | bool = True,
+        past: Mapping[str, Tensor] | None = None,
+        *,
+        use_while_loop: bool = False,
+    ) -> Output:
+        """Run the model on new tokens, with or without a cache.
+
+        Args:
+            input_ids: int64 [B, T].
+            positions: int64 [B, T], absolute, -1 for padding; by default the tokens follow `past_lengths`.
+            past_lengths: int64 [B], valid entries of the past; default 0.
+            max_loops: int64 [], the most iterations; default the trained number. 0 runs none.
+            halt_threshold: float32 [], of the exit rule; default as trained.
+            early_exit: bool [], leave the loop once every position has halted. Exact without a cache; with one, later
+                tokens find the deepest computed entry in place of the deeper ones.
+            past: by cache group, `layers` [L, B, S, C] and `loop` [N, B, S, C], or [N, K, B, S, C]; N >= max_loops.
+            use_while_loop: drive the loop by torch's `while_loop` operator, as torch.export needs it.
+        """
+        device, wide = input_ids.device, accumulation_dtype(self.dtype)
+        B, T = input_ids.shape
+        if past_lengths is None:
+            past_lengths = torch.zeros(B, dtype=torch.int64, device=device)
+        if positions is None:
+            positions = past_lengths.unsqueeze(1) + torch.arange(T, device=device)
+        max_loops = torch.as_tensor(self.sizes.loops if max_loops is None else max_loops, device=device)
+        knob = self.exit.rule().knob("halt_threshold")
+        usual = float("nan") if knob is None else knob.default
+        threshold = usual if halt_threshold is None else halt_threshold
+        threshold = torch.as_tensor(threshold, dtype=torch.float32, device=device)
+        if past is None:
+            past = self.empty_past(B, int(max_loops))
+
+        call = Call(positions, past_lengths, max_loops, threshold, torch.as_tensor(early_exit, device=device), past)
+        context, before = self.enter(input_ids, call)
+        carry = run_while_loop(self, context) if use_while_loop else run_python(self, context)
+
+        after = Lines(before.stored, _scalar(self.before, device))
+        logits = self.decode(carry.exit.answer, after, context.past).to(wide)
+        new = {LOOP: self._fill_depths(carry)}
+        if self.before + self.after:
+            new = {LAYERS: torch.stack(before.chunks + after.chunks)} | new
+        return Output(logits, carry.exit.depth, carry.iteration, new)
+
+    def enter(self, ids: Tensor, call: Call) -> tuple[Context, Lines]:
+        """Everything before the loop, int64 [B, T]: what the loop works in, and the lines that its layers filled."""
+        wide = accumulation_dtype(self.dtype)
+        shared, stored = self.angles(call.positions, call.past_lengths), call.past[LOOP]
+        depths = stored.shape[0]
+        if self.slots > 1:
+            stored = stored.flatten(0, 1)
+        around = call.past[LAYERS] if LAYERS in call.past else stored.new_zeros(0, ids.shape[0], 0, stored.shape[-1])
+        lines = Lines(around, _scalar(0, ids.device))
+        encoded = self.encode(ids, lines, shared).to(wide)
+        context = Context(
+            encoded=encoded,
+            own=self.prepare(encoded, torch.arange(depths, device=ids.device)),
+            past=shared,
+            stored=stored,
+            limit=torch.minimum(call.max_loops, _scalar(depths, ids.device)),
+            depths=depths,
+            halt_threshold=call.halt_threshold.to(wide),
+            every_loop=~call.early_exit,
+        )
+        return context, lines
+
+    def run(self, inputs: Mapping[str, Tensor], *, use_while_loop: bool = False) -> dict[str, Tensor]:
+        """The call as a graph has it: tensors by the names of `spec.ports`, in and out."""
+        ports = self.spec.ports
+        given = {port.role: inputs[port.name] for port in ports.inputs if port.group is None}
+        past = {str(port.group): inputs[port.name] for port in ports.inputs if port.group is not None}
+        out = self(given.pop("ids"), **given, past=past, use_while_loop=use_while_loop)
+        return {port.name: out.new[port.group] if port.group else getattr(out, port.role) for port in ports.outputs}
+
+    def empty_past(self, batch: int, max_loops: int) -> dict[str, Tensor]:
+        """A past that holds nothing, by cache group; see `forward`."""
+        weight, line, around = next(self.parameters()), self.sizes.line, self.before + self.after
+        layers = {LAYERS: weight.new_zeros(around, batch, 0, line, dtype=self.dtype)} if around else {}
+        return layers | {LOOP: weight.new_zeros(*self._lines(max(max_loops, 1)), batch, 0, line, dtype=self.dtype)}
+
+    def start(self, context: Context) -> Carry:
+        """What stands before the first iteration."""
+        h = self.begin(context.encoded, context)
+        halted = context.past.positions < 0
+        stored = context.stored
+        new_loop = stored.new_zeros(*self._lines(context.depths), *halted.shape, stored.shape[-1])
+        return Carry(_scalar(0, h.device), h, self.exit.start(h, halted), (~halted).any(), new_loop)
+
+    def step(self, carry: Carry, context: Context) -> Carry:
+        """One iteration of the loop."""
+        iteration, following = carry.iteration, carry.iteration + 1
+        lines = Lines(context.stored, iteration * self.slots if self.slots > 1 else iteration, self._shown)
+        h = tap(self.advance(carry.h, iteration, lines, context), "h")
+        state, running = self.exit.update(carry.exit, h, context.halt_threshold, following >= context.limit)
+        chunk = lines.chunks[0] if self.slots == 1 else torch.stack(lines.chunks)
+        return Carry(following, h, state, running, carry.new_loop.index_put((iteration,), chunk))
+
+    @property
+    def _shown(self) -> str:
+        return "entries" if self.slots == 1 else "entries."
+
+    def _entry_names(self) -> list[str]:
+        return ["entries"] if self.slots == 1 else [f"entries.{slot}" for slot in range(self.slots)]
+
+    def _fill_depths(self, carry: Carry) -> Tensor:
+        """new_loop with the depths that did not run filled by the deepest that did (the `last` cache policy)."""
+        depths = torch.arange(carry.new_loop.shape[0], device=carry.new_loop.device)
+        deepest = (carry.iteration - 1).clamp(min=0)
+        return carry.new_loop.index_select(0, torch.minimum(depths, deepest))
+
+    def _lines(self, depths: int) -> tuple[int, ...]:
+        """What stands before the batch in the loop's cache."""
+        return (depths,) if self.slots == 1 else (depths, self.slots)
+
+
+def goes_on(carry: Carry, context: Context) -> Tensor:
+    """bool []: whether another iteration runs."""
+    return (carry.iteration < context.limit) & (carry.running | context.every_loop)
+
+
+def run_python(model: LoopedModel, context: Context) -> Carry:
+    """Drive the steps from Python; `taps.recording` shows them."""
+    carry = model.start(context)
+    while bool(goes_on(carry, context)):
+        carry = model.step(carry, context)
+    return carry
+
+
+def run_while_loop(model: LoopedModel, context: Context) -> Carry:
+    """Drive the steps by `while_loop`."""
+    first = model.start(context)
+    kind, count = type(first.exit), len(first.exit)
+
+    def whole(state: tuple[Tensor, ...]) -> Carry:
+        return Carry(state[0], state[1], kind(*state[2 : 2 + count]), *state[2 + count :])
+
+    def flat(carry: Carry) -> tuple[Tensor, ...]:
+        return (carry.iteration, carry.h, *carry.exit, carry.running, carry.new_loop)
+
+    def condition(*state: Tensor) -> Tensor:
+        return goes_on(whole(state), context)
+
+    def body(*state: Tensor) -> tuple[Tensor, ...]:
+        return flat(model.step(whole(state), context))
+
+    return whole(while_loop(condition, body, flat(first)))
+
+
+def _scalar(value: Any, device: torch.device) -> Tensor:
+    return torch.full((), value, dtype=torch.int64, device=device)

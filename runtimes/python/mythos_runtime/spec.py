@@ -1,0 +1,324 @@
+"""What a bundle says of its model: everything that running it needs, and nothing of the family it comes from.
+
+    >>> spec = read_manifest("bundle").spec
+    >>> spec.trained_loops, spec.exit.knob("halt_threshold").default
+    (16, 0.99)
+
+The exporter asks a model for its spec (`mythos_model.looped.LoopedModel.spec`), the manifest carries it (field `spec`,
+format version 2), both runtimes read it. C++ has the same in spec.hpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mythos_runtime.errors import BundleError
+from mythos_runtime.fields import Fields
+from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES, SYMBOLS, Dim, Port, Ports
+
+MOST = (1 << 31) - 1  # of any single size: sums and products of a few stay within 64 bits
+MODEL = "model"  # the graph that is the whole model, one call of it a whole forward pass
+STARTS = ("zeros", "encoded", "noise")
+KINDS = ("value", "choice", "chosen", "halted", "count")
+
+
+@dataclass(frozen=True)
+class CacheGroup:
+    """Cache lines of one kind: `slots` of them per token around the loop, or per token and loop.
+
+    Attributes:
+        name: the ports are past_NAME and new_NAME.
+        slots: lines per token; `per_loop`: per token and loop depth.
+        before: how many of the slots are filled before the loop (of a group around the loop).
+        width: values of a line.
+        dtype: of a value.
+    """
+
+    name: str
+    slots: int
+    per_loop: bool
+    width: int
+    dtype: str
+    before: int = 0
+
+    @property
+    def lines(self) -> tuple[Dim, ...]:
+        """The leading dims of its buffers [..., B, P, width]; one slot per loop has no axis of its own."""
+        if not self.per_loop:
+            return (self.slots,)
+        return ("N",) if self.slots == 1 else ("N", self.slots)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number that may be set at every call. `least` and `most` are None where nothing bounds it."""
+
+    name: str
+    default: float
+    least: float | None
+    most: float | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """How a token decides that it has been looped enough; `name` is one of `mythos_model.exits`."""
+
+    name: str
+    meaning: str
+    knobs: tuple[Knob, ...] = ()
+
+    def knob(self, name: str) -> Knob | None:
+        return next((knob for knob in self.knobs if knob.name == name), None)
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """What one loop hands to the next.
+
+    Attributes:
+        start: zeros, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
+        scale, cut: of noise: the standard deviation, and at how many of them it is cut.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[Dim, ...]
+    start: str
+    scale: float | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True)
+class TraceTensor:
+    """What verification looks at after every loop.
+
+    Attributes:
+        dims: of one loop.
+        kind: value; choice, a set of indices along the last axis that a comparison of scores decided; chosen, the
+            values that go with the choice `of`; halted, decided by the tensor `of` reaching the threshold; count.
+        until_halted: compared only where the position had not halted: afterwards it reaches no output of its own.
+        unit: its errors are held to 1, others to the tensor's largest value.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[Dim, ...]
+    kind: str
+    until_halted: bool = False
+    unit: bool = False
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class LoopSpec:
+    """A looped model as its runtime sees it.
+
+    Attributes:
+        family: for people.
+        vocab_size, max_seq_len, max_output_tokens: the ids it knows, the longest sequence, the most new tokens.
+        trained_loops: the default of max_loops.
+        caches: at most one group around the loop and one inside; empty ones do not exist.
+        state: what the loop carries, beside its counter and the new cache entries.
+        exit: the exit rule and its knobs.
+        trace: in the order of the dataflow.
+        graphs: ports by graph; "model" is there always.
+    """
+
+    family: str
+    vocab_size: int
+    max_seq_len: int
+    max_output_tokens: int
+    trained_loops: int
+    caches: tuple[CacheGroup, ...]
+    state: tuple[StateTensor, ...]
+    exit: ExitRule
+    trace: tuple[TraceTensor, ...]
+    graphs: Mapping[str, Ports]
+
+    @property
+    def ports(self) -> Ports:
+        """Of the whole model."""
+        return self.graphs[MODEL]
+
+    def cache(self, name: str) -> CacheGroup | None:
+        return next((group for group in self.caches if group.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that `read_spec` reads back to an equal spec."""
+        data = asdict(self)
+        data["graphs"] = {
+            name: {side: [asdict(port) for port in getattr(ports, side)] for side in ("inputs", "outputs")}
+            for name, ports in self.graphs.items()
+        }
+        plain: dict[str, Any] = _lists(data)
+        return plain
+
+
+def model_ports(vocab_size: int, caches: tuple[CacheGroup, ...], exit: ExitRule, initial: StateTensor | None) -> Ports:
+    """The ports of a whole model. `initial` is the state that is an input, where one is."""
+    inputs = [
+        Port("input_ids", "int64", ("B", "T"), "ids"),
+        Port("positions", "int64", ("B", "T"), "positions"),
+        Port("past_lengths", "int64", ("B",), "past_lengths"),
+        Port("max_loops", "int64", (), "max_loops"),
+    ]
+    if exit.knob("halt_threshold") is not None:
+        inputs.append(Port("halt_threshold", "float32", (), "halt_threshold"))
+    inputs.append(Port("early_exit", "bool", (), "early_exit"))
+    if initial is not None:
+        inputs.append(Port("initial_state", initial.dtype, initial.dims, "initial_state"))
+    outputs = [
+        Port("logits", "float32", ("B", "T", vocab_size), "logits"),
+        Port("depth", "int32", ("B", "T"), "depth"),
+        Port("loops", "int64", (), "loops"),
+    ]
+    for group in caches:
+        past, new = ((*group.lines, "B", length, group.width) for length in ("P", "T"))
+        inputs.append(Port(f"past_{group.name}", group.dtype, past, "past", group.name))
+        outputs.append(Port(f"new_{group.name}", group.dtype, new, "new", group.name))
+    return Ports(tuple(inputs), tuple(outputs))
+
+
+def read_spec(fields: Fields) -> LoopSpec:
+    """A spec from the manifest's field. Raises BundleError."""
+
+    def size(of: Fields, name: str, least: int = 1) -> int:
+        return of.integer(name, least, MOST)
+
+    graphs = fields.inner("graphs")
+    spec = LoopSpec(
+        family=fields.text("family"),
+        vocab_size=size(fields, "vocab_size"),
+        max_seq_len=size(fields, "max_seq_len"),
+        max_output_tokens=size(fields, "max_output_tokens"),
+        trained_loops=size(fields, "trained_loops"),
+        caches=tuple(_cache(item) for item in fields.items("caches")),
+        state=tuple(_state(item) for item in fields.items("state")),
+        exit=_exit(fields.inner("exit")),
+        trace=tuple(_trace(item) for item in fields.items("trace")),
+        graphs={name: _ports(graphs.inner(name)) for name in graphs.names()},
+    )
+    fields.done()
+    if MODEL not in spec.graphs:
+        raise fields.fail("graphs", f"an object with the graph {MODEL}", sorted(spec.graphs))
+    problem = _contradiction(spec)
+    if problem is not None:
+        raise BundleError(f"{fields.where}: the spec does not hold together: {problem}; export the model again")
+    return spec
+
+
+def _contradiction(spec: LoopSpec) -> str | None:
+    """What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other."""
+    initial = next((tensor for tensor in spec.state if tensor.start == "noise"), None)
+    want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial)
+    for side in ("inputs", "outputs"):
+        expected, found = getattr(want, side), getattr(spec.ports, side)
+        for port in expected:
+            if port not in found:
+                other = next((each for each in found if (each.role, each.group) == (port.role, port.group)), None)
+                found_instead = "" if other is None else f" and hold {other} instead"
+                return f"the {side} lack {port}{found_instead}"
+        for port in found:
+            if port not in expected:
+                return f"the {side} hold {port}, which this runtime does not know"
+        if expected != found:
+            return f"the {side} are in another order: {', '.join(port.name for port in found)}"
+    return None
+
+
+def _cache(fields: Fields) -> CacheGroup:
+    group = CacheGroup(
+        fields.text("name"),
+        fields.integer("slots", 1, MOST),
+        fields.boolean("per_loop"),
+        fields.integer("width", 1, MOST),
+        fields.choice("dtype", CACHE_DTYPES),
+        fields.integer("before", 0, MOST),
+    )
+    fields.done()
+    return group
+
+
+def _exit(fields: Fields) -> ExitRule:
+    rule = ExitRule(fields.text("name"), fields.text("meaning"), tuple(_knob(item) for item in fields.items("knobs")))
+    fields.done()
+    return rule
+
+
+def _knob(fields: Fields) -> Knob:
+    knob = Knob(
+        fields.text("name"),
+        fields.number("default"),
+        fields.optional_number("least"),
+        fields.optional_number("most"),
+        fields.text("meaning"),
+    )
+    fields.done()
+    return knob
+
+
+def _state(fields: Fields) -> StateTensor:
+    state = StateTensor(
+        fields.text("name"),
+        fields.choice("dtype", DTYPES),
+        _dims(fields),
+        fields.choice("start", STARTS),
+        fields.optional_number("scale"),
+        fields.optional_number("cut"),
+    )
+    fields.done()
+    return state
+
+
+def _trace(fields: Fields) -> TraceTensor:
+    tensor = TraceTensor(
+        fields.text("name"),
+        fields.choice("dtype", DTYPES),
+        _dims(fields),
+        fields.choice("kind", KINDS),
+        fields.boolean("until_halted"),
+        fields.boolean("unit"),
+        fields.optional_text("of"),
+    )
+    fields.done()
+    return tensor
+
+
+def _ports(fields: Fields) -> Ports:
+    sides = [
+        tuple(_port(item, tuple(roles)) for item in fields.items(side))
+        for side, roles in (("inputs", INPUT_ROLES), ("outputs", OUTPUT_ROLES))
+    ]
+    fields.done()
+    return Ports(*sides)
+
+
+def _port(fields: Fields, roles: tuple[str, ...]) -> Port:
+    port = Port(
+        fields.text("name"),
+        fields.choice("dtype", DTYPES),
+        _dims(fields),
+        fields.choice("role", roles),
+        fields.optional_text("group"),
+    )
+    fields.done()
+    return port
+
+
+def _dims(fields: Fields) -> tuple[Dim, ...]:
+    dims = fields.listed("dims")
+    for dim in dims:
+        plain = isinstance(dim, int) and not isinstance(dim, bool) and 0 <= dim <= MOST
+        if not plain and dim not in SYMBOLS:
+            raise fields.fail("dims", f"a list of sizes and of the symbols {', '.join(SYMBOLS)}", dim)
+    return tuple(dims)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as JSON writes them."""
+    if isinstance(value, dict):
+        return {name: _lists(each) for name, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, list | tuple) else value

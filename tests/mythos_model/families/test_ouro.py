@@ -1,0 +1,77 @@
+"""Ouro against the reference's golden cases: every exit rule, depths, caches; and its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_families import GOLDEN, GoldenCase, cases
+
+from mythos_model import ConfigError, load_checkpoint
+from mythos_model.families.ouro import FAMILY
+
+
+def knobs(call: dict[str, Any]) -> dict[str, Any]:
+    """The reference's arguments as ours: a fixed step is that many loops and a threshold that nothing reaches."""
+    if "exit_at_step" in call:
+        return {"max_loops": call["exit_at_step"] + 1, "halt_threshold": float("inf")}
+    found = {"max_loops": call.get("total_ut_steps"), "halt_threshold": call.get("exit_threshold")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def changes(call: dict[str, Any]) -> dict[str, Any] | None:
+    return {"exit": "weighted"} if call.get("use_weighted_exit") else None
+
+
+@pytest.mark.parametrize("name", cases("ouro"))
+def test_golden_cases(name: str) -> None:
+    case = GoldenCase.load(name)
+    checkpoint = load_checkpoint(case.folder, changes(case.call))
+    assert checkpoint.family is FAMILY
+    model, options = checkpoint.model(torch.float32), knobs(case.call)
+    ids, batch = torch.from_numpy(case.ids), len(case.ids)
+    loops = options.get("max_loops", model.spec.trained_loops)
+    cached = len(case.chunks) > 1
+    past = torch.full((loops, model.slots, batch, ids.shape[1], model.sizes.line), torch.nan)
+
+    def forward(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        lengths = torch.full((batch,), start)
+        given = {"past": {"loop": past}, "past_lengths": lengths, "early_exit": False} if cached else {}
+        out = model(ids[:, start:stop], **given, **options)
+        past[..., start:stop, :] = out.new["loop"]
+        return out.logits.numpy(), out.depth.numpy()
+
+    case.check(forward)
+
+
+def test_the_checkpoints_tensors_come_back_as_they_were() -> None:
+    checkpoint = load_checkpoint(GOLDEN / "ouro_prefill")
+    state = checkpoint.model(torch.float32).reference_state()
+    assert state.keys() == checkpoint.state.keys()
+    assert all(torch.equal(state[name], tensor.float()) for name, tensor in checkpoint.state.items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model_type": "huge", "architectures": []}, "huge.*no family.*ouro.*named like those of ouro"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
+        ({"hidden_sise": 3}, "hidden_sise.*did you mean hidden_size"),
+        ({"num_key_value_heads": 3}, "not divisible"),
+        ({"exit": "entropy"}, "no exit 'entropy'.*quantile"),
+    ],
+)
+def test_what_is_not_computed_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_checkpoint(GOLDEN / "ouro_prefill", changed)
+
+
+def test_a_step_that_the_configuration_fixes_answers() -> None:
+    checkpoint = load_checkpoint(GOLDEN / "ouro_prefill", {"early_exit_step": 1})
+    spec = checkpoint.model(torch.float32).spec
+    knob = spec.exit.knob("halt_threshold")
+    assert knob is not None
+    assert (spec.trained_loops, knob.default > 1) == (2, True)
