@@ -88,7 +88,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     if threads > len(cores):
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     machine = describe_machine(threads, cores)
-    model = load(bundle, threads=threads, verify=False, provider="cpu", op_library=None)
+    model = load(bundle, threads=threads, verify="sizes", provider="cpu", op_library=None)
     config = MythosConfig.from_dict(manifest.config)
     trained = config.max_loop_iters
     left_out: list[str] = []

@@ -50,11 +50,11 @@ std::string graph_file(const Bundle& bundle, const Backend& backend) {
 void check_options(const LoadOptions& options) {
   if (options.threads && *options.threads < 1)
     throw RequestError("threads should be a positive integer or None, found " + std::to_string(*options.threads));
-  if (options.verify != "hashes" && options.verify != "sizes")
-    throw RequestError("verify should be hashes or sizes, found " + py_repr(options.verify));
   if (options.provider != "auto" && options.provider != "cpu" && options.provider != "cuda")
     throw RequestError("there is no provider " + py_repr(options.provider) +
                        "; the providers are auto, cpu, cuda");
+  if (options.verify != "hashes" && options.verify != "sizes")
+    throw RequestError("verify should be hashes or sizes, found " + py_repr(options.verify));
 }
 
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options) {

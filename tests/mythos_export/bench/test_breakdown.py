@@ -98,7 +98,7 @@ def plant(folder: Path, copy: Path, operator: str) -> Path:
 @pytest.mark.parametrize(("operator", "part"), [("moe", "experts"), ("mla_attention", "attention")])
 def test_a_planted_slowdown_shows_in_its_row(bundles: Bundles, tmp_path: Path, operator: str, part: str) -> None:
     folder = bundles["hops"]
-    config = load(folder, verify=False).config
+    config = load(folder, verify="sizes").config
     past = [np.zeros((n, 1, 8, config.cache_width), np.float32) for n in (config.layers, 3)]
     case = Case(Workload("decode", 1, 8, 1, 3), np.array([[1]]), *past, capacity=9)
     ports = port_arrays(case, config.act_threshold)
