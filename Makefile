@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint native sanitize fuzz valgrind bench bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-gpu lint native sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
+	@echo "make fuzz-readers  10,000 damaged checkpoints, configurations, tokenizers and manifests (minutes)"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
@@ -51,6 +52,13 @@ sanitize: setup
 
 fuzz: setup
 	$(BIN)/python cmake/build_runtime.py fuzz
+
+build/fuzz/bundle: | setup
+	$(BIN)/mythos-export tests/golden/training_checkpoint --target onnx -o build/fuzz/bundle
+
+# ARGS="--count 300 --seed 7 --keep FOLDER": another number, other mutants, those kept that something is wrong with.
+fuzz-readers: build/fuzz/bundle
+	PYTHONPATH=tests $(BIN)/python -m fuzz_readers --bundle build/fuzz/bundle $(ARGS)
 
 BUNDLE ?= build/text
 build/text: | setup

@@ -22,6 +22,7 @@ from mythos_export.kernels.text import OPSET
 from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.drop_metadata import drop_metadata
 from mythos_export.passes.externalize_weights import externalize_weights
+from mythos_export.passes.lift_constants import lift_constants
 from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
@@ -38,6 +39,7 @@ def passes(spec: LoopSpec) -> tuple[Pass, ...]:
     return (
         name_taps,  # what verification looks at gets its name, and costs no node
         static_reshapes,  # targets as constants, while the tracer's symbols tell which dimensions stay
+        lift_constants,  # out of the loop
         remove_unused,  # what computed the targets
         functools.partial(name_dimensions, ports=spec.ports),  # s51 -> tokens
         name_weights,  # model.embed.weight -> embed.weight

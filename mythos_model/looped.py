@@ -1,12 +1,9 @@
-"""A looped model: what a family has to say of itself, and the two drivers of its loop.
+"""A looped model: what a family has to say of itself, and what follows from it.
 
     class Ouro(LoopedModel):
         def encode(self, ids, lines, past): ...       # what stands before the loop
         def advance(self, h, ...): ...                # one loop
         def answer(self, state, lines, past): ...     # what stands after it
-
-A loop is driven by Python, where people and the trainer look at it, or by torch's `while_loop`, the form that
-torch.export keeps as one control-flow node. Both call `step`, so there is one definition of an iteration.
 
 Legend: B batch, T new tokens, S capacity of the past, N loop depths, K cache slots per loop, L slots around the loop,
 C width of a cache line, D width of the state, V vocabulary.
@@ -21,9 +18,9 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.while_loop import while_loop
 
 from mythos_model.attention import Past
+from mythos_model.drivers import run_python, run_while_loop
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
@@ -196,7 +193,7 @@ class LoopedModel(nn.Module, ABC):
 
         call = Call(positions, past_lengths, max_loops, threshold, torch.as_tensor(early_exit, device=device), past)
         context, before = self.enter(input_ids, call)
-        carry = run_while_loop(self, context) if use_while_loop else run_python(self, context)
+        carry = (run_while_loop if use_while_loop else run_python)(self.start(context), self.step, context)
 
         after = Lines(before.stored, _scalar(self.before, device))
         logits = self.decode(carry.exit.answer, after, context.past).to(wide)
@@ -274,39 +271,6 @@ class LoopedModel(nn.Module, ABC):
     def _lines(self, depths: int) -> tuple[int, ...]:
         """What stands before the batch in the loop's cache."""
         return (depths,) if self.slots == 1 else (depths, self.slots)
-
-
-def goes_on(carry: Carry, context: Context) -> Tensor:
-    """bool []: whether another iteration runs."""
-    return (carry.iteration < context.limit) & (carry.running | context.every_loop)
-
-
-def run_python(model: LoopedModel, context: Context) -> Carry:
-    """Drive the steps from Python; `taps.recording` shows them."""
-    carry = model.start(context)
-    while bool(goes_on(carry, context)):
-        carry = model.step(carry, context)
-    return carry
-
-
-def run_while_loop(model: LoopedModel, context: Context) -> Carry:
-    """Drive the steps by `while_loop`."""
-    first = model.start(context)
-    kind, count = type(first.exit), len(first.exit)
-
-    def whole(state: tuple[Tensor, ...]) -> Carry:
-        return Carry(state[0], state[1], kind(*state[2 : 2 + count]), *state[2 + count :])
-
-    def flat(carry: Carry) -> tuple[Tensor, ...]:
-        return (carry.iteration, carry.h, *carry.exit, carry.running, carry.new_loop)
-
-    def condition(*state: Tensor) -> Tensor:
-        return goes_on(whole(state), context)
-
-    def body(*state: Tensor) -> tuple[Tensor, ...]:
-        return flat(model.step(whole(state), context))
-
-    return whole(while_loop(condition, body, flat(first)))
 
 
 def _scalar(value: Any, device: torch.device) -> Tensor:

@@ -35,25 +35,25 @@ class AotInductor(CompiledPeer):
 
         def build(form: Any) -> Any:
             model = plain_model(checkpoint, form)
-            self.threshold = model.config.act_threshold
-            program = exported(model, tensors(case, self.threshold))
+            self.spec = model.spec
+            program = exported(model, tensors(case, self.spec))
             path = self.setting.scratch / f"aot {case.workload.name} {form.__name__}.pt2"
             package = torch._inductor.aoti_compile_and_package(
                 program, package_path=str(path), inductor_configs={"freezing": True}
             )
             run = torch._inductor.aoti_load_package(package)
-            run(*tensors(case, self.threshold))
+            run(*tensors(case, self.spec))
             return run
 
         self.built[case.workload.name], note = first_that_builds(case, build)
         return note
 
     def prepare(self, case: Case) -> Call:
-        run = self.built[case.workload.name]
-        ports = tensors(case, self.threshold)
+        run, names = self.built[case.workload.name], [port.name for port in self.spec.ports.outputs]
+        ports = tensors(case, self.spec)
 
         def call() -> Outcome:
-            logits, _, loops, _, _ = run(*ports)
-            return Outcome(logits[:, -1].numpy(), int(loops))
+            named = dict(zip(names, run(*ports), strict=True))
+            return Outcome(named["logits"][:, -1].numpy(), int(named["loops"]))
 
         return call

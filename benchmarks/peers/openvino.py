@@ -40,7 +40,7 @@ class OpenVino(CompiledPeer):
 
     def compile(self, case: Case) -> str:
         def build(form: Form) -> Any:
-            file, self.threshold = export_plain(case, form, self.setting, "openvino")
+            file, self.spec = export_plain(case, form, self.setting, "openvino")
             compiled = self.core.compile_model(self.core.read_model(file), "CPU", self.settings)
             request = compiled.create_infer_request()
             request.infer(self._feed(request, case))
@@ -50,7 +50,7 @@ class OpenVino(CompiledPeer):
         return note
 
     def _feed(self, request: Any, case: Case) -> dict[str, np.ndarray]:
-        arrays = port_arrays(case, self.threshold)
+        arrays = port_arrays(case, self.spec)
         names = [port.get_any_name() for port in request.model_inputs]
         return {name: arrays[name] for name in names}
 

@@ -27,7 +27,8 @@ from mythos_export.bench.backends.backend import Backend, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import Exportable
 from mythos_model import MythosModel, load_checkpoint, ops
-from mythos_model.moe import MixtureOfExperts, Routing
+from mythos_model.moe import MixtureOfExperts
+from mythos_runtime.spec import LoopSpec
 
 Form = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 Ports = tuple[Tensor, ...]
@@ -83,12 +84,12 @@ class PlainMixtureOfExperts(MixtureOfExperts):
 
     form: Form
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:  # [B, T, D]
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         routing = self.route(x)
         flat, index = x.flatten(0, 1), routing.experts.flatten(0, 1)
         weight = routing.weight.to(x.dtype).flatten(0, 1)
         y = self.form(flat, index, weight, self.routed_gate_up, self.routed_down)
-        return (y + ops.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x), routing
+        return (y + ops.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x)
 
 
 class CompiledPeer(Backend):
@@ -106,17 +107,17 @@ class CompiledPeer(Backend):
 
 def plain_model(checkpoint: Path, form: Form) -> MythosModel:
     """The checkpoint's model in evaluation mode, its experts computed by `form`."""
-    loaded = load_checkpoint(checkpoint)
-    model = MythosModel.from_state(loaded.config, loaded.state)
-    experts = model.recurrent.block.ffn
+    model = load_checkpoint(checkpoint).model()
+    assert isinstance(model, MythosModel), "the peers are written for OpenMythos"
+    experts = model.experts
     experts.__class__ = PlainMixtureOfExperts  # the same parameters, another way to run them
-    experts.form = form
+    experts.form = form  # type: ignore[attr-defined]
     return model
 
 
-def tensors(case: Case, trained_threshold: float) -> Ports:
+def tensors(case: Case, spec: LoopSpec) -> Ports:
     """The case's ports in the order of the model's arguments."""
-    return tuple(torch.as_tensor(array) for array in port_arrays(case, trained_threshold).values())
+    return tuple(torch.as_tensor(array) for array in port_arrays(case, spec).values())
 
 
 def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
@@ -129,5 +130,6 @@ def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
         torch.ops.mythos.act_halting.default: ops.act_halting,
         torch.ops.mythos.rms_norm.default: ops.rms_norm,
         torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
+        torch.ops.mythos.tap.default: lambda x, name: x.clone(),
     }
     return program.run_decompositions({**torch.export.default_decompositions(), **plain})

@@ -18,7 +18,7 @@ import torch
 from benchmarks.peers.plain import CompiledPeer, Form, exported, first_that_builds, plain_model, tensors
 from mythos_export.bench.backends.backend import Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
-from mythos_export.capture import INPUT_NAMES, OUTPUT_NAMES
+from mythos_runtime.spec import LoopSpec
 
 OPSET = 20  # the newest that OpenVINO reads, too
 
@@ -44,7 +44,7 @@ class PlainOnnx(CompiledPeer):
         options.log_severity_level = 3
 
         def build(form: Form) -> ort.InferenceSession:
-            file, self.threshold = export_plain(case, form, self.setting, "plain_onnx")
+            file, self.spec = export_plain(case, form, self.setting, "plain_onnx")
             session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
             session.run(None, self._feed(session, case))
             return session
@@ -54,7 +54,7 @@ class PlainOnnx(CompiledPeer):
 
     def _feed(self, session: Any, case: Case) -> dict[str, np.ndarray]:
         names = {port.name for port in session.get_inputs()}
-        return {name: array for name, array in port_arrays(case, self.threshold).items() if name in names}
+        return {name: array for name, array in port_arrays(case, self.spec).items() if name in names}
 
     def prepare(self, case: Case) -> Call:
         session = self.sessions[case.workload.name]
@@ -67,18 +67,18 @@ class PlainOnnx(CompiledPeer):
         return call
 
 
-def export_plain(case: Case, form: Form, setting: Setting, kind: str) -> tuple[Path, float]:
-    """model.onnx for a case's shapes in a folder of its own, and the trained halting threshold."""
+def export_plain(case: Case, form: Form, setting: Setting, kind: str) -> tuple[Path, LoopSpec]:
+    """model.onnx for a case's shapes in a folder of its own, and the spec of the model."""
     assert setting.checkpoint is not None
     warnings.simplefilter("ignore")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model = plain_model(setting.checkpoint, form)
-    threshold = model.config.act_threshold
-    program = exported(model, tensors(case, threshold))
-    names = {"input_names": list(INPUT_NAMES), "output_names": list(OUTPUT_NAMES)}
+    spec = model.spec
+    program = exported(model, tensors(case, spec))
+    names = {f"{side}_names": [port.name for port in getattr(spec.ports, f"{side}s")] for side in ("input", "output")}
     converted = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
     assert converted is not None
     place = setting.scratch / kind / f"{case.workload.name} {form.__name__}"
     place.mkdir(parents=True)
     converted.save(str(place / "model.onnx"), external_data=True)
-    return place / "model.onnx", threshold
+    return place / "model.onnx", spec

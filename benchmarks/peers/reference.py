@@ -9,6 +9,7 @@ from benchmarks.reference_semantics import Cache, ReferenceSemantics
 from mythos_export.bench.backends.backend import Backend, Call, Outcome, Setting
 from mythos_export.bench.workloads import Case
 from mythos_model import load_checkpoint
+from mythos_model.looped import LAYERS, LOOP
 
 
 class Reference(Backend):
@@ -43,10 +44,10 @@ class Reference(Backend):
         Entries are normed already; divided by the norm's weight they have a mean square of 1, so that norming them
         again gives the same.
         """
-        layers = self.config.prelude_layers
-        names = [f"prelude_{i}" for i in range(layers)] + [f"coda_{i}" for i in range(len(case.past_layers) - layers)]
-        parts = [(name, name.replace("_", ".") + ".attn", case.past_layers[i]) for i, name in enumerate(names)]
-        parts += [(f"loop_{t}", "recurrent.block.attn", entries) for t, entries in enumerate(case.past_loop)]
+        layers, before = case.past[LAYERS], self.config.prelude_layers
+        names = [f"prelude_{i}" for i in range(before)] + [f"coda_{i}" for i in range(len(layers) - before)]
+        parts = [(name, name.replace("_", ".") + ".attn", layers[i]) for i, name in enumerate(names)]
+        parts += [(f"loop_{t}", "recurrent.block.attn", entries) for t, entries in enumerate(case.past[LOOP])]
         return {key: self._entry(module, entries) for key, module, entries in parts}
 
     def _entry(self, module: str, entries: np.ndarray) -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ import warnings
 
 import torch
 
-from benchmarks.peers.plain import CompiledPeer, Form, forms_for, per_expert, plain_model, tensors
-from mythos_export.bench.backends.backend import Call, Outcome, Setting
+from benchmarks.peers.plain import CompiledPeer, Form, forms_for, per_expert, plain_model
+from mythos_export.bench.backends.backend import Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_model import MythosModel
 
@@ -46,19 +46,19 @@ class TorchCompile(CompiledPeer):
     def _compiled(self, form: Form) -> MythosModel:
         assert self.setting.checkpoint is not None
         model = plain_model(self.setting.checkpoint, form)
-        model.recurrent.step = torch.compile(model.recurrent.step, dynamic=False)  # type: ignore[method-assign]
+        model.step = torch.compile(model.step, dynamic=False)  # type: ignore[method-assign]
         for block in (*model.prelude, *model.coda):
             block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
         return model
 
     def prepare(self, case: Case) -> Call:
         model = self.models[case.workload.name]
-        ports = tensors(case, model.config.act_threshold)
+        ports = {name: torch.as_tensor(array) for name, array in port_arrays(case, model.spec).items()}
 
         def call() -> Outcome:
             with torch.no_grad():
-                out = model(*ports)
-            return Outcome(out.logits[:, -1].numpy(), int(out.loops))
+                out = model.run(ports)
+            return Outcome(out["logits"][:, -1].numpy(), int(out["loops"]))
 
         return call
 

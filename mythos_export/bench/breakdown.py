@@ -1,9 +1,9 @@
 """Where the time goes: ONNX Runtime's own profile, folded into prelude / loop / coda and attention / experts / rest.
 
 Regions come from time: what runs before the Loop node is the prelude, within it the loop, after it the coda. Parts come
-from structure: a residual branch starts at the norm whose weight is called `attn_norm` or `ffn_norm` and ends at the
-addition that takes it up; its nodes are renamed before the session is opened, and what ONNX Runtime's optimizer makes
-of them keeps the beginning of their name. Time that no node accounts for is the row "between operators".
+from structure: a residual branch is what lies between a value and the addition that takes up what was made of it, and
+its part is told by the operators in it; its nodes are renamed before the session is opened, and what is made of them by
+ONNX Runtime's optimizer keeps the beginning of their name. Time of no node is the row "between operators".
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ import onnx.inliner
 
 from mythos_export.errors import BenchError
 from mythos_export.kernels.text import DOMAIN
+from mythos_runtime.ports import Ports
+from mythos_runtime.spec import LoopSpec
 
 REGIONS = ("prelude", "loop", "coda")
 PARTS = ("attention", "experts", "feed-forward", "embedding and head", "rest", "between operators")
 _MARK = "@"  # part@name; ONNX Runtime puts _inlfunc_<function>_ before the names in an inlined body
 _PART = re.compile(f"({'|'.join(part.replace(' ', '_') for part in PARTS)}){_MARK}")
-_MOE = ("moe", "int8_moe", "int4_moe")
-_ANY_PART = ("int8_linear", "int4_linear", "int8_embedding", "int4_embedding")
-_OPERATOR_PARTS = dict.fromkeys(_MOE, "experts") | {"mla_attention": "attention", "gqa_attention": "attention"}
+_FORMS = ("", "int8_", "int4_")
+_ANY_PART = tuple(f"{form}{name}" for form in _FORMS for name in ("linear", "embedding"))
+_PRODUCTS = ("MatMul", "Gemm", *(f"{form}linear" for form in _FORMS))
+_ACTIVATIONS = ("Sigmoid", "Swish", "Silu", "Gelu", "Relu", "Tanh", "Softplus", "Erf")
+_HEAD = "embedding and head"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -43,9 +47,6 @@ class Breakdown:
     total: float
     calls: int
 
-    def by_part(self, part: str) -> float:
-        return sum(value for (_, p), value in self.seconds.items() if p == part)
-
     def to_json(self) -> dict[str, Any]:
         cells = [
             {"region": region, "part": part, "seconds": value, "share": value / self.total}
@@ -55,7 +56,7 @@ class Breakdown:
 
 
 def profile(
-    graph: Path, inputs: Mapping[str, np.ndarray], library: Path | None, threads: int, calls: int = 12
+    graph: Path, spec: LoopSpec, inputs: Mapping[str, np.ndarray], library: Path | None, threads: int, calls: int = 12
 ) -> Breakdown:
     """Run a bundle's graph under ONNX Runtime's profiler; `library` holds the native operators, None runs the bodies.
 
@@ -66,7 +67,7 @@ def profile(
     model = onnx.load(graph, load_external_data=False)
     if library is None:  # a linear layer's part is where it stands, which its body's nodes cannot tell
         model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in _ANY_PART])
-    mark_parts(model)
+    mark_parts(model, spec)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -123,23 +124,28 @@ def _fold_call(run: Mapping[str, Any], nodes: list[Mapping[str, Any]]) -> dict[t
 
 
 def _part_of(event: Mapping[str, Any]) -> str:
-    operator = event["args"].get("op_name", "")
-    if operator in _OPERATOR_PARTS:
-        return _OPERATOR_PARTS[operator]
     found = _PART.search(event["name"])
-    return found[1].replace("_", " ") if found else "rest"
+    return _told(event["args"].get("op_name", "")) or (found[1].replace("_", " ") if found else "rest")
+
+
+def _told(operator: str) -> str | None:
+    """The part that an operator's name alone tells."""
+    if operator.endswith("moe"):
+        return "experts"
+    return "attention" if operator.lower().endswith("attention") else None
 
 
 # -- naming nodes by their part -----------------------------------------------------------------------------------
 
 
-def mark_parts(model: onnx.ModelProto) -> None:
+def mark_parts(model: onnx.ModelProto, spec: LoopSpec) -> None:
     """Put the part before the name of every node, in the graph, in the loop's body and in the function bodies."""
     for function in model.functions:
-        if function.domain == DOMAIN and function.name in _OPERATOR_PARTS:
-            _mark(function.node, dict.fromkeys(range(len(function.node)), _OPERATOR_PARTS[function.name]))
+        part = _told(function.name) if function.domain == DOMAIN else None
+        if part is not None:
+            _mark(function.node, dict.fromkeys(range(len(function.node)), part))
     for graph in (model.graph, *_bodies(model.graph)):
-        _mark(graph.node, _parts(graph))
+        _mark(graph.node, _parts(graph, spec.ports))
 
 
 def _bodies(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
@@ -151,7 +157,7 @@ def _mark(nodes: Any, parts: Mapping[int, str]) -> None:
         node.name = f"{parts.get(index, 'rest').replace(' ', '_')}{_MARK}{node.name or node.op_type}_{index}"
 
 
-def _parts(graph: onnx.GraphProto) -> dict[int, str]:
+def _parts(graph: onnx.GraphProto, ports: Ports) -> dict[int, str]:
     """Index of a node to its part, for the nodes that belong to one."""
     nodes = list(graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output}
@@ -160,18 +166,17 @@ def _parts(graph: onnx.GraphProto) -> dict[int, str]:
         for name in node.input:
             users[name].append(index)
     parts: dict[int, str] = {}
-    for index, node in enumerate(nodes):
-        for weight in node.input:
-            if weight.endswith((".attn_norm.weight", ".ffn_norm.weight")):
-                branch = _branch(nodes, index, producer, users)
-                part = "attention" if weight.endswith(".attn_norm.weight") else "feed-forward"
-                if any(nodes[i].op_type in _MOE for i in branch):
-                    part = "experts"
-                parts.update(dict.fromkeys(branch, part))
-            elif weight == "norm.weight":
-                parts.update(dict.fromkeys(_downstream(nodes, index, users) | {index}, "embedding and head"))
-            elif weight.startswith("embed.weight") and node.op_type in ("Gather", "int8_embedding", "int4_embedding"):
-                parts[index] = "embedding and head"
+    for branch in _branches(nodes, producer, users):
+        kinds = [nodes[index].op_type for index in branch]
+        told = {part for kind in kinds if (part := _told(kind))}
+        if not told and any(kind in _PRODUCTS for kind in kinds) and any(kind in _ACTIVATIONS for kind in kinds):
+            told = {"feed-forward"}
+        if len(told) == 1:
+            parts.update(dict.fromkeys(branch, told.pop()))
+    for index in users[ports.of("ids").name]:
+        if nodes[index].op_type == "Gather" or nodes[index].op_type.endswith("embedding"):
+            parts[index] = _HEAD
+    parts |= dict.fromkeys(_head(nodes, producer, ports.of("logits").name), _HEAD)
     for index in reversed(range(len(nodes))):  # what is made for one part alone, of its weights say, belongs to it
         wanted = {parts.get(user, "rest") for name in nodes[index].output for user in users[name]}
         if index not in parts and len(wanted) == 1:
@@ -179,30 +184,53 @@ def _parts(graph: onnx.GraphProto) -> dict[int, str]:
     return parts
 
 
-def _branch(nodes: list[Any], norm: int, producer: Mapping[str, int], users: Mapping[str, list[int]]) -> set[int]:
-    """The nodes from a norm to the addition that joins its branch with the norm's own input, that one left out."""
-    below = _downstream(nodes, norm, users)
-    x = nodes[norm].input[0]
-    joins = [index for index in users[x] if index in below and nodes[index].op_type == "Add"]
-    if not joins:
-        raise BenchError(f"no residual addition is found behind the node {nodes[norm].name}; export the model again")
-    above: set[int] = set()
-    waiting = [name for name in nodes[min(joins)].input if name != x]
-    while waiting:
-        index = producer.get(waiting.pop())
-        if index is not None and index in below and index not in above:
-            above.add(index)
-            waiting += nodes[index].input
-    return above | {norm}
+def _branches(nodes: list[Any], producer: Mapping[str, int], users: Mapping[str, list[int]]) -> list[set[int]]:
+    """The residual branches: between a value x and the addition of x and what was made of it, no other within."""
+    found: dict[int, set[int]] = {}
+    for join, node in enumerate(nodes):
+        if node.op_type != "Add":
+            continue
+        for x, made in (node.input, reversed(node.input)):
+            if made not in producer or (x not in producer and x not in users):
+                continue
+            branch = _downstream(nodes, users[x], users) & _upstream(nodes, producer[made], producer)
+            if producer[made] in branch:
+                found[join] = branch
+    return [branch for branch in found.values() if branch.isdisjoint(found)]
 
 
-def _downstream(nodes: list[Any], start: int, users: Mapping[str, list[int]]) -> set[int]:
+def _head(nodes: list[Any], producer: Mapping[str, int], logits: str) -> set[int]:
+    """From the product that makes the logits to these, and the norm before it; nothing in a graph without logits."""
     found: set[int] = set()
-    waiting = [start]
+    index = producer.get(logits)
+    while index is not None:
+        found.add(index)
+        before = next((producer[name] for name in nodes[index].input if name in producer), None)
+        if nodes[index].op_type in _PRODUCTS:
+            if before is not None and nodes[before].op_type.endswith("Normalization"):
+                found.add(before)
+            return found
+        index = before
+    return set()
+
+
+def _downstream(nodes: list[Any], first: list[int], users: Mapping[str, list[int]]) -> set[int]:
+    found, waiting = set(first), list(first)
     while waiting:
         for name in nodes[waiting.pop()].output:
             for index in users.get(name, ()):
                 if index not in found:
                     found.add(index)
                     waiting.append(index)
+    return found
+
+
+def _upstream(nodes: list[Any], last: int, producer: Mapping[str, int]) -> set[int]:
+    found, waiting = {last}, [last]
+    while waiting:
+        for name in nodes[waiting.pop()].input:
+            index = producer.get(name)
+            if index is not None and index not in found:
+                found.add(index)
+                waiting.append(index)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from mythos_export.bench import depth_line
 from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.limits import best_of, reading_rate
-from mythos_export.bench.model_cost import FLOAT32_ARITHMETIC, call_cost, fixed_cost, loop_cost
+from mythos_export.bench.model_cost import FLOAT32_ARITHMETIC, GraphCost
 from mythos_export.bench.rounds import Measured, Samples
 from mythos_export.bench.statistics import Interval, median_interval, percentiles, spread
 from mythos_export.bench.workloads import Workload
-from mythos_model import MythosConfig
+from mythos_runtime.spec import LoopSpec
 
 FORMAT = "mythos-latency"
 VERSION = 1
@@ -29,10 +29,13 @@ def rows_of(
     measured: Measured,
     contestants: Sequence[Contestant],
     workloads: Sequence[Workload],
-    config: MythosConfig,
+    costs: Mapping[str, GraphCost | None],
     limits: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """A row for every workload and contestant that finished; `ratio` is how many times faster than the first one."""
+    """A row for every workload and contestant that finished; `ratio` is how many times faster than the first one.
+
+    `costs` by bundle: what the contestant's weights cost to read and to multiply with.
+    """
     rows = []
     for workload in workloads:
         loops = next((s.loops for (_, w), s in measured.samples.items() if w == workload.name and s.loops), None)
@@ -42,7 +45,8 @@ def rows_of(
             if found is None or found.failed or not found.rounds:
                 continue
             rows.append(_row(workload, contestant, found, base, loops))
-            _against_limits(rows[-1], workload, config, contestant.precision, limits, contestant.device)
+            cost = costs[contestant.request["bundle"]]
+            _against_limits(rows[-1], workload, cost, contestant.precision, limits, contestant.device)
     return rows
 
 
@@ -80,19 +84,27 @@ def _row(
 
 
 def _against_limits(
-    row: dict[str, Any], workload: Workload, config: MythosConfig, precision: str, limits: dict[str, Any], device: str
+    row: dict[str, Any],
+    workload: Workload,
+    graph: GraphCost | None,
+    precision: str,
+    limits: dict[str, Any],
+    device: str,
 ) -> None:
-    """Adds `fraction_of_limit`, `bound_by` and what they come from; all None, with `limit_note`, for other devices.
+    """Adds `fraction_of_limit`, `bound_by` and what they come from; all None, with `limit_note`, where there is none.
 
     The rate of multiplying was measured in float32: a bundle that multiplies in another precision is held against
     reading alone.
     """
-    loops = row["loops"] if row["loops"] is not None else workload.depth or 0
-    cost = call_cost(config, workload, loops, precision)
+    row["bytes"] = row["flops"] = row["limit_note"] = None
+    row["limit_seconds"] = row["bound_by"] = row["fraction_of_limit"] = None
+    if graph is None:
+        row["limit_note"] = "the bundle holds no ONNX graph to count in"
+        return
+    cost = graph.call(workload, row["loops"] if row["loops"] is not None else workload.depth or 0)
     memory = cost.bytes / reading_rate(limits, cost.working_set)
     arithmetic = cost.flops / limits["product"]["flops_per_second"] if precision in FLOAT32_ARITHMETIC else None
     row["bytes"], row["flops"] = cost.bytes, cost.flops
-    row["limit_note"] = row["limit_seconds"] = row["bound_by"] = row["fraction_of_limit"] = None
     if device != "cpu":
         row["limit_note"] = f"it computes on {device}; the limits are the processor's"
         return
@@ -170,24 +182,22 @@ def depth_lines(
     return lines
 
 
-def model_json(config: MythosConfig, precision: str) -> dict[str, Any]:
-    """Bytes and FLOPs of one token without and with a cache, fixed and per loop."""
-    costs = {}
+def model_json(spec: LoopSpec, graph: GraphCost | None) -> dict[str, Any]:
+    """The spec; weights, and bytes and FLOPs of one token without and with a cache, fixed and per loop."""
+    document: dict[str, Any] = {"spec": spec.to_json(), "trained_loops": spec.trained_loops, "one_token": {}}
+    if graph is None:
+        return document | {"parameters": None, "active_parameters_per_loop": None}
     for held in (0, 128, 1024):
         token = Workload("decode", 1, held, 1, 1)
-        fixed, loop = fixed_cost(config, token, precision), loop_cost(config, token, precision)
-        costs[f"{held} held"] = {
+        fixed, loop = graph.fixed(token), graph.loop(token)
+        document["one_token"][f"{held} held"] = {
             "fixed_bytes": fixed.bytes,
             "fixed_flops": fixed.flops,
             "loop_bytes": loop.bytes,
             "loop_flops": loop.flops,
         }
-    return {
-        "parameters": config.parameter_count(),
-        "active_parameters_per_loop": config.active_parameters_per_loop(),
-        "trained_loops": config.max_loop_iters,
-        "one_token": costs,
-    }
+    met = graph.loop(Workload("decode", 1, 0, 1, 1)).weights
+    return document | {"parameters": graph.weights, "active_parameters_per_loop": round(met)}
 
 
 def limits_of(measured: Measured) -> dict[str, Any]:

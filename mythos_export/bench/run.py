@@ -25,11 +25,11 @@ from mythos_export.bench.document import (
     rows_of,
 )
 from mythos_export.bench.machine import describe_machine, usable_cores
+from mythos_export.bench.model_cost import GraphCost
 from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
 from mythos_export.bench.workloads import Workload, load_case, matrix, write_inputs
 from mythos_export.errors import BenchError, ToolFailed, ToolMissing
-from mythos_model import MythosConfig
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ort import find_op_library
@@ -89,12 +89,12 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     machine = describe_machine(threads, cores)
     model = load(bundle, threads=threads, verify="sizes", provider="cpu", op_library=None)
-    config = MythosConfig.from_dict(manifest.config)
-    trained = config.max_loop_iters
+    spec = model.spec
+    trained = spec.trained_loops
     left_out: list[str] = []
     workloads = list(options.workloads or ())
     if not workloads:
-        workloads, left_out = matrix(model.config, options.capacity, options.quick)
+        workloads, left_out = matrix(spec, options.capacity, options.quick)
     with tempfile.TemporaryDirectory(prefix="mythos-bench-") as folder:
         scratch = Path(folder)
         inputs = scratch / "inputs.npz"
@@ -133,14 +133,15 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
             for contestant in (*contestants, limits):
                 contestant.stop()
         progress("profile")
-        profiles, unprofiled = _profiles(bundle, manifest, workloads, inputs, config, threads)
+        profiles, unprofiled = _profiles(bundle, manifest, workloads, inputs, threads)
     rates = limits_of(measured)
+    costs = {c.request["bundle"]: _cost_of(Path(c.request["bundle"])) for c in contestants}
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "command": options.command,
         "bundle": _bundle_json(bundle, manifest),
-        "model": model_json(config, manifest.precision),
+        "model": model_json(spec, costs[request["bundle"]]),
         "machine": machine,
         "noise": noise_of(measured),
         "limits": rates,
@@ -153,7 +154,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
         "contestants": contestants_json(contestants, measured),
         "workloads": [workload.to_json() for workload in workloads],
         "left_out": left_out,
-        "rows": rows_of(measured, contestants, workloads, config, rates),
+        "rows": rows_of(measured, contestants, workloads, costs, rates),
         "depth_lines": depth_lines(measured, contestants, workloads),
         "breakdown": profiles,
         "breakdown_failed": unprofiled,
@@ -185,23 +186,32 @@ def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], p
         list(pool.map(start, contestants))
 
 
+def _graph_of(manifest: Manifest) -> str | None:
+    return manifest.file_ending(".onnx", "model.onnx")
+
+
+def _cost_of(bundle: Path) -> GraphCost | None:
+    graph = _graph_of(read_manifest(bundle, verify_hashes=False))
+    return None if graph is None else GraphCost(bundle / graph)
+
+
 def _profiles(
-    bundle: Path, manifest: Manifest, workloads: Sequence[Workload], inputs: Path, config: MythosConfig, threads: int
+    bundle: Path, manifest: Manifest, workloads: Sequence[Workload], inputs: Path, threads: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """ONNX Runtime's breakdown of one prefill and one decode, with the bodies and with the CPU kernels; what failed."""
-    graph = manifest.file_ending(".onnx", "model.onnx")
+    graph, spec = _graph_of(manifest), manifest.spec
     if graph is None:
         return [], []
-    chosen = [_to_profile(workloads, kind, config.max_loop_iters) for kind in ("decode", "prefill")]
+    chosen = [_to_profile(workloads, kind, spec.trained_loops) for kind in ("decode", "prefill")]
     forms: dict[str, Path | None] = {"ONNX Runtime, function bodies": None}
     if library := find_op_library():
         forms["ONNX Runtime, CPU kernels"] = library
     profiles, failed = [], []
     for workload in filter(None, chosen):
-        ports = port_arrays(load_case(inputs, workload, config.max_loop_iters), config.act_threshold)
+        ports = port_arrays(load_case(inputs, workload, spec.trained_loops), spec)
         for name, taken in forms.items():
             try:
-                found = breakdown.profile(bundle / graph, ports, taken, threads)
+                found = breakdown.profile(bundle / graph, spec, ports, taken, threads)
             except Exception as error:  # ONNX Runtime's have no base class; what was timed must not be lost for it
                 line = next(iter(str(error).strip().splitlines()), "no message")
                 failed.append(f"{workload.name}, {name}: {type(error).__name__}: {line[:300]}")

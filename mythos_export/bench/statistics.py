@@ -28,13 +28,6 @@ class Interval:
     high: float
     coverage: float
 
-    def overlaps(self, other: Interval) -> bool:
-        return self.low <= other.high and other.low <= self.high
-
-    def scaled(self, factor: float) -> Interval:
-        """The same for values multiplied by a positive factor."""
-        return Interval(self.median * factor, self.low * factor, self.high * factor, self.coverage)
-
 
 def median_interval(values: Sequence[float]) -> Interval:
     """Between two order statistics of n independent values, the narrowest symmetric pair that covers 95 %.

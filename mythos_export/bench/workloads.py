@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mythos_runtime.config import RuntimeConfig
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mythos_export.errors import BenchError
 from mythos_runtime.model import Model
+from mythos_runtime.spec import LoopSpec
 
-NEVER = 1e9  # a halting threshold that no sum of probabilities reaches
+NEVER = math.inf  # a halting threshold that nothing reaches
+AROUND, LOOP = "around", "loop"  # where a cache group stands: once, or once per loop
 PROMPT = 64  # tokens whose cache entries, repeated, fill the caches of decode
 
 
@@ -56,16 +58,16 @@ class Workload:
         return cls(**{key: value for key, value in values.items() if key != "name"})
 
 
-def matrix(config: RuntimeConfig, capacity: int | None = None, quick: bool = False) -> tuple[list[Workload], list[str]]:
+def matrix(spec: LoopSpec, capacity: int | None = None, quick: bool = False) -> tuple[list[Workload], list[str]]:
     """The workloads of `mythos bench` that a model can take, and what was left out, in words.
 
     Prefill of 16, 128 and 512 tokens; decode after 128, 1024 and as many as `capacity` leaves room for; batch 1 and 4;
     1 loop, the trained number, and halting on. And prefill and decode at more depths, for the line of cost against
     depth. `quick`: batch 1, at the trained depth and with halting.
     """
-    trained = config.max_loop_iters
-    capacity = min(capacity or 4096, config.max_seq_len)
-    prefill = [tokens for tokens in (16, 128, 512) if tokens <= config.max_seq_len]
+    trained = spec.trained_loops
+    capacity = min(capacity or 4096, spec.max_seq_len)
+    prefill = [tokens for tokens in (16, 128, 512) if tokens <= spec.max_seq_len]
     held = sorted({tokens for tokens in (128, 1024) if tokens < capacity} | {capacity - 1})
     left_out = [f"prefill of {t} tokens" for t in (16, 128, 512) if t not in prefill]
     left_out += [f"decode after {t} tokens" for t in (128, 1024) if t >= capacity]
@@ -74,11 +76,11 @@ def matrix(config: RuntimeConfig, capacity: int | None = None, quick: bool = Fal
     chosen = [Workload("prefill", t, 0, b, d) for t, b, d in itertools.product(prefill, batches, depths)]
     chosen += [Workload("decode", 1, t, b, d) for t, b, d in itertools.product(held, batches, depths)]
     if not prefill:
-        raise BenchError(f"the model takes at most {config.max_seq_len} tokens; the shortest workload has 16")
+        raise BenchError(f"the model takes at most {spec.max_seq_len} tokens; the shortest workload has 16")
     for depth in depth_ladder(trained):
         chosen += [Workload("prefill", prefill[min(1, len(prefill) - 1)], 0, 1, depth)]
         chosen += [Workload("decode", 1, held[0], 1, depth)]
-    reason = f"the model takes at most {config.max_seq_len} tokens, the cache was given {capacity}"
+    reason = f"the model takes at most {spec.max_seq_len} tokens, the cache was given {capacity}"
     return list(dict.fromkeys(chosen)), [f"{what}: {reason}" for what in left_out]
 
 
@@ -93,19 +95,16 @@ class Case:
 
     Attributes:
         ids: int64 [B, T].
-        past_layers: [layers, B, held, C]; past_loop: [N, B, held, C], N the depth, or the trained number.
+        past: by cache group, as the graph takes it: [..., B, held, C], inside the loop of `loops` depths.
+        loops: the depth, or the trained number.
         capacity: tokens that a cache with fixed buffers has room for, the same for all decode workloads of a run.
     """
 
     workload: Workload
     ids: np.ndarray
-    past_layers: np.ndarray
-    past_loop: np.ndarray
+    past: Mapping[str, np.ndarray]
+    loops: int
     capacity: int
-
-    @property
-    def loops(self) -> int:
-        return self.past_loop.shape[0]
 
     @property
     def threshold(self) -> float | None:
@@ -120,15 +119,16 @@ def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_fi
     caches, and all start from the same. `ids_file` (safetensors, `input_ids` [rows, T]) replaces random ids, for
     models that halt early only on what they were trained for.
     """
-    depth = max([workload.depth or 0 for workload in workloads] + [model.config.max_loop_iters])
+    depth = max([workload.depth or 0 for workload in workloads] + [model.spec.trained_loops])
     rows = max(workload.batch for workload in workloads)
     longest = max(workload.tokens for workload in workloads)
-    prompt = min(PROMPT, model.config.max_seq_len - 1)
-    ids = _ids(ids_file, model.config.vocab_size, rows, max(longest, prompt + 1))
+    prompt = min(PROMPT, model.spec.max_seq_len - 1)
+    ids = _ids(ids_file, model.spec.vocab_size, rows, max(longest, prompt + 1))
     cache = model.new_cache(1, prompt, depth)
     model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
     capacity = max(workload.held for workload in workloads) + 1
-    np.savez(path, ids=ids, layers=cache.past_layers, loop=cache.past_loop, capacity=capacity)
+    past = {f"{LOOP if group.per_loop else AROUND}/{group.name}": cache.past[group.name] for group in model.spec.caches}
+    np.savez(path, allow_pickle=False, ids=ids, capacity=capacity, **past)
 
 
 def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarray:
@@ -147,17 +147,20 @@ def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarr
 
 def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
     """One workload's data out of the file of `write_inputs`."""
-    with np.load(inputs) as data:
-        ids, layers, loop, capacity = data["ids"], data["layers"], data["loop"], int(data["capacity"])
     depth = trained if workload.depth is None else workload.depth
+    past = {}
+    with np.load(inputs) as data:
+        ids, capacity = data["ids"], int(data["capacity"])
+        for key in data.files:
+            place, _, name = key.partition("/")
+            if name:
+                past[name] = _filled(data[key][: max(depth, 1)] if place == LOOP else data[key], workload)
     used = ids[: workload.batch, -1:] if workload.kind == "decode" else ids[: workload.batch, : workload.tokens]
-    at = np.arange(workload.held) % layers.shape[2]
-
-    def fill(entries: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.broadcast_to(entries[:, :, at], _with_batch(entries, workload)))
-
-    return Case(workload, np.ascontiguousarray(used), fill(layers), fill(loop[: max(depth, 1)]), capacity)
+    return Case(workload, np.ascontiguousarray(used), past, max(depth, 1), capacity)
 
 
-def _with_batch(entries: np.ndarray, workload: Workload) -> tuple[int, ...]:
-    return (entries.shape[0], workload.batch, workload.held, entries.shape[3])
+def _filled(entries: np.ndarray, workload: Workload) -> np.ndarray:
+    """[..., 1, prompt, C] -> [..., B, held, C], begun again where the prompt ends."""
+    repeated = entries[..., np.arange(workload.held) % entries.shape[-2], :]
+    shape = (*entries.shape[:-3], workload.batch, workload.held, entries.shape[-1])
+    return np.ascontiguousarray(np.broadcast_to(repeated, shape))

@@ -69,15 +69,16 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
 
 def _show_spec(spec: LoopSpec) -> None:
     """What running the model needs to know of it."""
-    table = Table("ids", "longest", "cache lines of a token", "carried", "exit", "knobs")
-    lines = [
-        f"{group.slots} x {group.width} {group.dtype} {'per loop' if group.per_loop else 'around the loop'}"
-        for group in spec.caches
-    ]
-    knobs = [f"max_loops {spec.trained_loops}", *(f"{knob.name} {knob.default:g}" for knob in spec.exit.knobs)]
-    carried = ", ".join(tensor.name for tensor in spec.state)
-    sizes = str(spec.vocab_size), str(spec.max_seq_len)
-    table.add_row(*sizes, "\n".join(lines), carried, f"{spec.exit.name}: {spec.exit.meaning}", "\n".join(knobs))
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("ids", f"0 to {spec.vocab_size - 1}, up to {spec.max_seq_len} in a sequence")
+    for group in spec.caches:
+        lines = f"{group.slots} x {group.width} {group.dtype}"
+        table.add_row("cache of a token", f"{lines} {'per loop' if group.per_loop else 'around the loop'}")
+    table.add_row("a loop hands on", ", ".join(tensor.name for tensor in spec.state))
+    table.add_row("exit", f"{spec.exit.name}: {spec.exit.meaning}")
+    table.add_row("max_loops", f"{spec.trained_loops}, as trained, if nothing else is asked for")
+    for knob in spec.exit.knobs:
+        table.add_row(knob.name, f"{knob.default:g} if nothing else is asked for; {knob.meaning}")
     out.print(table)
 
 

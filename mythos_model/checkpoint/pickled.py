@@ -99,24 +99,21 @@ STORAGES: dict[str, torch.dtype | None] = {
 }
 
 
-def _tensor(storage: StorageRef, offset: int, shape: Any, stride: Any, *_rest: Any) -> PickledTensor:
+def _tensor(
+    storage: StorageRef, offset: int, shape: Any, stride: Any, _grad: Any = None, _hooks: Any = None, bits: Any = None
+) -> PickledTensor:
     sizes = isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) <= MOST_AXES
     problem = None if sizes else "has a shape that no tensor can have"
+    if bits:
+        problem = "is a conjugated or negated view; save what it stands for, with resolve_conj() and resolve_neg()"
     return PickledTensor(storage, storage.dtype or torch.uint8, shape, stride, offset, problem)
 
 
 def _tensor_with_dtype(
-    storage: StorageRef,
-    offset: int,
-    shape: Any,
-    stride: Any,
-    _g: Any,
-    _h: Any,
-    dtype: Global,
-    *_: Any,
+    storage: StorageRef, offset: int, shape: Any, stride: Any, grad: Any, hooks: Any, dtype: Global, bits: Any = None
 ) -> PickledTensor:
     found = getattr(torch, dtype.name, None) if dtype.module == "torch" else None
-    tensor = _tensor(storage, offset, shape, stride)
+    tensor = _tensor(storage, offset, shape, stride, grad, hooks, bits)
     if isinstance(found, torch.dtype):
         tensor.dtype = found
     else:

@@ -21,7 +21,7 @@ from mythos_model.checkpoint.float8 import float8_notes
 from mythos_model.checkpoint.folder import Chosen, choose_files, index_beside, read_index
 from mythos_model.checkpoint.hub import fetch, is_reference
 from mythos_model.checkpoint.names import prefixes
-from mythos_model.checkpoint.sets import choose_names
+from mythos_model.checkpoint.sets import COUNTERS, choose_names
 from mythos_model.checkpoint.stored import FLOAT8, READ_AS, Stored, Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.checkpoint.weights import Weights, open_weights
@@ -142,6 +142,9 @@ def read_checkpoint(path: str | Path, weights_key: str | None = None) -> RawChec
     if sets:
         notes.append(f"{where} holds several sets of weights ({some(sets)}): those under {weights_key!r} are taken")
     tensors = {name: tensors[stored] for name, stored in names.items()}
+    if counters := [name for name in tensors if name.rpartition(".")[2] in COUNTERS]:
+        notes.append(f"left out, since training alone needs them: {some(counters)}")
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in counters}
     _check_sizes(where, tensors, sum(file.bytes for file in files))
     notes += float8_notes(where, tensors)
     config = _config(chosen.folder, files[0], notes)

@@ -88,8 +88,8 @@ def _tensor(file: Mapped, name: str, entry: Any, begin: int) -> Stored:
             f"reads {', '.join(_DTYPES)}"
         )
     dtype = _DTYPES[kind]
-    stored = Stored(Storage(file, begin + first, begin + last, dtype), tuple(shape), dtype)
-    if not whole or last < first or stored.problem() or stored.nbytes != last - first:
+    stored = Stored(Storage(file, begin + first, begin + last, dtype), tuple(shape), dtype) if whole else None
+    if stored is None or last < first or stored.problem() or stored.nbytes != last - first:
         raise CheckpointError(
             f"{file.path} is damaged: by its header, the tensor {shown(name)} of {shown(kind)} and shape "
             f"{shown(str(shape)[:200])} does not fill its bytes"

@@ -13,6 +13,7 @@ from mythos_model.checkpoint.stored import Stored
 from mythos_model.checkpoint.texts import plain
 from mythos_model.errors import CheckpointError
 
+COUNTERS = ("n_averaged", "num_batches_tracked")  # what training counts, no part of any model
 TOP = "."  # the weights that lie under no key
 _CONFIG_KEYS = ("model_config", "model_args", "cfg", "config")
 _DEEPEST = 5

@@ -46,7 +46,7 @@ def test_the_reference_starts_from_the_same_cache_and_gives_the_same_logits(
     model = load(folder, verify="sizes", op_library=None)
     inputs = tmp_path / "inputs.npz"
     write_inputs(model, [workload], inputs, GOLDEN / "hops" / "io.safetensors")
-    case = load_case(inputs, workload, model.config.max_loop_iters)
+    case = load_case(inputs, workload, model.spec.trained_loops)
     checkpoint = next((GOLDEN / "hops").glob("*.pt"))
     setting = Setting(folder, checkpoint, 1, tmp_path)
     answers = []

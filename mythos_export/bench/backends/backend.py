@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mythos_export.bench.workloads import Case
 from mythos_runtime import Model, Output, load
 from mythos_runtime.model import Policy
 from mythos_runtime.session import OpLibrary
+from mythos_runtime.spec import LoopSpec
 
 
 class Outcome(NamedTuple):
@@ -109,8 +111,8 @@ class BundleBackend(Backend):
         if workload.kind == "prefill":
             return prefill
         cache = model.new_cache(workload.batch, case.capacity, workload.depth)
-        cache.past_layers[:, :, : workload.held] = case.past_layers
-        cache.past_loop[:, :, : workload.held] = case.past_loop
+        for name, entries in case.past.items():
+            cache.past[name][..., : workload.held, :] = entries
         cache.lengths[:] = workload.held
         policy: Policy = "last" if workload.depth is None else "full"
 
@@ -126,18 +128,18 @@ def _outcome(out: Output) -> Outcome:
     return Outcome(out.logits[:, -1], out.loops)
 
 
-def port_arrays(case: Case, trained_threshold: float) -> dict[str, np.ndarray]:
+def port_arrays(case: Case, spec: LoopSpec) -> dict[str, np.ndarray]:
     """The model graph's inputs for a case, in the order of its ports; for what calls a graph without our runtime."""
     workload = case.workload
     lengths = np.full(workload.batch, workload.held, np.int64)
-    threshold = trained_threshold if case.threshold is None else case.threshold
-    return {
-        "input_ids": case.ids,
+    knob = spec.exit.knob("halt_threshold")
+    trained = math.inf if knob is None else knob.default
+    values = {
+        "ids": case.ids,
         "positions": lengths[:, None] + np.arange(workload.tokens),
         "past_lengths": lengths,
         "max_loops": np.array(case.loops, np.int64),
-        "halt_threshold": np.array(threshold, np.float32),
+        "halt_threshold": np.array(trained if case.threshold is None else case.threshold, np.float32),
         "early_exit": np.array(workload.depth is None),
-        "past_layers": case.past_layers,
-        "past_loop": case.past_loop,
     }
+    return spec.ports.by_role(values, case.past)

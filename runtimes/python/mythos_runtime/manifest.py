@@ -32,7 +32,8 @@ from typing import Any
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
 from mythos_runtime.files import FileEntry, check_file, path_problem, write_whole
-from mythos_runtime.spec import LoopSpec, read_spec
+from mythos_runtime.spec import LoopSpec
+from mythos_runtime.spec_reader import read_spec
 from mythos_runtime.staging import mend
 from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 

@@ -103,6 +103,8 @@ class JsonTokenizer:
             import tokenizers
         except ImportError as error:
             raise BackendMissing(f"{path.name} needs the tokenizers library: pip install tokenizers") from error
+        if not path.is_file():  # a pipe or a device would be read for ever
+            raise BundleError(f"{path} is no regular file, expected a tokenizer.json")
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
 from mythos_export.bench.document import _against_limits
+from mythos_export.bench.model_cost import GraphCost
 from mythos_export.bench.report import read_report, write_report
 from mythos_export.bench.rounds import WRONG
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload, matrix
 from mythos_export.cli import mythos
 from mythos_export.errors import BenchError
-from mythos_model import MythosConfig
-from mythos_runtime import load, read_manifest
+from mythos_runtime import read_manifest
 from mythos_runtime.manifest import PRECISIONS
 
 DECODE = [Workload("decode", 1, 20, 1, depth) for depth in (1, 2, 4)]
@@ -80,13 +80,16 @@ def test_a_failure_stays_with_whoever_failed(document: dict[str, Any]) -> None:
     assert {row["backend"] for row in document["rows"]} == {"ONNX Runtime, function bodies", "uncompiled"}
 
 
-def test_other_devices_and_precisions_are_not_held_against_what_was_not_measured(document: dict[str, Any]) -> None:
-    config = MythosConfig.from_dict(document["bundle"]["config"])
+def test_what_was_not_measured_is_no_limit(document: dict[str, Any], bundles: Bundles) -> None:
+    cost = GraphCost(bundles["hops"] / "model.onnx")
     for precision, device, bound in (("fp16", "cpu", "reading"), ("fp32", "cuda", None)):
         row = {"median": 1.0, "loops": 4}
-        _against_limits(row, DECODE[2], config, precision, document["limits"], device)
+        _against_limits(row, DECODE[2], cost, precision, document["limits"], device)
         assert row["bound_by"] == bound and (row["fraction_of_limit"] is None) == (bound is None)
-        assert row["limit_note"]
+        assert row["limit_note"] and row["bytes"] > 0
+    row = {"median": 1.0, "loops": 4}
+    _against_limits(row, DECODE[2], None, "fp32", document["limits"], "cpu")
+    assert row["fraction_of_limit"] is None and "no ONNX graph" in str(row["limit_note"])
     assert set(WRONG) == set(PRECISIONS)
 
 
@@ -96,6 +99,8 @@ def test_depth_and_breakdown_are_in_the_document(document: dict[str, Any]) -> No
     for profile in document["breakdown"]:
         assert sum(cell["share"] for cell in profile["cells"]) == pytest.approx(1)
     assert "Decode 20, batch 1" in document["verdict"]
+    assert document["model"]["spec"]["trained_loops"] == document["model"]["trained_loops"] == 10
+    assert document["model"]["parameters"] > document["model"]["active_parameters_per_loop"] > 0
 
 
 def test_the_page_stands_alone_and_the_bundle_stays_valid(
@@ -124,15 +129,15 @@ def test_the_page_stands_alone_and_the_bundle_stays_valid(
 
 
 def test_the_matrix_holds_what_the_model_takes(bundles: Bundles) -> None:
-    config = load(bundles["hops"], verify="sizes").config
-    workloads, left_out = matrix(config)
+    spec = read_manifest(bundles["hops"]).spec
+    workloads, left_out = matrix(spec)
     assert {w.tokens for w in workloads if w.kind == "prefill"} == {16, 128}
     assert {w.held for w in workloads if w.kind == "decode"} == {127}
     assert {w.depth for w in workloads if w.batch == 4} == {1, 10, None}
     assert {w.depth for w in workloads if w.batch == 1} >= {1, 5, 10, 15, None}
     assert len(set(workloads)) == len(workloads)
     assert any("prefill of 512" in text for text in left_out) and any("after 1024" in text for text in left_out)
-    assert all(w.batch == 1 for w in matrix(config, quick=True)[0])
+    assert all(w.batch == 1 for w in matrix(spec, quick=True)[0])
 
 
 @pytest.mark.parametrize(

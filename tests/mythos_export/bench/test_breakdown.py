@@ -16,7 +16,8 @@ from mythos_export.bench.backends.backend import port_arrays
 from mythos_export.bench.breakdown import Breakdown, fold, mark_parts, profile
 from mythos_export.bench.workloads import Case, Workload
 from mythos_export.errors import BenchError
-from mythos_runtime import load
+from mythos_runtime import read_manifest
+from mythos_runtime.cache import empty_past
 
 
 def event(name: str, ts: int, dur: int, op: str = "", cat: str = "Node") -> dict[str, Any]:
@@ -58,7 +59,7 @@ def test_profiles_without_a_call_or_a_loop_are_refused() -> None:
 
 def test_every_branch_of_the_graph_is_found(bundles: Bundles) -> None:
     model = onnx.load(bundles["hops"] / "model.onnx", load_external_data=False)
-    mark_parts(model)
+    mark_parts(model, read_manifest(bundles["hops"]).spec)
     body = next(n for n in model.graph.node if n.op_type == "Loop").attribute[0].g
     parts = {(node.op_type, node.name.partition("@")[0]) for node in body.node}
     assert ("mla_attention", "attention") in parts and ("moe", "experts") in parts and ("TopK", "experts") in parts
@@ -98,13 +99,12 @@ def plant(folder: Path, copy: Path, operator: str) -> Path:
 @pytest.mark.parametrize(("operator", "part"), [("moe", "experts"), ("mla_attention", "attention")])
 def test_a_planted_slowdown_shows_in_its_row(bundles: Bundles, tmp_path: Path, operator: str, part: str) -> None:
     folder = bundles["hops"]
-    config = load(folder, verify="sizes").config
-    past = [np.zeros((n, 1, 8, config.cache_width), np.float32) for n in (config.layers, 3)]
-    case = Case(Workload("decode", 1, 8, 1, 3), np.array([[1]]), *past, capacity=9)
-    ports = port_arrays(case, config.act_threshold)
+    spec = read_manifest(folder).spec
+    case = Case(Workload("decode", 1, 8, 1, 3), np.array([[1]]), empty_past(spec, 1, 8, 3), loops=3, capacity=9)
+    ports = port_arrays(case, spec)
 
     def shown(graph: Path) -> Breakdown:
-        return profile(graph, ports, None, threads=1, calls=4)
+        return profile(graph, spec, ports, None, threads=1, calls=4)
 
     before, after = shown(folder / "model.onnx"), shown(plant(folder, tmp_path / "planted", operator))
     grown = {key: after.seconds[key] - before.seconds.get(key, 0.0) for key in after.seconds}

@@ -1,0 +1,109 @@
+"""Runs mutants in a process that may die: one line before each, one after it. See __main__.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+from fuzz_readers.mutate import mutate
+from fuzz_readers.seeds import SilentDifference, Subject, subjects
+
+from mythos_model.errors import ModelError
+from mythos_runtime.errors import RuntimeBundleError
+
+SECONDS = 30  # on the clock, until a mutant hangs: the machine may be busy
+CPU_SECONDS = 5
+ROOM = 1 << 30  # bytes of address space beyond what the process has before the first mutant
+GROWTH, TIMES = 48 << 20, 100  # bytes of memory that a reader may take: some, and so many times the files
+
+
+def main(seed: int, first: int, last: int, bundle: Path | None, keep: Path | None) -> None:
+    warnings.simplefilter("ignore")
+    everything = subjects(bundle)
+    names = sorted(everything)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pristine = {name: folder / name.replace(" ", "_") for name in names}
+        for name, path in pristine.items():
+            path.mkdir()
+            everything[name].write(path)
+            everything[name].check(path)  # untouched, every subject is read; and everything is imported
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
+        for number in range(first, last):
+            rng = random.Random(f"{seed}:{number}")
+            name = names[number % len(names)]
+            mutant = folder / "mutant"
+            shutil.copytree(pristine[name], mutant, symlinks=True, copy_function=_copy)
+            what = f"{name}: {mutate(mutant, rng)}"
+            print(json.dumps({"number": number, "what": what}), flush=True)
+            finding, outcome = attempt(everything[name], mutant)
+            print(json.dumps({"number": number, "what": what, "outcome": outcome, "finding": finding}), flush=True)
+            if finding and keep:
+                shutil.copytree(mutant, keep / f"{seed}-{number}", symlinks=True, dirs_exist_ok=True, ignore=_pipes)
+            shutil.rmtree(mutant)
+
+
+def attempt(subject: Subject, folder: Path) -> tuple[str | None, str]:
+    """What is wrong with how one mutant was read, None where nothing is; and whether it was read or refused."""
+    size = sum(f.stat().st_size for f in folder.rglob("*") if not f.is_symlink() and f.is_file())
+    outcome, finding = "read", None
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of memory counts from here
+    before, started = _status("VmRSS"), time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)  # kills this process: nothing else stops a loop in C
+    try:
+        subject.check(folder)
+    except (ModelError, RuntimeBundleError) as error:
+        outcome, finding = "refused", _bad_text(str(error))
+    except SilentDifference as error:
+        finding = f"silent difference: {error}"
+    except BaseException as error:  # panics of Rust libraries are no Exceptions
+        finding = f"traceback: {type(error).__name__}: {str(error)[:300]}"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    grown, seconds = _status("VmHWM") - before, time.process_time() - started
+    if finding is None and grown > GROWTH + TIMES * size:
+        finding = f"memory: {grown >> 20} MiB for files of {size} bytes"
+    if finding is None and seconds > CPU_SECONDS:
+        finding = f"slow: {seconds:.1f} s of CPU"
+    return finding, outcome
+
+
+def _bad_text(text: str) -> str | None:
+    """An error is one line that can be printed, and sends nobody to run code."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"an error that cannot be printed: {ascii(text)[:300]}"
+    if "\n" in text or len(text) > 3000 or "weights_only" in text:
+        return f"an error that is no line: {text[:300]!r} ({len(text)} characters)"
+    return None
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) << 10
+
+
+def _copy(source: str, target: str) -> None:
+    """What is large is not mutated, but linked: a bundle's weights."""
+    (os.link if os.path.getsize(source) > 200_000 else shutil.copy)(source, target)
+
+
+def _pipes(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_fifo()]
+
+
+if __name__ == "__main__":
+    seed, first, last, bundle, keep = sys.argv[1:]
+    main(int(seed), int(first), int(last), Path(bundle) if bundle else None, Path(keep) if keep else None)
