@@ -18,7 +18,8 @@ from mythos_model import Checkpoint
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.spec import MODEL, LoopSpec
 from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
 
 
@@ -45,7 +46,7 @@ def describe_bundle(
         files={path.relative_to(folder).as_posix(): describe(path) for path in files},
         tolerances=dict(tolerances),
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(folder / "model.onnx"), _tensorrt_implementation(built)),
+        operators=fallback.record(_operators(folder), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -66,8 +67,10 @@ def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -
     return TokenizerEntry("tokenizer.json", "tokenizer.json")
 
 
-def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
-    used = {function.name for function in onnx.load(path, load_external_data=False).functions}
+def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
+    """Of the model and of its row graphs, with what each lacks."""
+    graphs = [onnx.load(folder / f"{name}.onnx", load_external_data=False) for name in (MODEL, *GRAPHS)]
+    used = {function.name for graph in graphs for function in graph.functions}
     return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos_export.capture import capture, save_program
+from mythos_export.capture import capture, capture_rows, save_program
 from mythos_export.destination import staged
 from mythos_export.errors import TargetError
-from mythos_export.lower import lower
+from mythos_export.lower import lower, lower_rows
 from mythos_export.package import add_tokenizer, describe_bundle, finish
 from mythos_export.precision import PRECISIONS
 from mythos_export.targets.registry import TARGETS
@@ -98,6 +98,7 @@ def export(
         save_program(captured, folder / "model.pt2")
         progress("lower to ONNX")
         lowered = lower(captured, folder)
+        lower_rows(capture_rows(model), folder)
         onnx_built = TARGETS["onnx"].build(lowered, folder, options, progress)
         built: tuple[Built, ...] = (onnx_built,)
         if target != onnx_built.name:

@@ -75,15 +75,15 @@ def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     """Rotate adjacent pairs (2i, 2i+1) of every head (RoFormer, arXiv:2104.09864), in the dtype of the angles.
 
     Args:
-        x: [B, T, heads * P].
-        cos, sin: [B, T, P/2] of the positions' angles.
+        x: [..., heads * P].
+        cos, sin: [..., P/2] of the positions' angles.
 
     Returns: x's shape and dtype.
     """
     even, odd = x.to(cos.dtype).unflatten(-1, (heads, -1, 2)).unbind(-1)
-    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
-    return rotated.flatten(2).to(x.dtype)
+    return rotated.flatten(-3).to(x.dtype)
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
