@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cpp_programs import DUMP, RUN, changed, cpp, needs_cpp, with_bytes
 from cpu_ops import LIBRARY
-from golden_bundles import SHIPPED_HOPS, Bundles
+from golden_bundles import Bundles
 
 from mythos_runtime import BackendMissing, Model, load
 
@@ -147,9 +147,10 @@ def test_a_prompt_comes_from_a_file_or_from_stdin(bundles: Bundles, tmp_path: Pa
         assert result.stdout.splitlines()[0] == expected, result.stderr
 
 
-def test_what_is_not_asked_for_fits_the_model(bundles: Bundles) -> None:
-    """Questions of hops have one answer, of one token; a number that is asked for is not made smaller."""
-    arguments = [RUN, bundles[SHIPPED_HOPS], "--ids", "1,2,3", "--json"]
+def test_what_is_not_asked_for_fits_the_model(bundles: Bundles, tmp_path: Path) -> None:
+    """A number that is asked for is not made smaller."""
+    bundle = changed(bundles["mla_decode"], tmp_path / "bundle", lambda m: m["spec"].update(max_output_tokens=1))
+    arguments = [RUN, bundle, "--ids", "1,2,3", "--json"]
     assert json.loads(cpp(*arguments).stdout.splitlines()[-1])["finished"] == "length"
     refused = cpp(*arguments, "--max-new-tokens", "2")
     assert (refused.returncode, refused.stderr.count("this model allows 1")) == (2, 1)

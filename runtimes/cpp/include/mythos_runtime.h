@@ -73,6 +73,7 @@ typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
   double halt_threshold;  /* NaN: as trained; infinity: never */
   const char* policy;     /* "full" or "last"; NULL: full */
+  uint64_t state_seed;    /* of models that draw a state before the first loop */
 } mythos_forward_options;
 
 typedef struct mythos_generate_options {

@@ -96,6 +96,8 @@ struct ForwardOptions {
   std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
   std::optional<double> halt_threshold;    // default: as trained; infinity: never
   std::string policy = "full";             // "full": every depth runs, exact; "last": leave when all have halted
+  std::uint64_t state_seed = 0;            // of models that draw a state before the first loop: the seed it is drawn with,
+  std::vector<float> initial_state;        // or the state itself, [batch, tokens, size] (not for generate)
 };
 
 struct Output {

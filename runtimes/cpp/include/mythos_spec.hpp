@@ -14,7 +14,7 @@
 
 namespace mythos {
 
-// A size, or a symbol bound at run time: B batch, T new tokens, P capacity of the past, N loop depths.
+// A size, or a symbol bound at run time: B batch, T new tokens, P capacity of the past, N loop depths; ports.py has more.
 struct MYTHOS_API Dim {
   std::int64_t size = 0;
   std::string symbol;  // empty: `size` counts
@@ -58,7 +58,8 @@ struct MYTHOS_API ExitRule {
   const Knob* knob(const std::string& name) const;  // null where it has none of that name
 };
 
-// What one loop hands to the next; start is zeros, encoded or noise.
+// What one loop hands to the next; start is zeros, ones, encoded, noise (an input, drawn) or initial (that noise). scale and
+// cut: of noise, its standard deviation and at how many of them it is cut.
 struct MYTHOS_API StateTensor {
   std::string name, dtype;
   std::vector<Dim> dims;
@@ -86,6 +87,7 @@ struct MYTHOS_API LoopSpec {
   std::map<std::string, Ports> graphs;  // "model" is there always
 
   const Ports& ports() const { return graphs.at("model"); }
+  const StateTensor* initial() const;  // the state that is drawn; null where none is
   bool fits(const LoopSpec& other) const;  // whether one's caches are the other's
 };
 

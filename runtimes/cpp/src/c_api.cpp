@@ -57,6 +57,7 @@ mythos::ForwardOptions forward_options(const mythos_forward_options* given) {
   if (chosen.max_loops != -1) options.max_loops = chosen.max_loops;
   if (!std::isnan(chosen.halt_threshold)) options.halt_threshold = chosen.halt_threshold;
   if (chosen.policy) options.policy = chosen.policy;
+  options.state_seed = chosen.state_seed;
   return options;
 }
 
@@ -148,7 +149,7 @@ int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count
   });
 }
 
-mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), nullptr}; }
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), nullptr, 0}; }
 
 mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};

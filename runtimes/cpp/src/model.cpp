@@ -9,6 +9,7 @@
 #include <map>
 
 #include "batch.hpp"
+#include "noise.hpp"
 #include "text.hpp"
 
 namespace mythos {
@@ -47,6 +48,22 @@ float threshold_of(const ForwardOptions& options, const LoopSpec& spec) {
   return static_cast<float>(value);
 }
 
+// The graph's input `initial_state`, where it has one.
+std::vector<float> initial_of(const ForwardOptions& options, const LoopSpec& spec,
+                              const std::vector<std::int64_t>& positions, std::int64_t batch, std::int64_t tokens) {
+  const StateTensor* tensor = spec.initial();
+  const std::vector<float>& given = options.initial_state;
+  if (!tensor && !given.empty())
+    throw RequestError("this model (" + spec.family + ") has no initial_state: its first state is computed");
+  if (!tensor) return {};
+  if (given.empty()) return initial_state(*tensor, positions, options.state_seed);
+  const std::int64_t width = tensor->dims.back().size;
+  if (given.size() != positions.size() * static_cast<std::size_t>(width))
+    throw RequestError("initial_state has " + std::to_string(given.size()) + " elements, expected " +
+                       list_in_words({batch, tokens, width}));
+  return given;
+}
+
 }  // namespace
 
 const char* version() { return MYTHOS_VERSION; }
@@ -62,10 +79,6 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
   Bundle& b = parts->bundle;
   b.folder = plain_path(bundle);
   b.manifest = read_manifest(b.folder, options.verify == "hashes");
-  for (const StateTensor& state : b.manifest.spec->state)
-    if (state.start == "noise")
-      throw BackendMissing("the state " + state.name + " of this model starts as noise, which this runtime does not draw "
-                           "yet; update mythos_runtime");
   parts->session = open_session(b, options);
   return Model(std::move(parts));
 }
@@ -116,9 +129,11 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
     past_lengths = buffers->lengths;
   }
   const std::vector<std::int64_t> positions = positions_of(tokens, past_lengths);
+  const std::vector<float> initial = initial_of(options, spec, positions, B, T);
   const std::map<std::string, const void*> values{
       {"ids", tokens.ids.data()}, {"positions", positions.data()},   {"past_lengths", past_lengths.data()},
-      {"max_loops", &loops},      {"halt_threshold", &threshold},    {"early_exit", &early_exit}};
+      {"max_loops", &loops},      {"halt_threshold", &threshold},    {"early_exit", &early_exit},
+      {"initial_state", initial.data()}};
   const auto past_of = [&](const std::string& group) -> const void* {
     if (!buffers) return "";  // of no element, but never null
     for (std::size_t i = 0;; ++i)

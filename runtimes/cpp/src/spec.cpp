@@ -11,11 +11,12 @@ namespace {
 constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;  // of any single size: sums and products of a few fit 64 bits
 const std::vector<std::string> kDtypes{"bool", "int32", "int64", "float16", "bfloat16", "float32"};
 const std::vector<std::string> kCacheDtypes{"float32", "float16", "bfloat16"};
-const std::vector<std::string> kInputRoles{"ids",        "positions",     "past_lengths", "max_loops", "halt_threshold",
-                                           "early_exit", "initial_state", "past"};
-const std::vector<std::string> kOutputRoles{"logits", "depth", "loops", "new"};
-const std::vector<std::string> kStarts{"zeros", "encoded", "noise"};
-const std::vector<std::string> kSymbols{"B", "T", "P", "N"};
+const std::vector<std::string> kInputRoles{
+    "ids",  "positions", "past_lengths", "max_loops", "halt_threshold", "early_exit", "initial_state", "position", "span",
+    "tables", "cache",   "encoded",      "state",     "loop",           "last",       "answer",        "pick",     "past"};
+const std::vector<std::string> kOutputRoles{"logits", "depth", "loops", "encoded", "state_next", "cache_next", "new"};
+const std::vector<std::string> kStarts{"zeros", "ones", "encoded", "initial", "noise"};
+const std::vector<std::string> kSymbols{"B", "T", "P", "N", "R", "S", "K", "G", "W"};
 const std::vector<std::string> kKinds{"value", "choice", "chosen", "halted", "count"};
 
 std::vector<Dim> dims_of(Fields& fields) {
@@ -27,7 +28,7 @@ std::vector<Dim> dims_of(Fields& fields) {
     else if (dim.kind == Json::Kind::text && std::count(kSymbols.begin(), kSymbols.end(), dim.text))
       dims.push_back({0, dim.text});
     else
-      throw fields.fail("dims", "a list of sizes and of the symbols B, T, P, N", dim);
+      throw fields.fail("dims", "a list of sizes and of the symbols B, T, P, N, R, S, K, G, W", dim);
   }
   return dims;
 }
@@ -128,10 +129,12 @@ std::string contradiction_of(const std::string& side, const std::vector<Port>& e
 
 // What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other.
 std::string contradiction_of(const LoopSpec& spec) {
-  const auto initial = std::find_if(spec.state.begin(), spec.state.end(),
-                                    [](const StateTensor& tensor) { return tensor.start == "noise"; });
-  const Ports want = model_ports(spec.vocab_size, spec.caches, spec.exit,
-                                 initial == spec.state.end() ? nullptr : &*initial);
+  const StateTensor* initial = spec.initial();
+  const std::string drawn = initial ? Port{initial->name, initial->dtype, initial->dims, "", ""}.words() : "";
+  if (initial && (initial->dtype != "float32" || initial->dims.size() != 3 || initial->dims[0].symbol != "B" ||
+                  initial->dims[1].symbol != "T" || !initial->dims[2].symbol.empty()))
+    return "the state " + drawn + " is drawn, which only one of float32 [B, T, size] can be";
+  const Ports want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial);
   const std::string inputs = contradiction_of("inputs", want.inputs, spec.ports().inputs);
   return inputs.empty() ? contradiction_of("outputs", want.outputs, spec.ports().outputs) : inputs;
 }
@@ -158,6 +161,12 @@ const Port& Ports::of(const std::string& role, const std::string& group) const {
 const Knob* ExitRule::knob(const std::string& wanted) const {
   for (const Knob& each : knobs)
     if (each.name == wanted) return &each;
+  return nullptr;
+}
+
+const StateTensor* LoopSpec::initial() const {
+  for (const StateTensor& tensor : state)
+    if (tensor.start == "noise") return &tensor;
   return nullptr;
 }
 

@@ -1,4 +1,5 @@
 // What needs no bundle: known answers, and the rules of the parts. `ctest` runs it.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include "batch.hpp"
 #include "cache.hpp"
 #include "manifest.hpp"
+#include "noise.hpp"
 #include "sampling.hpp"
 #include "sha256.hpp"
 #include "session.hpp"
@@ -62,6 +64,20 @@ void hashes() {
 
 void random_numbers() {
   check(mythos::SplitMix64(0, 0).state == 0xE220A8397B1DCDAF, "the state that sampling.py states for seed 0, row 0");
+}
+
+void a_drawn_state() {
+  check(mythos::philox({0, 0, 0, 0}, 0) == mythos::Words({0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8}),
+        "Philox's known answer for zeros");
+  check(mythos::philox({~0u, ~0u, ~0u, ~0u}, ~std::uint64_t{0}) ==
+            mythos::Words({0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD}), "and for ones");
+  check(std::abs(mythos::normal_quantile(0.999) - 3.090232306167813) < 1e-14, "a quantile in the tail");
+  check(std::abs(mythos::normal_quantile(0.3) + 0.5244005127080407) < 1e-14, "a quantile in the middle");
+  const mythos::StateTensor tensor{"h", "float32", {{0, "B"}, {0, "T"}, {6, ""}}, "noise", 0.5, 3.0};
+  const auto drawn = mythos::initial_state(tensor, {-1, std::int64_t{1} << 40}, 7);
+  check(std::count(drawn.begin(), drawn.begin() + 6, 0.0f) == 6, "padding draws nothing");
+  const float known[] = {-0.817246199f, 0.35707894f, -0.298814774f, 0.160617843f, 0.198937505f, -0.31714502f};
+  check(std::equal(drawn.begin() + 6, drawn.end(), known), "what noise.py draws for seed 7, position 2^40");
 }
 
 void greedy_takes_the_lowest_of_the_largest() {
@@ -172,6 +188,7 @@ int main() {
   no_exception_crosses_the_c_interface();
   hashes();
   random_numbers();
+  a_drawn_state();
   greedy_takes_the_lowest_of_the_largest();
   python_words();
   a_cache_writes_only_what_is_valid();
