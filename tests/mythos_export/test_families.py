@@ -84,4 +84,4 @@ def test_a_family_from_outside_is_exported_verified_and_run(toy: Path, precision
     if MYTHOS_RUN.exists():
         command = [MYTHOS_RUN, toy / "bundle", "--ids", "3,1,4,1,5", "--max-new-tokens", "8", "--json"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert json.loads(said)["tokens"] == generated.tokens[0]
+        assert json.loads(said.splitlines()[-1])["tokens"] == generated.tokens[0]
