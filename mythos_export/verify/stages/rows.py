@@ -125,10 +125,11 @@ class _Rows(Stage):
         state: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """Outputs by role and group, and those that are tapped by name; the cache is written back."""
-        ports, group = self.spec.graphs[graph], next(g for g in self.spec.caches if g.per_loop == (graph == STEP))
-        first = group.before if graph == LEAVE else 0
+        ports = self.spec.graphs[graph]
+        group = next((group for group in self.spec.caches if group.per_loop == (graph == STEP)), None)
+        first, end = (0, 0) if group is None else (group.before if graph == LEAVE else 0, group.slots)
         feeds: dict[str, Array] = {}
-        slots = iter(range(first, group.slots))
+        slots = iter(range(first, end))
         for port in ports.inputs:
             if port.role == "cache":
                 assert pages is not None
@@ -141,7 +142,7 @@ class _Rows(Stage):
                 place = {} if pages is None else call.place | {"tables": pages.tables[line]}
                 feeds[port.name] = ({**place, **given}[port.role]).astype(port.dtype)
         got: dict[str, Array] = run(self.sessions[graph], feeds)
-        slots = iter(range(first, group.slots))
+        slots = iter(range(first, end))
         for port in ports.outputs:
             if port.role == "cache_next":
                 assert pages is not None
