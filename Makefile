@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-gpu lint native sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu lint native sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
 	@echo "make test    set up, lint, type check, and run every test"
+	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full"
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
@@ -39,6 +40,9 @@ test: setup lint
 	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
 	@if test -x build/native/mythos_run; then ctest --test-dir build/native --output-on-failure; fi
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=5
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -1,6 +1,6 @@
 """A loaded model: forward passes with and without a cache.
 
->>> model = load("bundle")
+>>> model = load("bundle")                            # model.close(), or with load("bundle") as model: frees it
 >>> out = model.forward([[1, 2, 3]], max_loops=8)     # out.logits [1, 3, V], out.depth [1, 3], out.loops
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from mythos_runtime.cache import POLICIES, Cache, Policy, empty_past
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import OpLibrary, Options, Session, open_session
+from mythos_runtime.session import ClosedSession, OpLibrary, Options, Session, open_session
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
 
@@ -68,6 +68,16 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.folder or 'no bundle'}, {self.session.description})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine and its memory. Caches can still be read; the model cannot run any more (RequestError)."""
+        self.session = ClosedSession()
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

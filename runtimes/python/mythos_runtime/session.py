@@ -33,6 +33,9 @@ class Session(Protocol):
     description: str
     """One line for people: library and version, device, threads."""
 
+    operators: str
+    """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), or the "engine" itself."""
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
 
@@ -41,6 +44,15 @@ class Session(Protocol):
             BackendMissing: the machine lacks something that only shows when it runs.
         """
         ...
+
+
+class ClosedSession:
+    """What is left of a session that was closed."""
+
+    name = description = "closed"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise RequestError("this model was closed; load it again")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implementations import instruction_sets
 from onnx import TensorProto, helper
-from operator_cases import moe_inputs
 from paged_cases import paged_inputs
+from product_cases import moe_inputs
 
 from mythos_export.kernels.paged_gqa import function as gqa_function
 from mythos_runtime.row_ports import PAGE

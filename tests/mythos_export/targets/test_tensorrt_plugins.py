@@ -15,7 +15,7 @@ import onnx
 import pytest
 from golden_bundles import Bundles
 
-from mythos_export.errors import TargetError
+from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.fallback import PLUGIN
 from mythos_export.kernels.gqa import plan as gqa_plan
@@ -24,13 +24,12 @@ from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.plugin.program import PROGRAM, Program
-from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VERSION, register
+from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VARIANT, VERSION, register
 from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
-from mythos_export.targets.registry import TARGETS
-from mythos_export.targets.target import TargetOptions
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions, check_request
 from mythos_export.targets.tensorrt_build import BuildRequest, Range, build, graph_inputs, profiles_for
-from mythos_model import MythosConfig
 from mythos_runtime import read_manifest
 
 SM = 86
@@ -53,21 +52,23 @@ BODIES = {
     scores = MatMul(h, router)
     two = Constant<value = int64[1] {2}>()
     weight, index = TopK(scores, two)
-    update = mythos.moe(h, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
+    update = mythos.moe<variant = "D16-F16-Fs32-E4-K2">(
+        h, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
     h2 = Add(h, update)
     """,
     "mla_attention": """
     in_heads = Constant<value = int64[4] {0, 0, 2, 8}>()
     q = Reshape(h, in_heads)
     q_nope, q_rope = Split<axis = 3, num_outputs = 2>(q)
-    update = mythos.mla_attention<scale = 0.25, v_head_dim = 8>(
+    update = mythos.mla_attention<scale = 0.25, v_head_dim = 8, variant = "H2-nope4-P4-v8-R4">(
         q_nope, q_rope, past_loop, i, new, positions, past_lengths, kv_up)
     h2 = Add(h, update)
     """,
     "gqa_attention": """
     in_heads = Constant<value = int64[4] {0, 0, 4, 4}>()
     q = Reshape(h, in_heads)
-    update = mythos.gqa_attention<scale = 0.5, kv_heads = 1>(q, past_loop, i, new, positions, past_lengths)
+    update = mythos.gqa_attention<scale = 0.5, kv_heads = 1, variant = "H4-G1-hd4">(
+        q, past_loop, i, new, positions, past_lengths)
     h2 = Add(h, update)
     """,
 }
@@ -113,7 +114,7 @@ def test_it_builds_inside_the_loop_and_the_engine_holds_its_kernels(
     assert result.state == "built, not executed"
     for spec in PLANS[operator].launches:
         assert (kernels / f"{spec.name}.sm_{SM}.cubin").read_bytes() in engine, spec.name
-    program = Program.from_build(kernels, operator, ATTRIBUTES[operator])
+    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
     assert program.to_fields()[PROGRAM] in engine
 
 
@@ -122,7 +123,7 @@ def test_an_engine_s_fields_make_the_plug_in_again(operator: str, kernels: Path)
     trt: Any = importlib.import_module("tensorrt_rtx")
     register(trt)
     creator = trt.get_plugin_registry().get_creator(operator, VERSION, NAMESPACE)
-    program = Program.from_build(kernels, operator, ATTRIBUTES[operator])
+    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
     arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
     fields = [trt.PluginField(name, array, trt.PluginFieldType.CHAR) for name, array in arrays.items()]
     plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.RUNTIME)
@@ -130,7 +131,7 @@ def test_an_engine_s_fields_make_the_plug_in_again(operator: str, kernels: Path)
     del plugin, arrays, fields
     again = {field.name: np.asarray(field.data).tobytes() for field in copy.get_fields_to_serialize()}
     assert Program.from_fields(again) == program
-    newer = {**again, PROGRAM: again[PROGRAM].replace(b'"format_version": 1', b'"format_version": 2')}
+    newer = {**again, PROGRAM: again[PROGRAM].replace(b'"format_version": 2', b'"format_version": 3')}
     with pytest.raises(ValueError, match="export the model again"):
         Program.from_fields(newer)
 
@@ -139,7 +140,9 @@ def test_formats_and_types(kernels: Path) -> None:
     trt: Any = importlib.import_module("tensorrt_rtx")
     register(trt, kernels)
     creator = trt.get_plugin_registry().get_creator("moe", VERSION, NAMESPACE)
-    plugin = creator.create_plugin("node", trt.PluginFieldCollection([]), trt.TensorRTPhase.BUILD)
+    variant = np.frombuffer(PLANS["moe"].variant.encode(), np.uint8)
+    fields = [trt.PluginField(VARIANT, variant, trt.PluginFieldType.CHAR)]
+    plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD)
     half, long = trt.DataType.HALF, trt.DataType.INT64
     good = [half, long, half, half, half, half, half, half]
     for position, kind in enumerate(good):
@@ -155,7 +158,7 @@ def test_the_records_are_the_registry_s() -> None:
     assert {name: operator.plugin for name, operator in OPERATORS.items() if operator.plugin} == PLUGINS
     for name, record in PLUGINS.items():
         operator = OPERATORS[name]
-        assert tuple(given.name for given in record.inputs) == operator.inputs
+        assert [given.name for given in record.inputs] == [i for i in operator.inputs if i not in operator.scales]
         assert [attribute for attribute, _ in record.attributes] == [attribute for attribute, _ in operator.attributes]
         assert set(record.sizes) == set(PLANS[name].sizes)
 
@@ -171,11 +174,12 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     )
     for name in ("model.onnx", "weights.safetensors"):
         shutil.copy(bundles["mla_decode"] / name, tmp_path)
-    config = MythosConfig.from_dict(read_manifest(bundles["mla_decode"]).config)
-    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", config)
+    spec = read_manifest(bundles["mla_decode"]).spec
+    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", spec)
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
-    TARGETS["tensorrt"].check(options)
-    built = TARGETS["tensorrt"].build(lowered, tmp_path, options, lambda text: None)
+    target = find_target("tensorrt")
+    check_request(target, options)
+    built = target.build(lowered, tmp_path, options, lambda text: None)
     assert (built.state, built.operators) == ("built, not executed", PLUGIN)
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
@@ -193,7 +197,7 @@ def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TargetError, match="no kernels for SM 75"):
         tensorrt_plugins.check((75, 86))
     monkeypatch.setattr(triton_build, "missing", lambda: "triton is not installed")
-    with pytest.raises(triton_build.TritonMissingError, match="--plugins"):
+    with pytest.raises(ToolMissing, match="--plugins"):
         tensorrt_plugins.check((86,))
 
 
