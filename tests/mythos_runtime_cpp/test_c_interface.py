@@ -73,7 +73,9 @@ class Library:
         if code:
             raise RuntimeError(code, self.dll.mythos_last_error().decode())
 
-    def forward(self, ids: np.ndarray, cache: Any = None, options: Forward | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def forward(
+        self, ids: np.ndarray, cache: Any = None, options: Forward | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         vocabulary = c.c_int64(self.dll.mythos_vocab_size(self.model)).value
         logits, depth = np.empty((*ids.shape, vocabulary), np.float32), np.empty(ids.shape, np.int32)
         batch, tokens = (c.c_int64(size) for size in ids.shape)
@@ -132,7 +134,14 @@ def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> 
     kept = [array(prompt) for prompt in prompts]
     rows = (c.c_void_p * 2)(*(c.addressof(each) for each in kept))
     library.call(
-        "mythos_generate", library.model, rows, array([3, 2], c.c_size_t), c.c_size_t(2), c.byref(options), on_step, None
+        "mythos_generate",
+        library.model,
+        rows,
+        array([3, 2], c.c_size_t),
+        c.c_size_t(2),
+        c.byref(options),
+        on_step,
+        None,
     )
     assert (tokens, depth, finished) == (expected.tokens, expected.depth, expected.stop_reasons)
     assert finished[0] == "stop" and model.tokenizer is not None

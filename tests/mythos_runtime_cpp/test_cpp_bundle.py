@@ -118,7 +118,13 @@ def test_an_engine_that_cannot_run_here_says_what_is_missing(
 
 
 # What a reader says of a document that no manifest can be: which of these comes first is up to its JSON library.
-NO_DOCUMENT = ("is not valid JSON", "which is not JSON", "too large for a number", "nests deeper than", "repeats the field")
+NO_DOCUMENT = (
+    "is not valid JSON",
+    "which is not JSON",
+    "too large for a number",
+    "nests deeper than",
+    "repeats the field",
+)
 
 
 def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
@@ -127,7 +133,14 @@ def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp
     words += [b"0.5", b"\xff", b"\xc3", b"\\u", b",", b":", b'"', b"]", b"}", b"\n", b"\\", b'"a":1,', "é".encode()]
     words += [b"-0", b"00", b"+1", b"1.", b"1e5", b"9" * 400, b"true", b"\x00", b"\x0b", b"\xed\xa0\x80", b'"N"', b"//"]
     documents = [source, b"\xef\xbb\xbf" + source, b"", b"[]", b"[" * 40 + b"]" * 40, b'{"a":1,"a":2}', b"1.0"]
-    documents += [b'"\\ud83d\\ude00"', b'"\\ude00"', source + b"\x00", source + b"{}", b"[" * 5000, b"[" + b"9" * 5000 + b"]"]
+    documents += [
+        b'"\\ud83d\\ude00"',
+        b'"\\ude00"',
+        source + b"\x00",
+        source + b"{}",
+        b"[" * 5000,
+        b"[" + b"9" * 5000 + b"]",
+    ]
     generator = random.Random(1)
     for _ in range(1500):
         text = bytearray(source)
@@ -157,7 +170,13 @@ def test_the_spec_is_read_in_python_s_words(bundles: Bundles, tmp_path: Path) ->
     spec["trace"] = spec["trace"][:2]
     drawn = next(state for state in spec["state"] if state["name"] == "h")
     drawn.update(start="noise", scale=1.0)
-    port = {"name": "initial_state", "dtype": drawn["dtype"], "dims": drawn["dims"], "role": "initial_state", "group": None}
+    port = {
+        "name": "initial_state",
+        "dtype": drawn["dtype"],
+        "dims": drawn["dims"],
+        "role": "initial_state",
+        "group": None,
+    }
     ports = spec["graphs"]["model"]["inputs"]
     ports.insert([each["name"] for each in ports].index("early_exit") + 1, port)
     spec["graphs"] = {"model": spec["graphs"]["model"]}

@@ -176,7 +176,9 @@ def test_sizes_alone_are_compared_where_asked(bundles: Bundles, tmp_path: Path) 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize("options", [["--ids", "1", "--json"], ["--help"], ["--version"]], ids=["run", "help", "version"])
+@pytest.mark.parametrize(
+    "options", [["--ids", "1", "--json"], ["--help"], ["--version"]], ids=["run", "help", "version"]
+)
 def test_output_that_is_lost_is_an_error(options: list[str], bundles: Bundles) -> None:
     with open("/dev/full", "wb") as full:
         result = cpp(RUN, bundles["mla_decode"], *options, stdout=full)
@@ -285,4 +287,9 @@ def test_what_no_option_takes_is_one_line(options: list[str], bundles: Bundles) 
 def test_a_prompt_may_look_like_an_option(bundles: Bundles, tmp_path: Path) -> None:
     bundle = with_bytes(bundles["hops"], tmp_path / "bundle")
     assert cpp(RUN, bundle, "--prompt", "--json", "--max-new-tokens", "1").returncode == 0
-    assert cpp(RUN, "--stop-ids", "4,5", "--eos", "2", "--eos", "3", "--max-new-tokens", "1", "--ids", "1", bundle).returncode == 0
+    assert (
+        cpp(
+            RUN, "--stop-ids", "4,5", "--eos", "2", "--eos", "3", "--max-new-tokens", "1", "--ids", "1", bundle
+        ).returncode
+        == 0
+    )

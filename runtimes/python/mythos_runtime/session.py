@@ -34,7 +34,7 @@ class Session(Protocol):
     """One line for people: library and version, device, threads."""
 
     operators: str
-    """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), or the "engine" itself."""
+    """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), the "engine" itself."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
