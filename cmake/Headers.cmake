@@ -99,8 +99,8 @@ function(mythos_headers variable header package)
     find_path(${variable} ${look})
   endif()
   if(NOT ${variable})
-    message(FATAL_ERROR "${header} was not found: install the package ${package} (Debian 13 or newer), or give the folder "
-                        "that holds it with -D${variable}=<folder>.")
+    message(FATAL_ERROR "${header} was not found: install the package ${package} (Debian 13's, where this release has "
+                        "none), or give the folder that holds it with -D${variable}=<folder>.")
   elseif(NOT EXISTS ${${variable}}/${header})
     message(FATAL_ERROR "${variable} is ${${variable}}, where there is no ${header}. Give the folder that holds that file.")
   endif()

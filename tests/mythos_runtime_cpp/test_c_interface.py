@@ -133,8 +133,16 @@ def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> 
     rows = (c.c_void_p * 2)(*(c.cast(array(prompt), c.c_void_p) for prompt in prompts))
     kept = [array(prompt) for prompt in prompts]
     rows = (c.c_void_p * 2)(*(c.addressof(each) for each in kept))
-    lengths = array([3, 2], c.c_size_t)
-    library.call("mythos_generate", library.model, rows, lengths, c.c_size_t(2), c.byref(options), on_step, None)
+    library.call(
+        "mythos_generate",
+        library.model,
+        rows,
+        array([3, 2], c.c_size_t),
+        c.c_size_t(2),
+        c.byref(options),
+        on_step,
+        None,
+    )
     assert (tokens, depth, finished) == (expected.tokens, expected.depth, expected.stop_reasons)
     assert finished[0] == "stop" and model.tokenizer is not None
     assert [each.decode() for each in text] == [model.tokenizer.decode(row) for row in tokens]
