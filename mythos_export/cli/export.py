@@ -10,6 +10,7 @@ import click
 
 from mythos_export.cli.show import show_bundle, show_parity
 from mythos_export.cli.terminal import out, plain_errors, steps
+from mythos_export.cli.termination import terminable
 from mythos_export.targets.registry import TARGETS
 
 
@@ -40,7 +41,7 @@ def export_command(
     checkpoint: Path, target: str, output: Path | None, parts: str | None, as_json: bool, **options: Any
 ) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
-    with plain_errors("interrupted; no bundle was written"):
+    with plain_errors("interrupted; no bundle was written"), terminable("terminated; no bundle was written"):
         from mythos_export import export  # imports torch: seconds that --help need not spend
         from mythos_export.verify.parity import summary
 
