@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
 
 from mythos_export.capture import Captured
-from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
-from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.text import DOMAIN
+from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.lower import Lowered
 from mythos_export.program_file import write_program
 from mythos_export.targets.target import Built
@@ -26,7 +24,8 @@ from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
-from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
+from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.spec import MODEL
 
 PROGRAM = "model.pt2"
 # What a bundle runs without, by the name that --parts has for it: its files, or folders of files.
@@ -84,7 +83,7 @@ def package(
         files={},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(lowered.path), _tensorrt_implementation(built)),
+        operators=fallback.record(_operators(folder), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -103,24 +102,10 @@ def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEn
     return entries
 
 
-def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -> TokenizerEntry | None:
-    """Put a tokenizer into the bundle, after reading it once; errors as the runtime's own."""
-    if tokenizer is None:
-        return None
-    if str(tokenizer) == "bytes":
-        ByteTokenizer(vocab_size)
-        return TokenizerEntry("bytes")
-    source = Path(tokenizer)
-    if not source.is_file():
-        raise PackageError(f"there is no tokenizer {source}; give 'bytes' or the path of a tokenizer.json")
-    JsonTokenizer(source, vocab_size)
-    shutil.copyfile(source, folder / "tokenizer.json")
-    return TokenizerEntry("tokenizer.json", "tokenizer.json")
-
-
-def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
-    used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
+def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
+    """Of the model and of its row graphs, with what each lacks."""
+    calls = [call for name in (MODEL, *GRAPHS) for call in calls_of(ir.load(folder / f"{name}.onnx"))]
+    return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

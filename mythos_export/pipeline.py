@@ -12,20 +12,22 @@ All of it happens out of sight; then the bundle gets its name, by one rename.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos_export.capture import capture
+from mythos_export.capture import capture, capture_rows
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
-from mythos_export.lower import lower
-from mythos_export.package import PARTS, Bundle, add_tokenizer, package
+from mythos_export.lower import lower, lower_rows
+from mythos_export.package import PARTS, Bundle, package
 from mythos_export.precision import PRECISIONS
+from mythos_export.progress import Progress, silent
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, Built, TargetOptions, build, check_request
+from mythos_export.text_files import add_text
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.cases import given_questions
 from mythos_export.verify.page import write_reports
@@ -33,8 +35,6 @@ from mythos_export.verify.results import PASS
 from mythos_export.verify.tolerances import FACTOR
 from mythos_model import Checkpoint, LoopedModel, load_checkpoint
 from mythos_runtime.manifest import VERIFIED, Manifest
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,12 @@ def export(
     context: str | None = None,
     plugins: bool = False,
     tokenizer: str | Path | None = None,
+    eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
     parts: Collection[str] | None = None,
     force: bool = False,
     dump_passes: str | Path | None = None,
-    progress: Progress = lambda stage: None,
+    progress: Progress = silent,
 ) -> Exported:
     """Checkpoint in, verified bundle out.
 
@@ -77,7 +78,7 @@ def export(
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
-        tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
+        tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
         dump_passes: a folder for the graph before and after each pass.
@@ -102,11 +103,12 @@ def export(
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
         check_room(folder, loaded.bytes * (1 if target == BASE else 2))
-        words = add_tokenizer(folder, tokenizer, loaded.model.spec.vocab_size)
+        words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         progress("capture the program")
         captured = capture(loaded.model)
         progress("lower to ONNX")
         lowered = lower(captured, folder, dump=dump)
+        lower_rows(capture_rows(loaded.model), folder, dump)
         built = build(lowered, folder, chosen, options, progress)
         progress("package")
         bundle = package(folder, loaded.checkpoint, options.precision, captured, lowered, built, words)
@@ -158,7 +160,7 @@ def verify(
     model: LoopedModel,
     cases: Path | None = None,
     reproductions: Path | None = None,
-    progress: Progress = lambda stage: None,
+    progress: Progress = silent,
 ) -> Verified:
     """Have the eager model answer the golden cases, and hold every artifact of the bundle to the answers.
 
@@ -171,7 +173,7 @@ def verify(
     parity = verify_bundle(
         bundle.folder,
         bundle.manifest,
-        lambda stage: progress(f"verify {stage}"),
+        lambda stage, part=None: progress(f"verify {stage}", part),
         golden=golden,
         reproductions=reproductions,
     )

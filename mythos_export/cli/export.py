@@ -8,13 +8,20 @@ from typing import Any
 
 import click
 
-from mythos_export.cli.show import show_bundle, show_parity
-from mythos_export.cli.terminal import out, plain_errors, steps
+from mythos_export.cli.show import show_parity
 from mythos_export.cli.termination import terminable
 from mythos_export.targets.registry import TARGETS
+from mythos_runtime.cli.generation import id_list
+from mythos_runtime.cli.progress import steps
+from mythos_runtime.cli.show import show_bundle
+from mythos_runtime.cli.terminal import Command, out, write
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class Export(Command):
+    interrupted = "interrupted; no bundle was written"
+
+
+@click.command(cls=Export)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
@@ -31,36 +38,53 @@ from mythos_export.targets.registry import TARGETS
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
-@click.option("--tokenizer", help="'bytes', or a tokenizer.json to put into the bundle.")
+@click.option("--tokenizer", help="A tokenizer.json, 'bytes', or 'none' [default: the one beside the weights].")
+@click.option(
+    "--eos", help="Ids that end a generation, such as 2 or 0,2 [default: as the files beside the weights say]."
+)
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
 @click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(
-    checkpoint: Path, target: str, output: Path | None, parts: str | None, as_json: bool, **options: Any
+    checkpoint: Path,
+    target: str,
+    output: Path | None,
+    eos: str | None,
+    parts: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
-    with plain_errors("interrupted; no bundle was written"), terminable("terminated; no bundle was written"):
-        from mythos_export import export  # imports torch: seconds that --help need not spend
-        from mythos_export.verify.parity import summary
+    if options["config"] is not None and options["variant"] is not None:
+        raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
+    ends = None if eos is None else id_list("--eos", eos)
+    from mythos_export import export  # imports torch: seconds that --help need not spend
+    from mythos_export.verify.parity import summary
 
-        destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
-        with steps() as step:
-            exported = export(checkpoint, destination, target, parts=_names(parts), progress=step, **options)
-        show_parity(exported.parity)
-        show_bundle(exported.path, exported.manifest)
-        page = "reports/parity.html"
-        if page in exported.manifest.files:
-            out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
-        if as_json:
-            document = {
-                "bundle": str(exported.path),
-                "targets": {t.name: t.state for t in exported.manifest.targets},
-                "precision": exported.manifest.precision,
-                "parity": summary(exported.parity),
-            }
-            click.echo(json.dumps(document))
+    destination = output or Path(f"{_name(checkpoint)}-{target}")
+    with terminable("terminated; no bundle was written"), steps() as step:
+        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
+    show_parity(exported.parity)
+    show_bundle(exported.path, exported.manifest)
+    page = "reports/parity.html"
+    if page in exported.manifest.files:
+        out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
+    if as_json:
+        document = {
+            "bundle": str(exported.path),
+            "targets": {t.name: t.state for t in exported.manifest.targets},
+            "precision": exported.manifest.precision,
+            "parity": summary(exported.parity),
+        }
+        write(json.dumps(document) + "\n")
+
+
+def _name(checkpoint: Path) -> str:
+    """What a bundle is called after: a file without its ending, a folder as it is called, also where it is `.`."""
+    name = checkpoint.name if checkpoint.name not in ("", "..") else checkpoint.resolve().name
+    return Path(name).stem if Path(name).suffix in (".pt", ".pth", ".bin", ".safetensors") else name or "model"
 
 
 def _names(parts: str | None) -> list[str] | None:

@@ -15,6 +15,7 @@ _MAX_SPLITS = 64
 
 def split_plan(
     operator: str,
+    variant: str,
     path: str,
     precision: str,
     before: tuple[KernelSpec, ...],
@@ -42,7 +43,7 @@ def split_plan(
         block_n = 16
     divisible = C % 16 == 0  # the strides of whole entries are multiples of it
     spec = KernelSpec(
-        f"{operator}_{path}_split_{precision}",
+        f"{operator}_{path}_split_{precision}_{variant}",
         operator,
         "mythos_export.kernels.split_attention:split_kernel",
         precision,
@@ -82,6 +83,7 @@ def split_plan(
     few = f"T * {share} <= {DECODE_ROWS}"
     return Plan(
         operator,
+        variant,
         path,
         few if path == "decode" else f"T * {share} > {DECODE_ROWS}",
         SIZES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +9,8 @@ from typing import Any, Protocol
 from mythos_export.errors import TargetError
 from mythos_export.kernels.fallback import Implementation
 from mythos_export.lower import Lowered
+from mythos_export.progress import Progress
 from mythos_export.targets.registry import TARGETS, find_target
-
-Progress = Callable[[str], None]
 
 BASE = "onnx"  # what every bundle holds: other targets are made from it, and verification looks into it
 
