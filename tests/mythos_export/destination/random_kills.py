@@ -33,7 +33,7 @@ PAUSE = 0.02
 def fake_stages(ready: Path) -> None:
     manifest = read_manifest(ready)
     loaded = SimpleNamespace(
-        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), folder=ready), bytes=0
+        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), source=ready), bytes=0
     )
 
     def lower(captured: Any, folder: Path, dump: Path | None = None) -> None:
@@ -57,6 +57,8 @@ def fake_stages(ready: Path) -> None:
         "load": lambda *rest: loaded,
         "capture": lambda model: None,
         "lower": lower,
+        "capture_rows": lambda model: None,
+        "lower_rows": lambda *rest: None,
         "build": lambda *rest: (),
         "package": package,
         "verify": verify,
