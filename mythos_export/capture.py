@@ -35,7 +35,6 @@ class Captured:
 
     program: ExportedProgram
     spec: LoopSpec
-    config: Any
     graphs: tuple[str, ...] = (MODEL,)
 
     @property
@@ -63,7 +62,7 @@ def capture(model: LoopedModel) -> Captured:
         CaptureError: torch.export refused; the message carries its reason.
     """
     spec = model.spec
-    return Captured(_trace(Exportable(model), spec.ports), spec, model.config)
+    return Captured(_trace(Exportable(model), spec.ports), spec)
 
 
 def capture_rows(model: LoopedModel) -> Captured:
@@ -73,7 +72,7 @@ def capture_rows(model: LoopedModel) -> Captured:
         CaptureError: as `capture`.
     """
     spec = model.spec
-    return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, model.config, GRAPHS)
+    return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, GRAPHS)
 
 
 def _ports(spec: LoopSpec, graphs: tuple[str, ...]) -> Ports:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -65,7 +64,6 @@ class Lowered:
     path: Path
     weights: Path
     spec: LoopSpec
-    config: Any
 
 
 def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
@@ -82,7 +80,7 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
-    return Lowered(path, weights, captured.spec, captured.config)
+    return Lowered(path, weights, captured.spec)
 
 
 def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:

@@ -44,6 +44,7 @@ class EagerSession:
     """model.pt2 in PyTorch; see `mythos_runtime.session.Session`."""
 
     name = "eager"
+    operators = "engine"
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
         """Load the program, which has these ports.
