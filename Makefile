@@ -11,7 +11,7 @@ export PATH := $(PATH):$(abspath $(BIN))
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
 	@echo "make test    set up, lint, type check, and run every test"
-	@echo "make test-slow  what takes minutes: both wheels, built and used where there is no torch"
+	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
@@ -48,7 +48,7 @@ test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -rs
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=5
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_parity
+from mythos_export.targets.registry import TARGETS
 from mythos_runtime.cli.generation import id_list
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.show import show_bundle
@@ -21,14 +22,14 @@ class Export(Command):
 
 @click.command(cls=Export)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(["onnx", "tensorrt"]), default="onnx", show_default=True)
+@click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),
+    metavar="[fp32|fp16|int8|int4]",
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
 @click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 86,89,120].")
@@ -41,10 +42,18 @@ class Export(Command):
     "--eos", help="Ids that end a generation, such as 2 or 0,2 [default: as the files beside the weights say]."
 )
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
+@click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
+@click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(
-    checkpoint: Path, target: str, output: Path | None, eos: str | None, as_json: bool, **options: Any
+    checkpoint: Path,
+    target: str,
+    output: Path | None,
+    eos: str | None,
+    parts: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
     if options["config"] is not None and options["variant"] is not None:
@@ -55,11 +64,12 @@ def export_command(
 
     destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
     with steps() as step:
-        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
+        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
     show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
-    page = exported.path / "reports" / "parity.html"
-    out.print(f"What was compared, to read: {page}", highlight=False, soft_wrap=True)
+    page = "reports/parity.html"
+    if page in exported.manifest.files:
+        out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
     if as_json:
         document = {
             "bundle": str(exported.path),
@@ -68,3 +78,10 @@ def export_command(
             "parity": summary(exported.parity),
         }
         write(json.dumps(document) + "\n")
+
+
+def _names(parts: str | None) -> list[str] | None:
+    """--parts as the parts it names; None where it was not given."""
+    if parts is None:
+        return None
+    return [] if parts == "none" else [name.strip() for name in parts.split(",")]

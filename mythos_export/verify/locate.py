@@ -1,8 +1,8 @@
 """The operator at which a stage goes wrong: values compared in the order of the dataflow, in the first wrong iteration.
 
-Each stage is held to the one before it, which computes the same values under the same names: the CPU kernels and the
-TensorRT graph to the portable graph, TensorRT's network to its graph. The portable graph is held to the captured
-program, its nodes paired by `align`. Everything here runs only after something was found to be wrong.
+Each stage is held to those before it, which compute the same values under the same names: the CPU kernels and the
+TensorRT graph to the portable graph, TensorRT's network to its graph. The portable graph's names are those of the
+captured program's nodes once `align` has paired them. Everything here runs only after something was found to be wrong.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
     iterations = [iteration] if iteration is not None else list(range(max(len(case.trace), 1)))
     if tensor != "loops":  # how often it runs is its condition's doing, which is no part of the program's body
         found = stage.values(case.inputs, iterations)
-        for expected in _references(stage, bundle, graph, case.inputs, iterations):
+        for expected in _references(stage, bundle, case.inputs, iterations):
             node = _first_wrong(graph, found, expected, iteration is None, limit)
             if node is not None:
                 return describe_node(node)
@@ -56,16 +56,20 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
 
 
 def _references(
-    stage: Stage, bundle: Bundle, graph: GraphProto, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]
+    stage: Stage, bundle: Bundle, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]
 ) -> Iterator[list[Values]]:
     """What to hold the values to, by the graph's own names; the nearest first."""
-    if stage.name in SAME_NAMES:
-        with contextlib.closing(SAME_NAMES[stage.name].open(bundle)) as before:
-            values = before.values(inputs, iterations)
+    before = SAME_NAMES.get(stage.name)
+    while before is not None:
+        with contextlib.closing(before.open(bundle)) as opened:
+            values = opened.values(inputs, iterations)
         yield values
+        before = SAME_NAMES.get(before.name)
     program = Program.open(bundle)
     around, body = program.graphs()
-    pairs, pairs_around = align(body_of(loop_of(graph)).node, body), align(graph.node, around)
+    # The portable graph has an operator a node, as the program does; a graph with inlined bodies would pair up wrongly.
+    portable = load_graph(bundle.folder / FunctionBodies.artifact).graph
+    pairs, pairs_around = align(body_of(loop_of(portable)).node, body), align(portable.node, around)
     yield [
         Values(_renamed(values.inside, pairs), _renamed(values.around, pairs_around))
         for values in program.values(inputs, iterations)

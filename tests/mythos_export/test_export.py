@@ -197,11 +197,11 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(source), "--weights-key", "ema"], "no weights under 'ema'"),
         ([str(source), "-o", str(tmp_path / "taken")], "--force"),
         ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
-        ([str(source), "--sm", "86"], "only mean something to --target tensorrt"),
-        ([str(source), "--plugins"], "only mean something to --target tensorrt"),
+        ([str(source), "--sm", "86"], "it goes with --target tensorrt"),
+        ([str(source), "--plugins"], "it goes with --target tensorrt"),
         ([str(source), "--target", "tensorrt", "--sm", "75", "--plugins"], "no kernels for SM 75"),
         ([str(source), "--target", "tensorrt", "--sm", "90"], "90"),
-        ([str(source), "--target", "tensorrt", "--precision", "int4"], "int4 weights are for --target onnx"),
+        ([str(source), "--target", "tensorrt", "--precision", "int4"], "it goes with --target onnx"),
     ):
         where = [] if "-o" in arguments else ["-o", str(tmp_path / "bundle")]
         result = CliRunner().invoke(export_command, [*arguments, *where])

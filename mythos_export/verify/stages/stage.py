@@ -61,6 +61,8 @@ class Stage(ABC):
     runner: ClassVar[str]
     artifact: ClassVar[str]
     """The file of the bundle that is run."""
+    optional: ClassVar[bool] = False
+    """Whether a whole bundle may lack the artifact, because `--parts` left it out."""
     generates: ClassVar[bool] = True
     """Whether it is fast enough to generate text with."""
 

@@ -107,7 +107,8 @@ def moe(draw: st.DrawFn, form: str) -> Drawn:
     inputs = moe_inputs(
         draw(_seeds), n, D, E, K, F, draw(st.sampled_from([0, 5, 16, 48])), _dtype(draw, form), form
     )
-    leading = draw(st.sampled_from([(n,), (1, n), *([(2, n // 2)] if n % 2 == 0 else [])]))
+    flat = [(n,)] if form != PLAIN else []  # a plug-in takes a batch
+    leading = draw(st.sampled_from([(1, n), *([(2, n // 2)] if n % 2 == 0 else []), *flat]))
     for name in ("x", "expert_index", "expert_weight"):
         inputs[name] = inputs[name].reshape(*leading, inputs[name].shape[1])
     return inputs, attributes(form)

@@ -9,7 +9,6 @@ from pathlib import Path
 import defects
 import onnx
 import pytest
-import torch
 from golden_bundles import Bundles
 
 from mythos_export.errors import ParityError
@@ -20,17 +19,18 @@ from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.program import Program
 from mythos_runtime import read_manifest
+from mythos_runtime.program import load_program
 
 
 @pytest.fixture(autouse=True)
 def program(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The captured program is never planted into here, and is slow to load: once is enough."""
-    monkeypatch.setattr(locate.Program, "open", lambda bundle: load_program(bundles["mla_prefill"]))
+    monkeypatch.setattr(locate.Program, "open", lambda bundle: program_of(bundles["mla_prefill"]))
 
 
 @functools.cache
-def load_program(bundle: Path) -> Program:
-    return Program(torch.export.load(bundle / "model.pt2"), read_manifest(bundle).spec)
+def program_of(bundle: Path) -> Program:
+    return Program(load_program(bundle / "model.pt2"), read_manifest(bundle).spec)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from mythos_export.verify.golden import Golden, make_golden
 from mythos_export.verify.judgement import problems
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.results import StageResult
-from mythos_export.verify.stages import Bundle
+from mythos_export.verify.stages import Bundle, onnxruntime, program, reference
 from mythos_export.verify.stages.engine import Engine
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
 from mythos_export.verify.stages.program import Program
@@ -31,6 +31,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.program import load_program
 
 
 def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
@@ -50,9 +51,29 @@ def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
         BundleError: ("fail", None, "graph"),
         BackendFailed: ("fail", None, "graph"),
     }
-    program = Program(torch.export.load(bundle / "model.pt2"), golden.spec, 1)
+    program = Program(load_program(bundle / "model.pt2"), golden.spec, 1)
     with pytest.raises(BackendFailed, match="PyTorch: "):
         program.outputs({**golden.cases[0].inputs, "positions": np.zeros((1, 3), np.int64)})
+
+
+def test_a_mistake_of_ours_is_a_traceback_and_no_verdict(
+    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what surrounds a runner, not of the runner: no stage may call its artifact wrong for it."""
+    one = dataclasses.replace(golden, cases=golden.cases[:1])
+    for kind, module, name, mistake in (
+        (FunctionBodies, onnxruntime, "make_twin", AttributeError),
+        (Program, program, "to_torch", TypeError),
+        (Reference, reference, "make_twin", AssertionError),
+    ):
+
+        def wrong(*arguments: object, mistake: type[Exception] = mistake) -> None:
+            raise mistake("of ours")
+
+        monkeypatch.setattr(run, "STAGES", (kind,))
+        with monkeypatch.context() as patch, pytest.raises(mistake, match="of ours"):
+            patch.setattr(module, name, wrong)
+            run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=one)
 
 
 def test_the_reference_evaluator_takes_a_loop_that_never_runs(bundle: Path, golden: Golden) -> None:
