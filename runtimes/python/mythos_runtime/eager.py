@@ -43,7 +43,7 @@ def missing() -> str | None:
 class EagerSession:
     """model.pt2 in PyTorch; see `mythos_runtime.session.Session`."""
 
-    name = "eager"
+    name, operators = "eager", "pytorch"
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
         """Load the program, which has these ports.

@@ -129,6 +129,7 @@ class OrtSession:
         _compare(file, ports.inputs, self._session.get_inputs())
         _compare(file, ports.outputs, self._session.get_outputs())
         threads = options.threads or "all"
+        self.operators = "native" if library else "portable"
         kernels = f"native operators of {library.name}" if library else "portable operators"
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
 

@@ -33,6 +33,10 @@ class Session(Protocol):
     description: str
     """One line for people: library and version, device, threads."""
 
+    operators: str
+    """What computes the mythos operators: native (the CPU kernels), portable (the graph's function bodies, which are
+    slower), pytorch or engine."""
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
 
@@ -46,7 +50,7 @@ class Session(Protocol):
 class ClosedSession:
     """What is left of a session that was closed."""
 
-    name = description = "closed"
+    name = description = operators = "closed"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError("this model was closed; load it again")
