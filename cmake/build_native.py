@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = Path("build/kernels")
+HEADERS = Path("build/headers")  # downloaded once, for this and for the C++ runtime
 NATIVE = Path("runtimes/python/mythos_runtime/native")  # `mythos_runtime.ort.find_op_library`
 NOT_BUILT = "not_built.txt"  # why the folder holds no library: `mythos doctor` quotes it
 _TAIL = 15
@@ -45,8 +46,9 @@ def build(root: Path = ROOT, tests: bool = False) -> Path:
     reason = native / NOT_BUILT
     try:
         _require()
-        options = ("-DCMAKE_BUILD_TYPE=Release", f"-DMYTHOS_BUILD_TESTS={'ON' if tests else 'OFF'}")
-        _run("cmake", "-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), *options)
+        options = (f"-DMYTHOS_HEADERS={root / HEADERS}", f"-DMYTHOS_BUILD_TESTS={'ON' if tests else 'OFF'}")
+        source = ("-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), "-DCMAKE_BUILD_TYPE=Release")
+        _run("cmake", *source, *options)
         _run("cmake", "--build", str(root / BUILD), "--parallel", str(os.cpu_count() or 1))
         install = ("--install", str(root / BUILD), "--component", "mythos_ops", "--prefix", str(native))
         _run("cmake", *install)

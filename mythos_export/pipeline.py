@@ -54,6 +54,7 @@ def export(
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
     weights_key: str | None = None,
+    exit_rule: str | None = None,
     precision: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
@@ -71,8 +72,8 @@ def export(
     """Checkpoint in, verified bundle out.
 
     Args:
-        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant` and `weights_key` as
-            there.
+        checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant`,
+            `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
@@ -99,7 +100,7 @@ def export(
 
     with staged(output, force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
-        loaded = load(checkpoint, options.precision, config, variant, weights_key, given)
+        loaded = load(checkpoint, options.precision, config, variant, weights_key, exit_rule, given)
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
         check_room(folder, loaded.bytes * (1 if target == BASE else 2))
@@ -137,10 +138,11 @@ def load(
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
     weights_key: str | None = None,
+    exit_rule: str | None = None,
     cases: Path | None = None,
 ) -> Loaded:
     """Read a checkpoint, and round it; `cases` are looked at here, so that a wrong file is found before long work."""
-    found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key)
+    found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
     model = PRECISIONS[precision].model(found)
     if cases is not None:
         next(given_questions(model.spec, cases))

@@ -20,12 +20,25 @@ class Export(Command):
     interrupted = "interrupted; no bundle was written"
 
 
+def _list_families(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from mythos_model.families import FAMILIES
+
+    for family in FAMILIES:
+        named = " or ".join(family.model_types)
+        variants = f"; variants {', '.join(family.variants)}" if family.variants else ""
+        write(f"{family.name}: model_type {named}, or tensors like {family.marks[0]}{variants}\n")
+    context.exit()
+
+
 @click.command(cls=Export)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
+@click.option("--exit", "exit_rule", help="An exit rule of the family that is not its usual one, as its card says.")
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
@@ -45,6 +58,14 @@ class Export(Command):
 @click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option(
+    "--list-families",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_families,
+    help="Say which models are taken, and end.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(
     checkpoint: Path,
@@ -55,7 +76,7 @@ def export_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
+    """Export the CHECKPOINT of a looped model as a verified bundle with its recurrent loop intact."""
     if options["config"] is not None and options["variant"] is not None:
         raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
     ends = None if eos is None else id_list("--eos", eos)

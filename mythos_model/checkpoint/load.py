@@ -7,6 +7,7 @@ model = checkpoint.model(torch.float32)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def load_checkpoint(
     *,
     default: Mapping[str, Any] | None = None,
     weights_key: str | None = None,
+    exit_rule: str | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of any known form and family, never running code from it.
 
@@ -70,6 +72,7 @@ def load_checkpoint(
             own and over a `config.json` beside it; what is still open is inferred from the tensors.
         variant: a named variant instead of `config`.
         default: fields to start from where the checkpoint brings no configuration of its own.
+        exit_rule: of families that have several, one that is not the usual one.
 
     Raises:
         CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
@@ -92,6 +95,10 @@ def load_checkpoint(
         else:
             family = families.find(given, raw.shapes)
             found = family.read_config(given, raw.shapes)
+    if exit_rule is not None:
+        if not hasattr(found, "exit"):
+            raise ConfigError(f"{family.name} has one exit rule, so {exit_rule!r} cannot be asked for")
+        found = dataclasses.replace(found, exit=exit_rule)
     _check_counts(raw, family, found)
     expected = family.shapes(found)
     _check_ties(raw, family)

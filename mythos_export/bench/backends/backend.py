@@ -95,7 +95,7 @@ class BundleBackend(Backend):
             setting.bundle,
             self.backend,
             setting.threads,
-            verify=False,
+            verify="sizes",
             provider=self.provider,
             op_library=self.op_library,
         )

@@ -125,10 +125,11 @@ class _Rows(Stage):
         state: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """Outputs by role and group, and those that are tapped by name; the cache is written back."""
-        ports, group = self.spec.graphs[graph], next(g for g in self.spec.caches if g.per_loop == (graph == STEP))
-        first = group.before if graph == LEAVE else 0
+        ports = self.spec.graphs[graph]
+        group = next((g for g in self.spec.caches if g.per_loop == (graph == STEP)), None)  # none around the loop
+        first, count = (0, 0) if group is None else (group.before if graph == LEAVE else 0, group.slots)
         feeds: dict[str, Array] = {}
-        slots = iter(range(first, group.slots))
+        slots = iter(range(first, count))
         for port in ports.inputs:
             if port.role == "cache":
                 assert pages is not None
@@ -141,7 +142,7 @@ class _Rows(Stage):
                 place = {} if pages is None else call.place | {"tables": pages.tables[line]}
                 feeds[port.name] = ({**place, **given}[port.role]).astype(port.dtype)
         got: dict[str, Array] = run(self.sessions[graph], feeds)
-        slots = iter(range(first, group.slots))
+        slots = iter(range(first, count))
         for port in ports.outputs:
             if port.role == "cache_next":
                 assert pages is not None
@@ -201,9 +202,7 @@ class _Call:
             last = lines[-1] if lines else zeros
             if group.per_loop:
                 every = np.stack(lines + [last] * (self.depths - loops))
-                out[port.name] = every.reshape(
-                    *every.shape[: 1 if group.slots == 1 else 2], *every.shape[2:]
-                )
+                out[port.name] = every.reshape(*every.shape[: 1 if group.slots == 1 else 2], *every.shape[2:])
             else:
                 out[port.name] = last
         return out
@@ -215,7 +214,6 @@ class _Call:
         out = np.zeros((slots, self.batch, self.tokens, found.shape[-1]), found.dtype)
         out[:, owner, at] = found
         return out
-
 
 
 def _tap(model: Any, spec: LoopSpec) -> dict[str, str]:

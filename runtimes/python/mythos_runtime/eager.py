@@ -43,7 +43,8 @@ def missing() -> str | None:
 class EagerSession:
     """model.pt2 in PyTorch; see `mythos_runtime.session.Session`."""
 
-    name, operators = "eager", "pytorch"
+    name = "eager"
+    operators = "engine"
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
         """Load the program, which has these ports.

@@ -34,8 +34,7 @@ class Session(Protocol):
     """One line for people: library and version, device, threads."""
 
     operators: str
-    """What computes the mythos operators: native (the CPU kernels), portable (the graph's function bodies, which are
-    slower), pytorch or engine."""
+    """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), the "engine" itself."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.

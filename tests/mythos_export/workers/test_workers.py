@@ -106,7 +106,9 @@ def cancel(phase: str, fraction: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "error"), [({"timeout_s": 1.5}, ToolFailed), ({"progress": cancel}, KeyboardInterrupt)], ids=str
+    ("stop", "error"),
+    [({"timeout_s": 1.5}, ToolFailed), ({"progress": cancel}, KeyboardInterrupt)],
+    ids=["in time", "by the user"],
 )
 def test_what_is_stopped_leaves_no_process(
     worker: Worker, stop: dict[str, float | Callable[..., None]], error: type[BaseException], tmp_path: Path
