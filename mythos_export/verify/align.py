@@ -16,7 +16,9 @@ from torch import fx
 
 from mythos_export.kernels.op import OPERATORS
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
+
 # torch operator -> the ONNX operator that computes the same, where it is one.
 _KINDS = {
     "add": "Add",
