@@ -7,7 +7,6 @@ Writes the table as JSON and as Markdown, and prints the JSON document as its la
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from pathlib import Path
@@ -16,19 +15,39 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.models import WIDE
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.triton_build import ARCHITECTURES, build, kernels_for
 
 PRECISION = "fp16"
+CALLS = (
+    OperatorCall(
+        "moe",
+        shapes={
+            "expert_index": (None, None, WIDE.n_experts_per_tok),
+            "routed_down": (WIDE.n_experts, WIDE.dim, WIDE.expert_dim),
+            "shared_down": (WIDE.dim, WIDE.shared_ffn_dim),
+        },
+    ),
+    OperatorCall(
+        "mla_attention",
+        {"v_head_dim": WIDE.v_head_dim},
+        {
+            "q_nope": (None, None, WIDE.n_heads, WIDE.qk_nope_head_dim),
+            "q_rope": (None, None, WIDE.n_heads, WIDE.qk_rope_head_dim),
+            "kv_up": (None, WIDE.kv_lora_rank),
+        },
+    ),
+    OperatorCall("gqa_attention", {"kv_heads": 2}, {"q": (None, None, WIDE.n_heads, WIDE.dim // WIDE.n_heads)}),
+)
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
 
 
 def main() -> None:
     """Compile, tabulate."""
-    grouped = dataclasses.replace(WIDE, attn_type="gqa", n_kv_heads=2)
-    specs = {spec.name: spec for config in (WIDE, grouped) for spec in kernels_for(config, PRECISION)}
+    specs = kernels_for(CALLS, PRECISION)
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
         manifest = build(
-            list(specs.values()),
+            specs,
             ARCHITECTURES,
             Path(folder),
             progress=lambda phase, fraction: status.update(phase),

@@ -4,8 +4,8 @@
 #   target_link_libraries(app PRIVATE onnxruntime::onnxruntime)
 #
 # -DONNXRUNTIME_LIBRARY=<libonnxruntime.so...> names another library; Python3_EXECUTABLE chooses whose wheel is asked.
-include(${CMAKE_CURRENT_LIST_DIR}/FetchOnnxRuntimeHeaders.cmake)
-mythos_onnxruntime_headers(OnnxRuntimeWheel_INCLUDE_DIR)
+include(${CMAKE_CURRENT_LIST_DIR}/Headers.cmake)
+mythos_headers(ONNXRUNTIME_INCLUDE_DIR onnxruntime_cxx_api.h libonnxruntime-dev onnxruntime onnxruntime/core/session)
 
 set(ONNXRUNTIME_LIBRARY "" CACHE FILEPATH "libonnxruntime to link to; empty: the one in the Python wheel")
 set(OnnxRuntimeWheel_LIBRARY "${ONNXRUNTIME_LIBRARY}")
@@ -25,7 +25,7 @@ endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(
   OnnxRuntimeWheel
-  REQUIRED_VARS OnnxRuntimeWheel_LIBRARY OnnxRuntimeWheel_INCLUDE_DIR
+  REQUIRED_VARS OnnxRuntimeWheel_LIBRARY
   REASON_FAILURE_MESSAGE
     "install the Python package onnxruntime for ${Python3_EXECUTABLE} or give -DONNXRUNTIME_LIBRARY=<libonnxruntime.so>")
 
@@ -37,5 +37,5 @@ if(OnnxRuntimeWheel_FOUND AND NOT TARGET onnxruntime::onnxruntime)
   add_library(onnxruntime::onnxruntime SHARED IMPORTED)
   set_target_properties(
     onnxruntime::onnxruntime PROPERTIES IMPORTED_LOCATION ${_link_dir}/libonnxruntime.so.1
-                                        INTERFACE_INCLUDE_DIRECTORIES ${OnnxRuntimeWheel_INCLUDE_DIR})
+                                        INTERFACE_INCLUDE_DIRECTORIES ${ONNXRUNTIME_INCLUDE_DIR})
 endif()

@@ -1,10 +1,10 @@
 """Builds the operators' CPU library and puts it where mythos_runtime looks for it.
 
-    python cmake/build_native.py        # what `make native` runs: with the kernels' test program, which the tests run
+    python cmake/build_native.py            # what `make setup` runs
+    python cmake/build_native.py --tests    # what `make native` runs: with the kernels' test program
 
-The package build (hatch_build.py) calls `build`, without it.
-
-The build folder stays (build/kernels), so that a second build compiles only what changed.
+The wheel of mythos-runtime builds the same CMake project by itself (runtimes/python/pyproject.toml). The build folder
+stays (build/kernels), so that a second build compiles only what changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = Path("build/kernels")
+HEADERS = Path("build/headers")  # downloaded once, for this and for the C++ runtime
 NATIVE = Path("runtimes/python/mythos_runtime/native")  # `mythos_runtime.ort.find_op_library`
 NOT_BUILT = "not_built.txt"  # why the folder holds no library: `mythos doctor` quotes it
 _TAIL = 15
@@ -45,8 +46,9 @@ def build(root: Path = ROOT, tests: bool = False) -> Path:
     reason = native / NOT_BUILT
     try:
         _require()
-        options = ("-DCMAKE_BUILD_TYPE=Release", f"-DMYTHOS_BUILD_TESTS={'ON' if tests else 'OFF'}")
-        _run("cmake", "-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), *options)
+        options = (f"-DMYTHOS_HEADERS={root / HEADERS}", f"-DMYTHOS_BUILD_TESTS={'ON' if tests else 'OFF'}")
+        source = ("-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), "-DCMAKE_BUILD_TYPE=Release")
+        _run("cmake", *source, *options)
         _run("cmake", "--build", str(root / BUILD), "--parallel", str(os.cpu_count() or 1))
         install = ("--install", str(root / BUILD), "--component", "mythos_ops", "--prefix", str(native))
         _run("cmake", *install)
@@ -78,6 +80,7 @@ def _run(*command: str) -> None:
 
 if __name__ == "__main__":
     try:
-        print(f"installed into {build(tests=True)}")
+        installed = build(tests="--tests" in sys.argv[1:])
+        print(f"installed into {installed}")
     except NotBuiltError as error:
         sys.exit(f"the CPU kernels were not built, the portable operators serve instead: {error}")

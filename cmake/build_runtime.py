@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from build_native import HEADERS, NATIVE
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "runtimes/cpp"
 
@@ -22,16 +24,18 @@ SOURCE = ROOT / "runtimes/cpp"
 def build(folder: Path, *options: str) -> None:
     """Configure and compile; raises CalledProcessError."""
     jobs = str(os.cpu_count() or 1)
-    kernels = ROOT / "build/kernels/onnxruntime-headers/root/usr/include/onnxruntime"
-    if (kernels / "onnxruntime_cxx_api.h").is_file():  # downloaded once for the operators, used again
-        options = (f"-DONNXRUNTIME_INCLUDE_DIR={kernels}", *options)
-    _run("cmake", "-S", str(SOURCE), "-B", str(folder), f"-DPython3_EXECUTABLE={sys.executable}", *options)
+    operators = ROOT / NATIVE / "libmythos_ops.so"
+    if operators.is_file():  # built once for Python, used again
+        options = (f"-DMYTHOS_OPS={operators}", *options)
+    common = (f"-DPython3_EXECUTABLE={sys.executable}", f"-DMYTHOS_HEADERS={ROOT / HEADERS}")
+    _run("cmake", "-S", str(SOURCE), "-B", str(folder), *common, *options)
     _run("cmake", "--build", str(folder), "--parallel", jobs)
 
 
 def sanitize() -> None:
     folder = ROOT / "build/native-sanitize"
-    build(folder, "-DMYTHOS_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
+    # Hashing in plain C++ has its tests here; elsewhere OpenSSL's serves.
+    build(folder, "-DMYTHOS_SANITIZE=ON", "-DMYTHOS_OPENSSL=OFF", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
     _run("ctest", "--test-dir", str(folder), "--output-on-failure")
 
 

@@ -7,12 +7,14 @@
 
 The pipeline (`pipeline.py`), in the order the data flows:
 
-    load      checkpoint -> MythosModel     mythos_model.checkpoint
-    capture   MythosModel -> Captured       capture.py     torch.export, the loop as one while_loop node
+    load      checkpoint -> Loaded          mythos_model.checkpoint, precision.py
+    capture   LoopedModel -> Captured       capture.py     torch.export, the loop as one while_loop node
     lower     Captured -> Lowered           lower.py       ONNX with one Loop; passes/, kernels/
     build     Lowered -> Built              targets/       what a target adds: an engine, say
-    package   Built -> Bundle               package.py     manifest, hashes, one rename
-    verify    Bundle -> Parity              verify/        every artifact against the eager model, inside the loop too
+    package   Built -> Bundle               package.py     manifest, hashes
+    verify    Bundle -> Verified            verify/        every artifact against the eager model, inside the loop too
+
+All of it in a hidden folder, and then one rename: destination/.
 
 Names are loaded when they are asked for: a command line's --help, or a look at a manifest, must not wait for torch.
 """

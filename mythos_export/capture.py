@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,6 @@ class Captured:
 
     program: ExportedProgram
     spec: LoopSpec
-    config: Any
     graphs: tuple[str, ...] = (MODEL,)
 
     @property
@@ -64,7 +62,7 @@ def capture(model: LoopedModel) -> Captured:
         CaptureError: torch.export refused; the message carries its reason.
     """
     spec = model.spec
-    return Captured(_trace(Exportable(model), spec.ports), spec, model.config)
+    return Captured(_trace(Exportable(model), spec.ports), spec)
 
 
 def capture_rows(model: LoopedModel) -> Captured:
@@ -74,7 +72,7 @@ def capture_rows(model: LoopedModel) -> Captured:
         CaptureError: as `capture`.
     """
     spec = model.spec
-    return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, model.config, GRAPHS)
+    return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, GRAPHS)
 
 
 def _ports(spec: LoopSpec, graphs: tuple[str, ...]) -> Ports:
@@ -115,11 +113,6 @@ def _example(port: Port) -> Tensor:
 
 def _dynamic(port: Port) -> list[tuple[int, str]]:
     return [(axis, dim) for axis, dim in enumerate(port.dims) if isinstance(dim, str)]
-
-
-def save_program(captured: Captured, path: Path) -> None:
-    """Write the program as a `.pt2` archive."""
-    torch.export.save(captured.program, path)
 
 
 def _forget_stack_traces(program: ExportedProgram) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -60,33 +59,34 @@ class Lowered:
         path: model.onnx.
         weights: the safetensors file that its external data points into, in the same folder.
         spec: of the model.
+        rows: the files of the row graphs (`lower_rows`).
     """
 
     path: Path
     weights: Path
     spec: LoopSpec
-    config: Any
+    rows: tuple[Path, ...] = ()
 
 
 def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
     """Write the program as ONNX into `folder`, with its weights beside it in `weights.safetensors`.
 
     Args:
-        dump: a folder for the graph, without weights, as it is before the first pass and after each.
+        dump: a folder for what each pass did; see `run_passes`.
 
     Raises:
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
-    model = _lowered(captured, dump)
+    model = _lowered(captured, None if dump is None else dump / "onnx")
     path, weights = folder / name, folder / WEIGHTS
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
-    return Lowered(path, weights, captured.spec, captured.config)
+    return Lowered(path, weights, captured.spec)
 
 
 def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write the row graphs into `folder`, where `lower` has written the model: they share its weights.
+    """Write the row graphs into `folder`, where `lower` wrote the model, whose weights they share. Returns the files.
 
     What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
     Runtime follows no path that leads out of a graph's own.
@@ -94,22 +94,28 @@ def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tu
     Raises:
         LowerError: as `lower`.
     """
-    models = split_graphs(_lowered(captured, dump), captured.graphs)
+    models = split_graphs(_lowered(captured, None if dump is None else dump / "rows"), captured.graphs)
     link_weights(models.values(), folder / WEIGHTS, folder / ROW_WEIGHTS)
     paths = tuple(folder / f"{name}.onnx" for name in models)
     for path, model in zip(paths, models.values(), strict=True):
         ir.save(model, path)
         check(path, loops=0)
-    return paths
+    own = folder / ROW_WEIGHTS
+    return (*paths, own) if own.exists() else paths
 
 
 def _lowered(captured: Captured, dump: Path | None) -> ir.Model:
     model = _convert(captured)
-    _dump(model, dump, 0, "converted")
-    for number, run_pass in enumerate(passes(captured.ports), 1):
+    run_passes(model, passes(captured.ports), dump)
+    return model
+
+
+def run_passes(model: ir.Model, chosen: Sequence[Pass], dump: Path | None = None) -> None:
+    """Change a graph in place. Into `dump` goes the graph, without weights, as it is before and after each."""
+    _dump(model, dump, 0, "before")
+    for number, run_pass in enumerate(chosen, 1):
         run_pass(model)
         _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
-    return model
 
 
 def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:

@@ -1,52 +1,105 @@
-"""What a bundle says about itself, and the tokenizer in it; `destination` is where it goes."""
+"""A bundle: its folder, what it says about itself, and its files, each hashed once, when it is new."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
 
+from mythos_export.capture import Captured
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS, calls_of
+from mythos_export.lower import Lowered
+from mythos_export.program_file import write_program
 from mythos_export.targets.target import Built
+from mythos_export.verify.golden import GOLDEN
 from mythos_model import Checkpoint
-from mythos_runtime.files import describe
-from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
+from mythos_runtime.files import FileEntry, describe
+from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.row_ports import GRAPHS
-from mythos_runtime.spec import MODEL, LoopSpec
+from mythos_runtime.spec import MODEL
+
+PROGRAM = "model.pt2"
+# What a bundle runs without, by the name that --parts has for it: its files, or folders of files.
+PARTS = {"program": PROGRAM, "golden": GOLDEN, "reports": "reports/"}
 
 
-def describe_bundle(
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder, its manifest, which lists the files with their hashes, and what was built into it."""
+
+    folder: Path
+    manifest: Manifest
+    built: tuple[Built, ...]
+
+    def grown(self, **changes: Any) -> Bundle:
+        """The bundle with the files that were written into its folder since, and with other fields of the manifest."""
+        files = {**self.manifest.files, **_new_files(self.folder, self.manifest.files)}
+        return replace(self, manifest=replace(self.manifest, files=dict(sorted(files.items())), **changes))
+
+    def without(self, parts: Collection[str]) -> Bundle:
+        """The bundle after these of its PARTS were removed."""
+        gone = {name for name in self.manifest.files if any(name.startswith(PARTS[part]) for part in parts)}
+        for name in gone:
+            (self.folder / name).unlink()
+        for folder in {(self.folder / name).parent for name in gone} - {self.folder}:
+            folder.rmdir()
+        files = {name: entry for name, entry in self.manifest.files.items() if name not in gone}
+        return replace(self, manifest=replace(self.manifest, files=files))
+
+    def finish(self) -> None:
+        """Write the manifest, the last file of a bundle."""
+        write_manifest(self.folder, self.manifest)
+
+
+def package(
     folder: Path,
     checkpoint: Checkpoint,
-    spec: LoopSpec,
     precision: str,
+    captured: Captured,
+    lowered: Lowered,
     built: tuple[Built, ...],
-    tolerances: dict[str, float],
     tokenizer: TokenizerEntry | None = None,
-) -> Manifest:
-    """The manifest of what lies in `folder`; every file is hashed."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+) -> Bundle:
+    """The bundle of what was built in `folder`, with the captured program. Nothing in it has been executed yet."""
+    write_program(captured.program, lowered.weights, folder / PROGRAM)
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     for target in built:
         versions |= target.tool_versions
-    return Manifest(
-        spec=spec,
+    manifest = Manifest(
+        spec=captured.spec,
         config=checkpoint.config.to_dict(),
         precision=precision,
-        targets=tuple(TargetEntry(t.name, t.state, tuple(t.files), dict(t.details)) for t in built),
+        targets=tuple(TargetEntry(t.name, NOT_EXECUTED, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,
-        files={path.relative_to(folder).as_posix(): describe(path) for path in files},
-        tolerances=dict(tolerances),
+        files={},
+        tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
         operators=fallback.record(_operators(folder), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    return Bundle(folder, manifest, built).grown()
+
+
+def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """What lies in a folder and is not known yet, written to the disk for certain, and hashed."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST and name not in known:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())  # where a file system finds out only now that it is full
+            entries[name] = describe(path)
+    return entries
 
 
 def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
@@ -60,8 +113,3 @@ def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementatio
         if target.operators is not None:
             return target.operators
     return None
-
-
-def finish(folder: Path, manifest: Manifest) -> Path:
-    """Write the manifest, the last file of a bundle."""
-    return write_manifest(folder, manifest)

@@ -48,7 +48,6 @@ PRECISIONS = {
     for precision in (
         Precision("fp32", torch.float32),
         Precision("fp16", torch.float16),
-        Precision("bf16", torch.bfloat16),
         Precision("int8", torch.float32),
         Precision("int4", torch.float32),
     )

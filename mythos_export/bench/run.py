@@ -89,7 +89,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Progress = silent) -> d
     if threads > len(cores):
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     machine = describe_machine(threads, cores)
-    model = load(bundle, threads=threads, verify=False, provider="cpu", op_library=None)
+    model = load(bundle, threads=threads, verify="sizes", provider="cpu", op_library=None)
     spec = model.spec
     trained = spec.trained_loops
     left_out: list[str] = []

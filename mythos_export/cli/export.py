@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_parity
+from mythos_export.cli.termination import terminable
+from mythos_export.targets.registry import TARGETS
 from mythos_runtime.cli.generation import id_list
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.show import show_bundle
@@ -19,16 +21,29 @@ class Export(Command):
     interrupted = "interrupted; no bundle was written"
 
 
+def _list_families(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from mythos_model.families import FAMILIES
+
+    for family in FAMILIES:
+        named = " or ".join(family.model_types)
+        variants = f"; variants {', '.join(family.variants)}" if family.variants else ""
+        write(f"{family.name}: model_type {named}, or tensors like {family.marks[0]}{variants}\n")
+    context.exit()
+
+
 @click.command(cls=Export)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(["onnx", "tensorrt"]), default="onnx", show_default=True)
+@click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
 @click.option("--variant", help="A named variant: 1b, 3b, 10b, 50b, 100b, 500b, 1t.")
+@click.option("--exit", "exit_rule", help="An exit rule of the family that is not its usual one, as its card says.")
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int4"]),
+    metavar="[fp32|fp16|int8|int4]",
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
 @click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 86,89,120].")
@@ -41,25 +56,42 @@ class Export(Command):
     "--eos", help="Ids that end a generation, such as 2 or 0,2 [default: as the files beside the weights say]."
 )
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
+@click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
+@click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option(
+    "--list-families",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_families,
+    help="Say which models are taken, and end.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(
-    checkpoint: Path, target: str, output: Path | None, eos: str | None, as_json: bool, **options: Any
+    checkpoint: Path,
+    target: str,
+    output: Path | None,
+    eos: str | None,
+    parts: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Export an OpenMythos CHECKPOINT as a verified bundle with its recurrent loop intact."""
+    """Export the CHECKPOINT of a looped model as a verified bundle with its recurrent loop intact."""
     if options["config"] is not None and options["variant"] is not None:
         raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
     ends = None if eos is None else id_list("--eos", eos)
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
 
-    destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
-    with steps() as step:
-        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
+    destination = output or Path(f"{_name(checkpoint)}-{target}")
+    with terminable("terminated; no bundle was written"), steps() as step:
+        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
     show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
-    page = exported.path / "reports" / "parity.html"
-    out.print(f"What was compared, to read: {page}", highlight=False, soft_wrap=True)
+    page = "reports/parity.html"
+    if page in exported.manifest.files:
+        out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
     if as_json:
         document = {
             "bundle": str(exported.path),
@@ -68,3 +100,16 @@ def export_command(
             "parity": summary(exported.parity),
         }
         write(json.dumps(document) + "\n")
+
+
+def _name(checkpoint: Path) -> str:
+    """What a bundle is called after: a file without its ending, a folder as it is called, also where it is `.`."""
+    name = checkpoint.name if checkpoint.name not in ("", "..") else checkpoint.resolve().name
+    return Path(name).stem if Path(name).suffix in (".pt", ".pth", ".bin", ".safetensors") else name or "model"
+
+
+def _names(parts: str | None) -> list[str] | None:
+    """--parts as the parts it names; None where it was not given."""
+    if parts is None:
+        return None
+    return [] if parts == "none" else [name.strip() for name in parts.split(",")]

@@ -11,6 +11,7 @@ import click
 from mythos_export.cli.show import show_parity
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
+from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import read_manifest
 
 FRESH_CASES = 24
@@ -67,12 +68,17 @@ def _verify(
     manifest = read_manifest(bundle)
     if report is not None:
         check_place(report, bundle, manifest)
+    if against is None and GOLDEN not in manifest.files:
+        raise BundleError(
+            f"{bundle} was exported without its golden cases (--parts); give its checkpoint with --against, to have "
+            "fresh ones drawn"
+        )
     with steps() as step:
-        golden = load_golden(bundle / GOLDEN, manifest.spec)
+        golden = load_golden(bundle / GOLDEN, manifest.spec) if GOLDEN in manifest.files else None
         if against is not None:
             step("answer fresh cases with the eager model")
             fresh, weights = fresh_cases(manifest, against, config, cases or FRESH_CASES, seed or 0)
-            golden = golden.joined(fresh)
+            golden = fresh if golden is None else golden.joined(fresh)
             if weights is not None:
                 err.print(weights, style="yellow", markup=False, highlight=False)
         place = bundle.resolve()

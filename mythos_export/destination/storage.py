@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mythos_export.errors import ExportError, PackageError, StorageError
 
@@ -84,3 +86,45 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class Guarded(io.RawIOBase):
+    """A new file for a writer in C++ that would end the process where a write fails, such as torch's.
+
+    It is told that all went well; what went wrong is kept, and raised when the file is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._stream = path.open("wb")
+        self._error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:  # torch asks, and goes back to the start when all is written
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return offset
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if self._error is None:
+            try:
+                self._stream.write(data)
+            except OSError as error:
+                self._error = error
+        return size
+
+    def close(self) -> None:
+        """Raises OSError where any write failed."""
+        if self.closed:
+            return
+        super().close()
+        try:
+            self._stream.close()
+        except OSError as error:
+            self._error = self._error or error
+        if self._error is not None:
+            raise self._error

@@ -61,7 +61,8 @@ def record(
 
     Args:
         operators: what the graph calls (`OperatorCall.label`), and what each lacks.
-        tensorrt: what the TensorRT graph was given; None where the bundle holds none.
+        tensorrt: what the TensorRT graph was given; None where the bundle holds none. It is not given operators that
+            have no form for it, those over packed rows.
     """
     return {name: _record(lacks, tensorrt) for name, lacks in operators.items()}
 
@@ -73,7 +74,7 @@ def _record(lacks: frozenset[Implementation], tensorrt: Implementation | None) -
         for name, order in ORDER.items()
         if order.decided == AT_LOAD
     }
-    if tensorrt is not None:
+    if tensorrt is not None and DECOMPOSED in has["TensorRT"]:
         taken = tensorrt if tensorrt in has["TensorRT"] else DECOMPOSED
         passed = {i.name: f"needs {i.needs}" for i in has["TensorRT"][: has["TensorRT"].index(taken)]}
         runners["TensorRT"] = {"taken": taken.name, "passed over": passed, "decided": AT_EXPORT}

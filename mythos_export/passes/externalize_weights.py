@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+
+from mythos_export.tensor_file import write_tensors
 
 INLINE_BYTES = 1024  # smaller tensors stay in the graph: constants that shape inference wants to see
 
@@ -21,8 +22,7 @@ def externalize_weights(model: ir.Model, path: Path) -> None:
     The file is an ordinary safetensors file, so that other graphs, other runtimes and people can read it as well.
     """
     values = _large(model)
-    save_file({name: _to_torch(value.const_value) for name, value in values.items()}, path)
-    offsets = tensor_offsets(path)
+    offsets = write_tensors(path, {name: _to_torch(value.const_value) for name, value in values.items()})
     for name, value in values.items():
         _point(value, path, offsets[name])
 
@@ -48,8 +48,7 @@ def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
                 kept[name] = tensor
                 later.append((value, name))
     if kept:
-        save_file(kept, own)
-        offsets = tensor_offsets(own)
+        offsets = write_tensors(own, kept)
         for value, name in later:
             _point(value, own, offsets[name])
 

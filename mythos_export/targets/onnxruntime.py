@@ -1,4 +1,4 @@
-"""Target `onnx`: the lowered graph as it is, for ONNX Runtime and every other ONNX runtime with opset 21."""
+"""Target `onnx`: the lowered graphs as they are, for every ONNX runtime that knows its opset (`kernels.text.OPSET`)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ from pathlib import Path
 
 import onnxruntime
 
-from mythos_export.errors import TargetError
 from mythos_export.lower import Lowered
 from mythos_export.targets.target import Built, Progress, TargetOptions
-from mythos_runtime.manifest import VERIFIED
+from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_export.verify.stages.rows import RowBodies
 
 
 class OnnxTarget:
-    """Adds nothing to the graph. It is verified by being run: an export that fails the comparison leaves no bundle."""
+    """Adds nothing to the graphs."""
 
     name = "onnx"
-    default_precision = "fp32"
+    precisions = ("fp32", "fp16", "int8", "int4")
+    options: frozenset[str] = frozenset()
 
     def check(self, options: TargetOptions) -> None:
-        if options.precision == "bf16":
-            raise TargetError(
-                "ONNX Runtime's CPU provider has no bfloat16 kernels for this graph, so the result could not be "
-                "checked; use --precision fp32 or fp16"
-            )
-        unused = [name for name in ("sm", "batch", "tokens", "context", "plugins") if getattr(options, name)]
-        if unused:
-            flags = ", ".join(f"--{name}" for name in unused)
-            raise TargetError(f"{flags} only mean something to --target tensorrt: an ONNX graph takes any size")
+        """There is nothing more to refuse: an ONNX graph takes any size."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        files = (lowered.path.name, lowered.weights.name)
-        return Built(self.name, files, VERIFIED, {}, {"onnxruntime": onnxruntime.__version__})
+        files = tuple(path.name for path in (lowered.path, lowered.weights, *lowered.rows))
+        proof = (FunctionBodies.name, RowBodies.name)
+        return Built(self.name, files, proof, {}, {"onnxruntime": onnxruntime.__version__})

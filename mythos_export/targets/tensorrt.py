@@ -8,19 +8,17 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from mythos_export.errors import TargetError
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN
-from mythos_export.lower import Lowered
+from mythos_export.lower import Lowered, run_passes
 from mythos_export.passes.attach_functions import attach_tensorrt_functions, detach_functions
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
-from mythos_export.precision import PRECISIONS
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, Progress, TargetOptions
-from mythos_runtime.manifest import NOT_EXECUTED
+from mythos_export.verify.stages.engine import Engine
 from mythos_runtime.spec import LoopSpec
 
 GRAPH = "model.tensorrt.onnx"
@@ -45,19 +43,10 @@ class TensorRTTarget:
     """Full TensorRT where it and a GPU are there, TensorRT-RTX's build without a GPU otherwise."""
 
     name = "tensorrt"
-    default_precision = "fp16"
+    precisions = ("fp16", "fp32")  # it is not given the operators of int8 and int4 weights
+    options = frozenset({"sm", "batch", "tokens", "context", "plugins"})
 
     def check(self, options: TargetOptions) -> None:
-        if options.precision == "bf16":
-            raise TargetError(
-                "a bf16 export cannot be checked on this machine (ONNX Runtime's CPU provider has no bfloat16 kernels "
-                "for this graph); use --precision fp16 or fp32"
-            )
-        if PRECISIONS[options.precision].quantized:
-            raise TargetError(
-                f"{options.precision} weights are for --target onnx: TensorRT is not given their operators; use "
-                "--precision fp16 or fp32 here"
-            )
         sms = trt.parse_sms(options.sm) if options.sm else trt.DEFAULT_SMS
         backend = trt.choose_backend()
         if backend.rtx:
@@ -73,16 +62,13 @@ class TensorRTTarget:
         spec = lowered.spec
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
-        for run_pass in PLUGIN_PASSES if options.plugins else PASSES:
-            run_pass(model)
+        passes = PLUGIN_PASSES if options.plugins else PASSES
         if sms is not None and TURING in sms:
-            expand_float_products(model)
+            passes = (*passes, expand_float_products)
+        run_passes(model, passes, None if options.dump is None else options.dump / self.name)
         path = folder / GRAPH
         ir.save(model, path)
         profiles = profiles_of(path, spec, options)
-
-        def show(phase: str, fraction: float | None) -> None:
-            progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
 
         kernels: tuple[str, ...] = ()
         with contextlib.ExitStack() as stack:
@@ -95,7 +81,7 @@ class TensorRTTarget:
             request = trt.BuildRequest(
                 graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins
             )
-            result = trt.build(request, show)
+            result = trt.build(request, lambda phase, part=None: progress(f"TensorRT: {phase}", part))
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = result.to_json()
         details["engines"] = [  # as mythos_runtime.tensorrt reads them
@@ -114,7 +100,9 @@ class TensorRTTarget:
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
         files = (*engines, *wrappers, *kernels, GRAPH)
         taken = PLUGIN if options.plugins else DECOMPOSED
-        return Built(self.name, files, NOT_EXECUTED, details, {result.backend: result.version}, taken)
+        # A GPU runs one engine: where there are others, they were not executed, and nor is the target called verified.
+        proof = (Engine.name,) if len(engines) == 1 else ()
+        return Built(self.name, files, proof, details, {result.backend: result.version}, taken)
 
 
 def profiles_of(path: Path, spec: LoopSpec, options: TargetOptions) -> list[trt.Profile]:

@@ -162,10 +162,10 @@ def random_questions(
             before = past.inputs(ids, lengths, max(loops, 1), early_exit=False)
             past.append(outputs(Question("past", before)), lengths)
         ids = _drawn(spec, (batch, tokens), generator)
-        question = Question(
-            f"random {index + 1}: batch {batch}, {tokens} tokens, past {held}, {loops} loops, threshold {threshold:g}",
-            past.inputs(ids, counts, loops, threshold, early_exit),
-        )
+        name = f"random {index + 1}: batch {batch}, {tokens} tokens, past {held}, {loops} loops"
+        if rule is not None:
+            name += f", threshold {threshold:g}"
+        question = Question(name, past.inputs(ids, counts, loops, threshold, early_exit))
         who = halting(spec)
         if index % 6 == 5 and loops and rule is not None and who is not None and who.of is not None:
             case = true(question)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from mythos_export.tensor_file import write_tensors
 from mythos_export.verify.cases import Case, Question, given_questions, golden_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
@@ -130,7 +131,7 @@ def save_golden(golden: Golden, path: Path) -> None:
         "checks": [check._asdict() for check in golden.checks],
         "text": golden.text and asdict(golden.text),
     }
-    save_file({name: to_torch(array) for name, array in arrays.items()}, path, {"golden": json.dumps(about)})
+    write_tensors(path, {name: to_torch(array) for name, array in arrays.items()}, {"golden": json.dumps(about)})
 
 
 def load_golden(path: Path, spec: LoopSpec) -> Golden:

@@ -14,7 +14,7 @@ from mythos_runtime.spec import LoopSpec
 
 @dataclass
 class Past:
-    """Fixed buffers [lines, B, capacity, width] by cache group, and how far each row is filled, int64 [B]."""
+    """Fixed buffers [..., B, capacity, width] by cache group, and how far each row is filled, int64 [B]."""
 
     spec: LoopSpec
     buffers: dict[str, np.ndarray]

@@ -57,6 +57,9 @@ def verify_bundle(
     for kind in STAGES:
         if kind.applies(bundle):
             results.append(_run(kind, bundle, golden, progress, reproductions))
+        elif kind.optional:
+            reason = f"the bundle was exported without {kind.artifact} (--parts)"
+            results.append(StageResult(kind.name, kind.runner, kind.artifact, reason=reason))
     return Parity(
         golden.spec,
         golden.precision,

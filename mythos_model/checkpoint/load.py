@@ -7,6 +7,7 @@ model = checkpoint.model(torch.float32)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from mythos_model import families
 from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint
+from mythos_model.checkpoint.rotary import check_table
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.errors import CheckpointError, ConfigError, some
 from mythos_model.families.family import Family
@@ -61,6 +63,7 @@ def load_checkpoint(
     *,
     default: Mapping[str, Any] | None = None,
     weights_key: str | None = None,
+    exit_rule: str | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of any known form and family, never running code from it.
 
@@ -70,6 +73,7 @@ def load_checkpoint(
             own and over a `config.json` beside it; what is still open is inferred from the tensors.
         variant: a named variant instead of `config`.
         default: fields to start from where the checkpoint brings no configuration of its own.
+        exit_rule: of families that have several, one that is not the usual one.
 
     Raises:
         CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
@@ -87,11 +91,17 @@ def load_checkpoint(
         elif isinstance(config, str | Path):
             given |= read_json_object(Path(config))
         family = next((known for known in families.FAMILIES if type(config) is known.configuration), None)  # type: ignore[assignment]
+        if config is not None and family is None and not isinstance(config, Mapping | str | Path):
+            raise ConfigError(f"{type(config).__name__} is the configuration of no family that is known here")
         if family is not None:
             found = config
         else:
             family = families.find(given, raw.shapes)
             found = family.read_config(given, raw.shapes)
+    if exit_rule is not None:
+        if not hasattr(found, "exit"):
+            raise ConfigError(f"{family.name} has one exit rule, so {exit_rule!r} cannot be asked for")
+        found = dataclasses.replace(found, exit=exit_rule)
     _check_counts(raw, family, found)
     expected = family.shapes(found)
     _check_ties(raw, family)
@@ -99,6 +109,9 @@ def load_checkpoint(
     names = [name for name in held if not (name in family.aliases and family.aliases[name] in raw.shapes)]
     known = {family.aliases.get(name, name): name for name in names}
     sha256 = _check(raw, known, expected)
+    for table, (base, width) in family.rotary(found).items():
+        if table in raw.shapes:
+            check_table(raw.source, table, raw.tensors[table], base, width)
     state = {name: raw.tensors[stored] for name, stored in known.items()}
     return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
 

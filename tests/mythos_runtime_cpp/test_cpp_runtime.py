@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
+from cpp_programs import DUMP, RUN, changed, cpp, needs_cpp, with_bytes
 from cpu_ops import LIBRARY
 from golden_bundles import Bundles
-from mythos_runtime.config import RuntimeConfig
 
-from mythos_runtime import BackendMissing, BundleError, Model, load
-from mythos_runtime.files import describe
-from mythos_runtime.manifest import parse_manifest
+from mythos_runtime import BackendMissing, Model, load
 
-ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "native"
-RUN, DUMP, PARSE = BUILD / "mythos_run", BUILD / "mythos_dump", BUILD / "mythos_parse"
-pytestmark = pytest.mark.skipif(not RUN.is_file(), reason="the C++ runtime is not built: make native")
+pytestmark = needs_cpp
 
 CASES = ["mla_decode", "gqa_decode", "hops"]
 TOKENS = 64
@@ -38,13 +30,8 @@ def portable_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
 
 
-def cpp(*arguments: object, library: object = "none") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MYTHOS_OP_LIBRARY": str(library)}
-    return subprocess.run([str(item) for item in arguments], capture_output=True, text=True, env=environment)
-
-
 def python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from mythos_export.cli import mythos; mythos(sys.argv[1:], prog_name='mythos')"
+    code = "import sys; from mythos_runtime.cli import mythos; mythos(sys.argv[1:], prog_name='mythos')"
     return subprocess.run(
         [sys.executable, "-c", code, "run", *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT
     )
@@ -52,16 +39,16 @@ def python(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def prompts(model: Model, lengths: list[int]) -> list[list[int]]:
     generator = np.random.default_rng(3)
-    return [generator.integers(0, model.config.vocab_size, length).tolist() for length in lengths]
+    return [generator.integers(0, model.spec.vocab_size, length).tolist() for length in lengths]
 
 
 def with_room(bundle: Path, copy: Path) -> Path:
     """The bundle with a larger max_seq_len: the golden models have 64, the graph has no table of positions."""
-    shutil.copytree(bundle, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["config"]["max_seq_len"] = max(manifest["config"]["max_seq_len"], 2 * TOKENS)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    return copy
+
+    def larger(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["max_seq_len"] = max(manifest["spec"]["max_seq_len"], 2 * TOKENS)
+
+    return changed(bundle, copy, larger)
 
 
 def python_logits(model: Model, rows: list[list[int]], left: bool) -> list[np.ndarray]:
@@ -107,20 +94,111 @@ def test_tokens_and_logits_are_python_s(
     assert difference <= 1e-6, f"logits differ by {difference:.1e}"
 
 
-def test_the_command_takes_the_same_options_and_ends_with_the_same_json(bundles: Bundles) -> None:
-    arguments = [bundles["hops"], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
+@pytest.mark.parametrize("text", [False, True], ids=["ids", "text"])
+def test_the_command_takes_the_same_options_and_ends_with_the_same_json(
+    text: bool, bundles: Bundles, tmp_path: Path
+) -> None:
+    bundle = with_bytes(bundles["hops"], tmp_path / "bundle") if text else bundles["hops"]
+    prompt = ["--prompt", "é?"] if text else ["--ids", "1,2,3"]
+    arguments = [bundle, *prompt, "--max-new-tokens", "16", "--threads", "1", "--json"]
     for more in (["--temperature", "0"], ["--temperature", "1.5", "--seed", "9", "--top-p", "0.9", "--max-loops", "6"]):
         ours, theirs = cpp(RUN, *arguments, *more), python(*arguments, *more)
         assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
-        found, expected = (json.loads(text.splitlines()[-1]) for text in (ours.stdout, theirs.stdout))
-        assert list(found) == [key for key in expected if key != "text"]
-        for key in ("tokens", "depth", "loops", "policy", "finished"):
+        found, expected = (json.loads(result.stdout.splitlines()[-1]) for result in (ours, theirs))
+        assert list(found) == list(expected)
+        for key in set(expected) - {"tokens_per_second", "prefill_seconds"}:
             assert found[key] == expected[key], key
-        assert ours.stdout.splitlines()[0] == theirs.stdout.splitlines()[0]
+        assert ours.stdout.splitlines()[:-1] == theirs.stdout.splitlines()[:-1]
+        for result in (ours, theirs):
+            assert "mean depth" in result.stderr and "the portable ones serve" in result.stderr
     end = ["--stop-ids", "99,1", "--stop-ids", ",".join(map(str, found["tokens"][3:5]))]
     for result in (cpp(RUN, *arguments, *more, *end), python(*arguments, *more, *end)):
         document = json.loads(result.stdout.splitlines()[-1])
         assert (document["tokens"], document["finished"]) == (found["tokens"][:5], "stop")
+
+
+def test_the_bundle_s_ends_and_defaults_are_taken(bundles: Bundles, tmp_path: Path) -> None:
+    plain = with_bytes(bundles["hops"], tmp_path / "plain")
+    arguments = ["--prompt", "a b", "--threads", "1", "--json", "--temperature", "1.5"]
+    whole = json.loads(cpp(RUN, plain, *arguments, "--max-new-tokens", "12").stdout.splitlines()[-1])
+    entry = {"kind": "bytes", "file": None, "eos": [600, whole["tokens"][5]]}
+    entry |= {"defaults": {"temperature": 3, "top_k": 100000, "top_p": 1.0, "max_new_tokens": 9}}
+    entry |= {"sources": {"defaults": "generation_config.json"}}
+    bundle = changed(plain, tmp_path / "bundle", lambda manifest: manifest.update(tokenizer=entry))
+    text = [piece for piece in whole["text"] if piece.isascii()]
+    for more in ([], ["--ignore-eos"], ["--eos", str(whole["tokens"][2])], ["--stop", "".join(text[1:2])]):
+        ours, theirs = cpp(RUN, bundle, *arguments, *more), python(bundle, *arguments, *more)
+        assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
+        found, expected = (json.loads(result.stdout.splitlines()[-1]) for result in (ours, theirs))
+        for key in ("text", "tokens", "finished"):
+            assert found[key] == expected[key], (key, more)
+        note = "defaults of the bundle (generation_config.json): --top-k 100000, --top-p 1.0"
+        assert note in ours.stderr and note in theirs.stderr
+    assert found["finished"] == "stop" and found["text"] == whole["text"][: whole["text"].index(text[1])]
+
+
+def test_a_prompt_comes_from_a_file_or_from_stdin(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = with_bytes(bundles["hops"], tmp_path / "bundle")
+    (tmp_path / "prompt").write_bytes("\ufeffgrün\n".encode())
+    ends = ["--max-new-tokens", "4", "--json"]
+    expected = cpp(RUN, bundle, "--prompt", "grün\n", *ends).stdout.splitlines()[0]
+    for prompt in (["--file", tmp_path / "prompt"], ["--file", "-"], ["--prompt", "-"]):
+        with open(tmp_path / "prompt", "rb") as stdin:
+            result = cpp(RUN, bundle, *prompt, *ends, stdin=stdin)
+        assert result.stdout.splitlines()[0] == expected, result.stderr
+
+
+def test_what_is_not_asked_for_fits_the_model(bundles: Bundles, tmp_path: Path) -> None:
+    """A number that is asked for is not made smaller."""
+    bundle = changed(bundles["mla_decode"], tmp_path / "bundle", lambda m: m["spec"].update(max_output_tokens=1))
+    arguments = [RUN, bundle, "--ids", "1,2,3", "--json"]
+    assert json.loads(cpp(*arguments).stdout.splitlines()[-1])["finished"] == "length"
+    refused = cpp(*arguments, "--max-new-tokens", "2")
+    assert (refused.returncode, refused.stderr.count("this model allows 1")) == (2, 1)
+
+
+def test_threads_are_at_most_the_machine_s(bundles: Bundles) -> None:
+    result = cpp(RUN, bundles["hops"], "--ids", "1", "--max-new-tokens", "1", "--threads", "100000")
+    assert result.returncode == 0 and "--threads 100000: this process may use" in result.stderr
+
+
+def test_sizes_alone_are_compared_where_asked(bundles: Bundles, tmp_path: Path) -> None:
+    """A golden file of the right size, which running does not read."""
+    folder = changed(bundles["mla_decode"], tmp_path / "bundle", lambda manifest: None)
+    data = bytearray((folder / "golden.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "golden.safetensors").write_bytes(data)
+    arguments = [RUN, folder, "--ids", "1", "--max-new-tokens", "1"]
+    assert cpp(*arguments).returncode == 2
+    assert cpp(*arguments, "--verify", "sizes").returncode == 0
+    (folder / "golden.safetensors").write_bytes(data[:-1])
+    assert cpp(*arguments, "--verify", "sizes").returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize(
+    "options", [["--ids", "1", "--json"], ["--help"], ["--version"]], ids=["run", "help", "version"]
+)
+def test_output_that_is_lost_is_an_error(options: list[str], bundles: Bundles) -> None:
+    with open("/dev/full", "wb") as full:
+        result = cpp(RUN, bundles["mla_decode"], *options, stdout=full)
+    assert result.returncode == 3
+    assert result.stderr.splitlines()[-1] == "error: cannot write to the standard output: No space left on device"
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["SIGPIPE", "SIGPIPE ignored by the parent"])
+def test_a_closed_pipe_ends_quietly(ignored: bool, bundles: Bundles) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = cpp(RUN, bundles["mla_decode"], "--ids", "1", stdout=writing, restore_signals=not ignored)
+    os.close(writing)
+    assert result.returncode == 141 and "error" not in result.stderr
+
+
+def test_a_prompt_that_is_no_text_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = with_bytes(bundles["hops"], tmp_path / "bundle")
+    result = cpp(RUN, bundle, "--prompt", b"a\xffb")
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (2, "error: the prompt is not UTF-8: byte 0xff at 1")
 
 
 @pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels are not built: make native")
@@ -141,10 +219,11 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
 @pytest.mark.parametrize(
     "options",
     [
+        [],
+        ["--ids", "1", "--prompt", "a"],
         ["--ids", "a"],
         ["--ids", "1,,2"],
         ["--ids", "1,99999999"],
-        ["--ids", "1,99999999999999999999"],
         ["--prompt", ""],
         ["--ids", "1", "--temperature", "-1"],
         ["--ids", "1", "--temperature", "nan"],
@@ -152,17 +231,17 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
         ["--ids", "1", "--min-p", "2"],
         ["--ids", "1", "--repetition-penalty", "1e9"],
         ["--ids", "1", "--top-k", "-3"],
-        ["--ids", "1", "--seed", "-1"],
         ["--ids", "1", "--max-new-tokens", "0"],
         ["--ids", "1", "--max-new-tokens", "100000000"],
         ["--ids", "1", "--max-loops", "-1"],
         ["--ids", "1", "--eos", "-2"],
+        ["--ids", "1", "--eos", "128"],
+        ["--ids", "1", "--eos", "2", "--ignore-eos"],
+        ["--ids", "1", "--stop", "x"],
         ["--ids", "1", "--stop-ids", "2,"],
         ["--ids", "1", "--stop-ids", "2", "--stop-ids", "x"],
+        ["--file", "/nowhere"],
         ["--ids", "1", "--halt-threshold", "1e300"],
-        ["--ids", "1", "--policy", "none"],
-        ["--ids", "1", "--threads", "0"],
-        ["--ids", "1", "--top-k", "many"],
         ["--ids", "1", "--backend", "tensorrt"],
     ],
     ids=" ".join,
@@ -170,18 +249,12 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
 def test_errors_are_python_s(options: list[str], bundles: Bundles, capsys: pytest.CaptureFixture[str]) -> None:
     from click.testing import CliRunner
 
-    from mythos_export.cli import mythos
+    from mythos_runtime.cli import mythos
 
     ours = cpp(RUN, bundles["mla_decode"], *options)
     theirs = subprocess_free(CliRunner().invoke(mythos, ["run", str(bundles["mla_decode"]), *options]), capsys)
     assert ours.returncode == theirs[0]
-    found, expected = (plain(text.strip().splitlines()[-1]) for text in (ours.stderr, theirs[1]))
-    assert found == expected
-
-
-def plain(text: str) -> str:
-    """Python names options where C++ still names parameters."""
-    return text.replace("--", "").replace("-", "_")
+    assert ours.stderr.strip().splitlines()[-1] == theirs[1].strip().splitlines()[-1]
 
 
 def subprocess_free(result: Any, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -189,135 +262,34 @@ def subprocess_free(result: Any, capsys: pytest.CaptureFixture[str]) -> tuple[in
     return result.exit_code, result.stderr + capsys.readouterr().err
 
 
-def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
-    def edit(old: str, new: str) -> Any:
-        return lambda folder: (folder / "manifest.json").write_text(
-            (folder / "manifest.json").read_text().replace(old, new, 1)
-        )
-
-    damages: dict[str, Any] = {
-        "cut off": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
-        "changed": lambda folder: flip(folder / "model.onnx"),
-        "weights changed": lambda folder: flip(folder / "weights.safetensors"),
-        "missing": lambda folder: (folder / "golden.safetensors").unlink(),
-        "a folder": lambda folder: (
-            (folder / "golden.safetensors").unlink(),
-            (folder / "golden.safetensors").mkdir(),
-        ),
-        "a link out": lambda folder: (
-            (folder / "golden.safetensors").unlink(),
-            (folder / "golden.safetensors").symlink_to(ROOT / "README.md"),
-        ),
-        "no manifest": lambda folder: (folder / "manifest.json").unlink(),
-        "not JSON": lambda folder: (folder / "manifest.json").write_text("{]"),
-        "truncated JSON": edit("}\n}\n", ""),
-        "too large": lambda folder: (folder / "manifest.json").write_bytes(b" " * (5 << 20)),
-        "path leaves": edit('"model.onnx"', '"../model.onnx"'),
-        "newer": edit('_version": 1', '_version": 99'),
-        "other shape": edit('"kv_lora_rank": ', '"kv_lora_rank": 1'),
-        "the manifest promises more than the graph": larger_vocabulary,
-        "a shape larger than its file": larger_weight,
-        "no such bundle": lambda folder: shutil.rmtree(folder),
-    }
-    for name, damage in damages.items():
-        folder = tmp_path / "bundle"
-        shutil.copytree(bundles["mla_decode"], folder)
-        damage(folder)
-        with pytest.raises(BundleError) as refused:
-            load(folder)
-        result = cpp(RUN, folder, "--ids", "1")
-        assert (result.returncode, result.stderr) == (2, f"error: {refused.value}\n"), name
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def larger_vocabulary(folder: Path) -> None:
-    """A manifest that agrees with itself, but whose logits would take gigabytes that the graph never gives."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["config"]["vocab_size"] = manifest["ports"]["outputs"][0]["dims"][2] = 1 << 30
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def larger_weight(folder: Path) -> None:
-    """A weight of a terabyte, in a file of the right hash."""
-    model = onnx.load(folder / "model.onnx", load_external_data=False)
-    weight = next(w for w in model.graph.initializer if w.external_data and len(w.dims) == 2)
-    weight.dims[0] = (1 << 40) // (weight.dims[1] * 4)
-    next(e for e in weight.external_data if e.key == "length").value = str(weight.dims[0] * weight.dims[1] * 4)
-    onnx.save(model, folder / "model.onnx")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["model.onnx"] = vars(describe(folder / "model.onnx"))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
-    ("engine", "words"),
+    "options",
     [
-        ({"library": "tensorrt_rtx"}, "needs an ONNX Runtime built with NvTensorRTRTXExecutionProvider"),
-        ({"library": "tensorrt"}, "an engine of full TensorRT, and this program was built without it"),
-        ({"library": "tensorrt_rtx", "plugins": True}, "calls plug-ins written in Python"),
+        ["--policy", "none"],
+        ["--threads", "0"],
+        ["--top-k", "many"],
+        ["--top-k", "010"],
+        ["--temperature", "hot"],
+        ["--seed", "-1"],
+        ["--seed", "18446744073709551616"],
+        ["--max-new-tokens"],
+        ["--nothing"],
+        ["more"],
     ],
-    ids=["RTX", "full", "plug-ins"],
+    ids=" ".join,
 )
-def test_an_engine_that_cannot_run_here_says_what_is_missing(
-    engine: dict[str, Any], words: str, bundles: Bundles, tmp_path: Path
-) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(bundles["mla_decode"], folder)
-    (folder / "x.engine").write_bytes(b"vtrt")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["x.engine"] = vars(describe(folder / "x.engine"))
-    details = {"engines": [{"file": "x.engine", "sm": [86], **engine}]}
-    target = {"name": "tensorrt", "state": "built, not executed", "files": ["x.engine"], "details": details}
-    manifest["targets"].append(target)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    result = cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt")
-    assert result.returncode == 3 and words in result.stderr, result.stderr
-    assert "--backend onnxruntime" in result.stderr
-    details["engines"][0]["sm"] = ["86"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt").returncode == 2
+def test_what_no_option_takes_is_one_line(options: list[str], bundles: Bundles) -> None:
+    result = cpp(RUN, bundles["mla_decode"], "--ids", "1", *options)
+    assert result.returncode == 2 and result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1 and options[0] in result.stderr, result.stderr
 
 
-def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
-    source = (bundles["mla_decode"] / "manifest.json").read_bytes()
-    words = [b"null", b"-1", b"1e999", b"NaN", b"9223372036854775808", b'""', b"{}", b"[]", b'"\\ud800"', b'"../x"']
-    words += [b"0.5", b"\xff", b"\xc3", b"\\u", b",", b":", b'"', b"]", b"}", b"\n", b"\\", b'"a":1,', "é".encode()]
-    generator, documents = random.Random(1), [source, b"", b"[]", b"[" * 40 + b"]" * 40, b'{"a":1,"a":2}', b"1.0"]
-    for _ in range(1500):
-        text = bytearray(source)
-        for _ in range(generator.randint(1, 3)):
-            at, length = generator.randrange(len(text)), generator.randrange(8)
-            text[at : at + length] = generator.choice([b"", *words])
-        documents.append(bytes(text))
-    (tmp_path / "documents").write_bytes(b"".join(b"%d\n%s" % (len(text), text) for text in documents))
-    lines = cpp(PARSE, tmp_path / "documents").stdout.splitlines()
-    assert len(lines) == len(documents)
-    for text, line in zip(documents, lines, strict=True):
-        try:
-            RuntimeConfig.from_manifest(parse_manifest(text))
-            expected = "ok"
-        except BundleError as error:
-            expected = str(error)
-        assert line == expected, text
-
-
-def test_an_installed_runtime_is_found_by_cmake(bundles: Bundles, tmp_path: Path) -> None:
-    example, build = ROOT / "runtimes" / "cpp" / "example", tmp_path / "build"
-    for command in (
-        ["cmake", "--install", BUILD, "--prefix", tmp_path / "installed"],
-        ["cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={tmp_path / 'installed'}"],
-        ["cmake", "--build", build],
-    ):
-        result = cpp(*command)
-        assert result.returncode == 0, result.stdout + result.stderr
-    shown = cpp(build / "example", bundles["mla_decode"])
-    expected = load(bundles["mla_decode"], threads=1).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
-    assert (shown.returncode, shown.stdout.split()) == (0, [str(token) for token in expected]), shown.stderr
-    installed = cpp(tmp_path / "installed" / "bin" / "mythos_run", "--help")
-    assert installed.returncode == 0, installed.stderr
+def test_a_prompt_may_look_like_an_option(bundles: Bundles, tmp_path: Path) -> None:
+    bundle = with_bytes(bundles["hops"], tmp_path / "bundle")
+    assert cpp(RUN, bundle, "--prompt", "--json", "--max-new-tokens", "1").returncode == 0
+    assert (
+        cpp(
+            RUN, "--stop-ids", "4,5", "--eos", "2", "--eos", "3", "--max-new-tokens", "1", "--ids", "1", bundle
+        ).returncode
+        == 0
+    )

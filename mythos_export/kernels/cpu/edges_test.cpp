@@ -16,7 +16,8 @@ std::vector<size_t> around(size_t all, std::initializer_list<size_t> boundaries)
   return sizes;
 }
 
-std::vector<double> product(const std::vector<float>& a, size_t m, const std::vector<float>& b, size_t n, size_t depth) {
+std::vector<double> product(const std::vector<float>& a, size_t m, const std::vector<float>& b, size_t n,
+                            size_t depth) {
   std::vector<double> c(m * n);
   for (size_t i = 0; i < m * n; ++i) {
     for (size_t d = 0; d < depth; ++d) c[i] += double(a[i / n * depth + d]) * b[i % n * depth + d];

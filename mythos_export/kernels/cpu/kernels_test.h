@@ -66,8 +66,8 @@ struct Stored {
   }
 };
 
-// A random matrix [rows, inputs] as a format stores it, and what it is worth then. What is padded is zero in the inputs;
-// rows of padding hold anything, for nothing may be made of them but rows that nobody asked for.
+// A random matrix [rows, inputs] as a format stores it, and what it is worth then. Inputs of padding are zero; rows of
+// padding hold anything, for nothing may be made of them but rows that nobody asked for.
 class Matrix {
  public:
   std::vector<float> wide;  // [rows, inputs]

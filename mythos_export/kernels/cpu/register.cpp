@@ -3,9 +3,9 @@
 //   options = onnxruntime.SessionOptions()
 //   options.register_custom_ops_library("libmythos_ops.so")
 //
-// Products and attentions are there for float32 and for float16; the state that act_halting reads and what int8 and int4
-// weights are multiplied by is float32. In float16 the weights and the cache stay float16 in memory and are widened as
-// they are read; sums, softmax and SiLU are float32.
+// Products and attentions are there for float32 and for float16; the state that act_halting reads and what int8 and
+// int4 weights are multiplied by is float32. In float16 the weights and the cache stay float16 in memory and are widened
+// as they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
 #include <algorithm>
@@ -184,8 +184,8 @@ struct Instance {
 };
 
 // ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: an output of the
-// compute type gets it from the first input that may have it, which is why the wrapper of CustomOpBase, which cannot see
-// it, is not used.
+// compute type gets it from the first input that may have it, which is why the wrapper of CustomOpBase, which cannot
+// see it, is not used.
 template <class K>
 OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
   try {

@@ -8,16 +8,17 @@
 namespace mythos {
 namespace {
 
+template <Format F>
 void blockwise_row(const Kernels& kernels, const Weights& weights, size_t row, size_t dim, float* y) {
-  const FormatTraits format = format_of(weights.format);
-  const size_t lane = row % kTileRows, bytes = format.input_bytes();
+  constexpr FormatTraits format = format_of(F);
+  constexpr size_t bytes = format.input_bytes();
+  const size_t lane = row % kTileRows;
   const Weights tile = weights.row(row - lane);
   float scales[kTileRows];
   for (size_t d = 0; d < dim; ++d) {
     if (d % kBlock == 0) kernels.widen(tile.scales + d / kBlock * kTileRows, scales, kTileRows);
-    const uint8_t* const at = static_cast<const uint8_t*>(tile.data) + d * bytes;
-    const int q = weights.format == int4 ? (at[lane % bytes] >> (lane < bytes ? 0 : 4) & 15) - format.zero
-                                         : static_cast<int8_t>(at[lane]);
+    const uint8_t stored = static_cast<const uint8_t*>(tile.data)[d * bytes + lane % bytes];
+    const int q = F == int4 ? (stored >> (lane < bytes ? 0 : 4) & 15) - format.zero : static_cast<int8_t>(stored);
     y[d] = static_cast<float>(q) * scales[lane];
   }
 }
@@ -41,8 +42,10 @@ void embedding(const Kernels& kernels, const Embedding& op) {
         kernels.widen(static_cast<const uint16_t*>(op.weights.row(row).data), y, op.dim);
         break;
       case int8:
+        blockwise_row<int8>(kernels, op.weights, row, op.dim, y);
+        break;
       case int4:
-        blockwise_row(kernels, op.weights, row, op.dim, y);
+        blockwise_row<int4>(kernels, op.weights, row, op.dim, y);
     }
   }
 }

@@ -12,6 +12,7 @@ from torch import fx
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, names, stacked, to_numpy, to_torch
+from mythos_runtime.program import load_program
 from mythos_runtime.spec import LoopSpec
 
 # What PyTorch raises where a program cannot be computed; AssertionError where inputs break the program's guards.
@@ -25,6 +26,7 @@ class Program(Stage):
     name: ClassVar[str] = "program"
     runner: ClassVar[str] = "PyTorch"
     artifact: ClassVar[str] = "model.pt2"
+    optional: ClassVar[bool] = True
 
     def __init__(self, program: torch.export.ExportedProgram, spec: LoopSpec, threads: int | None = None) -> None:
         self.program, self.spec = program, spec
@@ -36,9 +38,7 @@ class Program(Stage):
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
-        with failing(cls.runner, Exception):  # one call into PyTorch, which raises whatever a damaged archive makes it
-            program = torch.export.load(bundle.folder / cls.artifact)
-        return cls(program, bundle.spec, bundle.threads)
+        return cls(load_program(bundle.folder / cls.artifact), bundle.spec, bundle.threads)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)

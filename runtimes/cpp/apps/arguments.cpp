@@ -1,154 +1,88 @@
 #include "arguments.hpp"
 
-#include <algorithm>
-#include <cerrno>
-#include <cmath>
-#include <cstdlib>
-#include <functional>
-#include <map>
-#include <vector>
-
-#include "json.hpp"
-
-const char* const kHelp =
-    R"(Usage: mythos_run [OPTIONS] BUNDLE
-
-  Generate with a BUNDLE: streams text where it has a tokenizer, ids otherwise.
-
-Options:
-  --prompt TEXT                   Text to go on from (bundles with a byte tokenizer).
-  --ids TEXT                      Token ids to go on from, such as 1,2,3.
-  --max-new-tokens INTEGER        [default: 64]
-  --temperature FLOAT             0: greedy.  [default: 0.0]
-  --top-k INTEGER                 0: off.
-  --top-p FLOAT                   1: off.
-  --min-p FLOAT                   0: off.
-  --repetition-penalty FLOAT      1: off.
-  --seed INTEGER                  [default: 0]
-  --eos INTEGER                   Id that ends the text.
-  --stop-ids TEXT                 Ids in a row that end the text, such as 4,5;
-                                  may be repeated.
-  --max-loops INTEGER             Default: as trained.
-  --halt-threshold FLOAT          Default: as trained.
-  --policy [full|last]            [default: full]
-  --backend [onnxruntime|tensorrt|eager]
-  --threads INTEGER RANGE         CPU threads.  [x>=1]
-  --json                          End with one line of JSON.
-  -h, --help                      Show this message and exit.
-)";
+#include <CLI/CLI.hpp>
+#include <limits>
 
 namespace {
 
-using Choices = std::vector<std::string>;
-
-[[noreturn]] void invalid(const std::string& option, const std::string& text) {
-  throw UsageError{"Invalid value for '" + option + "': " + text};
-}
-
-std::string quoted(const std::string& text) { return mythos::py_repr(mythos::from_utf8(text), false); }
-
-std::string trimmed(const std::string& text) {
-  const auto first = text.find_first_not_of(" \t\n\r"), last = text.find_last_not_of(" \t\n\r");
-  return first == text.npos ? "" : text.substr(first, last - first + 1);
-}
-
-bool is_integer(const std::string& text) {
-  const std::size_t sign = !text.empty() && (text[0] == '-' || text[0] == '+');
-  return text.size() > sign && text.find_first_not_of("0123456789", sign) == text.npos;
-}
-
-std::int64_t to_integer(const std::string& option, const std::string& value) {
-  const std::string text = trimmed(value);
-  if (!is_integer(text)) invalid(option, quoted(value) + " is not a valid integer.");
-  return std::strtoll(text.c_str(), nullptr, 10);  // far too large becomes the largest, which is refused later
-}
-
-double to_float(const std::string& option, const std::string& value) {
-  const std::string text = trimmed(value);
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  const bool odd = text.find_first_of("xXpP(") != text.npos;  // C's hexadecimal floats are not Python's
-  if (text.empty() || *end || odd) invalid(option, quoted(value) + " is not a valid float.");
-  return number;
-}
-
-std::string to_choice(const std::string& option, const std::string& value, const Choices& choices) {
-  std::string all;
-  for (const std::string& choice : choices) {
-    if (choice == value) return value;
-    all += (all.empty() ? "'" : ", '") + choice + "'";
-  }
-  invalid(option, quoted(value) + " is not one of " + all + ".");
-}
+// CLI11 takes 010 for eight and 0x10 for sixteen.
+const CLI::Validator kDecimal(
+    [](std::string& text) {
+      const std::size_t sign = text.rfind('-', 0) == 0 || text.rfind('+', 0) == 0;
+      const bool decimal = text.size() > sign && text.find_first_not_of("0123456789", sign) == text.npos;
+      const bool octal = decimal && text[sign] == '0' && text.size() > sign + 1;
+      return decimal && !octal ? std::string() : "'" + text + "' is not a decimal integer";
+    },
+    "");
 
 }  // namespace
 
-Arguments parse_arguments(int count, char** values) {
+Arguments parse_arguments(int count, const char* const* values, std::string& answer) {
   Arguments out;
-  out.generate.max_new_tokens = 64;
-  mythos::SamplingOptions& sampling = out.generate.sampling;
-  using Set = std::function<void(const std::string&, const std::string&)>;
-  const std::map<std::string, Set> options{
-      {"--prompt", [&](auto&, auto& v) { out.prompt = v; }},
-      {"--ids", [&](auto&, auto& v) { out.ids = v; }},
-      {"--max-new-tokens", [&](auto& o, auto& v) { out.generate.max_new_tokens = to_integer(o, v); }},
-      {"--temperature", [&](auto& o, auto& v) { sampling.temperature = to_float(o, v); }},
-      {"--top-k", [&](auto& o, auto& v) { sampling.top_k = to_integer(o, v); }},
-      {"--top-p", [&](auto& o, auto& v) { sampling.top_p = to_float(o, v); }},
-      {"--min-p", [&](auto& o, auto& v) { sampling.min_p = to_float(o, v); }},
-      {"--repetition-penalty", [&](auto& o, auto& v) { sampling.repetition_penalty = to_float(o, v); }},
-      {"--seed", [&](auto& o, auto& v) {
-         to_integer(o, v);
-         const std::string text = trimmed(v);
-         errno = 0;
-         sampling.seed = std::strtoull(text.c_str(), nullptr, 10);
-         out.wrong_seed = errno || (text[0] == '-' && sampling.seed) ? text : "";
-       }},
-      {"--eos", [&](auto& o, auto& v) { out.generate.eos = {to_integer(o, v)}; }},
-      {"--stop-ids", [&](auto&, auto& v) { out.stop.push_back(v); }},
-      {"--max-loops", [&](auto& o, auto& v) { out.generate.forward.max_loops = to_integer(o, v); }},
-      {"--halt-threshold", [&](auto& o, auto& v) { out.generate.forward.halt_threshold = to_float(o, v); }},
-      {"--policy", [&](auto& o, auto& v) { out.generate.forward.policy = to_choice(o, v, {"full", "last"}); }},
-      {"--backend", [&](auto& o, auto& v) { out.load.backend = to_choice(o, v, {"onnxruntime", "tensorrt", "eager"}); }},
-      {"--threads", [&](auto& o, auto& v) {
-         const std::int64_t threads = to_integer(o, v);
-         if (threads < 1) invalid(o, std::to_string(threads) + " is not in the range x>=1.");
-         out.load.threads = static_cast<int>(std::min<std::int64_t>(threads, 1 << 20));
-       }},
+  mythos::ForwardOptions& forward = out.generate.forward;
+  CLI::App app("Generate with a BUNDLE: text on stdout where it has a byte tokenizer, ids otherwise; everything else on "
+               "stderr.", "mythos_run");
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  const auto integer = [&](const char* name, auto& value, const char* meaning) {
+    return app.add_option(name, value, meaning)->check(kDecimal);
   };
-  bool have_bundle = false, only_arguments = false;
-  for (int i = 1; i < count; ++i) {
-    std::string name = values[i];
-    if (name == "--" && !only_arguments) {
-      only_arguments = true;
-      continue;
-    }
-    if (only_arguments || name.empty() || name[0] != '-' || name == "-") {
-      if (have_bundle) throw UsageError{"Got unexpected extra argument (" + name + ")"};
-      out.bundle = name;
-      have_bundle = true;
-      continue;
-    }
-    if (name == "-h" || name == "--help") {
-      out.help = true;
-      return out;
-    }
-    if (name == "--json") {
-      out.json = true;
-      continue;
-    }
-    const std::size_t equals = name.find('=');
-    const std::string given = name;
-    name = name.substr(0, equals);
-    const auto option = options.find(name);
-    if (option == options.end()) throw UsageError{"No such option: " + name};
-    if (equals != given.npos)
-      option->second(name, given.substr(equals + 1));
-    else if (i + 1 < count)
-      option->second(name, values[++i]);
-    else
-      throw UsageError{"Option '" + name + "' requires an argument."};
+  const auto repeated = [](CLI::Option* option) {
+    option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  };
+  app.add_option("BUNDLE", out.bundle, "The bundle's folder")->required();
+  app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a byte tokenizer); - reads it from stdin");
+  app.add_option("--file", out.file, "A UTF-8 file with the prompt; - is stdin");
+  app.add_option("--ids", out.ids, "Token ids to go on from, such as 1,2,3");
+  integer("--max-new-tokens", out.max_new_tokens, "Default: the bundle's, or 64, as far as the model allows");
+  app.add_option("--temperature", out.temperature, "0: greedy. Default: the bundle's, or 0");
+  integer("--top-k", out.top_k, "0: off. Default: the bundle's, or 0");
+  app.add_option("--top-p", out.top_p, "1: off. Default: the bundle's, or 1");
+  app.add_option("--min-p", out.min_p, "0: off. Default: the bundle's, or 0");
+  app.add_option("--repetition-penalty", out.repetition_penalty, "1: off. Default: the bundle's, or 1");
+  integer("--seed", out.generate.sampling.seed, "From 0 to 18446744073709551615")->capture_default_str();
+  repeated(integer("--eos", out.generate.eos, "Id that ends the text, instead of the bundle's; may be repeated"));
+  app.add_flag("--ignore-eos", out.ignore_eos, "Go on after the bundle's EOS");
+  repeated(app.add_option("--stop", out.stop, "Text that ends the text, and is not shown; may be repeated"));
+  repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
+  integer("--max-loops", forward.max_loops, "Default: as trained");
+  app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf: never");
+  app.add_option("--policy", forward.policy, "Of the cache")->check(CLI::IsMember({"full", "last"}))->capture_default_str();
+  app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
+  integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
+      ->check(CLI::Range(1, std::numeric_limits<int>::max()));
+  app.add_option("--verify", out.load.verify, "What of the bundle's files is checked at load")
+      ->check(CLI::IsMember({"hashes", "sizes"}))->capture_default_str();
+  app.add_flag("--json", out.json, "End with one line of JSON");
+  app.add_flag("-v,--verbose", out.verbose, "Say more");
+  app.set_version_flag("--version", std::string("mythos_run ") + mythos::version(), "Show the version and exit");
+  app.set_help_flag("-h,--help", "Show this message and exit");
+  try {
+    app.parse(count, values);
+  } catch (const CLI::CallForHelp&) {
+    answer = app.help();
+  } catch (const CLI::CallForVersion& version) {
+    answer = std::string(version.what()) + "\n";
+  } catch (const CLI::ParseError& error) {
+    throw UsageError{error.what()};
   }
-  if (!have_bundle) throw UsageError{"Missing argument 'BUNDLE'."};
   return out;
+}
+
+std::string with_option_names(std::string text) {
+  const auto in_word = [&](std::size_t at, bool dash) {
+    const auto c = at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
+    return c == '_' || (dash && c == '-') || std::isalnum(static_cast<int>(c)) || c >= 0x80;
+  };
+  for (const std::string name : {"max_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "max_loops",
+                                 "halt_threshold", "temperature", "seed", "eos", "stop", "policy", "threads", "verify"}) {
+    const bool simple = name.find('_') == name.npos;  // an ordinary word too: only what the text is about
+    std::string option = "--" + name;
+    std::replace(option.begin(), option.end(), '_', '-');
+    for (std::size_t at = 0; (at = text.find(name, at)) != text.npos; ++at)
+      if (simple ? at == 0 && text[name.size()] == ' ' : !(at && in_word(at - 1, true)) && !in_word(at + name.size(), false)) {
+        text.replace(at, name.size(), option);
+        at += option.size() - 1;
+      }
+  }
+  return text;
 }

@@ -1,4 +1,4 @@
-// The options of `mythos run`, read as Click reads them.
+// The options of `mythos run`, as far as they need no Python.
 #pragma once
 
 #include <optional>
@@ -7,20 +7,22 @@
 
 #include "mythos_runtime.hpp"
 
+struct Arguments {
+  std::string bundle;
+  std::optional<std::string> prompt, file, ids;
+  std::optional<std::int64_t> max_new_tokens, top_k;  // none: the bundle's
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::vector<std::string> stop, stop_ids;  // the latter each as it was given: 4,5
+  bool ignore_eos = false, json = false, verbose = false;
+  mythos::LoadOptions load;
+  mythos::GenerateOptions generate;
+};
+
 struct UsageError {
   std::string text;
 };
 
-struct Arguments {
-  std::string bundle;
-  std::optional<std::string> prompt, ids;
-  std::vector<std::string> stop;  // each as it was given: 4,5
-  bool json = false, help = false;
-  mythos::LoadOptions load;
-  mythos::GenerateOptions generate;
-  std::string wrong_seed;  // a seed that no 64 bits hold, reported when its turn comes
-};
-
-extern const char* const kHelp;
-
-Arguments parse_arguments(int count, char** values);  // throws UsageError
+// Throws UsageError; `answer`, where it is not empty, is all that was asked for: the help or the version.
+Arguments parse_arguments(int count, const char* const* values, std::string& answer);
+// A text of the library's errors, which names its parameters, with the options that a person gave.
+std::string with_option_names(std::string text);

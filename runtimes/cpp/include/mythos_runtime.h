@@ -1,15 +1,29 @@
 /* The C interface of mythos_runtime, for other languages. No exception crosses it.
  *
+ *   static int print_step(const mythos_step* step, void* user) {
+ *     (void)user;
+ *     fwrite(step->rows[0].text, 1, step->rows[0].text_bytes, stdout);
+ *     return 0;
+ *   }
+ *
  *   mythos_model* model = NULL;
- *   if (mythos_load("bundle", NULL, 0, &model)) { fprintf(stderr, "error: %s\n", mythos_last_error()); return 2; }
+ *   if (mythos_load("bundle", NULL, 0, MYTHOS_VERIFY_HASHES, &model)) {
+ *     fprintf(stderr, "error: %s\n", mythos_last_error());
+ *     return 2;
+ *   }
  *   mythos_generate_options options = mythos_default_options();
  *   options.max_new_tokens = 16;
- *   int64_t prompt[] = {1, 2, 3};
- *   mythos_generate(model, prompt, 3, &options, print_token, NULL);   (int print_token(int64_t id, int32_t depth, void*))
+ *   const int64_t prompt[] = {1, 2, 3}, *prompts[] = {prompt};
+ *   const size_t lengths[] = {3};
+ *   if (mythos_generate(model, prompts, lengths, 1, &options, print_step, NULL)) ...
  *   mythos_free(model);
  *
  * Functions return 0, or the exit code of the error: 1 a result is wrong, 2 the request or the bundle is wrong, 3 this
- * machine lacks something. The text is mythos_last_error(), of the calling thread.
+ * machine lacks something. The text is mythos_last_error().
+ *
+ * Threads: a model and its caches are for one thread at a time (any thread; hand-overs need no more than a mutex gives).
+ * Different models run in different threads at once. mythos_last_error() is of the calling thread, and its text stays
+ * until that thread's next error.
  */
 #ifndef MYTHOS_RUNTIME_H
 #define MYTHOS_RUNTIME_H
@@ -17,11 +31,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef MYTHOS_API
+#define MYTHOS_API __attribute__((visibility("default")))
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 typedef struct mythos_model mythos_model;
+typedef struct mythos_cache mythos_cache;
+
+MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.1.0" */
+MYTHOS_API const char* mythos_last_error(void);
+
+/* -- models ------------------------------------------------------------------------------------------------------------ */
+
+enum { MYTHOS_VERIFY_HASHES = 0, MYTHOS_VERIFY_SIZES = 1 }; /* what of the bundle's files is held against its manifest */
+
+/* backend NULL: the first that the bundle has a file for. threads 0: the engine's choice. */
+MYTHOS_API int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model);
+MYTHOS_API void mythos_free(mythos_model* model);             /* NULL: nothing */
+MYTHOS_API int64_t mythos_vocab_size(const mythos_model* model);    /* 0 for NULL */
+MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the default of max_loops; 0 for NULL */
+
+/* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
+MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
+
+/* -- text, for bundles with a byte tokenizer (others: an error) --------------------------------------------------------- */
+
+/* Both set the number of elements to *count, and write at most `room` of them: call twice where the size is not known.
+ * Text is UTF-8 without a terminating zero. */
+MYTHOS_API int mythos_encode(const mythos_model* model, const char* text, size_t bytes, int64_t* ids, size_t room,
+                             size_t* count);
+MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count, char* text, size_t room,
+                             size_t* count);
+
+/* -- generation -------------------------------------------------------------------------------------------------------- */
+
+typedef struct mythos_forward_options {
+  int64_t max_loops;      /* -1: the cache's, or as trained */
+  double halt_threshold;  /* NaN: as trained; infinity: never */
+  const char* policy;     /* "full" or "last"; NULL: full */
+  uint64_t state_seed;    /* of models that draw a state before the first loop */
+} mythos_forward_options;
 
 typedef struct mythos_generate_options {
   int64_t max_new_tokens; /* 0: as many as the model allows */
@@ -31,24 +84,57 @@ typedef struct mythos_generate_options {
   double min_p;           /* 0: off */
   double repetition_penalty; /* 1: off */
   uint64_t seed;
-  int64_t eos;            /* -1: none */
-  int64_t max_loops;      /* -1: as trained */
-  const char* policy;     /* "full" or "last"; NULL: full */
+  const int64_t* eos;     /* ids that end a row */
+  size_t eos_count;
+  const int64_t* const* stop; /* sequences of ids that end a row, and the length of each */
+  const size_t* stop_lengths;
+  size_t stop_count;
+  mythos_forward_options forward;
 } mythos_generate_options;
 
-/* Called for every token; a value other than 0 ends the generation. */
-typedef int (*mythos_on_token)(int64_t id, int32_t depth, void* user);
+typedef struct mythos_row {
+  int64_t token;        /* -1: the row had ended before */
+  int32_t depth;        /* loops that the position behind the choice took */
+  const char* text;     /* what has become certain of the row's text, not terminated; empty where ids are no text */
+  size_t text_bytes;
+  const char* finished; /* "eos", "stop" or "length" once the row has ended, else "" */
+} mythos_row;
 
-mythos_generate_options mythos_default_options(void);
-/* backend NULL: the first that the bundle has a file for. threads 0: the engine's choice. */
-int mythos_load(const char* bundle, const char* backend, int threads, mythos_model** model);
-void mythos_free(mythos_model* model);
-int64_t mythos_vocab_size(const mythos_model* model); /* 0 for NULL */
-int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const mythos_generate_options* options,
-                    mythos_on_token on_token, void* user);
-/* Logits of a whole sequence, without a cache: `logits` has room for count * vocab_size floats, `depth` for count. */
-int mythos_forward(mythos_model* model, const int64_t* ids, size_t count, float* logits, int32_t* depth);
-const char* mythos_last_error(void);
+typedef struct mythos_step { /* one token of every row that is still going; valid during the call */
+  const mythos_row* rows;
+  size_t row_count;
+  int64_t loops;          /* iterations that the engine ran */
+  double seconds;         /* in the engine; of the first step, for the whole prompt */
+} mythos_step;
+
+/* A value other than 0 ends the generation. */
+typedef int (*mythos_on_step)(const mythos_step* step, void* user);
+
+MYTHOS_API mythos_forward_options mythos_default_forward_options(void);
+MYTHOS_API mythos_generate_options mythos_default_options(void);
+/* options NULL: the defaults. */
+MYTHOS_API int mythos_generate(mythos_model* model, const int64_t* const* prompts, const size_t* lengths, size_t rows,
+                               const mythos_generate_options* options, mythos_on_step on_step, void* user);
+
+/* -- forward passes and caches ------------------------------------------------------------------------------------------- */
+
+/* max_loops -1: as trained. */
+MYTHOS_API int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops,
+                                mythos_cache** cache);
+/* An independent copy of `count` rows, in that order and more than once where named so; rows NULL: of all. */
+MYTHOS_API int mythos_cache_fork(const mythos_cache* cache, const int64_t* rows, size_t count, mythos_cache** copy);
+/* Keeps the first lengths[row] tokens of every row. */
+MYTHOS_API int mythos_cache_truncate(mythos_cache* cache, const int64_t* lengths);
+/* Tokens held, per row: *batch of them, of which at most `room` are written. */
+MYTHOS_API int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t room, size_t* batch);
+MYTHOS_API void mythos_cache_free(mythos_cache* cache); /* NULL: nothing. Before or after its model. */
+
+/* Runs new tokens, [batch, tokens]. valid: 0 marks padding; NULL: none is. options NULL: the defaults. cache NULL: the
+ * tokens are whole sequences; else it is read, and extended by them. logits has room for [batch, tokens, vocabulary],
+ * depth for [batch, tokens]; loops, depth and logits may be NULL. */
+MYTHOS_API int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid, int64_t batch,
+                              int64_t tokens, const mythos_forward_options* options, mythos_cache* cache,
+                              float* logits, int32_t* depth, int64_t* loops);
 
 #ifdef __cplusplus
 }

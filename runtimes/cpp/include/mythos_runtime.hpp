@@ -32,17 +32,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "mythos_spec.hpp"
+
 namespace mythos {
+
+MYTHOS_API const char* version();  // of this library, such as 0.1.0
 
 // -- errors: each carries the exit code that a command line should leave with --------------------------------------------
 
-class Error : public std::runtime_error {
+class MYTHOS_API Error : public std::runtime_error {
  public:
   Error(const std::string& text, int exit_code) : std::runtime_error(text), exit_code_(exit_code) {}
   int exit_code() const { return exit_code_; }
@@ -51,38 +56,27 @@ class Error : public std::runtime_error {
   int exit_code_;
 };
 // The bundle is damaged, incomplete, of an unknown version, or not a bundle.
-struct BundleError : Error { explicit BundleError(const std::string& text) : Error(text, 2) {} };
+struct MYTHOS_API BundleError : Error { explicit BundleError(const std::string& text) : Error(text, 2) {} };
 // The caller asked for something that this model cannot do.
-struct RequestError : Error { explicit RequestError(const std::string& text) : Error(text, 2) {} };
+struct MYTHOS_API RequestError : Error { explicit RequestError(const std::string& text) : Error(text, 2) {} };
 // The tokens do not fit the cache or the model's sequence length; nothing was computed or written.
-struct CapacityError : RequestError { using RequestError::RequestError; };
+struct MYTHOS_API CapacityError : RequestError { using RequestError::RequestError; };
 // This machine lacks what the backend needs; the text says what to install.
-struct BackendMissing : Error { explicit BackendMissing(const std::string& text) : Error(text, 3) {} };
+struct MYTHOS_API BackendMissing : Error { explicit BackendMissing(const std::string& text) : Error(text, 3) {} };
 // The backend could not finish a call that was valid: memory, a driver, a kernel.
-struct BackendFailed : Error { explicit BackendFailed(const std::string& text) : Error(text, 3) {} };
+struct MYTHOS_API BackendFailed : Error { explicit BackendFailed(const std::string& text) : Error(text, 3) {} };
 // The backend returned something that cannot be right, such as more loops than were allowed, or NaN.
-struct ResultError : Error { explicit ResultError(const std::string& text) : Error(text, 1) {} };
+struct MYTHOS_API ResultError : Error { explicit ResultError(const std::string& text) : Error(text, 1) {} };
 
 // -- loading -------------------------------------------------------------------------------------------------------------
 
 struct LoadOptions {
   std::string backend;               // onnxruntime or tensorrt; "": the first that the bundle has a file for
   std::optional<int> threads;        // CPU threads; none: the engine's choice
-  bool verify = true;                // hash every file; sizes are compared in any case
+  std::string verify = "hashes";     // of every file against the manifest; "sizes": only these, which takes no reading
   std::string provider = "auto";     // for onnxruntime: cpu, cuda (or fail), auto (cuda where it works)
   std::string op_library = "auto";   // native operators; "none": the portable bodies; else a path. "auto": the variable
                                      // MYTHOS_OP_LIBRARY, then libmythos_ops.so where this library was installed
-};
-
-// What the runtime knows of a model.
-struct RuntimeConfig {
-  std::int64_t vocab_size = 0, max_seq_len = 0, max_loop_iters = 0;
-  double act_threshold = 0;
-  std::int64_t max_output_tokens = 0;
-  std::int64_t layers = 0;           // prelude and coda together
-  std::int64_t cache_width = 0;      // values cached per token and layer or loop depth
-  std::string cache_dtype = "float32";
-  bool operator==(const RuntimeConfig& other) const;
 };
 
 // -- forward passes --------------------------------------------------------------------------------------------------------
@@ -90,7 +84,7 @@ struct RuntimeConfig {
 enum class Padding { right, left };
 
 // New tokens of a batch: ids and valid (0 marks padding), both [batch, tokens].
-struct Tokens {
+struct MYTHOS_API Tokens {
   std::int64_t batch = 0, tokens = 0;
   std::vector<std::int64_t> ids;
   std::vector<std::uint8_t> valid;
@@ -100,8 +94,10 @@ struct Tokens {
 
 struct ForwardOptions {
   std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
-  std::optional<double> halt_threshold;    // default: as trained
+  std::optional<double> halt_threshold;    // default: as trained; infinity: never
   std::string policy = "full";             // "full": every depth runs, exact; "last": leave when all have halted
+  std::uint64_t state_seed = 0;            // of models that draw a state before the first loop: the seed it is drawn with,
+  std::vector<float> initial_state;        // or the state itself, [batch, tokens, size] (not for generate)
 };
 
 struct Output {
@@ -116,9 +112,10 @@ struct Output {
 };
 
 // Keys and values of every layer and loop depth, in buffers that are allocated once. Made by Model::new_cache.
-class Cache {
+class MYTHOS_API Cache {
  public:
-  Cache(std::int64_t batch, std::int64_t capacity, const RuntimeConfig& config, std::optional<std::int64_t> max_loops);
+  Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
+        std::optional<std::int64_t> max_loops);
   ~Cache();
   Cache(Cache&&) noexcept;
   Cache& operator=(Cache&&) noexcept;
@@ -133,9 +130,10 @@ class Cache {
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what lies beyond, per row
   void reset();
 
+  struct Buffers;  // what it is made of is not for callers
+
  private:
   friend class Model;
-  struct Buffers;
   std::unique_ptr<Buffers> buffers_;
 };
 
@@ -169,7 +167,7 @@ struct Step {
   std::vector<std::string> finished;   // per row "eos", "stop" or "length" once it has ended, else ""
 };
 
-struct GenerationResult {
+struct MYTHOS_API GenerationResult {
   std::vector<std::vector<std::int64_t>> tokens;
   std::vector<std::vector<std::int32_t>> depth;
   std::vector<std::int64_t> loops;
@@ -179,26 +177,40 @@ struct GenerationResult {
 };
 
 // Text to ids and back. Bytes are built in; a tokenizer.json has no reader here (see the README): pass ids.
-class Tokenizer {
+class MYTHOS_API Tokenizer {
  public:
+  class MYTHOS_API Stream {  // ids in one by one, text out as it becomes certain
+   public:
+    virtual ~Stream() = default;
+    virtual std::string feed(std::int64_t id) = 0;
+    virtual std::string finish() = 0;  // what is left: half a character, say
+  };
   virtual ~Tokenizer() = default;
-  virtual std::vector<std::int64_t> encode(const std::string& text) const = 0;
+  virtual std::vector<std::int64_t> encode(const std::string& text) const = 0;  // RequestError where it is not UTF-8
   virtual std::string decode(const std::vector<std::int64_t>& ids) const = 0;
-  // A function that takes ids one by one and returns the text that has become certain with each.
-  virtual std::function<std::string(std::int64_t)> stream() const = 0;
+  virtual std::unique_ptr<Stream> stream() const = 0;
 };
 
-// A model ready to run. Not for several threads at once; several models are fine.
-class Model {
+// What a bundle says of its text.
+struct MYTHOS_API TokenizerEntry {
+  std::string kind, file;                      // "bytes", "tokenizer.json" with its file, "ids", or "" where it says nothing
+  std::vector<std::int64_t> eos;               // ids that end a generation
+  std::map<std::string, double> defaults;      // of a generation: temperature, top_k, ..., max_new_tokens
+  std::map<std::string, std::string> sources;  // where these came from, by field, for people
+};
+
+// A model ready to run. A model and its caches are for one thread at a time; several models run in several threads.
+class MYTHOS_API Model {
  public:
   static Model load(const std::string& bundle, const LoadOptions& options = {});
   ~Model();
   Model(Model&&) noexcept;
   Model& operator=(Model&&) noexcept;
 
-  const RuntimeConfig& config() const;
+  const LoopSpec& spec() const;
   const std::string& description() const;   // engine, device, threads, kernels
-  std::string tokenizer_kind() const;       // "bytes", "tokenizer.json" or ""
+  const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
+  const TokenizerEntry& tokenizer_entry() const;
   std::unique_ptr<Tokenizer> tokenizer() const;   // null where the bundle has none
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;

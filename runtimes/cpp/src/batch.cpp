@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "json.hpp"
 #include "ports.hpp"
+#include "text.hpp"
 
 namespace mythos {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "errors.hpp"
+#include "mythos_runtime.hpp"
 
 namespace mythos {
 

@@ -2,12 +2,17 @@
 #include "mythos_runtime.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "mythos_runtime.hpp"
 
 struct mythos_model {
   mythos::Model model;
+};
+
+struct mythos_cache {
+  mythos::Cache cache;
 };
 
 namespace {
@@ -30,54 +35,189 @@ int guarded(const Work& work) noexcept {
   return 3;
 }
 
+void require(bool given, const char* what) {
+  if (!given) throw mythos::RequestError(what);
+}
+
+std::unique_ptr<mythos::Tokenizer> tokenizer_of(const mythos_model* model) {
+  auto tokenizer = model->model.tokenizer();
+  require(tokenizer != nullptr, "this bundle has no tokenizer; pass ids, or export it with --tokenizer");
+  return tokenizer;
+}
+
+template <typename Values, typename Element>
+void copy_out(const Values& values, Element* out, std::size_t room, std::size_t* count) {
+  if (out) std::copy_n(values.begin(), std::min(values.size(), room), out);
+  *count = values.size();
+}
+
+mythos::ForwardOptions forward_options(const mythos_forward_options* given) {
+  const mythos_forward_options chosen = given ? *given : mythos_default_forward_options();
+  mythos::ForwardOptions options;
+  if (chosen.max_loops != -1) options.max_loops = chosen.max_loops;
+  if (!std::isnan(chosen.halt_threshold)) options.halt_threshold = chosen.halt_threshold;
+  if (chosen.policy) options.policy = chosen.policy;
+  options.state_seed = chosen.state_seed;
+  return options;
+}
+
+mythos::GenerateOptions generate_options(const mythos_generate_options* given) {
+  const mythos_generate_options chosen = given ? *given : mythos_default_options();
+  mythos::GenerateOptions options;
+  if (chosen.max_new_tokens) options.max_new_tokens = chosen.max_new_tokens;
+  options.sampling = {chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p, chosen.repetition_penalty, chosen.seed};
+  options.eos.assign(chosen.eos, chosen.eos + chosen.eos_count);
+  for (std::size_t i = 0; i < chosen.stop_count; ++i)
+    options.stop.emplace_back(chosen.stop[i], chosen.stop[i] + chosen.stop_lengths[i]);
+  options.forward = forward_options(&chosen.forward);
+  return options;
+}
+
+// Hands every step on, with each row's text.
+class Steps {
+ public:
+  Steps(const mythos::Model& model, std::size_t rows, mythos_on_step on_step, void* user)
+      : on_step_(on_step), user_(user), texts_(rows), rows_(rows) {
+    if (model.tokenizer_entry().kind != "bytes") return;
+    for (std::size_t row = 0; row < rows; ++row) streams_.push_back(model.tokenizer()->stream());
+  }
+
+  bool operator()(const mythos::Step& step) {
+    for (std::size_t row = 0; row < rows_.size(); ++row) {
+      const bool going = step.tokens[row] >= 0;
+      texts_[row] = going && !streams_.empty() ? streams_[row]->feed(step.tokens[row]) : "";
+      if (going && !streams_.empty() && !step.finished[row].empty()) texts_[row] += streams_[row]->finish();
+      rows_[row] = {step.tokens[row], step.depth[row], texts_[row].data(), texts_[row].size(), step.finished[row].c_str()};
+    }
+    const mythos_step out{rows_.data(), rows_.size(), step.loops, step.seconds};
+    return on_step_(&out, user_) == 0;
+  }
+
+ private:
+  mythos_on_step on_step_;
+  void* user_;
+  std::vector<std::unique_ptr<mythos::Tokenizer::Stream>> streams_;
+  std::vector<std::string> texts_;
+  std::vector<mythos_row> rows_;
+};
+
 }  // namespace
 
 extern "C" {
 
-mythos_generate_options mythos_default_options(void) { return {0, 0.0, 0, 1.0, 0.0, 1.0, 0, -1, -1, nullptr}; }
+const char* mythos_version(void) { return mythos::version(); }
 
-int mythos_load(const char* bundle, const char* backend, int threads, mythos_model** model) {
+const char* mythos_last_error(void) { return last_error.c_str(); }
+
+int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model) {
   return guarded([&] {
-    if (!bundle || !model) throw mythos::RequestError("mythos_load needs a bundle's folder and a place for the model");
+    require(bundle && model, "mythos_load needs a bundle's folder and a place for the model");
+    require(verify == MYTHOS_VERIFY_HASHES || verify == MYTHOS_VERIFY_SIZES,
+            "verify should be MYTHOS_VERIFY_HASHES or MYTHOS_VERIFY_SIZES");
     mythos::LoadOptions options;
     if (backend) options.backend = backend;
     if (threads != 0) options.threads = threads;
+    if (verify == MYTHOS_VERIFY_SIZES) options.verify = "sizes";
     *model = new mythos_model{mythos::Model::load(bundle, options)};
   });
 }
 
 void mythos_free(mythos_model* model) { delete model; }
 
-int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->model.config().vocab_size : 0; }
+int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->model.spec().vocab_size : 0; }
 
-int mythos_generate(mythos_model* model, const int64_t* ids, size_t count, const mythos_generate_options* options,
-                    mythos_on_token on_token, void* user) {
+int64_t mythos_trained_loops(const mythos_model* model) { return model ? model->model.spec().trained_loops : 0; }
+
+int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count) {
   return guarded([&] {
-    if (!model || !ids || !on_token) throw mythos::RequestError("mythos_generate needs a model, ids and a callback");
-    const mythos_generate_options chosen = options ? *options : mythos_default_options();
-    mythos::GenerateOptions request;
-    if (chosen.max_new_tokens) request.max_new_tokens = chosen.max_new_tokens;
-    request.sampling = {chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p, chosen.repetition_penalty,
-                        chosen.seed};
-    if (chosen.eos >= 0) request.eos = {chosen.eos};
-    if (chosen.max_loops >= 0) request.forward.max_loops = chosen.max_loops;
-    if (chosen.policy) request.forward.policy = chosen.policy;
-    model->model.generate({{ids, ids + count}}, request, [&](const mythos::Step& step) {
-      return on_token(step.tokens[0], step.depth[0], user) == 0;
-    });
+    require(model && count, "mythos_eos needs a model and a place for the number of ids");
+    copy_out(model->model.tokenizer_entry().eos, ids, room, count);
   });
 }
 
-int mythos_forward(mythos_model* model, const int64_t* ids, size_t count, float* logits, int32_t* depth) {
+int mythos_encode(const mythos_model* model, const char* text, size_t bytes, int64_t* ids, size_t room, size_t* count) {
   return guarded([&] {
-    if (!model || !ids || !logits || !depth)
-      throw mythos::RequestError("mythos_forward needs a model, ids, and memory for logits and depths");
-    const mythos::Output out = model->model.forward(mythos::Tokens::rows({{ids, ids + count}}));
-    std::copy(out.logits.begin(), out.logits.end(), logits);
-    std::copy(out.depth.begin(), out.depth.end(), depth);
+    require(model && text && count, "mythos_encode needs a model, a text and a place for the number of ids");
+    copy_out(tokenizer_of(model)->encode({text, bytes}), ids, room, count);
   });
 }
 
-const char* mythos_last_error(void) { return last_error.c_str(); }
+int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count, char* text, size_t room, size_t* count) {
+  return guarded([&] {
+    require(model && ids && count, "mythos_decode needs a model, ids and a place for the number of bytes");
+    copy_out(tokenizer_of(model)->decode({ids, ids + id_count}), text, room, count);
+  });
+}
+
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), nullptr, 0}; }
+
+mythos_generate_options mythos_default_options(void) {
+  mythos_generate_options options{};
+  options.top_p = options.repetition_penalty = 1;
+  options.forward = mythos_default_forward_options();
+  return options;
+}
+
+int mythos_generate(mythos_model* model, const int64_t* const* prompts, const size_t* lengths, size_t rows,
+                    const mythos_generate_options* options, mythos_on_step on_step, void* user) {
+  return guarded([&] {
+    require(model && prompts && lengths && on_step, "mythos_generate needs a model, prompts, their lengths and a callback");
+    std::vector<std::vector<std::int64_t>> ids;
+    for (std::size_t row = 0; row < rows; ++row) ids.emplace_back(prompts[row], prompts[row] + lengths[row]);
+    Steps steps(model->model, rows, on_step, user);
+    model->model.generate(ids, generate_options(options), std::ref(steps));
+  });
+}
+
+int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops, mythos_cache** cache) {
+  return guarded([&] {
+    require(model && cache, "mythos_cache_new needs a model and a place for the cache");
+    std::optional<std::int64_t> loops;
+    if (max_loops != -1) loops = max_loops;
+    *cache = new mythos_cache{model->model.new_cache(batch, capacity, loops)};
+  });
+}
+
+int mythos_cache_fork(const mythos_cache* cache, const int64_t* rows, size_t count, mythos_cache** copy) {
+  return guarded([&] {
+    require(cache && copy && (!rows || count), "mythos_cache_fork needs a cache, at least one row and a place for the copy");
+    std::vector<std::int64_t> chosen;
+    if (rows) chosen.assign(rows, rows + count);
+    *copy = new mythos_cache{cache->cache.fork(chosen)};
+  });
+}
+
+int mythos_cache_truncate(mythos_cache* cache, const int64_t* lengths) {
+  return guarded([&] {
+    require(cache && lengths, "mythos_cache_truncate needs a cache and a length for every row");
+    cache->cache.truncate({lengths, lengths + cache->cache.batch()});
+  });
+}
+
+int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t room, size_t* batch) {
+  return guarded([&] {
+    require(cache && batch, "mythos_cache_lengths needs a cache and a place for the number of rows");
+    copy_out(cache->cache.lengths(), lengths, room, batch);
+  });
+}
+
+void mythos_cache_free(mythos_cache* cache) { delete cache; }
+
+int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid, int64_t batch, int64_t tokens,
+                   const mythos_forward_options* options, mythos_cache* cache, float* logits, int32_t* depth,
+                   int64_t* loops) {
+  return guarded([&] {
+    require(model && ids, "mythos_forward needs a model and ids");
+    std::int64_t size = 0;
+    require(batch > 0 && tokens > 0 && !__builtin_mul_overflow(batch, tokens, &size),
+            "mythos_forward needs ids of [batch, tokens], both at least 1");
+    mythos::Tokens chunk{batch, tokens, {ids, ids + size}, std::vector<std::uint8_t>(static_cast<std::size_t>(size), 1)};
+    if (valid) chunk.valid.assign(valid, valid + size);
+    const mythos::Output out = model->model.forward(chunk, forward_options(options), cache ? &cache->cache : nullptr);
+    if (logits) std::copy(out.logits.begin(), out.logits.end(), logits);
+    if (depth) std::copy(out.depth.begin(), out.depth.end(), depth);
+    if (loops) *loops = out.loops;
+  });
+}
 
 }  // extern "C"

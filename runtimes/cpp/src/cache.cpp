@@ -7,10 +7,10 @@
 
 namespace mythos {
 
-Cache::Cache(std::int64_t batch, std::int64_t capacity, const RuntimeConfig& config,
+Cache::Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
              std::optional<std::int64_t> max_loops)
     : buffers_(std::make_unique<Buffers>()) {
-  const std::int64_t loops = max_loops.value_or(config.max_loop_iters);
+  const std::int64_t loops = max_loops.value_or(spec->trained_loops);
   const auto check = [](const char* name, std::int64_t value, std::int64_t least) {
     if (value < least)
       throw RequestError("a cache's " + std::string(name) + " should be an integer of at least " +
@@ -19,35 +19,39 @@ Cache::Cache(std::int64_t batch, std::int64_t capacity, const RuntimeConfig& con
   check("batch", batch, 1);
   check("capacity", capacity, 1);
   check("max_loops", loops, 0);
-  if (capacity > config.max_seq_len)
+  if (capacity > spec->max_seq_len)
     throw CapacityError("a capacity of " + std::to_string(capacity) + " tokens exceeds the " +
-                        std::to_string(config.max_seq_len) + " that this model takes (max_seq_len)");
+                        std::to_string(spec->max_seq_len) + " that this model takes (max_seq_len)");
   Buffers& b = *buffers_;
-  b.config = config;
+  b.spec = std::move(spec);
   b.batch = batch, b.capacity = capacity, b.max_loops = loops;
-  b.depths = std::max<std::int64_t>(loops, 1);  // the graph reads the slice of the last depth even where none ran
-  b.element = dtype_size(config.cache_dtype);
-  const auto allocate = [&](std::int64_t slices) {
-    std::size_t count = 0;  // of elements
-    const bool fits = !__builtin_mul_overflow(slices, batch, &count) && !__builtin_mul_overflow(count, capacity, &count) &&
-                      !__builtin_mul_overflow(count, config.cache_width, &count) && count < SIZE_MAX / 16;
+  const std::int64_t depths = std::max<std::int64_t>(loops, 1);  // one depth is there even where no loop runs
+  double total = 0;
+  bool enough = true;
+  for (const CacheGroup& group : b.spec->caches) {
+    std::size_t lines = 0, count = 0;  // of elements
+    const std::size_t element = dtype_size(group.dtype);
+    const bool fits = !__builtin_mul_overflow(group.slots, group.per_loop ? depths : 1, &lines) &&
+                      !__builtin_mul_overflow(lines, batch, &count) && !__builtin_mul_overflow(count, capacity, &count) &&
+                      !__builtin_mul_overflow(count, group.width, &count) && count < SIZE_MAX / 16;
+    total += static_cast<double>(group.slots) * static_cast<double>(group.per_loop ? depths : 1) *
+             static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(group.width) *
+             static_cast<double>(element);
     // Zeros, not garbage: a masked NaN would still poison softmax * values. calloc touches no page before its use.
-    Buffers::Memory memory(fits ? static_cast<char*>(std::calloc(std::max<std::size_t>(count, 1), b.element)) : nullptr);
-    if (!memory) {
-      char size[40];
-      std::snprintf(size, sizeof size, "%.1f GiB",
-                    (static_cast<double>(config.layers) + static_cast<double>(b.depths)) * static_cast<double>(batch) *
-                        static_cast<double>(capacity) * static_cast<double>(config.cache_width) *
-                        static_cast<double>(b.element) / (1 << 30));
-      throw CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +
-                          std::to_string(b.depths) + " loop depths needs " + size +
-                          ", which this machine does not give (out of memory); ask for less capacity, fewer rows or "
-                          "fewer max_loops");
-    }
-    return memory;
-  };
-  b.layers = allocate(config.layers);
-  b.loop = allocate(b.depths);
+    char* memory = fits && enough ? static_cast<char*>(std::calloc(count, element)) : nullptr;
+    enough = enough && memory;
+    b.past.emplace_back();
+    b.past.back().memory.reset(memory);
+    b.past.back().lines = lines, b.past.back().entry = static_cast<std::size_t>(group.width) * element;
+  }
+  if (!enough) {
+    char size[40];
+    std::snprintf(size, sizeof size, "%.1f GiB", total / (1 << 30));
+    throw CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +
+                        std::to_string(depths) + " loop depths needs " + size +
+                        ", which this machine does not give (out of memory); ask for less capacity, fewer rows or "
+                        "fewer max_loops");
+  }
   b.lengths.assign(static_cast<std::size_t>(batch), 0);
 }
 
@@ -62,8 +66,10 @@ const std::vector<std::int64_t>& Cache::lengths() const { return buffers_->lengt
 bool Cache::exact() const { return buffers_->exact; }
 
 std::size_t Cache::nbytes() const {
-  const Buffers& b = *buffers_;
-  return static_cast<std::size_t>((b.config.layers + b.depths) * b.batch * b.capacity) * b.slot();
+  std::size_t bytes = 0;
+  for (const Buffers::Group& group : buffers_->past)
+    bytes += group.lines * static_cast<std::size_t>(buffers_->batch * buffers_->capacity) * group.entry;
+  return bytes;
 }
 
 Cache Cache::fork(const std::vector<std::int64_t>& rows) const {
@@ -75,18 +81,19 @@ Cache Cache::fork(const std::vector<std::int64_t>& rows) const {
     if (row < 0 || row >= from.batch)
       throw RequestError("the cache has rows 0 to " + std::to_string(from.batch - 1) + ", asked for " +
                          list_in_words(rows));
-  Cache copy(static_cast<std::int64_t>(chosen.size()), from.capacity, from.config, from.max_loops);
+  Cache copy(static_cast<std::int64_t>(chosen.size()), from.capacity, from.spec, from.max_loops);
   Buffers& to = *copy.buffers_;
-  const std::size_t row_bytes = static_cast<std::size_t>(from.capacity) * from.slot();
-  const auto copy_rows = [&](const char* source, char* target, std::int64_t slices) {
-    for (std::int64_t slice = 0; slice < slices; ++slice)
-      for (std::size_t row = 0; row < chosen.size(); ++row)
-        std::memcpy(target + (static_cast<std::size_t>(slice) * chosen.size() + row) * row_bytes,
-                    source + static_cast<std::size_t>(slice * from.batch + chosen[row]) * row_bytes,
-                    static_cast<std::size_t>(from.lengths[static_cast<std::size_t>(chosen[row])]) * from.slot());
-  };
-  copy_rows(from.layers.get(), to.layers.get(), from.config.layers);
-  copy_rows(from.loop.get(), to.loop.get(), from.depths);
+  for (std::size_t group = 0; group < from.past.size(); ++group) {
+    const Buffers::Group &source = from.past[group], &target = to.past[group];
+    const std::size_t row_bytes = static_cast<std::size_t>(from.capacity) * source.entry;
+    for (std::size_t line = 0; line < source.lines; ++line)
+      for (std::size_t row = 0; row < chosen.size(); ++row) {
+        const auto old = static_cast<std::size_t>(chosen[row]);
+        std::memcpy(target.memory.get() + (line * chosen.size() + row) * row_bytes,
+                    source.memory.get() + (line * static_cast<std::size_t>(from.batch) + old) * row_bytes,
+                    static_cast<std::size_t>(from.lengths[old]) * source.entry);
+      }
+  }
   for (std::size_t row = 0; row < chosen.size(); ++row) to.lengths[row] = from.lengths[static_cast<std::size_t>(chosen[row])];
   to.exact = from.exact;
   return copy;
@@ -114,27 +121,26 @@ void Cache::Buffers::check_room(const std::vector<std::int64_t>& counts) const {
       throw CapacityError("row " + std::to_string(row) + " of the cache holds " + std::to_string(lengths[row]) +
                           " tokens and cannot take " + std::to_string(counts[row]) + " more: it has room for " +
                           std::to_string(capacity) + " (" +
-                          (capacity == config.max_seq_len ? "also the model's max_seq_len" : "its capacity") +
+                          (capacity == spec->max_seq_len ? "also the model's max_seq_len" : "its capacity") +
                           "); truncate it, or make a larger one with new_cache");
 }
 
-void Cache::Buffers::append(const void* new_layers, const void* new_loop, const Tokens& tokens) {
+void Cache::Buffers::append(const std::vector<const void*>& entries, const Tokens& tokens) {
   const auto rows = static_cast<std::size_t>(batch), width = static_cast<std::size_t>(tokens.tokens);
-  const auto write = [&](const void* source, char* target, std::size_t slices) {
-    const char* from = static_cast<const char*>(source);
-    for (std::size_t slice = 0; slice < slices; ++slice)
+  for (std::size_t group = 0; group < past.size(); ++group) {
+    const std::size_t entry = past[group].entry;
+    const char* from = static_cast<const char*>(entries[group]);
+    for (std::size_t line = 0; line < past[group].lines; ++line)
       for (std::size_t row = 0; row < rows; ++row) {
-        const std::size_t start = (slice * rows + row) * static_cast<std::size_t>(capacity);
-        char* to = target + (start + static_cast<std::size_t>(lengths[row])) * slot();
+        const std::size_t start = (line * rows + row) * static_cast<std::size_t>(capacity);
+        char* to = past[group].memory.get() + (start + static_cast<std::size_t>(lengths[row])) * entry;
         for (std::size_t t = 0; t < width; ++t)
           if (tokens.valid[row * width + t]) {
-            std::memcpy(to, from + ((slice * rows + row) * width + t) * slot(), slot());
-            to += slot();
+            std::memcpy(to, from + ((line * rows + row) * width + t) * entry, entry);
+            to += entry;
           }
       }
-  };
-  write(new_layers, layers.get(), static_cast<std::size_t>(config.layers));
-  write(new_loop, loop.get(), static_cast<std::size_t>(depths));
+  }
   for (std::size_t i = 0; i < tokens.valid.size(); ++i) lengths[i / width] += tokens.valid[i] != 0;
 }
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "errors.hpp"
+#include "mythos_runtime.hpp"
 #include "ports.hpp"
 
 namespace mythos {
@@ -14,20 +14,22 @@ struct Cache::Buffers {
   struct Free {
     void operator()(char* memory) const { std::free(memory); }
   };
-  using Memory = std::unique_ptr<char, Free>;
+  struct Group {  // [lines, batch, capacity, width]; lines: slots, or loop depths times slots
+    std::unique_ptr<char, Free> memory;
+    std::size_t lines = 0;
+    std::size_t entry = 0;  // bytes of a line's entry for one token
+  };
 
-  RuntimeConfig config;
-  std::int64_t batch = 0, capacity = 0, max_loops = 0, depths = 0;
-  std::size_t element = 4;
-  Memory layers, loop;  // [layers or depths, batch, capacity, C]
+  std::shared_ptr<const LoopSpec> spec;
+  std::int64_t batch = 0, capacity = 0, max_loops = 0;
+  std::vector<Group> past;  // in the order of spec->caches
   std::vector<std::int64_t> lengths;
   bool exact = true;
 
-  std::size_t slot() const { return static_cast<std::size_t>(config.cache_width) * element; }  // bytes of one token
   // CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written.
   void check_room(const std::vector<std::int64_t>& counts) const;
-  // Writes the valid tokens of new_layers and new_loop behind each row's tokens.
-  void append(const void* new_layers, const void* new_loop, const Tokens& tokens);
+  // Writes the valid tokens of each group's new entries, [lines, batch, tokens, width], behind each row's tokens.
+  void append(const std::vector<const void*>& entries, const Tokens& tokens);
 };
 
 }  // namespace mythos

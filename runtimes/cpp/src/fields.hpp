@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "errors.hpp"
+#include "mythos_runtime.hpp"
 #include "json.hpp"
 
 namespace mythos {
@@ -18,29 +18,33 @@ class Fields {
   // `where` names the file, `prefix` the object in it ("" at the top). The value must outlive this.
   Fields(const Json& value, std::string where, std::string prefix = "");
 
-  std::string name(std::u32string_view field) const;
-  BundleError fail(std::u32string_view field, const std::string& expected, const Json& value) const;
-  BundleError fail(std::u32string_view field, const std::string& expected, std::u32string_view value) const;
-  const Json& take(std::u32string_view field);
-  const Json* peek(std::u32string_view field) const;  // null where absent
-  std::vector<std::u32string> names() const;          // not read yet, in the file's order
-  std::u32string text(std::u32string_view field);
-  std::optional<std::u32string> optional_text(std::u32string_view field);
-  std::int64_t integer(std::u32string_view field, std::int64_t least = 0, std::int64_t most = kMaxInteger);
-  double number(std::u32string_view field);
-  std::string choice(std::u32string_view field, const std::vector<std::string>& choices);
-  const std::vector<Json>& listed(std::u32string_view field);
-  std::vector<std::u32string> texts(std::u32string_view field);
-  const Json& mapping(std::u32string_view field);
-  Fields inner(std::u32string_view field);
+  const std::string& where() const { return where_; }
+  std::string name(const std::string& field) const;
+  BundleError fail(const std::string& field, const std::string& expected, const Json& value) const;
+  BundleError fail(const std::string& field, const std::string& expected, const std::string& value) const;
+  const Json& take(const std::string& field);
+  const Json* peek(const std::string& field) const;  // null where absent
+  std::vector<std::string> names() const;            // not read yet, in the file's order
+  std::string text(const std::string& field);
+  std::optional<std::string> optional_text(const std::string& field);
+  std::int64_t integer(const std::string& field, std::int64_t least = 0, std::int64_t most = kMaxInteger);
+  double number(const std::string& field);
+  std::optional<double> optional_number(const std::string& field);
+  bool boolean(const std::string& field);
+  std::string choice(const std::string& field, const std::vector<std::string>& choices);
+  const std::vector<Json>& listed(const std::string& field);
+  std::vector<std::string> texts(const std::string& field);
+  const Json& mapping(const std::string& field);
+  Fields inner(const std::string& field);
   // The objects of a list, one by one: what is wrong with a later one shows only when its turn comes.
-  void each(std::u32string_view field, const std::function<void(Fields)>& read);
+  void each(const std::string& field, const std::function<void(Fields)>& read);
   void done() const;
 
  private:
   const Json* value_;
   std::string where_, prefix_;
   std::vector<bool> taken_;
+  std::size_t first_ = 0;  // that is not taken
 };
 
 }  // namespace mythos

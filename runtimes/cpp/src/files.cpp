@@ -7,9 +7,9 @@
 #include <system_error>
 #include <vector>
 
-#include "errors.hpp"
-#include "json.hpp"
+#include "mythos_runtime.hpp"
 #include "sha256.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace fs = std::filesystem;
@@ -26,11 +26,11 @@ std::string hash_of(const std::string& folder, const std::string& path, const fs
   };
   if (!stream) throw fail(errno);
   Sha256 digest;
-  std::vector<unsigned char> buffer(std::size_t{1} << 18);
+  std::vector<unsigned char> buffer(std::size_t{1} << 20);
   for (std::size_t got; (got = std::fread(buffer.data(), 1, buffer.size(), stream.get())) > 0;)
     digest.update(buffer.data(), got);
   if (std::ferror(stream.get())) throw fail(errno);
-  return digest.hex();
+  return hex(digest.digest());
 }
 
 bool is_below(const fs::path& path, const fs::path& folder) {
@@ -54,28 +54,28 @@ std::string plain_path(const std::string& path) {
 }
 
 std::string os_error(int code, const std::string& path) {
-  return "[Errno " + std::to_string(code) + "] " + std::strerror(code) + ": " + py_repr(from_utf8(path), false);
+  return "[Errno " + std::to_string(code) + "] " + std::strerror(code) + ": " + py_repr(path);
 }
 
-const char* path_problem(std::u32string_view path) {
-  if (!is_printable(path) || path.find(U'\\') != path.npos || path.find(U':') != path.npos)
+const char* path_problem(std::string_view path) {
+  if (!is_printable(path) || path.find('\\') != path.npos || path.find(':') != path.npos)
     return "it holds a backslash, a colon or an unprintable character";
   if (!path.empty() && path[0] == '/') return "it is absolute";
-  bool leaves = false, empty = false, is_long = to_utf8(path).size() > 1024;
+  bool leaves = false, empty = false, is_long = path.size() > 1024;
   for (std::size_t i = 0; i <= path.size();) {
-    const std::size_t end = std::min(path.find(U'/', i), path.size());
+    const std::size_t end = std::min(path.find('/', i), path.size());
     const auto part = path.substr(i, end - i);
-    leaves = leaves || part == U"..";
-    empty = empty || part.empty() || part == U".";
-    is_long = is_long || to_utf8(part).size() > 255;
+    leaves = leaves || part == "..";
+    empty = empty || part.empty() || part == ".";
+    is_long = is_long || part.size() > 255;
     i = end + 1;
   }
   return leaves ? "it leaves the bundle" : empty ? "it has an empty part" : is_long ? "it is too long" : nullptr;
 }
 
 fs::path locate(const std::string& folder, const std::string& path) {
-  if (const char* problem = path_problem(from_utf8(path)))
-    throw BundleError(folder + ": the path " + py_repr(from_utf8(path), true) + " may not stand in a manifest: " + problem);
+  if (const char* problem = path_problem(path))
+    throw BundleError(folder + ": the path " + py_repr(path, true) + " may not stand in a manifest: " + problem);
   const fs::path file = fs::path(folder) / path;
   std::error_code error;
   const fs::path real = fs::canonical(file, error);

@@ -18,7 +18,7 @@ std::string plain_path(const std::string& path);
 // An operating system's error in Python's words: "[Errno 2] No such file or directory: 'x'".
 std::string os_error(int code, const std::string& path);
 // Why a path may not stand in a manifest; null where it may.
-const char* path_problem(std::u32string_view path);
+const char* path_problem(std::string_view path);
 // The file a manifest lists, inside the bundle and regular (BundleError).
 std::filesystem::path locate(const std::string& folder, const std::string& path);
 void check_file(const std::string& folder, const std::string& path, const FileEntry& entry, bool verify_hash);

@@ -8,19 +8,19 @@
 namespace mythos {
 namespace {
 
-std::int64_t tokens_to_make(const GenerateOptions& options, const RuntimeConfig& config, std::int64_t longest) {
-  const std::int64_t room = config.max_seq_len - longest + 1;  // the last token chosen is never fed back
+std::int64_t tokens_to_make(const GenerateOptions& options, const LoopSpec& spec, std::int64_t longest) {
+  const std::int64_t room = spec.max_seq_len - longest + 1;  // the last token chosen is never fed back
   if (room < 1)
     throw CapacityError("a prompt of " + std::to_string(longest) + " tokens exceeds the " +
-                        std::to_string(config.max_seq_len) + " that this model takes");
-  if (!options.max_new_tokens) return std::min(config.max_output_tokens, room);
+                        std::to_string(spec.max_seq_len) + " that this model takes");
+  if (!options.max_new_tokens) return std::min(spec.max_output_tokens, room);
   const std::int64_t count = integer(*options.max_new_tokens, "max_new_tokens", 1);
-  if (count > config.max_output_tokens)
+  if (count > spec.max_output_tokens)
     throw RequestError("max_new_tokens is " + std::to_string(count) + ", but this model allows " +
-                       std::to_string(config.max_output_tokens));
+                       std::to_string(spec.max_output_tokens));
   if (count > room)
     throw CapacityError(std::to_string(longest) + " prompt tokens and " + std::to_string(count) +
-                        " new ones exceed the " + std::to_string(config.max_seq_len) +
+                        " new ones exceed the " + std::to_string(spec.max_seq_len) +
                         " that this model takes (max_seq_len); at most " + std::to_string(room) + " new ones fit");
   return count;
 }
@@ -37,7 +37,7 @@ struct Prefilled {
 
 Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const ForwardOptions& options, Cache& cache,
                   std::size_t longest) {
-  const auto vocab = static_cast<std::size_t>(model.config().vocab_size);
+  const auto vocab = static_cast<std::size_t>(model.spec().vocab_size);
   Prefilled result{prompts.size(), std::vector<float>(prompts.size() * vocab), {}};
   result.step.depth.assign(prompts.size(), 0);
   const std::size_t chunk_size = std::min(static_cast<std::size_t>(size), longest);
@@ -69,13 +69,13 @@ Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const Fo
 
 void Model::generate(const Rows& prompts, const GenerateOptions& options,
                      const std::function<bool(const Step&)>& on_step) {
-  const RuntimeConfig& config = this->config();
-  check_prompts(prompts, config.vocab_size);
+  const LoopSpec& spec = this->spec();
+  check_prompts(prompts, spec.vocab_size);
   check_sampling(options.sampling);
   integer(options.prefill_chunk, "prefill_chunk", 1);
   std::size_t longest = 0;
   for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
-  const std::int64_t count = tokens_to_make(options, config, static_cast<std::int64_t>(longest));
+  const std::int64_t count = tokens_to_make(options, spec, static_cast<std::int64_t>(longest));
   for (const std::int64_t end : options.eos) integer(end, "eos", 0);
   for (const auto& sequence : options.stop)
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
@@ -86,7 +86,7 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options,
                           options.forward.max_loops);
   std::vector<Sampler> samplers;
   for (std::size_t row = 0; row < rows; ++row)
-    samplers.emplace_back(options.sampling, row, config.vocab_size, prompts[row]);
+    samplers.emplace_back(options.sampling, row, spec.vocab_size, prompts[row]);
 
   Prefilled ready = prefill(*this, prompts, options.prefill_chunk, options.forward, cache, longest);
   Step step = std::move(ready.step);
@@ -97,7 +97,7 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options,
     step.tokens.assign(rows, -1);
     for (std::size_t row = 0; row < rows; ++row) {
       if (!step.finished[row].empty()) continue;
-      const float* scores = logits.data() + row * static_cast<std::size_t>(config.vocab_size);
+      const float* scores = logits.data() + row * static_cast<std::size_t>(spec.vocab_size);
       const std::int64_t token = step.tokens[row] = samplers[row].choose(scores);
       generated[row].push_back(token);
       if (std::count(options.eos.begin(), options.eos.end(), token))

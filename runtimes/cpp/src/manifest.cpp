@@ -7,102 +7,111 @@
 #include <system_error>
 
 #include "fields.hpp"
+#include "spec.hpp"
 
 namespace mythos {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::int64_t kFormatVersion = 1;
+constexpr std::int64_t kFormatVersion = 2;
 const char* const kManifest = "manifest.json";
 const char* const kHex = "64 lower-case hexadecimal digits";
 
-bool is_sha256(std::u32string_view text) {
-  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char32_t c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
-
-Port port_of(Fields fields) {
-  Port port;
-  port.name = to_utf8(fields.text(U"name"));
-  port.dtype = fields.choice(U"dtype", {"bool", "int32", "int64", "float16", "bfloat16", "float32"});
-  fields.text(U"role");
-  for (const Json& dim : fields.listed(U"dims")) {
-    std::int64_t size = 0;
-    if (dim.as_int64(size) && size >= 0)
-      port.dims.push_back({size, ""});
-    else if (dim.kind == Json::Kind::text && is_identifier(dim.text))
-      port.dims.push_back({0, to_utf8(dim.text)});
-    else
-      throw fields.fail(U"dims", "a list of sizes and symbols", dim);
-  }
-  fields.done();
-  return port;
-}
-
-Ports ports_of(Fields fields) {
-  Ports ports;
-  fields.each(U"inputs", [&](Fields item) { ports.inputs.push_back(port_of(std::move(item))); });
-  fields.each(U"outputs", [&](Fields item) { ports.outputs.push_back(port_of(std::move(item))); });
-  fields.done();
-  return ports;
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == text.npos;
 }
 
 void read_files(Fields& top, Manifest& manifest) {
-  Fields listed = top.inner(U"files");
-  for (const std::u32string& path : listed.names()) {
+  Fields listed = top.inner("files");
+  for (const std::string& path : listed.names()) {
     const char* problem = path_problem(path);
-    if (problem || path == U"manifest.json")
+    if (problem || path == "manifest.json")
       throw listed.fail(path, "left out, as its path may not be listed (" +
                                   std::string(problem ? problem : "the manifest itself") + ")", path);
     Fields entry = listed.inner(path);
-    const std::u32string sha256 = entry.text(U"sha256");
-    if (!is_sha256(sha256)) throw entry.fail(U"sha256", kHex, sha256);
-    manifest.files.push_back({to_utf8(path), {to_utf8(sha256), entry.integer(U"bytes")}});
+    const std::string sha256 = entry.text("sha256");
+    if (!is_sha256(sha256)) throw entry.fail("sha256", kHex, sha256);
+    manifest.files.push_back({path, {sha256, entry.integer("bytes")}});
+    manifest.paths.insert(path);
     entry.done();
   }
 }
 
 Target target_of(Fields fields, const Manifest& manifest) {
   Target target;
-  target.name = to_utf8(fields.text(U"name"));
-  target.state = to_utf8(fields.text(U"state"));
-  const auto files = fields.texts(U"files");
-  target.details = &fields.mapping(U"details");
-  for (const std::u32string& path : files) {
-    if (!manifest.lists(to_utf8(path)))
-      throw fields.fail(U"files", "a list of paths that the field files has too", path);
-    target.files.push_back(to_utf8(path));
+  target.name = fields.text("name");
+  target.state = fields.text("state");
+  const auto files = fields.texts("files");
+  target.details = &fields.mapping("details");
+  for (const std::string& path : files) {
+    if (!manifest.lists(path))
+      throw fields.fail("files", "a list of paths that the field files has too", path);
+    target.files.push_back(path);
   }
   fields.done();
   return target;
 }
 
 void read_source(Fields fields) {
-  fields.text(U"name");
-  const auto sha256 = fields.optional_text(U"sha256");
-  fields.text(U"format");
-  if (sha256 && !is_sha256(*sha256)) throw fields.fail(U"sha256", std::string(kHex) + " or null", *sha256);
+  fields.text("name");
+  const auto sha256 = fields.optional_text("sha256");
+  fields.text("format");
+  if (sha256 && !is_sha256(*sha256)) throw fields.fail("sha256", std::string(kHex) + " or null", *sha256);
   fields.done();
 }
 
-void read_tokenizer(Fields& top, Manifest& manifest) {
-  const Json* value = top.peek(U"tokenizer");
-  if (!value || value->kind == Json::Kind::null) {
-    if (value) top.take(U"tokenizer");
-    return;
+std::map<std::string, std::string> read_texts(Fields& fields, const std::string& name) {
+  std::map<std::string, std::string> found;
+  if (!fields.peek(name)) return found;
+  const Json& texts = fields.mapping(name);
+  for (std::size_t i = 0; i < texts.items.size(); ++i) {
+    if (texts.items[i].kind != Json::Kind::text) throw fields.fail(name, "an object of texts", texts.items[i]);
+    found[texts.names[i]] = texts.items[i].text;
   }
-  Fields fields = top.inner(U"tokenizer");
+  return found;
+}
+
+// tokenizer_entry.py says what it holds.
+TokenizerEntry read_tokenizer(Fields& top, const Manifest& manifest) {
   TokenizerEntry entry;
-  entry.kind = fields.choice(U"kind", {"bytes", "tokenizer.json"});
-  const auto file = fields.optional_text(U"file");
-  if (entry.kind == "bytes" && file) throw fields.fail(U"file", "null for the kind bytes", *file);
-  if (entry.kind == "tokenizer.json" && !(file && manifest.lists(to_utf8(*file))))
-    throw file ? fields.fail(U"file", "a path that the field files has too", *file)
-               : fields.fail(U"file", "a path that the field files has too", Json());
-  if (file) entry.file = to_utf8(*file);
+  const Json* value = top.peek("tokenizer");
+  if (!value || value->kind == Json::Kind::null) {
+    if (value) top.take("tokenizer");
+    return entry;
+  }
+  Fields fields = top.inner("tokenizer");
+  const auto listed = [&](const char* name, const std::optional<std::string>& path) {
+    if (path && manifest.lists(*path)) return;
+    const char* expected = "a path that the field files has too";
+    throw path ? fields.fail(name, expected, *path) : fields.fail(name, expected, Json());
+  };
+  entry.kind = fields.choice("kind", {"bytes", "tokenizer.json", "ids"});
+  const auto file = fields.optional_text("file");
+  if (entry.kind == "tokenizer.json")
+    listed("file", file);
+  else if (file)
+    throw fields.fail("file", "null for the kind " + entry.kind, *file);
+  entry.file = file.value_or("");
+  if (const auto chat = fields.optional_text("chat_template")) listed("chat_template", chat);
+  if (fields.peek("eos"))
+    for (const Json& id : fields.listed("eos")) {
+      entry.eos.emplace_back();
+      if (!id.as_int64(entry.eos.back()) || entry.eos.back() < 0) throw fields.fail("eos", "a list of ids", id);
+    }
+  if (const Json* bos = fields.peek("bos")) bos->kind == Json::Kind::null ? void(fields.take("bos")) : void(fields.integer("bos"));
+  read_texts(fields, "special_tokens");
+  if (fields.peek("defaults")) {
+    Fields inner = fields.inner("defaults");
+    for (const std::string& name : inner.names())
+      if (name == "top_k" || name == "max_new_tokens")
+        entry.defaults[name] = static_cast<double>(inner.integer(name));
+      else if (name == "temperature" || name == "top_p" || name == "min_p" || name == "repetition_penalty")
+        entry.defaults[name] = inner.number(name);
+    inner.done();
+  }
+  entry.sources = read_texts(fields, "sources");
   fields.done();
-  manifest.tokenizer = entry;
+  return entry;
 }
 
 }  // namespace
@@ -111,10 +120,6 @@ bool is_time(const std::string& text) {
   static const std::regex form(
       "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\\+00:00");
   return text.size() == 25 && std::regex_match(text, form);
-}
-
-bool Manifest::lists(const std::string& path) const {
-  return std::any_of(files.begin(), files.end(), [&](const auto& file) { return file.first == path; });
 }
 
 std::string Manifest::file_ending(const std::string& suffix, const std::string& prefer) const {
@@ -133,23 +138,23 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   Manifest manifest;
   manifest.document = std::make_shared<const Json>(parse_json(text, where));
   Fields top(*manifest.document, where);
-  const std::int64_t version = top.integer(U"format_version");
+  const std::int64_t version = top.integer("format_version");
   if (version != kFormatVersion)
     throw BundleError(where + " has format version " + std::to_string(version) + ", this runtime knows version " +
                       std::to_string(kFormatVersion) + ": " +
                       (version > kFormatVersion ? "update mythos_runtime" : "export the model again"));
   read_files(top, manifest);
-  const std::u32string created = top.text(U"created");
-  if (!is_time(to_utf8(created))) throw top.fail(U"created", "a UTC time as 2026-01-01T00:00:00+00:00", created);
-  top.choice(U"precision", {"fp32", "fp16", "bf16", "int8", "int4"});
-  manifest.config = &top.mapping(U"config");
-  read_source(top.inner(U"source"));
-  manifest.ports = ports_of(top.inner(U"ports"));
-  top.each(U"targets", [&](Fields item) { manifest.targets.push_back(target_of(std::move(item), manifest)); });
-  top.mapping(U"operators");
-  top.mapping(U"tolerances");
-  read_tokenizer(top, manifest);
-  Fields versions = top.inner(U"tool_versions");
+  const std::string created = top.text("created");
+  if (!is_time(created)) throw top.fail("created", "a UTC time as 2026-01-01T00:00:00+00:00", created);
+  top.choice("precision", {"fp32", "fp16", "bf16", "int8", "int4"});
+  manifest.spec = std::make_shared<const LoopSpec>(read_spec(top.inner("spec")));
+  top.mapping("config");
+  read_source(top.inner("source"));
+  top.each("targets", [&](Fields item) { manifest.targets.push_back(target_of(std::move(item), manifest)); });
+  top.mapping("operators");
+  top.mapping("tolerances");
+  manifest.tokenizer = read_tokenizer(top, manifest);
+  Fields versions = top.inner("tool_versions");
   for (const auto& tool : versions.names()) versions.text(tool);
   top.done();
   return manifest;

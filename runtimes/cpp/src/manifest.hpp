@@ -2,7 +2,7 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,7 +10,7 @@
 
 #include "files.hpp"
 #include "json.hpp"
-#include "ports.hpp"
+#include "mythos_runtime.hpp"
 
 namespace mythos {
 
@@ -20,19 +20,16 @@ struct Target {
   const Json* details = nullptr;  // lies in the manifest's document
 };
 
-struct TokenizerEntry {
-  std::string kind, file;
-};
-
 struct Manifest {
-  std::shared_ptr<const Json> document;  // what `config` and the details point into
-  const Json* config = nullptr;
-  Ports ports;
+  std::shared_ptr<const Json> document;  // what the details point into
+  std::shared_ptr<const LoopSpec> spec;
   std::vector<Target> targets;
   std::vector<std::pair<std::string, FileEntry>> files;  // in the file's order
-  std::optional<TokenizerEntry> tokenizer;
+  TokenizerEntry tokenizer;
 
-  bool lists(const std::string& path) const;
+  std::set<std::string> paths;  // of `files`
+
+  bool lists(const std::string& path) const { return paths.count(path) > 0; }
   // The listed file `prefer`, or the only one that ends in `suffix`; empty where there is none.
   std::string file_ending(const std::string& suffix, const std::string& prefer) const;
 };
@@ -41,8 +38,6 @@ struct Manifest {
 Manifest parse_manifest(std::string_view text, const std::string& where = "manifest.json");
 // Reads and checks a bundle's manifest and the files it lists (BundleError).
 Manifest read_manifest(const std::string& folder, bool verify_hashes);
-// What running needs of it; also checks the ports (BundleError).
-RuntimeConfig config_of(const Manifest& manifest, const std::string& where);
 
 // A UTC time as 2026-01-01T00:00:00+00:00.
 bool is_time(const std::string& text);

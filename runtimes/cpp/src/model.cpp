@@ -6,16 +6,19 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 
 #include "batch.hpp"
+#include "noise.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace {
 
 constexpr std::int64_t kMostLoops = (std::int64_t{1} << 31) - 1;
 
-std::int64_t loops_of(const ForwardOptions& options, const RuntimeConfig& config, const Cache* cache) {
-  if (!options.max_loops) return cache ? cache->max_loops() : config.max_loop_iters;
+std::int64_t loops_of(const ForwardOptions& options, const LoopSpec& spec, const Cache* cache) {
+  if (!options.max_loops) return cache ? cache->max_loops() : spec.trained_loops;
   const std::int64_t loops = *options.max_loops;
   if (loops < 0 || loops > kMostLoops)
     throw RequestError("max_loops should be an integer of at least 0 and at most " + std::to_string(kMostLoops) +
@@ -31,15 +34,39 @@ std::int64_t loops_of(const ForwardOptions& options, const RuntimeConfig& config
   return loops;
 }
 
-float threshold_of(const ForwardOptions& options, const RuntimeConfig& config) {
-  const double value = number(options.halt_threshold.value_or(config.act_threshold), "halt_threshold");
-  if (std::abs(value) > static_cast<double>(std::numeric_limits<float>::max()))
-    throw RequestError("halt_threshold should be a finite float32, found " +
-                       (options.halt_threshold ? py_repr(*options.halt_threshold) : "None"));
+float threshold_of(const ForwardOptions& options, const LoopSpec& spec) {
+  const Knob* knob = spec.exit.knob("halt_threshold");
+  if (!options.halt_threshold) return static_cast<float>(knob ? knob->default_value : std::nan(""));
+  const double value = *options.halt_threshold;
+  if (!knob) throw RequestError("this model (" + spec.family + ") has no halt_threshold: " + spec.exit.meaning);
+  if (!std::isinf(value)) number(value, "halt_threshold");
+  const double low = knob->least.value_or(-HUGE_VAL), high = knob->most.value_or(HUGE_VAL);
+  const bool fits = std::isinf(value) || std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max());
+  if (!(low <= value && value <= high) || !fits)
+    throw RequestError("halt_threshold should be a float32 from " + py_repr(low) + " to " + py_repr(high) + ", found " +
+                       py_repr(value));
   return static_cast<float>(value);
 }
 
+// The graph's input `initial_state`, where it has one.
+std::vector<float> initial_of(const ForwardOptions& options, const LoopSpec& spec,
+                              const std::vector<std::int64_t>& positions, std::int64_t batch, std::int64_t tokens) {
+  const StateTensor* tensor = spec.initial();
+  const std::vector<float>& given = options.initial_state;
+  if (!tensor && !given.empty())
+    throw RequestError("this model (" + spec.family + ") has no initial_state: its first state is computed");
+  if (!tensor) return {};
+  if (given.empty()) return initial_state(*tensor, positions, options.state_seed);
+  const std::int64_t width = tensor->dims.back().size;
+  if (given.size() != positions.size() * static_cast<std::size_t>(width))
+    throw RequestError("initial_state has " + std::to_string(given.size()) + " elements, expected " +
+                       list_in_words({batch, tokens, width}));
+  return given;
+}
+
 }  // namespace
+
+const char* version() { return MYTHOS_VERSION; }
 
 Model::Model(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Model::~Model() = default;
@@ -51,97 +78,100 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
   auto parts = std::make_unique<Parts>();
   Bundle& b = parts->bundle;
   b.folder = plain_path(bundle);
-  b.manifest = read_manifest(b.folder, options.verify);
-  b.config = config_of(b.manifest, plain_path(b.folder + "/manifest.json"));
+  b.manifest = read_manifest(b.folder, options.verify == "hashes");
   parts->session = open_session(b, options);
-  parts->ports = model_ports(b.config);
   return Model(std::move(parts));
 }
 
-const RuntimeConfig& Model::config() const { return parts_->bundle.config; }
+const LoopSpec& Model::spec() const { return *parts_->bundle.manifest.spec; }
 const std::string& Model::description() const { return parts_->session->description; }
+const std::string& Model::operators() const { return parts_->session->operators; }
 
-std::string Model::tokenizer_kind() const {
-  const auto& entry = parts_->bundle.manifest.tokenizer;
-  return entry ? entry->kind : "";
-}
+const TokenizerEntry& Model::tokenizer_entry() const { return parts_->bundle.manifest.tokenizer; }
 
 std::unique_ptr<Tokenizer> Model::tokenizer() const {
-  const std::string kind = tokenizer_kind();
-  if (kind.empty()) return nullptr;
-  if (kind == "bytes") return make_byte_tokenizer(config().vocab_size);
-  throw BackendMissing(parts_->bundle.manifest.tokenizer->file +
-                       " needs the tokenizers library, which has no C++ interface: give ids, or run this bundle with "
-                       "Python (pip install tokenizers)");
+  const TokenizerEntry& entry = tokenizer_entry();
+  if (entry.kind == "bytes") return make_byte_tokenizer(spec().vocab_size);
+  if (entry.kind != "tokenizer.json") return nullptr;
+  throw BackendMissing(entry.file + " needs the tokenizers library, which has no C++ interface: give ids, or run this "
+                       "bundle with Python (pip install tokenizers)");
 }
 
 Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops) const {
-  return Cache(batch, capacity, config(), max_loops);
+  return Cache(batch, capacity, parts_->bundle.manifest.spec, max_loops);
 }
 
 Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache* cache) {
-  const RuntimeConfig& config = this->config();
-  const Tokens tokens = checked(given, config.vocab_size);
+  const LoopSpec& spec = this->spec();
+  const Tokens tokens = checked(given, spec.vocab_size);
   if (options.policy != "full" && options.policy != "last")
-    throw RequestError("there is no cache policy " + py_repr(from_utf8(options.policy), false) +
-                       "; the policies are full, last");
-  const std::int64_t loops = loops_of(options, config, cache);
-  const float threshold = threshold_of(options, config);
+    throw RequestError("there is no cache policy " + py_repr(options.policy) + "; the policies are full, last");
+  const std::int64_t loops = loops_of(options, spec, cache);
+  const float threshold = threshold_of(options, spec);
   const bool early_exit = !cache || options.policy == "last";
   const std::vector<std::int64_t> counts = counts_of(tokens);
   const std::int64_t B = tokens.batch, T = tokens.tokens;
-  std::int64_t P = 0, N = std::max<std::int64_t>(loops, 1);
-  const void *past_layers = "", *past_loop = "";  // of no element without a cache, but never null
+  Symbols symbols{{"B", B}, {"T", T}, {"P", 0}, {"N", std::max<std::int64_t>(loops, 1)}};
   std::vector<std::int64_t> past_lengths(static_cast<std::size_t>(B), 0);
   Cache::Buffers* buffers = cache ? cache->buffers_.get() : nullptr;
   if (!buffers) {
     const std::int64_t longest = *std::max_element(counts.begin(), counts.end());
-    if (longest > config.max_seq_len)
+    if (longest > spec.max_seq_len)
       throw CapacityError("a sequence of " + std::to_string(longest) + " tokens exceeds the " +
-                          std::to_string(config.max_seq_len) + " that this model takes (max_seq_len)");
+                          std::to_string(spec.max_seq_len) + " that this model takes (max_seq_len)");
   } else {
     if (buffers->batch != B)
       throw RequestError("ids have " + std::to_string(B) + " rows, the cache has " + std::to_string(buffers->batch));
-    if (!(buffers->config == config))
+    if (!buffers->spec->fits(spec))
       throw RequestError("the cache was made for another model; make one with this model's new_cache");
     buffers->check_room(counts);
-    P = buffers->capacity, N = buffers->depths;
-    past_layers = buffers->layers.get(), past_loop = buffers->loop.get();
+    symbols["P"] = buffers->capacity, symbols["N"] = std::max<std::int64_t>(buffers->max_loops, 1);
     past_lengths = buffers->lengths;
   }
   const std::vector<std::int64_t> positions = positions_of(tokens, past_lengths);
-  const std::string& kv = config.cache_dtype;
-  const std::vector<Tensor> inputs{{"input_ids", "int64", {B, T}, tokens.ids.data(), {}},
-                                   {"positions", "int64", {B, T}, positions.data(), {}},
-                                   {"past_lengths", "int64", {B}, past_lengths.data(), {}},
-                                   {"max_loops", "int64", {}, &loops, {}},
-                                   {"halt_threshold", "float32", {}, &threshold, {}},
-                                   {"early_exit", "bool", {}, &early_exit, {}},
-                                   {"past_layers", kv, {config.layers, B, P, config.cache_width}, past_layers, {}},
-                                   {"past_loop", kv, {N, B, P, config.cache_width}, past_loop, {}}};
+  const std::vector<float> initial = initial_of(options, spec, positions, B, T);
+  const std::map<std::string, const void*> values{
+      {"ids", tokens.ids.data()}, {"positions", positions.data()},   {"past_lengths", past_lengths.data()},
+      {"max_loops", &loops},      {"halt_threshold", &threshold},    {"early_exit", &early_exit},
+      {"initial_state", initial.data()}};
+  const auto past_of = [&](const std::string& group) -> const void* {
+    if (!buffers) return "";  // of no element, but never null
+    for (std::size_t i = 0;; ++i)
+      if (spec.caches[i].name == group) return buffers->past[i].memory.get();
+  };
+  std::vector<Tensor> inputs;
+  for (const Port& port : spec.ports().inputs)
+    inputs.push_back({port.name, port.dtype, shape_of(port, symbols),
+                      port.role == "past" ? past_of(port.group) : values.at(port.role), nullptr});
   const auto started = std::chrono::steady_clock::now();
   const std::vector<Tensor> outputs = parts_->session->run(inputs);
   Output out;
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
 
   // Graph compilers have been seen to run a loop once too often, so the counter is not taken on trust.
-  check_outputs(parts_->ports.outputs, outputs, {{"B", B}, {"T", T}, {"N", N}});
-  const auto* depth = static_cast<const std::int32_t*>(outputs[1].data);
+  const std::vector<Port>& ports = spec.ports().outputs;
+  check_outputs(ports, outputs, symbols);
+  const auto output = [&](const std::string& role, const std::string& group = "") {
+    return outputs[static_cast<std::size_t>(&spec.ports().of(role, group) - ports.data())].data;
+  };
+  const auto* depth = static_cast<const std::int32_t*>(output("depth"));
   out.depth.assign(depth, depth + B * T);
-  std::memcpy(&out.loops, outputs[2].data, sizeof out.loops);
+  std::memcpy(&out.loops, output("loops"), sizeof out.loops);
   const std::int64_t deepest = *std::max_element(out.depth.begin(), out.depth.end());
   if (deepest > out.loops || out.loops > loops || (!early_exit && out.loops != loops))
     throw ResultError("the engine ran " + std::to_string(out.loops) + " loops, expected " +
                       (early_exit ? std::to_string(deepest) + " to " : "") + std::to_string(loops) + " (max_loops " +
                       std::to_string(loops) + ", deepest token " + std::to_string(deepest) +
                       "); its results cannot be trusted (" + description() + ")");
-  const auto* logits = static_cast<const float*>(outputs[0].data);
-  out.batch = B, out.tokens = T, out.vocab = config.vocab_size;
-  out.logits.assign(logits, logits + B * T * config.vocab_size);
+  const auto* logits = static_cast<const float*>(output("logits"));
+  out.batch = B, out.tokens = T, out.vocab = spec.vocab_size;
+  out.logits.assign(logits, logits + B * T * spec.vocab_size);
   out.policy = buffers ? options.policy : "none";
   if (buffers) {
     out.exact = buffers->exact;  // of what this pass read
-    buffers->append(outputs[3].data, outputs[4].data, tokens);
+    std::vector<const void*> entries;
+    for (const CacheGroup& group : spec.caches) entries.push_back(output("new", group.name));
+    buffers->append(entries, tokens);
     buffers->exact = buffers->exact && out.loops == buffers->max_loops;
   }
   return out;

@@ -7,7 +7,6 @@ namespace mythos {
 struct Model::Parts {
   Bundle bundle;
   std::unique_ptr<Session> session;
-  Ports ports;
 };
 
 }  // namespace mythos

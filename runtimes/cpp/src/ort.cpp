@@ -61,23 +61,20 @@ bool available(const char* provider) {
   return std::find(all.begin(), all.end(), provider) != all.end();
 }
 
-// Where this code was installed; the operators' library may lie there, or where the build of this source puts it.
-fs::path beside_this_code() {
+// The operators' library beside the one that holds this code, where the build and the installation put it.
+std::string beside_this_code() {
   Dl_info info{};
   std::error_code error;
-  if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return {};
-  const fs::path folder = fs::canonical(info.dli_fname, error).parent_path();
-  if (error) return {};
-  for (const char* place : {"libmythos_ops.so", "../lib/libmythos_ops.so", "../kernels/libmythos_ops.so"})
-    if (fs::is_regular_file(folder / place, error)) return fs::canonical(folder / place, error);
-  return {};
+  if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return "";
+  const fs::path library = fs::canonical(info.dli_fname, error).parent_path() / "libmythos_ops.so";
+  return !error && fs::is_regular_file(library, error) ? library.string() : "";
 }
 
 std::string find_op_library(const std::string& choice) {
   const char* variable = std::getenv("MYTHOS_OP_LIBRARY");
   const std::string named = choice != "auto" ? choice : variable ? variable : "";
   if (named == "none") return "";
-  if (named.empty()) return beside_this_code().string();
+  if (named.empty()) return beside_this_code();
   const std::string path = plain_path(fs::absolute(named).string());
   std::error_code error;
   if (!fs::is_regular_file(path, error))
@@ -99,8 +96,8 @@ std::string find_op_library(const std::string& choice) {
 
 class OrtSession : public Session {
  public:
-  OrtSession(const std::string& file, const RuntimeConfig& config, const LoadOptions& options, bool ep_context)
-      : session_(nullptr), ports_(model_ports(config)), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
+  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context)
+      : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
     Ort::SessionOptions settings;
     settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
     settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
@@ -126,6 +123,7 @@ class OrtSession : public Session {
     description = std::string("onnxruntime ") + OrtGetApiBase()->GetVersionString() + ", " + provider + ", " +
                   (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                   (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
+    if (!ep_context) operators = library.empty() ? "portable" : "native";
   }
 
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) override {
@@ -225,11 +223,11 @@ class OrtSession : public Session {
 
 }  // namespace
 
-std::unique_ptr<Session> open_onnxruntime(const std::string& file, const RuntimeConfig& config,
+std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
                                           const LoadOptions& options, bool ep_context) {
   require_api();
   try {
-    return std::make_unique<OrtSession>(file, config, options, ep_context);
+    return std::make_unique<OrtSession>(file, ports, options, ep_context);
   } catch (const Ort::Exception& error) {
     throw BackendMissing("ONNX Runtime could not start: " + words(error));
   }

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "batch.hpp"
-#include "json.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "errors.hpp"
+#include "mythos_runtime.hpp"
 
 namespace mythos {
 

@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "text.hpp"
+
 namespace mythos {
 namespace {
 
@@ -30,7 +32,7 @@ const Backend& choose(const Manifest& manifest, const std::string& asked) {
   }
   if (name.empty())
     throw BundleError("the manifest lists no file that can be run (.onnx, .engine, .pt2); export the model again");
-  throw RequestError("there is no backend " + py_repr(from_utf8(asked), false) +
+  throw RequestError("there is no backend " + py_repr(asked) +
                      "; the backends are onnxruntime, tensorrt, eager");
 }
 
@@ -49,14 +51,16 @@ void check_options(const LoadOptions& options) {
   if (options.threads && *options.threads < 1)
     throw RequestError("threads should be a positive integer or None, found " + std::to_string(*options.threads));
   if (options.provider != "auto" && options.provider != "cpu" && options.provider != "cuda")
-    throw RequestError("there is no provider " + py_repr(from_utf8(options.provider), false) +
+    throw RequestError("there is no provider " + py_repr(options.provider) +
                        "; the providers are auto, cpu, cuda");
+  if (options.verify != "hashes" && options.verify != "sizes")
+    throw RequestError("verify should be hashes or sizes, found " + py_repr(options.verify));
 }
 
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options) {
   const Backend& backend = choose(bundle.manifest, options.backend);
   const std::string name = backend.name;
-  if (name == "onnxruntime") return open_onnxruntime(graph_file(bundle, backend), bundle.config, options);
+  if (name == "onnxruntime") return open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options);
   if (name == "tensorrt") return open_tensorrt(bundle, options);
   throw BackendMissing("the backend eager needs PyTorch, which this runtime does without; use mythos run, or "
                        "--backend onnxruntime here");

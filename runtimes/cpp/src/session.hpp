@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "manifest.hpp"
+#include "ports.hpp"
 
 namespace mythos {
 
@@ -16,26 +17,27 @@ class Session {
   virtual std::vector<Tensor> run(const std::vector<Tensor>& inputs) = 0;
   // One line for people: library and version, device, threads.
   std::string description;
+  // What runs the operators of the domain mythos: "native", "portable" (the bodies in the graph) or "engine".
+  std::string operators = "engine";
 };
 
 struct Bundle {
   std::string folder;  // as Python's pathlib prints it
   Manifest manifest;
-  RuntimeConfig config;
 };
 
 void check_options(const LoadOptions& options);
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options);
 
 // ort.cpp. `ep_context`: the file wraps a TensorRT-RTX engine.
-std::unique_ptr<Session> open_onnxruntime(const std::string& file, const RuntimeConfig& config,
+std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
                                           const LoadOptions& options, bool ep_context = false);
 // What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
 std::string missing_for_rtx();
 // tensorrt.cpp
 std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& options);
 // tensorrt_native.cpp, only where NvInfer.h was found
-std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const RuntimeConfig& config);
+std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports);
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer(std::int64_t vocab_size);
 

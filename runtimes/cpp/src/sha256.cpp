@@ -1,7 +1,7 @@
+// Where OpenSSL was not found when this was built.
 #include "sha256.hpp"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 
 namespace mythos {
@@ -57,7 +57,7 @@ void Sha256::update(const unsigned char* data, std::size_t size) {
   }
 }
 
-std::string Sha256::hex() {
+Sha256::Digest Sha256::digest() {
   const std::uint64_t bits = total_ * 8;
   const unsigned char one = 0x80, zero = 0;
   update(&one, 1);
@@ -65,13 +65,9 @@ std::string Sha256::hex() {
   unsigned char length[8];
   for (int i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(bits >> (56 - 8 * i));
   update(length, 8);
-  std::string text;
-  char part[9];
-  for (const std::uint32_t word : state_) {
-    std::snprintf(part, sizeof part, "%08x", word);
-    text += part;
-  }
-  return text;
+  Digest digest;
+  for (std::size_t i = 0; i < 32; ++i) digest[i] = static_cast<unsigned char>(state_[i / 4] >> (24 - 8 * (i % 4)));
+  return digest;
 }
 
 }  // namespace mythos

@@ -1,16 +1,34 @@
-// SHA-256 (FIPS 180-4) of a stream.
+// SHA-256 (FIPS 180-4) of a stream: OpenSSL's, which uses the processor's instructions for it, or our own in plain C++.
 #pragma once
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
+#ifdef MYTHOS_HAVE_OPENSSL
+#define OPENSSL_SUPPRESS_DEPRECATED  // the direct calls, which load no provider and no configuration
+#include <openssl/sha.h>
+#endif
+
 namespace mythos {
 
 class Sha256 {
  public:
+  using Digest = std::array<unsigned char, 32>;
+#ifdef MYTHOS_HAVE_OPENSSL
+  Sha256() { SHA256_Init(&context_); }
+  void update(const unsigned char* data, std::size_t size) { SHA256_Update(&context_, data, size); }
+  Digest digest() {
+    Digest digest;
+    SHA256_Final(digest.data(), &context_);
+    return digest;
+  }
+
+ private:
+  SHA256_CTX context_;
+#else
   void update(const unsigned char* data, std::size_t size);
-  std::string hex();  // once, at the end
+  Digest digest();  // once, at the end
 
  private:
   void block(const unsigned char* data);
@@ -19,6 +37,16 @@ class Sha256 {
   std::array<unsigned char, 64> rest_{};
   std::size_t held_ = 0;
   std::uint64_t total_ = 0;
+#endif
 };
+
+inline std::string hex(const Sha256::Digest& digest) {
+  std::string text;
+  for (const unsigned char byte : digest) {
+    text += "0123456789abcdef"[byte >> 4];
+    text += "0123456789abcdef"[byte & 15];
+  }
+  return text;
+}
 
 }  // namespace mythos

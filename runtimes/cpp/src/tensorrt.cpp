@@ -27,23 +27,23 @@ std::vector<EngineFile> engines_of(const Manifest& manifest) {
     for (const std::string& path : target.files)
       if (path.size() > 7 && path.compare(path.size() - 7, 7, ".engine") == 0) listed.push_back(path);
     Fields details(*target.details, "manifest.json", "targets[" + target.name + "].details");
-    if (!details.peek(U"engines")) {
+    if (!details.peek("engines")) {
       for (const std::string& path : listed) found.push_back({path, "tensorrt_rtx", false, {}});
       continue;
     }
-    details.each(U"engines", [&](Fields item) {
-      const std::u32string file = item.text(U"file");
-      EngineFile engine{to_utf8(file), item.choice(U"library", {"tensorrt_rtx", "tensorrt"}), false, {}};
+    details.each("engines", [&](Fields item) {
+      const std::string file = item.text("file");
+      EngineFile engine{file, item.choice("library", {"tensorrt_rtx", "tensorrt"}), false, {}};
       bool known = false;
       for (const std::string& path : listed) known = known || path == engine.file;
-      if (!known) throw item.fail(U"file", "an engine among the target's files", file);
-      for (const Json& number : item.listed(U"sm")) {
+      if (!known) throw item.fail("file", "an engine among the target's files", file);
+      for (const Json& number : item.listed("sm")) {
         std::int64_t sm = 0;
-        if (!number.as_int64(sm)) throw item.fail(U"sm", "a list of compute capabilities, such as [80, 86]", number);
+        if (!number.as_int64(sm)) throw item.fail("sm", "a list of compute capabilities, such as [80, 86]", number);
         engine.sms.push_back(sm);
       }
-      if (const Json* plugins = item.peek(U"plugins")) {
-        if (plugins->kind != Json::Kind::boolean) throw item.fail(U"plugins", "true or false", *plugins);
+      if (const Json* plugins = item.peek("plugins")) {
+        if (plugins->kind != Json::Kind::boolean) throw item.fail("plugins", "true or false", *plugins);
         engine.plugins = plugins->boolean;
       }
       found.push_back(engine);
@@ -90,7 +90,7 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
                          "model again without --plugins; the same bundle runs here with --backend onnxruntime");
   if (engine.library == "tensorrt") {
 #ifdef MYTHOS_HAVE_TENSORRT
-    return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.config);
+    return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.manifest.spec->ports());
 #else
     throw BackendMissing(engine.file + " is an engine of full TensorRT, and this program was built without it "
                          "(NvInfer.h was not found): install TensorRT's C++ headers and build again with "
@@ -103,7 +103,7 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
   if (!bundle.manifest.lists(wrapper))
     throw BundleError("the engine " + engine.file + " has no " + wrapper + " beside it, through which ONNX Runtime loads "
                       "it; export the model again");
-  return open_onnxruntime(plain_path(bundle.folder + "/" + wrapper), bundle.config, options, true);
+  return open_onnxruntime(plain_path(bundle.folder + "/" + wrapper), bundle.manifest.spec->ports(), options, true);
 }
 
 }  // namespace mythos

@@ -80,7 +80,7 @@ trt::Dims dims_of(const std::vector<std::int64_t>& shape) {
 
 class NativeSession : public Session {
  public:
-  NativeSession(const std::string& file, const RuntimeConfig& config) : ports_(model_ports(config)) {
+  NativeSession(const std::string& file, const Ports& ports) : ports_(ports) {
     std::ifstream stream(file, std::ios::binary);
     const std::string plan((std::istreambuf_iterator<char>(stream)), {});
     runtime_.reset(trt::createInferRuntime(logger_));
@@ -97,11 +97,12 @@ class NativeSession : public Session {
 
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) override {
     choose_profile(inputs);
-    std::map<std::string, std::int64_t> symbols;
+    Symbols symbols;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const Tensor& input = inputs[i];
       for (std::size_t d = 0; d < input.shape.size(); ++d)
-        if (!ports_.inputs[i].dims[d].symbol.empty()) symbols[ports_.inputs[i].dims[d].symbol] = input.shape[d];
+        if (const std::string& symbol = ports_.inputs[i].dims[d].symbol; !symbol.empty())
+          symbols[symbol] = input.shape[d];
       const char* name = input.name.c_str();
       if (!context_->setInputShape(name, dims_of(input.shape)))
         throw BackendFailed("TensorRT refuses the shape " + list_in_words(input.shape) + " for " + input.name);
@@ -115,8 +116,7 @@ class NativeSession : public Session {
     }
     std::vector<Tensor> outputs;
     for (const Port& port : ports_.outputs) {
-      Tensor output{port.name, port.dtype, {}, nullptr, nullptr};
-      for (const Dim& dim : port.dims) output.shape.push_back(dim.symbol.empty() ? dim.size : symbols.at(dim.symbol));
+      Tensor output{port.name, port.dtype, shape_of(port, symbols), nullptr, nullptr};
       const std::size_t bytes = bytes_of(port.dtype, output.shape);
       auto memory = std::make_shared<std::vector<char>>(bytes ? bytes : 1);
       output.data = memory->data();
@@ -164,7 +164,7 @@ class NativeSession : public Session {
       bool all = true;
       for (const Tensor& input : inputs) all = all && (input.shape.empty() || fits(input, profile));
       if (!all) continue;
-      const trt::Dims most = engine_->getProfileShape("input_ids", profile, trt::OptProfileSelector::kMAX);
+      const trt::Dims most = engine_->getProfileShape(ports_.of("ids").name.c_str(), profile, trt::OptProfileSelector::kMAX);
       if (best < 0 || most.d[1] < width) best = profile, width = most.d[1];
     }
     if (best < 0) {
@@ -198,12 +198,12 @@ class NativeSession : public Session {
 
 }  // namespace
 
-std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const RuntimeConfig& config) {
+std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports) {
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0)
     throw BackendMissing(std::string("a TensorRT engine needs an NVIDIA GPU, and CUDA finds none here (") +
                          cudaGetErrorString(error) + ")");
-  return std::make_unique<NativeSession>(file, config);
+  return std::make_unique<NativeSession>(file, ports);
 }
 
 }  // namespace mythos

@@ -7,7 +7,8 @@
 #include <iostream>
 #include <sstream>
 
-#include "json_out.hpp"
+#include <nlohmann/json.hpp>
+
 #include "mythos_runtime.hpp"
 
 int main(int count, char** values) {
@@ -55,13 +56,7 @@ int main(int count, char** values) {
     }
     std::fclose(file);
     const mythos::GenerationResult result = model.generate_all(rows, options);
-    std::string tokens_text, depth_text;
-    for (std::size_t row = 0; row < rows.size(); ++row) {
-      tokens_text += (row ? ", " : "") + mythos::json_list(result.tokens[row]);
-      depth_text += (row ? ", " : "") + mythos::json_list(result.depth[row]);
-    }
-    std::cout << "{\"tokens\": [" << tokens_text << "], \"depth\": [" << depth_text
-              << "], \"loops\": " << mythos::json_list(result.loops) << "}\n";
+    std::cout << nlohmann::json{{"tokens", result.tokens}, {"depth", result.depth}, {"loops", result.loops}} << "\n";
     return 0;
   } catch (const mythos::Error& error) {
     std::cerr << "error: " << error.what() << "\n";

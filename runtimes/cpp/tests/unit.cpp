@@ -1,4 +1,5 @@
 // What needs no bundle: known answers, and the rules of the parts. `ctest` runs it.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -9,9 +10,12 @@
 #include "batch.hpp"
 #include "cache.hpp"
 #include "manifest.hpp"
+#include "noise.hpp"
 #include "sampling.hpp"
 #include "sha256.hpp"
 #include "session.hpp"
+#include "spec.hpp"
+#include "text.hpp"
 #include "mythos_runtime.h"
 
 namespace {
@@ -38,21 +42,42 @@ void refuses(const std::function<void()>& work, const std::string& text) {
   }
 }
 
-mythos::RuntimeConfig small_config() {
-  mythos::RuntimeConfig config;
-  config.vocab_size = 300, config.max_seq_len = 8, config.max_loop_iters = 2, config.max_output_tokens = 4;
-  config.layers = 1, config.cache_width = 2;
-  return config;
+// A model with one layer around the loop and `per_loop` of them inside.
+std::shared_ptr<const mythos::LoopSpec> small_spec(std::int64_t per_loop) {
+  mythos::LoopSpec spec;
+  spec.vocab_size = 300, spec.max_seq_len = 8, spec.trained_loops = 2, spec.max_output_tokens = 4;
+  spec.caches = {{"layers", 1, false, 2, "float32", 0}, {"loop", per_loop, true, 2, "float16", 0}};
+  spec.graphs["model"] = mythos::model_ports(spec.vocab_size, spec.caches, spec.exit, nullptr);
+  return std::make_shared<const mythos::LoopSpec>(spec);
 }
 
 void hashes() {
   mythos::Sha256 digest;
   digest.update(reinterpret_cast<const unsigned char*>("abc"), 3);
-  equal(digest.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "SHA-256 of abc");
+  equal(mythos::hex(digest.digest()), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "SHA-256 of abc");
+  mythos::Sha256 long_digest;
+  const std::string text(1000, 'a');
+  for (int i = 0; i < 1000; ++i) long_digest.update(reinterpret_cast<const unsigned char*>(text.data()), text.size());
+  equal(mythos::hex(long_digest.digest()), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+        "SHA-256 of a million a");
 }
 
 void random_numbers() {
   check(mythos::SplitMix64(0, 0).state == 0xE220A8397B1DCDAF, "the state that sampling.py states for seed 0, row 0");
+}
+
+void a_drawn_state() {
+  check(mythos::philox({0, 0, 0, 0}, 0) == mythos::Words({0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8}),
+        "Philox's known answer for zeros");
+  check(mythos::philox({~0u, ~0u, ~0u, ~0u}, ~std::uint64_t{0}) ==
+            mythos::Words({0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD}), "and for ones");
+  check(std::abs(mythos::normal_quantile(0.999) - 3.090232306167813) < 1e-14, "a quantile in the tail");
+  check(std::abs(mythos::normal_quantile(0.3) + 0.5244005127080407) < 1e-14, "a quantile in the middle");
+  const mythos::StateTensor tensor{"h", "float32", {{0, "B"}, {0, "T"}, {6, ""}}, "noise", 0.5, 3.0};
+  const auto drawn = mythos::initial_state(tensor, {-1, std::int64_t{1} << 40}, 7);
+  check(std::count(drawn.begin(), drawn.begin() + 6, 0.0f) == 6, "padding draws nothing");
+  const float known[] = {-0.817246199f, 0.35707894f, -0.298814774f, 0.160617843f, 0.198937505f, -0.31714502f};
+  check(std::equal(drawn.begin() + 6, drawn.end(), known), "what noise.py draws for seed 7, position 2^40");
 }
 
 void greedy_takes_the_lowest_of_the_largest() {
@@ -68,16 +93,42 @@ void python_words() {
   equal(mythos::py_repr(0.0001), "0.0001", "repr");
   equal(mythos::py_repr(1e-5), "1e-05", "repr");
   equal(mythos::py_repr(-2.5), "-2.5", "repr");
-  equal(mythos::py_repr(U"it's", true), "\"it's\"", "repr");
+  equal(mythos::py_repr("\xC3\xA9\n\xFF"), "'\xC3\xA9\\n\\ufffd'", "repr");
+  equal(mythos::py_repr("it's", true), "\"it's\"", "repr");
 }
 
 void a_cache_writes_only_what_is_valid() {
-  mythos::Cache cache(2, 4, small_config(), 1);
-  check(cache.nbytes() == 2 * 2 * 4 * 2 * 4, "bytes of a cache");
-  refuses<mythos::CapacityError>([] { mythos::Cache(1, 9, small_config(), 1); }, "a capacity of 9 tokens exceeds the 8");
-  refuses<mythos::CapacityError>([] { mythos::Cache(INT64_MAX, 8, small_config(), INT64_MAX); }, "does not give");
+  const auto spec = small_spec(3);
+  mythos::Cache cache(2, 4, spec, 2);
+  check(cache.nbytes() == 2 * 4 * 2 * (1 * 4 + 3 * 2 * 2), "bytes of a cache");
+  refuses<mythos::CapacityError>([&] { mythos::Cache(1, 9, spec, 1); }, "a capacity of 9 tokens exceeds the 8");
+  refuses<mythos::CapacityError>([&] { mythos::Cache(INT64_MAX, 8, spec, INT64_MAX); }, "does not give");
   refuses<mythos::RequestError>([&] { cache.truncate({1, 0}); }, "cannot be truncated to 1");
   check(cache.fork({1, 1, 0}).batch() == 3, "a fork may name a row twice");
+
+  mythos::Cache::Buffers buffers;
+  buffers.spec = spec, buffers.batch = 2, buffers.capacity = 3, buffers.lengths = {0, 1};
+  std::vector<char> memory(2 * 2 * 3, '.'), entries{'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};  // 2 lines, 2 rows, 2 tokens
+  buffers.past.resize(1);
+  buffers.past[0].memory.reset(static_cast<char*>(std::malloc(memory.size())));
+  std::copy(memory.begin(), memory.end(), buffers.past[0].memory.get());
+  buffers.past[0].lines = 2, buffers.past[0].entry = 1;
+  buffers.append({entries.data()}, mythos::Tokens::rows({{1, 1}, {1}}, mythos::Padding::left));
+  equal({buffers.past[0].memory.get(), memory.size()}, "ab..d.ef..h.", "lines after a chunk with padding on the left");
+  check(buffers.lengths == std::vector<std::int64_t>({2, 2}), "lengths count the real tokens");
+  refuses<mythos::CapacityError>([&] { buffers.check_room({1, 2}); }, "row 1 of the cache holds 2 tokens");
+}
+
+void ports_in_words() {
+  const auto spec = small_spec(24);
+  const mythos::Port& past = spec->ports().of("past", "loop");
+  equal(past.words(), "past_loop float16 [N, 24, B, P, 2]", "a port with several slots per loop");
+  check(mythos::shape_of(past, {{"N", 3}, {"B", 2}, {"P", 5}}) == std::vector<std::int64_t>({3, 24, 2, 5, 2}), "its shape");
+  const mythos::Port& fresh = spec->ports().of("new", "loop");
+  const std::vector<mythos::Tensor> wrong{{"new_loop", "float16", {2, 24, 2, 1, 2}, nullptr, nullptr}};
+  refuses<mythos::ResultError>([&] { mythos::check_outputs({fresh}, wrong, {{"B", 2}, {"T", 1}, {"N", 3}}); },
+                               "has shape [2, 24, 2, 1, 2], expected new_loop float16 [N, 24, B, T, 2] with {'B': 2, "
+                               "'T': 1, 'N': 3}");
 }
 
 void padding() {
@@ -89,15 +140,21 @@ void padding() {
 
 void bytes_as_text() {
   const auto tokenizer = mythos::make_byte_tokenizer(256);
-  auto feed = tokenizer->stream();
+  const auto stream = tokenizer->stream();
   const auto text = [&](const std::vector<std::int64_t>& ids) {
     std::string all;
-    for (const std::int64_t id : ids) all += feed(id);
+    for (const std::int64_t id : ids) all += stream->feed(id);
     return all;
   };
   equal(text({0xC3, 0xA9, 300, 'x'}), "éx", "a character in two bytes");
   equal(text({0xE2, 'y'}), "\xEF\xBF\xBDy", "half a character");
-  equal(tokenizer->decode({0xF0, 0x9F}), "\xEF\xBF\xBD", "a text that ends in half a character");
+  equal(text({'z', 0xF0, 0x9F}), "z", "a text that ends in half a character");
+  equal(stream->finish(), "\xEF\xBF\xBD", "its end");
+  equal(stream->finish(), "", "the end of nothing");
+  equal(tokenizer->decode({0xF0, 0x9F}), "\xEF\xBF\xBD", "the same at once");
+  check(tokenizer->encode("é") == std::vector<std::int64_t>({0xC3, 0xA9}), "the bytes of a text");
+  for (const char* bad : {"\xFF", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "a\xC3z"})
+    refuses<mythos::RequestError>([&] { tokenizer->encode(bad); }, "the prompt is not UTF-8: byte 0x");
 }
 
 void times() {
@@ -109,12 +166,20 @@ void times() {
 
 void no_exception_crosses_the_c_interface() {
   mythos_model* model = nullptr;
-  check(mythos_load("/nowhere", nullptr, 1, &model) == 2 && !model, "a missing bundle is code 2");
+  mythos_cache* cache = nullptr;
+  check(mythos_load("/nowhere", nullptr, 1, MYTHOS_VERIFY_HASHES, &model) == 2 && !model, "a missing bundle is code 2");
   check(mythos_vocab_size(nullptr) == 0, "no model has no vocabulary");
   check(std::string(mythos_last_error()).find("/nowhere does not exist") == 0, "the text of the last error");
-  check(mythos_load(nullptr, nullptr, 1, &model) == 2, "no folder is code 2");
-  check(mythos_generate(nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");
-  check(mythos_forward(nullptr, nullptr, 0, nullptr, nullptr) == 2, "no model is code 2");
+  check(mythos_load(nullptr, nullptr, 1, 0, &model) == 2, "no folder is code 2");
+  check(mythos_load("/nowhere", nullptr, 1, 7, &model) == 2, "no such verification is code 2");
+  check(mythos_encode(nullptr, nullptr, 0, nullptr, 0, nullptr) == 2, "no model is code 2");
+  check(mythos_generate(nullptr, nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");
+  check(mythos_forward(nullptr, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr, nullptr, nullptr) == 2, "nor here");
+  check(mythos_cache_new(nullptr, 1, 1, 1, &cache) == 2 && !cache, "no model has no cache");
+  check(mythos_cache_fork(nullptr, nullptr, 0, &cache) == 2 && mythos_cache_truncate(nullptr, nullptr) == 2, "nor has it");
+  mythos_cache_free(nullptr);
+  mythos_free(nullptr);
+  equal(mythos_version(), mythos::version(), "the version");
 }
 
 }  // namespace
@@ -123,9 +188,11 @@ int main() {
   no_exception_crosses_the_c_interface();
   hashes();
   random_numbers();
+  a_drawn_state();
   greedy_takes_the_lowest_of_the_largest();
   python_words();
   a_cache_writes_only_what_is_valid();
+  ports_in_words();
   padding();
   bytes_as_text();
   times();

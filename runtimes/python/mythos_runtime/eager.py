@@ -1,4 +1,4 @@
-"""The eager backend: model.pt2, the captured program, in PyTorch. The only module here that imports torch.
+"""The eager backend: model.pt2, the captured program, in PyTorch. Only this module and `program` import torch.
 
 Load only bundles that you trust: PyTorch's archive reader was not written for hostile files.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, numpy_dtype
+from mythos_runtime.program import load_program
 from mythos_runtime.session import Options, graph_file
 
 OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
@@ -43,6 +44,7 @@ class EagerSession:
     """model.pt2 in PyTorch; see `mythos_runtime.session.Session`."""
 
     name = "eager"
+    operators = "engine"
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
         """Load the program, which has these ports.
@@ -67,10 +69,7 @@ class EagerSession:
         operators = [
             entry.load()(self._device) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)
         ] or ["plain PyTorch"]
-        try:
-            program = self._torch.export.load(str(file))
-        except Exception as error:  # whatever it is (it has no base class): the file is what it came from
-            raise BundleError(f"{file} cannot be loaded by torch {self._torch.__version__}: {error}") from error
+        program = load_program(file)
         self._inputs = [port.name for port in ports.inputs]
         self._outputs = [port.name for port in ports.outputs]
         found = [len(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,15 +33,17 @@ def is_printable(text: str) -> bool:
 
 
 def parse_json(text: bytes, where: str) -> Any:
-    """Parse JSON that a stranger may have written: UTF-8, no NaN, no repeated names, bounded size and depth."""
+    """Parse JSON that a stranger may have written: UTF-8, no NaN, no repeated names, bounded size and depth.
+
+    Both runtimes take and refuse the same documents; what is no JSON at all each says in its own library's words.
+    """
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{where} has {len(text)} bytes, more than the {MAX_JSON_BYTES} that a manifest may have")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            names = [name for name, _ in items]
-            repeated = next(name for name in names if names.count(name) > 1)
+            repeated = next(name for name, count in Counter(name for name, _ in items).items() if count > 1)
             raise BundleError(f"{where} repeats the field {shown(repeated)} in one object")
         return found
 
@@ -53,8 +56,20 @@ def parse_json(text: bytes, where: str) -> Any:
             raise BundleError(f"{where} holds {digits[:30]}, which is too large for a number")
         return number
 
+    def whole(digits: str) -> int:
+        finite(digits)
+        return int(digits)
+
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
+        value = json.loads(
+            text.decode("utf-8-sig"),
+            object_pairs_hook=pairs,
+            parse_constant=constant,
+            parse_float=finite,
+            parse_int=whole,
+        )
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not valid JSON: {str(error)[:200]}") from None
     _check_depth(value, where)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
 
 Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
+Verify = Literal["hashes", "sizes"]
+VERIFICATIONS: tuple[Verify, ...] = ("hashes", "sizes")
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
 _MOST_THRESHOLD = float(np.finfo(np.float32).max)
@@ -197,7 +199,12 @@ class Model:
             return lambda positions: {}
         if given is None:
             return lambda positions: {"initial_state": noise.initial_state(tensor, positions, seed)}
-        array = np.ascontiguousarray(given, np.float32)
+        try:
+            array = np.ascontiguousarray(given, np.float32)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"initial_state should be float32 [B, T, {tensor.dims[-1]}]: {error}") from error
+        if not np.isfinite(array).all():
+            raise RequestError("initial_state holds NaN or infinite values")
 
         def check(positions: np.ndarray) -> dict[str, np.ndarray]:
             expected = (*positions.shape, tensor.dims[-1])
@@ -269,7 +276,7 @@ def load(
     path: str | Path,
     backend: str | None = None,
     threads: int | None = None,
-    verify: bool = True,
+    verify: Verify = "hashes",
     *,
     provider: str = "auto",
     op_library: OpLibrary = "auto",
@@ -280,7 +287,7 @@ def load(
         path: the bundle's folder.
         backend: onnxruntime, tensorrt or eager; default: the first of these that the bundle has a file for.
         threads: CPU threads; default: the engine's choice.
-        verify: hash every file and compare with the manifest; sizes are compared in any case.
+        verify: what of the bundle's files is held against the manifest: "hashes", or only "sizes", which reads none.
         provider: for onnxruntime and eager: cpu, cuda (or fail), or auto (cuda where it works).
         op_library: native operators for onnxruntime; see `mythos_runtime.session.Options`.
 
@@ -289,7 +296,9 @@ def load(
         BackendMissing: this machine lacks something; the message says what to install.
     """
     options = Options(threads, provider, op_library)
+    if verify not in VERIFICATIONS:
+        raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
     folder = Path(path)
-    manifest = read_manifest(folder, verify_hashes=verify)
+    manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     session = open_session(folder, manifest, backend, options)
     return Model(manifest.spec, session, manifest, folder)

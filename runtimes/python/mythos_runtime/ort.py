@@ -79,7 +79,7 @@ def why_no_op_library() -> str | None:
     reason = NATIVE / "not_built.txt"
     if reason.is_file():
         return reason.read_text(encoding="utf-8").strip()
-    return "the package was installed without building them; run make native in its source"
+    return "the package was installed without them; run make native in its source"
 
 
 class OrtSession:
@@ -133,6 +133,7 @@ class OrtSession:
         _compare(file, ports.inputs, self.inference.get_inputs())
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
+        self.operators = "native" if library else "portable"
         kernels = f"native operators of {library.name}" if library else "portable operators"
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
 

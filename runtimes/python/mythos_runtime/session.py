@@ -33,6 +33,9 @@ class Session(Protocol):
     description: str
     """One line for people: library and version, device, threads."""
 
+    operators: str
+    """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), the "engine" itself."""
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
 
@@ -46,7 +49,7 @@ class Session(Protocol):
 class ClosedSession:
     """What is left of a session that was closed."""
 
-    name = description = "closed"
+    name = description = operators = "closed"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError("this model was closed; load it again")

@@ -51,6 +51,10 @@ def read_spec(fields: Fields) -> LoopSpec:
 
 def _contradiction(spec: LoopSpec) -> str | None:
     """What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other."""
+    drawn = spec.initial
+    if drawn is not None and not (drawn.dtype == "float32" and _is_vector(drawn.dims)):
+        port = Port(drawn.name, drawn.dtype, drawn.dims, "")
+        return f"the state {port} is drawn, which only one of float32 [B, T, size] can be"
     want = model_ports(spec.vocab_size, spec.caches, spec.exit, spec.initial)
     for side in ("inputs", "outputs"):
         expected, found = getattr(want, side), getattr(spec.ports, side)
@@ -65,6 +69,11 @@ def _contradiction(spec: LoopSpec) -> str | None:
         if expected != found:
             return f"the {side} are in another order: {', '.join(port.name for port in found)}"
     return None
+
+
+def _is_vector(dims: tuple[Dim, ...]) -> bool:
+    """Whether there is one vector per token."""
+    return len(dims) == 3 and dims[:2] == ("B", "T") and isinstance(dims[2], int)
 
 
 def _cache(fields: Fields) -> CacheGroup:

@@ -101,6 +101,7 @@ class TensorRTSession:
     """An engine in TensorRT; see `mythos_runtime.session.Session`. Not executed on a GPU yet."""
 
     name = "tensorrt"
+    operators = "engine"
 
     def __init__(self, plan: bytes, ports: Ports, trt: Any, cuda: Any, label: str) -> None:
         """Deserialize a plan. `trt` is tensorrt or tensorrt_rtx, `cuda` is cuda.bindings.runtime.

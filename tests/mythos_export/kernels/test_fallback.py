@@ -32,10 +32,13 @@ def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
     entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks()}, PLUGIN)["mythos::act_halting"]
     assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
     assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
+    rows = record({"mythos::paged_gqa_attention": OPERATORS["paged_gqa_attention"].lacks()}, DECOMPOSED)
+    assert "TensorRT" not in rows["mythos::paged_gqa_attention"]
 
 
 def test_a_bundle_without_tensorrt_says_nothing_of_it(bundles: Bundles) -> None:
     operators = read_manifest(bundles["mla_prefill"]).operators
-    assert operators.keys() == {"mythos::moe", "mythos::mla_attention", "mythos::act_halting"}
+    rows = {"mythos::paged_mla_attention"}
+    assert operators.keys() == {"mythos::moe", "mythos::mla_attention", "mythos::act_halting", *rows}
     assert "TensorRT" not in operators["mythos::moe"]
     assert operators["mythos::moe"]["ONNX Runtime, CPU"]["order"] == ["CPU kernel", "portable function body"]

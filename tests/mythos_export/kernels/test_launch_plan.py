@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from interpreted_driver import ARCHITECTURE, InterpretedDriver, program_of
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.gqa.plan import plans
 from mythos_export.kernels.launch_plan import KernelSpec, Plan, evaluate
 from mythos_export.kernels.plugin.launch import Launcher
+from mythos_export.kernels.plugin.program import Program
+from mythos_export.kernels.triton_build import kernels_for, plans_for
 
 
 def test_expressions_are_integer_arithmetic() -> None:
@@ -31,6 +35,31 @@ def test_plans_are_read_back_as_they_were_written() -> None:
         values = json.loads(json.dumps([plan.to_json(), [spec.to_json() for spec in plan.launches]]))
         specs = {spec["name"]: KernelSpec.from_json(spec) for spec in values[1]}
         assert Plan.from_json(values[0], specs) == plan
+
+
+def test_calls_of_other_sizes_have_kernels_of_their_own(tmp_path: Path) -> None:
+    """Two mixtures of experts in one graph, one of them twice: the names differ, and a node finds its own."""
+    small, large = (
+        OperatorCall("moe", shapes={"expert_index": (None, 2), "routed_down": (4, 64, F), "shared_down": (64, 0)})
+        for F in (16, 32)
+    )
+    rounded = OperatorCall("moe", {"format": "int8"}, small.shapes)
+    plans = plans_for([small, large, small, rounded, OperatorCall("act_halting")], "fp16")
+    assert [(plan.variant, plan.path) for plan in plans] == [
+        (variant, path) for variant in ("D64-F16-Fs0-E4-K2", "D64-F32-Fs0-E4-K2") for path in ("decode", "prefill")
+    ]
+    names = [spec.name for plan in plans for spec in plan.launches]
+    assert len(names) == len(set(names)) == len(kernels_for([small, large], "fp16"))
+    manifest = {"plans": [plan.to_json() for plan in plans], "kernels": []}
+    (tmp_path / "kernels.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="no kernels of mythos::moe for 'D8'; there are: D64-F16-Fs0-E4-K2, D64-F32"):
+        Program.from_build(tmp_path, "moe", "D8", {})
+
+
+def test_a_size_that_the_graph_does_not_say_is_named() -> None:
+    call = OperatorCall("gqa_attention", {"kv_heads": 2}, {"q": (None, None, None, 8)})
+    with pytest.raises(ValueError, match=r"size of dimension 2 of mythos::gqa_attention's q, whose shape is \[None"):
+        plans_for([call], "fp16")
 
 
 def test_a_gpu_that_nothing_was_compiled_for_is_refused() -> None:

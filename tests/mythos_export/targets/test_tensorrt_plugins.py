@@ -15,7 +15,7 @@ import onnx
 import pytest
 from golden_bundles import Bundles
 
-from mythos_export.errors import TargetError
+from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.fallback import PLUGIN
 from mythos_export.kernels.gqa import plan as gqa_plan
@@ -27,10 +27,9 @@ from mythos_export.kernels.plugin.program import PROGRAM, Program
 from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VARIANT, VERSION, register
 from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
-from mythos_export.targets.registry import TARGETS
-from mythos_export.targets.target import TargetOptions
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions, check_request
 from mythos_export.targets.tensorrt_build import BuildRequest, Range, build, graph_inputs, profiles_for
-from mythos_model import MythosConfig
 from mythos_runtime import read_manifest
 
 SM = 86
@@ -175,11 +174,12 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     )
     for name in ("model.onnx", "weights.safetensors"):
         shutil.copy(bundles["mla_decode"] / name, tmp_path)
-    config = MythosConfig.from_dict(read_manifest(bundles["mla_decode"]).config)
-    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", config)
+    spec = read_manifest(bundles["mla_decode"]).spec
+    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", spec)
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
-    TARGETS["tensorrt"].check(options)
-    built = TARGETS["tensorrt"].build(lowered, tmp_path, options, lambda text: None)
+    target = find_target("tensorrt")
+    check_request(target, options)
+    built = target.build(lowered, tmp_path, options, lambda text: None)
     assert (built.state, built.operators) == ("built, not executed", PLUGIN)
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
@@ -197,7 +197,7 @@ def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TargetError, match="no kernels for SM 75"):
         tensorrt_plugins.check((75, 86))
     monkeypatch.setattr(triton_build, "missing", lambda: "triton is not installed")
-    with pytest.raises(triton_build.TritonMissingError, match="--plugins"):
+    with pytest.raises(ToolMissing, match="--plugins"):
         tensorrt_plugins.check((86,))
 
 

@@ -94,7 +94,7 @@ def test_a_turned_choice_is_a_near_tie_within_its_own_band() -> None:
 def test_a_wrong_line_of_the_cache_is_named_by_depth_and_slot() -> None:
     case = handmade.case()
     new_loop = case.outputs["new_loop"].copy()
-    new_loop[5, 0, 2] += 1
+    new_loop[2, 1, 0, 2] += 1
     first = compare(case, handmade.answer(case, new_loop=new_loop), TIGHT).problems[0]
     assert (first.tensor, first.iteration, first.position) == ("new_loop", None, (0, 2))
     assert first.text.startswith("new_loop of depth 3, slot 2 differs")
@@ -118,9 +118,9 @@ def test_a_case_is_cut_by_the_dimensions_of_its_ports() -> None:
     case, answer = changed("s", lambda x: x + 1, first=1)
     small = _cut(case, compare(case, answer, TIGHT).problems[0])
     assert small.inputs["input_ids"].shape == (1, 4) and small.inputs["past_lengths"].shape == (1,)
-    assert small.inputs["past_loop"].shape == case.inputs["past_loop"][:, :1].shape
+    assert small.inputs["past_loop"].shape == case.inputs["past_loop"][:, :, :1].shape
     assert int(small.input("max_loops")) == 2 and not small.input("early_exit")
-    assert small.outputs["new_loop"].shape[:3] == (handmade.LOOPS * handmade.SLOTS, 1, 4)
+    assert small.outputs["new_loop"].shape[:4] == (handmade.LOOPS, handmade.SLOTS, 1, 4)
     assert small.trace["s"].shape == (2, 1, 4, handmade.WIDTH) and small.margins["done"].shape == (2, 1, 4)
     assert np.array_equal(small.trace["s"], case.trace["s"][:2, 1:2, :4])
 

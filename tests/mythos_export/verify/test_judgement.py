@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from mythos_export.pipeline import proven
-from mythos_export.targets.target import Built
 from mythos_export.verify import parity as parity_module
 from mythos_export.verify import run
 from mythos_export.verify.compare import compare
@@ -20,8 +18,7 @@ from mythos_export.verify.golden import Golden, make_golden
 from mythos_export.verify.judgement import problems
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.results import StageResult
-from mythos_export.verify.stages import Bundle
-from mythos_export.verify.stages.engine import Engine
+from mythos_export.verify.stages import Bundle, onnxruntime, program, reference
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
@@ -30,7 +27,7 @@ from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import read_manifest
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
-from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.program import load_program
 
 
 def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
@@ -50,9 +47,29 @@ def test_what_a_runner_raises_is_a_failed_stage_or_one_that_was_not_run(
         BundleError: ("fail", None, "graph"),
         BackendFailed: ("fail", None, "graph"),
     }
-    program = Program(torch.export.load(bundle / "model.pt2"), golden.spec, 1)
+    program = Program(load_program(bundle / "model.pt2"), golden.spec, 1)
     with pytest.raises(BackendFailed, match="PyTorch: "):
         program.outputs({**golden.cases[0].inputs, "positions": np.zeros((1, 3), np.int64)})
+
+
+def test_a_mistake_of_ours_is_a_traceback_and_no_verdict(
+    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what surrounds a runner, not of the runner: no stage may call its artifact wrong for it."""
+    one = dataclasses.replace(golden, cases=golden.cases[:1])
+    for kind, module, name, mistake in (
+        (FunctionBodies, onnxruntime, "make_twin", AttributeError),
+        (Program, program, "to_torch", TypeError),
+        (Reference, reference, "make_twin", AssertionError),
+    ):
+
+        def wrong(*arguments: object, mistake: type[Exception] = mistake) -> None:
+            raise mistake("of ours")
+
+        monkeypatch.setattr(run, "STAGES", (kind,))
+        with monkeypatch.context() as patch, pytest.raises(mistake, match="of ours"):
+            patch.setattr(module, name, wrong)
+            run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=one)
 
 
 def test_the_reference_evaluator_takes_a_loop_that_never_runs(bundle: Path, golden: Golden) -> None:
@@ -144,20 +161,6 @@ def test_generation_may_leave_the_text_after_a_near_tie(golden: Golden) -> None:
     assert generate(call, sure, spec, golden.tolerances).wrong
     near = dataclasses.replace(sure, ties=(True, *sure.ties[1:]))
     assert not generate(call, near, spec, golden.tolerances).wrong
-
-
-def test_an_engine_that_ran_makes_its_target_verified(golden: Golden) -> None:
-    def built(*engines: str) -> tuple[Built, ...]:
-        return (Built("onnx", ("model.onnx",), VERIFIED), Built("tensorrt", engines, NOT_EXECUTED))
-
-    ran = StageResult(Engine.name, Engine.runner, Engine.artifact, golden.eager)
-    for stage, engines, state in (
-        (ran, ("a.engine",), VERIFIED),
-        (ran, ("a.engine", "b.engine"), NOT_EXECUTED),
-        (dataclasses.replace(ran, reason="no GPU"), ("a.engine",), NOT_EXECUTED),
-    ):
-        parity = Parity(golden.spec, "fp32", golden.tolerances, (stage,), (), {})
-        assert [target.state for target in proven(built(*engines), parity)] == [VERIFIED, state]
 
 
 def test_the_schema_in_words_has_the_keys_of_the_document(golden: Golden) -> None:

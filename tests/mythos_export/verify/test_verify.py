@@ -36,6 +36,7 @@ from mythos_export.verify.trace import Answer, Trace, names
 from mythos_export.verify.twin import body_of, loop_of
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import read_manifest
+from mythos_runtime.program import load_program
 
 CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
 
@@ -211,7 +212,7 @@ def test_a_defect_in_the_program_is_its_own_stage(
     bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is not decayed: a missing factor in the captured body."""
-    program = torch.export.load(bundle / "model.pt2")
+    program = load_program(bundle / "model.pt2")
     stage = Program(program, golden.spec)
     body = stage.graphs()[1]
     decay = next(node for node in body.nodes if str(node.target) == "aten.mul.Tensor" and _is_decay(node))

@@ -101,12 +101,14 @@ def gone(pids: Path, within: float = 10) -> bool:
     return False
 
 
-def cancel(phase: str, fraction: float | None) -> None:
+def cancel(phase: str, part: float | None = None) -> None:
     raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
-    ("stop", "error"), [({"timeout_s": 1.5}, ToolFailed), ({"progress": cancel}, KeyboardInterrupt)], ids=str
+    ("stop", "error"),
+    [({"timeout_s": 1.5}, ToolFailed), ({"progress": cancel}, KeyboardInterrupt)],
+    ids=["in time", "by the user"],
 )
 def test_what_is_stopped_leaves_no_process(
     worker: Worker, stop: dict[str, float | Callable[..., None]], error: type[BaseException], tmp_path: Path

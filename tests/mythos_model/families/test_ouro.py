@@ -69,6 +69,14 @@ def test_what_is_not_computed_is_refused(changed: dict[str, Any], message: str) 
         load_checkpoint(GOLDEN / "ouro_prefill", changed)
 
 
+def test_another_exit_rule_may_be_asked_for_by_name() -> None:
+    chosen = load_checkpoint(GOLDEN / "ouro_prefill", exit_rule="weighted").model(torch.float32)
+    assert chosen.spec.exit.name == "weighted"
+    hops = GOLDEN.parents[1] / "mythos_model" / "pretrained" / "hops"
+    with pytest.raises(ConfigError, match="openmythos has one exit rule"):
+        load_checkpoint(hops, exit_rule="weighted")
+
+
 def test_a_step_that_the_configuration_fixes_answers() -> None:
     checkpoint = load_checkpoint(GOLDEN / "ouro_prefill", {"early_exit_step": 1})
     spec = checkpoint.model(torch.float32).spec

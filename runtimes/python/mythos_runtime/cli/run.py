@@ -36,6 +36,13 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 @click.option("--policy", type=click.Choice(["full", "last"]), default="full", show_default=True)
 @click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt", "eager"]))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
+@click.option(
+    "--verify",
+    type=click.Choice(["hashes", "sizes"]),
+    default="hashes",
+    show_default=True,
+    help="What of the bundle's files is checked at load.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
 def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> None:
@@ -45,7 +52,7 @@ def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> 
 
     with named_options(context.command):
         threads = bounded_threads(options.pop("threads"))
-        model = load(bundle, backend=options.pop("backend"), threads=threads)
+        model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
         detail(f"{model!r}")
         words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
         ids = prompt_ids(model, **words)

@@ -1,0 +1,208 @@
+#include "generation.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "text.hpp"
+
+namespace {
+
+constexpr std::int64_t kNewTokens = 64;  // where neither the command nor the bundle says how many
+
+// The ids in an option's text. One that 64 bits do not hold is the largest, which no model has.
+Ids id_list(const std::string& option, const std::string& text) {
+  Ids ids;
+  for (std::size_t i = 0; i <= text.size();) {
+    const std::size_t end = std::min(text.find(',', i), text.size());
+    std::string part = text.substr(i, end - i);
+    part.erase(0, part.find_first_not_of(" \t\n\r"));
+    part.erase(part.find_last_not_of(" \t\n\r") + 1);
+    if (part.empty() || part.find_first_not_of("0123456789") != part.npos)
+      throw mythos::RequestError(option + " " + mythos::py_repr(text) + " is not a list of ids; expected one like 1,2,3");
+    ids.push_back(std::strtoll(part.c_str(), nullptr, 10));
+    i = end + 1;
+  }
+  return ids;
+}
+
+// A prompt from a file or from stdin; whole, its last newline included.
+std::string read_prompt(const std::string& path) {
+  const bool is_stdin = path == "-";
+  const std::string what = is_stdin ? "the prompt" : "the prompt in " + path;
+  errno = 0;
+  std::FILE* file = is_stdin ? stdin : std::fopen(path.c_str(), "rb");
+  std::string text(1 << 16, '\0');
+  std::size_t size = 0;
+  for (std::size_t got; file && (got = std::fread(&text[size], 1, text.size() - size, file)) > 0;)
+    if ((size += got) == text.size()) text.resize(2 * size);
+  const bool failed = !file || std::ferror(file);
+  const int code = errno;
+  if (file && !is_stdin) std::fclose(file);
+  if (failed) throw mythos::RequestError(what + " cannot be read: " + std::strerror(code));
+  text.resize(size);
+  mythos::check_utf8(text, what);
+  return text.rfind("\xEF\xBB\xBF", 0) == 0 ? text.substr(3) : text;  // a BOM is no part of a text
+}
+
+// Passes text on up to the first of the stop texts, which is not part of it; holds back what may begin one (stops.py).
+class StopTexts {
+ public:
+  explicit StopTexts(const std::vector<std::string>& texts) : texts_(texts) {
+    for (const std::string& text : texts) {
+      if (text.empty()) throw mythos::RequestError("a stop text is empty; it should hold at least one character");
+      longest_ = std::max(longest_, text.size());
+    }
+  }
+
+  std::string feed(const std::string& piece) {
+    if (found) return "";
+    const std::string text = held_ + piece;
+    std::size_t first = text.npos, begin = 0;  // the one complete first, however the pieces were cut
+    for (const std::string& stop : texts_)
+      if (const std::size_t at = text.find(stop);
+          at != text.npos && (at + stop.size() < first || (at + stop.size() == first && at < begin)))
+        first = at + stop.size(), begin = at;
+    found = first != text.npos;
+    std::size_t shown = found ? begin : text.size() - std::min(text.size(), longest_ ? longest_ - 1 : 0);
+    while (!found && shown < text.size() && !begins(text.substr(shown))) ++shown;
+    held_ = found ? "" : text.substr(shown);
+    return text.substr(0, shown);
+  }
+  // What was held back and began no stop text after all.
+  std::string finish() { return std::exchange(held_, ""); }
+
+  bool found = false;
+
+ private:
+  bool begins(const std::string& text) const {
+    return std::any_of(texts_.begin(), texts_.end(), [&](const auto& stop) { return stop.rfind(text, 0) == 0; });
+  }
+  const std::vector<std::string>& texts_;
+  std::size_t longest_ = 0;
+  std::string held_;
+};
+
+}  // namespace
+
+Ids prompt_ids(const mythos::Model& model, const Arguments& arguments) {
+  if (arguments.prompt.has_value() + arguments.file.has_value() + arguments.ids.has_value() != 1)
+    throw mythos::RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3");
+  if (arguments.ids) return id_list("--ids", *arguments.ids);
+  const auto tokenizer = model.tokenizer();
+  if (!tokenizer) throw mythos::RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer");
+  if (arguments.prompt && *arguments.prompt != "-") return tokenizer->encode(*arguments.prompt);
+  return tokenizer->encode(read_prompt(arguments.file.value_or("-")));
+}
+
+mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_tokens, const Arguments& arguments,
+                             const Write& note) {
+  const mythos::TokenizerEntry& entry = model.tokenizer_entry();
+  const mythos::LoopSpec& spec = model.spec();
+  mythos::GenerateOptions options = arguments.generate;
+  mythos::SamplingOptions& sampling = options.sampling;
+  std::string taken;
+  const auto choose = [&](const char* name, const auto& given, auto& value, const char* option) {
+    const auto found = entry.defaults.find(name);
+    if (given) value = *given;
+    if (given || found == entry.defaults.end()) return;
+    value = static_cast<std::decay_t<decltype(value)>>(found->second);
+    const bool whole = std::is_integral_v<std::decay_t<decltype(value)>>;
+    taken += (taken.empty() ? "" : ", ") + std::string(option) + " " +
+             (whole ? std::to_string(static_cast<std::int64_t>(found->second)) : mythos::py_repr(found->second));
+  };
+  choose("temperature", arguments.temperature, sampling.temperature, "--temperature");
+  choose("top_k", arguments.top_k, sampling.top_k, "--top-k");
+  choose("top_p", arguments.top_p, sampling.top_p, "--top-p");
+  choose("min_p", arguments.min_p, sampling.min_p, "--min-p");
+  choose("repetition_penalty", arguments.repetition_penalty, sampling.repetition_penalty, "--repetition-penalty");
+  if (!taken.empty()) {
+    const auto source = entry.sources.find("defaults");
+    note("defaults of the bundle (" + (source == entry.sources.end() ? "the bundle" : source->second) + "): " + taken);
+  }
+  options.max_new_tokens = arguments.max_new_tokens;
+  if (!options.max_new_tokens) {
+    const auto wanted = entry.defaults.find("max_new_tokens");
+    const std::int64_t room = spec.max_seq_len - static_cast<std::int64_t>(prompt_tokens) + 1;
+    const std::int64_t most = std::min(spec.max_output_tokens, std::max<std::int64_t>(room, 1));  // none: refused later
+    options.max_new_tokens =
+        std::min(wanted == entry.defaults.end() ? kNewTokens : static_cast<std::int64_t>(wanted->second), most);
+  }
+  if (arguments.ignore_eos && !options.eos.empty())
+    throw mythos::RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them");
+  for (const std::int64_t id : options.eos)
+    if (id >= spec.vocab_size)
+      throw mythos::RequestError("--eos " + std::to_string(id) + " never comes: this model's vocabulary has the ids 0 to " +
+                                 std::to_string(spec.vocab_size - 1));
+  if (!arguments.stop.empty() && entry.kind != "bytes")
+    throw mythos::RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5");
+  if (options.eos.empty() && !arguments.ignore_eos) options.eos = entry.eos;
+  for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text));
+  return options;
+}
+
+Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& options,
+           const std::vector<std::string>& stops, const Write& write) {
+  std::unique_ptr<mythos::Tokenizer::Stream> decoder;
+  if (model.tokenizer_entry().kind == "bytes") decoder = model.tokenizer()->stream();
+  StopTexts stop(stops);
+  Run run;
+  if (decoder) run.text = "";
+  const auto show = [&](const std::string& text) {
+    *run.text += text;
+    if (!text.empty()) write(text);
+  };
+  model.generate({ids}, options, [&](const mythos::Step& step) {
+    (run.tokens.empty() ? run.prefill_seconds : run.decode_seconds) += step.seconds;
+    run.tokens.push_back(step.tokens[0]);
+    run.depth.push_back(step.depth[0]);
+    run.loops.push_back(step.loops);
+    run.finished = step.finished[0];
+    if (!decoder) {
+      write(std::to_string(step.tokens[0]) + " ");
+      return true;
+    }
+    show(stop.feed(decoder->feed(step.tokens[0])));
+    if (stop.found) run.finished = "stop";
+    return !stop.found;
+  });
+  if (decoder) {
+    const std::string rest = stop.feed(decoder->finish());
+    show(rest + stop.finish());
+  }
+  write("\n");
+  return run;
+}
+
+double Run::tokens_per_second() const {
+  return decode_seconds > 0 ? static_cast<double>(tokens.size() - 1) / decode_seconds : 0.0;
+}
+
+std::string Run::summary(const std::string& policy, const std::string& bar) const {
+  constexpr int kBar = 40;  // characters of the histogram's longest bar
+  std::map<int, int> counts;
+  double total = 0;
+  for (const int each : depth) {
+    ++counts[each];
+    total += each;
+  }
+  char line[200];
+  std::snprintf(line, sizeof line, "%zu tokens, %.1f tokens/s after the first (%.1f ms), mean depth %.1f loops, cache policy ",
+                tokens.size(), tokens_per_second(), 1e3 * prefill_seconds, total / static_cast<double>(depth.size()));
+  std::string text = line + policy + "\n";
+  int most = 0;
+  for (const auto& [each, count] : counts) most = std::max(most, count);
+  for (int each = counts.begin()->first; each <= counts.rbegin()->first; ++each) {
+    const int count = counts.count(each) ? counts[each] : 0;
+    std::snprintf(line, sizeof line, "  %3d loops %5d ", each, count);
+    text += line;
+    for (int i = static_cast<int>(std::nearbyint(double{kBar} * count / most)); i > 0; --i) text += bar;
+    text += "\n";
+  }
+  return text;
+}

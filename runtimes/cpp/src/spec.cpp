@@ -1,0 +1,235 @@
+#include "spec.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "ports.hpp"
+
+namespace mythos {
+namespace {
+
+constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;  // of any single size: sums and products of a few fit 64 bits
+const std::vector<std::string> kDtypes{"bool", "int32", "int64", "float16", "bfloat16", "float32"};
+const std::vector<std::string> kCacheDtypes{"float32", "float16", "bfloat16"};
+const std::vector<std::string> kInputRoles{
+    "ids",  "positions", "past_lengths", "max_loops", "halt_threshold", "early_exit", "initial_state", "position", "span",
+    "tables", "cache",   "encoded",      "state",     "loop",           "last",       "answer",        "pick",     "past"};
+const std::vector<std::string> kOutputRoles{"logits", "depth", "loops", "encoded", "state_next", "cache_next", "new"};
+const std::vector<std::string> kStarts{"zeros", "ones", "encoded", "initial", "noise"};
+const std::vector<std::string> kSymbols{"B", "T", "P", "N", "R", "S", "K", "G", "W"};
+const std::vector<std::string> kKinds{"value", "choice", "chosen", "halted", "count"};
+
+std::vector<Dim> dims_of(Fields& fields) {
+  std::vector<Dim> dims;
+  for (const Json& dim : fields.listed("dims")) {
+    std::int64_t size = 0;
+    if (dim.as_int64(size) && size >= 0 && size <= kMost)
+      dims.push_back({size, ""});
+    else if (dim.kind == Json::Kind::text && std::count(kSymbols.begin(), kSymbols.end(), dim.text))
+      dims.push_back({0, dim.text});
+    else
+      throw fields.fail("dims", "a list of sizes and of the symbols B, T, P, N, R, S, K, G, W", dim);
+  }
+  return dims;
+}
+
+Ports ports_of(Fields fields) {
+  Ports ports;
+  const auto read = [&](const char* side, const std::vector<std::string>& roles, std::vector<Port>& into) {
+    fields.each(side, [&](Fields item) {
+      Port port;
+      port.name = item.text("name");
+      port.dtype = item.choice("dtype", kDtypes);
+      port.dims = dims_of(item);
+      port.role = item.choice("role", roles);
+      port.group = item.optional_text("group").value_or("");
+      item.done();
+      into.push_back(std::move(port));
+    });
+  };
+  read("inputs", kInputRoles, ports.inputs);
+  read("outputs", kOutputRoles, ports.outputs);
+  fields.done();
+  return ports;
+}
+
+CacheGroup cache_of(Fields fields) {
+  CacheGroup group;
+  group.name = fields.text("name");
+  group.slots = fields.integer("slots", 1, kMost);
+  group.per_loop = fields.boolean("per_loop");
+  group.width = fields.integer("width", 1, kMost);
+  group.dtype = fields.choice("dtype", kCacheDtypes);
+  group.before = fields.integer("before", 0, kMost);
+  fields.done();
+  return group;
+}
+
+StateTensor state_of(Fields fields) {
+  StateTensor state;
+  state.name = fields.text("name");
+  state.dtype = fields.choice("dtype", kDtypes);
+  state.dims = dims_of(fields);
+  state.start = fields.choice("start", kStarts);
+  state.scale = fields.optional_number("scale");
+  state.cut = fields.optional_number("cut");
+  fields.done();
+  return state;
+}
+
+ExitRule exit_of(Fields fields) {
+  ExitRule rule;
+  rule.name = fields.text("name");
+  rule.meaning = fields.text("meaning");
+  fields.each("knobs", [&](Fields item) {
+    Knob knob;
+    knob.name = item.text("name");
+    knob.default_value = item.number("default");
+    knob.least = item.optional_number("least");
+    knob.most = item.optional_number("most");
+    knob.meaning = item.text("meaning");
+    item.done();
+    rule.knobs.push_back(std::move(knob));
+  });
+  fields.done();
+  return rule;
+}
+
+TraceTensor trace_of(Fields fields) {
+  TraceTensor tensor;
+  tensor.name = fields.text("name");
+  tensor.dtype = fields.choice("dtype", kDtypes);
+  tensor.dims = dims_of(fields);
+  tensor.kind = fields.choice("kind", kKinds);
+  tensor.until_halted = fields.boolean("until_halted");
+  tensor.unit = fields.boolean("unit");
+  tensor.of = fields.optional_text("of").value_or("");
+  fields.done();
+  return tensor;
+}
+
+std::string contradiction_of(const std::string& side, const std::vector<Port>& expected, const std::vector<Port>& found) {
+  const auto has = [](const std::vector<Port>& ports, const Port& port) {
+    return std::find(ports.begin(), ports.end(), port) != ports.end();
+  };
+  for (const Port& port : expected) {
+    if (has(found, port)) continue;
+    const auto other = std::find_if(found.begin(), found.end(), [&](const Port& each) {
+      return each.role == port.role && each.group == port.group;
+    });
+    return "the " + side + " lack " + port.words() + (other == found.end() ? "" : " and hold " + other->words() + " instead");
+  }
+  for (const Port& port : found)
+    if (!has(expected, port)) return "the " + side + " hold " + port.words() + ", which this runtime does not know";
+  if (expected == found) return "";
+  std::string names;
+  for (const Port& port : found) names += (names.empty() ? "" : ", ") + port.name;
+  return "the " + side + " are in another order: " + names;
+}
+
+// What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other.
+std::string contradiction_of(const LoopSpec& spec) {
+  const StateTensor* initial = spec.initial();
+  const std::string drawn = initial ? Port{initial->name, initial->dtype, initial->dims, "", ""}.words() : "";
+  if (initial && (initial->dtype != "float32" || initial->dims.size() != 3 || initial->dims[0].symbol != "B" ||
+                  initial->dims[1].symbol != "T" || !initial->dims[2].symbol.empty()))
+    return "the state " + drawn + " is drawn, which only one of float32 [B, T, size] can be";
+  const Ports want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial);
+  const std::string inputs = contradiction_of("inputs", want.inputs, spec.ports().inputs);
+  return inputs.empty() ? contradiction_of("outputs", want.outputs, spec.ports().outputs) : inputs;
+}
+
+}  // namespace
+
+bool Port::operator==(const Port& o) const {
+  return name == o.name && dtype == o.dtype && dims == o.dims && role == o.role && group == o.group;
+}
+
+std::string Port::words() const {
+  std::string text = name + " " + dtype + " [";
+  for (std::size_t i = 0; i < dims.size(); ++i) text += (i ? ", " : "") + dims[i].words();
+  return text + "]";
+}
+
+const Port& Ports::of(const std::string& role, const std::string& group) const {
+  for (const auto* side : {&inputs, &outputs})
+    for (const Port& port : *side)
+      if (port.role == role && port.group == group) return port;
+  throw std::out_of_range(role);
+}
+
+const Knob* ExitRule::knob(const std::string& wanted) const {
+  for (const Knob& each : knobs)
+    if (each.name == wanted) return &each;
+  return nullptr;
+}
+
+const StateTensor* LoopSpec::initial() const {
+  for (const StateTensor& tensor : state)
+    if (tensor.start == "noise") return &tensor;
+  return nullptr;
+}
+
+bool LoopSpec::fits(const LoopSpec& o) const {
+  return this == &o || (family == o.family && max_seq_len == o.max_seq_len && trained_loops == o.trained_loops &&
+                        ports().inputs == o.ports().inputs && ports().outputs == o.ports().outputs);
+}
+
+Ports model_ports(std::int64_t vocab_size, const std::vector<CacheGroup>& caches, const ExitRule& exit,
+                  const StateTensor* initial) {
+  const Dim B{0, "B"}, T{0, "T"}, P{0, "P"};
+  Ports ports{{{"input_ids", "int64", {B, T}, "ids", ""},
+               {"positions", "int64", {B, T}, "positions", ""},
+               {"past_lengths", "int64", {B}, "past_lengths", ""},
+               {"max_loops", "int64", {}, "max_loops", ""}},
+              {{"logits", "float32", {B, T, {vocab_size, ""}}, "logits", ""},
+               {"depth", "int32", {B, T}, "depth", ""},
+               {"loops", "int64", {}, "loops", ""}}};
+  if (exit.knob("halt_threshold")) ports.inputs.push_back({"halt_threshold", "float32", {}, "halt_threshold", ""});
+  ports.inputs.push_back({"early_exit", "bool", {}, "early_exit", ""});
+  if (initial) ports.inputs.push_back({"initial_state", initial->dtype, initial->dims, "initial_state", ""});
+  for (const CacheGroup& group : caches) {
+    std::vector<Dim> lines;
+    if (group.per_loop) lines.push_back({0, "N"});
+    if (!group.per_loop || group.slots > 1) lines.push_back({group.slots, ""});
+    std::vector<Dim> past = lines, fresh = std::move(lines);
+    for (const Dim& dim : {B, P, Dim{group.width, ""}}) past.push_back(dim);
+    for (const Dim& dim : {B, T, Dim{group.width, ""}}) fresh.push_back(dim);
+    ports.inputs.push_back({"past_" + group.name, group.dtype, past, "past", group.name});
+    ports.outputs.push_back({"new_" + group.name, group.dtype, fresh, "new", group.name});
+  }
+  return ports;
+}
+
+LoopSpec read_spec(Fields fields) {
+  Fields graphs = fields.inner("graphs");
+  const auto size = [&](const char* name) { return fields.integer(name, 1, kMost); };
+  LoopSpec spec;
+  spec.family = fields.text("family");
+  spec.vocab_size = size("vocab_size");
+  spec.max_seq_len = size("max_seq_len");
+  spec.max_output_tokens = size("max_output_tokens");
+  spec.trained_loops = size("trained_loops");
+  fields.each("caches", [&](Fields item) { spec.caches.push_back(cache_of(std::move(item))); });
+  fields.each("state", [&](Fields item) { spec.state.push_back(state_of(std::move(item))); });
+  spec.exit = exit_of(fields.inner("exit"));
+  fields.each("trace", [&](Fields item) { spec.trace.push_back(trace_of(std::move(item))); });
+  for (const std::string& name : graphs.names()) spec.graphs[name] = ports_of(graphs.inner(name));
+  fields.done();
+  if (!spec.graphs.count("model")) {
+    Json names;
+    names.kind = Json::Kind::list;
+    for (const auto& [name, ports] : spec.graphs) {
+      names.items.emplace_back();
+      names.items.back().kind = Json::Kind::text;
+      names.items.back().text = name;
+    }
+    throw fields.fail("graphs", "an object with the graph model", names);
+  }
+  const std::string problem = contradiction_of(spec);
+  if (!problem.empty())
+    throw BundleError(fields.where() + ": the spec does not hold together: " + problem + "; export the model again");
+  return spec;
+}
+
+}  // namespace mythos

@@ -1,0 +1,15 @@
+// Reading the manifest's field `spec` (spec.py).
+#pragma once
+
+#include "mythos_runtime.hpp"
+#include "fields.hpp"
+
+namespace mythos {
+
+// The ports of a whole model; `initial` is the state that is an input, null where none is.
+Ports model_ports(std::int64_t vocab_size, const std::vector<CacheGroup>& caches, const ExitRule& exit,
+                  const StateTensor* initial);
+// A spec from the manifest's field (BundleError).
+LoopSpec read_spec(Fields fields);
+
+}  // namespace mythos

@@ -1,0 +1,127 @@
+"""Kills exports at random moments, and looks at what has the name then.
+
+    python random_kills.py FOLDER READY SEED KILLS
+
+READY is a finished bundle. Here the stages of the pipeline do no work but write its files, slowly; the rest, from
+`export()` to the last rename, is the real thing. Half of the exports replace a bundle, the others find none. Prints one
+JSON line: what was found how often, and what was wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mythos_export import pipeline
+from mythos_export.lower import Lowered
+from mythos_export.package import Bundle
+from mythos_runtime import BundleError, read_manifest
+
+OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-02-02T00:00:00+00:00"
+PAUSE = 0.02
+
+
+def fake_stages(ready: Path) -> None:
+    manifest = read_manifest(ready)
+    loaded = SimpleNamespace(
+        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), source=ready), bytes=0
+    )
+
+    def lower(captured: Any, folder: Path, dump: Path | None = None) -> Lowered:
+        for name in manifest.files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            with (folder / name).open("wb") as stream:
+                content = (ready / name).read_bytes()
+                for part in (content[:10], content[10:]):
+                    stream.write(part)
+                    stream.flush()
+                    time.sleep(PAUSE)
+        return Lowered(folder / "model.onnx", folder / "weights.safetensors", manifest.spec)
+
+    def package(folder: Path, *rest: Any) -> Bundle:
+        return Bundle(folder, replace(manifest, files={}, created=NEW), ()).grown()
+
+    def verify(bundle: Bundle, *rest: Any) -> pipeline.Verified:
+        time.sleep(PAUSE)
+        return pipeline.Verified(bundle, None)  # type: ignore[arg-type]
+
+    fakes: dict[str, Any] = {
+        "load": lambda *rest: loaded,
+        "capture": lambda model: None,
+        "lower": lower,
+        "capture_rows": lambda model: None,
+        "lower_rows": lambda *rest: (),
+        "build": lambda *rest: (),
+        "package": package,
+        "verify": verify,
+    }
+    for name, fake in fakes.items():
+        assert hasattr(pipeline, name)
+        setattr(pipeline, name, fake)
+
+
+def start(ready: Path, place: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        pipeline.export(ready, place, tokenizer="none", force=True)
+        os._exit(0)
+    return child
+
+
+def found(place: Path) -> str:
+    try:
+        created = read_manifest(place).created
+    except BundleError as error:
+        return "nothing" if not place.exists() else f"broken: {error}"
+    return {OLD: "old", NEW: "new"}.get(created, f"strange: {created}")
+
+
+def put_old(ready: Path, place: Path) -> None:
+    shutil.copytree(ready, place)
+    bundle = Bundle(place, replace(read_manifest(place), created=OLD), ())
+    bundle.finish()
+
+
+def main(folder: Path, ready: Path, seed: int, kills: int) -> None:
+    fake_stages(ready)
+    chance = random.Random(seed)
+    place, seen, wrong = folder / "bundle", Counter[str](), []
+    folder.mkdir()
+    since = time.monotonic()
+    os.waitpid(start(ready, place), 0)
+    whole = time.monotonic() - since
+    assert found(place) == "new"
+    for kill in range(kills):
+        shutil.rmtree(place, ignore_errors=True)
+        with_old = kill % 2 == 0
+        if with_old:
+            put_old(ready, place)
+        child = start(ready, place)
+        # Most of an export is filling the folder; every third kill comes near its end, where the names change.
+        moment = chance.uniform(0.0, 1.1) if kill % 3 else chance.uniform(0.9, 1.1)
+        time.sleep(whole * moment)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        state = found(place)
+        seen[state] += 1
+        if state not in ("new", "old" if with_old else "nothing"):
+            wrong.append(f"kill {kill} at {moment:.2f}: {state}")
+    _, status = os.waitpid(start(ready, place), 0)
+    left = sorted(path.name for path in folder.iterdir())
+    if status != 0 or left != ["bundle"] or found(place) != "new":
+        wrong.append(f"the export after all kills: status {status}, {left}, {found(place)}")
+    print(json.dumps({"seen": seen, "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

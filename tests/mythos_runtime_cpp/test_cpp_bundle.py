@@ -1,0 +1,205 @@
+"""The C++ reader of bundles held against the Python one: same bundles taken, same texts of errors."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from cpp_programs import PARSE, ROOT, RUN, cpp, needs_cpp
+from golden_bundles import Bundles
+
+from mythos_runtime import BundleError, load
+from mythos_runtime.files import describe
+from mythos_runtime.manifest import parse_manifest
+
+pytestmark = needs_cpp
+
+
+def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
+    def edit(old: str, new: str) -> Any:
+        return lambda folder: (folder / "manifest.json").write_text(
+            (folder / "manifest.json").read_text().replace(old, new, 1)
+        )
+
+    damages: dict[str, Any] = {
+        "cut off": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
+        "changed": lambda folder: flip(folder / "model.onnx"),
+        "weights changed": lambda folder: flip(folder / "weights.safetensors"),
+        "missing": lambda folder: (folder / "golden.safetensors").unlink(),
+        "a folder": lambda folder: (
+            (folder / "golden.safetensors").unlink(),
+            (folder / "golden.safetensors").mkdir(),
+        ),
+        "a link out": lambda folder: (
+            (folder / "golden.safetensors").unlink(),
+            (folder / "golden.safetensors").symlink_to(ROOT / "README.md"),
+        ),
+        "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+        "too large": lambda folder: (folder / "manifest.json").write_bytes(b" " * (5 << 20)),
+        "path leaves": edit('"model.onnx"', '"../model.onnx"'),
+        "older": edit('_version": 2', '_version": 1'),
+        "newer": edit('_version": 2', '_version": 99'),
+        "another cache": edit('"width": ', '"width": 1'),
+        "another order": edit('"positions"', '"input_ids"'),
+        "repeated": edit('"family"', '"vocab_size": 1, "family"'),
+        "the manifest promises more than the graph": larger_vocabulary,
+        "a shape larger than its file": larger_weight,
+        "no such bundle": lambda folder: shutil.rmtree(folder),
+    }
+    for name, damage in damages.items():
+        folder = tmp_path / "bundle"
+        shutil.copytree(bundles["mla_decode"], folder)
+        damage(folder)
+        with pytest.raises(BundleError) as refused:
+            load(folder)
+        result = cpp(RUN, folder, "--ids", "1")
+        assert (result.returncode, result.stderr) == (2, f"error: {refused.value}\n"), name
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def larger_vocabulary(folder: Path) -> None:
+    """A manifest that agrees with itself, but whose logits would take gigabytes that the graph never gives."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    spec = manifest["spec"]
+    spec["vocab_size"] = spec["graphs"]["model"]["outputs"][0]["dims"][2] = 1 << 30
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def larger_weight(folder: Path) -> None:
+    """A weight of a terabyte, in a file of the right hash."""
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    weight = next(w for w in model.graph.initializer if w.external_data and len(w.dims) == 2)
+    weight.dims[0] = (1 << 40) // (weight.dims[1] * 4)
+    next(e for e in weight.external_data if e.key == "length").value = str(weight.dims[0] * weight.dims[1] * 4)
+    onnx.save(model, folder / "model.onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] = vars(describe(folder / "model.onnx"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ({"library": "tensorrt_rtx"}, "needs an ONNX Runtime built with NvTensorRTRTXExecutionProvider"),
+        ({"library": "tensorrt"}, "an engine of full TensorRT, and this program was built without it"),
+        ({"library": "tensorrt_rtx", "plugins": True}, "calls plug-ins written in Python"),
+    ],
+    ids=["RTX", "full", "plug-ins"],
+)
+def test_an_engine_that_cannot_run_here_says_what_is_missing(
+    engine: dict[str, Any], words: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundles["mla_decode"], folder)
+    (folder / "x.engine").write_bytes(b"vtrt")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["x.engine"] = vars(describe(folder / "x.engine"))
+    details = {"engines": [{"file": "x.engine", "sm": [86], **engine}]}
+    target = {"name": "tensorrt", "state": "built, not executed", "files": ["x.engine"], "details": details}
+    manifest["targets"].append(target)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    result = cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt")
+    assert result.returncode == 3 and words in result.stderr, result.stderr
+    assert "--backend onnxruntime" in result.stderr
+    details["engines"][0]["sm"] = ["86"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cpp(RUN, folder, "--ids", "1", "--backend", "tensorrt").returncode == 2
+
+
+# What a reader says of a document that no manifest can be: which of these comes first is up to its JSON library.
+NO_DOCUMENT = (
+    "is not valid JSON",
+    "which is not JSON",
+    "too large for a number",
+    "nests deeper than",
+    "repeats the field",
+)
+
+
+def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
+    source = (bundles["mla_decode"] / "manifest.json").read_bytes()
+    words = [b"null", b"-1", b"1e999", b"NaN", b"9223372036854775808", b'""', b"{}", b"[]", b'"\\ud800"', b'"../x"']
+    words += [b"0.5", b"\xff", b"\xc3", b"\\u", b",", b":", b'"', b"]", b"}", b"\n", b"\\", b'"a":1,', "é".encode()]
+    words += [b"-0", b"00", b"+1", b"1.", b"1e5", b"9" * 400, b"true", b"\x00", b"\x0b", b"\xed\xa0\x80", b'"N"', b"//"]
+    documents = [source, b"\xef\xbb\xbf" + source, b"", b"[]", b"[" * 40 + b"]" * 40, b'{"a":1,"a":2}', b"1.0"]
+    documents += [
+        b'"\\ud83d\\ude00"',
+        b'"\\ude00"',
+        source + b"\x00",
+        source + b"{}",
+        b"[" * 5000,
+        b"[" + b"9" * 5000 + b"]",
+    ]
+    generator = random.Random(1)
+    for _ in range(1500):
+        text = bytearray(source)
+        for _ in range(generator.randint(1, 3)):
+            at, length = generator.randrange(len(text)), generator.randrange(8)
+            text[at : at + length] = generator.choice([b"", *words])
+        documents.append(bytes(text))
+    (tmp_path / "documents").write_bytes(b"".join(b"%d\n%s" % (len(text), text) for text in documents))
+    lines = cpp(PARSE, tmp_path / "documents").stdout.splitlines()
+    assert len(lines) == len(documents)
+    for text, line in zip(documents, lines, strict=True):
+        try:
+            parse_manifest(text)
+            expected = "ok"
+        except BundleError as error:
+            expected = str(error)
+        if any(words in expected for words in NO_DOCUMENT):
+            assert any(words in line for words in NO_DOCUMENT), (line, expected, text)
+        else:
+            assert line == expected, text
+
+
+def test_the_spec_is_read_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
+    """Every value of the spec replaced in turn by others: the same manifests are refused, in the same words."""
+    manifest = json.loads((bundles["mla_decode"] / "manifest.json").read_text())
+    spec = manifest["spec"]
+    spec["trace"] = spec["trace"][:2]
+    drawn = next(state for state in spec["state"] if state["name"] == "h")
+    drawn.update(start="noise", scale=1.0)
+    port = {
+        "name": "initial_state",
+        "dtype": drawn["dtype"],
+        "dims": drawn["dims"],
+        "role": "initial_state",
+        "group": None,
+    }
+    ports = spec["graphs"]["model"]["inputs"]
+    ports.insert([each["name"] for each in ports].index("early_exit") + 1, port)
+    spec["graphs"] = {"model": spec["graphs"]["model"]}
+    documents = [json.dumps(manifest).encode()]
+    for holder, key in places(spec):
+        kept = holder[key]
+        for other in (None, True, -1, 7, 1.5, "", "N", "noise", [], {}, [kept, kept]):
+            holder[key] = other
+            documents.append(json.dumps(manifest).encode())
+        holder[key] = kept
+    (tmp_path / "documents").write_bytes(b"".join(b"%d\n%s" % (len(text), text) for text in documents))
+    lines = cpp(PARSE, tmp_path / "documents").stdout.splitlines()
+    assert len(lines) == len(documents) > 1000
+    assert lines[0] == "ok"
+    for text, line in zip(documents, lines, strict=True):
+        try:
+            parse_manifest(text)
+            assert line == "ok", text
+        except BundleError as error:
+            assert line == str(error), text
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (object, name) and (list, index) in a value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
