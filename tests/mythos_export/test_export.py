@@ -180,9 +180,7 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     assert "no engine was executed" in " ".join(shown.output.split())
     from mythos_runtime.tensorrt import engines
 
-    assert [(found.library, found.sm) for found in engines(read_manifest(bundle))] == [
-        ("tensorrt_rtx", (86, 89, 120))
-    ]
+    assert [(found.library, found.sm) for found in engines(read_manifest(bundle))] == [("tensorrt_rtx", (86, 89, 120))]
     checked = CliRunner().invoke(mythos, ["verify", str(bundle), "--json"])
     assert json.loads(checked.stdout.splitlines()[-1])["verdict"] == "pass"
     stages = json.loads(checked.stdout.splitlines()[-1])["stages"]
