@@ -20,7 +20,7 @@ def main(disk: Path, checkpoint: Path, sizes: list[int]) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
         stages: list[str] = []
         try:
-            export(checkpoint, disk / "bundle", progress=stages.append)
+            export(checkpoint, disk / "bundle", progress=lambda phase, part=None: stages.append(phase))
             print("it fits", flush=True)
         except StorageError as error:
             text = str(error).replace(str(disk), "DISK")
