@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,13 +96,11 @@ def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:
         Memory.of(spec, 1 << 20, 300)
 
 
-def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    for file in bundles["gqa_decode"].iterdir():
-        if file.is_file():
-            (tmp_path / file.name).symlink_to(file)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["gqa_decode"], tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "step.onnx").unlink()
     del manifest["files"]["step.onnx"]
-    (tmp_path / "manifest.json").unlink()
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has no step.onnx, which the engine runs; export the model again"):
-        open_engine(tmp_path)
+        open_engine(folder)
