@@ -86,10 +86,10 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
 
 
 def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write the row graphs into `folder`, where `lower` has written the model, whose weights they share.
+    """Write the row graphs into `folder`, where `lower` wrote the model, whose weights they share. Returns the files.
 
-    Returns the files. What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one
-    folder, for ONNX Runtime follows no path that leads out of a graph's own.
+    What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
+    Runtime follows no path that leads out of a graph's own.
 
     Raises:
         LowerError: as `lower`.

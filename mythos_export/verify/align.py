@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from onnx import NodeProto
 from torch import fx
 
 from mythos_export.kernels.op import OPERATORS
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 # torch operator -> the ONNX operator that computes the same, where it is one.
 _KINDS = {
@@ -46,21 +49,35 @@ _KINDS = {
 
 def align(onnx_nodes: Iterable[NodeProto], program: fx.Graph) -> dict[str, fx.Node]:
     """ONNX value -> the program's node that computes it, for the values that have one."""
-    ours = [(node, node.op_type) for node in onnx_nodes]
-    theirs = [(node, kind(node)) for node in program.nodes if node.op == "call_function" and kind(node)]
-    matcher = difflib.SequenceMatcher(None, [k for _, k in ours], [k for _, k in theirs], autojunk=False)
+    calls = [node for node in program.nodes if node.op == "call_function" and kind(node)]
     pairs: dict[str, fx.Node] = {}
-    for block in matcher.get_matching_blocks():
-        for offset in range(block.size):
-            onnx_node, node = ours[block.a + offset][0], theirs[block.b + offset][0]
-            if onnx_node.op_type == "TopK":  # two results; the trace compares both
-                continue
-            if isinstance(node.meta["val"], tuple):
-                parts = [part for part in node.users if part.target is operator.getitem]
-                pairs |= {onnx_node.output[part.args[1]]: part for part in parts}
-            else:
-                pairs[onnx_node.output[0]] = node
+    for onnx_node, node in _alike(list(onnx_nodes), calls, lambda node: node.op_type, kind):
+        if onnx_node.op_type == "TopK":  # two results; the trace compares both
+            continue
+        if isinstance(node.meta["val"], tuple):
+            parts = [part for part in node.users if part.target is operator.getitem]
+            pairs |= {onnx_node.output[part.args[1]]: part for part in parts}
+        else:
+            pairs[onnx_node.output[0]] = node
     return pairs
+
+
+def align_rows(rows: Iterable[NodeProto], portable: Iterable[NodeProto]) -> dict[str, str]:
+    """Value of a row graph -> the value of the portable graph that is the same for a batch of tokens."""
+
+    def kind_of(node: NodeProto) -> str:  # rows are a matrix, which Gemm takes
+        return "MatMul" if node.op_type == "Gemm" else node.op_type.removeprefix("paged_")
+
+    return {ours.output[0]: theirs.output[0] for ours, theirs in _alike(list(rows), list(portable), kind_of, kind_of)}
+
+
+def _alike(
+    ours: list[A], theirs: list[B], kind_a: Callable[[A], str], kind_b: Callable[[B], str]
+) -> Iterator[tuple[A, B]]:
+    """Pairs of nodes by the longest common runs of operator kinds."""
+    matcher = difflib.SequenceMatcher(None, [kind_a(a) for a in ours], [kind_b(b) for b in theirs], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        yield from zip(ours[block.a : block.a + block.size], theirs[block.b : block.b + block.size], strict=True)
 
 
 def kind(node: fx.Node) -> str:

@@ -28,7 +28,7 @@ from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_export.verify.trace import Trace, names
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RuntimeBundleError
 from mythos_runtime.files import describe
-from mythos_runtime.manifest import Manifest, read_manifest, write_manifest
+from mythos_runtime.manifest import read_manifest, write_manifest
 from mythos_runtime.ports import Port
 
 ABOUT = "reproduction.json"
@@ -57,7 +57,7 @@ class Reproduction:
             raise PackageError(f"{folder} is in the way: the reproduction of a failure is to be saved there")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for name in _files(self.stage, bundle.manifest):
+        for name in self.stage.files(bundle):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(bundle.folder / name, folder / name)  # onnx refuses weights with several hard links
         save_golden(self.golden, folder / GOLDEN)
@@ -177,12 +177,3 @@ def _cut(case: Case, problem: Problem) -> Case:
         Trace({name: array[inside] for name, array in case.trace.arrays.items()}),
         {name: array[inside] for name, array in case.margins.items()},
     )
-
-
-def _files(kind: type[Stage], manifest: Manifest) -> list[str]:
-    wanted = [name for name in manifest.files if name == kind.artifact or name.startswith("engines/")]
-    if kind.artifact.endswith(".onnx"):
-        wanted = [kind.artifact, "weights.safetensors"]
-    elif not kind.artifact.endswith("/"):
-        wanted = [kind.artifact]
-    return wanted

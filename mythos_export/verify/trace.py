@@ -42,11 +42,12 @@ class Answer:
 class Values:
     """Every tensor of one iteration, and of the graph around the loop, by the graph's own names.
 
-    `inside` and `around` are in the order in which they were computed.
+    All are in the order in which they were computed. `behind` is what comes behind the loop; None: among `around`.
     """
 
     inside: Mapping[str, np.ndarray] = field(default_factory=dict)
     around: Mapping[str, np.ndarray] = field(default_factory=dict)
+    behind: Mapping[str, np.ndarray] | None = None
 
 
 def stacked(steps: Mapping[str, Sequence[np.ndarray]]) -> Trace:

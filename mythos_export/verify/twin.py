@@ -11,7 +11,7 @@ by lowering (`passes/name_taps.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,23 @@ def loop_of(graph: GraphProto) -> NodeProto:
 def body_of(loop: NodeProto) -> GraphProto:
     """The body of a Loop node."""
     return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The nodes of an artifact in the order of the dataflow, and the value in `inside` that says whether to go on."""
+
+    before: Sequence[NodeProto]
+    inside: Sequence[NodeProto]
+    behind: Sequence[NodeProto]
+    goes_on: str | None = None
+
+
+def parts_of(graph: GraphProto) -> Parts:
+    """Of a graph with a Loop."""
+    loop, nodes = loop_of(graph), list(graph.node)
+    at = next(index for index, node in enumerate(nodes) if node.op_type == "Loop")
+    return Parts(nodes[:at], body_of(loop).node, nodes[at + 1 :], body_of(loop).output[0].name)
 
 
 def make_twin(model: ModelProto, tensors: Iterable[str]) -> Twin:

@@ -6,18 +6,19 @@ where it lives; a row computes the same in any company.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
+from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.onnxruntime import run, twin_session
-from mythos_export.verify.stages.stage import Bundle, Stage, load_graph
-from mythos_export.verify.trace import Answer, names, stacked
-from mythos_export.verify.twin import INSIDE, Twin
+from mythos_export.verify.stages.stage import Bundle, Stage, load_graph, with_weights
+from mythos_export.verify.trace import Answer, Values, names, stacked
+from mythos_export.verify.twin import INSIDE, Parts, Twin
 from mythos_runtime.engine.states import first_state
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import why_no_op_library
@@ -59,21 +60,25 @@ class _Pages:
         return self.memory[slots.start : slots.stop][:, pages, positions % PAGE]
 
 
-class _Rows(Stage):
+class Rows(Stage):
     """What both stages share."""
 
     artifact: ClassVar[str] = "step.onnx"
     generates: ClassVar[bool] = False  # the engine does, with other calls than these
     library: ClassVar[OpLibrary] = None
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.spec = bundle.spec
+    def __init__(self, bundle: Bundle, whole: bool = False) -> None:
+        """With `whole`, `seen` keeps every value of every call, graph by graph."""
+        self.spec, self.bundle = bundle.spec, bundle
+        self.seen: dict[str, list[Mapping[str, Array]]] | None = {name: [] for name in GRAPHS} if whole else None
         options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
         self.sessions: dict[str, ort.InferenceSession] = {}
         for name in GRAPHS:
             model = load_graph(bundle.folder / f"{name}.onnx")
             if name == STEP:
                 self.taps = _tap(model, self.spec)
+            if whole:
+                _show(model, [name for node in model.graph.node for name in node.output if name])
             self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options)
 
     @classmethod
@@ -115,6 +120,27 @@ class _Rows(Stage):
         }
         return Answer(call.outputs(outputs, loops), stacked(seen))
 
+    def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
+        """Those of the rows that are no padding."""
+        watched, real = type(self)(self.bundle, whole=True), _Call(self.spec, inputs).real
+        watched.answer(inputs)
+        assert watched.seen is not None
+        seen = {
+            graph: [{name: x[real] if x.shape[:1] == real.shape else x for name, x in call.items()} for call in calls]
+            for graph, calls in watched.seen.items()
+        }
+        steps = seen[STEP]
+        return [Values(steps[i] if i < len(steps) else {}, seen[ENTER][0], seen[LEAVE][0]) for i in iterations]
+
+    @classmethod
+    def files(cls, bundle: Bundle) -> list[str]:
+        return with_weights(bundle, [f"{graph}.onnx" for graph in GRAPHS])
+
+    @classmethod
+    def parts(cls, bundle: Bundle) -> Parts:
+        nodes = {name: list(load_graph(bundle.folder / f"{name}.onnx").graph.node) for name in GRAPHS}
+        return Parts(nodes[ENTER], nodes[STEP], nodes[LEAVE])
+
     def _run(
         self,
         graph: str,
@@ -126,10 +152,10 @@ class _Rows(Stage):
     ) -> dict[str, Array]:
         """Outputs by role and group, and those that are tapped by name; the cache is written back."""
         ports = self.spec.graphs[graph]
-        group = next((g for g in self.spec.caches if g.per_loop == (graph == STEP)), None)  # none around the loop
-        first, count = (0, 0) if group is None else (group.before if graph == LEAVE else 0, group.slots)
+        group = next((group for group in self.spec.caches if group.per_loop == (graph == STEP)), None)
+        first, end = (0, 0) if group is None else (group.before if graph == LEAVE else 0, group.slots)
         feeds: dict[str, Array] = {}
-        slots = iter(range(first, count))
+        slots = iter(range(first, end))
         for port in ports.inputs:
             if port.role == "cache":
                 assert pages is not None
@@ -142,7 +168,9 @@ class _Rows(Stage):
                 place = {} if pages is None else call.place | {"tables": pages.tables[line]}
                 feeds[port.name] = ({**place, **given}[port.role]).astype(port.dtype)
         got: dict[str, Array] = run(self.sessions[graph], feeds)
-        slots = iter(range(first, count))
+        if self.seen is not None:
+            self.seen[graph].append(got)
+        slots = iter(range(first, end))
         for port in ports.outputs:
             if port.role == "cache_next":
                 assert pages is not None
@@ -216,7 +244,7 @@ class _Call:
         return out
 
 
-def _tap(model: Any, spec: LoopSpec) -> dict[str, str]:
+def _tap(model: ModelProto, spec: LoopSpec) -> dict[str, str]:
     """Make outputs of what the trace shows; its name -> the graph's. Raises ParityError."""
     produced = {name for node in model.graph.node for name in node.output}
     ports = {str(port.group): port.name for port in spec.graphs[STEP].outputs if port.role == "state_next"}
@@ -224,22 +252,28 @@ def _tap(model: Any, spec: LoopSpec) -> dict[str, str]:
     for name in names(spec):
         if INSIDE + name in produced:
             taps[name] = INSIDE + name
-            model.graph.output.append(type(model.graph.output[0])(name=taps[name]))
         elif name in ports:
             taps[name] = ports[name]
         else:
             raise ParityError(f"cannot look inside step.onnx: it computes nothing named {INSIDE}{name}")
+    _show(model, list(taps.values()))
     return taps
 
 
-class RowBodies(_Rows):
+def _show(model: ModelProto, values: Iterable[str]) -> None:
+    """Make outputs of values that are none yet."""
+    shown = {port.name for port in model.graph.output}
+    model.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in shown)
+
+
+class RowBodies(Rows):
     """The row graphs as every ONNX runtime can run them."""
 
     name: ClassVar[str] = "rows"
     runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
 
 
-class RowKernels(_Rows):
+class RowKernels(Rows):
     """The row graphs with this project's own CPU kernels."""
 
     name: ClassVar[str] = "rows, CPU kernels"

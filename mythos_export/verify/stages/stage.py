@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from mythos_export.verify.trace import Answer, Values
+from mythos_export.verify.twin import Parts, parts_of
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
@@ -34,6 +35,16 @@ def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
     """An ONNX file. Raises BackendFailed where it is none, or its weights cannot be read."""
     with failing("onnx", DecodeError, OSError, ValueError, onnx.checker.ValidationError):
         return onnx.load(path, load_external_data=weights)
+
+
+def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:
+    """These files, and those that the ONNX graphs among them keep their weights in."""
+    names = dict.fromkeys(files)
+    for name in [name for name in names if name.endswith(".onnx")]:
+        graph = load_graph(bundle.folder / name).graph
+        stored = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
+        names |= dict.fromkeys(entry.value for entry in stored)
+    return list(names)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,20 @@ class Stage(ABC):
     def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
         """Whether a case is within what this stage runs in reasonable time."""
         return True
+
+    @classmethod
+    def files(cls, bundle: Bundle) -> list[str]:
+        """What of the bundle it reads."""
+        if cls.artifact.endswith("/"):
+            return [name for name in bundle.manifest.files if name.startswith(cls.artifact)]
+        return with_weights(bundle, [cls.artifact])
+
+    @classmethod
+    def parts(cls, bundle: Bundle) -> Parts | None:
+        """The operators that it runs; None where the artifact has none that could be named."""
+        if not cls.artifact.endswith(".onnx"):
+            return None
+        return parts_of(load_graph(bundle.folder / cls.artifact).graph)
 
     @classmethod
     @abstractmethod

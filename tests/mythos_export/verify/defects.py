@@ -74,11 +74,7 @@ def missing_shared_expert(model: ModelProto) -> None:
 
 def position_off_by_one(model: ModelProto) -> None:
     """Rotary angles of the next position."""
-    nodes = model.graph.node
-    index = next(i for i, n in enumerate(nodes) if n.op_type in ("Cast", "Unsqueeze") and n.input[0] == "positions")
-    nodes[index].input[0] = "positions_shifted"
-    nodes.insert(index, helper.make_node("Add", ["positions", "shift"], ["positions_shifted"]))
-    nodes.insert(index, constant("shift", np.int64(1)))
+    _shifted(model, "positions", lambda node: node.op_type in ("Cast", "Unsqueeze"))
 
 
 def wrong_expert_order(model: ModelProto) -> None:
@@ -121,3 +117,30 @@ def row_of_the_wrong_depth(model: ModelProto) -> None:
     write = next(node for node in nodes_of(model) if node.op_type == "ScatterND")
     write.input[1] = "first_row"
     nodes_of(model).insert(0, constant("first_row", np.array([0])))
+
+
+def row_position_off_by_one(model: ModelProto) -> None:
+    """Rotary angles of the next position, in a row graph: they come out of a table."""
+    _shifted(model, "position", lambda node: node.op_type == "Gather")
+
+
+def code_of_the_next_loop(model: ModelProto) -> None:
+    """Every loop is told the number of the next one."""
+    _shifted(model, "loop", lambda node: node.op_type == "Gather")
+
+
+def cache_of_another_layer(model: ModelProto) -> None:
+    """The first layer of a part attends to what the second has cached."""
+    first, second = (node for node in model.graph.node if node.op_type.endswith("_attention"))
+    own, other = (next(name for name in node.input if name.startswith("cache_")) for node in (first, second))
+    first.input[list(first.input).index(own)] = other
+
+
+def _shifted(model: ModelProto, name: str, reads: Callable[[NodeProto], bool]) -> None:
+    """One is added to an integer input of the graph, for some of those that read it."""
+    readers = [node for node in model.graph.node if name in node.input and reads(node)]
+    assert readers
+    for node in readers:
+        node.input[list(node.input).index(name)] = f"{name}_shifted"
+    model.graph.node.insert(0, helper.make_node("Add", [name, "shift"], [f"{name}_shifted"]))
+    model.graph.node.insert(0, constant("shift", np.int64(1)))

@@ -7,17 +7,20 @@ import shutil
 from pathlib import Path
 
 import defects
+import numpy as np
 import onnx
 import pytest
 from golden_bundles import Bundles
 
 from mythos_export.errors import ParityError
 from mythos_export.verify import locate, run
+from mythos_export.verify.golden import GOLDEN, load_golden
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import replay
-from mythos_export.verify.stages import Stage
+from mythos_export.verify.stages import Bundle, Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.program import Program
+from mythos_export.verify.stages.rows import RowBodies
 from mythos_runtime import read_manifest
 from mythos_runtime.program import load_program
 
@@ -38,14 +41,14 @@ def planted(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch): 
     """Verify a copy of a bundle with a defect in its graph, by some stages only."""
 
     def verify(
-        defect: defects.Defect, bundle: str = "mla_prefill", stages: tuple[type[Stage], ...] = (FunctionBodies,)
+        defect: defects.Defect, file: str = "model.onnx", stages: tuple[type[Stage], ...] = (FunctionBodies,)
     ) -> Parity:
         monkeypatch.setattr(run, "STAGES", stages)
-        folder = shutil.copytree(bundles[bundle], tmp_path / "bundle")
-        model = onnx.load(folder / "model.onnx", load_external_data=False)
+        folder = shutil.copytree(bundles["mla_prefill"], tmp_path / "bundle")
+        model = onnx.load(folder / file, load_external_data=False)
         defect(model)
-        onnx.save(model, folder / "model.onnx")
-        manifest = read_manifest(bundles[bundle])
+        onnx.save(model, folder / file)
+        manifest = read_manifest(bundles["mla_prefill"])
         return run.verify_bundle(folder, manifest, threads=1, reproductions=tmp_path / "repro")
 
     return verify
@@ -77,3 +80,41 @@ def test_a_planted_defect_is_caught_and_located(planted, defect, tensor: str, op
     assert failure.reproduction is not None
     replayed = replay(Path(failure.reproduction), threads=1)
     assert replayed.problem is not None and replayed.problem.tensor == tensor
+
+
+@pytest.mark.parametrize(
+    ("file", "defect", "tensor", "operator"),
+    [
+        ("enter.onnx", defects.row_position_off_by_one, "new_layers", "RotaryEmbedding"),
+        ("step.onnx", defects.swapped_gate_and_up, "h", "mythos::moe"),
+        ("step.onnx", defects.code_of_the_next_loop, "entries", "Add"),
+        ("leave.onnx", defects.cache_of_another_layer, "new_layers", "mythos::paged_mla_attention"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_defect_in_a_row_graph_is_caught_located_and_replayed(  # type: ignore[no-untyped-def]
+    planted, file: str, defect, tensor: str, operator: str
+) -> None:
+    (failure,) = planted(defect, file, (RowBodies,)).failures
+    assert (failure.stage, failure.problem.tensor) == ("rows", tensor)
+    assert failure.operator is not None and operator in failure.operator, failure
+    assert failure.reproduction is not None
+    replayed = replay(Path(failure.reproduction), threads=1)
+    assert replayed.problem is not None and replayed.problem.tensor == tensor
+
+
+def test_rows_are_paired_with_the_same_values_of_the_portable_graph(bundles: Bundles) -> None:
+    bundle = Bundle(bundles["mla_prefill"], read_manifest(bundles["mla_prefill"]), 1)
+    golden = load_golden(bundle.folder / GOLDEN, bundle.spec)
+    case = next(case for case in golden.cases if case.name == "chunk, cache policy full")
+    found = RowBodies.open(bundle).values(case.inputs, [1])[0]
+    expected = next(locate._references(RowBodies.open(bundle), bundle, case, [1]))[0]
+    compared = 0
+    for part in ("inside", "around", "behind"):
+        ours, theirs = getattr(found, part), getattr(expected, part)
+        assert ours is not None and theirs is not None
+        for name in ours.keys() & theirs.keys():
+            if ours[name].shape == theirs[name].shape:
+                assert np.allclose(ours[name], theirs[name], atol=1e-4 * np.abs(theirs[name]).max(initial=1e-9)), name
+                compared += 1
+    assert compared >= 60
