@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+export PATH := $(PATH):$(abspath $(BIN))
 
 .PHONY: help setup demo test test-slow test-gpu lint native sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
 	@echo "make test    set up, lint, type check, and run every test"
-	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full"
+	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
@@ -22,10 +24,15 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml cmake/hatch_build.py
+# mythos-runtime and mythos-export, both from here; the CPU kernels where there is a C++ compiler (cmake comes from the
+# package index where the system has none).
+$(INSTALLED): pyproject.toml runtimes/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tensorrt,triton,bf16,tokenizers,hub,benchmarks,dev]'
+	$(PIP) -e 'runtimes/python[tokenizers,chat,bf16]' -e '.[tensorrt,triton,hub,benchmarks,dev]'
+	@test -x $(BIN)/mythos || $(PIP) --force-reinstall --no-deps -e runtimes/python  # gone with an older mythos-export
+	@command -v cmake >/dev/null || ! command -v c++ >/dev/null || $(PIP) cmake
+	@$(BIN)/python cmake/build_native.py || true  # it has said why; the portable operators serve
 	@touch $@
 
 demo: setup
@@ -48,7 +55,7 @@ test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 native: setup
-	$(BIN)/python cmake/build_native.py
+	$(BIN)/python cmake/build_native.py --tests
 	$(BIN)/python cmake/build_runtime.py
 
 sanitize: setup
@@ -77,7 +84,7 @@ BENCH_OUT ?= build/bench
 DEPTH_OUT ?= build/depth/reports
 
 bench: setup native
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[peers]' || echo "peers that cannot be installed are left out"
+	@$(PIP) -e runtimes/python -e '.[peers]' || echo "peers that cannot be installed are left out"
 	$(BIN)/python -m benchmarks.peers -o $(BENCH_OUT)/peers
 	$(BIN)/python -m benchmarks.kernels_cpu
 

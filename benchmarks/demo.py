@@ -141,7 +141,7 @@ def main(bundle: Path, threads: int, as_json: bool) -> None:
     checkpoint = load_checkpoint(folder("hops"))
     eager = MythosModel.from_state(checkpoint.config, checkpoint.state)
     questions = load_file(folder("hops") / "held_out.safetensors")
-    loops = np.where(questions["hops"] <= TRAINED, model.config.max_loop_iters, DEEPER)
+    loops = np.where(questions["hops"] <= TRAINED, model.spec.trained_loops, DEEPER)
     rows = ask(model, eager, questions, loops)
     show(console, rows)
     halting, forced = answers_per_second(rows)

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.depth.sweep import MAX_LOOPS, Setting, Task, read_task, run
+from benchmarks.depth.sweep import MAX_LOOPS, Setting, Task, read_task, run, usual_threshold
 from mythos_export import export
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_model.pretrained import folder
@@ -36,7 +36,7 @@ def measure(models: dict[str, Model], task: Task, loops: int, label: str) -> dic
     """Per precision, means over the inputs of FIGURES; the time is the median."""
     random = np.random.default_rng(0)
     figures = np.zeros((len(models), len(task.ids), len(FIGURES)))
-    settings = {name: Setting(MAX_LOOPS, loops, model.config.act_threshold) for name, model in models.items()}
+    settings = {name: Setting(MAX_LOOPS, loops, usual_threshold(model)) for name, model in models.items()}
     names = list(models)
     for q in track(range(-1, len(task.ids)), label, console=Console(stderr=True), transient=True):
         for index in random.permutation(len(names)):  # the first input twice: a first call allocates

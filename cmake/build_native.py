@@ -1,10 +1,10 @@
 """Builds the operators' CPU library and puts it where mythos_runtime looks for it.
 
-    python cmake/build_native.py        # what `make native` runs: with the kernels' test program, which the tests run
+    python cmake/build_native.py            # what `make setup` runs
+    python cmake/build_native.py --tests    # what `make native` runs: with the kernels' test program
 
-The package build (hatch_build.py) calls `build`, without it.
-
-The build folder stays (build/kernels), so that a second build compiles only what changed.
+The wheel of mythos-runtime builds the same CMake project by itself (runtimes/python/pyproject.toml). The build folder
+stays (build/kernels), so that a second build compiles only what changed.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def _run(*command: str) -> None:
 
 if __name__ == "__main__":
     try:
-        print(f"installed into {build(tests=True)}")
+        installed = build(tests="--tests" in sys.argv[1:])
+        print(f"installed into {installed}")
     except NotBuiltError as error:
         sys.exit(f"the CPU kernels were not built, the portable operators serve instead: {error}")

@@ -59,11 +59,13 @@ class Lowered:
         path: model.onnx.
         weights: the safetensors file that its external data points into, in the same folder.
         spec: of the model.
+        rows: the files of the row graphs (`lower_rows`).
     """
 
     path: Path
     weights: Path
     spec: LoopSpec
+    rows: tuple[Path, ...] = ()
 
 
 def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
@@ -84,7 +86,7 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
 
 
 def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write the row graphs into `folder`, where `lower` has written the model: they share its weights.
+    """Write the row graphs into `folder`, where `lower` wrote the model, whose weights they share. Returns the files.
 
     What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
     Runtime follows no path that leads out of a graph's own.
@@ -98,7 +100,8 @@ def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tu
     for path, model in zip(paths, models.values(), strict=True):
         ir.save(model, path)
         check(path, loops=0)
-    return paths
+    own = folder / ROW_WEIGHTS
+    return (*paths, own) if own.exists() else paths
 
 
 def _lowered(captured: Captured, dump: Path | None) -> ir.Model:

@@ -72,7 +72,7 @@ def main(
     try:
         model = mythos_runtime.load(paths[0], threads=threads)
         task = _spread(read_task(data), inputs)
-        trained = model.config.max_loop_iters
+        trained = model.spec.trained_loops
         settings = settings_of(model, max_loops or 2 * trained, THRESHOLDS)
         with Progress(console=console, transient=True) as bar:
             line = bar.add_task(f"{len(settings)} settings", total=len(task.ids))

@@ -94,10 +94,18 @@ def read_task(file: Path) -> Task:
     return Task(stored["input_ids"].astype(np.int64), None if answer is None else answer.astype(np.int64))
 
 
+def usual_threshold(model: Model) -> float:
+    """The halting threshold that the model has been trained with; raises RequestError where nothing halts."""
+    knob = model.spec.exit.knob(HALT_THRESHOLD)
+    if knob is None:
+        raise RequestError(f"there is no halting to sweep: {model.spec.exit.meaning}")
+    return knob.default
+
+
 def settings_of(model: Model, most_loops: int, thresholds: tuple[float, ...]) -> tuple[Setting, ...]:
     """Every loop budget up to `most_loops`, halting as trained and not at all; every threshold at the largest."""
     budgets = range(1, most_loops + 1)
-    by_loops = [Setting(MAX_LOOPS, loops, model.config.act_threshold) for loops in budgets]
+    by_loops = [Setting(MAX_LOOPS, loops, usual_threshold(model)) for loops in budgets]
     by_threshold = [Setting(HALT_THRESHOLD, most_loops, threshold) for threshold in thresholds]
     forced = [Setting(FORCED_LOOPS, loops, NEVER) for loops in budgets]
     return (*by_loops, *by_threshold, *forced)

@@ -21,7 +21,7 @@ from mythos_export.bench.backends.backend import Backend, Call, Setting
 from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory, pin_all_threads
 from mythos_export.bench.workloads import Workload, load_case
 from mythos_export.errors import ToolFailed
-from mythos_export.workers.messages import Report
+from mythos_export.progress import Progress
 
 SHORT = 0.05  # a call below this many seconds is run once, unmeasured, at the start of every turn: others ran meanwhile
 
@@ -29,7 +29,7 @@ SHORT = 0.05  # a call below this many seconds is run once, unmeasured, at the s
 class Runner:
     """What the worker is asked for, of one backend."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Progress) -> None:
         self.backend = Backend()
         self.calls: dict[str, Call] = {}
         self.energy = EnergyCounter()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_parity
+from mythos_export.cli.termination import terminable
 from mythos_export.targets.registry import TARGETS
 from mythos_runtime.cli.generation import id_list
 from mythos_runtime.cli.progress import steps
@@ -83,8 +84,8 @@ def export_command(
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
 
-    destination = output or Path(f"{checkpoint.stem or checkpoint.name}-{target}")
-    with steps() as step:
+    destination = output or Path(f"{_name(checkpoint)}-{target}")
+    with terminable("terminated; no bundle was written"), steps() as step:
         exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
     show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
@@ -99,6 +100,12 @@ def export_command(
             "parity": summary(exported.parity),
         }
         write(json.dumps(document) + "\n")
+
+
+def _name(checkpoint: Path) -> str:
+    """What a bundle is called after: a file without its ending, a folder as it is called, also where it is `.`."""
+    name = checkpoint.name if checkpoint.name not in ("", "..") else checkpoint.resolve().name
+    return Path(name).stem if Path(name).suffix in (".pt", ".pth", ".bin", ".safetensors") else name or "model"
 
 
 def _names(parts: str | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Target `onnx`: the lowered graph as it is, for every ONNX runtime that knows its opset (`kernels.text.OPSET`)."""
+"""Target `onnx`: the lowered graphs as they are, for every ONNX runtime that knows its opset (`kernels.text.OPSET`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import onnxruntime
 from mythos_export.lower import Lowered
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_export.verify.stages.rows import RowBodies
 
 
 class OnnxTarget:
-    """Adds nothing to the graph."""
+    """Adds nothing to the graphs."""
 
     name = "onnx"
     precisions = ("fp32", "fp16", "int8", "int4")
@@ -22,5 +23,6 @@ class OnnxTarget:
         """There is nothing more to refuse: an ONNX graph takes any size."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        files = (lowered.path.name, lowered.weights.name)
-        return Built(self.name, files, (FunctionBodies.name,), {}, {"onnxruntime": onnxruntime.__version__})
+        files = tuple(path.name for path in (lowered.path, lowered.weights, *lowered.rows))
+        proof = (FunctionBodies.name, RowBodies.name)
+        return Built(self.name, files, proof, {}, {"onnxruntime": onnxruntime.__version__})

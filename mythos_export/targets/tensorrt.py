@@ -70,9 +70,6 @@ class TensorRTTarget:
         ir.save(model, path)
         profiles = profiles_of(path, spec, options)
 
-        def show(phase: str, fraction: float | None) -> None:
-            progress(f"TensorRT: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
-
         kernels: tuple[str, ...] = ()
         with contextlib.ExitStack() as stack:
             graph, plugins = path, None
@@ -84,7 +81,7 @@ class TensorRTTarget:
             request = trt.BuildRequest(
                 graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins
             )
-            result = trt.build(request, show)
+            result = trt.build(request, lambda phase, part=None: progress(f"TensorRT: {phase}", part))
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = result.to_json()
         details["engines"] = [  # as mythos_runtime.tensorrt reads them

@@ -41,11 +41,13 @@ def compile_kernels(
     model: ir.Model, precision: str, bundle: Path, sms: Sequence[int], progress: Progress
 ) -> tuple[str, ...]:
     """The graph's kernels for these compute capabilities, into the bundle; returns their paths in it."""
-
-    def show(phase: str, fraction: float | None) -> None:
-        progress(f"Triton: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
-
-    manifest = triton_build.build_for(calls_of(model), precision, bundle / FOLDER, architectures=sms, progress=show)
+    manifest = triton_build.build_for(
+        calls_of(model),
+        precision,
+        bundle / FOLDER,
+        architectures=sms,
+        progress=lambda phase, part=None: progress(f"Triton: {phase}", part),
+    )
     return tuple(f"{FOLDER}/{name}" for name in triton_build.files_of(manifest))
 
 

@@ -18,7 +18,6 @@ from mythos_export.kernels.op import OPERATORS
 
 A = TypeVar("A")
 B = TypeVar("B")
-
 # torch operator -> the ONNX operator that computes the same, where it is one.
 _KINDS = {
     "add": "Add",

@@ -25,9 +25,9 @@ def main(name: str) -> None:
     os.dup2(2, 1)  # what libraries print is no answer: it goes to the log
     lock = threading.Lock()
 
-    def report(phase: str, fraction: float | None = None) -> None:
+    def report(phase: str, part: float | None = None) -> None:
         with lock:
-            send(answers, {"phase": phase, "fraction": fraction})
+            send(answers, {"phase": phase, "part": part})
 
     module, _, member = name.partition(":")
     answering = getattr(importlib.import_module(module), member)(report)

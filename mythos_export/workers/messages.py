@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from typing import IO, Any
 
 Message = dict[str, Any]
-Report = Callable[..., None]
-"""`report(phase, fraction=None)`, from any thread: what a worker is doing, and how much of it is done (0 to 1)."""
 
 
 def send(stream: IO[bytes], message: Message) -> None:

@@ -9,16 +9,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from mythos_export import errors
 from mythos_export.errors import ExportError, ToolFailed
+from mythos_export.progress import Progress, silent
 from mythos_export.workers.messages import receive, send
-
-Progress = Callable[[str, float | None], None]
-"""`progress(phase, fraction)` as the worker reports it; fraction is None where it is unknown."""
 
 TAIL = 8  # lines of the log that are shown
 _ENDS = {
@@ -74,7 +72,7 @@ class Worker:
         self.pid = self._process.pid
 
     def ask(
-        self, do: str, *, timeout_s: float | None = None, progress: Progress | None = None, **values: Any
+        self, do: str, *, timeout_s: float | None = None, progress: Progress = silent, **values: Any
     ) -> dict[str, Any]:
         """One request and its answer.
 
@@ -102,8 +100,7 @@ class Worker:
                 if "phase" not in message:
                     break
                 self._phase = message["phase"]
-                if progress is not None:
-                    progress(message["phase"], message["fraction"])
+                progress(message["phase"], message["part"])
         except BaseException:
             self._end()
             raise

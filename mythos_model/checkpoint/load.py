@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mythos_model import families
 from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint
+from mythos_model.checkpoint.rotary import check_table
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.errors import CheckpointError, ConfigError, some
 from mythos_model.families.family import Family
@@ -106,6 +107,9 @@ def load_checkpoint(
     names = [name for name in held if not (name in family.aliases and family.aliases[name] in raw.shapes)]
     known = {family.aliases.get(name, name): name for name in names}
     sha256 = _check(raw, known, expected)
+    for table, (base, width) in family.rotary(found).items():
+        if table in raw.shapes:
+            check_table(raw.source, table, raw.tensors[table], base, width)
     state = {name: raw.tensors[stored] for name, stored in known.items()}
     return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
 

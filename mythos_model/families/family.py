@@ -56,6 +56,7 @@ class Family:
         shapes: every tensor that a checkpoint has to hold.
         aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
         ignored: tensors that are recomputed, never loaded.
+        rotary: of those, the rotary tables that the model would use: the base and the channels they have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
     """
@@ -70,6 +71,7 @@ class Family:
     shapes: Callable[[Any], Mapping[str, Shape]]
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    rotary: Callable[[Any], Mapping[str, tuple[float, int]]] = lambda config: {}
     counts: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
 

@@ -46,7 +46,8 @@ def run(seed: int, first: int, last: int, bundle: Path | None, keep: Path | None
             return
         if not started:
             raise RuntimeError(f"the fuzzer itself failed: {stderr}")
-        died = "hang" if child.returncode == -signal.SIGALRM else f"died with {child.returncode}: {stderr[-300:]}"
+        hung = -child.returncode in (signal.SIGALRM, signal.SIGPROF)
+        died = "hang" if hung else f"died with {child.returncode}: {stderr[-300:]}"
         yield started | {"outcome": "died", "finding": died}
         first = started["number"] + 1
 

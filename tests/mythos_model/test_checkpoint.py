@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,19 @@ def test_configurations_that_no_checkpoint_can_have_are_refused_at_once(tmp_path
     whole = fields | {"n_heads": float(fields["n_heads"]), "dropout": None}
     loaded = load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=whole)
     assert loaded.config.n_heads == fields["n_heads"]
+
+
+def test_a_rotary_table_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    for theta in (500000.0, 9900.0):
+        with pytest.raises(CheckpointError, match="rotary table freqs_cis_mla"):
+            load_checkpoint(TRAINING, config={"rope_theta": theta})
+    huginn = Path(__file__).parents[1] / "golden_families" / "huginn_prefill"
+    folder = shutil.copytree(huginn, tmp_path / "huginn")
+    assert load_checkpoint(folder).config.rope_base == 50000
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rope_base": 10000}))
+    with pytest.raises(CheckpointError, match="base of 10000"):
+        load_checkpoint(folder)
 
 
 def test_what_stands_before_all_names_is_taken_off(tmp_path: Path) -> None:

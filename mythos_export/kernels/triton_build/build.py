@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels.launch_plan import POINTER_ALIGNMENT, PRECISIONS, KernelSpec, Plan
-from mythos_export.workers.near import Progress, Worker
+from mythos_export.progress import Progress, silent
+from mythos_export.workers.near import Worker
 from mythos_runtime.manifest import NOT_EXECUTED
 
 from .resources import ARCHITECTURES, check_architectures
@@ -84,7 +85,7 @@ def build(
     folder: Path,
     *,
     plans: Sequence[Plan] = (),
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compile every kernel for every architecture; needs triton, but no GPU.
 
@@ -147,7 +148,7 @@ def build_for(
     folder: Path,
     *,
     architectures: Sequence[int] = ARCHITECTURES,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Everything that a graph's calls need, in one: `build` of their kernels with their plans."""
     plans = plans_for(calls, precision)

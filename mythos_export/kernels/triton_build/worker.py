@@ -17,7 +17,7 @@ from typing import Any
 from mythos_export.errors import TargetError, ToolFailed
 from mythos_export.kernels.launch_plan import POINTER_ALIGNMENT, KernelSpec
 from mythos_export.kernels.triton_build.resources import check_resources, read_resources
-from mythos_export.workers.messages import Report
+from mythos_export.progress import Progress
 
 # Triton appends them to every kernel: pointers to global and to profiling scratch. Null where their sizes are 0.
 TRAILING = 2
@@ -27,7 +27,7 @@ WARP = 32
 class Compiler:
     """What the worker is asked for."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Progress) -> None:
         self.report = report
 
     def compile(self, kernels: list[dict[str, Any]], architectures: list[int], folder: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.errors import ExportError, TargetError, ToolFailed
-from mythos_export.workers.near import Progress
+from mythos_export.progress import Progress, silent
 
 from .environment import Backend, choose_backend, tensorrt_worker
 from .graph import check_graph, load_graph
@@ -25,10 +25,10 @@ from .limits import explain, group_sms
 from .options import BuildRequest, BuildResult, Engine
 
 
-def build(request: BuildRequest, progress: Progress | None = None) -> BuildResult:
+def build(request: BuildRequest, progress: Progress = silent) -> BuildResult:
     """Builds every engine of `request`.
 
-    `progress(phase, fraction)`: "parse", "build sm 86,89,120", "write sm ..."; fraction None where it is unknown.
+    `progress` is told "parse", "build sm 86,89,120", "write sm ...", and the part of all engines that is done.
 
     Raises `TargetError` for what cannot be built, `ToolMissing` without a TensorRT, and `ToolFailed` if TensorRT fails,
     crashes or runs out of time; the message then names a file with TensorRT's whole log.
@@ -91,7 +91,7 @@ def _partial_files(targets: list[Path]) -> Iterator[list[Path]]:
 
 
 def _run(
-    request: BuildRequest, backend: Backend, engines: list[dict[str, Any]], progress: Progress | None
+    request: BuildRequest, backend: Backend, engines: list[dict[str, Any]], progress: Progress
 ) -> dict[str, Any]:
     """The worker's answer. Its log stays, in the system's temporary folder, only if there is none."""
     handle, name = tempfile.mkstemp(prefix="mythos-tensorrt-", suffix=".log")

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from mythos_export.errors import ToolFailed
-from mythos_export.workers.messages import Report
+from mythos_export.progress import Progress
 
 Job = dict[str, Any]
 
@@ -25,7 +25,7 @@ Job = dict[str, Any]
 class TensorRT:
     """What the worker is asked for."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Progress) -> None:
         self.report = report
 
     def probe(self, module: str) -> Job:
@@ -48,7 +48,13 @@ class TensorRT:
         started = time.monotonic()
         network = parse(trt, logger, builder, onnx)
         parse_seconds = time.monotonic() - started
-        seconds = [build_engine(trt, logger, builder, network, profiles, engine, self.report) for engine in engines]
+        seconds = []
+        for number, engine in enumerate(engines):
+
+            def report(phase: str, part: float | None = None, done: int = number) -> None:
+                self.report(phase, None if part is None else (done + part) / len(engines))
+
+            seconds.append(build_engine(trt, logger, builder, network, profiles, engine, report))
         return {
             "version": trt.__version__,
             "layers": network.num_layers,
@@ -108,7 +114,7 @@ class PhaseFraction:
         return self._best
 
 
-def make_monitor(trt: ModuleType, report: Report, phase: str) -> Any:
+def make_monitor(trt: ModuleType, report: Progress, phase: str) -> Any:
     """A progress monitor that reports `phase` whenever it moved by a hundredth. It works without a GPU too."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
@@ -185,7 +191,7 @@ def _set_targets(trt: ModuleType, config: Any, sms: list[int]) -> None:
 
 
 def build_engine(
-    trt: ModuleType, logger: Any, builder: Any, network: Any, profiles: list[Job], engine: Job, report: Report
+    trt: ModuleType, logger: Any, builder: Any, network: Any, profiles: list[Job], engine: Job, report: Progress
 ) -> float:
     """Builds one engine and writes it to `engine["path"]`; returns the seconds that the build took."""
     label = ",".join(str(sm) for sm in engine["sms"])

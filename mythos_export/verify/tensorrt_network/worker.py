@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from mythos_export.errors import ToolFailed
+from mythos_export.progress import Progress
 from mythos_export.targets.tensorrt_build.worker import make_logger, parse
 from mythos_export.verify.tensorrt_network.interpreter import LayerFailed, Run, run
 from mythos_export.verify.tensorrt_network.layers import UnknownLayer
 from mythos_export.verify.tensorrt_network.network import Network, read
-from mythos_export.workers.messages import Report
 
 
 class Interpreter:
     """What the worker is asked for."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Progress) -> None:
         self.report = report
 
     def open(self, module: str, onnx: str) -> dict[str, Any]:

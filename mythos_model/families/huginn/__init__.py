@@ -16,6 +16,7 @@ FAMILY = Family(
     shapes=shapes,
     aliases={"lm_head.weight": "transformer.wte.weight"},
     ignored=("freqs_cis",),
+    rotary=lambda config: {"freqs_cis": (config.rope_base, config.head_dim)},
     counts=("n_layers_in_prelude", "n_layers_in_recurrent_block", "n_layers_in_coda"),
 )
 

@@ -16,6 +16,9 @@ FAMILY = Family(
     shapes=reference_shapes,
     aliases={"head.weight": "embed.weight"},
     ignored=("freqs_cis", "freqs_cis_mla"),
+    rotary=lambda config: {
+        "freqs_cis_mla" if config.attn_type == "mla" else "freqs_cis": (config.rope_theta, config.rope_dim)
+    },
     counts=("prelude_layers", "coda_layers", "n_experts", "n_shared_experts"),
     variants=VARIANTS,
 )

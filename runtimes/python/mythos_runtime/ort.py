@@ -79,7 +79,7 @@ def why_no_op_library() -> str | None:
     reason = NATIVE / "not_built.txt"
     if reason.is_file():
         return reason.read_text(encoding="utf-8").strip()
-    return "the package was installed without building them; run make native in its source"
+    return "the package was installed without them; run make native in its source"
 
 
 class OrtSession:

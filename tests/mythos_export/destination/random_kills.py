@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mythos_export import pipeline
+from mythos_export.lower import Lowered
 from mythos_export.package import Bundle
 from mythos_runtime import BundleError, read_manifest
 
@@ -33,10 +34,10 @@ PAUSE = 0.02
 def fake_stages(ready: Path) -> None:
     manifest = read_manifest(ready)
     loaded = SimpleNamespace(
-        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), folder=ready), bytes=0
+        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), source=ready), bytes=0
     )
 
-    def lower(captured: Any, folder: Path, dump: Path | None = None) -> None:
+    def lower(captured: Any, folder: Path, dump: Path | None = None) -> Lowered:
         for name in manifest.files:
             (folder / name).parent.mkdir(exist_ok=True)
             with (folder / name).open("wb") as stream:
@@ -45,6 +46,7 @@ def fake_stages(ready: Path) -> None:
                     stream.write(part)
                     stream.flush()
                     time.sleep(PAUSE)
+        return Lowered(folder / "model.onnx", folder / "weights.safetensors", manifest.spec)
 
     def package(folder: Path, *rest: Any) -> Bundle:
         return Bundle(folder, replace(manifest, files={}, created=NEW), ()).grown()
@@ -57,6 +59,8 @@ def fake_stages(ready: Path) -> None:
         "load": lambda *rest: loaded,
         "capture": lambda model: None,
         "lower": lower,
+        "capture_rows": lambda model: None,
+        "lower_rows": lambda *rest: (),
         "build": lambda *rest: (),
         "package": package,
         "verify": verify,

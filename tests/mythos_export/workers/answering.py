@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from mythos_export.errors import KernelResourceError, ToolFailed
-from mythos_export.workers.messages import Report
+from mythos_export.progress import Progress
 from mythos_export.workers.near import Worker
 
 
 class Answering:
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Progress) -> None:
         self.report = report
 
     def double(self, arrays: dict[str, np.ndarray], note: str) -> dict[str, Any]:

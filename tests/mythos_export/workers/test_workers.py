@@ -101,7 +101,7 @@ def gone(pids: Path, within: float = 10) -> bool:
     return False
 
 
-def cancel(phase: str, fraction: float | None) -> None:
+def cancel(phase: str, part: float | None = None) -> None:
     raise KeyboardInterrupt
 
 

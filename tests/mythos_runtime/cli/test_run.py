@@ -129,6 +129,13 @@ def test_a_bundle_without_words(bundles: Bundles) -> None:
         assert "this bundle has no tokenizer" in run(bundles["mla_decode"], *arguments).stderr
 
 
+def test_portable_operators_are_named(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
+    result = run(bundles["mla_decode"], "--ids", "1", "--max-new-tokens", "1", "--json")
+    assert result.stderr.startswith("no library of native operators is loaded: the portable ones serve")
+    assert json.loads(result.stdout.splitlines()[-1])["operators"] == "portable"
+
+
 def test_threads_are_bounded_by_the_machine(bundles: Bundles) -> None:
     result = run(bundles["mla_decode"], "--ids", "1", "--max-new-tokens", "1", "--threads", "9999")
     assert result.exit_code == 0
@@ -144,7 +151,8 @@ def saying(text: bytes) -> Any:
             finished = LENGTH if place == len(text) - 1 else None
             yield Step(np.array([byte]), np.array([3]), 4, 0.5, (finished,))
 
-    return SimpleNamespace(tokenizer=ByteTokenizer(256), generate=generate)
+    session = SimpleNamespace(operators="native")
+    return SimpleNamespace(tokenizer=ByteTokenizer(256), generate=generate, session=session)
 
 
 @pytest.mark.parametrize(

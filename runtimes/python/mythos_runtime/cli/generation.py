@@ -31,7 +31,7 @@ class Run:
     """One generated sequence: its text (None without a tokenizer), new ids, the depth behind each, iterations per step,
     and the engine's seconds.
 
-    `finished` says why it ended: "eos", "stop" or "length".
+    `finished` says why it ended: "eos", "stop" or "length"; `operators` what computed the mythos operators.
     """
 
     text: str | None
@@ -42,6 +42,7 @@ class Run:
     decode_seconds: float
     policy: str
     finished: str
+    operators: str
 
     @property
     def tokens_per_second(self) -> float:
@@ -72,6 +73,7 @@ class Run:
             "prefill_seconds": self.prefill_seconds,
             "policy": self.policy,
             "finished": self.finished,
+            "operators": self.operators,
         }
 
 
@@ -139,6 +141,8 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
     defaults = dict(entry.defaults) if entry is not None else {}
     given = {name: value for name, value in options.items() if value is not None}
     notes = []
+    if model.session.operators == "portable":
+        notes.append("no library of native operators is loaded: the portable ones serve, which are slower")
     taken = {name: defaults[name] for name in _SAMPLING if name in defaults and name not in given}
     if taken:
         source = entry.sources.get("defaults", "the bundle") if entry is not None else ""
@@ -216,4 +220,5 @@ def stream(model: Model, ids: list[int], request: Request, write: Callable[[str]
     write("\n")
     assert finished is not None  # a generation ends only where its row has
     text = None if decoder is None else "".join(shown)
-    return Run(text, tokens, depth, loops, prefill, decode, str(request.options["policy"]), finished)
+    policy, operators = str(request.options["policy"]), model.session.operators
+    return Run(text, tokens, depth, loops, prefill, decode, policy, finished, operators)

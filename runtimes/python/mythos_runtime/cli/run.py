@@ -54,9 +54,6 @@ def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> 
         threads = bounded_threads(options.pop("threads"))
         model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
         detail(f"{model!r}")
-        if model.session.operators == "portable":
-            lack = "no library of native operators is loaded: the portable ones serve, which are slower"
-            err.print(lack, highlight=False, style="dim", soft_wrap=True)
         words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
         ids = prompt_ids(model, **words)
         detail(f"{len(ids)} prompt tokens")
@@ -66,4 +63,4 @@ def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> 
         result = stream(model, ids, request, write)
         err.print(result.summary(), markup=False, highlight=False, soft_wrap=True)
         if as_json:
-            write(json.dumps({**result.to_json(), "operators": model.session.operators}) + "\n")
+            write(json.dumps(result.to_json()) + "\n")
