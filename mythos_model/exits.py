@@ -50,8 +50,8 @@ class Exit(nn.Module, ABC):
         """The rule as the bundle states it."""
 
     @abstractmethod
-    def state(self, dim: int) -> tuple[StateTensor, ...]:
-        """Its state as the bundle states it."""
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
+        """Its state as the bundle states it; `first` is what h begins as, "encoded" or "initial"."""
 
     @abstractmethod
     def trace(self, dim: int) -> tuple[TraceTensor, ...]:
@@ -94,7 +94,7 @@ class Act(Exit):
         meaning = "a token halts when its summed halting probability reaches halt_threshold"
         return ExitRule(self.name, meaning, (Knob("halt_threshold", self.threshold, None, None, "summed probability"),))
 
-    def state(self, dim: int) -> tuple[StateTensor, ...]:
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (
             StateTensor("out", "float32", (*FLAT, dim), "zeros"),
             StateTensor("cumulative", "float32", FLAT, "zeros"),
@@ -154,9 +154,9 @@ class Quantile(Exit):
         knob = Knob("halt_threshold", self.threshold, None, None, "summed probability; infinite: only the last loop")
         return ExitRule(self.name, meaning, (knob,))
 
-    def state(self, dim: int) -> tuple[StateTensor, ...]:
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (
-            StateTensor("answer", "float32", (*FLAT, dim), "encoded"),
+            StateTensor("answer", "float32", (*FLAT, dim), first),
             StateTensor("left", "float32", FLAT, "zeros"),
             StateTensor("stays", "float32", FLAT, "ones"),
             *_HALTING,
@@ -176,7 +176,7 @@ class Expectation(Exit):
     """The answer is the expectation of the states under the probabilities of leaving that a learnt gate gives (Ouro's
     weighted exit): a head that is linear makes the same of it as of every state's logits. Nothing halts."""
 
-    name: ClassVar[str] = "expectation"
+    name: ClassVar[str] = "weighted"
 
     class State(NamedTuple):
         """`answer` is the weighted sum so far, `stays` [B, T] the probability of not having left."""
@@ -186,7 +186,7 @@ class Expectation(Exit):
         halted: Tensor
         depth: Tensor
 
-    def __init__(self, dim: int, threshold: float) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.gate = nn.Linear(dim, 1)
 
@@ -205,7 +205,7 @@ class Expectation(Exit):
     def rule(self) -> ExitRule:
         return ExitRule(self.name, "every loop runs, and the answer is the expectation over all of them")
 
-    def state(self, dim: int) -> tuple[StateTensor, ...]:
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "zeros"),
             StateTensor("stays", "float32", FLAT, "ones"),
@@ -225,8 +225,6 @@ class Converged(Exit):
 
     `latent-diff`: |h - h'| / |h|. `cosine`: 1 - cos(h, h'). The first loop is held against the state before it.
     """
-
-    name: ClassVar[str] = "converged"
 
     class State(NamedTuple):
         """`answer` is the state that a halted position left with, `before` the state of the loop before."""
@@ -256,17 +254,18 @@ class Converged(Exit):
         if self.measure == "latent-diff":
             return (h - before).square().sum(-1).sqrt() / h.square().sum(-1).sqrt()
         norms = h.square().sum(-1).sqrt() * before.square().sum(-1).sqrt()
-        return 1 - (h * before).sum(-1) / norms.clamp(min=1e-8)
+        # Rounding takes the cosine of a state that stands still above 1: below a threshold of 0 nothing may fall.
+        return (1 - (h * before).sum(-1) / norms.clamp(min=1e-8)).clamp(min=0)
 
     def rule(self) -> ExitRule:
         what = "relative change" if self.measure == "latent-diff" else "turn (1 - cosine)"
         meaning = f"a token leaves with the first state whose {what} in one loop is below halt_threshold"
         return ExitRule(self.measure, meaning, (Knob("halt_threshold", self.threshold, None, None, what),))
 
-    def state(self, dim: int) -> tuple[StateTensor, ...]:
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (
-            StateTensor("answer", "float32", (*FLAT, dim), "initial"),
-            StateTensor("before", "float32", (*FLAT, dim), "initial"),
+            StateTensor("answer", "float32", (*FLAT, dim), first),
+            StateTensor("before", "float32", (*FLAT, dim), first),
             *_HALTING,
         )
 

@@ -60,9 +60,7 @@ def _round_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
         rounded = (blocks / tried.float()).round().clamp(-8, 7)
         error = (rounded * tried.float() - blocks).square().sum(-1, keepdim=True)
         better = error < best
-        best, scale, q = (
-            torch.where(better, new, old) for new, old in ((error, best), (tried, scale), (rounded, q))
-        )
+        best, scale, q = (torch.where(better, new, old) for new, old in ((error, best), (tried, scale), (rounded, q)))
     return q, scale if best.isfinite().all() else torch.full_like(scale, torch.inf)
 
 

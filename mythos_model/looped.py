@@ -126,7 +126,8 @@ class LoopedModel(nn.Module, ABC):
         entries = [
             TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
         ]
-        rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim))
+        first = "encoded" if self.initial is None else "initial"
+        rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim, first))
         rows = row_ports(sizes.vocabulary, tuple(caches), state, rule)
         return LoopSpec(
             family=self.family,

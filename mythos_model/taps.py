@@ -78,4 +78,3 @@ def decided(name: str, margin: Callable[[], Tensor]) -> None:
 
 def _watching() -> Recorded | None:
     return None if torch.compiler.is_exporting() else _recorder.get()
-

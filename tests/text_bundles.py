@@ -1,4 +1,4 @@
-"""Bundles that speak: a golden one with another tokenizer entry in its manifest."""
+"""Bundles that speak: a golden one with another tokenizer entry in its manifest, and a tokenizer.json for others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from mythos_runtime.files import describe
 
+EOS = 256  # of `byte_level`
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
 
 
@@ -29,3 +30,22 @@ def change_tokenizer(folder: Path, **fields: Any) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["tokenizer"] = (manifest.get("tokenizer") or {}) | fields
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def byte_level(path: Path) -> Path:
+    """A GPT-2-like tokenizer.json of single bytes, saved as training leaves it: truncating, padding, adding an EOS."""
+    import tokenizers
+
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: number for number, letter in enumerate(letters)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|end|>"])
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", EOS)]
+    )
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=12, pad_id=EOS, pad_token="<|end|>")
+    tokenizer.save(str(path))
+    return path

@@ -150,5 +150,3 @@ def _bounds(values: np.ndarray) -> tuple[float, float]:
     outside = (1 - LEVEL) / 2
     low, high = np.quantile(values, [outside, 1 - outside])
     return float(low), float(high)
-
-

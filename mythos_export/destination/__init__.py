@@ -1,12 +1,12 @@
 """Where a bundle goes: filled out of sight, put under its name by one rename, and nothing else is ever taken away.
 
-    with staged(Path("bundle"), force=False, checkpoint=Path("model.pt")) as folder:
-        ...                                 # fill it; the manifest is written last
+with staged(Path("bundle"), force=False, checkpoint=Path("model.pt")) as folder:
+    ...                                 # fill it; the manifest is written last
 
-    occupant    what is at the destination, and whether it may be replaced
-    stage       the folder that is filled, locked as long as this process lives
-    renames     the last step
-    storage     a full disk and its like
+occupant    what is at the destination, and whether it may be replaced
+stage       the folder that is filled, locked as long as this process lives
+renames     the last step
+storage     a full disk and its like
 """
 
 from __future__ import annotations

@@ -41,9 +41,12 @@ def dequantize(result: str, weight: str, scale: str, format: str) -> str:
   {result}_zero = ConstantOfShape <value = uint8[1] {{{form.zero}}}> ({result}_shape)
 """
         q, zero = f"{result}_q", f", {result}_zero"
-    return lines + f"""
+    return (
+        lines
+        + f"""
   {result} = DequantizeLinear <axis = -2, block_size = {form.block}> ({q}, {result}_scale{zero})
 """
+    )
 
 
 def unpack(result: str, weight: str, scale: str, format: str, leading: int) -> str:

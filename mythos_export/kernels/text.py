@@ -10,9 +10,7 @@ VERSION = 1
 OPSET = 23  # RMSNormalization and RotaryEmbedding
 
 
-def parse_function(
-    name: str, inputs: str, body: str, attributes: str = "", outputs: str = "out"
-) -> onnx.FunctionProto:
+def parse_function(name: str, inputs: str, body: str, attributes: str = "", outputs: str = "out") -> onnx.FunctionProto:
     """A FunctionProto of the `mythos` domain from ONNX's textual syntax."""
     attributes = f"<{attributes}>" if attributes else ""
     header = f'<opset_import: ["" : {OPSET}], domain: "{DOMAIN}"> {name} {attributes}'

@@ -9,7 +9,7 @@ from mythos_export.kernels.text import DOMAIN
 
 
 def inline_functions(model: ir.Model) -> None:
-    """For parsers that take an unknown domain for a plugin; the `mythos` domain is gone afterwards."""
+    """For parsers that take an unknown domain for a plugin; what has no function stays a node."""
     InlinePass()(model)
     model.functions.clear()
     model.opset_imports.pop(DOMAIN, None)

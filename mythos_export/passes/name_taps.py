@@ -3,8 +3,7 @@
     h = mythos::tap <name = "h"> (add_7)      ->      inside/h, in place of add_7
 
 So the graph that ships has no node more, and its verification twin finds what to show by name (`verify/twin.py`).
-Parsers
-that keep ONNX's names, TensorRT's among them, show the same.
+Parsers that keep ONNX's names, TensorRT's among them, show the same.
 """
 
 from __future__ import annotations

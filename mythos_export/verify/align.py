@@ -18,6 +18,7 @@ from mythos_export.kernels.op import OPERATORS
 
 A = TypeVar("A")
 B = TypeVar("B")
+
 # torch operator -> the ONNX operator that computes the same, where it is one.
 _KINDS = {
     "add": "Add",

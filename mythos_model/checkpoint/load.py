@@ -91,6 +91,8 @@ def load_checkpoint(
         elif isinstance(config, str | Path):
             given |= read_json_object(Path(config))
         family = next((known for known in families.FAMILIES if type(config) is known.configuration), None)  # type: ignore[assignment]
+        if config is not None and family is None and not isinstance(config, Mapping | str | Path):
+            raise ConfigError(f"{type(config).__name__} is the configuration of no family that is known here")
         if family is not None:
             found = config
         else:

@@ -1,9 +1,9 @@
 """Two small trained models that ship with the package, each a checkpoint folder with its model card.
 
-    from mythos_model import load_checkpoint
-    from mythos_model.pretrained import folder
+from mythos_model import load_checkpoint
+from mythos_model.pretrained import folder
 
-    checkpoint = load_checkpoint(folder("hops"))
+checkpoint = load_checkpoint(folder("hops"))
 """
 
 from __future__ import annotations

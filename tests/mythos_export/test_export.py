@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles, config_of
 from safetensors.numpy import load_file
+from text_bundles import EOS, byte_level
 
 from mythos_export import export
 from mythos_export.cli import export_command, mythos
@@ -104,7 +105,8 @@ def test_nothing_in_a_bundle_tells_of_the_machine_that_made_it(bundles: Bundles)
 
 
 @pytest.mark.parametrize("attention", ["mla", "gqa"])
-def test_the_reference_readmes_config_exports_from_random_weights(attention: str, tmp_path: Path) -> None:
+def test_a_folder_as_the_hub_has_it_becomes_a_bundle_that_chats(attention: str, tmp_path: Path) -> None:
+    """The configuration of the reference's README, with random weights."""
     config = MythosConfig(
         vocab_size=1000,
         dim=256,
@@ -127,11 +129,26 @@ def test_the_reference_readmes_config_exports_from_random_weights(attention: str
         lora_rank=8,
     )
     folder = save_checkpoint(tmp_path / "random", config, MythosModel(config).reset_parameters(3).reference_state())
-    assert export(folder, tmp_path / "bundle", tokenizer="bytes").parity.passed
-    arguments = ["run", str(tmp_path / "bundle"), "--prompt", "so", "--max-new-tokens", "4", "--json"]
-    result = CliRunner().invoke(mythos, arguments)
-    assert result.exit_code == 0, result.output
-    assert len(json.loads(result.stdout.splitlines()[-1])["tokens"]) == 4
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install tokenizers")
+    byte_level(folder / "tokenizer.json")
+    template = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "max_new_tokens": 4}))
+    exported = export(folder, tmp_path / "bundle")
+    assert exported.parity.passed
+    assert exported.manifest.tokenizer is not None
+    assert exported.manifest.tokenizer.eos == (7, EOS)
+    bundle = str(tmp_path / "bundle")
+    tokenizer = load(bundle).tokenizer
+    assert tokenizer is not None
+    ids = ",".join(map(str, tokenizer.encode("x" * 20 + "<|end|>", special=False)))
+    answers = []
+    for prompt in (["--chat", "--prompt", "x" * 20], ["--ids", ids]):
+        result = CliRunner().invoke(mythos, ["run", bundle, *prompt, "--ignore-eos", "--json"])
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads(result.stdout.splitlines()[-1]))
+    assert answers[0]["text"] == answers[1]["text"] == tokenizer.decode(answers[0]["tokens"])
+    assert len(answers[0]["tokens"]) == 4
 
 
 def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
@@ -163,9 +180,7 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
     assert "no engine was executed" in " ".join(shown.output.split())
     from mythos_runtime.tensorrt import engines
 
-    assert [(found.library, found.sm) for found in engines(read_manifest(bundle))] == [
-        ("tensorrt_rtx", (86, 89, 120))
-    ]
+    assert [(found.library, found.sm) for found in engines(read_manifest(bundle))] == [("tensorrt_rtx", (86, 89, 120))]
     checked = CliRunner().invoke(mythos, ["verify", str(bundle), "--json"])
     assert json.loads(checked.stdout.splitlines()[-1])["verdict"] == "pass"
     stages = json.loads(checked.stdout.splitlines()[-1])["stages"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from text_bundles import EOS, byte_level
 
 from mythos_runtime import BundleError, RequestError
 from mythos_runtime.fields import Fields
@@ -14,24 +15,6 @@ from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer, Tokenizer
 from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install tokenizers")
-EOS = 256  # of the byte-level tokenizer below
-
-
-def byte_level(path: Path) -> Path:
-    """A GPT-2-like tokenizer.json of single bytes, saved as training leaves it: truncating, padding, adding an EOS."""
-    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: number for number, letter in enumerate(letters)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|end|>"])
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|end|> $A", special_tokens=[("<|end|>", EOS)]
-    )
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=12, pad_id=EOS, pad_token="<|end|>")
-    tokenizer.save(str(path))
-    return path
 
 
 def byte_fallback(path: Path) -> Path:

@@ -1,10 +1,10 @@
 """The methods that every backend has, and what the bundle's own backends share.
 
-    backend = FunctionBodies()
-    lack = backend.missing(setting)             # None, or why it cannot run here
-    description = backend.load(setting)         # library, version, device, threads, settings that matter
-    call = backend.prepare(case)                # everything that is done once
-    logits, loops = call()                      # what is timed
+backend = FunctionBodies()
+lack = backend.missing(setting)             # None, or why it cannot run here
+description = backend.load(setting)         # library, version, device, threads, settings that matter
+call = backend.prepare(case)                # everything that is done once
+logits, loops = call()                      # what is timed
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ class Cuda(FunctionBodies):
 
     def missing(self, setting: Setting) -> str | None:
         lack = super().missing(setting)
-        if lack is None and "CUDAExecutionProvider" not in importlib.import_module(
-            "onnxruntime"
-        ).get_available_providers():
+        if (
+            lack is None
+            and "CUDAExecutionProvider" not in importlib.import_module("onnxruntime").get_available_providers()
+        ):
             lack = "this ONNX Runtime has no CUDA provider: pip uninstall onnxruntime, pip install onnxruntime-gpu"
         return lack or missing_events()
 

@@ -64,9 +64,7 @@ class Launcher:
                 if not all(grid):
                     continue  # nothing to do, and a grid without blocks is an error to CUDA
                 arguments: list[ctypes._SimpleCData[Any]] = [
-                    ctypes.c_uint64(addresses[a.value])
-                    if a.is_pointer
-                    else _SCALARS[a.type](evaluate(a.value, names))
+                    ctypes.c_uint64(addresses[a.value]) if a.is_pointer else _SCALARS[a.type](evaluate(a.value, names))
                     for a in spec.arguments
                 ]
                 arguments += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's own scratch, which none of them uses

@@ -1,7 +1,7 @@
 """What a plug-in carries and an engine keeps: launch plans, and the compiled kernels that they call.
 
-    program = Program.from_build(bundle / "kernels", "mla_attention", variant, {"scale": 0.125, "v_head_dim": 64})
-    Program.from_fields(program.to_fields()) == program
+program = Program.from_build(bundle / "kernels", "mla_attention", variant, {"scale": 0.125, "v_head_dim": 64})
+Program.from_fields(program.to_fields()) == program
 """
 
 from __future__ import annotations

@@ -57,7 +57,10 @@ def _classes(trt: Any) -> Any:
     floats = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF, "bf16": trt.DataType.BF16}
 
     class Plugin(
-        trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime  # type: ignore[misc]
+        trt.IPluginV3,
+        trt.IPluginV3OneCore,
+        trt.IPluginV3OneBuild,
+        trt.IPluginV3OneRuntime,  # type: ignore[misc]
     ):
         """One node, or its copy in an execution context."""
 

@@ -90,9 +90,7 @@ def _partial_files(targets: list[Path]) -> Iterator[list[Path]]:
             path.unlink(missing_ok=True)
 
 
-def _run(
-    request: BuildRequest, backend: Backend, engines: list[dict[str, Any]], progress: Progress
-) -> dict[str, Any]:
+def _run(request: BuildRequest, backend: Backend, engines: list[dict[str, Any]], progress: Progress) -> dict[str, Any]:
     """The worker's answer. Its log stays, in the system's temporary folder, only if there is none."""
     handle, name = tempfile.mkstemp(prefix="mythos-tensorrt-", suffix=".log")
     os.close(handle)

@@ -117,7 +117,7 @@ def profiles_for(
     """Profiles `prefill` and, where `context` allows a past at all, `decode`.
 
     `inputs`: (name, dims) of the ONNX graph, where a dim is a number or one of `SYMBOLS`. `loops` is the range of the
-    cache's depth (dim 0 of past_loop), `context` of the past's capacity. Raises `TargetError` for ranges that
+    loop depths that the cache holds, `context` of the past's capacity. Raises `TargetError` for ranges that
     contradict each other, the model's `max_seq_len`, or the graph.
     """
     _check_ranges(batch, tokens, context, loops, max_seq_len)

@@ -1,8 +1,8 @@
 """The stages that an export goes through, each with the same few methods; one file a stage.
 
-    stage = Program.open(bundle)
-    stage.answer(inputs)                  # the graph's outputs, and the loop from inside
-    stage.values(inputs, iterations)      # every tensor of some iterations, to find the operator that is wrong
+stage = Program.open(bundle)
+stage.answer(inputs)                  # the graph's outputs, and the loop from inside
+stage.values(inputs, iterations)      # every tensor of some iterations, to find the operator that is wrong
 """
 
 from __future__ import annotations

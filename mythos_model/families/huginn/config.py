@@ -127,8 +127,12 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Huginn
         if given.get(older) is not None:
             own.setdefault(name, given[older])
     if "n_embd" in own:
-        stored = given.get("init_values") or {}
-        own.setdefault("init_std", stored.get("std", math.sqrt(2 / (5 * own["n_embd"]))))
+        stored = given.get("init_values")
+        std = stored.get("std") if isinstance(stored, dict) else None
+        if std is None and isinstance(own["n_embd"], int) and own["n_embd"] > 0:
+            std = math.sqrt(2 / (5 * own["n_embd"]))
+        if std is not None:
+            own.setdefault("init_std", std)
     needed = [field.name for field in dataclasses.fields(HuginnConfig) if field.default is dataclasses.MISSING]
     missing = [name for name in needed if name not in own]
     if missing:

@@ -62,6 +62,10 @@ class OuroConfig:
             raise ConfigError(f"the model configuration's head_dim should be even, found {self.head_dim}")
         if self.exit not in EXITS:
             raise ConfigError(f"Ouro has no exit {self.exit!r}; it has {' and '.join(EXITS)}")
+        if self.exit == "weighted" and self.fixed_step is not None:
+            raise ConfigError(
+                f"early_exit_step {self.fixed_step} says which state answers, so none are weighed: leave out one"
+            )
 
     @property
     def fixed_step(self) -> int | None:

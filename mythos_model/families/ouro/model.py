@@ -45,8 +45,8 @@ class Ouro(LoopedModel):
         self.embed = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        rule = Quantile if config.exit == "quantile" else Expectation
-        self.gate = rule(config.hidden_size, config.threshold)
+        D = config.hidden_size
+        self.gate = Quantile(D, config.threshold) if config.exit == "quantile" else Expectation(D)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @classmethod

@@ -96,6 +96,7 @@ def generate(
         ids: integers [B, T] or [T], or one list per prompt.
         max_new_tokens: default and most: the configuration's max_output_tokens, as far as max_seq_len reaches.
         temperature, top_k, top_p, min_p, repetition_penalty, seed: see `mythos_runtime.sampling`; default greedy.
+        state_seed: what the first states are drawn with, of models that draw them.
         eos: ids that end a row. stop: sequences of ids that end a row. Both stay in the result.
         max_loops, halt_threshold, policy: as for `Model.forward`.
         prefill_chunk: the most prompt tokens per call of the engine.
@@ -128,7 +129,7 @@ def generate(
         raise RequestError("a stop sequence is empty; it should hold at least one id")
     cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
     call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
-    call |= {"state_seed": state_seed} if state_seed else {}
+    call["state_seed"] = integer(state_seed, "state_seed", 0, (1 << 64) - 1)
     samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
     return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
 

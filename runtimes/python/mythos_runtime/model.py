@@ -199,7 +199,12 @@ class Model:
             return lambda positions: {}
         if given is None:
             return lambda positions: {"initial_state": noise.initial_state(tensor, positions, seed)}
-        array = np.ascontiguousarray(given, np.float32)
+        try:
+            array = np.ascontiguousarray(given, np.float32)
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"initial_state should be float32 [B, T, {tensor.dims[-1]}]: {error}") from error
+        if not np.isfinite(array).all():
+            raise RequestError("initial_state holds NaN or infinite values")
 
         def check(positions: np.ndarray) -> dict[str, np.ndarray]:
             expected = (*positions.shape, tensor.dims[-1])

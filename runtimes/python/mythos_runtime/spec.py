@@ -59,7 +59,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class ExitRule:
-    """How a token decides that it has been looped enough; `name` is one of `mythos_model.exits`."""
+    """How a token decides that it has been looped enough; `name` is what `--exit` calls it."""
 
     name: str
     meaning: str

@@ -104,9 +104,7 @@ def moe(draw: st.DrawFn, form: str) -> Drawn:
     E = draw(st.integers(1, 9))
     K, n = draw(st.integers(1, E)), draw(st.integers(0, 40))
     D, F = draw(st.sampled_from([1, 16, 64, 85])), draw(st.sampled_from([1, 8, 33, 64]))
-    inputs = moe_inputs(
-        draw(_seeds), n, D, E, K, F, draw(st.sampled_from([0, 5, 16, 48])), _dtype(draw, form), form
-    )
+    inputs = moe_inputs(draw(_seeds), n, D, E, K, F, draw(st.sampled_from([0, 5, 16, 48])), _dtype(draw, form), form)
     flat = [(n,)] if form != PLAIN else []  # a plug-in takes a batch
     leading = draw(st.sampled_from([(1, n), *([(2, n // 2)] if n % 2 == 0 else []), *flat]))
     for name in ("x", "expert_index", "expert_weight"):

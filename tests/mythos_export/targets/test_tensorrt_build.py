@@ -41,7 +41,6 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-
 def make_profiles(path: Path) -> tuple[Profile, ...]:
     return tuple(
         profiles_for(

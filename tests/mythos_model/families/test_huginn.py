@@ -11,6 +11,7 @@ from golden_families import GOLDEN, GoldenCase
 from safetensors.torch import load_file
 
 from mythos_model import ConfigError, load_checkpoint
+from mythos_model.exits import Converged
 from mythos_model.families.huginn import FAMILY
 from mythos_model.taps import recording
 
@@ -55,7 +56,17 @@ def test_exits_look_at_what_the_references_looks_at(name: str) -> None:
         model(prompt, max_loops=6, initial_state=state)
     values = torch.stack(seen.values["change"]).mean((1, 2)).numpy()
     ran = int(io["exit_steps"][0, 0])
+    assert ran >= 1
     assert np.allclose(values[:ran], io["exit_values"][0, :ran], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("measure", EXITS.values())
+def test_a_threshold_of_0_lets_nobody_leave_not_even_who_stands_still(measure: str) -> None:
+    h = torch.randn(40, 25, 64, generator=torch.Generator().manual_seed(1))
+    rule = Converged(measure, 0.0)
+    state = rule.start(h, torch.zeros(40, 25, dtype=torch.bool))
+    state, running = rule.update(state, h, torch.tensor(0.0), torch.tensor(False))
+    assert bool(running) and not state.halted.any()
 
 
 def test_a_threshold_lets_every_token_leave_by_itself() -> None:

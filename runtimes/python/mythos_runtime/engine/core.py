@@ -172,9 +172,7 @@ class Core:
                     waiting.append(span)
         if waiting:
             self._run(self._with_pages(self.scheduler.plan(waiting)))
-            through += [
-                span.sequence for span in waiting if due(span.sequence, self.states.halted) is None
-            ]
+            through += [span.sequence for span in waiting if due(span.sequence, self.states.halted) is None]
         answering = []
         for sequence in through:
             assert sequence.job is not None

@@ -21,8 +21,8 @@ import numpy as np
 from mythos_runtime.engine.core import Answer, Chunk, Core
 from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.sequence import Sequence
-from mythos_runtime.errors import CapacityError
-from mythos_runtime.row_ports import PAGE
+from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.row_ports import MOST_LOOPS, PAGE
 from mythos_runtime.sampling import Sampler, SamplingOptions
 
 EOS, STOP, LENGTH, CANCELLED = "eos", "stop", "length", "cancelled"
@@ -120,7 +120,10 @@ class Engine:
 
         Raises:
             CapacityError: all the memory is too little for it.
+            RequestError: it asks for more loops than the row graphs can run.
         """
+        if request.max_loops > MOST_LOOPS:
+            raise RequestError(f"max_loops is {request.max_loops}, and the row graphs run at most {MOST_LOOPS}")
         core, positions = self.core, len(request.prompt) + request.max_new_tokens - 1
         blocks = -(-positions // PAGE)
         fits = core.around is None or blocks <= core.around.pages
