@@ -12,7 +12,7 @@ from torch import fx
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, names, stacked, to_numpy, to_torch
-from mythos_runtime.program import load_program
+from mythos_runtime.program import WEIGHTS, load_program
 from mythos_runtime.spec import LoopSpec
 
 # What PyTorch raises where a program cannot be computed; AssertionError where inputs break the program's guards.
@@ -39,6 +39,10 @@ class Program(Stage):
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
         return cls(load_program(bundle.folder / cls.artifact), bundle.spec, bundle.threads)
+
+    @classmethod
+    def files(cls, bundle: Bundle) -> list[str]:
+        return [cls.artifact, WEIGHTS]
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
