@@ -169,8 +169,9 @@ def verify(
     Raises:
         ParityError: one differs; a reproduction of each failure is in `reproductions`.
     """
-    progress("answer the golden cases with the eager model")
-    golden = make_golden(model, bundle.manifest.precision, cases)
+    answering = "answer the golden cases with the eager model"
+    progress(answering)
+    golden = make_golden(model, bundle.manifest.precision, cases, lambda part: progress(answering, part))
     save_golden(golden, bundle.folder / GOLDEN)
     parity = verify_bundle(
         bundle.folder,

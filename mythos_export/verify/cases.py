@@ -5,6 +5,7 @@ A question is what a stage is given. Its answer by the float64 model (`truth.py`
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mythos_runtime.spec import LoopSpec
 # Of an input file: every stage runs its rows, and the answers travel in the bundle, the loop from inside too.
 GIVEN_ROWS = 12
 GIVEN_VALUES = 1 << 25
+_DECODING = 6  # questions with a cache: three under each of its policies
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,24 @@ class Case:
         return self.input("positions") >= 0
 
 
-def golden_questions(spec: LoopSpec, ask: Ask, seed: int = 0) -> None:
-    """Ask the fixed questions: scoring at thresholds and depths, then prefill and decode with a cache."""
-    for question in _scoring(spec, seed):
-        ask(question)
-    if spec.max_seq_len >= 8:
-        _decoding(spec, ask, seed)
+def golden_questions(
+    spec: LoopSpec, ask: Ask, asking: Callable[[int, int], None] = lambda asked, of: None, seed: int = 0
+) -> None:
+    """Ask the fixed questions: scoring at thresholds and depths, then prefill and decode with a cache.
+
+    `asking` is told, before each, how many were asked of how many.
+    """
+    questions, caches = list(_scoring(spec, seed)), spec.max_seq_len >= 8
+    count, asked = len(questions) + (_DECODING if caches else 0), itertools.count()
+
+    def counted(question: Question) -> Outputs:
+        asking(next(asked), count)
+        return ask(question)
+
+    for question in questions:
+        counted(question)
+    if caches:
+        _decoding(spec, counted, seed)
 
 
 def _scoring(spec: LoopSpec, seed: int) -> Iterator[Question]:

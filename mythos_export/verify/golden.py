@@ -8,7 +8,7 @@ and a greedy continuation. What the tensors mean says the manifest's spec.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -66,15 +66,20 @@ class Golden:
         )
 
 
-def make_golden(model: LoopedModel, precision: str, given: Path | None = None) -> Golden:
-    """Answer the fixed questions, and those of a file, with the eager models.
+def make_golden(
+    model: LoopedModel, precision: str, given: Path | None = None, progress: Callable[[float], None] = lambda part: None
+) -> Golden:
+    """Answer the fixed questions, and those of a file, with the eager models; `progress` is told the part that is done.
 
     Raises:
         CasesError: the given inputs cannot be used.
     """
     truth, spec = Truth(model), model.spec
-    golden_questions(spec, truth.ask)
-    for question in given_questions(spec, given) if given is not None else ():
+    own = list(given_questions(spec, given)) if given is not None else []
+    golden_questions(spec, truth.ask, lambda asked, of: progress(asked / (of + len(own))))
+    fixed = len(truth.asked)
+    for number, question in enumerate(own):
+        progress((fixed + number) / (fixed + len(own)))
         truth.ask(question)
     prompt = truth.asked[-1 if given is not None else 1].case.input("ids")[0].tolist()
     golden, room = _judged(truth, precision), spec.max_seq_len - TOKENS

@@ -189,6 +189,8 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
         "program",
         "onnx",
         "onnx, CPU kernels",
+        "rows",
+        "rows, CPU kernels",
         "onnx reference",
         "tensorrt graph",
         "tensorrt network",

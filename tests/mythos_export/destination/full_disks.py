@@ -19,8 +19,12 @@ def main(disk: Path, checkpoint: Path, sizes: list[int]) -> None:
     for size in sizes:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
         stages: list[str] = []
+
+        def note(phase: str, part: float | None = None, stages: list[str] = stages) -> None:
+            stages.append(phase)
+
         try:
-            export(checkpoint, disk / "bundle", progress=stages.append)
+            export(checkpoint, disk / "bundle", progress=note)
             print("it fits", flush=True)
         except StorageError as error:
             text = str(error).replace(str(disk), "DISK")

@@ -358,6 +358,7 @@ def test_a_stage_of_another_container_stays_as_long_as_it_is_written(tmp_path: P
     (stage,) = stages_of(place)
     assert (stage / NEW / "half").read_text() == "written"
     process.kill()  # and with it, as it is the first process there, all of its namespace
+    assert process.stdout is not None and process.stdout.read() == ""  # they are gone: only now may its input end
     process.communicate()
     put(place)
     assert content(place) == "new" and alone(place)

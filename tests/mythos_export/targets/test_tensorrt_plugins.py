@@ -179,8 +179,8 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
     target = find_target("tensorrt")
     check_request(target, options)
-    built = target.build(lowered, tmp_path, options, lambda text: None)
-    assert (built.state, built.operators) == ("built, not executed", PLUGIN)
+    built = target.build(lowered, tmp_path, options, lambda text, part=None: None)
+    assert (built.proof, built.operators) == (("tensorrt engine",), PLUGIN)
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
     present = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}

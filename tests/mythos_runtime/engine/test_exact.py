@@ -137,3 +137,24 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
             assert index in cancels or len(result.tokens) == len(expected.tokens)
 
     check()
+
+
+def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()
+    requests = [
+        Request(tuple(prompt), max_new_tokens=9, max_loops=5, threshold=0.7, row=row)
+        for row, prompt in enumerate(prompts)
+    ]
+    taken: list[int] = []
+    core.loop.extend(taken, 0, 135 * PAGE - 1)  # 25 pages are left, and each needs 15
+    core.max_lag, core.scheduler.rows = 6, 9
+    try:
+        results = serve(Engine(core, VOCABULARY, most_running=8, chunk=64, patience=0.0), requests, [0, 1, 1, 1, 1, 40])
+    finally:
+        core.loop.truncate(taken, 0)
+        core.max_lag, core.scheduler.rows = None, core.graphs.most_rows
+    assert idle(core)
+    for request, result in zip(requests, results, strict=True):
+        expected = alone(row_model, request)
+        assert result.begins(expected) and len(result.tokens) == len(expected.tokens)

@@ -109,6 +109,7 @@ class Engine:
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
         self._through: list[Running] = []  # their positions are to leave
+        self._full = False  # one was sent back, and none has ended since
 
     @property
     def busy(self) -> bool:
@@ -192,7 +193,8 @@ class Engine:
         return token
 
     def _admit(self) -> None:
-        while self._waiting and len(self._running) < self.most_running:
+        # Who was sent back would take the pages that it gave again, and the others would never be done.
+        while self._waiting and len(self._running) < self.most_running and not self._full:
             running = self._waiting.popleft()
             running.sequence = self.core.open(
                 running.request.max_loops, running.request.threshold, running.request.whole
@@ -229,6 +231,7 @@ class Engine:
         running.finished = reason
         if running.sequence is not None:
             self._stop(running)
+            self._full = False
         else:
             self._waiting.remove(running)
 
@@ -241,8 +244,9 @@ class Engine:
             self._through.remove(running)
 
     def _send_back(self) -> None:
-        """Make room: the request that was admitted last waits again, and will be computed anew."""
+        """Make room: the request that was admitted last waits until one ends, and will be computed anew."""
         assert len(self._running) > 1  # one alone fits: see `submit`
         last = self._running[-1]
         self._stop(last)
         self._waiting.appendleft(last)
+        self._full = True
