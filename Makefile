@@ -53,8 +53,8 @@ sanitize: setup
 fuzz: setup
 	$(BIN)/python cmake/build_runtime.py fuzz
 
-build/fuzz/bundle: | setup
-	$(BIN)/mythos-export tests/golden/training_checkpoint --target onnx -o build/fuzz/bundle
+build/fuzz/bundle: runtimes/python/mythos_runtime/manifest.py | setup
+	$(BIN)/mythos-export tests/golden/training_checkpoint/step_0000010.pt --target onnx -o build/fuzz/bundle --force
 
 # ARGS="--count 300 --seed 7 --keep FOLDER": another number, other mutants, those kept that something is wrong with.
 fuzz-readers: build/fuzz/bundle

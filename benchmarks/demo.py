@@ -22,10 +22,10 @@ from rich.table import Table
 from safetensors.numpy import load_file
 
 import mythos_runtime
-from mythos_export.cli.terminal import plain_errors
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import Model
+from mythos_runtime.cli.terminal import plain_errors
 
 TRAINED = 8  # hops
 DEEPER = 20  # most loops for questions beyond training

@@ -12,7 +12,7 @@ from benchmarks import models
 from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.cli.bench import show
-from mythos_export.cli.terminal import err, escape, plain_errors
+from mythos_runtime.cli.terminal import err, escape, plain_errors
 
 RESULTS = Path("build/bench/latency")
 
@@ -35,7 +35,7 @@ def main(names: str, threads: int, rounds: int, quick: bool, output: Path, folde
             options = BenchOptions(
                 threads=threads, rounds=rounds, quick=quick, ids=models.ids_of(name), command=command
             )
-            document = bench(made, options, lambda text, name=name: status.update(escape(f"{name}: {text}")))
+            document = bench(made, options, lambda text, part=None, name=name: status.update(escape(f"{name}: {text}")))
             write_report(document, output / name)
             show(document)
             lines.append(document)

@@ -1,6 +1,8 @@
 """Builds the operators' CPU library and puts it where mythos_runtime looks for it.
 
-    python cmake/build_native.py        # what `make native` runs; the package build (hatch_build.py) calls `build`
+    python cmake/build_native.py        # what `make native` runs: with the kernels' test program, which the tests run
+
+The package build (hatch_build.py) calls `build`, without it.
 
 The build folder stays (build/kernels), so that a second build compiles only what changed.
 """
@@ -29,8 +31,10 @@ def compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
-def build(root: Path = ROOT) -> Path:
+def build(root: Path = ROOT, tests: bool = False) -> Path:
     """Compile into `root`/build/kernels and install into the runtime's `native/` folder, whose path is returned.
+
+    `tests` builds mythos_kernels_test beside the library.
 
     Raises:
         NotBuiltError: no compiler, no cmake, no header, or the compiler failed; also written to `native/not_built.txt`,
@@ -41,7 +45,8 @@ def build(root: Path = ROOT) -> Path:
     reason = native / NOT_BUILT
     try:
         _require()
-        _run("cmake", "-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), "-DCMAKE_BUILD_TYPE=Release")
+        options = ("-DCMAKE_BUILD_TYPE=Release", f"-DMYTHOS_BUILD_TESTS={'ON' if tests else 'OFF'}")
+        _run("cmake", "-S", str(root / "mythos_export/kernels"), "-B", str(root / BUILD), *options)
         _run("cmake", "--build", str(root / BUILD), "--parallel", str(os.cpu_count() or 1))
         install = ("--install", str(root / BUILD), "--component", "mythos_ops", "--prefix", str(native))
         _run("cmake", *install)
@@ -73,6 +78,6 @@ def _run(*command: str) -> None:
 
 if __name__ == "__main__":
     try:
-        print(f"installed into {build()}")
+        print(f"installed into {build(tests=True)}")
     except NotBuiltError as error:
         sys.exit(f"the CPU kernels were not built, the portable operators serve instead: {error}")

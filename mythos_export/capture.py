@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,34 @@ from torch.export import Dim, ExportedProgram
 from mythos_export.errors import CaptureError
 from mythos_export.passes.name_dimensions import NAMES
 from mythos_model import LoopedModel
-from mythos_runtime.ports import Port, shape_of
-from mythos_runtime.spec import LoopSpec
+from mythos_model.rows import RowParts
+from mythos_runtime.ports import Port, Ports, shape_of
+from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.spec import MODEL, LoopSpec
 
 # Sizes of the example that is traced: any do, as long as no two that may differ are equal and none is 0 or 1.
-_EXAMPLE = {"B": 2, "T": 3, "P": 5, "N": 7}
+_EXAMPLE = {"B": 2, "T": 3, "P": 5, "N": 7, "R": 11, "S": 13, "K": 17, "G": 19, "W": 23}
 _RANGES = {"B": (1, 1 << 20), "T": (1, 1 << 24), "P": (0, 1 << 24), "N": (1, 1 << 20)}
+_RANGES |= dict.fromkeys("RSKGW", (1, 1 << 24))
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A captured program, whose inputs and outputs are the ports of the model's spec, in their order."""
+    """A captured program.
+
+    Attributes:
+        graphs: of the spec that it holds, one behind the other.
+        ports: its inputs and outputs, in their order; the names are those of the graph, or GRAPH/NAME with several.
+    """
 
     program: ExportedProgram
     spec: LoopSpec
     config: Any
+    graphs: tuple[str, ...] = (MODEL,)
+
+    @property
+    def ports(self) -> Ports:
+        return _ports(self.spec, self.graphs)
 
 
 class Exportable(nn.Module):
@@ -51,17 +64,41 @@ def capture(model: LoopedModel) -> Captured:
         CaptureError: torch.export refused; the message carries its reason.
     """
     spec = model.spec
-    symbols = {name: Dim(NAMES[name], min=least, max=most) for name, (least, most) in _RANGES.items()}
-    example = tuple(_example(port) for port in spec.ports.inputs)
-    shapes = tuple({axis: symbols[dim] for axis, dim in _dynamic(port)} for port in spec.ports.inputs)
+    return Captured(_trace(Exportable(model), spec.ports), spec, model.config)
+
+
+def capture_rows(model: LoopedModel) -> Captured:
+    """Trace the row graphs, enter, step and leave, as one program with dynamic rows, spans and pages.
+
+    Raises:
+        CaptureError: as `capture`.
+    """
+    spec = model.spec
+    return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, model.config, GRAPHS)
+
+
+def _ports(spec: LoopSpec, graphs: tuple[str, ...]) -> Ports:
+    if len(graphs) == 1:
+        return spec.graphs[graphs[0]]
+    inputs, outputs = (
+        tuple(replace(port, name=f"{name}/{port.name}") for name in graphs for port in getattr(spec.graphs[name], side))
+        for side in ("inputs", "outputs")
+    )
+    return Ports(inputs, outputs)
+
+
+def _trace(module: nn.Module, ports: Ports) -> ExportedProgram:
+    symbols = {symbol: Dim(NAMES[symbol], min=least, max=most) for symbol, (least, most) in _RANGES.items()}
+    example = tuple(_example(port) for port in ports.inputs)
+    shapes = tuple({axis: symbols[dim] for axis, dim in _dynamic(port)} for port in ports.inputs)
     try:
         with torch.no_grad():
-            program = torch.export.export(Exportable(model), example, dynamic_shapes=(shapes,), strict=False)
+            program = torch.export.export(module, example, dynamic_shapes=(shapes,), strict=False)
     except Exception as error:  # torch.export raises many types; what it says is what helps
         raise CaptureError(f"torch.export could not capture the model: {first_line(error)}") from error
     _chain_symbolic_sums(program)
     _forget_stack_traces(program)
-    return Captured(program, spec, model.config)
+    return program
 
 
 def first_line(error: Exception) -> str:

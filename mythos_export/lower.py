@@ -21,27 +21,31 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import OPSET
 from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.drop_metadata import drop_metadata
-from mythos_export.passes.externalize_weights import externalize_weights
+from mythos_export.passes.externalize_weights import externalize_weights, link_weights
 from mythos_export.passes.lift_constants import lift_constants
 from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
 from mythos_export.passes.remove_unused import remove_unused
+from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
+from mythos_runtime.ports import Ports
 from mythos_runtime.spec import LoopSpec
+
+WEIGHTS, ROW_WEIGHTS = "weights.safetensors", "rows.safetensors"
 
 Pass = Callable[[ir.Model], None]
 
 
-def passes(spec: LoopSpec) -> tuple[Pass, ...]:
+def passes(ports: Ports) -> tuple[Pass, ...]:
     """In order; each changes the model in place."""
     return (
         name_taps,  # what verification looks at gets its name, and costs no node
         static_reshapes,  # targets as constants, while the tracer's symbols tell which dimensions stay
         lift_constants,  # out of the loop
         remove_unused,  # what computed the targets
-        functools.partial(name_dimensions, ports=spec.ports),  # s51 -> tokens
+        functools.partial(name_dimensions, ports=ports),  # s51 -> tokens
         name_weights,  # model.embed.weight -> embed.weight
         attach_functions,  # mythos::moe and friends get bodies that any runtime can inline
         drop_metadata,  # stack traces with paths of this machine
@@ -73,16 +77,39 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
     Raises:
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
-    model = _convert(captured)
-    _dump(model, dump, 0, "converted")
-    for number, run_pass in enumerate(passes(captured.spec), 1):
-        run_pass(model)
-        _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
-    path, weights = folder / name, folder / "weights.safetensors"
+    model = _lowered(captured, dump)
+    path, weights = folder / name, folder / WEIGHTS
     externalize_weights(model, weights)
     ir.save(model, path)
     check(path)
     return Lowered(path, weights, captured.spec, captured.config)
+
+
+def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
+    """Write the row graphs into `folder`, where `lower` has written the model: they share its weights.
+
+    What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
+    Runtime follows no path that leads out of a graph's own.
+
+    Raises:
+        LowerError: as `lower`.
+    """
+    models = split_graphs(_lowered(captured, dump), captured.graphs)
+    link_weights(models.values(), folder / WEIGHTS, folder / ROW_WEIGHTS)
+    paths = tuple(folder / f"{name}.onnx" for name in models)
+    for path, model in zip(paths, models.values(), strict=True):
+        ir.save(model, path)
+        check(path, loops=0)
+    return paths
+
+
+def _lowered(captured: Captured, dump: Path | None) -> ir.Model:
+    model = _convert(captured)
+    _dump(model, dump, 0, "converted")
+    for number, run_pass in enumerate(passes(captured.ports), 1):
+        run_pass(model)
+        _dump(model, dump, number, getattr(run_pass, "func", run_pass).__name__)
+    return model
 
 
 def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:
@@ -92,23 +119,23 @@ def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:
         (folder / f"{number:02d}_{name}.txt").write_text(str(model) + "\n", encoding="utf-8")
 
 
-def check(path: Path) -> None:
-    """onnx.checker's full check, and the promise that the graph holds exactly one Loop."""
+def check(path: Path, loops: int = 1) -> None:
+    """onnx.checker's full check, and the promise that the graph holds exactly one Loop (a row graph: none)."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
         raise LowerError(f"the ONNX graph is not valid: {error}") from error
     except onnx.shape_inference.InferenceError as error:
         raise LowerError(f"the shapes of the ONNX graph contradict each other: {error}") from error
-    loops = [node for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "Loop"]
-    if len(loops) != 1:
-        raise LowerError(f"the ONNX graph should hold one Loop, found {len(loops)}")
+    found = sum(node.op_type == "Loop" for node in onnx.load(path, load_external_data=False).graph.node)
+    if found != loops:
+        raise LowerError(f"the ONNX graph {path.name} should hold {loops or 'no'} Loop, found {found}")
 
 
 def _convert(captured: Captured) -> ir.Model:
     table = {op.torch_op: op.translation() for op in OPERATORS.values()}
     table |= standard.translations() | tap_translations()
-    ports = captured.spec.ports
+    ports = captured.ports
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 
-from mythos_export.errors import PackageError
 from mythos_export.kernels import fallback
-from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.text import DOMAIN
+from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.targets.target import Built
 from mythos_model import Checkpoint
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import MANIFEST, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
-from mythos_runtime.spec import LoopSpec
-from mythos_runtime.tokenizer import ByteTokenizer, JsonTokenizer
+from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.spec import MODEL, LoopSpec
 
 
 def describe_bundle(
@@ -45,30 +43,16 @@ def describe_bundle(
         files={path.relative_to(folder).as_posix(): describe(path) for path in files},
         tolerances=dict(tolerances),
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(folder / "model.onnx"), _tensorrt_implementation(built)),
+        operators=fallback.record(_operators(folder), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def add_tokenizer(folder: Path, tokenizer: str | Path | None, vocab_size: int) -> TokenizerEntry | None:
-    """Put a tokenizer into the bundle, after reading it once; errors as the runtime's own."""
-    if tokenizer is None:
-        return None
-    if str(tokenizer) == "bytes":
-        ByteTokenizer(vocab_size)
-        return TokenizerEntry("bytes")
-    source = Path(tokenizer)
-    if not source.is_file():
-        raise PackageError(f"there is no tokenizer {source}; give 'bytes' or the path of a tokenizer.json")
-    JsonTokenizer(source, vocab_size)
-    shutil.copyfile(source, folder / "tokenizer.json")
-    return TokenizerEntry("tokenizer.json", "tokenizer.json")
-
-
-def _operators(path: Path) -> dict[str, frozenset[fallback.Implementation]]:
-    used = {function.name for function in onnx.load(path, load_external_data=False).functions}
-    return {f"{DOMAIN}::{name}": OPERATORS[name].lacks for name in sorted(used & set(OPERATORS))}
+def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
+    """Of the model and of its row graphs, with what each lacks."""
+    calls = [call for name in (MODEL, *GRAPHS) for call in calls_of(ir.load(folder / f"{name}.onnx"))]
+    return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

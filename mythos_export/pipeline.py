@@ -6,19 +6,21 @@ the result verified before it gets its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mythos_export.capture import capture, save_program
+from mythos_export.capture import capture, capture_rows, save_program
 from mythos_export.destination import staged
 from mythos_export.errors import TargetError
-from mythos_export.lower import lower
-from mythos_export.package import add_tokenizer, describe_bundle, finish
+from mythos_export.lower import lower, lower_rows
+from mythos_export.package import describe_bundle, finish
 from mythos_export.precision import PRECISIONS
+from mythos_export.progress import Progress, silent
 from mythos_export.targets.registry import TARGETS
 from mythos_export.targets.target import Built, TargetOptions
+from mythos_export.text_files import add_text
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.results import PASS
@@ -52,9 +54,10 @@ def export(
     context: str | None = None,
     plugins: bool = False,
     tokenizer: str | Path | None = None,
+    eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
     force: bool = False,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = silent,
 ) -> Exported:
     """Checkpoint in, verified bundle out.
 
@@ -66,7 +69,7 @@ def export(
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
-        tokenizer: "bytes", or the path of a `tokenizer.json` to put into the bundle.
+        tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         progress: called with the name of each stage as it begins.
 
@@ -89,7 +92,7 @@ def export(
         for note in loaded.notes:
             progress(f"note: {note}")
         model = PRECISIONS[options.precision].model(loaded)
-        words = add_tokenizer(folder, tokenizer, model.spec.vocab_size)
+        words = add_text(folder, loaded.source, model.spec.vocab_size, tokenizer, eos)
         progress("answer the golden cases with the eager model")
         golden = make_golden(model, options.precision, None if cases is None else Path(cases))
         save_golden(golden, folder / GOLDEN)
@@ -98,6 +101,7 @@ def export(
         save_program(captured, folder / "model.pt2")
         progress("lower to ONNX")
         lowered = lower(captured, folder)
+        lower_rows(capture_rows(model), folder)
         onnx_built = TARGETS["onnx"].build(lowered, folder, options, progress)
         built: tuple[Built, ...] = (onnx_built,)
         if target != onnx_built.name:
@@ -110,7 +114,7 @@ def export(
         parity = verify_bundle(
             folder,
             draft,
-            lambda stage: progress(f"verify {stage}"),
+            lambda stage, part=None: progress(f"verify {stage}", part),
             golden=golden,
             reproductions=output.with_name(f"{output.name}.repro"),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mythos_model import Checkpoint, LoopedModel
-from mythos_model.blockwise import BITS
+from mythos_model.formats import ROUNDED
 from mythos_model.quantized import quantize_model
 
 
@@ -25,8 +25,8 @@ class Precision:
 
     @property
     def quantized(self) -> bool:
-        """Whether the matrices are block-wise integers (`mythos_model.blockwise`)."""
-        return self.name in BITS
+        """Whether the matrices are block-wise integers (`mythos_model.formats`)."""
+        return self.name in ROUNDED
 
     @property
     def numpy_name(self) -> str:
@@ -40,7 +40,7 @@ class Precision:
             ModelError: a weight is too large for a block-wise form's scale.
         """
         model = checkpoint.model(self.dtype)
-        return quantize_model(model, self.name) if self.quantized else model
+        return quantize_model(model, self.name, model.keeps) if self.quantized else model
 
 
 PRECISIONS = {

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mythos_model import ops
 from mythos_model.blocks import RMSNorm, Rotary
+from mythos_model.paged_ops import paged_gqa_attention, paged_mla_attention
+from mythos_model.taps import tap
+
+if TYPE_CHECKING:
+    from mythos_model.rows import Rows
 
 
 class Past(NamedTuple):
@@ -28,9 +33,11 @@ class Past(NamedTuple):
 class GroupedQueryAttention(nn.Module):
     """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head."""
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int, qk_bias: bool = False) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.q_bias = nn.Parameter(torch.zeros(heads * head_dim)) if qk_bias else None
+        self.k_bias = nn.Parameter(torch.zeros(kv_heads * head_dim)) if qk_bias else None
         self.wq = nn.Linear(dim, heads * head_dim, bias=False)
         self.wk = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
@@ -38,13 +45,27 @@ class GroupedQueryAttention(nn.Module):
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
-        q = past.rotary.rotate(self.wq(x), self.heads).unflatten(-1, (self.heads, self.head_dim))
-        k = past.rotary.rotate(self.wk(x), self.kv_heads)
-        chunk = torch.cat([k, self.wv(x)], -1)
+        q, chunk = self._project(x, past.rotary)
         attend = torch.ops.mythos.gqa_attention if torch.compiler.is_exporting() else ops.gqa_attention
         scale = self.head_dim**-0.5
         y = attend(q, stored, layer, chunk, past.positions, past.lengths, scale, self.kv_heads)
         return self.wo(y), chunk
+
+    def paged(self, x: Tensor, rows: Rows, cache: Tensor, show: str | None) -> tuple[Tensor, Tensor]:
+        """Packed rows x [R, D], cache [pages, page, C] -> (y [R, D], the cache with their entries)."""
+        q, entry = self._project(x, rows.rotary)
+        attend = torch.ops.mythos.paged_gqa_attention if torch.compiler.is_exporting() else paged_gqa_attention
+        where = cache, rows.tables, rows.span, rows.position
+        y, cache = attend(q, _shown(entry, show), *where, self.head_dim**-0.5, self.kv_heads)
+        return self.wo(y), cache
+
+    def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """q [..., H, hd] and the cache entries [..., C] of x [..., D]."""
+        q, k = self.wq(x), self.wk(x)
+        if self.q_bias is not None:
+            q, k = q + self.q_bias, k + self.k_bias
+        q = rotary.rotate(q, self.heads).unflatten(-1, (self.heads, self.head_dim))
+        return q, torch.cat([rotary.rotate(k, self.kv_heads), self.wv(x)], -1)
 
 
 class LatentAttention(nn.Module):
@@ -68,14 +89,31 @@ class LatentAttention(nn.Module):
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
+        q_nope, q_rope, chunk = self._project(x, past.rotary)
+        attend = torch.ops.mythos.mla_attention if torch.compiler.is_exporting() else ops.mla_attention
+        where = stored, layer, chunk, past.positions, past.lengths
+        return self.wo(attend(q_nope, q_rope, *where, self.kv_up.weight, self._scale, self.v)), chunk
+
+    def paged(self, x: Tensor, rows: Rows, cache: Tensor, show: str | None) -> tuple[Tensor, Tensor]:
+        """Packed rows x [R, D], cache [pages, page, C] -> (y [R, D], the cache with their entries)."""
+        q_nope, q_rope, entry = self._project(x, rows.rotary)
+        attend = torch.ops.mythos.paged_mla_attention if torch.compiler.is_exporting() else paged_mla_attention
+        where = _shown(entry, show), cache, rows.tables, rows.span, rows.position
+        y, cache = attend(q_nope, q_rope, *where, self.kv_up.weight, self._scale, self.v)
+        return self.wo(y), cache
+
+    @property
+    def _scale(self) -> float:
+        return float((self.nope + self.rope) ** -0.5)
+
+    def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """q_nope [..., H, nope], q_rope [..., H, P] and the cache entries [..., C] of x [..., D]."""
         c_q = self.q_norm(self.q_down(x))
         q_nope = self.q_up_nope(c_q).unflatten(-1, (self.heads, self.nope))
-        q_rope = past.rotary.rotate(self.q_up_rope(c_q), self.heads).unflatten(-1, (self.heads, self.rope))
+        q_rope = rotary.rotate(self.q_up_rope(c_q), self.heads).unflatten(-1, (self.heads, self.rope))
         c_kv, k_rope = self.kv_down(x).split([self.latent, self.rope], -1)
-        chunk = torch.cat([self.kv_norm(c_kv), past.rotary.rotate(k_rope, 1)], -1)
-        attend = torch.ops.mythos.mla_attention if torch.compiler.is_exporting() else ops.mla_attention
-        scale = (self.nope + self.rope) ** -0.5
-        kv_up = self.kv_up.weight
-        y = attend(q_nope, q_rope, stored, layer, chunk, past.positions, past.lengths, kv_up, scale, self.v)
-        return self.wo(y), chunk
+        return q_nope, q_rope, torch.cat([self.kv_norm(c_kv), rotary.rotate(k_rope, 1)], -1)
 
+
+def _shown(entry: Tensor, name: str | None) -> Tensor:
+    return entry if name is None else tap(entry, name)

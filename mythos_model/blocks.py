@@ -38,7 +38,7 @@ class Rotary(NamedTuple):
         return cls(torch.cos(angles), torch.sin(angles))
 
     def rotate(self, x: Tensor, heads: int) -> Tensor:
-        """Rotate the heads of x [B, T, heads * P]; see `mythos_model.ops.rotary_embedding`."""
+        """Rotate the heads of x [..., heads * P]; see `mythos_model.ops.rotary_embedding`."""
         rotate = torch.ops.mythos.rotary_embedding if torch.compiler.is_exporting() else ops.rotary_embedding
         return rotate(x, self.cos, self.sin, heads)
 

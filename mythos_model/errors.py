@@ -1,6 +1,11 @@
-"""Errors of the model package: each carries the exit code that a command line should leave with."""
+"""Errors of the model package: each carries the exit code that a command line should leave with; and what may stand in
+their one line."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+LISTED = 12  # names of one kind that an error lists before it only counts
 
 
 class ModelError(Exception):
@@ -19,3 +24,17 @@ class ConfigError(ModelError):
 
 class CheckpointError(ModelError):
     """A checkpoint cannot be read, or does not hold the tensors that its configuration promises."""
+
+
+def shown(name: object) -> str:
+    """A name from a file as an error may print it: short, on one line, nothing that a terminal acts on."""
+    text = name if isinstance(name, str) else ascii(name) if isinstance(name, (int, float)) else type(name).__name__
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)"
+
+
+def some(names: Iterable[object]) -> str:
+    """The first names of a list, and how many more there are."""
+    listed = list(names)
+    rest = len(listed) - LISTED
+    return ", ".join(map(shown, listed[:LISTED])) + (f" and {rest} more" if rest > 0 else "")

@@ -25,6 +25,8 @@ class Exit(nn.Module, ABC):
     """What the drivers of `looped` ask of a rule."""
 
     name: ClassVar[str]
+    State: ClassVar[Any]
+    """A NamedTuple of tensors."""
 
     @abstractmethod
     def start(self, h: Tensor, halted: Tensor) -> Any:
@@ -156,7 +158,7 @@ class Quantile(Exit):
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "encoded"),
             StateTensor("left", "float32", FLAT, "zeros"),
-            StateTensor("stays", "float32", FLAT, "zeros"),
+            StateTensor("stays", "float32", FLAT, "ones"),
             *_HALTING,
         )
 
@@ -206,7 +208,7 @@ class Expectation(Exit):
     def state(self, dim: int) -> tuple[StateTensor, ...]:
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "zeros"),
-            StateTensor("stays", "float32", FLAT, "zeros"),
+            StateTensor("stays", "float32", FLAT, "ones"),
             *_HALTING,
         )
 
@@ -215,6 +217,65 @@ class Expectation(Exit):
             TraceTensor("share", "float32", FLAT, "value", unit=True),
             TraceTensor("answer", "float32", (*FLAT, dim), "value"),
             TraceTensor("depth", "int32", FLAT, "count"),
+        )
+
+
+class Converged(Exit):
+    """A token leaves when a loop changes its state by less than the threshold; the answer is that state (Huginn).
+
+    `latent-diff`: |h - h'| / |h|. `cosine`: 1 - cos(h, h'). The first loop is held against the state before it.
+    """
+
+    name: ClassVar[str] = "converged"
+
+    class State(NamedTuple):
+        """`answer` is the state that a halted position left with, `before` the state of the loop before."""
+
+        answer: Tensor
+        before: Tensor
+        halted: Tensor
+        depth: Tensor
+
+    def __init__(self, measure: str, threshold: float) -> None:
+        super().__init__()
+        self.measure, self.threshold = measure, threshold
+
+    def start(self, h: Tensor, halted: Tensor) -> State:
+        return self.State(h.clone(), h.clone(), halted, _no_depth(halted))
+
+    def update(self, state: State, h: Tensor, threshold: Tensor, last: Tensor) -> tuple[State, Tensor]:
+        change = tap(self._change(h, state.before), "change")
+        answer = tap(torch.where(state.halted.unsqueeze(-1), state.answer, h), "answer")
+        depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
+        decided("halted", lambda: _distance(change, threshold, state.halted | last))
+        halted = tap(state.halted | last | (change < threshold), "halted")  # whoever is left leaves with the last loop
+        return self.State(answer, h.clone(), halted, depth), (~halted).any()
+
+    def _change(self, h: Tensor, before: Tensor) -> Tensor:
+        """[B, T, D] each -> [B, T]."""
+        if self.measure == "latent-diff":
+            return (h - before).square().sum(-1).sqrt() / h.square().sum(-1).sqrt()
+        norms = h.square().sum(-1).sqrt() * before.square().sum(-1).sqrt()
+        return 1 - (h * before).sum(-1) / norms.clamp(min=1e-8)
+
+    def rule(self) -> ExitRule:
+        what = "relative change" if self.measure == "latent-diff" else "turn (1 - cosine)"
+        meaning = f"a token leaves with the first state whose {what} in one loop is below halt_threshold"
+        return ExitRule(self.measure, meaning, (Knob("halt_threshold", self.threshold, None, None, what),))
+
+    def state(self, dim: int) -> tuple[StateTensor, ...]:
+        return (
+            StateTensor("answer", "float32", (*FLAT, dim), "initial"),
+            StateTensor("before", "float32", (*FLAT, dim), "initial"),
+            *_HALTING,
+        )
+
+    def trace(self, dim: int) -> tuple[TraceTensor, ...]:
+        return (
+            TraceTensor("change", "float32", FLAT, "value", until_halted=True, unit=True),
+            TraceTensor("answer", "float32", (*FLAT, dim), "value"),
+            TraceTensor("depth", "int32", FLAT, "count"),
+            TraceTensor("halted", "bool", FLAT, "halted", of="change"),
         )
 
 

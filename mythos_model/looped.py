@@ -3,7 +3,8 @@
     class Ouro(LoopedModel):
         def encode(self, ids, lines, past): ...       # what stands before the loop
         def advance(self, h, ...): ...                # one loop
-        def answer(self, state, lines, past): ...     # what stands after it
+        def finish(self, answer, lines, past): ...    # the layers behind it
+        def readout(self, x): ...                     # the head
 
 Legend: B batch, T new tokens, S capacity of the past, N loop depths, K cache slots per loop, L slots around the loop,
 C width of a cache line, D width of the state, V vocabulary.
@@ -26,6 +27,8 @@ from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
+from mythos_runtime import noise
+from mythos_runtime.row_ports import row_ports
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
 LAYERS, LOOP = "layers", "loop"
@@ -79,17 +82,22 @@ class LoopedModel(nn.Module, ABC):
         """What the loop needs and does not change; depths is int64 [N], 0 to N-1."""
         return None
 
-    def begin(self, encoded: Tensor, context: Context) -> Tensor:
-        """The state before the first loop, [B, T, D]."""
-        return encoded.clone()
+    @property
+    def initial(self) -> StateTensor | None:
+        """The state before the first loop, where it is drawn; else it is what stands before the loop."""
+        return None
 
     @abstractmethod
     def advance(self, h: Tensor, iteration: Tensor, lines: Lines, context: Context) -> Tensor:
         """One loop: h [B, T, D] -> h [B, T, D], in the state's dtype."""
 
     @abstractmethod
-    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
-        """What stands after the loop: [B, T, D] in the state's dtype -> logits [B, T, V]."""
+    def finish(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+        """The layers behind the loop: [B, T, D] in the state's dtype -> [B, T, D]."""
+
+    @abstractmethod
+    def readout(self, x: Tensor) -> Tensor:
+        """The head: [..., D] -> logits [..., V]."""
 
     def checks(self) -> tuple[Check, ...]:
         """What has to hold of the weights."""
@@ -114,11 +122,12 @@ class LoopedModel(nn.Module, ABC):
         caches = [CacheGroup(LAYERS, around, False, sizes.line, dtype, self.before)] if around else []
         caches.append(CacheGroup(LOOP, inside, True, sizes.line, dtype))
         flat = ("B", "T")
-        h = StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
+        h = self.initial or StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
         entries = [
             TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
         ]
-        rule = self.exit.rule()
+        rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim))
+        rows = row_ports(sizes.vocabulary, tuple(caches), state, rule)
         return LoopSpec(
             family=self.family,
             vocab_size=sizes.vocabulary,
@@ -126,7 +135,7 @@ class LoopedModel(nn.Module, ABC):
             max_output_tokens=sizes.most_output,
             trained_loops=sizes.loops,
             caches=tuple(caches),
-            state=(h, *self.exit.state(sizes.dim)),
+            state=state,
             exit=rule,
             trace=(
                 *entries,
@@ -134,7 +143,7 @@ class LoopedModel(nn.Module, ABC):
                 TraceTensor("h", "float32", (*flat, sizes.dim), "value", until_halted=True),
                 *self.exit.trace(sizes.dim),
             ),
-            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, None)},
+            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, self.initial), **rows},
         )
 
     @classmethod
@@ -161,6 +170,7 @@ class LoopedModel(nn.Module, ABC):
         halt_threshold: Tensor | float | None = None,
         early_exit: Tensor | bool = True,
         past: Mapping[str, Tensor] | None = None,
+        initial_state: Tensor | None = None,
         *,
         use_while_loop: bool = False,
     ) -> Output:
@@ -175,6 +185,7 @@ class LoopedModel(nn.Module, ABC):
             early_exit: bool [], leave the loop once every position has halted. Exact without a cache; with one, later
                 tokens find the deepest computed entry in place of the deeper ones.
             past: by cache group, `layers` [L, B, S, C] and `loop` [N, B, S, C], or [N, K, B, S, C]; N >= max_loops.
+            initial_state: float32 [B, T, D], of models that draw one; default as the runtime draws it with seed 0.
             use_while_loop: drive the loop by torch's `while_loop` operator, as torch.export needs it.
         """
         device, wide = input_ids.device, accumulation_dtype(self.dtype)
@@ -191,12 +202,15 @@ class LoopedModel(nn.Module, ABC):
         if past is None:
             past = self.empty_past(B, int(max_loops))
 
-        call = Call(positions, past_lengths, max_loops, threshold, torch.as_tensor(early_exit, device=device), past)
+        if initial_state is None and self.initial is not None:
+            initial_state = torch.from_numpy(noise.initial_state(self.initial, positions.cpu().numpy())).to(device)
+        early_exit = torch.as_tensor(early_exit, device=device)
+        call = Call(positions, past_lengths, max_loops, threshold, early_exit, past, initial_state)
         context, before = self.enter(input_ids, call)
         carry = (run_while_loop if use_while_loop else run_python)(self.start(context), self.step, context)
 
         after = Lines(before.stored, _scalar(self.before, device))
-        logits = self.decode(carry.exit.answer, after, context.past).to(wide)
+        logits = self.readout(self.finish(carry.exit.answer, after, context.past)).to(wide)
         new = {LOOP: self._fill_depths(carry)}
         if self.before + self.after:
             new = {LAYERS: torch.stack(before.chunks + after.chunks)} | new
@@ -221,6 +235,7 @@ class LoopedModel(nn.Module, ABC):
             depths=depths,
             halt_threshold=call.halt_threshold.to(wide),
             every_loop=~call.early_exit,
+            initial=None if call.initial is None else call.initial.to(wide),
         )
         return context, lines
 
@@ -240,7 +255,7 @@ class LoopedModel(nn.Module, ABC):
 
     def start(self, context: Context) -> Carry:
         """What stands before the first iteration."""
-        h = self.begin(context.encoded, context)
+        h = (context.encoded if context.initial is None else context.initial).clone()
         halted = context.past.positions < 0
         stored = context.stored
         new_loop = stored.new_zeros(*self._lines(context.depths), *halted.shape, stored.shape[-1])

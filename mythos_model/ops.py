@@ -11,48 +11,25 @@ D dim, H heads, G kv heads, R kv_lora_rank, P rotary width, C cache width, E exp
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from mythos_model.products import embedding, linear, moe, swiglu
+
+__all__ = [
+    "accumulation_dtype",
+    "act_halting",
+    "embedding",
+    "gqa_attention",
+    "linear",
+    "mla_attention",
+    "moe",
+    "rms_norm",
+    "rotary_embedding",
+    "swiglu",
+]
 
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30
-
-
-def moe(
-    x: Tensor,
-    expert_index: Tensor,
-    expert_weight: Tensor,
-    routed_gate_up: Tensor,
-    routed_down: Tensor,
-    shared_gate_up: Tensor,
-    shared_down: Tensor,
-) -> Tensor:
-    """Mixture of SwiGLU experts, given the routing: the chosen experts' weighted sum plus the shared experts.
-
-    Args:
-        x: tokens [..., D].
-        expert_index: int64 [..., K], distinct within a row.
-        expert_weight: [..., K].
-        routed_gate_up: [E, 2F, D]; rows 0..F-1 are the gate, F..2F-1 the up projection.
-        routed_down: [E, D, F].
-        shared_gate_up: [2Fs, D]; Fs may be 0, where there is no shared expert.
-        shared_down: [D, Fs].
-
-    Returns: [..., D] in x's dtype.
-    """
-    shape = x.shape
-    x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
-    y = swiglu(x, shared_gate_up, shared_down)
-    if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
-        chosen = expert_index[0]
-        gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
-        out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
-        return (y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)).view(shape)
-    for expert in torch.unique(expert_index).tolist():
-        token, slot = torch.where(expert_index == expert)
-        out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
-        y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
-    return y.view(shape)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -75,21 +52,15 @@ def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     """Rotate adjacent pairs (2i, 2i+1) of every head (RoFormer, arXiv:2104.09864), in the dtype of the angles.
 
     Args:
-        x: [B, T, heads * P].
-        cos, sin: [B, T, P/2] of the positions' angles.
+        x: [..., heads * P].
+        cos, sin: [..., P/2] of the positions' angles.
 
     Returns: x's shape and dtype.
     """
     even, odd = x.to(cos.dtype).unflatten(-1, (heads, -1, 2)).unbind(-1)
-    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
-    return rotated.flatten(2).to(x.dtype)
-
-
-def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]."""
-    gate, up = F.linear(x, gate_up).chunk(2, -1)
-    return F.linear(F.silu(gate) * up, down)
+    return rotated.flatten(-3).to(x.dtype)
 
 
 def halting_logit(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -277,7 +248,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 # -- the same functions as operators that torch.export keeps whole ---------------------------------------------------
 
-_moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
 _act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_args=())
@@ -296,11 +266,6 @@ def _(x, weight, eps):  # type: ignore[no-untyped-def]
 
 @_rotary_op.register_fake
 def _(x, cos, sin, heads):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x)
-
-
-@_moe_op.register_fake
-def _(x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down):  # type: ignore[no-untyped-def]
     return torch.empty_like(x)
 
 

@@ -18,9 +18,6 @@ from torch import Tensor
 
 from mythos_model.ops import MASKED, accumulation_dtype
 
-PAGE = 32
-"""Positions of a page. The CPU kernels take no other: it is the number of keys that they attend to at a time."""
-
 
 def paged_gqa_attention(
     q: Tensor,

@@ -41,6 +41,7 @@ class Call(NamedTuple):
     halt_threshold: Tensor
     early_exit: Tensor
     past: Mapping[str, Tensor]
+    initial: Tensor | None = None
 
 
 class Check(NamedTuple):
@@ -108,6 +109,7 @@ class Context(NamedTuple):
         limit: int64 [], the most iterations to run.
         halt_threshold: [], of the exit rule.
         every_loop: bool [], run up to the limit, whoever has halted.
+        initial: [B, T, D], the state that was drawn, where one is.
     """
 
     encoded: Tensor
@@ -118,6 +120,7 @@ class Context(NamedTuple):
     limit: Tensor
     halt_threshold: Tensor
     every_loop: Tensor
+    initial: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mythos_export.bench.report import probe, write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload
 from mythos_export.cli.bench import show
-from mythos_export.cli.terminal import err, escape, plain_errors
+from mythos_runtime.cli.terminal import err, escape, plain_errors
 
 RESULTS = Path("build/bench/peers")
 OURS = ("bodies", "kernels", "eager")
@@ -53,7 +53,7 @@ def main(
             kept_in = folder or Path(temporary)
             source, made = models.bundle(name, kept_in)
 
-            def step(text: str, model: str = name) -> None:
+            def step(text: str, part: float | None = None, /, model: str = name) -> None:
                 status.update(escape(f"{model}: {text}"))
 
             options = BenchOptions(

@@ -31,9 +31,8 @@ REGIONS = ("prelude", "loop", "coda")
 PARTS = ("attention", "experts", "feed-forward", "embedding and head", "rest", "between operators")
 _MARK = "@"  # part@name; ONNX Runtime puts _inlfunc_<function>_ before the names in an inlined body
 _PART = re.compile(f"({'|'.join(part.replace(' ', '_') for part in PARTS)}){_MARK}")
-_FORMS = ("", "int8_", "int4_")
-_ANY_PART = tuple(f"{form}{name}" for form in _FORMS for name in ("linear", "embedding"))
-_PRODUCTS = ("MatMul", "Gemm", *(f"{form}linear" for form in _FORMS))
+_ANY_PART = ("linear", "embedding")
+_PRODUCTS = ("MatMul", "Gemm", "linear")
 _ACTIVATIONS = ("Sigmoid", "Swish", "Silu", "Gelu", "Relu", "Tanh", "Softplus", "Erf")
 _HEAD = "embedding and head"
 _FOLDER = "session.model_external_initializers_file_folder_path"
@@ -174,7 +173,7 @@ def _parts(graph: onnx.GraphProto, ports: Ports) -> dict[int, str]:
         if len(told) == 1:
             parts.update(dict.fromkeys(branch, told.pop()))
     for index in users[ports.of("ids").name]:
-        if nodes[index].op_type == "Gather" or nodes[index].op_type.endswith("embedding"):
+        if nodes[index].op_type in ("Gather", "embedding"):
             parts[index] = _HEAD
     parts |= dict.fromkeys(_head(nodes, producer, ports.of("logits").name), _HEAD)
     for index in reversed(range(len(nodes))):  # what is made for one part alone, of its weights say, belongs to it

@@ -20,13 +20,17 @@ from pathlib import Path
 import onnx
 
 from mythos_export.bench.workloads import Workload
-from mythos_export.kernels.text import DOMAIN
+from mythos_model.formats import FORMATS, ROUNDED
 
-FLOAT32_ARITHMETIC = ("fp32", "int8", "int4")
+FLOAT32_ARITHMETIC = ("fp32", *ROUNDED)
 """Precisions whose multiplications are float32."""
 
 _T = onnx.TensorProto
-_PER_VALUE: dict[int, int] = {_T.INT8: 1, _T.UINT8: 2}
+_PER_VALUE = {
+    getattr(_T, str(form.element).removeprefix("torch.").upper()): form.tile // form.lanes
+    for form in FORMATS.values()
+    if form.element is not None
+}
 """Weights in a value, of the element types that rounded ones are stored in: two of four bits lie in a byte."""
 _FLOATS = (_T.FLOAT, _T.FLOAT16, _T.BFLOAT16, _T.DOUBLE)
 
@@ -100,7 +104,7 @@ class GraphCost:
         return sum((self._cost(node, workload) for node in self._nodes[True]), Cost())
 
     def _cost(self, node: onnx.NodeProto, workload: Workload) -> Cost:
-        kind = node.op_type.removeprefix("int8_").removeprefix("int4_") if node.domain == DOMAIN else node.op_type
+        kind = node.op_type
         if kind in ("Gather", "embedding"):
             return self._lookup(node, workload)
         if kind == "moe":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from mythos_export.bench.contestant import Contestant
 from mythos_export.bench.machine import CpuTimes
 from mythos_export.bench.workloads import Workload
 from mythos_export.errors import ToolFailed
+from mythos_export.progress import Progress
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
 WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3}
@@ -68,7 +69,7 @@ def measure(
     workloads: Sequence[Workload],
     rounds: int,
     turn_seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
     first_token: Workload | None = None,
 ) -> Measured:
     """Run all rounds. A contestant that breaks is left out from there on, and says why.
@@ -81,7 +82,7 @@ def measure(
     ours = _cpu_seconds((*contestants, limits))
     limits.start()
     for number in range(1, rounds + 1):
-        progress(f"round {number} of {rounds}: load")
+        progress(f"round {number} of {rounds}: load", (number - 1) / rounds)
         for contestant in contestants:
             if contestant.restarts:
                 _started(contestant, first_token)
@@ -89,7 +90,8 @@ def measure(
         order = list(workloads)
         random.Random(number).shuffle(order)
         for index, workload in enumerate(order, 1):
-            progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})")
+            part = (number - 1 + (index - 1) / len(order)) / rounds
+            progress(f"round {number} of {rounds}: {workload.name} ({index} of {len(order)})", part)
             measured.calibration.append(limits.ask("measure", what="calibration", seconds=CALIBRATION_SECONDS))
             _turn(contestants, workload, number, turn_seconds, measured)
     measured.load = CpuTimes.now().since(before, _cpu_seconds((*contestants, limits)) - ours)

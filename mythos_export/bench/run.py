@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from mythos_export.bench.rounds import measure
 from mythos_export.bench.verdict import verdict
 from mythos_export.bench.workloads import Workload, load_case, matrix, write_inputs
 from mythos_export.errors import BenchError, ToolFailed, ToolMissing
+from mythos_export.progress import Progress, silent
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ort import find_op_library
@@ -73,7 +74,7 @@ def _rounded(bundle: Path, request: dict[str, Any], cores: tuple[int, ...]) -> C
     return Contestant(BACKENDS["kernels"], asked, cores, precision, rounded=True)
 
 
-def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] = lambda step: None) -> dict[str, Any]:
+def bench(bundle: Path, options: BenchOptions, progress: Progress = silent) -> dict[str, Any]:
     """Measure a bundle and return the document (see `document.py`); nothing is written.
 
     Raises:
@@ -163,7 +164,7 @@ def bench(bundle: Path, options: BenchOptions, progress: Callable[[str], None] =
     return document
 
 
-def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Callable[[str], None]) -> None:
+def _compile(contestants: Sequence[Contestant], workloads: Sequence[Workload], progress: Progress) -> None:
     """Start everybody once, and let those that compile do so before the clock runs, as many at a time as fit."""
     progress("start the backends")
 

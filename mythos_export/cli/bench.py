@@ -10,10 +10,11 @@ import click
 from rich import box
 from rich.table import Column, Table
 
-from mythos_export.cli.terminal import err, escape, out, plain_errors
+from mythos_runtime.cli.progress import steps
+from mythos_runtime.cli.terminal import Command, out, write
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")
@@ -39,31 +40,27 @@ def bench(
     """
     if (bundle is None) == (compare is None):
         raise click.UsageError("give either a BUNDLE to time, or --compare A.json B.json")
-    with plain_errors():
-        if compare is not None:
-            _show_changes(*compare, as_json)
-            return
-        from mythos_export.bench.report import probe, write_report
-        from mythos_export.bench.run import BenchOptions
-        from mythos_export.bench.run import bench as run_bench
+    if compare is not None:
+        _show_changes(*compare, as_json)
+        return
+    from mythos_export.bench.report import probe, write_report
+    from mythos_export.bench.run import BenchOptions
+    from mythos_export.bench.run import bench as run_bench
 
-        assert bundle is not None
-        folder = output or bundle / "reports"
-        probe(folder)
-        command = f"mythos bench {bundle.name}" + _words(options, backends)
-        if backends:
-            options["backends"] = tuple(_backends(backends))
-        with err.status("") as status:
-            document = run_bench(
-                bundle,
-                BenchOptions(command=command, **options),
-                lambda step: status.update(escape(step)),
-            )
-        json_file, page = write_report(document, folder)
-        show(document)
-        out.print(f"Written: {page} and {json_file.name}", highlight=False)
-        if as_json:
-            click.echo(json.dumps(document))
+    assert bundle is not None
+    folder = output or bundle / "reports"
+    probe(folder)
+    command = f"mythos bench {bundle.name}" + _words(options, backends)
+    if backends:
+        options["backends"] = tuple(_backends(backends))
+    with steps() as step:
+        step("measure")
+        document = run_bench(bundle, BenchOptions(command=command, **options), step.phase)
+    json_file, page = write_report(document, folder)
+    show(document)
+    out.print(f"Written: {page} and {json_file.name}", highlight=False)
+    if as_json:
+        write(json.dumps(document) + "\n")
 
 
 def _backends(text: str) -> list[str]:
@@ -140,4 +137,4 @@ def _show_changes(a: Path, b: Path, as_json: bool) -> None:
         text += f"; of {untold} nothing can be told: fewer than 5 rounds, or another number of loops ran"
     out.print(f"{text}.", highlight=False)
     if as_json:
-        click.echo(json.dumps(changes_json(changes)))
+        write(json.dumps(changes_json(changes)) + "\n")

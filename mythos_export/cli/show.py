@@ -1,18 +1,13 @@
-"""Bundles and comparisons as tables."""
+"""Comparisons as tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from mythos_export.cli.terminal import escape, out
-from mythos_runtime.manifest import NOT_EXECUTED, Manifest
-from mythos_runtime.ort import find_op_library, why_no_op_library
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.cli.terminal import escape, out
 
 
 def show_parity(parity: Any) -> None:
@@ -41,75 +36,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.1e}" if math.isfinite(value) else "NaN or inf"
-
-
-def show_bundle(path: Path, manifest: Manifest) -> None:
-    spec = manifest.spec
-    table = Table("target", "state", "files", title=f"{path}", title_justify="left")
-    for target in manifest.targets:
-        color = "yellow" if target.state == NOT_EXECUTED else "green"
-        table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(_sizes(target.files, manifest)))
-    out.print(table)
-    out.print(
-        f"{spec.family}, trained with {spec.trained_loops} loops, {manifest.precision}; from {manifest.source.name} "
-        f"({manifest.source.format}), {manifest.created}",
-        highlight=False,
-    )
-    _show_spec(spec)
-    _show_operators(manifest)
-    if any(target.state == NOT_EXECUTED for target in manifest.targets):
-        out.print(
-            "The graph given to TensorRT was run by ONNX Runtime and compared. "
-            "But no engine was executed: that needs a GPU.",
-            style="yellow",
-        )
-    if any(engine.get("plugins") for target in manifest.targets for engine in target.details.get("engines", ())):
-        out.print("In that comparison function bodies stood in for the plug-ins, which have not run.", style="yellow")
-
-
-def _show_spec(spec: LoopSpec) -> None:
-    """What running the model needs to know of it."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("ids", f"0 to {spec.vocab_size - 1}, up to {spec.max_seq_len} in a sequence")
-    for group in spec.caches:
-        lines = f"{group.slots} x {group.width} {group.dtype}"
-        table.add_row("cache of a token", f"{lines} {'per loop' if group.per_loop else 'around the loop'}")
-    table.add_row("a loop hands on", ", ".join(tensor.name for tensor in spec.state))
-    table.add_row("exit", f"{spec.exit.name}: {spec.exit.meaning}")
-    table.add_row("max_loops", f"{spec.trained_loops}, as trained, if nothing else is asked for")
-    for knob in spec.exit.knobs:
-        table.add_row(knob.name, f"{knob.default:g} if nothing else is asked for; {knob.meaning}")
-    out.print(table)
-
-
-def _sizes(files: Sequence[str], manifest: Manifest) -> list[str]:
-    """One line for each file, or for a folder of many."""
-    folders: dict[Path, list[str]] = {}
-    for name in files:
-        folders.setdefault(Path(name).parent, []).append(name)
-    lines = []
-    for folder, names in folders.items():
-        megabytes = [manifest.files[name].bytes / 1e6 for name in names]
-        if folder.name and len(names) > 4:
-            lines.append(f"{folder}/ ({len(names)} files, {sum(megabytes):.1f} MB)")
-        else:
-            lines += [f"{name} ({size:.1f} MB)" for name, size in zip(names, megabytes, strict=True)]
-    return lines
-
-
-def _show_operators(manifest: Manifest) -> None:
-    """What computes the operators, runner by runner; operators with the same answer share a row."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for operator, runners in manifest.operators.items():
-        for runner, choice in runners.items():
-            text = choice.get("taken") or ", else ".join(choice["order"])
-            passed = "".join(f" (not {name}: {why})" for name, why in choice.get("passed over", {}).items())
-            rows.setdefault((runner, f"{text}{passed}"), []).append(operator)
-    table = Table("operators", "in", "computed by")
-    for (runner, text), operators in rows.items():
-        table.add_row(", ".join(operators), runner, text)
-    out.print(table)
-    lack = why_no_op_library()
-    library = find_op_library() if lack is None else None
-    taken = library.name if library is not None else f"the portable function bodies ({lack})"
-    out.print(f"On this machine ONNX Runtime takes {taken}.", markup=False, highlight=False)

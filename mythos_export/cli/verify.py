@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from mythos_export.cli.show import show_parity
-from mythos_export.cli.terminal import err, escape, out, plain_errors, steps
+from mythos_runtime.cli.progress import steps
+from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
 from mythos_runtime.manifest import read_manifest
 
 FRESH_CASES = 24
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
@@ -41,11 +42,11 @@ def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json
     alone = [name for name in given if name in ("--cases", "--seed", "--config")]
     if options["against"] is None and alone:
         raise click.UsageError(f"{alone[0]} needs --against: fresh cases are answered by the checkpoint's model")
-    with plain_errors():
-        if repro is not None:
-            _replay(repro, threads, as_json)
-        elif bundle is not None:
-            _verify(bundle, threads, as_json, **options)
+    threads = bounded_threads(threads)
+    if repro is not None:
+        _replay(repro, threads, as_json)
+    elif bundle is not None:
+        _verify(bundle, threads, as_json, **options)
 
 
 def _verify(
@@ -82,7 +83,7 @@ def _verify(
         write_reports(report, parity, manifest)
         out.print(f"report: {report / 'parity.html'}")
     if as_json:
-        click.echo(json.dumps(parity.to_json()))
+        write(json.dumps(parity.to_json()) + "\n")
     parity.raise_unless_passed()
 
 
@@ -97,6 +98,6 @@ def _replay(folder: Path, threads: int | None, as_json: bool) -> None:
     out.print(f"then: {escape(about['found_then'])}", highlight=False)
     out.print(f"now:  {escape('equal' if problem is None else problem.text)}", highlight=False)
     if as_json:
-        click.echo(json.dumps(replayed.to_json()))
+        write(json.dumps(replayed.to_json()) + "\n")
     if problem is not None:
         raise ParityError(f"the failure is still there: {problem.text}")

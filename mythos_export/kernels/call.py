@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from mythos_export.kernels.text import DOMAIN
+from mythos_model.formats import PLAIN
 
 Dims = tuple[int | None, ...]
 
@@ -27,6 +28,16 @@ class OperatorCall:
     operator: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, Dims] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """How its weights lie (`mythos_model.formats`)."""
+        return str(self.attributes.get("format", PLAIN))
+
+    @property
+    def label(self) -> str:
+        """For manifests and people: mythos::moe, or mythos::moe (int8)."""
+        return f"{DOMAIN}::{self.operator}" + (f" ({self.format})" if self.format != PLAIN else "")
 
     def size(self, name: str, axis: int) -> int:
         """The size of an input's dimension.

@@ -9,15 +9,18 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from typing import Any
 
 import torch
 
-import mythos_model.ops  # noqa: F401  # registers the plain form, which the kernels replace on one device
+from mythos_model import formats, ops  # ops registers the plain form, which the kernels replace on one device
 
 VARIABLE = "MYTHOS_TRITON"
 """Set to "none", the operators stay plain PyTorch."""
 
 PLAIN = "plain PyTorch"
+PLAIN_ARGUMENTS, ROUNDED_ARGUMENTS = 7, 12
+"""Of `mythos::moe`: without scales and format, and with them."""
 
 
 def register(device: str) -> str:
@@ -54,6 +57,13 @@ def _register(device: str) -> str:
     from mythos_export.kernels.mla.triton import mla_attention
     from mythos_export.kernels.moe.triton import moe
 
-    for kernel in (moe, mla_attention, gqa_attention):
+    for kernel in (mla_attention, gqa_attention):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
+
+    def of_format(*arguments: Any) -> torch.Tensor:
+        """There are no kernels for rounded weights, which stay plain PyTorch. What is a default may be left out."""
+        plain = len(arguments) < ROUNDED_ARGUMENTS or arguments[-1] == formats.PLAIN
+        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else ops.moe(*arguments)
+
+    torch.library.register_kernel("mythos::moe", device, of_format)
     return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"

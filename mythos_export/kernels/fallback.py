@@ -1,8 +1,8 @@
 """Which implementation of an operator runs where: the order of preference, in one table.
 
-An operator need not have them all (`Operator.lacks`): act_halting and the operators over int8 and int4 weights have no
-Triton kernels and no plug-in, and what comes next in the order is taken. The latter have no form for TensorRT at all,
-which is why that target refuses these precisions.
+An operator need not have them all (`Operator.lacks`): act_halting has no Triton kernels and no plug-in, nor has any
+operator over int8 and int4 weights, and what comes next in the order is taken. The latter have no form for TensorRT at
+all, which is why that target refuses these precisions.
 
 Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
@@ -60,7 +60,7 @@ def record(
     """The manifest's entry `operators`: per operator and runner, what was taken, or what will be tried in which order.
 
     Args:
-        operators: names with their domain, as they stand in the graph, and what each lacks.
+        operators: what the graph calls (`OperatorCall.label`), and what each lacks.
         tensorrt: what the TensorRT graph was given; None where the bundle holds none.
     """
     return {name: _record(lacks, tensorrt) for name, lacks in operators.items()}

@@ -1,7 +1,7 @@
 """How the GPU kernels of an operator are called: plain data that needs neither triton nor a GPU.
 
-A `Plan` is one way to compute one operator for one model: scratch buffers, then kernels in order. The eager wrappers
-execute it (`triton_run.execute`), the ahead-of-time build compiles its kernels and writes it into the manifest
+A `Plan` is one way to compute one operator for one set of sizes: scratch buffers, then kernels in order. The eager
+wrappers execute it (`triton_run.execute`), the ahead-of-time build compiles its kernels and writes it into the manifest
 (`triton_build`), so the rule that a plug-in follows is the rule that the tests ran.
 
 Expressions (grids, shapes, scalar arguments) are Python integer arithmetic over named sizes and a kernel's constants,
@@ -93,7 +93,7 @@ class KernelSpec:
     """One kernel, compiled for one set of constants.
 
     Attributes:
-        name: unique among the kernels of one model; the stem of its files.
+        name: unique among the kernels of all plans; the stem of its files.
         operator: the operator of `mythos_export.kernels.op.OPERATORS` it belongs to.
         source: "module:function".
         precision: of the operator's floats.
@@ -138,8 +138,9 @@ class Plan:
 
     Attributes:
         operator: its name; the inputs are the operator's own, the result is the buffer "out".
+        variant: the sizes that it is for, of all calls of the operator; what tells its plans from those for others.
         path: what it is for, "decode" or "prefill".
-        when: expression over `sizes`; of an operator's plans the first that holds is taken.
+        when: expression over `sizes`; of a variant's plans the first that holds is taken.
         sizes: what the caller states: names of integers (and attributes) of this call.
         derived: further sizes, each an expression over those before it.
         scratch: buffers to allocate.
@@ -147,6 +148,7 @@ class Plan:
     """
 
     operator: str
+    variant: str
     path: str
     when: str
     sizes: tuple[str, ...]
@@ -165,6 +167,7 @@ class Plan:
         """As the manifest holds it: kernels by name."""
         return {
             "operator": self.operator,
+            "variant": self.variant,
             "path": self.path,
             "when": self.when,
             "sizes": list(self.sizes),
@@ -178,6 +181,7 @@ class Plan:
         """The inverse of `to_json`, given the kernels by name."""
         return cls(
             values["operator"],
+            values["variant"],
             values["path"],
             values["when"],
             tuple(values["sizes"]),

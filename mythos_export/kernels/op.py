@@ -6,23 +6,28 @@ Adding an operator: give it a folder with `function.py` (and later its kernels),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnxscript
 import torch
 
 from mythos_export.kernels.act import function as act_function
 from mythos_export.kernels.act.reference import act_halting
-from mythos_export.kernels.call import OperatorCall
+from mythos_export.kernels.call import OperatorCall, call_of
+from mythos_export.kernels.embedding import function as embedding_function
+from mythos_export.kernels.embedding.reference import embedding
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
 from mythos_export.kernels.gqa.tensorrt import PLUGIN as gqa_plugin
 from mythos_export.kernels.launch_plan import Plan
+from mythos_export.kernels.linear import function as linear_function
+from mythos_export.kernels.linear.reference import linear
 from mythos_export.kernels.mla import function as mla_function
 from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.mla.reference import mla_attention
@@ -37,25 +42,20 @@ from mythos_export.kernels.paged_gqa.reference import paged_gqa_attention
 from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
-from mythos_export.kernels.quantized_embedding import function as quantized_embedding_function
-from mythos_export.kernels.quantized_embedding.reference import quantized_embedding
-from mythos_export.kernels.quantized_linear import function as quantized_linear_function
-from mythos_export.kernels.quantized_linear.reference import quantized_linear
-from mythos_export.kernels.quantized_moe import function as quantized_moe_function
-from mythos_export.kernels.quantized_moe.reference import quantized_moe
 from mythos_export.kernels.text import DOMAIN, VERSION
-from mythos_model import (
-    MythosConfig,
-    paged_ops,  # noqa: F401  (registers operators that no model calls yet)
-)
+from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
+from mythos_model.formats import FORMATS, PLAIN
 
+AttrType = onnx.defs.OpSchema.AttrType
 FunctionMaker = Callable[[OperatorCall], onnx.FunctionProto]
-PlanMaker = Callable[[MythosConfig, str], tuple[Plan, ...]]
+PlanMaker = Callable[[OperatorCall, str], tuple[Plan, ...]]
 # Types of inputs and outputs that are not of the compute type.
 _TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), "tensor(int64)")
 _TYPES |= dict.fromkeys(("tables", "span", "position"), "tensor(int64)")
 _TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
 _TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
+_FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
+_STORED = [f"tensor({str(form.element).removeprefix('torch.')})" for form in FORMATS.values() if form.element]
 
 
 @dataclass(frozen=True)
@@ -65,33 +65,34 @@ class Operator:
     Attributes:
         name: its name in torch (`torch.ops.mythos.<name>`) and in ONNX (`mythos::<name>`).
         inputs: names of its tensor inputs, in order.
-        attributes: names and ONNX types of its trailing scalar arguments.
+        attributes: names and ONNX types of its trailing scalar arguments, without `format`.
         reference: what it means, slowly, in numpy; every implementation is held to it.
         portable: the function body for any ONNX runtime.
         tensorrt: the body that TensorRT can build: static shapes, no NonZero. None: TensorRT is not given it.
-        plans: how its Triton kernels are called, for a model and a precision; None where it has none, and PyTorch's
+        plans: how its Triton kernels are called, for a call and a precision; None where it has none, and PyTorch's
             plain form serves on a GPU.
         plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
         outputs: names of its outputs, in order.
-        weights: ONNX element types of its quantised weights and their scales, by input; the rest is float32 then.
+        weights: the inputs that may lie in any of `mythos_model.formats`: which, its attribute `format` says.
+        scales: trailing inputs, one for each of these, that only rounded weights have.
     """
 
     name: str
     inputs: tuple[str, ...]
-    attributes: tuple[tuple[str, onnx.defs.OpSchema.AttrType], ...]
+    attributes: tuple[tuple[str, AttrType], ...]
     reference: Callable[..., Any]
     portable: FunctionMaker
     tensorrt: FunctionMaker | None = None
     plans: PlanMaker | None = None
     plugin: PluginRecord | None = None
     outputs: tuple[str, ...] = ("out",)
-    weights: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
-    @property
-    def lacks(self) -> frozenset[Implementation]:
-        """Implementations of `fallback.ORDER` that it does not have."""
+    def lacks(self, format: str = PLAIN) -> frozenset[Implementation]:
+        """Implementations of `fallback.ORDER` that it does not have; rounded weights have none for a GPU so far."""
         has = {TRITON: self.plans, PLUGIN: self.plugin, DECOMPOSED: self.tensorrt}
-        return frozenset(implementation for implementation, there in has.items() if there is None)
+        return frozenset(implementation for implementation, there in has.items() if there is None or format != PLAIN)
 
     @property
     def torch_op(self) -> Any:
@@ -99,92 +100,101 @@ class Operator:
         return getattr(torch.ops.mythos, self.name).default
 
     def schema(self) -> onnx.defs.OpSchema:
-        """The ONNX schema: float tensors of one type, which is float32 where weights are quantised."""
+        """The ONNX schema: float tensors of one type T; weights of type W are T's where they are plain."""
         schema = onnx.defs.OpSchema
-        floats = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-        compute = "tensor(float)" if self.weights else "T"
-        types = _TYPES | dict(self.weights)
+        parameter = schema.FormalParameter
+        types = _TYPES | dict.fromkeys(self.weights, "W") | dict.fromkeys(self.scales, "tensor(float16)")
+        constraints = [("T", _FLOATS, "compute type")]
+        attributes = [schema.Attribute(name, kind) for name, kind in self.attributes]
+        if self.weights:
+            constraints.append(("W", [*_FLOATS, *_STORED], "how weights are stored"))
+            attributes.append(schema.Attribute("format", onnx.helper.make_attribute("format", PLAIN)))
+        optional = dict.fromkeys(self.scales, schema.FormalParameterOption.Optional)
+        single = schema.FormalParameterOption.Single
         return schema(
             self.name,
             DOMAIN,
             VERSION,
-            inputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.inputs],
-            outputs=[schema.FormalParameter(name, types.get(name, compute)) for name in self.outputs],
-            type_constraints=[] if self.weights else [("T", floats, "compute type")],
-            attributes=[schema.Attribute(name, kind) for name, kind in self.attributes],
+            inputs=[
+                parameter(name, types.get(name, "T"), param_option=optional.get(name, single)) for name in self.inputs
+            ],
+            outputs=[parameter(name, types.get(name, "T")) for name in self.outputs],
+            type_constraints=constraints,
+            attributes=attributes,
         )
 
     def translation(self) -> Callable[..., Any]:
-        """torch.onnx's translation of the torch operator: one bare node of the custom domain."""
+        """torch.onnx's translation of the torch operator: one bare node of the custom domain.
+
+        A graph does not say what is plain: no scales, no format.
+        """
         op = onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, VERSION), self.name, self.schema())
         count = len(self.inputs)
+        names = [name for name, _ in self.attributes] + (["format"] if self.weights else [])
+        signature = self.torch_op._schema.arguments
 
         def translate(*arguments: Any) -> Any:
-            named = {name: value for (name, _), value in zip(self.attributes, arguments[count:], strict=True)}
-            return op(*arguments[:count], **named)
+            given = [*arguments, *(argument.default_value for argument in signature[len(arguments) :])]
+            named = dict(zip(names, given[count:], strict=True))
+            tensors = given[:count]
+            if named.get("format") == PLAIN:
+                del named["format"], tensors[count - len(self.scales) :]
+            return op(*tensors, **named)
 
         return translate
 
 
-_FLOAT, _INT = onnx.defs.OpSchema.AttrType.FLOAT, onnx.defs.OpSchema.AttrType.INT
+def calls_of(model: ir.Model) -> tuple[OperatorCall, ...]:
+    """The calls of operators in a graph and its loops, in order."""
+    nodes = (node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in OPERATORS)
+    return tuple(call_of(node, OPERATORS[node.op_type].inputs) for node in nodes)
 
 
-def _quantized(form: str) -> tuple[Operator, ...]:
-    """The operators over block-wise int8 or int4 weights: on the CPU only, so far."""
-    int4 = form == "int4"
+_FLOAT, _INT = AttrType.FLOAT, AttrType.INT
 
-    def types(*weights: str) -> dict[str, str]:
-        element = "tensor(uint8)" if int4 else "tensor(int8)"
-        return dict.fromkeys(weights, element) | {
-            "scale" if name == "weight" else f"{name}_scale": "tensor(float16)" for name in weights
-        }
 
-    return (
-        Operator(
-            f"{form}_linear",
-            tuple(quantized_linear_function.INPUTS.split(", ")),
-            (("rows", _INT),),
-            quantized_linear,
-            portable=lambda call: quantized_linear_function.function(int4),
-            weights=types("weight"),
-        ),
-        Operator(
-            f"{form}_embedding",
-            tuple(quantized_embedding_function.INPUTS.split(", ")),
-            (("dim", _INT),),
-            quantized_embedding,
-            portable=lambda call: quantized_embedding_function.function(int4),
-            weights=types("weight"),
-        ),
-        Operator(
-            f"{form}_moe",
-            tuple(quantized_moe_function.INPUTS.split(", ")),
-            (),
-            quantized_moe,
-            portable=lambda call: quantized_moe_function.function(
-                call.size("routed_gate_up", 0), call.size("shared_gate_up", 0) > 0, int4
-            ),
-            weights=types(*quantized_moe_function.WEIGHTS),
-        ),
-    )
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
 
 
 OPERATORS: dict[str, Operator] = {
     op.name: op
     for op in (
         Operator(
+            "linear",
+            _names(f"{linear_function.INPUTS}, {linear_function.SCALES}"),
+            (("rows", _INT),),
+            linear,
+            portable=linear_function.function,
+            tensorrt=linear_function.function,
+            weights=("weight",),
+            scales=_names(linear_function.SCALES),
+        ),
+        Operator(
+            "embedding",
+            _names(f"{embedding_function.INPUTS}, {embedding_function.SCALES}"),
+            (("dim", _INT),),
+            embedding,
+            portable=embedding_function.function,
+            tensorrt=embedding_function.function,
+            weights=("weight",),
+            scales=_names(embedding_function.SCALES),
+        ),
+        Operator(
             "moe",
-            tuple(moe_function.INPUTS.split(", ")),
+            _names(f"{moe_function.INPUTS}, {moe_function.SCALES}"),
             (),
             moe,
-            portable=lambda call: moe_function.sparse(call.size("routed_down", 0), call.size("shared_down", 1) > 0),
-            tensorrt=lambda call: moe_function.dense(call.size("routed_down", 0), call.size("shared_down", 1) > 0),
+            portable=moe_function.sparse,
+            tensorrt=moe_function.dense,
             plans=moe_plan.plans_for,
             plugin=moe_plugin,
+            weights=_names(moe_function.WEIGHTS),
+            scales=_names(moe_function.SCALES),
         ),
         Operator(
             "mla_attention",
-            tuple(mla_function.INPUTS.split(", ")),
+            _names(mla_function.INPUTS),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             mla_attention,
             portable=lambda call: mla_function.function(filled=True),
@@ -194,7 +204,7 @@ OPERATORS: dict[str, Operator] = {
         ),
         Operator(
             "gqa_attention",
-            tuple(gqa_function.INPUTS.split(", ")),
+            _names(gqa_function.INPUTS),
             (("scale", _FLOAT), ("kv_heads", _INT)),
             gqa_attention,
             portable=lambda call: gqa_function.function(filled=True),
@@ -204,30 +214,28 @@ OPERATORS: dict[str, Operator] = {
         ),
         Operator(
             "act_halting",
-            tuple(act_function.INPUTS.split(", ")),
+            _names(act_function.INPUTS),
             (),
             act_halting,
             portable=lambda call: act_function.function(),
             tensorrt=lambda call: act_function.function(),
-            outputs=tuple(act_function.OUTPUTS.split(", ")),
+            outputs=_names(act_function.OUTPUTS),
         ),
         Operator(
             "paged_gqa_attention",
-            tuple(paged_gqa_function.INPUTS.split(", ")),
+            _names(paged_gqa_function.INPUTS),
             (("scale", _FLOAT), ("kv_heads", _INT)),
             paged_gqa_attention,
             portable=lambda call: paged_gqa_function.function(),
-            outputs=tuple(PAGED_OUTPUTS.split(", ")),
+            outputs=_names(PAGED_OUTPUTS),
         ),
         Operator(
             "paged_mla_attention",
-            tuple(paged_mla_function.INPUTS.split(", ")),
+            _names(paged_mla_function.INPUTS),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             paged_mla_attention,
             portable=lambda call: paged_mla_function.function(),
-            outputs=tuple(PAGED_OUTPUTS.split(", ")),
+            outputs=_names(PAGED_OUTPUTS),
         ),
-        *_quantized("int8"),
-        *_quantized("int4"),
     )
 }

@@ -19,6 +19,7 @@ _MAX_SPLITS = 64
 
 def split_plan(
     operator: str,
+    variant: str,
     path: str,
     precision: str,
     before: tuple[KernelSpec, ...],
@@ -49,7 +50,7 @@ def split_plan(
         held, columns = STEP, min(rows, COLUMNS)
     divisible = C % 16 == 0  # the strides of whole entries are multiples of it
     spec = KernelSpec(
-        f"{operator}_{path}_split_{precision}",
+        f"{operator}_{path}_split_{precision}_{variant}",
         operator,
         "mythos_export.kernels.split_attention:split_kernel",
         precision,
@@ -90,6 +91,7 @@ def split_plan(
     few = f"T * {share} <= {DECODE_ROWS}"
     return Plan(
         operator,
+        variant,
         path,
         few if path == "decode" else f"T * {share} > {DECODE_ROWS}",
         SIZES,

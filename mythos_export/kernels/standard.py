@@ -36,11 +36,16 @@ def _norm(x: Any, scale: Any, eps: float) -> Any:
 
 
 def rotary_embedding(x: Any, cos: Any, sin: Any, heads: int) -> Any:
-    """RotaryEmbedding over adjacent pairs, in the dtype of the angles."""
-    if x.dtype == cos.dtype:
-        return op.RotaryEmbedding(x, cos, sin, interleaved=1, num_heads=heads)
-    wide = op.Cast(x, to=int(cos.dtype))
-    return op.Cast(op.RotaryEmbedding(wide, cos, sin, interleaved=1, num_heads=heads), to=int(x.dtype))
+    """RotaryEmbedding over adjacent pairs, in the dtype of the angles. It takes a batch: packed rows are one of one."""
+    rows = len(x.shape) == 2
+    wide = x if x.dtype == cos.dtype else op.Cast(x, to=int(cos.dtype))
+    if rows:
+        first = op.Constant(value_ints=[0])
+        wide, cos, sin = op.Unsqueeze(wide, first), op.Unsqueeze(cos, first), op.Unsqueeze(sin, first)
+    rotated = op.RotaryEmbedding(wide, cos, sin, interleaved=1, num_heads=heads)
+    if rows:
+        rotated = op.Squeeze(rotated, first)
+    return rotated if x.dtype == cos.dtype else op.Cast(rotated, to=int(x.dtype))
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

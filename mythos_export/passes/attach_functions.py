@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from mythos_export.errors import LowerError
 from mythos_export.kernels.call import call_of
+from mythos_export.kernels.fallback import DECOMPOSED
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN, VERSION
 
@@ -36,10 +37,13 @@ def _attach(model: ir.Model, tensorrt: bool) -> None:
         if node.domain != DOMAIN or node.op_type not in OPERATORS:
             continue
         operator = OPERATORS[node.op_type]
+        call = call_of(node, operator.inputs)
         make = operator.tensorrt if tensorrt else operator.portable
-        if make is None:
-            raise LowerError(f"there is no form of {DOMAIN}::{operator.name} that TensorRT could build")
-        body = make(call_of(node, operator.inputs))
+        if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format)):
+            raise LowerError(
+                f"there is no form of {DOMAIN}::{operator.name} over {call.format} weights that TensorRT could build"
+            )
+        body = make(call)
         known = overloads.setdefault(operator.name, {})
         content = body.SerializeToString(deterministic=True)
         if content not in known:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 INLINE_BYTES = 1024  # smaller tensors stay in the graph: constants that shape inference wants to see
@@ -18,30 +20,68 @@ def externalize_weights(model: ir.Model, path: Path) -> None:
 
     The file is an ordinary safetensors file, so that other graphs, other runtimes and people can read it as well.
     """
-    values = {
+    values = _large(model)
+    save_file({name: _to_torch(value.const_value) for name, value in values.items()}, path)
+    offsets = tensor_offsets(path)
+    for name, value in values.items():
+        _point(value, path, offsets[name])
+
+
+def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
+    """Point the initializers of further graphs into `shared`, which `externalize_weights` has written.
+
+    A tensor is shared if it has the name and the values of one there. The others go into `own`, each once; there is no
+    such file where there are none.
+    """
+    offsets = tensor_offsets(shared)
+    kept: dict[str, torch.Tensor] = {}
+    later: list[tuple[ir.Value, str]] = []
+    with safe_open(shared, framework="pt") as file:
+        for number, model in enumerate(models):
+            for name, value in _large(model).items():
+                tensor = _to_torch(value.const_value)
+                if name in offsets and _equal(file.get_tensor(name), tensor):
+                    _point(value, shared, offsets[name])
+                    continue
+                if name in kept and not _equal(kept[name], tensor):
+                    name = f"{name}.{number}"
+                kept[name] = tensor
+                later.append((value, name))
+    if kept:
+        save_file(kept, own)
+        offsets = tensor_offsets(own)
+        for value, name in later:
+            _point(value, own, offsets[name])
+
+
+def _large(model: ir.Model) -> dict[str, ir.Value]:
+    return {
         name: value
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and value.const_value.nbytes > INLINE_BYTES
     }
-    tensors = {name: _to_torch(value.const_value) for name, value in values.items() if value.const_value is not None}
-    save_file(tensors, path)
-    offsets = tensor_offsets(path)
-    for name, value in values.items():
-        tensor = value.const_value
-        assert tensor is not None
-        start, end = offsets[name]
-        value.const_value = ir.ExternalTensor(
-            path.name,
-            start,
-            end - start,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=name,
-            base_dir=path.parent,
-        )
 
 
-def _to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
+def _point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+    value.const_value = ir.ExternalTensor(
+        path.name,
+        place[0],
+        place[1] - place[0],
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=value.name or "",
+        base_dir=path.parent,
+    )
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and torch.equal(left, right)
+
+
+def _to_torch(tensor: ir.TensorProtocol | None) -> torch.Tensor:
+    assert tensor is not None
     raw = tensor.raw if hasattr(tensor, "raw") else None
     if isinstance(raw, torch.Tensor):
         return raw.detach().contiguous()

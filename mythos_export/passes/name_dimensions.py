@@ -1,4 +1,4 @@
-"""Name the dynamic dimensions of the ports: batch, tokens, past, loops, in place of the tracer's symbols."""
+"""Name the dynamic dimensions of the ports: batch, tokens, past, loops, rows, in place of the tracer's symbols."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import onnx_ir as ir
 from mythos_runtime.ports import Ports
 
 NAMES = {"B": "batch", "T": "tokens", "P": "past", "N": "loops"}
+NAMES |= {"R": "rows", "S": "spans", "K": "blocks", "G": "pages", "W": "wanted"}
 
 
 def name_dimensions(model: ir.Model, ports: Ports) -> None:

@@ -25,7 +25,8 @@ PREFIX = "inside/"
 
 
 def name_taps(model: ir.Model) -> None:
-    """Rename what is tapped. A value that is tapped twice, or enters the loop's body, gets an Identity to be named."""
+    """Rename what is tapped. A value that is tapped twice, or enters the loop's body, gets an Identity to be named; a
+    port keeps its name."""
     for node in list(model.graph.all_nodes()):
         if node.domain != DOMAIN or node.op_type != TAP:
             continue
@@ -40,6 +41,8 @@ def name_taps(model: ir.Model) -> None:
             continue
         if value.shape is None:
             value.shape = shown.shape
+        if shown.is_graph_output() and node.graph is model.graph:
+            name = shown.name or name
         ir.convenience.replace_all_uses_with(shown, value, replace_graph_outputs=True)
         node.graph.remove(node, safe=True)
         value.name = name

@@ -89,8 +89,8 @@ class TensorRTTarget:
             graph, plugins = path, None
             if options.plugins:
                 targets = trt.choose_backend().targets(sms, options.precision)
-                kernels = tensorrt_plugins.compile_kernels(lowered.config, options.precision, folder, targets, progress)
-                graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, folder))
+                kernels = tensorrt_plugins.compile_kernels(model, options.precision, folder, targets, progress)
+                graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, options.precision, folder))
                 plugins = folder / tensorrt_plugins.FOLDER
             request = trt.BuildRequest(
                 graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins

@@ -14,8 +14,11 @@ import onnx_ir as ir
 
 from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.call import call_of
+from mythos_export.kernels.op import OPERATORS, calls_of
+from mythos_export.kernels.plugin.tensorrt import VARIANT
+from mythos_export.kernels.text import DOMAIN
 from mythos_export.targets.target import Progress
-from mythos_model import MythosConfig
 
 FOLDER = "kernels"
 _GRAPH = ".model.plugins.onnx"
@@ -35,26 +38,34 @@ def check(sms: Sequence[int]) -> None:
 
 
 def compile_kernels(
-    config: MythosConfig, precision: str, bundle: Path, sms: Sequence[int], progress: Progress
+    model: ir.Model, precision: str, bundle: Path, sms: Sequence[int], progress: Progress
 ) -> tuple[str, ...]:
-    """The model's kernels for these compute capabilities, into the bundle; returns their paths in it."""
+    """The graph's kernels for these compute capabilities, into the bundle; returns their paths in it."""
 
     def show(phase: str, fraction: float | None) -> None:
         progress(f"Triton: {phase}" + (f" {fraction:.0%}" if fraction is not None else ""))
 
-    manifest = triton_build.build_for(config, precision, bundle / FOLDER, architectures=sms, progress=show)
+    manifest = triton_build.build_for(calls_of(model), precision, bundle / FOLDER, architectures=sms, progress=show)
     return tuple(f"{FOLDER}/{name}" for name in triton_build.files_of(manifest))
 
 
 @contextlib.contextmanager
-def graph_of_plugins(model: ir.Model, bundle: Path) -> Iterator[Path]:
+def graph_of_plugins(model: ir.Model, precision: str, bundle: Path) -> Iterator[Path]:
     """A file with the graph as TensorRT's parser needs it, beside the weights that it names; gone afterwards."""
     path = bundle / _GRAPH
     bodies = dict(model.functions)
     model.functions.clear()
+    named = [node for node in model.graph.all_nodes() if node.domain == DOMAIN]
     try:
+        for node in named:
+            operator = OPERATORS[node.op_type]
+            if operator.plans is not None:
+                (variant,) = {plan.variant for plan in operator.plans(call_of(node, operator.inputs), precision)}
+                node.attributes.add(ir.AttrString(VARIANT, variant))
         ir.save(model, path)
         yield path
     finally:
         path.unlink(missing_ok=True)
         model.functions.update(bodies)
+        for node in named:
+            node.attributes.pop(VARIANT, None)

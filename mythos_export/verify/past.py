@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mythos_runtime.cache import empty_past
+from mythos_runtime.noise import initial_state
 from mythos_runtime.spec import LoopSpec
 
 
@@ -48,6 +49,8 @@ class Past:
             "halt_threshold": np.array(threshold, np.float32),
             "early_exit": np.array(early_exit),
         }
+        if spec.initial is not None:
+            values["initial_state"] = initial_state(spec.initial, values["positions"])
         return spec.ports.by_role(values, {name: buffer.copy() for name, buffer in self.buffers.items()})
 
     def append(self, outputs: Mapping[str, np.ndarray], counts: Sequence[int]) -> None:

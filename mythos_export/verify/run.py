@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mythos_export.errors import PackageError, ParityError
+from mythos_export.progress import Progress, silent
 from mythos_export.verify.compare import Problem, compare, histogram
 from mythos_export.verify.generation import Generated, Text, calls, generate
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden
@@ -33,7 +33,7 @@ GENERATION = "generation"  # the name of the case that no single call is
 def verify_bundle(
     folder: Path,
     manifest: Manifest,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = silent,
     threads: int | None = None,
     *,
     golden: Golden | None = None,
@@ -43,7 +43,7 @@ def verify_bundle(
 
     Args:
         folder, manifest: the bundle.
-        progress: called with the name of each stage as it begins.
+        progress: called with the name of each stage as it begins, and with the part of its cases that is done.
         threads: CPU threads of every stage; by default the runner's choice.
         golden: the cases; by default those that the bundle holds.
         reproductions: where a failing stage leaves a reproduction, one folder a stage; None: nowhere.
@@ -73,14 +73,14 @@ def _run(
     kind: type[Stage],
     bundle: Bundle,
     golden: Golden,
-    progress: Callable[[str], None],
+    progress: Progress,
     reproductions: Path | None,
 ) -> StageResult:
     try:
         lacking = kind.lacking(bundle)
         if lacking is not None:
             return StageResult(kind.name, kind.runner, kind.artifact, reason=lacking)
-        progress(f"{kind.name} ({kind.runner})")
+        progress(_step(kind))
         stage = kind.open(bundle)
     except BackendMissing as error:
         return StageResult(kind.name, kind.runner, kind.artifact, reason=str(error))
@@ -88,7 +88,7 @@ def _run(
         failure = Failure(kind.name, "", Problem(GRAPH, None, str(error)))
         return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
-        result = _compare(stage, bundle, golden)
+        result = _compare(stage, bundle, golden, progress)
         if result.failure is not None and result.failure.case != GENERATION:
             progress(f"{kind.name}: looking for the operator")
             case = next(case for case in golden.cases if case.name == result.failure.case)
@@ -104,12 +104,17 @@ def _run(
         stage.close()
 
 
-def _compare(stage: Stage, bundle: Bundle, golden: Golden) -> StageResult:
+def _step(stage: Stage | type[Stage]) -> str:
+    return f"{stage.name} ({stage.runner})"
+
+
+def _compare(stage: Stage, bundle: Bundle, golden: Golden, progress: Progress) -> StageResult:
     results: list[CaseResult] = []
     failure = None
-    for case in golden.cases:
+    for index, case in enumerate(golden.cases):
         if not stage.takes(bundle, case.inputs):
             continue
+        progress(_step(stage), index / len(golden.cases))
         try:
             answer = stage.answer(case.inputs)
         except (BackendFailed, ParityError) as error:

@@ -7,29 +7,13 @@ import os
 import stat
 import sys
 import weakref
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, cast
 
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown
 
-LISTED = 12  # names of one kind that an error lists before it only counts
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python names it from 3.13 on
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-
-
-def shown(name: object) -> str:
-    """A name from a file as an error may print it: short, on one line, nothing that a terminal acts on."""
-    text = name if isinstance(name, str) else ascii(name) if isinstance(name, (int, float)) else type(name).__name__
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)"
-
-
-def some(names: Iterable[object]) -> str:
-    """The first names of a list, and how many more there are."""
-    listed = list(names)
-    rest = len(listed) - LISTED
-    return ", ".join(map(shown, listed[:LISTED])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def root_of(folder: Path) -> Path:

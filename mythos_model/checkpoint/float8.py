@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mythos_model.checkpoint.files import shown
 from mythos_model.checkpoint.stored import FLOAT8, READ_AS, Stored
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown
 
 
 def float8_notes(path: Path, tensors: Mapping[str, Stored]) -> list[str]:

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mythos_model.checkpoint.files import reach, shown, some
+from mythos_model.checkpoint.files import reach
 from mythos_model.checkpoint.texts import LARGEST_INDEX, read_json
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown, some
 
 _INDEX = ".index.json"
 _SAFETENSORS = "model.safetensors"

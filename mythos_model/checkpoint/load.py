@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from mythos_model import families
-from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint, read_json_object, some
-from mythos_model.errors import CheckpointError, ConfigError
+from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint
+from mythos_model.checkpoint.texts import read_json_object
+from mythos_model.errors import CheckpointError, ConfigError, some
 from mythos_model.families.family import Family
 from mythos_model.looped import LoopedModel
+
+_MOST_COUNTED = 4096  # layers or experts that an error may list as missing
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def load_checkpoint(
     """
     if config is not None and variant is not None:
         raise ConfigError(f"both a configuration ({config}) and the variant {variant!r} are given; give one of them")
-    raw = read_checkpoint(path, weights_key)
+    raw = _without_wrapper(read_checkpoint(path, weights_key))
     if variant is not None:
         family, found = families.variant(variant)
     else:
@@ -89,6 +92,7 @@ def load_checkpoint(
         else:
             family = families.find(given, raw.shapes)
             found = family.read_config(given, raw.shapes)
+    _check_counts(raw, family, found)
     expected = family.shapes(found)
     _check_ties(raw, family)
     held = [name for name in raw.shapes if name not in family.ignored]
@@ -97,6 +101,25 @@ def load_checkpoint(
     sha256 = _check(raw, known, expected)
     state = {name: raw.tensors[stored] for name, stored in known.items()}
     return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
+
+
+def _without_wrapper(raw: RawCheckpoint) -> RawCheckpoint:
+    """The tensors under a family's own names, where something stands before all of them ("model.", "net.")."""
+    for prefix in raw.prefixes:
+        shorter = raw.without_prefix(prefix)
+        if any(set(family.marks) <= set(shorter.shapes) for family in families.FAMILIES):
+            return shorter
+    return raw
+
+
+def _check_counts(raw: RawCheckpoint, family: Family, config: Any) -> None:
+    """No configuration asks for more layers than anybody could list, before they are listed."""
+    for name in family.counts:
+        if getattr(config, name) > max(len(raw.shapes), _MOST_COUNTED):
+            raise CheckpointError(
+                f"{raw.source} does not fit its configuration: {name} is {getattr(config, name)}, and it holds "
+                f"{len(raw.shapes)} tensors"
+            )
 
 
 def _check_ties(raw: RawCheckpoint, family: Family) -> None:

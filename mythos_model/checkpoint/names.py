@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from os.path import commonprefix
 
-from mythos_model.checkpoint.files import shown
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown
 
 # What DistributedDataParallel, torch.compile, FSDP, activation checkpointing and Lightning put between the dots.
 WRAPPERS = {

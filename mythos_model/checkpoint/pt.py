@@ -7,11 +7,11 @@ import struct
 import zipfile
 from typing import IO, Any
 
-from mythos_model.checkpoint.files import Mapped, shown, some
+from mythos_model.checkpoint.files import Mapped
 from mythos_model.checkpoint.pickled import CodeRefused, PickledTensor, StorageRef
 from mythos_model.checkpoint.pickles import PickleProblem, unpickle
 from mythos_model.checkpoint.stored import Storage, Stored
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown, some
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older form
 _LARGEST_PICKLE = 256 << 20

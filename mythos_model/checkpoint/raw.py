@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mythos_model.checkpoint.examine import examine_files
-from mythos_model.checkpoint.files import check_regular, reach, shown, some
+from mythos_model.checkpoint.files import check_regular, reach
 from mythos_model.checkpoint.float8 import float8_notes
 from mythos_model.checkpoint.folder import Chosen, choose_files, index_beside, read_index
 from mythos_model.checkpoint.hub import fetch, is_reference
@@ -25,7 +25,7 @@ from mythos_model.checkpoint.sets import COUNTERS, choose_names
 from mythos_model.checkpoint.stored import FLOAT8, READ_AS, Stored, Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.checkpoint.weights import Weights, open_weights
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown, some
 
 _MOST_REPEATED = 8  # how often a file's bytes may stand for values of its tensors
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from mythos_model.checkpoint.files import Mapped, shown
+from mythos_model.checkpoint.files import Mapped
 from mythos_model.checkpoint.stored import Storage, Stored
 from mythos_model.checkpoint.texts import no_key_twice
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown
 
 _LARGEST_HEADER = 100_000_000  # as the format's own library has it
 _DTYPES = {
@@ -78,6 +78,7 @@ def read_safetensors(file: Mapped) -> dict[str, Stored]:
 
 def _tensor(file: Mapped, name: str, entry: Any, begin: int) -> Stored:
     try:
+        name.encode()  # half of a surrogate pair is no text
         kind, shape, (first, last) = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = isinstance(shape, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in (*shape, first, last))
     except (KeyError, TypeError, ValueError) as error:

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mythos_model.checkpoint.files import shown, some
 from mythos_model.checkpoint.names import clean, copies
 from mythos_model.checkpoint.pickled import Opaque, PickledTensor
 from mythos_model.checkpoint.stored import Stored
 from mythos_model.checkpoint.texts import plain
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, shown, some
 
 COUNTERS = ("n_averaged", "num_batches_tracked")  # what training counts, no part of any model
 TOP = "."  # the weights that lie under no key

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mythos_model.checkpoint.files import check_regular, shown
+from mythos_model.checkpoint.files import check_regular
 from mythos_model.checkpoint.pickled import Opaque
-from mythos_model.errors import ConfigError, ModelError
+from mythos_model.errors import ConfigError, ModelError, shown
 
 LARGEST_CONFIG, LARGEST_INDEX = 16 << 20, 256 << 20
 _DIGITS = 40  # more than any number that a configuration holds; tokenizer_config.json has one of 31

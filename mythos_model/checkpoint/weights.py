@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mythos_model.checkpoint.files import Mapped, some
+from mythos_model.checkpoint.files import Mapped
 from mythos_model.checkpoint.kinds import kind_of
 from mythos_model.checkpoint.pickled import PickledTensor
 from mythos_model.checkpoint.pt import PtFile, looks_like_pt
 from mythos_model.checkpoint.safetensors import looks_like_safetensors, read_safetensors
 from mythos_model.checkpoint.sets import TOP, choose_set, config_in, weights_in
 from mythos_model.checkpoint.stored import Stored
-from mythos_model.errors import CheckpointError
+from mythos_model.errors import CheckpointError, some
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from reprlib import repr as brief
 from typing import Any
 
 from mythos_model.errors import CheckpointError, ConfigError
-from mythos_model.families import openmythos, ouro
+from mythos_model.families import huginn, openmythos, ouro
 from mythos_model.families.family import Family
 
 FAMILIES: list[Family] = [
     openmythos.FAMILY,
     ouro.FAMILY,
+    huginn.FAMILY,
 ]
 
 
@@ -39,7 +41,7 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> Family:
     if named is not None:
         closest = f"; its tensors are named like those of {alike[0].name}" if alike else ""
         raise ConfigError(
-            f"the configuration says that the model is {named!r}, which is no family that is known here "
+            f"the configuration says that the model is {brief(named)}, which is no family that is known here "
             f"({_listed()}){closest}; CONTRIBUTING.md says how to add one"
         )
     if len(alike) != 1:

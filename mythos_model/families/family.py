@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as brief
 from typing import Any
 
-from mythos_model.errors import ConfigError
+from mythos_model.errors import ConfigError, some
 from mythos_model.looped import LoopedModel
 
 Shape = tuple[int, ...]
@@ -55,6 +56,7 @@ class Family:
         shapes: every tensor that a checkpoint has to hold.
         aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
         ignored: tensors that are recomputed, never loaded.
+        counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
     """
 
@@ -68,6 +70,7 @@ class Family:
     shapes: Callable[[Any], Mapping[str, Shape]]
     aliases: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
 
     def claims(self, config: Mapping[str, Any]) -> bool:
@@ -83,25 +86,40 @@ def own_fields(configuration: type, given: Mapping[str, Any], foreign: Collectio
     that begin with an underscore are passed over.
 
     Raises:
-        ConfigError: fields that nobody knows; it names the closest one of each.
+        ConfigError: fields that nobody knows, with the closest one of each; or values of another type than declared.
     """
     fields = {field.name: field for field in dataclasses.fields(configuration)}
     own: dict[str, Any] = {}
-    unknown = []
+    unknown, wrong = [], []
     for name, value in given.items():
         if name not in fields:
             if name in FOREIGN or name in foreign or name.startswith("_"):
                 continue
             close = difflib.get_close_matches(name, fields, 1)
-            unknown.append(f"{name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+            unknown.append(brief(name) + (f" (did you mean {close[0]}?)" if close else ""))
             continue
-        if value is None and "None" not in str(fields[name].type):
+        declared = str(fields[name].type)
+        if value is None and "None" not in declared:
             continue
-        whole = isinstance(value, float) and value.is_integer() and "int" in str(fields[name].type)
+        whole = isinstance(value, float) and value.is_integer() and "int" in declared
         own[name] = int(value) if whole else value
+        problem = None if value is None else _type_problem(own[name], declared)
+        if problem:
+            wrong.append(f"{name} {problem}, found {brief(value)}")
     if unknown:
-        raise ConfigError(f"unknown fields in the model configuration: {', '.join(unknown)}")
+        raise ConfigError(f"unknown fields in the model configuration: {some(unknown)}")
+    if wrong:
+        raise ConfigError(f"the model configuration does not hold together: {'; '.join(wrong)}")
     return own
+
+
+def _type_problem(value: Any, declared: str) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if "int" in declared:
+        return None if number and isinstance(value, int) and abs(value) < 1 << 31 else "should be an integer of 32 bits"
+    if "float" in declared:
+        return None if number and abs(value) < 1e30 else "should be a finite number"
+    return None if isinstance(value, str) or "str" not in declared else "should be a text"
 
 
 def only(values: Mapping[str, Any], name: str, allowed: tuple[Any, ...], why: str) -> None:
@@ -109,7 +127,8 @@ def only(values: Mapping[str, Any], name: str, allowed: tuple[Any, ...], why: st
     value = values.get(name, allowed[0])
     if value not in allowed:
         usable = " or ".join(map(repr, allowed))
-        raise ConfigError(f"the model configuration has {name} {value!r}, and only {usable} is computed here: {why}")
+        found = f"the model configuration has {name} {brief(value)}"
+        raise ConfigError(f"{found}, and only {usable} is computed here: {why}")
 
 
 def _texts(value: Any) -> list[str]:

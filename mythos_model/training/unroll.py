@@ -105,7 +105,7 @@ def halt(halt_logits: Tensor, threshold: float) -> Halted:
 def read_out(model: MythosModel, out: Tensor, past: Past) -> Tensor:
     """Coda and tied head: [B, T, D], a state or a weighted sum of states -> logits [B, T, V]."""
     layers = model.empty_past(out.shape[0], 1)[LAYERS]
-    return model.decode(out, Lines(layers, torch.tensor(model.before)), past)
+    return model.readout(model.finish(out, Lines(layers, torch.tensor(model.before)), past))
 
 
 def lens(model: MythosModel, states: Tensor, vocabulary: int | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ CONFIG = {
     "prelude_layers": 1, "coda_layers": 1, "attn_type": "gqa", "n_experts": 2, "n_shared_experts": 1,
     "n_experts_per_tok": 1, "expert_dim": 8, "act_threshold": 0.9, "rope_theta": 10000.0, "lora_rank": 2,
 }  # fmt: skip
+OURO = Path(__file__).parents[1] / "golden_families" / "ouro_prefill"
 TEXT = "the quick brown fox jumps over the lazy dog, again and again"
 
 
@@ -109,7 +110,14 @@ def _hub_cache(folder: Path) -> None:
         file.symlink_to(f"../../blobs/{number}")
 
 
-def check_checkpoint(folder: Path) -> None:
+def _ouro(folder: Path) -> None:
+    """Two shards with an index, as the hub has them."""
+    for file in OURO.iterdir():
+        if file.name.startswith(("model", "config")):
+            (folder / file.name).write_bytes(file.read_bytes())
+
+
+def check_checkpoint(folder: Path, written: Callable[[], Mapping[str, Tensor]] = weights) -> None:
     """What was read is what an independent reader finds, or else what was written."""
     path = next(iter(folder.glob("models--*/snapshots/*")), folder)
     raw = read_checkpoint(path)
@@ -119,7 +127,7 @@ def check_checkpoint(folder: Path) -> None:
             warnings.simplefilter("ignore")
             expected = _independently(path)
     except Exception:  # whatever the other reader cannot read must be what was written, unharmed
-        expected = weights()
+        expected = dict(written())
     expected = {name.removeprefix("module."): tensor for name, tensor in expected.items()}
     for name in raw.shapes:
         mine, other = raw.tensors[name], expected.get(name)
@@ -206,6 +214,7 @@ def subjects(bundle: Path | None) -> dict[str, Subject]:
         "shards": Subject(lambda f: _shards(f, "model", "safetensors", safetensors.torch.save_file), check_checkpoint),
         "bin shards": Subject(lambda f: _shards(f, "pytorch_model", "bin", torch.save), check_checkpoint),
         "hub cache": Subject(_hub_cache, check_checkpoint),
+        "ouro": Subject(_ouro, lambda folder: check_checkpoint(folder, lambda: read_checkpoint(OURO).tensors)),
         "tokenizer": Subject(_tokenizer, check_tokenizer),
     }
     return found | ({"bundle": Subject(copy_bundle, check_bundle)} if bundle else {})

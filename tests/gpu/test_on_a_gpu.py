@@ -19,7 +19,6 @@ from golden_bundles import GOLDEN, Bundles, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import CASES, Array, OperatorCase
-from operator_cases import config_of as sizes_of
 from safetensors.numpy import load_file
 
 from mythos_export import export
@@ -61,10 +60,10 @@ def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
     """The kernels as a plug-in launches them: cubins built ahead of time, through the driver."""
     precision = {"float32": "fp32", "float16": "fp16"}[np.dtype(case.dtype).name]
     operator = OPERATORS[case.op]
-    plans = operator.plans(sizes_of(case), precision)
+    plans = operator.plans(case.call, precision)
     specs = list({spec.name: spec for plan in plans for spec in plan.launches}.values())
     triton_build.build(specs, [GPUS[0]], folder, plans=plans)
-    program = Program.from_build(folder, case.op, case.attributes)
+    program = Program.from_build(folder, case.op, plans[0].variant, case.attributes)
     tensors = on_gpu(case)
     expected = operator.reference(**case.inputs, **case.attributes)
     out = torch.full(expected.shape, torch.nan, dtype=next(iter(tensors.values())).dtype, device="cuda")

@@ -139,3 +139,22 @@ def test_a_random_model_is_saved_and_read_back(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(save_checkpoint(tmp_path, config, model.reference_state()))
     again = MythosModel.from_state(checkpoint.config, checkpoint.state)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_configurations_that_no_checkpoint_can_have_are_refused_at_once(tmp_path: Path) -> None:
+    fields = golden_config("gqa_prefill").to_dict()
+    wrong = {"n_experts": 10**9, "prelude_layers": 10**8, "act_threshold": -5, "rope_theta": 1e300, "dropout": 99}
+    wrong |= {"max_seq_len": 10**12, "dim": 10**400, "n_heads": "16", "vocab_size": True, "lora_rank": [[["x"] * 99]]}
+    for name, value in wrong.items():
+        with pytest.raises((CheckpointError, ConfigError), match=name):
+            load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=fields | {name: value})
+    whole = fields | {"n_heads": float(fields["n_heads"]), "dropout": None}
+    loaded = load_checkpoint(GOLDEN / "gqa_prefill" / "model.safetensors", config=whole)
+    assert loaded.config.n_heads == fields["n_heads"]
+
+
+def test_what_stands_before_all_names_is_taken_off(tmp_path: Path) -> None:
+    state = load_file(GOLDEN / "gqa_prefill" / "model.safetensors")
+    wrapped = {f"model.module.net.{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "last.pt")
+    assert set(load_checkpoint(tmp_path / "last.pt", config=golden_config("gqa_prefill")).state) == set(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,17 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -
     ):
         with pytest.raises(error):
             wrong()
+
+
+def test_a_closed_model_frees_its_engine(bundles: Bundles) -> None:
+    with load(bundles["mla_decode"]) as model:
+        engine = weakref.ref(model.session)
+        cache = model.new_cache(1, 4)
+        model.forward([[1, 2]], cache=cache)
+    assert engine() is None
+    assert cache.lengths.tolist() == [2]
+    with pytest.raises(RequestError, match="closed; load it again"):
+        model.forward([[1]])
 
 
 def test_running_a_bundle_imports_no_torch(bundles: Bundles) -> None:

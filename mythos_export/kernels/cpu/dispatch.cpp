@@ -1,4 +1,5 @@
 #include <cstdlib>
+#include <sstream>
 #include <stdexcept>
 
 #include "cpu/kernels.h"
@@ -46,6 +47,31 @@ const Kernels& select_kernels() {
   if (!found)
     throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "', which this processor or this build lacks; unset it");
   return *found;
+}
+
+std::string describe() {
+  std::ostringstream out;
+  const char* separator = "";
+  out << R"({"formats": [)";
+  for (const Format f : {f32, f16, int8, int4}) {
+    const FormatTraits format = format_of(f);
+    out << separator << R"({"name": ")" << format.name << R"(", "bits": )" << format.bits << R"(, "block": )"
+        << format.block << R"(, "tile": )" << format.tile << R"(, "zero": )" << format.zero << R"(, "scale_bits": )"
+        << (format.block > 1 ? 8 * sizeof(Scale) : 0) << "}";
+    separator = ", ";
+  }
+  out << R"(], "key_block": )" << kKeyBlock << R"(, "isas": {)";
+  separator = "";
+  for (const Kernels* kernels : {generic_kernels(), usable_avx2(), usable_avx512()}) {
+    if (!kernels) continue;
+    const Tiles& tiles = kernels->tiles;
+    out << separator << '"' << kernels->isa << R"(": {"width": )" << tiles.width << R"(, "rows": )" << tiles.rows
+        << R"(, "strip": )" << tiles.strip << R"(, "columns": )" << tiles.columns << R"(, "panel_rows": )"
+        << tiles.panel_rows << R"(, "panel_depth": )" << tiles.panel_depth << "}";
+    separator = ", ";
+  }
+  out << "}}";
+  return out.str();
 }
 
 }  // namespace mythos

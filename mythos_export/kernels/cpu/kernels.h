@@ -8,63 +8,63 @@
 // and nothing is packed. `nn` takes the right operand by columns (probabilities times cached values; queries times
 // W_uk).
 //
-// Weight formats. A format is one column of the tables `nt` and `nn`, an enumerator of `Format`, and its row in
-// `format_of`; operators address weights only through `Weights` and cut them only at multiples of `row_tile`. Prefill
-// and decode share one layout, for a kernel gets the number m of activation rows and chooses its tiling itself. The
-// block-wise formats q8 and q4 lie in tiles of 16 rows (mythos_model/blockwise.py), their scales apart.
+// A weight format is one column of the tables `nt` and `nn` and its row in formats.h; operators address weights only
+// through `Weights` and cut them only at multiples of a format's `tile`. Prefill and decode share one layout, for a
+// kernel gets the number m of activation rows and chooses its tiling itself. Scales lie apart from the weights.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "cpu/formats.h"
+
 namespace mythos {
-
-enum Format : uint8_t { f32, f16, q8, q4 };
-constexpr size_t kFormats = 4;
-
-struct FormatTraits {
-  size_t element_bits;  // without scales
-  size_t row_tile;      // rows can only be addressed at multiples of this
-};
-constexpr FormatTraits format_of(Format f) {
-  constexpr FormatTraits traits[kFormats] = {{32, 1}, {16, 1}, {8, 16}, {4, 16}};
-  return traits[f];
-}
 
 // A matrix that is only read, by rows: weights [out, in], or a slice of the cache [slots, C].
 struct Weights {
   const void* data = nullptr;
   size_t row_bytes = 0;  // of a tiled format, a tile's bytes over its rows
   Format format = f32;
-  const uint16_t* scales = nullptr;  // float16, of q8 and q4: [tiles, blocks, 16]
-  size_t scale_row = 0;              // scales of a row
+  const Scale* scales = nullptr;  // of int8 and int4: [tiles, blocks, tile]
+  size_t scale_row = 0;           // scales of a row
 
   Weights row(size_t r) const {
     return {static_cast<const char*>(data) + r * row_bytes, row_bytes, format, scales + r * scale_row, scale_row};
   }
   // The same rows without their first c elements; only for formats whose elements lie one behind the other.
   Weights column(size_t c) const {
-    return {static_cast<const char*>(data) + c * format_of(format).element_bits / 8, row_bytes, format, nullptr, 0};
+    return {static_cast<const char*>(data) + c * format_of(format).bits / 8, row_bytes, format, nullptr, 0};
   }
 };
 inline Weights rows_of(const float* data, size_t stride) { return {data, stride * sizeof(float), f32, nullptr, 0}; }
 inline Weights rows_of(const void* data, size_t stride, Format f) {
-  return {data, stride * format_of(f).element_bits / 8, f, nullptr, 0};
+  return {data, stride * format_of(f).bits / 8, f, nullptr, 0};
 }
 
 // Keys that one call of softmax_block covers at most, and the stride of its rows. 32 rows of a cache 160 wide stay in
 // the first level between the scores and the weighted sum.
 constexpr size_t kKeyBlock = 32;
 
+// How the products of an instruction set are cut: what is not a multiple of these takes other paths.
+struct Tiles {
+  size_t width;        // floats of a register
+  size_t rows;         // activation rows of an `nt` tile at most
+  size_t strip;        // rows of weights that `nt` takes at a time
+  size_t columns;      // registers of columns of an `nn` tile at most
+  size_t panel_rows;   // activation rows of a tile of a block-wise format at most
+  size_t panel_depth;  // inputs of such a format that are unpacked at a time
+};
+
 struct Kernels {
   const char* isa;
+  Tiles tiles;
 
   // c[i*ldc + j] = sum over d < depth of a[i][d] * b[j, d];  i < m, j < n. The sum's order depends on depth alone, so a
   // row's result does not change with the rows computed beside it.
   void (*nt[kFormats])(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc);
 
   // c[i*ldc + j] = keep[i] * c[i*ldc + j] + sum over d < depth of a[i*lda + d] * b[d, j];  keep = nullptr: c is only
-  // written. Null for q8 and q4.
+  // written. Null for int8 and int4.
   void (*nn[kFormats])(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
                        const float* keep);
 
@@ -90,5 +90,8 @@ const Kernels* avx512_kernels();
 // The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512)
 // names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
 const Kernels& select_kernels();
+
+// What this library is made of, as JSON: the formats, and the tiles of every instruction set that this processor has.
+std::string describe();
 
 }  // namespace mythos

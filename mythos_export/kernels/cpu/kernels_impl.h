@@ -116,7 +116,8 @@ void narrow(const float* x, uint16_t* half, size_t n) {
 }
 
 constexpr Kernels table(const char* isa) {
-  return {isa,  {nt<f32>, nt<f16>, q_nt<q8>, q_nt<q4>}, {nn<f32>, nn<f16>, nullptr, nullptr}, silu_mul, softmax_block,
+  constexpr Tiles tiles{W, Simd::nt_rows, kStrip, nn_width<1>, Simd::panel_rows, kPanelDepth};
+  return {isa,  tiles, {nt<f32>, nt<f16>, q_nt<int8>, q_nt<int4>}, {nn<f32>, nn<f16>, nullptr, nullptr}, silu_mul, softmax_block,
           axpy, scale,  widen, narrow};
 }
 

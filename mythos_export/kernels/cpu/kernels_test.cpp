@@ -19,7 +19,7 @@ void test_products(const Kernels& k, Format f) {
   std::vector<const float*> rows(m);
   for (size_t i = 0; i < m; ++i) rows[i] = &a[i * lda];
   const Stored bt(k, normal(n * depth), f), b(k, normal(depth * n), f);
-  const std::string name = std::string(k.isa) + (f == f16 ? " f16 " : " f32 ") + shape({m, n, depth});
+  const std::string name = name_of(k, f) + shape({m, n, depth});
   const auto keep = normal(m);
   std::vector<float> c((m - 1) * ldc + n, kNan), d = normal(c.size()), only(c.size(), kNan);
   const auto before = d;
@@ -132,18 +132,23 @@ int main(int argc, char** argv) {
     }
     unsetenv("MYTHOS_OPS_ISA");
     test_elements(*k);
+    test_element_edges(*k);
+    for (Format f : {f32, f16, int8, int4}) test_edges(*k, f);
     for (int i = 0; i < rounds; ++i) {
       test_act_halting();
       const Threads parallel(size_t(i % 3 + 1));
       for (Format f : {f32, f16}) {
         test_products(*k, f);
-        test_moe(*k, f, parallel);
         test_mla(*k, f, parallel);
         test_gqa(*k, f, parallel);
         test_paged_mla(*k, f, parallel);
         test_paged_gqa(*k, f, parallel);
       }
-      for (Format f : {q8, q4}) test_quantized(*k, f, parallel);
+      for (Format f : {f32, f16, int8, int4}) {
+        test_linear(*k, f, parallel);
+        test_embedding(*k, f);
+        test_moe(*k, f, parallel);
+      }
     }
     test_errors(*k, Threads(2));
     std::printf("%s: right\n", isa);

@@ -66,6 +66,60 @@ struct Stored {
   }
 };
 
+// A random matrix [rows, inputs] as a format stores it, and what it is worth then. What is padded is zero in the inputs;
+// rows of padding hold anything, for nothing may be made of them but rows that nobody asked for.
+class Matrix {
+ public:
+  std::vector<float> wide;  // [rows, inputs]
+
+  Matrix(const Kernels& k, Format f, size_t rows, size_t inputs, float typical)
+      : wide(rows * inputs), format_(f), inputs_(inputs), blocks_(ceil_div(inputs, traits().block)) {
+    if (traits().block == 1) {
+      wide = normal(rows * inputs, typical);
+      if (f == f16) {
+        scales_.resize(wide.size());
+        k.narrow(wide.data(), scales_.data(), wide.size());
+        k.widen(scales_.data(), wide.data(), wide.size());
+      }
+      return;
+    }
+    const size_t tile = traits().tile, tiles = ceil_div(rows, tile), lane = traits().input_bytes();
+    const int most = f == int4 ? 7 : 127;
+    std::vector<float> scale = normal(tiles * blocks_ * tile, typical / float(most));
+    bytes_.resize(tiles * padded() * lane);
+    scales_.resize(scale.size());
+    k.narrow(scale.data(), scales_.data(), scale.size());
+    k.widen(scales_.data(), scale.data(), scale.size());
+    for (size_t row = 0; row < tiles * tile; ++row) {
+      for (size_t d = 0; d < padded(); ++d) {
+        const int q = d < inputs ? int(pick(0, size_t(2 * most))) - most : 0;
+        const size_t at = (row / tile * padded() + d) * lane, r = row % tile;
+        if (f == int4) {
+          bytes_[at + r % lane] = uint8_t(bytes_[at + r % lane] | (q + traits().zero) << (r < lane ? 0 : 4));
+        } else {
+          bytes_[at + r] = uint8_t(q);
+        }
+        if (row < rows && d < inputs)
+          wide[row * inputs + d] = float(q) * scale[(row / tile * blocks_ + d / traits().block) * tile + r];
+      }
+    }
+  }
+  Weights view() const {
+    if (format_ == f32) return rows_of(wide.data(), inputs_);
+    if (format_ == f16) return rows_of(static_cast<const void*>(scales_.data()), inputs_, f16);
+    return {bytes_.data(), padded() * traits().bits / 8, format_, scales_.data(), blocks_};
+  }
+
+ private:
+  FormatTraits traits() const { return format_of(format_); }
+  size_t padded() const { return blocks_ * traits().block; }
+
+  Format format_;
+  size_t inputs_, blocks_;
+  std::vector<uint8_t> bytes_;
+  std::vector<uint16_t> scales_;  // or the elements themselves, of f16
+};
+
 [[noreturn]] inline void fail(const std::string& what) {
   std::fprintf(stderr, "FAILED %s\n", what.c_str());
   std::exit(1);
@@ -81,6 +135,11 @@ inline void expect_close(const std::string& what, const std::vector<float>& got,
   }
   const double distance = std::sqrt(error / std::max(size, typical * typical * double(got.size() + 1)));
   if (!(distance <= 2e-6)) fail(what + ": relative distance " + std::to_string(distance * 1e6) + "e-6, allowed 2e-6");
+}
+
+inline std::string name_of(const Kernels& k, Format f) {
+  static constexpr const char* names[] = {" f32 ", " f16 ", " int8 ", " int4 "};
+  return std::string(k.isa) + names[f];
 }
 
 inline std::string shape(std::initializer_list<size_t> dims) {
@@ -106,6 +165,9 @@ inline void swiglu(const float* x, size_t D, const float* gate_up, const float* 
   }
 }
 
+// Sizes on both sides of every boundary: registers, tiles, strips, blocks, panels.
+void test_edges(const Kernels& k, Format f);
+void test_element_edges(const Kernels& k);
 // One random case each; the program ends at the first that is wrong.
 void test_moe(const Kernels& k, Format f, const Parallel& parallel);
 void test_mla(const Kernels& k, Format f, const Parallel& parallel);
@@ -113,6 +175,7 @@ void test_gqa(const Kernels& k, Format f, const Parallel& parallel);
 void test_paged_mla(const Kernels& k, Format f, const Parallel& parallel);
 void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel);
 void test_act_halting();
-void test_quantized(const Kernels& k, Format f, const Parallel& parallel);
+void test_linear(const Kernels& k, Format f, const Parallel& parallel);
+void test_embedding(const Kernels& k, Format f);
 
 }  // namespace mythos::test

@@ -1,4 +1,4 @@
-// Products with block-wise int8 and int4 weights (mythos_model/blockwise.py has the layout: tiles of 16 rows, blocks of
+// Products with block-wise int8 and int4 weights (mythos_model/formats.py has the layout: tiles of 16 rows, blocks of
 // 32 inputs). Activations and sums are float32. The products of a block are summed apart and scaled once, in the order
 // of the inputs, for one row of activations as for many: decode and prefill agree bit for bit.
 //
@@ -10,35 +10,34 @@
 namespace mythos {
 namespace {
 
-constexpr size_t kBlock = 32;                       // inputs that share a scale
-constexpr size_t kTileRows = 16;                    // of weights
 constexpr int kTileRegs = kTileRows / Simd::width;  // registers that hold the weights of one input and tile
 constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in the first-level cache
 // Of one row's product: enough sums to keep the multipliers busy.
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
-static_assert(kPanelDepth % kBlock == 0);
+static_assert(kPanelDepth % kBlock == 0 && kTileRows % Simd::width == 0);
 
 // Where one tile's weights and scales lie.
 template <Format F>
 struct Tile {
-  static constexpr size_t input_bytes = F == q4 ? kTileRows / 2 : kTileRows;
+  static constexpr size_t input_bytes = format_of(F).input_bytes();
   const uint8_t* weights;
-  const uint16_t* scales;
+  const Scale* scales;
 
   Tile(const Weights& w, size_t tile)
       : weights(static_cast<const uint8_t*>(w.data) + tile * kTileRows * w.row_bytes),
         scales(w.scales + tile * kTileRows * w.scale_row) {}
 
   const uint8_t* input(size_t d) const { return weights + d * input_bytes; }
-  const uint16_t* block(size_t b) const { return scales + b * kTileRows; }
+  const Scale* block(size_t b) const { return scales + b * kTileRows; }
 };
 
 // The integers of one input, 16 rows, as floats.
 template <Format F>
 void integers(const uint8_t* p, Simd::Reg* out) {
-  if constexpr (F == q4) {
-    Simd::load_nibbles(p, out);  // int4 is stored with 8 added
-    for (int r = 0; r < kTileRegs; ++r) out[r] = Simd::sub(out[r], Simd::set(8.0f));
+  if constexpr (F == int4) {
+    Simd::load_nibbles(p, out);
+    const Simd::Reg zero = Simd::set(format_of(F).zero);
+    for (int r = 0; r < kTileRegs; ++r) out[r] = Simd::sub(out[r], zero);
   } else {
     Simd::load_int8(reinterpret_cast<const int8_t*>(p), out);
   }
@@ -75,7 +74,7 @@ void q_row(const float* x, const Weights& b, size_t tile, size_t depth, float* c
       }
     }
     for (int t = 0; t < N; ++t) {
-      const uint16_t* scale = Tile<F>(b, tile + t).block(first / kBlock);
+      const Scale* scale = Tile<F>(b, tile + t).block(first / kBlock);
       for (int r = 0; r < R; ++r) total[t][r] = Simd::fma(sum[t][r], Simd::load(scale + r * Simd::width), total[t][r]);
     }
   }
@@ -92,7 +91,7 @@ void unpack(const Tile<F>& tile, size_t first, size_t depth, float* panel, float
     integers<F>(tile.input(first + d), w);
     for (int r = 0; r < kTileRegs; ++r) Simd::store(panel + d * kTileRows + r * Simd::width, w[r]);
     if (d % kBlock == 0) {
-      const uint16_t* half = tile.block((first + d) / kBlock);
+      const Scale* half = tile.block((first + d) / kBlock);
       float* to = scales + d / kBlock * kTileRows;
       for (int r = 0; r < kTileRegs; ++r) Simd::store(to + r * Simd::width, Simd::load(half + r * Simd::width));
     }

@@ -1,36 +1,7 @@
-// Random cases of the operators over float weights.
+// Random cases of the attentions and of halting.
 #include "cpu/kernels_test.h"
 
 namespace mythos::test {
-
-void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
-  const bool large = pick(0, 9) == 0;  // in several tasks
-  const size_t n = large ? 40 : pick(0, 20), D = large ? 230 : pick(1, 90), E = pick(1, 6), K = pick(1, E);
-  const size_t F = large ? 300 : pick(1, 40), Fs = pick(0, 1) * pick(0, 50);
-  const auto x = normal(n * D), weight = normal(n * K);
-  const float s = 1.0f / std::sqrt(float(D));
-  const Stored gate_up(k, normal(E * 2 * F * D, s), f), down(k, normal(E * D * F, 0.2f), f);
-  const Stored shared_gate_up(k, normal(2 * Fs * D, s), f), shared_down(k, normal(D * Fs, 0.2f), f);
-  std::vector<int64_t> index(n * K), order(E);
-  for (size_t e = 0; e < E; ++e) order[e] = int64_t(e);
-  for (size_t i = 0; i < n; ++i) {
-    std::shuffle(order.begin(), order.end(), random_engine);
-    std::copy_n(order.begin(), K, &index[i * K]);
-  }
-  std::vector<float> y(n * D, kNan);
-  std::vector<double> expected(n * D);
-  moe(k, parallel,
-      {n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.rows(D), down.rows(F), shared_gate_up.rows(D),
-       shared_down.rows(Fs), y.data()});
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t j = 0; j < K; ++j) {
-      const size_t e = size_t(index[i * K + j]);
-      swiglu(&x[i * D], D, &gate_up.wide[e * 2 * F * D], &down.wide[e * D * F], F, weight[i * K + j], &expected[i * D]);
-    }
-    if (Fs) swiglu(&x[i * D], D, shared_gate_up.wide.data(), shared_down.wide.data(), Fs, 1.0, &expected[i * D]);
-  }
-  expect_close(std::string("moe ") + k.isa + " n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs}), y, expected);
-}
 
 namespace {
 

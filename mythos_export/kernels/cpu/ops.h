@@ -37,7 +37,7 @@ struct Linear {
 };
 void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op);
 
-// Rows of q8 or q4 weights in float32.
+// Rows of the weights in float32.
 struct Embedding {
   size_t n, dim, rows;
   const int64_t* ids;  // [n]

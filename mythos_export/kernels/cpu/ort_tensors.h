@@ -5,8 +5,10 @@
 #undef ORT_API_MANUAL_INIT
 
 #include <cmath>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -18,6 +20,11 @@ namespace {
 constexpr auto kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
 constexpr auto kInt32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
 constexpr auto kBool = ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+constexpr auto kFloat32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+constexpr auto kFloat16 = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+
+// The shapes of an operator's outputs, as far as its inputs' tell them.
+using Shapes = std::optional<std::vector<Ort::ShapeInferContext::Shape>>;
 
 template <class T>
 struct Element;
@@ -143,6 +150,13 @@ size_t checked_size(const Ort::ConstKernelInfo& info, const char* name) {
   if (value < 1)
     throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 or more");
   return static_cast<size_t>(value);
+}
+
+// A text attribute, or what it is where the node does not say.
+std::string attribute_or(const Ort::ConstKernelInfo& info, const char* name, const char* otherwise) {
+  size_t size = 0;
+  const Ort::Status missing(Ort::GetApi().KernelInfoGetAttribute_string(info, name, nullptr, &size));
+  return missing.IsOK() ? info.GetAttribute<std::string>(name) : otherwise;
 }
 
 template <class T>

@@ -3,11 +3,12 @@
 //   options = onnxruntime.SessionOptions()
 //   options.register_custom_ops_library("libmythos_ops.so")
 //
-// moe and the attentions are there for float32 and for float16; the state that act_halting reads and what int8 and int4
-// weights are multiplied by is float32. In float16 the weights and the cache stay float16 in
-// memory and are widened as they are read; sums, softmax and SiLU are float32.
+// Products and attentions are there for float32 and for float16; the state that act_halting reads and what int8 and int4
+// weights are multiplied by is float32. In float16 the weights and the cache stay float16 in memory and are widened as
+// they are read; sums, softmax and SiLU are float32.
 //
 // The library is not linked to ONNX Runtime: all calls go through the table that RegisterCustomOps is given.
+#include <algorithm>
 #include <atomic>
 #include <deque>
 #include <iterator>
@@ -15,12 +16,13 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/ops.h"
 #include "cpu/ort_tensors.h"
 #include "cpu/paged_ops.h"
-#include "cpu/quantized_ops.h"
+#include "cpu/product_ops.h"
 
 namespace mythos {
 namespace {
@@ -48,42 +50,6 @@ Cache cache_of(const Ort::KernelContext& context, size_t first, size_t B, size_t
 }
 
 // -- the operators: from their tensors to the arguments of ops.h -----------------------------------
-
-template <class T>
-struct MoeKernel {
-  static constexpr const char* name = "moe";
-  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, kInt64, F, F, F, F, F};
-  static constexpr ONNXTensorElementDataType outputs[] = {F};
-
-  explicit MoeKernel(const Ort::ConstKernelInfo&) {}
-
-  static Shapes output_shapes(Ort::ShapeInferContext& context) {
-    const auto& x = context.GetInputShape(0);
-    if (x.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
-    return {{x}};
-  }
-
-  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
-    const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
-    const Input gate_up(context, 3, "routed_gate_up"), down(context, 4, "routed_down");
-    const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
-    const size_t D = x.last(), n = x.size() / D, K = index.last();
-    const size_t E = down.rank(3).dim(0), F = down.dim(2), Fs = shared_down.rank(2).dim(1);
-    index.is(x.shape_with(K));
-    weight.is(x.shape_with(K));
-    gate_up.is({E, 2 * F, D});
-    down.is({E, D, F});
-    shared_gate_up.is({2 * Fs, D});
-    shared_down.is({D, Fs});
-    const Floats<T> x_floats(kernels, x), weight_floats(kernels, weight);
-    Output<T> y(context, x.shape());
-    moe(kernels, OrtParallel(context),
-        {n, D, E, K, F, Fs, x_floats.get(), index.data<int64_t>(), weight_floats.get(), weights<T>(gate_up, D),
-         weights<T>(down, F), weights<T>(shared_gate_up, D), weights<T>(shared_down, Fs), y.get()});
-    y.finish(kernels);
-  }
-};
 
 template <class T>
 struct MlaKernel {
@@ -218,8 +184,8 @@ struct Instance {
 };
 
 // ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: an output of the
-// compute type gets it from the first input, which is why the wrapper of CustomOpBase, which cannot see it, is not
-// used.
+// compute type gets it from the first input that may have it, which is why the wrapper of CustomOpBase, which cannot see
+// it, is not used.
 template <class K>
 OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
   try {
@@ -234,12 +200,12 @@ OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
       for (auto& dim : shape)
         if (dim.IsInt() && dim.AsInt() < 0)
           dim = symbols.emplace_back(std::string("mythos.") + K::name + "." + std::to_string(unknown++)).c_str();
-    ONNXTensorElementDataType compute = K::F;
-    if constexpr (K::inputs[0] == K::F) {
-      OrtTensorTypeAndShapeInfo* first = nullptr;  // belongs to the context
-      Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, 0, &first));
-      Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(first, &compute));
-    }
+    const size_t typed_by = std::find(std::begin(K::inputs), std::end(K::inputs), K::F) - std::begin(K::inputs);
+    OrtTensorTypeAndShapeInfo* input = nullptr;  // belongs to the context
+    ONNXTensorElementDataType compute;
+    Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, typed_by, &input));
+    Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(input, &compute));
+    if (compute != kFloat16) compute = kFloat32;  // of integer weights
     for (size_t i = 0; i < std::size(K::outputs); ++i)
       Ort::ThrowOnError(context.SetOutputShape(i, (*shapes)[i], K::outputs[i] == K::F ? compute : K::outputs[i]));
     return nullptr;
@@ -247,6 +213,12 @@ OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
     return failure<K>(error);
   }
 }
+
+// Trailing inputs that a node may leave out.
+template <class K, class = void>
+constexpr size_t optional_inputs = 0;
+template <class K>
+constexpr size_t optional_inputs<K, std::void_t<decltype(K::optional_inputs)>> = K::optional_inputs;
 
 template <template <class> class KernelOf, class T>
 struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>, true> {
@@ -266,6 +238,9 @@ struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>
   const char* GetExecutionProviderType() const { return "CPUExecutionProvider"; }
   size_t GetInputTypeCount() const { return std::size(K::inputs); }
   ONNXTensorElementDataType GetInputType(size_t i) const { return K::inputs[i]; }
+  OrtCustomOpInputOutputCharacteristic GetInputCharacteristic(size_t i) const {
+    return i < std::size(K::inputs) - optional_inputs<K> ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  }
   size_t GetOutputTypeCount() const { return std::size(K::outputs); }
   ONNXTensorElementDataType GetOutputType(size_t i) const { return K::outputs[i]; }
 };
@@ -281,20 +256,30 @@ void add(Ort::CustomOpDomain& domain) {
   (add_one<KernelOf, Types>(domain), ...);
 }
 
+template <template <class> class KernelOf>
+void add_columns(Ort::CustomOpDomain& domain) {
+  add<KernelOf, Column<float, f32>, Column<uint16_t, f16>, Column<float, int8>, Column<float, int4>>(domain);
+}
+
 void add_all(Ort::CustomOpDomain& domain) {
-  add<MoeKernel, float, uint16_t>(domain);
+  add_columns<LinearKernel>(domain);
+  add_columns<EmbeddingKernel>(domain);
+  add_columns<MoeKernel>(domain);
   add<MlaKernel, float, uint16_t>(domain);
   add<GqaKernel, float, uint16_t>(domain);
   add<ActKernel, float>(domain);
   add<PagedGqaKernel, float, uint16_t>(domain);
   add<PagedMlaKernel, float, uint16_t>(domain);
-  add<QuantizedLinearKernel, Int8, Int4>(domain);
-  add<QuantizedEmbeddingKernel, Int8, Int4>(domain);
-  add<QuantizedMoeKernel, Int8, Int4>(domain);
 }
 
 }  // namespace
 }  // namespace mythos
+
+// See describe() of kernels.h; the text lives as long as the library.
+extern "C" __attribute__((visibility("default"))) const char* mythos_ops_describe() {
+  static const std::string text = mythos::describe();
+  return text.c_str();
+}
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
                                                                                             const OrtApiBase* base) {

@@ -13,7 +13,7 @@ constexpr size_t kEnoughTasks = 16;
 // never so many that threads would wait for the last. A multiple of `tile`, or of what one token's product takes at
 // once where that is 0, in whole tiles of the format.
 inline size_t task_rows(Format format, size_t row_bytes, size_t row_products, size_t rows, size_t tile) {
-  const size_t whole = format_of(format).row_tile, at_once = whole > 1 ? 4 * whole : 8;
+  const size_t whole = format_of(format).tile, at_once = whole > 1 ? 4 * whole : 8;
   const size_t bytes = ceil_div(kTaskBytes, row_bytes + 1), worth = kTaskProducts / (row_products + 1);
   const size_t most = rows / kEnoughTasks, wanted = worth < most ? worth : most;
   const size_t size = worth < bytes || wanted > bytes ? wanted : bytes;

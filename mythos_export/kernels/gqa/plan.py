@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, next_power_of_2, pointer
 from mythos_export.kernels.split_plan import split_plan
-from mythos_model import MythosConfig
 
 
-def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
-    """The plans of one model."""
-    return plans(config.n_heads, config.n_kv_heads, config.head_dim, precision)
+def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
+    """The plans of one call."""
+    return plans(call.size("q", 2), call.attributes["kv_heads"], call.size("q", 3), precision)
 
 
 @functools.cache
@@ -21,8 +21,9 @@ def plans(H: int, G: int, head: int, precision: str) -> tuple[Plan, ...]:
 
 
 def _plan(path: str, H: int, G: int, head: int, precision: str) -> Plan:
+    variant = f"H{H}-G{G}-hd{head}"
     combine = KernelSpec(
-        f"gqa_attention_{path}_combine_{precision}",
+        f"gqa_attention_{path}_combine_{precision}_{variant}",
         "gqa_attention",
         "mythos_export.kernels.gqa.triton:combine_kernel",
         precision,
@@ -38,6 +39,7 @@ def _plan(path: str, H: int, G: int, head: int, precision: str) -> Plan:
     )
     return split_plan(
         "gqa_attention",
+        variant,
         path,
         precision,
         (),

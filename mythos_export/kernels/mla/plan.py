@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import functools
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, Scratch, pointer
 from mythos_export.kernels.split_plan import split_plan
-from mythos_model import MythosConfig
 
 _SOURCE = "mythos_export.kernels.mla.triton"
 
 
-def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
-    """The plans of one model."""
-    return plans(
-        config.n_heads,
-        config.qk_nope_head_dim,
-        config.qk_rope_head_dim,
-        config.v_head_dim,
-        config.kv_lora_rank,
-        precision,
-    )
+def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
+    """The plans of one call."""
+    H, nope, v = call.size("q_nope", 2), call.size("q_nope", 3), call.attributes["v_head_dim"]
+    return plans(H, nope, call.size("q_rope", 3), v, call.size("kv_up", 1), precision)
 
 
 @functools.cache
@@ -34,10 +28,11 @@ def plans(H: int, nope: int, P: int, v: int, R: int, precision: str) -> tuple[Pl
 
 
 def _plan(path: str, H: int, nope: int, P: int, v: int, R: int, precision: str) -> Plan:
+    variant = f"H{H}-nope{nope}-P{P}-v{v}-R{R}"
     tile: dict[str, int | str] = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
     shape: dict[str, int | str] = {"H": H, "NOPE": nope, "V": v, "R": R}
     absorb = KernelSpec(
-        f"mla_attention_{path}_absorb_{precision}",
+        f"mla_attention_{path}_absorb_{precision}_{variant}",
         "mla_attention",
         f"{_SOURCE}:absorb_kernel",
         precision,
@@ -52,7 +47,7 @@ def _plan(path: str, H: int, nope: int, P: int, v: int, R: int, precision: str) 
         num_stages=2,
     )
     combine = KernelSpec(
-        f"mla_attention_{path}_combine_{precision}",
+        f"mla_attention_{path}_combine_{precision}_{variant}",
         "mla_attention",
         f"{_SOURCE}:combine_kernel",
         precision,
@@ -69,6 +64,7 @@ def _plan(path: str, H: int, nope: int, P: int, v: int, R: int, precision: str) 
     )
     return split_plan(
         "mla_attention",
+        variant,
         path,
         precision,
         (absorb,),

@@ -53,7 +53,7 @@ Plan group_by_expert(const Moe& op) {
   for (size_t e = 0; e < op.E; ++e) start[e + 1] += start[e];
 
   const size_t routed = op.n * op.K, all = routed + (op.Fs ? op.n : 0);
-  const size_t down_rows = round_up(op.D, format_of(op.routed_down.format).row_tile);
+  const size_t down_rows = round_up(op.D, format_of(op.routed_down.format).tile);
   Plan plan;
   plan.token.resize(all);
   plan.weight.resize(all, 1.0f);

@@ -1,20 +1,22 @@
 """mythos::moe as an ONNX function, in two forms.
 
 `sparse` runs every expert over the tokens that chose it (NonZero); it is the fastest portable form in ONNX Runtime.
-`dense` runs every expert over every token and weighs the unchosen by zero: TensorRT has no runner for NonZero.
+`dense` runs every expert over every token and weighs the unchosen by zero: TensorRT has no runner for NonZero. Of
+rounded weights, every call makes all experts in float32.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import onnx
 
+from mythos_export.kernels.call import OperatorCall
+from mythos_export.kernels.formats import inputs_of, unpack
 from mythos_export.kernels.text import parse_function
+from mythos_model.formats import PLAIN
 
-INPUTS = "x, expert_index, expert_weight, routed_gate_up, routed_down, shared_gate_up, shared_down"
+WEIGHTS = "routed_gate_up, routed_down, shared_gate_up, shared_down"
+INPUTS = f"x, expert_index, expert_weight, {WEIGHTS}"
+SCALES = "routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_down_scale"
 
 
 def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int) -> str:
@@ -35,8 +37,6 @@ def _shared(has_shared: bool) -> str:
     if not has_shared:
         return "  y_rows = Identity (routed)\n" + back
     return f"""
-  shared_gate_up_t = Transpose <perm = [1, 0]> (shared_gate_up)
-  shared_down_t = Transpose <perm = [1, 0]> (shared_down)
   {_swiglu("shared", "rows_x", "shared_gate_up_t", "shared_down_t", 1)}
   y_rows = Add (routed, shared)
 {back}"""
@@ -60,14 +60,52 @@ _PROLOGUE = """
 """
 
 
-def sparse(experts: int, has_shared: bool) -> onnx.FunctionProto:
+def _unpacked(name: str, form: str) -> str:
+    """Lines for NAME_t [E, inputs, rows] (shared experts: [inputs, rows]) without the padding that x and y do not have;
+    how wide the experts are is what gate and up, in whole tiles, say."""
+    kind, part = name.split("_", 1)
+    width = f"{kind}_width"
+    sizes = f"  {name}_sizes = Concat <axis = 0> ({width}, width)\n"
+    if part == "gate_up":
+        sizes = f"""
+  {kind}_rows = Shape <start = -1> ({name}_padded)
+  {width} = Div ({kind}_rows, two)
+  {name}_sizes = Concat <axis = 0> (width, {kind}_rows)
+"""
+    return f"""{unpack(f"{name}_padded", name, f"{name}_scale", form, leading=int(kind == "routed"))}
+{sizes}
+  {name}_t = Slice ({name}_padded, origin, {name}_sizes, last_two)
+"""
+
+
+def _weights(form: str, has_shared: bool) -> str:
+    """Lines for the shared experts' NAME_t and, of rounded weights, all others'."""
+    routed, shared = WEIGHTS.split(", ")[:2], WEIGHTS.split(", ")[2:] if has_shared else []
+    if form == PLAIN:
+        return "".join(f"  {name}_t = Transpose <perm = [1, 0]> ({name})\n" for name in shared)
+    constants = "  origin = Constant <value_ints = [0, 0]> ()\n  last_two = Constant <value_ints = [-2, -1]> ()\n"
+    return constants + "".join(_unpacked(name, form) for name in (*routed, *shared))
+
+
+def _expert(e: int, form: str) -> str:
+    """Lines for gate_up_tE and down_tE, one expert's matrices [inputs, rows]."""
+    if form != PLAIN:
+        return f"""
+  gate_up_t{e} = Gather <axis = 0> (routed_gate_up_t, e{e})
+  down_t{e} = Gather <axis = 0> (routed_down_t, e{e})
+"""
+    return f"""
+  gate_up{e} = Gather <axis = 0> (routed_gate_up, e{e})
+  gate_up_t{e} = Transpose <perm = [1, 0]> (gate_up{e})
+  down{e} = Gather <axis = 0> (routed_down, e{e})
+  down_t{e} = Transpose <perm = [1, 0]> (down{e})
+"""
+
+
+def sparse(call: OperatorCall) -> onnx.FunctionProto:
     """One SwiGLU per expert over the tokens that chose it; rows are put back by one ScatterND, in a fixed order."""
-    return parse_function("moe", INPUTS, sparse_body(experts, has_shared))
-
-
-def sparse_body(experts: int, has_shared: bool, weights: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The lines of `sparse`; `weights` renames inputs."""
-    lines = [_PROLOGUE]
+    experts, has_shared = call.size("routed_down", 0), call.size("shared_gate_up", 0) > 0
+    lines = [_PROLOGUE, _weights(call.format, has_shared)]
     for e in range(experts):
         lines.append(f"""
   e{e} = Constant <value_int = {e}> ()
@@ -78,10 +116,7 @@ def sparse_body(experts: int, has_shared: bool, weights: Mapping[str, str] = Map
   token_row{e} = Mul (token{e}, chosen)
   row{e} = Add (token_row{e}, slot{e})
   x{e} = Gather <axis = 0> (rows_x, token{e})
-  gate_up{e} = Gather <axis = 0> (routed_gate_up, e{e})
-  gate_up_t{e} = Transpose <perm = [1, 0]> (gate_up{e})
-  down{e} = Gather <axis = 0> (routed_down, e{e})
-  down_t{e} = Transpose <perm = [1, 0]> (down{e})
+  {_expert(e, call.format)}
   {_swiglu(f"y{e}", f"x{e}", f"gate_up_t{e}", f"down_t{e}", 1)}""")
     names = range(experts)
     lines.append(f"""
@@ -98,14 +133,14 @@ def sparse_body(experts: int, has_shared: bool, weights: Mapping[str, str] = Map
   routed = ReduceSum <keepdims = 0> (weighted, one)
 """)
     body = "".join(lines) + _shared(has_shared)
-    for name, other in weights.items():
-        body = re.sub(rf"\b{name}\b", other, body)
-    return body
+    return parse_function("moe", inputs_of(INPUTS, SCALES, call.format), body, "format")
 
 
-def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:
+def dense(call: OperatorCall) -> onnx.FunctionProto:
     """All experts over all tokens as batched matrix products [E, n, .], weighted by the scattered routing weights."""
+    experts, has_shared = call.size("routed_down", 0), call.size("shared_gate_up", 0) > 0
     body = f"""{_PROLOGUE}
+  {_weights(call.format, has_shared)}
   expert_ids = Constant <value_ints = [{", ".join(map(str, range(experts)))}]> ()
   index_3d = Unsqueeze (rows_index, two)
   weight_3d = Unsqueeze (rows_weight, two)
@@ -122,4 +157,4 @@ def dense(experts: int, has_shared: bool) -> onnx.FunctionProto:
   y_weighted = Mul (y, dense_weight_3d)
   routed = ReduceSum <keepdims = 0> (y_weighted, zero)
 """
-    return parse_function("moe", INPUTS, body + _shared(has_shared))
+    return parse_function("moe", INPUTS, body + _shared(has_shared), "format")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 
+from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument as Arg
 from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, next_power_of_2, pointer
-from mythos_model import MythosConfig
 
 _SOURCE = "mythos_export.kernels.moe.triton"
 
@@ -18,31 +18,26 @@ _SOURCE = "mythos_export.kernels.moe.triton"
 DECODE_TOKENS = 8
 
 
-def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
-    """The plans of one model."""
-    return plans(
-        config.dim,
-        config.expert_dim,
-        config.shared_ffn_dim,
-        config.n_experts,
-        config.n_experts_per_tok,
-        precision,
-    )
+def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
+    """The plans of one call."""
+    E, D, F = (call.size("routed_down", axis) for axis in range(3))
+    return plans(D, F, call.size("shared_down", 1), E, call.size("expert_index", -1), precision)
 
 
 @functools.cache
 def plans(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> tuple[Plan, ...]:
     """For dim D, expert width F, shared width Fs (0: none), E experts of which K are chosen."""
-    return _decode(D, F, Fs, K, precision), _prefill(D, F, Fs, E, K, precision)
+    variant = f"D{D}-F{F}-Fs{Fs}-E{E}-K{K}"
+    return _decode(D, F, Fs, K, precision, variant), _prefill(D, F, Fs, E, K, precision, variant)
 
 
-def _decode(D: int, F: int, Fs: int, K: int, precision: str) -> Plan:
+def _decode(D: int, F: int, Fs: int, K: int, precision: str, variant: str) -> Plan:
     weights = [pointer(name, precision) for name in ("routed_gate_up", "shared_gate_up")]
     routing = [pointer("expert_index", "i64"), pointer("expert_weight", precision)]
     hidden = pointer("hidden", "fp32")
     shape = {"TOP_K": K, "F": F, "FS": Fs, "D": D}
     up = KernelSpec(
-        f"moe_decode_up_{precision}",
+        f"moe_decode_up_{precision}_{variant}",
         "moe",
         f"{_SOURCE}:decode_up_kernel",
         precision,
@@ -51,7 +46,7 @@ def _decode(D: int, F: int, Fs: int, K: int, precision: str) -> Plan:
         ("n", "TOP_K * cdiv(F, BLOCK_F) + cdiv(FS, BLOCK_F)", "1"),
     )
     down = KernelSpec(
-        f"moe_decode_down_{precision}",
+        f"moe_decode_down_{precision}_{variant}",
         "moe",
         f"{_SOURCE}:decode_down_kernel",
         precision,
@@ -66,16 +61,16 @@ def _decode(D: int, F: int, Fs: int, K: int, precision: str) -> Plan:
         ("n", "cdiv(D, BLOCK_D)", "1"),
     )
     scratch = (Scratch("hidden", "fp32", ("n", f"{K * F + Fs}")),)
-    return Plan("moe", "decode", f"n <= {DECODE_TOKENS}", ("n",), (), scratch, (up, down))
+    return Plan("moe", variant, "decode", f"n <= {DECODE_TOKENS}", ("n",), (), scratch, (up, down))
 
 
-def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> Plan:
+def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: str) -> Plan:
     wide = precision == "fp32"
     block_m = 32
     experts = next_power_of_2(E)
     groups = [pointer("sorted_pairs", "i32"), pointer("block_expert", "i32")]
     group = KernelSpec(
-        f"moe_prefill_group_{precision}",
+        f"moe_prefill_group_{precision}_{variant}",
         "moe",
         f"{_SOURCE}:group_kernel",
         precision,
@@ -88,7 +83,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> Plan:
 
     def up(name: str, grouped: bool, width: int, hidden: str) -> KernelSpec:
         return KernelSpec(
-            f"moe_prefill_{name}_up_{precision}",
+            f"moe_prefill_{name}_up_{precision}_{variant}",
             "moe",
             f"{_SOURCE}:prefill_up_kernel",
             precision,
@@ -106,7 +101,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> Plan:
         )
 
     routed_down = KernelSpec(
-        f"moe_prefill_routed_down_{precision}",
+        f"moe_prefill_routed_down_{precision}_{variant}",
         "moe",
         f"{_SOURCE}:prefill_routed_down_kernel",
         precision,
@@ -122,7 +117,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> Plan:
         num_stages=2 if wide else 3,
     )
     shared_down = KernelSpec(
-        f"moe_prefill_shared_down_{precision}",
+        f"moe_prefill_shared_down_{precision}_{variant}",
         "moe",
         f"{_SOURCE}:prefill_shared_down_kernel",
         precision,
@@ -143,6 +138,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> Plan:
     launches.append(shared_down)  # also adds up the slots of a token, so it runs where nothing is shared, too
     return Plan(
         "moe",
+        variant,
         "prefill",
         f"n > {DECODE_TOKENS}",
         ("n",),

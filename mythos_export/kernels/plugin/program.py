@@ -1,6 +1,6 @@
 """What a plug-in carries and an engine keeps: launch plans, and the compiled kernels that they call.
 
-    program = Program.from_build(bundle / "kernels", "mla_attention", {"scale": 0.125, "v_head_dim": 64})
+    program = Program.from_build(bundle / "kernels", "mla_attention", variant, {"scale": 0.125, "v_head_dim": 64})
     Program.from_fields(program.to_fields()) == program
 """
 
@@ -17,7 +17,7 @@ from mythos_export.kernels.plugin.record import Attributes
 
 KERNELS = "kernels.json"  # what `triton_build` writes beside its files
 PROGRAM = "program"  # the field that tells a plug-in of an engine from a node of a graph
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Program:
-    """One operator's kernels for one model.
+    """One operator's kernels for one set of sizes.
 
     Attributes:
         operator, attributes: of the node.
@@ -54,10 +54,20 @@ class Program:
         return tuple(sorted({architecture for _, architecture in self.binaries}))
 
     @classmethod
-    def from_build(cls, folder: Path, operator: str, attributes: Attributes) -> Program:
-        """The operator's part of what `triton_build.build` wrote into a folder."""
+    def from_build(cls, folder: Path, operator: str, variant: str, attributes: Attributes) -> Program:
+        """The part of what `triton_build.build` wrote into a folder that is for one operator and its sizes.
+
+        Raises:
+            ValueError: there is none.
+        """
         manifest = json.loads((folder / KERNELS).read_text(encoding="utf-8"))
-        described = {kernel["name"]: kernel for kernel in manifest["kernels"] if kernel["operator"] == operator}
+        planned = [plan for plan in manifest["plans"] if plan["operator"] == operator]
+        chosen = [plan for plan in planned if plan["variant"] == variant]
+        if not chosen:
+            there = ", ".join(sorted({plan["variant"] for plan in planned})) or "none"
+            raise ValueError(f"{folder} holds no kernels of mythos::{operator} for {variant!r}; there are: {there}")
+        launched = {name for plan in chosen for name in plan["launches"]}
+        described = {kernel["name"]: kernel for kernel in manifest["kernels"] if kernel["name"] in launched}
         binaries = {}
         for name, kernel in described.items():
             for binary in kernel["binaries"]:
@@ -70,7 +80,7 @@ class Program:
                 architecture = int(binary["architecture"].removeprefix("sm_"))
                 binaries[name, architecture] = Binary(binary["entry"], binary["shared_bytes"], image)
         specs = {name: _spec(kernel) for name, kernel in described.items()}
-        plans = tuple(Plan.from_json(plan, specs) for plan in manifest["plans"] if plan["operator"] == operator)
+        plans = tuple(Plan.from_json(plan, specs) for plan in chosen)
         return cls(operator, dict(attributes), plans, binaries)
 
     def to_fields(self) -> dict[str, bytes]:

@@ -27,6 +27,8 @@ from mythos_export.kernels.plugin.record import PluginRecord
 
 PLUGINS = {record.operator: record for record in (MOE, MLA, GQA)}
 NAMESPACE, VERSION = "mythos", "1"
+VARIANT = "variant"
+"""The attribute by which a node of the graph that TensorRT is given says which plans are for its sizes."""
 
 _registered: dict[str, list[Any]] = {}  # creators by module; TensorRT keeps plain pointers to them
 
@@ -145,7 +147,8 @@ def _classes(trt: Any) -> Any:
         def __init__(self, record: PluginRecord, kernels: Path | None) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.name, self.plugin_namespace, self.plugin_version = record.operator, NAMESPACE, VERSION
-            self.field_names = trt.PluginFieldCollection([trt.PluginField(name) for name, _ in record.attributes])
+            names = [*(name for name, _ in record.attributes), VARIANT]
+            self.field_names = trt.PluginFieldCollection([trt.PluginField(name) for name in names])
             self._record, self._kernels = record, kernels
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
@@ -156,7 +159,8 @@ def _classes(trt: Any) -> Any:
                 raise RuntimeError(f"{name}: this process has no compiled kernels for mythos::{self._record.operator}")
             else:
                 attributes = {name: kind(found[name].item()) for name, kind in self._record.attributes}
-                program = Program.from_build(self._kernels, self._record.operator, attributes)
+                variant = found[VARIANT].tobytes().rstrip(b"\0").decode()  # the parser hands over C strings
+                program = Program.from_build(self._kernels, self._record.operator, variant, attributes)
             arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
             return Plugin(self._record, program, arrays)
 

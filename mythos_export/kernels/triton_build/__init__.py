@@ -1,8 +1,9 @@
 """Triton kernels compiled ahead of time, on a machine without a GPU.
 
+    from mythos_export.kernels.op import calls_of
     from mythos_export.kernels.triton_build import build_for, files_of
 
-    manifest = build_for(config, "fp16", bundle / "kernels", architectures=(80, 90))
+    manifest = build_for(calls_of(graph), "fp16", bundle / "kernels", architectures=(80, 90))
     files_of(manifest)                   # names of the files beside kernels.json
 
 A cubin runs on its own architecture (and, below sm_90, on later ones of the same major version). The PTX of sm_80, 86

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ from mythos_runtime.manifest import NOT_EXECUTED
 from .resources import ARCHITECTURES, check_architectures
 
 if TYPE_CHECKING:
-    from mythos_model import MythosConfig
+    from mythos_export.kernels.call import OperatorCall
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "kernels.json"
 
 
@@ -47,8 +47,8 @@ def _worker(cache: str) -> Worker:
     return Worker(answers, "the process that compiles kernels", environment={**dropped, **taken})
 
 
-def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
-    """The launch plans of every operator that a model of this configuration calls.
+def plans_for(calls: Iterable[OperatorCall], precision: str) -> tuple[Plan, ...]:
+    """The launch plans of a graph's calls (`kernels.op.calls_of`), each once; calls without kernels have none.
 
     Raises `TargetError` for a precision that the kernels do not have.
     """
@@ -57,16 +57,21 @@ def plans_for(config: MythosConfig, precision: str) -> tuple[Plan, ...]:
             f"found the precision {precision!r}; the Triton kernels take {', '.join(PRECISIONS)}: export in one of "
             "these, or without Triton kernels"
         )
-    from mythos_export.kernels.op import OPERATORS  # brings torch, which asking what is missing here need not
+    # They bring torch, which asking what is missing here need not.
+    from mythos_export.kernels.op import OPERATORS
+    from mythos_model.formats import PLAIN
 
-    used = ("moe", f"{config.attn_type}_attention")
-    makers = [OPERATORS[name].plans for name in used]
-    return tuple(plan for make in makers if make is not None for plan in make(config, precision))
+    found = {}
+    for call in calls:
+        make = OPERATORS[call.operator].plans
+        for plan in make(call, precision) if make is not None and call.format == PLAIN else ():
+            found[plan.operator, plan.variant, plan.path] = plan
+    return tuple(found.values())
 
 
-def kernels_for(config: MythosConfig, precision: str) -> list[KernelSpec]:
-    """The kernels that a model of this configuration needs, each once, in the order of their plans."""
-    return _kernels_of(plans_for(config, precision))
+def kernels_for(calls: Iterable[OperatorCall], precision: str) -> list[KernelSpec]:
+    """The kernels that a graph's calls need, each once, in the order of their plans."""
+    return _kernels_of(plans_for(calls, precision))
 
 
 def _kernels_of(plans: Sequence[Plan]) -> list[KernelSpec]:
@@ -137,13 +142,13 @@ def build(
 
 
 def build_for(
-    config: MythosConfig,
+    calls: Iterable[OperatorCall],
     precision: str,
     folder: Path,
     *,
     architectures: Sequence[int] = ARCHITECTURES,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Everything that a model needs, in one call: `build` of its kernels with its plans."""
-    plans = plans_for(config, precision)
+    """Everything that a graph's calls need, in one: `build` of their kernels with their plans."""
+    plans = plans_for(calls, precision)
     return build(_kernels_of(plans), architectures, folder, plans=plans, progress=progress)

@@ -12,9 +12,20 @@ from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_export.verify.stages.rows import RowBodies, RowKernels
 from mythos_export.verify.stages.stage import Bundle, Stage
 
 # In the order in which the artifacts are made: the first one that differs is where the fault came in.
-STAGES: tuple[type[Stage], ...] = (Program, FunctionBodies, CpuKernels, Reference, TensorRTGraph, Network, Engine)
+STAGES: tuple[type[Stage], ...] = (
+    Program,
+    FunctionBodies,
+    CpuKernels,
+    RowBodies,
+    RowKernels,
+    Reference,
+    TensorRTGraph,
+    Network,
+    Engine,
+)
 
 __all__ = ["STAGES", "Bundle", "Stage"]

@@ -16,6 +16,7 @@ FAMILY = Family(
     shapes=reference_shapes,
     aliases={"head.weight": "embed.weight"},
     ignored=("freqs_cis", "freqs_cis_mla"),
+    counts=("prelude_layers", "coda_layers", "n_experts", "n_shared_experts"),
     variants=VARIANTS,
 )
 

@@ -196,8 +196,9 @@ def _problems(config: MythosConfig) -> Iterator[str]:
         yield f"n_experts_per_tok ({config.n_experts_per_tok}) exceeds n_experts ({config.n_experts})"
     if config.rope_dim % 2:
         yield f"the rotary width must be even, found {config.rope_dim}"
-    if config.rope_theta <= 0:
-        yield f"rope_theta should be positive, found {config.rope_theta}"
+    for name, smallest, largest in (("rope_theta", 1.0, 1e12), ("act_threshold", 0.0, 1.0), ("dropout", 0.0, 1.0)):
+        if not smallest <= getattr(config, name) <= largest:
+            yield f"{name} should be from {smallest:g} to {largest:g}, found {getattr(config, name)}"
     if config.attn_type == "gqa":
         if config.dim % config.n_heads:
             yield f"dim ({config.dim}) is not divisible by n_heads ({config.n_heads})"

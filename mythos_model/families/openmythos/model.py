@@ -171,10 +171,13 @@ class MythosModel(LoopedModel):
     def advance(self, h: Tensor, iteration: Tensor, lines: Lines, context: Context) -> Tensor:
         return self.recurrent(h, iteration, lines, context)  # type: ignore[no-any-return]
 
-    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+    def finish(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
         x = answer.to(self.dtype)
         for block in self.coda:
             x = block(x, lines, past)
+        return x
+
+    def readout(self, x: Tensor) -> Tensor:
         return self.embed.logits(self.norm(x))
 
     def checks(self) -> tuple[Check, ...]:

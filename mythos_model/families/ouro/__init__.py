@@ -14,6 +14,7 @@ FAMILY = Family(
     marks=("model.early_exit_gate.weight", "model.layers.0.input_layernorm_2.weight"),
     read_config=read_config,
     shapes=shapes,
+    counts=("num_hidden_layers",),
 )
 
 __all__ = ["FAMILY", "Ouro", "OuroConfig"]

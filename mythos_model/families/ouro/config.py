@@ -95,7 +95,8 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> OuroCo
     only(given, "use_sliding_window", (False,), "attention sees the whole past")
     only(given, "rope_scaling", (None,), "rotary angles are not scaled")
     only(given, "tie_word_embeddings", (False,), "the head has weights of its own")
-    if any(kind != "full_attention" for kind in given.get("layer_types") or ()):
+    kinds = given.get("layer_types") or []
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise ConfigError("the model configuration has layer_types other than full_attention, the only one here")
     own = own_fields(OuroConfig, given, (*_UNUSED, "tie_word_embeddings"))
     if "num_attention_heads" in own:

@@ -80,8 +80,11 @@ class Ouro(LoopedModel):
             h = layer(h, lines, context.past)
         return self.norm(h).to(context.encoded.dtype)  # type: ignore[no-any-return]
 
-    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
-        return self.head(answer.to(self.dtype))  # type: ignore[no-any-return]
+    def finish(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+        return answer.to(self.dtype)
+
+    def readout(self, x: Tensor) -> Tensor:
+        return self.head(x)  # type: ignore[no-any-return]
 
     @classmethod
     def keeps(cls, name: str) -> bool:

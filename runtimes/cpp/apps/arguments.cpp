@@ -26,7 +26,7 @@ Options:
   --repetition-penalty FLOAT      1: off.
   --seed INTEGER                  [default: 0]
   --eos INTEGER                   Id that ends the text.
-  --stop TEXT                     Ids in a row that end the text, such as 4,5;
+  --stop-ids TEXT                 Ids in a row that end the text, such as 4,5;
                                   may be repeated.
   --max-loops INTEGER             Default: as trained.
   --halt-threshold FLOAT          Default: as trained.
@@ -105,7 +105,7 @@ Arguments parse_arguments(int count, char** values) {
          out.wrong_seed = errno || (text[0] == '-' && sampling.seed) ? text : "";
        }},
       {"--eos", [&](auto& o, auto& v) { out.generate.eos = {to_integer(o, v)}; }},
-      {"--stop", [&](auto&, auto& v) { out.stop.push_back(v); }},
+      {"--stop-ids", [&](auto&, auto& v) { out.stop.push_back(v); }},
       {"--max-loops", [&](auto& o, auto& v) { out.generate.forward.max_loops = to_integer(o, v); }},
       {"--halt-threshold", [&](auto& o, auto& v) { out.generate.forward.halt_threshold = to_float(o, v); }},
       {"--policy", [&](auto& o, auto& v) { out.generate.forward.policy = to_choice(o, v, {"full", "last"}); }},

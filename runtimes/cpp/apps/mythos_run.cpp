@@ -100,7 +100,7 @@ int run(const Arguments& arguments) {
   std::string too_large, ignored;  // a stop that is no id of this model never comes
   const Ids ids = ids_of(model, arguments, too_large);
   mythos::GenerateOptions options = arguments.generate;
-  for (const std::string& text : arguments.stop) options.stop.push_back(id_list("--stop", text, ignored));
+  for (const std::string& text : arguments.stop) options.stop.push_back(id_list("--stop-ids", text, ignored));
   if (!too_large.empty()) throw mythos::RequestError("ids[0] should " + too_large);
   if (!arguments.wrong_seed.empty())
     throw mythos::RequestError("seed should be an integer of at least 0 and at most 18446744073709551615, found " +

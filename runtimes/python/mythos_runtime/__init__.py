@@ -24,6 +24,7 @@ from mythos_runtime.generate import GenerationResult, Step
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.model import Model, Output, load
 
+__version__ = "0.1.0"
 __all__ = [
     "BackendFailed",
     "BackendMissing",

@@ -88,6 +88,7 @@ def generate(
     halt_threshold: float | None = None,
     policy: Policy = "full",
     prefill_chunk: int = 512,
+    state_seed: int = 0,
 ) -> Iterator[Step]:
     """Generate for a batch of prompts of any lengths; arguments are checked at once, the work is done as it is read.
 
@@ -127,6 +128,7 @@ def generate(
         raise RequestError("a stop sequence is empty; it should hold at least one id")
     cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
     call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
+    call |= {"state_seed": state_seed} if state_seed else {}
     samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
     return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
 

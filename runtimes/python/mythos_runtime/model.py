@@ -1,6 +1,6 @@
 """A loaded model: forward passes with and without a cache.
 
->>> model = load("bundle")
+>>> model = load("bundle")                            # model.close(), or with load("bundle") as model: frees it
 >>> out = model.forward([[1, 2, 3]], max_loops=8)     # out.logits [1, 3, V], out.depth [1, 3], out.loops
 """
 
@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mythos_runtime import generate as generation
+from mythos_runtime import noise
 from mythos_runtime.batch import Chunk, integer, make_chunk, number
 from mythos_runtime.cache import POLICIES, Cache, Policy, empty_past
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import OpLibrary, Options, Session, open_session
+from mythos_runtime.session import ClosedSession, OpLibrary, Options, Session, open_session
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
 
+Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
 _MOST_THRESHOLD = float(np.finfo(np.float32).max)
@@ -65,6 +67,16 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.folder or 'no bundle'}, {self.session.description})"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine and its memory. Caches can still be read; the model cannot run any more (RequestError)."""
+        self.session = ClosedSession()
+
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The bundle's tokenizer, or None where it has none (BackendMissing where its library is not installed)."""
@@ -90,6 +102,8 @@ class Model:
         halt_threshold: float | None = None,
         cache: Cache | None = None,
         policy: Policy = "full",
+        initial_state: Any = None,
+        state_seed: int = 0,
     ) -> Output:
         """Run the model on new tokens.
 
@@ -103,6 +117,8 @@ class Model:
             policy: how a cache and early exit go together. "full": every depth runs; exact; max_loops must be the
                 cache's. "last": leave the loop when all have halted; the deepest entry computed stands for the deeper
                 ones, so later tokens that go deeper are approximate. Without a cache, the early exit is always exact.
+            initial_state: float32 [B, T, S], of models that draw a state before the first loop; default: drawn.
+            state_seed: what it is drawn with, whatever the batch and the chunks.
 
         Raises:
             RequestError: an argument is not what is described here.
@@ -115,7 +131,7 @@ class Model:
         loops = self._loops(max_loops, cache, policy)
         threshold = self._threshold(halt_threshold)
         early_exit = cache is None or policy == "last"
-        inputs = self._inputs(chunk, loops, threshold, early_exit, cache)
+        inputs = self._inputs(chunk, loops, threshold, early_exit, cache, self._initial(initial_state, state_seed))
         started = time.perf_counter()
         outputs = self.session.run(inputs)
         seconds = time.perf_counter() - started
@@ -171,8 +187,28 @@ class Model:
             raise RequestError(f"halt_threshold should be a float32 {bounds}, found {halt_threshold!r}")
         return np.array(value, np.float32)
 
+    def _initial(self, given: Any, seed: int) -> Draw:
+        """What makes the graph's input `initial_state` of the positions; nothing where the model has none."""
+        tensor = self.spec.initial
+        seed = integer(seed, "state_seed", 0, (1 << 64) - 1)
+        if tensor is None:
+            if given is not None:
+                raise RequestError(f"this model ({self.spec.family}) has no initial_state: its first state is computed")
+            return lambda positions: {}
+        if given is None:
+            return lambda positions: {"initial_state": noise.initial_state(tensor, positions, seed)}
+        array = np.ascontiguousarray(given, np.float32)
+
+        def check(positions: np.ndarray) -> dict[str, np.ndarray]:
+            expected = (*positions.shape, tensor.dims[-1])
+            if array.shape != expected:
+                raise RequestError(f"initial_state has shape {list(array.shape)}, expected {list(expected)}")
+            return {"initial_state": array}
+
+        return check
+
     def _inputs(
-        self, chunk: Chunk, loops: int, threshold: np.ndarray, early_exit: bool, cache: Cache | None
+        self, chunk: Chunk, loops: int, threshold: np.ndarray, early_exit: bool, cache: Cache | None, draw: Draw
     ) -> dict[str, np.ndarray]:
         """The graph's inputs; every reason to refuse the tokens is found here."""
         batch = chunk.ids.shape[0]
@@ -191,13 +227,15 @@ class Model:
                 raise RequestError("the cache was made for another model; make one with this model's new_cache")
             cache.check_room(chunk.counts)
             past, past_lengths = cache.past, cache.lengths
+        positions = chunk.positions(past_lengths)
         values = {
             "ids": chunk.ids,
-            "positions": chunk.positions(past_lengths),
+            "positions": positions,
             "past_lengths": past_lengths,
             "max_loops": np.array(loops, np.int64),
             "halt_threshold": threshold,
             "early_exit": np.array(early_exit),
+            **draw(positions),
         }
         return self.spec.ports.by_role(values, past)
 

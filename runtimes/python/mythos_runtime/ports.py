@@ -8,7 +8,7 @@
 
 Nobody knows a port by its name: capture, verification and the runtimes find it by its role, and by the cache group that
 it belongs to where it has one. Symbols in dims: B batch, T new tokens, P capacity of the past (0 without a cache), N
-loop depths.
+loop depths. Of the row graphs (`row_ports`): R rows, S spans, K blocks of a table, G pages, W rows that are answered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Dim = int | str
 
 DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32")
 CACHE_DTYPES = ("float32", "float16", "bfloat16")
-SYMBOLS = ("B", "T", "P", "N")
+SYMBOLS = ("B", "T", "P", "N", "R", "S", "K", "G", "W")
 
 INPUT_ROLES: Mapping[str, str] = {
     "ids": "new tokens; 0 where padded",
@@ -35,12 +35,25 @@ INPUT_ROLES: Mapping[str, str] = {
     "halt_threshold": "where the exit rule lets a token halt",
     "early_exit": "leave the loop as soon as every real token has halted",
     "initial_state": "the state before the first loop, per token",
+    "position": "absolute position of each row",
+    "span": "which table is a row's; -1 marks padding",
+    "tables": "per span, its pages in the order of positions",
+    "cache": "pages of one layer, where the rows' entries are appended",
+    "encoded": "what stands before the loop, per row",
+    "state": "what a row carries through the loop",
+    "loop": "loops that a row has run",
+    "last": "whether it is the last loop that a row may run",
+    "answer": "the state that answers, per row",
+    "pick": "rows whose logits are wanted",
     "past": "read-only past: row b's entries below past_lengths[b] hold values, the rest is never read into a result",
 }
 OUTPUT_ROLES: Mapping[str, str] = {
     "logits": "scores of the next token; padding means nothing",
     "depth": "loops that contributed to a token; 0 for padding",
     "loops": "loop iterations that ran",
+    "encoded": "what stands before the loop, per row",
+    "state_next": "what a row carries after one more loop",
+    "cache_next": "the cache with the rows' entries; bound to the same buffer, it is appended in place",
     "new": "entries of the new tokens, which the runtime writes behind the past; depths not run repeat the last one",
 }
 

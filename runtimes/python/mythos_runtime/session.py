@@ -43,6 +43,15 @@ class Session(Protocol):
         ...
 
 
+class ClosedSession:
+    """What is left of a session that was closed."""
+
+    name = description = "closed"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise RequestError("this model was closed; load it again")
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run: CPU threads (None: the engine's choice), ONNX Runtime's provider or PyTorch's device, the library of

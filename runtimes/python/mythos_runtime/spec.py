@@ -74,7 +74,8 @@ class StateTensor:
     """What one loop hands to the next.
 
     Attributes:
-        start: zeros, encoded (what stands before the loop) or noise (an input, drawn per sequence and position).
+        start: zeros, ones, encoded (what stands before the loop), noise (an input, drawn per position:
+            `mythos_runtime.noise`) or initial (that noise).
         scale, cut: of noise: the standard deviation, and at how many of them it is cut.
     """
 
@@ -137,6 +138,11 @@ class LoopSpec:
     def ports(self) -> Ports:
         """Of the whole model."""
         return self.graphs[MODEL]
+
+    @property
+    def initial(self) -> StateTensor | None:
+        """The state that is drawn, where one is."""
+        return next((tensor for tensor in self.state if tensor.start == "noise"), None)
 
     def cache(self, name: str) -> CacheGroup | None:
         return next((group for group in self.caches if group.name == name), None)

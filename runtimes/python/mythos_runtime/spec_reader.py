@@ -17,7 +17,7 @@ from mythos_runtime.spec import (
 )
 
 MOST = (1 << 31) - 1  # of any single size: sums and products of a few stay within 64 bits
-STARTS = ("zeros", "encoded", "noise")
+STARTS = ("zeros", "ones", "encoded", "initial", "noise")
 KINDS = ("value", "choice", "chosen", "halted", "count")
 
 
@@ -51,8 +51,7 @@ def read_spec(fields: Fields) -> LoopSpec:
 
 def _contradiction(spec: LoopSpec) -> str | None:
     """What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other."""
-    initial = next((tensor for tensor in spec.state if tensor.start == "noise"), None)
-    want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial)
+    want = model_ports(spec.vocab_size, spec.caches, spec.exit, spec.initial)
     for side in ("inputs", "outputs"):
         expected, found = getattr(want, side), getattr(spec.ports, side)
         for port in expected:

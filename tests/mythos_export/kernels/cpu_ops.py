@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,28 +17,31 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from mythos_export.kernels.op import OPERATORS
+from mythos_model.formats import FORMATS, PLAIN
 
 Array = NDArray[Any]
 LIBRARY = Path(os.environ.get("MYTHOS_OPS_LIBRARY", Path(__file__).parents[3] / "build/kernels/libmythos_ops.so"))
-INPUTS = {name: list(operator.inputs) for name, operator in OPERATORS.items()}
+INPUTS = {name: [i for i in operator.inputs if i not in operator.scales] for name, operator in OPERATORS.items()}
+"""What a node with plain weights is given."""
 # What the models below say of the tensors; float and of rank 2 where nothing stands here, None is any rank.
 TYPES = dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), TensorProto.INT64)
 TYPES |= dict.fromkeys(("tables", "span", "position"), TensorProto.INT64)
 TYPES |= dict.fromkeys(("halted", "halted_next", "running"), TensorProto.BOOL)
 TYPES |= dict.fromkeys(("depth", "depth_next"), TensorProto.INT32)
-WEIGHT_TYPES = {
-    "tensor(int8)": TensorProto.INT8,
-    "tensor(uint8)": TensorProto.UINT8,
-    "tensor(float16)": TensorProto.FLOAT16,
-}
 RANKS: dict[str, int | None] = {"layer": 0, "past_lengths": 1, "positions": 2, "chunk": 3}
-RANKS |= {"routed_gate_up": 3, "routed_down": 3}
 RANKS |= dict.fromkeys(("past", "q_nope", "q_rope", "q"), 4)
 PAGED_RANKS = {"q_nope": 3, "q_rope": 3, "q": 3, "out": 2}  # packed rows instead of a batch
 RANKS |= {"h": 3, "out": 3, "out_next": 3, "bias": 1, "threshold": None, "running": 0}
 RANKS |= {"cache": 3, "cache_next": 3, "span": 1, "position": 1}
-RANKS |= dict.fromkeys(("x", "expert_index", "expert_weight"), None)
 DOMAINS = [helper.make_opsetid("", 21), helper.make_opsetid("mythos", 1)]
+
+
+def describe() -> dict[str, Any]:
+    """What the library says that it is made of."""
+    library = ctypes.CDLL(str(LIBRARY))
+    library.mythos_ops_describe.restype = ctypes.c_char_p
+    said: dict[str, Any] = json.loads(library.mythos_ops_describe())
+    return said
 
 
 @contextmanager
@@ -67,19 +72,23 @@ def node_model(
 ) -> onnx.ModelProto:
     """One node whose inputs are the graph's, with free dimensions; `function` is its body, if it has one."""
     floats = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
+    operator, form = OPERATORS[op], FORMATS[attributes.get("format", PLAIN)]
+    types, names = TYPES, INPUTS[op]
+    if form.element is not None:
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(str(form.element).removeprefix("torch.")))
+        types = TYPES | dict.fromkeys(operator.weights, element) | dict.fromkeys(operator.scales, TensorProto.FLOAT16)
+        names = list(operator.inputs)
     ranks = RANKS | (PAGED_RANKS if op.startswith("paged_") else {})
-    weights = {name: WEIGHT_TYPES[kind] for name, kind in OPERATORS[op].weights.items()}
 
-    def port(name: str, value: str, rank: int | None) -> onnx.ValueInfoProto:
-        shape = None if weights or rank is None else [None] * rank  # quantised operators take any rank
-        return helper.make_tensor_value_info(value, (TYPES | weights).get(name, floats), shape)
+    def port(name: str, value: str) -> onnx.ValueInfoProto:
+        rank = None if operator.weights else ranks.get(name, 2)  # products take any rank
+        shape = None if rank is None else [None] * rank
+        return helper.make_tensor_value_info(value, types.get(name, floats), shape)
 
-    inputs = [port(name, name, ranks.get(name, 2)) for name in INPUTS[op]]
-    named = {name: f"{name}_result" for name in OPERATORS[op].outputs}
-    node = helper.make_node(op, INPUTS[op], list(named.values()), domain="mythos", **attributes)
-    outputs = [port(name, value, None if op == "moe" else ranks.get(name, 2)) for name, value in named.items()]
-    graph = helper.make_graph([node], op, inputs, outputs)
+    named = {name: f"{name}_result" for name in operator.outputs}
+    node = helper.make_node(op, names, list(named.values()), domain="mythos", **attributes)
+    outputs = [port(name, value) for name, value in named.items()]
+    graph = helper.make_graph([node], op, [port(name, name) for name in names], outputs)
     bodies = [function] if function is not None else []
     return helper.make_model(graph, functions=bodies, opset_imports=DOMAINS, ir_version=10)
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
-from cpu_ops import LIBRARY, isa, node_model, session
-from operator_cases import Array, OperatorCase, config_of, results
+from cpu_ops import LIBRARY, describe, isa, node_model, session
+from operator_cases import Array, OperatorCase, results
 
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import ops, paged_ops, quantized_ops
+from mythos_model import ops, paged_ops
 
 # What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
@@ -49,8 +49,13 @@ class Implementation:
         inputs = {k: np.nan_to_num(v, nan=FINITE) if k in self.finite else v for k, v in case.inputs.items()}
         return results(self.run(OperatorCase(case.op, inputs, case.attributes)))
 
-    def serves(self, op: str) -> bool:
-        return self.lacked not in OPERATORS[op].lacks
+    @property
+    def slow(self) -> bool:
+        """An interpreter, or what another one computes as well."""
+        return self.examples < 40 or self.name.endswith("threads")
+
+    def serves(self, op: str, form: str) -> bool:
+        return self.lacked not in OPERATORS[op].lacks(form)
 
 
 def _reference(case: OperatorCase) -> Any:
@@ -66,7 +71,8 @@ def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) ->
 
 
 def _plain_torch(op: str) -> Callable[..., Any]:
-    return next(getattr(module, op) for module in (ops, quantized_ops, paged_ops) if hasattr(module, op))
+    function = next(getattr(module, op) for module in (ops, paged_ops) if hasattr(module, op))
+    return functools.partial(function, **dict.fromkeys(OPERATORS[op].scales))  # None, where the case has none
 
 
 @functools.cache
@@ -95,17 +101,7 @@ def _native(instructions: str, threads: int, case: OperatorCase) -> Any:
 @functools.cache
 def instruction_sets() -> list[str]:
     """The instruction sets that this processor and this build have; the plain one always."""
-    names = ["generic"]
-    for name in ("avx2", "avx512"):
-        try:
-            with isa(name):
-                session(node_model("moe"))
-        except ort.capi.onnxruntime_pybind11_state.RuntimeException as error:
-            if "which this processor or this build lacks" not in str(error):
-                raise
-        else:
-            names.append(name)
-    return names
+    return list(describe()["isas"])
 
 
 def _native_implementations() -> list[Implementation]:
@@ -152,7 +148,7 @@ def _plugin(case: OperatorCase) -> Array:
     record = PLUGINS[case.op]
     plans = OPERATORS[case.op].plans
     assert plans is not None
-    program = program_of(case.op, plans(config_of(case), precision), case.attributes)
+    program = program_of(case.op, plans(case.call, precision), case.attributes)
     driver = InterpretedDriver(program)
     extents = record.bind([tuple(t.shape) for t in tensors.values()]) | case.attributes
     shape = [int(np.prod([extents[name] for name in factors])) for factors in record.output]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import paged_cases
-import quantized_cases
+import product_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import MythosConfig
+from mythos_model.formats import FORMATS, PLAIN
 
 Array = NDArray[Any]
 
@@ -30,8 +29,8 @@ class OperatorCase:
 
     @property
     def dtype(self) -> type:
-        """Of what is computed; quantised weights come with float32, whatever their scales are."""
-        if OPERATORS[self.op].weights:
+        """Of what is computed; rounded weights come with float32, whatever their scales are."""
+        if self.call.format != PLAIN:
             return np.float32
         return next(value.dtype.type for value in self.inputs.values() if value.dtype.kind == "f")
 
@@ -47,8 +46,11 @@ class OperatorCase:
         happen to cancel to less than 0.1 the distance is relative to 0.1, for the rounding errors are those of the
         terms.
         """
-        expected = results(OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes))
-        return max(_distance(*pair) for pair in zip(got, expected, strict=True))
+        return max(_distance(*pair) for pair in zip(got, self._expected, strict=True))
+
+    @functools.cached_property
+    def _expected(self) -> tuple[Array, ...]:
+        return results(OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes))
 
 
 def _distance(got: Array, expected: Array) -> float:
@@ -75,47 +77,6 @@ def wide(inputs: dict[str, Array]) -> dict[str, Array]:
     return {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in inputs.items()}
 
 
-def config_of(case: OperatorCase) -> MythosConfig:
-    """What plans read of a configuration whose model calls the operator with the case's sizes.
-
-    Without MythosConfig's rules: cases are smaller than any model.
-    """
-    shapes = {name: value.shape for name, value in case.inputs.items()}
-    if case.op == "moe":
-        experts, dim, width = shapes["routed_down"]
-        chosen, shared = shapes["expert_index"][-1], shapes["shared_down"][1]
-        sizes = {"dim": dim, "n_experts": experts, "n_experts_per_tok": chosen, "expert_dim": width}
-        sizes["shared_ffn_dim"] = shared
-    elif case.op == "gqa_attention":
-        _, _, heads, head = shapes["q"]
-        sizes = {"n_heads": heads, "n_kv_heads": case.attributes["kv_heads"], "head_dim": head}
-    else:
-        _, _, heads, nope = shapes["q_nope"]
-        sizes = {"n_heads": heads, "qk_nope_head_dim": nope, "qk_rope_head_dim": shapes["q_rope"][3]}
-        sizes |= {"v_head_dim": case.attributes["v_head_dim"], "kv_lora_rank": shapes["kv_up"][1]}
-    return cast(MythosConfig, SimpleNamespace(**sizes))
-
-
-def moe_inputs(
-    seed: int, n: int, D: int, E: int, K: int, F: int, Fs: int, dtype: type = np.float32
-) -> dict[str, Array]:
-    r = np.random.default_rng(seed)
-    index = np.stack([r.permutation(E)[:K] for _ in range(n)]) if n else np.zeros((0, K))
-
-    def weights(*shape: int) -> Array:
-        return (r.standard_normal(shape) / max(shape[-1], 1) ** 0.5).astype(dtype)
-
-    return {
-        "x": r.standard_normal((n, D)).astype(dtype),
-        "expert_index": index.astype(np.int64),
-        "expert_weight": weights(n, K),
-        "routed_gate_up": weights(E, 2 * F, D),
-        "routed_down": weights(E, D, F),
-        "shared_gate_up": weights(2 * Fs, D),
-        "shared_down": weights(D, Fs),
-    }
-
-
 def cache_inputs(seed: int, B: int, T: int, S: int, C: int, dtype: type = np.float32) -> dict[str, Array]:
     """Uneven lengths and random padding; NaN wherever nothing may be read."""
     r = np.random.default_rng(seed)
@@ -140,20 +101,6 @@ _tokens_capacity = st.tuples(
 )
 _seeds = st.integers(0, 2**32 - 1)
 _dtypes = st.sampled_from([np.float32, np.float16])
-
-
-@st.composite
-def moe_cases(draw: st.DrawFn) -> OperatorCase:
-    """No token to 40, one expert to nine, one chosen to all, experts that nobody chose, with and without shared."""
-    E = draw(st.integers(1, 9))
-    K = draw(st.integers(1, E))
-    n, D = draw(st.integers(0, 40)), draw(st.sampled_from([1, 16, 64, 85]))
-    F, Fs = draw(st.sampled_from([1, 8, 33, 64])), draw(st.sampled_from([0, 5, 48]))
-    inputs = moe_inputs(draw(_seeds), n, D, E, K, F, Fs, draw(_dtypes))
-    B = 2 if n % 2 == 0 else 1
-    for name in ("x", "expert_index", "expert_weight"):
-        inputs[name] = inputs[name].reshape(B, n // B, inputs[name].shape[1])
-    return OperatorCase("moe", inputs, {})
 
 
 @st.composite
@@ -210,19 +157,15 @@ def _case(op: str, drawn: tuple[dict[str, Array], dict[str, Any]]) -> OperatorCa
 
 
 CASES = {
-    "moe": moe_cases(),
-    "mla_attention": mla_cases(),
-    "gqa_attention": gqa_cases(),
-    "act_halting": act_cases(),
-    "paged_gqa_attention": paged_cases.gqa().map(functools.partial(_case, "paged_gqa_attention")),
-    "paged_mla_attention": paged_cases.mla().map(functools.partial(_case, "paged_mla_attention")),
+    ("mla_attention", PLAIN): mla_cases(),
+    ("gqa_attention", PLAIN): gqa_cases(),
+    ("act_halting", PLAIN): act_cases(),
+    ("paged_gqa_attention", PLAIN): paged_cases.gqa().map(functools.partial(_case, "paged_gqa_attention")),
+    ("paged_mla_attention", PLAIN): paged_cases.mla().map(functools.partial(_case, "paged_mla_attention")),
     **{
-        f"{form}_{name}": cases(form).map(functools.partial(_case, f"{form}_{name}"))
-        for form in ("int8", "int4")
-        for name, cases in (
-            ("linear", quantized_cases.linear),
-            ("embedding", quantized_cases.embedding),
-            ("moe", quantized_cases.moe),
-        )
+        (op, form): cases(form).map(functools.partial(_case, op))
+        for op, cases in product_cases.CASES.items()
+        for form in FORMATS
     },
 }
+"""By operator and weight format."""

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mythos_model.paged_ops import PAGE
+from mythos_runtime.row_ports import PAGE
 
 Array = NDArray[Any]
 # Entries before the chunk, and rows of it: around a page's end, beyond a task's keys (8 pages), no chunk at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 
@@ -13,7 +14,8 @@ import pytest
 from cpu_ops import DOMAINS, INPUTS, LIBRARY, Array, session
 from implementations import instruction_sets
 from onnx import helper
-from operator_cases import cache_inputs, moe_inputs, wide
+from operator_cases import cache_inputs, wide
+from product_cases import moe_inputs
 
 from mythos_export.kernels.gqa.reference import gqa_attention
 from mythos_export.kernels.moe.reference import moe
@@ -29,6 +31,17 @@ def test_instruction_set_is_among_the_cases(name: str) -> None:
     """The cases above draw from what this machine has; this says what it has not."""
     if name not in instruction_sets():
         pytest.skip(f"this processor or this build lacks {name}")
+
+
+def test_the_kernels_own_program() -> None:
+    """Every size around the kernels' boundaries, and random cases of the operators, on every instruction set."""
+    program = LIBRARY.parent / "mythos_kernels_test"
+    if not program.exists():
+        pytest.skip(f"{program} is not built: make native")
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    right = re.findall(r"^(\w+): right$", result.stdout, re.MULTILINE)
+    assert right == instruction_sets()
 
 
 def test_moe_of_a_token_does_not_depend_on_company_or_threads() -> None:
@@ -105,7 +118,7 @@ def test_exports_only_the_entry_and_does_not_link_to_onnxruntime() -> None:
         return subprocess.run([*command, str(LIBRARY)], capture_output=True, text=True, check=True).stdout
 
     exported = output_of("nm", "-D", "--defined-only").splitlines()
-    assert [line.split()[-1] for line in exported] == ["RegisterCustomOps"]
+    assert {line.split()[-1] for line in exported} == {"RegisterCustomOps", "mythos_ops_describe"}
     assert "onnxruntime" not in output_of("ldd")
 
 

@@ -27,8 +27,9 @@ def test_the_manifest_records_what_was_taken() -> None:
 
 
 def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
-    assert OPERATORS["act_halting"].lacks == {TRITON, PLUGIN} and not OPERATORS["moe"].lacks
-    entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks}, PLUGIN)["mythos::act_halting"]
+    assert OPERATORS["act_halting"].lacks() == {TRITON, PLUGIN} and not OPERATORS["moe"].lacks()
+    assert OPERATORS["moe"].lacks("int8") == {TRITON, PLUGIN, DECOMPOSED}
+    entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks()}, PLUGIN)["mythos::act_halting"]
     assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
     assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
 

@@ -12,30 +12,33 @@ from implementations import IMPLEMENTATIONS, Implementation
 from operator_cases import CASES
 
 from mythos_export.kernels.op import OPERATORS
+from mythos_model.formats import FORMATS, PLAIN
 
 
 def test_every_operator_has_cases() -> None:
-    assert CASES.keys() == OPERATORS.keys()
+    """In every format, where its weights may lie in any."""
+    for name, operator in OPERATORS.items():
+        assert {form for op, form in CASES if op == name} == set(FORMATS if operator.weights else [PLAIN])
 
 
 # What an operator lacks (kernels/fallback.py) is not there to be tested.
 PAIRS = [
-    pytest.param(implementation, op, id=f"{implementation.name}-{op}")
+    pytest.param(implementation, op, form, id=f"{implementation.name}-{op} {form}")
     for implementation in IMPLEMENTATIONS
-    for op in CASES
-    if implementation.serves(op)
+    for op, form in CASES
+    if implementation.serves(op, form)
 ]
 
 
-@pytest.mark.parametrize(("implementation", "op"), PAIRS)
-def test_computes_what_the_reference_computes(implementation: Implementation, op: str) -> None:
+@pytest.mark.parametrize(("implementation", "op", "form"), PAIRS)
+def test_computes_what_the_reference_computes(implementation: Implementation, op: str, form: str) -> None:
     if implementation.missing:
         pytest.skip(implementation.missing)
 
     @settings(max_examples=implementation.examples, deadline=None)
     @given(st.data())
     def check(data: Any) -> None:
-        case = data.draw(CASES[op])
+        case = data.draw(CASES[op, form])
         assert case.distance(implementation(case)) < implementation.tolerance[np.dtype(case.dtype).name]
 
     check()

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implementations import instruction_sets
 from onnx import TensorProto, helper
-from operator_cases import moe_inputs
 from paged_cases import paged_inputs
+from product_cases import moe_inputs
 
 from mythos_export.kernels.paged_gqa import function as gqa_function
-from mythos_model.paged_ops import PAGE
+from mythos_runtime.row_ports import PAGE
 
 native = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
 ATTRIBUTES = {

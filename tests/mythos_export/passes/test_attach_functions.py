@@ -9,10 +9,9 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from operator_cases import Array, moe_inputs
+from product_cases import Array, moe_inputs
 
 from mythos_export.kernels.moe.reference import moe
-from mythos_export.kernels.op import OPERATORS
 from mythos_export.passes.attach_functions import attach_functions, attach_tensorrt_functions
 
 ROUTING = ("x", "expert_index", "expert_weight")
@@ -25,7 +24,7 @@ def two_mixtures(sizes: list[dict[str, int]]) -> tuple[ir.Model, dict[str, Array
     x = expected = moe_inputs(0, n=5, D=D, E=1, K=1, F=1, Fs=0)["x"]
     for index, size in enumerate(sizes):
         case = moe_inputs(index, n=5, D=D, **size)
-        names = ["x" if index == 0 else f"y{index - 1}", *(f"{name}{index}" for name in OPERATORS["moe"].inputs[1:])]
+        names = ["x" if index == 0 else f"y{index - 1}", *(f"{name}{index}" for name in case if name != "x")]
         nodes.append(helper.make_node("moe", names, [f"y{index}"], domain="mythos"))
         expected = moe(expected, **{name: value for name, value in case.items() if name != "x"})
         for name, value in case.items():

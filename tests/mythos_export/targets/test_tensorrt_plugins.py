@@ -24,7 +24,7 @@ from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.plugin.program import PROGRAM, Program
-from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VERSION, register
+from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VARIANT, VERSION, register
 from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.registry import TARGETS
@@ -53,21 +53,23 @@ BODIES = {
     scores = MatMul(h, router)
     two = Constant<value = int64[1] {2}>()
     weight, index = TopK(scores, two)
-    update = mythos.moe(h, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
+    update = mythos.moe<variant = "D16-F16-Fs32-E4-K2">(
+        h, index, weight, routed_gate_up, routed_down, shared_gate_up, shared_down)
     h2 = Add(h, update)
     """,
     "mla_attention": """
     in_heads = Constant<value = int64[4] {0, 0, 2, 8}>()
     q = Reshape(h, in_heads)
     q_nope, q_rope = Split<axis = 3, num_outputs = 2>(q)
-    update = mythos.mla_attention<scale = 0.25, v_head_dim = 8>(
+    update = mythos.mla_attention<scale = 0.25, v_head_dim = 8, variant = "H2-nope4-P4-v8-R4">(
         q_nope, q_rope, past_loop, i, new, positions, past_lengths, kv_up)
     h2 = Add(h, update)
     """,
     "gqa_attention": """
     in_heads = Constant<value = int64[4] {0, 0, 4, 4}>()
     q = Reshape(h, in_heads)
-    update = mythos.gqa_attention<scale = 0.5, kv_heads = 1>(q, past_loop, i, new, positions, past_lengths)
+    update = mythos.gqa_attention<scale = 0.5, kv_heads = 1, variant = "H4-G1-hd4">(
+        q, past_loop, i, new, positions, past_lengths)
     h2 = Add(h, update)
     """,
 }
@@ -113,7 +115,7 @@ def test_it_builds_inside_the_loop_and_the_engine_holds_its_kernels(
     assert result.state == "built, not executed"
     for spec in PLANS[operator].launches:
         assert (kernels / f"{spec.name}.sm_{SM}.cubin").read_bytes() in engine, spec.name
-    program = Program.from_build(kernels, operator, ATTRIBUTES[operator])
+    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
     assert program.to_fields()[PROGRAM] in engine
 
 
@@ -122,7 +124,7 @@ def test_an_engine_s_fields_make_the_plug_in_again(operator: str, kernels: Path)
     trt: Any = importlib.import_module("tensorrt_rtx")
     register(trt)
     creator = trt.get_plugin_registry().get_creator(operator, VERSION, NAMESPACE)
-    program = Program.from_build(kernels, operator, ATTRIBUTES[operator])
+    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
     arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
     fields = [trt.PluginField(name, array, trt.PluginFieldType.CHAR) for name, array in arrays.items()]
     plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.RUNTIME)
@@ -130,7 +132,7 @@ def test_an_engine_s_fields_make_the_plug_in_again(operator: str, kernels: Path)
     del plugin, arrays, fields
     again = {field.name: np.asarray(field.data).tobytes() for field in copy.get_fields_to_serialize()}
     assert Program.from_fields(again) == program
-    newer = {**again, PROGRAM: again[PROGRAM].replace(b'"format_version": 1', b'"format_version": 2')}
+    newer = {**again, PROGRAM: again[PROGRAM].replace(b'"format_version": 2', b'"format_version": 3')}
     with pytest.raises(ValueError, match="export the model again"):
         Program.from_fields(newer)
 
@@ -139,7 +141,9 @@ def test_formats_and_types(kernels: Path) -> None:
     trt: Any = importlib.import_module("tensorrt_rtx")
     register(trt, kernels)
     creator = trt.get_plugin_registry().get_creator("moe", VERSION, NAMESPACE)
-    plugin = creator.create_plugin("node", trt.PluginFieldCollection([]), trt.TensorRTPhase.BUILD)
+    variant = np.frombuffer(PLANS["moe"].variant.encode(), np.uint8)
+    fields = [trt.PluginField(VARIANT, variant, trt.PluginFieldType.CHAR)]
+    plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD)
     half, long = trt.DataType.HALF, trt.DataType.INT64
     good = [half, long, half, half, half, half, half, half]
     for position, kind in enumerate(good):
@@ -155,7 +159,7 @@ def test_the_records_are_the_registry_s() -> None:
     assert {name: operator.plugin for name, operator in OPERATORS.items() if operator.plugin} == PLUGINS
     for name, record in PLUGINS.items():
         operator = OPERATORS[name]
-        assert tuple(given.name for given in record.inputs) == operator.inputs
+        assert [given.name for given in record.inputs] == [i for i in operator.inputs if i not in operator.scales]
         assert [attribute for attribute, _ in record.attributes] == [attribute for attribute, _ in operator.attributes]
         assert set(record.sizes) == set(PLANS[name].sizes)
 

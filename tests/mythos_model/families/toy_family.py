@@ -59,8 +59,11 @@ class Toy(LoopedModel):
         h = h + lines.attend(self.attention, self.norms[0](h), context.past)
         return h + self.ffn(self.norms[1](h))  # type: ignore[no-any-return]
 
-    def decode(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
-        return self.embed.logits(self.norms[2](answer))
+    def finish(self, answer: Tensor, lines: Lines, past: Past) -> Tensor:
+        return answer
+
+    def readout(self, x: Tensor) -> Tensor:
+        return self.embed.logits(self.norms[2](x))
 
 
 FAMILY = Family(

@@ -1,0 +1,253 @@
+"""The row graphs in ONNX Runtime, driven as one whole forward pass: all rows at the same depth, loop after loop.
+
+So their outputs are the model's, and what every step computes is the trace. How the engine schedules rows is tested
+where it lives; a row computes the same in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import onnxruntime as ort
+
+from mythos_export.errors import ParityError
+from mythos_export.verify.stages.onnxruntime import run, twin_session
+from mythos_export.verify.stages.stage import Bundle, Stage, load_graph
+from mythos_export.verify.trace import Answer, names, stacked
+from mythos_export.verify.twin import INSIDE, Twin
+from mythos_runtime.engine.states import first_state
+from mythos_runtime.errors import BackendFailed, BackendMissing
+from mythos_runtime.ort import why_no_op_library
+from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, MOST_LOOPS, PAGE, STEP
+from mythos_runtime.session import OpLibrary, Options
+from mythos_runtime.spec import LoopSpec
+
+Array = np.ndarray
+
+
+@dataclass
+class _Pages:
+    """The pages of one cache group for every line of a case: line l, row b has pages of its own.
+
+    `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN.
+    """
+
+    tables: Array
+    memory: Array
+
+    @classmethod
+    def holding(cls, past: Array, lengths: Array, tokens: int, slots: int) -> _Pages:
+        """Pages of past [lines, slots, B, S, C], with room for `tokens` more."""
+        lines, _, batch, _, width = past.shape
+        blocks = -(-(int(lengths.max(initial=0)) + tokens) // PAGE)
+        count = lines * batch * blocks
+        tables = np.random.default_rng(0).permutation(count).reshape(lines, batch, blocks)
+        memory = np.full((slots, count, PAGE, width), np.nan, past.dtype)
+        made = cls(tables, memory)
+        for line, row in np.ndindex(lines, batch):
+            at = np.arange(int(lengths[row]))
+            memory[:, tables[line, row, at // PAGE], at % PAGE] = past[line, :, row, : lengths[row]]
+        return made
+
+    def entries(self, line: int, slots: range, rows: Array, positions: Array) -> Array:
+        """What lies at these positions of these rows, [slots, r, width]."""
+        pages = self.tables[line, rows, positions // PAGE]
+        return self.memory[slots.start : slots.stop][:, pages, positions % PAGE]
+
+
+class _Rows(Stage):
+    """What both stages share."""
+
+    artifact: ClassVar[str] = "step.onnx"
+    generates: ClassVar[bool] = False  # the engine does, with other calls than these
+    library: ClassVar[OpLibrary] = None
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.spec = bundle.spec
+        options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
+        self.sessions: dict[str, ort.InferenceSession] = {}
+        for name in GRAPHS:
+            model = load_graph(bundle.folder / f"{name}.onnx")
+            if name == STEP:
+                self.taps = _tap(model, self.spec)
+            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options)
+
+    @classmethod
+    def open(cls, bundle: Bundle) -> Self:
+        try:
+            return cls(bundle)
+        except BackendMissing as error:
+            if cls.library is not None:
+                raise
+            raise BackendFailed(str(error)) from error
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
+        """bfloat16 is not passed as numpy arrays; and rows have a most number of loops."""
+        loops = int(inputs[bundle.spec.ports.of("max_loops").name])
+        return loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
+
+    def answer(self, inputs: Mapping[str, Array]) -> Answer:
+        call = _Call(self.spec, inputs)
+        encoded = self._run(ENTER, call, {"ids": call.ids}, call.around, 0)["encoded"]
+        state = {tensor.name: first_state(tensor, encoded, call.initial) for tensor in self.spec.state}
+        seen: dict[str, list[Array]] = {name: [] for name in names(self.spec)}
+        loops = 0
+        while loops < call.limit and (not call.early_exit or not state["halted"][call.real].all()):
+            given = {"encoded": encoded, "loop": np.full(call.rows, loops), "halt_threshold": call.threshold}
+            given["last"] = np.full(call.rows, loops + 1 >= call.limit)
+            out = self._run(STEP, call, given, call.loop, loops, state)
+            state = {name: out[f"state_next {name}"] for name in state}
+            for name in seen:
+                seen[name].append(call.batched(out[self.taps[name]]))
+            loops += 1
+        answer = state[self.spec.state[1].name]
+        given = {"answer": answer, "pick": np.arange(call.rows)}
+        logits = self._run(LEAVE, call, given, call.around, 0)["logits"]
+        outputs = {
+            "logits": call.batched(logits),
+            "depth": np.where(call.valid, call.batched(state["depth"]), 0).astype(np.int32),
+            "loops": np.array(loops),
+        }
+        return Answer(call.outputs(outputs, loops), stacked(seen))
+
+    def _run(
+        self,
+        graph: str,
+        call: _Call,
+        given: Mapping[str, Array],
+        pages: _Pages | None,
+        line: int,
+        state: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Outputs by role and group, and those that are tapped by name; the cache is written back."""
+        ports, group = self.spec.graphs[graph], next(g for g in self.spec.caches if g.per_loop == (graph == STEP))
+        first = group.before if graph == LEAVE else 0
+        feeds: dict[str, Array] = {}
+        slots = iter(range(first, group.slots))
+        for port in ports.inputs:
+            if port.role == "cache":
+                assert pages is not None
+                feeds[port.name] = pages.memory[next(slots)]
+            elif port.role == "state":
+                assert state is not None
+                feeds[port.name] = state[str(port.group)]
+            else:
+                assert pages is not None or port.role in given
+                place = {} if pages is None else call.place | {"tables": pages.tables[line]}
+                feeds[port.name] = ({**place, **given}[port.role]).astype(port.dtype)
+        got: dict[str, Array] = run(self.sessions[graph], feeds)
+        slots = iter(range(first, group.slots))
+        for port in ports.outputs:
+            if port.role == "cache_next":
+                assert pages is not None
+                pages.memory[next(slots)] = got[port.name]
+        roles = {port.role if port.group is None else f"{port.role} {port.group}": port.name for port in ports.outputs}
+        return got | {role: got[name] for role, name in roles.items() if not role.startswith("cache")}
+
+
+class _Call:
+    """A case of the whole model as rows: its tokens one behind the other, padding as padding."""
+
+    def __init__(self, spec: LoopSpec, inputs: Mapping[str, Array]) -> None:
+        self.spec = spec
+        values = {port.role: inputs[port.name] for port in spec.ports.inputs if port.group is None}
+        pasts = {group.name: inputs[spec.ports.of("past", group.name).name] for group in spec.caches}
+        self.positions, self.lengths = values["positions"], values["past_lengths"]
+        self.batch, self.tokens = self.positions.shape
+        self.rows, self.valid = self.positions.size, self.positions >= 0
+        self.real = self.valid.ravel()
+        self.ids = values["ids"].ravel()
+        self.early_exit = bool(values["early_exit"])
+        threshold = values.get("halt_threshold", np.array(0, np.float32))
+        self.threshold = np.full(self.rows, threshold, np.float32)
+        initial = values.get("initial_state")
+        self.initial = None if initial is None else initial.reshape(self.rows, -1)
+        owner = np.repeat(np.arange(self.batch), self.tokens)
+        self.place = {"position": self.positions.ravel(), "span": np.where(self.real, owner, -1)}
+        self.around: _Pages | None = None
+        for group in spec.caches:
+            past = pasts[group.name]
+            lines = past.shape[0] if group.per_loop else 1
+            made = _Pages.holding(
+                past.reshape(lines, group.slots, *past.shape[-3:]), self.lengths, self.tokens, group.slots
+            )
+            if group.per_loop:
+                self.loop, self.depths = made, lines
+            else:
+                self.around = made
+        self.limit = min(int(values["max_loops"]), self.depths)
+
+    def batched(self, rows: Array) -> Array:
+        """[r, ...] -> [B, T, ...]."""
+        return rows.reshape(self.batch, self.tokens, *rows.shape[1:])
+
+    def outputs(self, values: dict[str, Array], loops: int) -> dict[str, Array]:
+        """By port; depths that did not run repeat the last one, as the model's graph has it."""
+        out = {}
+        for port in self.spec.ports.outputs:
+            if port.group is None:
+                out[port.name] = values[port.role]
+                continue
+            group = self.spec.cache(port.group)
+            pages = self.loop if group is not None and group.per_loop else self.around
+            assert group is not None and pages is not None
+            lines = [self._new(pages, line, group.slots) for line in range(loops if group.per_loop else 1)]
+            zeros = np.zeros((group.slots, self.batch, self.tokens, group.width), numpy_dtype(group.dtype))
+            last = lines[-1] if lines else zeros
+            if group.per_loop:
+                every = np.stack(lines + [last] * (self.depths - loops))
+                out[port.name] = every.reshape(
+                    *every.shape[: 1 if group.slots == 1 else 2], *every.shape[2:]
+                )
+            else:
+                out[port.name] = last
+        return out
+
+    def _new(self, pages: _Pages, line: int, slots: int) -> Array:
+        """The entries of the tokens [slots, B, T, width], zeros for padding."""
+        owner, at = np.nonzero(self.valid)
+        found = pages.entries(line, range(slots), owner, self.positions[owner, at])
+        out = np.zeros((slots, self.batch, self.tokens, found.shape[-1]), found.dtype)
+        out[:, owner, at] = found
+        return out
+
+
+
+def _tap(model: Any, spec: LoopSpec) -> dict[str, str]:
+    """Make outputs of what the trace shows; its name -> the graph's. Raises ParityError."""
+    produced = {name for node in model.graph.node for name in node.output}
+    ports = {str(port.group): port.name for port in spec.graphs[STEP].outputs if port.role == "state_next"}
+    taps = {}
+    for name in names(spec):
+        if INSIDE + name in produced:
+            taps[name] = INSIDE + name
+            model.graph.output.append(type(model.graph.output[0])(name=taps[name]))
+        elif name in ports:
+            taps[name] = ports[name]
+        else:
+            raise ParityError(f"cannot look inside step.onnx: it computes nothing named {INSIDE}{name}")
+    return taps
+
+
+class RowBodies(_Rows):
+    """The row graphs as every ONNX runtime can run them."""
+
+    name: ClassVar[str] = "rows"
+    runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
+
+
+class RowKernels(_Rows):
+    """The row graphs with this project's own CPU kernels."""
+
+    name: ClassVar[str] = "rows, CPU kernels"
+    runner: ClassVar[str] = "ONNX Runtime, CPU kernels"
+    library: ClassVar[OpLibrary] = "auto"
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return why_no_op_library()

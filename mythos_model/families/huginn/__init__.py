@@ -1,0 +1,21 @@
+"""Huginn (card.md): a few layers run many times from a random state; every loop is given the prompt's embedding."""
+
+from mythos_model.families.family import Family
+from mythos_model.families.huginn.config import HuginnConfig, read_config
+from mythos_model.families.huginn.model import Huginn
+from mythos_model.families.huginn.names import shapes
+
+FAMILY = Family(
+    name="huginn",
+    model=Huginn,
+    configuration=HuginnConfig,
+    model_types=("huginn_raven",),
+    class_names=("RavenForCausalLM", "RavenConfig"),
+    marks=("transformer.adapter.weight", "transformer.core_block.0.attn.Wqkv.weight"),
+    read_config=read_config,
+    shapes=shapes,
+    aliases={"lm_head.weight": "transformer.wte.weight"},
+    ignored=("freqs_cis",),
+)
+
+__all__ = ["FAMILY", "Huginn", "HuginnConfig"]

@@ -1,0 +1,142 @@
+"""The operators that multiply by weights, in plain PyTorch, over every format of `mythos_model.formats`; see `ops`.
+
+Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales lie as `formats` says.
+Rounded weights are exact in float32; a product is taken in the dtype of what they are multiplied by.
+"""
+
+from __future__ import annotations
+
+from types import EllipsisType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mythos_model.formats import FORMATS, PLAIN, Format
+
+
+def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: str = PLAIN) -> Tensor:
+    """x times a matrix, x @ w^T.
+
+    Args:
+        x: [..., K].
+        weight, scale: of a matrix [rows, K].
+        rows: outputs; rounded weights are padded to whole tiles of them.
+
+    Returns: [..., rows] in x's dtype.
+    """
+    return F.linear(x, FORMATS[format].unpack(weight, scale, rows, x.shape[-1]).to(x.dtype))
+
+
+def embedding(ids: Tensor, weight: Tensor, scale: Tensor | None, dim: int, format: str = PLAIN) -> Tensor:
+    """Rows of a matrix.
+
+    Args:
+        ids: int64 [...].
+        weight, scale: of a matrix [V, dim].
+
+    Returns: [..., dim], float32 or the plain weight's dtype.
+    """
+    form = FORMATS[format]
+    if format == PLAIN:
+        return F.embedding(ids, form.unpack(weight, scale))
+    tile = ids // form.tile
+    scales = None if scale is None else scale[tile].unsqueeze(-3)
+    tiles = form.unpack(weight[tile].unsqueeze(-3), scales, inputs=dim)  # [..., 16, dim]
+    return tiles.gather(-2, (ids % form.tile)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
+
+
+def moe(
+    x: Tensor,
+    expert_index: Tensor,
+    expert_weight: Tensor,
+    routed_gate_up: Tensor,
+    routed_down: Tensor,
+    shared_gate_up: Tensor,
+    shared_down: Tensor,
+    routed_gate_up_scale: Tensor | None = None,
+    routed_down_scale: Tensor | None = None,
+    shared_gate_up_scale: Tensor | None = None,
+    shared_down_scale: Tensor | None = None,
+    format: str = PLAIN,
+) -> Tensor:
+    """Mixture of SwiGLU experts, given the routing: the chosen experts' weighted sum plus the shared experts.
+
+    Args:
+        x: tokens [..., D].
+        expert_index: int64 [..., K], distinct within a row.
+        expert_weight: [..., K].
+        routed_gate_up: [E, 2F, D]; rows 0..F-1 are the gate, F..2F-1 the up projection. F of rounded weights is the
+            experts' width in whole tiles: gate and up are padded apart, by rows of zeros.
+        routed_down: [E, D, F].
+        shared_gate_up: [2Fs, D]; Fs may be 0, where there is no shared expert.
+        shared_down: [D, Fs].
+        *_scale: of rounded weights.
+
+    Returns: [..., D] in x's dtype.
+    """
+    if format != PLAIN:
+        used, expert_index = torch.unique(expert_index, return_inverse=True)  # no others are unpacked
+        routed_gate_up, routed_down = _unpack_experts(
+            FORMATS[format], x, routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale, used
+        )
+        shared_gate_up, shared_down = _unpack_experts(
+            FORMATS[format], x, shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale
+        )
+    shape = x.shape
+    x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
+    y = swiglu(x, shared_gate_up, shared_down)
+    if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
+        chosen = expert_index[0]
+        gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
+        out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
+        return (y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)).view(shape)
+    for expert in torch.unique(expert_index).tolist():
+        token, slot = torch.where(expert_index == expert)
+        out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
+        y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
+    return y.view(shape)
+
+
+def _unpack_experts(
+    form: Format,
+    x: Tensor,
+    gate_up: Tensor,
+    gate_up_scale: Tensor | None,
+    down: Tensor,
+    down_scale: Tensor | None,
+    used: Tensor | EllipsisType = ...,
+) -> tuple[Tensor, Tensor]:
+    """gate_up [..., 2F, D] and down [..., D, F] of the experts `used`, in x's dtype."""
+
+    def unpack(weight: Tensor, scale: Tensor | None, rows: int | None, inputs: int) -> Tensor:
+        return form.unpack(weight[used], None if scale is None else scale[used], rows, inputs).to(x.dtype)
+
+    both = unpack(gate_up, gate_up_scale, None, x.shape[-1])
+    return both, unpack(down, down_scale, x.shape[-1], both.shape[-2] // 2)
+
+
+def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]."""
+    gate, up = F.linear(x, gate_up).chunk(2, -1)
+    return F.linear(F.silu(gate) * up, down)
+
+
+_linear_op = torch.library.custom_op("mythos::linear", linear, mutates_args=())
+_embedding_op = torch.library.custom_op("mythos::embedding", embedding, mutates_args=())
+_moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
+
+
+@_linear_op.register_fake
+def _(x, weight, scale, rows, format=PLAIN):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], rows)
+
+
+@_embedding_op.register_fake
+def _(ids, weight, scale, dim, format=PLAIN):  # type: ignore[no-untyped-def]
+    return ids.new_empty(*ids.shape, dim, dtype=torch.float32 if format != PLAIN else weight.dtype)
+
+
+@_moe_op.register_fake
+def _(x, *routing_and_weights):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x)

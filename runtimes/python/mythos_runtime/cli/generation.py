@@ -1,0 +1,219 @@
+"""What `mythos run` does between its options and its output: prompt, defaults, one sequence, and how deep it went."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mythos_runtime import Model
+from mythos_runtime.chat import encode_chat
+from mythos_runtime.cli.terminal import mark
+from mythos_runtime.errors import RequestError
+from mythos_runtime.generate import STOP
+from mythos_runtime.stops import StopTexts
+
+BAR = 40  # characters of the histogram's longest bar
+NEW_TOKENS = 64  # where neither the command nor the bundle says how many
+_PROMPTS = ("bundle", "prompt", "file", "ids", "chat", "system")  # these mean other things to the library
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generated sequence: its text (None without a tokenizer), new ids, the depth behind each, iterations per step,
+    and the engine's seconds.
+
+    `finished` says why it ended: "eos", "stop" or "length".
+    """
+
+    text: str | None
+    tokens: list[int]
+    depth: list[int]
+    loops: list[int]
+    prefill_seconds: float
+    decode_seconds: float
+    policy: str
+    finished: str
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens after the first, over the engine's time for them."""
+        return (len(self.tokens) - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+    def summary(self) -> str:
+        """Speed, mean depth and a histogram of depths, for people."""
+        mean = sum(self.depth) / len(self.depth)
+        lines = [
+            f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first "
+            f"({1e3 * self.prefill_seconds:.1f} ms), mean depth {mean:.1f} loops, cache policy {self.policy}"
+        ]
+        counts = Counter(self.depth)
+        most = max(counts.values())
+        for depth in range(min(counts), max(counts) + 1):
+            bar = mark("█", "#") * round(BAR * counts[depth] / most)
+            lines.append(f"  {depth:3d} loops {counts[depth]:5d} {bar}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "tokens": self.tokens,
+            "depth": self.depth,
+            "loops": self.loops,
+            "tokens_per_second": self.tokens_per_second,
+            "prefill_seconds": self.prefill_seconds,
+            "policy": self.policy,
+            "finished": self.finished,
+        }
+
+
+# -- the request -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to generate: options of `Model.generate`, texts that end it, and what was not asked for, in words."""
+
+    options: dict[str, Any]
+    stops: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def prompt_ids(
+    model: Model, prompt: str | None, file: Path | None, ids: str | None, chat: bool = False, system: str | None = None
+) -> list[int]:
+    """The prompt's ids from one of the options (RequestError where none or several are given, or it is unusable)."""
+    if sum(option is not None for option in (prompt, file, ids)) != 1:
+        raise RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3")
+    if system is not None and not chat:
+        raise RequestError("--system is a message of a conversation: give --chat too")
+    if ids is not None:
+        if chat:
+            raise RequestError("--chat makes a prompt of text: give --prompt or --file instead of --ids")
+        return id_list("--ids", ids)
+    if model.tokenizer is None:
+        raise RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer")
+    text = prompt if file is None and prompt is not None and prompt != "-" else _read(file)
+    if not chat:
+        return model.tokenizer.encode(text)
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return encode_chat(model, [*messages, {"role": "user", "content": text}])
+
+
+def _read(file: Path | None) -> str:
+    """A prompt from a file or, where there is none, from stdin; whole, its last newline included."""
+    stdin = file is None or str(file) == "-"
+    what = "the prompt" if stdin else f"the prompt in {file}"
+    try:
+        data = sys.stdin.buffer.read() if file is None or stdin else file.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{what} cannot be read: {error.strerror}") from error
+    try:
+        return data.decode("utf-8-sig")  # a BOM is no part of a text
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{what} is not UTF-8: byte {data[error.start]:#04x} at {error.start}") from None
+
+
+def id_list(option: str, text: str) -> list[int]:
+    """The ids in an option's text, such as 1,2,3 (RequestError)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise RequestError(f"{option} {text!r} is not a list of ids; expected one like 1,2,3")
+    return [int(part) for part in parts]
+
+
+def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
+    """The command's options, completed by the bundle's defaults and by what this model can do.
+
+    What was asked for is passed on as it is, and refused later where it cannot be; only defaults give way.
+    """
+    entry = model.manifest.tokenizer if model.manifest is not None else None
+    defaults = dict(entry.defaults) if entry is not None else {}
+    given = {name: value for name, value in options.items() if value is not None}
+    notes = []
+    taken = {name: defaults[name] for name in _SAMPLING if name in defaults and name not in given}
+    if taken:
+        source = entry.sources.get("defaults", "the bundle") if entry is not None else ""
+        words = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in taken.items())
+        notes.append(f"defaults of the bundle ({source}): {words}")
+    if "max_new_tokens" not in given:
+        room = model.spec.max_seq_len - prompt_tokens + 1  # none: the prompt itself is refused
+        most = min(model.spec.max_output_tokens, max(room, 1))
+        taken["max_new_tokens"] = min(int(defaults.get("max_new_tokens", NEW_TOKENS)), most)
+    ignore, eos, stops = given.pop("ignore_eos"), given.pop("eos"), given.pop("stop")
+    if ignore and eos:
+        raise RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them")
+    beyond = [token for token in eos if token >= model.spec.vocab_size]
+    if beyond:
+        raise RequestError(
+            f"--eos {beyond[0]} never comes: this model's vocabulary has the ids 0 to {model.spec.vocab_size - 1}"
+        )
+    if stops and model.tokenizer is None:
+        raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
+    bundled = entry.eos if entry is not None and not ignore else ()
+    sequences = [id_list("--stop-ids", text) for text in given.pop("stop_ids")]
+    return Request({**taken, **given, "eos": eos or bundled, "stop": sequences}, stops, notes)
+
+
+@contextlib.contextmanager
+def named_options(command: click.Command) -> Iterator[None]:
+    """Errors of the library name its parameters; a person at the command line gave options."""
+    options = {str(option.name): option.opts[0] for option in command.params if option.name not in _PROMPTS}
+    compound = "|".join(name for name in options if "_" in name)
+    simple = "|".join(name for name in options if "_" not in name)
+    try:
+        yield
+    except RequestError as error:
+        text = re.sub(rf"(?<![\w-])({compound})(?!\w)|^({simple})(?= )", lambda found: options[found[0]], str(error))
+        raise type(error)(text) from error
+
+
+# -- the generation --------------------------------------------------------------------------------------------------
+
+
+def stream(model: Model, ids: list[int], request: Request, write: Callable[[str], None]) -> Run:
+    """Generate, writing the text as it becomes certain, and return the whole."""
+    decoder = model.tokenizer.stream() if model.tokenizer is not None else None
+    stop = StopTexts(request.stops)
+    shown: list[str] = []
+    tokens: list[int] = []
+    depth: list[int] = []
+    loops: list[int] = []
+    prefill = decode = 0.0
+    finished: str | None = None
+
+    def show(text: str) -> None:
+        if text:
+            shown.append(text)
+            write(text)
+
+    for step in model.generate([ids], **request.options):
+        if tokens:
+            decode += step.seconds
+        else:
+            prefill = step.seconds
+        tokens.append(int(step.tokens[0]))
+        depth.append(int(step.depth[0]))
+        loops.append(step.loops)
+        finished = step.finished[0]
+        if decoder is None:
+            write(f"{tokens[-1]} ")
+            continue
+        show(stop.feed(decoder.feed(tokens[-1])))
+        if stop.found is not None:
+            finished = STOP
+            break
+    if decoder is not None:
+        show(stop.feed(decoder.finish()) + stop.finish())
+    write("\n")
+    assert finished is not None  # a generation ends only where its row has
+    text = None if decoder is None else "".join(shown)
+    return Run(text, tokens, depth, loops, prefill, decode, str(request.options["policy"]), finished)

@@ -1,0 +1,59 @@
+"""`mythos run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, write
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--prompt", help="Text to go on from (bundles with a tokenizer); - reads it from stdin.")
+@click.option(
+    "--file", type=click.Path(path_type=Path, allow_dash=True), help="A UTF-8 file with the prompt; - is stdin."
+)
+@click.option("--ids", help="Token ids to go on from, such as 1,2,3.")
+@click.option("--chat", is_flag=True, help="The prompt is a message: put it into the bundle's chat template.")
+@click.option("--system", help="With --chat: a system message before it.")
+@click.option("--max-new-tokens", type=int, help="Default: the bundle's, or 64, as far as the model allows.")
+@click.option("--temperature", type=float, help="0: greedy.  [default: the bundle's, or 0]")
+@click.option("--top-k", type=int, help="0: off.  [default: the bundle's, or 0]")
+@click.option("--top-p", type=float, help="1: off.  [default: the bundle's, or 1]")
+@click.option("--min-p", type=float, help="0: off.  [default: the bundle's, or 0]")
+@click.option("--repetition-penalty", type=float, help="1: off.  [default: the bundle's, or 1]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--eos", type=int, multiple=True, help="Id that ends the text, instead of the bundle's; may be repeated.")
+@click.option("--ignore-eos", is_flag=True, help="Go on after the bundle's EOS.")
+@click.option("--stop", multiple=True, help="Text that ends the text, and is not shown; may be repeated.")
+@click.option("--stop-ids", multiple=True, help="Ids in a row that end the text, such as 4,5; may be repeated.")
+@click.option("--max-loops", type=int, help="Default: as trained.")
+@click.option("--halt-threshold", type=float, help="Default: as trained.")
+@click.option("--policy", type=click.Choice(["full", "last"]), default="full", show_default=True)
+@click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt", "eager"]))
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+@click.pass_context
+def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> None:
+    """Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on stderr."""
+    from mythos_runtime import load
+    from mythos_runtime.cli.generation import named_options, plan, prompt_ids, stream
+
+    with named_options(context.command):
+        threads = bounded_threads(options.pop("threads"))
+        model = load(bundle, backend=options.pop("backend"), threads=threads)
+        detail(f"{model!r}")
+        words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
+        ids = prompt_ids(model, **words)
+        detail(f"{len(ids)} prompt tokens")
+        request = plan(model, len(ids), options)
+        for line in request.notes:
+            err.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
+        result = stream(model, ids, request, write)
+        err.print(result.summary(), markup=False, highlight=False, soft_wrap=True)
+        if as_json:
+            write(json.dumps(result.to_json()) + "\n")

@@ -1,0 +1,67 @@
+"""Which rows the next call of the step graph takes: a function of the sequences alone, so that a schedule can be
+replayed, and read.
+
+A position runs depth t if it, or a later position of its sequence, has not halted before: the later one will look for
+its entry. So the rows that are due for a job are those from the first without an entry at its depth up to its last
+position that is still going, one contiguous causal chunk with whatever lags behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mythos_runtime.engine.sequence import Sequence, Span
+
+
+def due(sequence: Sequence, halted: np.ndarray) -> Span | None:
+    """The rows of a sequence's job at its depth; None where the job is through.
+
+    Args:
+        halted: of every state, by line.
+    """
+    job = sequence.job
+    assert job is not None
+    while job.depth < sequence.limit:
+        last = job.last
+        if not job.whole:
+            going = np.flatnonzero(~halted[sequence.states(job.first, job.last)])
+            if not going.size:
+                return None
+            last = job.first + int(going[-1])
+        if sequence.filled[job.depth] <= last:
+            return Span(sequence, job.depth, sequence.filled[job.depth], last)
+        job.depth += 1
+    return None
+
+
+class Scheduler:
+    """Deals the rows of a call."""
+
+    def __init__(self, rows: int) -> None:
+        """`rows`: the most that a call takes."""
+        self.rows = rows
+        self._tick = 0
+        self._served: dict[Sequence, int] = {}
+
+    def plan(self, spans: Iterable[Span]) -> list[Span]:
+        """As many of the due rows as a call takes: who had none in the last call comes first, then who has the fewest
+        (a token does not wait for a long prompt). The last one may be cut."""
+        self._tick += 1
+        waiting = list(spans)
+        for span in waiting:
+            self._served.setdefault(span.sequence, self._tick - 1)
+        left, planned = self.rows, []
+        for span in sorted(waiting, key=lambda span: (self._served[span.sequence], span.rows)):
+            if not left:
+                break
+            part = Span(span.sequence, span.depth, span.first, min(span.last, span.first + left - 1))
+            left -= part.rows
+            planned.append(part)
+            self._served[span.sequence] = self._tick
+        return planned
+
+    def forget(self, sequence: Sequence) -> None:
+        """A sequence has ended."""
+        self._served.pop(sequence, None)

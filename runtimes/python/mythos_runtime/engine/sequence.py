@@ -1,0 +1,93 @@
+"""A sequence as the engine sees it: what is cached of it at every depth, and what runs of it now.
+
+Invariants, with N the limit of the sequence and `filled` never increasing:
+
+    cache entries 0 .. filled[t]-1 are there at depth t
+    a position p with filled[t] <= p < filled[t-1] has run exactly the depths 0 .. t-1, so one state of it is enough
+    positions filled[N-1] .. length-1 have a state; the others have run everything, and their state is gone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Job:
+    """Positions first..last on their way through the loop.
+
+    Attributes:
+        depth: the depth whose rows are due.
+        whole: run them at every depth, whether they have halted or not.
+        answers: the layers behind the loop wait for them.
+    """
+
+    first: int
+    last: int
+    depth: int = 0
+    whole: bool = False
+    answers: bool = True
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows of one sequence at one depth, positions first..last."""
+
+    sequence: Sequence
+    depth: int
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Make one with `Core.open`.
+
+    Attributes:
+        limit: N, the most loops of its positions; fixed, as all of them have the same.
+        threshold: where a position halts.
+        whole: every position runs every depth.
+        state_seed: what its first states are drawn with, where the model draws them.
+        length: positions that have entered.
+        filled: per depth, see above.
+        answered: positions whose entries behind the loop are there.
+        around, loop: tables of pages.
+        lines: where the states of positions length - len(lines) .. length - 1 lie.
+    """
+
+    limit: int
+    threshold: float
+    whole: bool = False
+    state_seed: int = 0
+    length: int = 0
+    answered: int = 0
+    job: Job | None = None
+    around: list[int] = field(default_factory=list)
+    filled: list[int] = field(init=False)
+    loop: list[list[int]] = field(init=False)
+    lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        self.filled = [0] * self.limit
+        self.loop = [[] for _ in range(self.limit)]
+
+    @property
+    def complete(self) -> int:
+        """Positions that have run every depth."""
+        return self.filled[-1] if self.limit else self.length
+
+    @property
+    def lag(self) -> int:
+        """Positions that have not."""
+        return self.length - self.complete
+
+    def states(self, first: int, last: int) -> np.ndarray:
+        """The lines of positions first..last, which have one."""
+        start = self.length - len(self.lines)
+        return self.lines[first - start : last + 1 - start]

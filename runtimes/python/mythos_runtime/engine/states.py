@@ -1,0 +1,80 @@
+"""What the loop carries of every position that has not run all depths: one line of each tensor per position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mythos_runtime.engine.pages import OutOfPages
+from mythos_runtime.spec import LoopSpec, StateTensor
+
+HALTED, DEPTH = "halted", "depth"
+ENCODED = "encoded"
+
+
+class States:
+    """Lines of state.
+
+    Attributes:
+        arrays: [lines, ...] by the state's name, and `encoded`, what stands before the loop.
+        peak: the most lines that were in use at a time.
+    """
+
+    def __init__(self, spec: LoopSpec, lines: int) -> None:
+        self._tensors: tuple[StateTensor, ...] = spec.state
+        self.arrays = {tensor.name: np.zeros((lines, *_row(tensor)), tensor.dtype) for tensor in spec.state}
+        self.arrays[ENCODED] = np.zeros_like(self.arrays[spec.state[0].name])
+        self._free = list(range(lines - 1, -1, -1))
+        self.lines, self.peak = lines, 0
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+    @property
+    def halted(self) -> np.ndarray:
+        return self.arrays[HALTED]
+
+    def begin(self, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+        """Lines for new positions, [r], with the state before the first loop: encoded [r, D], and what was drawn.
+
+        Raises:
+            OutOfPages: there are not as many.
+        """
+        count = len(encoded)
+        if count > self.free:
+            raise OutOfPages
+        lines = np.array(self._free[len(self._free) - count :][::-1], np.int64)
+        del self._free[len(self._free) - count :]
+        self.peak = max(self.peak, self.lines - self.free)
+        self.arrays[ENCODED][lines] = encoded
+        for tensor in self._tensors:
+            self.arrays[tensor.name][lines] = first_state(tensor, encoded, initial)
+        return lines
+
+    def copy(self, lines: np.ndarray) -> np.ndarray:
+        """Lines with the same values, for a fork. Raises OutOfPages."""
+        copies = self.begin(self.arrays[ENCODED][lines], self.arrays[self._tensors[0].name][lines])
+        for array in self.arrays.values():
+            array[copies] = array[lines]
+        return copies
+
+    def end(self, lines: Iterable[int]) -> None:
+        """The lines are nobody's any more."""
+        self._free.extend(lines)
+
+
+def first_state(tensor: StateTensor, encoded: np.ndarray, initial: np.ndarray | None) -> np.ndarray:
+    """What the loop begins with, [r, ...], where `encoded` [r, D] stands before it and `initial` was drawn."""
+    if tensor.start in ("noise", "initial"):
+        assert initial is not None
+        return initial.astype(tensor.dtype)
+    if tensor.start == "encoded":
+        return encoded.astype(tensor.dtype)
+    return np.full((len(encoded), *_row(tensor)), tensor.start == "ones", tensor.dtype)
+
+
+def _row(tensor: StateTensor) -> tuple[int, ...]:
+    """Dims of one position, of dims (B, T, ...)."""
+    return tuple(dim for dim in tensor.dims if isinstance(dim, int))

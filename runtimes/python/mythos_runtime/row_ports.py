@@ -1,0 +1,67 @@
+"""The ports of the three row graphs: the model's step by itself, for an engine that decides which rows run it.
+
+    enter: new tokens -> what stands before the loop          (the layers before it)
+    step:  rows at any depth -> their state, one loop on
+    leave: the states that answer -> logits                   (the layers behind it, and the head)
+
+A row is a token of a sequence at a depth; rows of any sequences and depths go into one call. Caches are pages
+(`mythos_model.paged_ops`), one port for each layer of a part; all layers of a part share the tables.
+"""
+
+from __future__ import annotations
+
+from mythos_runtime.ports import Dim, Port, Ports
+from mythos_runtime.spec import CacheGroup, ExitRule, StateTensor
+
+ENTER, STEP, LEAVE = GRAPHS = ("enter", "step", "leave")
+PAGE = 32
+"""Positions of a page. The CPU kernels take no other: it is the number of keys that they attend to at a time."""
+MOST_LOOPS = 256
+"""Loops that a row can run: what a loop is told of its number is a table of as many lines."""
+
+
+def row_ports(
+    vocab_size: int, caches: tuple[CacheGroup, ...], state: tuple[StateTensor, ...], exit: ExitRule
+) -> dict[str, Ports]:
+    """The ports of the row graphs, by graph. Arguments are those of the spec; state[0] is h, state[1] the answer."""
+    around = next((group for group in caches if not group.per_loop), None)
+    inside = next(group for group in caches if group.per_loop)
+    before, slots = (around.before, around.slots) if around else (0, 0)
+    rows = ("R", *_own(state[0]))
+    encoded = Port("encoded", "float32", rows, "encoded")
+
+    ids = Port("input_ids", "int64", ("R",), "ids")
+    enter = _part((ids,), (encoded,), around, range(before))
+
+    knobs = [Port("loop", "int64", ("R",), "loop"), Port("last", "bool", ("R",), "last")]
+    if exit.knob("halt_threshold") is not None:
+        knobs.append(Port("halt_threshold", "float32", ("R",), "halt_threshold"))
+    carried = [Port(each.name, each.dtype, ("R", *_own(each)), "state", each.name) for each in state]
+    ahead = [Port(f"{port.name}_next", port.dtype, port.dims, "state_next", port.group) for port in carried]
+    step = _part((encoded, *carried, *knobs), tuple(ahead), inside, range(inside.slots))
+
+    answer = Port("answer", "float32", rows, "answer", state[1].name)
+    pick = Port("pick", "int64", ("W",), "pick")
+    logits = Port("logits", "float32", ("W", vocab_size), "logits")
+    leave = _part((answer, pick), (logits,), around, range(before, slots))
+    return {ENTER: enter, STEP: step, LEAVE: leave}
+
+
+def _part(inputs: tuple[Port, ...], outputs: tuple[Port, ...], group: CacheGroup | None, slots: range) -> Ports:
+    """With the ports of its cache, where it has layers."""
+    if group is None or not slots:
+        return Ports(inputs, outputs)
+    place = (
+        Port("position", "int64", ("R",), "position"),
+        Port("span", "int64", ("R",), "span"),
+        Port("tables", "int64", ("S", "K"), "tables"),
+    )
+    pages = ("G", PAGE, group.width)
+    caches = [Port(f"cache_{slot}", group.dtype, pages, "cache", group.name) for slot in slots]
+    after = [Port(f"cache_{slot}_next", group.dtype, pages, "cache_next", group.name) for slot in slots]
+    return Ports((*inputs, *place, *caches), (*outputs, *after))
+
+
+def _own(tensor: StateTensor) -> tuple[Dim, ...]:
+    """Dims of one position, of dims (B, T, ...)."""
+    return tensor.dims[2:]

@@ -1,0 +1,15 @@
+"""Row graphs, made once a session."""
+
+from __future__ import annotations
+
+import pytest
+from row_models import RowModel
+
+from mythos_runtime.ort import find_op_library
+
+
+@pytest.fixture(scope="session", params=["mla", "gqa"])
+def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RowModel:
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    return RowModel.openmythos(request.param, tmp_path_factory.mktemp(request.param))

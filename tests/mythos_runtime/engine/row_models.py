@@ -1,0 +1,99 @@
+"""Small models whose row graphs the engine's tests run, and engines over them that fill freed memory with NaN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+from safetensors.torch import save_file
+
+from mythos_export.capture import capture_rows
+from mythos_export.lower import WEIGHTS, lower_rows
+from mythos_model import LoopedModel, MythosConfig, MythosModel
+from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.graphs import RowGraphs
+from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.states import States
+from mythos_runtime.ort import find_op_library
+from mythos_runtime.spec import CacheGroup
+
+POSITIONS = 96  # three pages
+VOCABULARY = 50
+
+
+def config(attention: str) -> MythosConfig:
+    """Halting at different depths: about 4 of 5 loops at the usual threshold, about 3 at one half."""
+    return MythosConfig(
+        vocab_size=VOCABULARY,
+        dim=32,
+        n_heads=4,
+        n_kv_heads=2,
+        max_seq_len=POSITIONS,
+        max_loop_iters=5,
+        attn_type=attention,
+        kv_lora_rank=16,
+        q_lora_rank=24,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        n_experts=4,
+        n_experts_per_tok=2,
+        n_shared_experts=1,
+        expert_dim=16,
+        lora_rank=4,
+        prelude_layers=1,
+        coda_layers=1,
+        max_output_tokens=64,
+    )
+
+
+@dataclass(frozen=True)
+class RowModel:
+    """A model and the folder of its row graphs."""
+
+    model: LoopedModel
+    folder: Path
+
+    @classmethod
+    def openmythos(cls, attention: str, folder: Path) -> RowModel:
+        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5).eval().requires_grad_(False)
+        save_file(model.state_dict(), folder / WEIGHTS)
+        lower_rows(capture_rows(model), folder)
+        return cls(model, folder)
+
+    def core(
+        self,
+        *,
+        threads: int = 1,
+        rows: int = 64,
+        around_pages: int = 40,
+        loop_pages: int = 160,
+        lines: int = 400,
+    ) -> Core:
+        """An engine's core with little memory, NaN in all that is nobody's."""
+        spec = self.model.spec
+
+        def cache(group: CacheGroup, pages: int) -> PagedCache:
+            made = PagedCache(group.slots, pages, group.width, np.dtype(group.dtype))
+            made.memory[:] = np.nan
+            made.freed = lambda page: made.memory[:, page].fill(np.nan)
+            return made
+
+        def open_graph(name: str) -> Any:
+            options = ort.SessionOptions()
+            options.log_severity_level = 3
+            options.enable_cpu_mem_arena = False
+            options.intra_op_num_threads = threads
+            options.register_custom_ops_library(str(find_op_library()))
+            return ort.InferenceSession(str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
+
+        layers, per_loop = spec.cache("layers"), spec.cache("loop")
+        around = None if layers is None else cache(layers, around_pages)
+        assert per_loop is not None
+        loop = cache(per_loop, loop_pages)
+        graphs = RowGraphs(spec, open_graph, around, loop, rows, POSITIONS)
+        trailing = layers is not None and layers.slots > layers.before
+        return Core(graphs, around, loop, States(spec, lines), trailing)

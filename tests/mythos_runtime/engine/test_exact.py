@@ -1,0 +1,139 @@
+"""Whatever the schedule, a request gets the tokens, depths and logits, to the bit, that it gets alone."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from row_models import VOCABULARY, RowModel
+
+from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.engine import Engine, Request, Running, Token
+from mythos_runtime.row_ports import PAGE
+from mythos_runtime.sampling import SamplingOptions
+
+CORES: dict[tuple[Any, int], Core] = {}
+
+
+def core_of(row_model: RowModel, threads: int) -> Core:
+    """One for all examples: an example leaves nothing behind, which `idle` holds it to."""
+    return CORES.setdefault((row_model.folder, threads), row_model.core(threads=threads))
+
+
+def idle(core: Core) -> bool:
+    assert core.around is not None
+    free = core.around.free == core.around.pages and core.loop.free == core.loop.pages
+    return free and core.states.free == core.states.lines and not core.sequences
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a request got."""
+
+    tokens: list[int]
+    depth: list[int]
+    logits: np.ndarray
+
+    @classmethod
+    def of(cls, running: Running, tokens: list[Token]) -> Result:
+        logits = np.array([token.logits for token in tokens], np.float32).reshape(-1, VOCABULARY)
+        return cls(running.tokens, running.depth, logits)
+
+    def begins(self, other: Result) -> bool:
+        """Whether it is the beginning of another, to the bit."""
+        n = len(self.tokens)
+        same = self.tokens == other.tokens[:n] and self.depth == other.depth[:n]
+        return same and np.array_equal(self.logits.view(np.int32), other.logits[:n].view(np.int32))
+
+
+def serve(
+    engine: Engine, requests: list[Request], arrivals: list[int], cancels: dict[int, int] | None = None
+) -> list[Result]:
+    """Run requests that come at these ticks; some are cancelled at one."""
+    running: dict[int, Running] = {}
+    got: dict[Running, list[Token]] = {}
+    tick = 0
+    while len(running) < len(requests) or engine.busy:
+        for index, (request, arrival) in enumerate(zip(requests, arrivals, strict=True)):
+            if arrival == tick:
+                running[index] = engine.submit(request)
+        for index, when in (cancels or {}).items():
+            if when == tick and index in running:
+                engine.cancel(running[index])
+        for token in engine.tick():
+            got.setdefault(token.running, []).append(token)
+        tick += 1
+        assert tick < 20_000
+    assert all(each.finished for each in running.values())
+    return [Result.of(running[i], got.get(running[i], [])) for i in range(len(requests))]
+
+
+@functools.cache
+def alone(row_model: RowModel, request: Request) -> Result:
+    """The request by itself, its prompt in one piece, one thread."""
+    return serve(Engine(core_of(row_model, 1), VOCABULARY), [request], [0])[0]
+
+
+@st.composite
+def some_requests(draw: st.DrawFn) -> list[Request]:
+    requests = []
+    for row in range(draw(st.integers(1, 6))):
+        length = draw(st.sampled_from([1, 2, 5, 31, 32, 33, 60]))
+        prompt = np.random.default_rng(draw(st.integers(0, 5))).integers(0, VOCABULARY, length).tolist()
+        requests.append(
+            Request(
+                prompt=tuple(prompt),
+                max_new_tokens=draw(st.integers(1, 24)),
+                max_loops=draw(st.sampled_from([5, 5, 4, 2, 1, 7])),
+                threshold=draw(st.sampled_from([0.99, 0.5, 0.7])),
+                whole=draw(st.sampled_from([False, False, False, True])),
+                sampling=SamplingOptions(temperature=draw(st.sampled_from([0.0, 0.9])), seed=3),
+                eos=frozenset([7]),
+                row=row,
+            )
+        )
+    return requests
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, threads: int) -> None:
+    core = core_of(row_model, threads)
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.data())
+    def check(data: Any) -> None:
+        draw = data.draw
+        requests = draw(some_requests())
+        arrivals = [draw(st.sampled_from([0, 0, 1, 7, 40])) for _ in requests]
+        cancels = draw(st.dictionaries(st.integers(0, len(requests) - 1), st.integers(0, 60), max_size=2))
+        core.max_lag = draw(st.sampled_from([None, None, 1, 6, 30]))
+        core.scheduler.rows = draw(st.sampled_from([64, 64, 9, 1]))
+        # Pages for the largest request, or hardly more: the others are sent back again and again.
+        taken: list[int] = []
+        core.loop.extend(taken, 0, draw(st.sampled_from([0, 90, 135])) * PAGE - 1)
+        try:
+            engine = Engine(
+                core,
+                VOCABULARY,
+                most_running=draw(st.sampled_from([8, 3, 1])),
+                chunk=draw(st.sampled_from([64, 20, 5, 1])),
+                patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+            )
+            results = serve(engine, requests, arrivals, cancels)
+        finally:
+            for sequence in list(core.sequences):
+                core.close(sequence)
+            core.loop.truncate(taken, 0)
+            core.max_lag, core.scheduler.rows = None, core.graphs.most_rows
+        assert idle(core)
+        for index, (request, result) in enumerate(zip(requests, results, strict=True)):
+            expected = alone(row_model, request)
+            assert result.begins(expected)
+            assert index in cancels or len(result.tokens) == len(expected.tokens)
+
+    check()

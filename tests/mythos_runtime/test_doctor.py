@@ -1,0 +1,34 @@
+"""The doctor's findings are about this machine."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+from click.testing import CliRunner
+
+from mythos_export.doctor import examine as exporter
+from mythos_runtime.cli import mythos
+from mythos_runtime.doctor import examine
+from mythos_runtime.ort import find_op_library
+
+
+def test_findings_name_what_is_here_and_what_to_install() -> None:
+    found = {finding.what: finding for finding in [*examine(), *exporter()]}
+    assert found["run ONNX on the CPU"].found == f"onnxruntime {metadata.version('onnxruntime')}"
+    assert found["capture and lower"].works
+    for what in ("processor", "memory", "disk", "GPUs"):
+        assert found[what].works is None
+        assert found[what].found
+    for finding in found.values():
+        assert finding.works is not False or finding.remedy, finding
+
+
+def test_paths_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    result = CliRunner().invoke(mythos, ["doctor", "--json"])
+    assert result.exit_code == 0
+    library = find_op_library()
+    assert library is None or str(library) in result.stdout
+    assert {finding["what"] for finding in json.loads(result.stdout.splitlines()[-1])} >= {"processor", "disk"}
