@@ -44,10 +44,6 @@ class Program(Stage):
 
         return cls(load_program(bundle.folder / cls.artifact), bundle.spec, bundle.threads)
 
-    @classmethod
-    def files(cls, bundle: Bundle) -> list[str]:
-        return [cls.artifact, WEIGHTS]
-
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
 

@@ -219,9 +219,7 @@ class Engine:
         while self._waiting and len(self._running) < self.most_running and not self._full:
             running = self._waiting.popleft()
             request = running.request
-            running.sequence = self.core.open(
-                running.limit, running.threshold, request.whole, request.state_seed
-            )
+            running.sequence = self.core.open(running.limit, running.threshold, request.whole, request.state_seed)
             self._running.append(running)
 
     def _enter(self) -> None:
