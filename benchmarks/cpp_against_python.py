@@ -42,15 +42,16 @@ def measure(command: list[str]) -> tuple[float, float]:
     """Seconds from the start of the process to its first id, and per id after the first as they arrive."""
     environment = {**os.environ, OP_LIBRARY_VARIABLE: str(find_op_library() or "none"), "OMP_NUM_THREADS": "1"}
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
         moments: list[float] = []
         while len(moments) < TOKENS and (byte := process.stdout.read(1)):
             if byte == b" ":
                 moments.append(time.perf_counter())
         process.stdout.read()
+        said = process.stderr.read().decode(errors="replace")
     if process.returncode or len(moments) < TOKENS:
-        sys.exit(f"{command[0]} ended with {process.returncode} after {len(moments)} ids")
+        sys.exit(f"{command[0]} ended with {process.returncode} after {len(moments)} ids: {said}")
     return moments[0] - started, (moments[-1] - moments[0]) / (TOKENS - 1)
 
 

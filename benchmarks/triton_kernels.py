@@ -1,92 +1,144 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
-Every kernel of the 512-wide model of `benchmarks.models`, with both attentions, in float16, for every architecture.
-Registers are a thread's, of 255; shared memory is a block's, at its launch. A kernel that spills fails the build.
-Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
+Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
+every precision for every architecture. Registers are a thread's, of 255; shared memory is a block's, at its launch. A
+kernel that spills, or needs more shared memory than a block has, is refused, here and in an export. Writes the table as
+JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 
 from benchmarks.models import WIDE
+from mythos_export.errors import KernelResourceError
 from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.triton_build import ARCHITECTURES, build, kernels_for
+from mythos_export.kernels.launch_plan import PRECISIONS, KernelSpec
+from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
+from mythos_model import MythosConfig
+from mythos_model.families.openmythos.config import VARIANTS
+from mythos_runtime.manifest import NOT_EXECUTED
 
-PRECISION = "fp16"
-CALLS = (
-    OperatorCall(
-        "moe",
-        shapes={
-            "expert_index": (None, None, WIDE.n_experts_per_tok),
-            "routed_down": (WIDE.n_experts, WIDE.dim, WIDE.expert_dim),
-            "shared_down": (WIDE.dim, WIDE.shared_ffn_dim),
-        },
-    ),
-    OperatorCall(
-        "mla_attention",
-        {"v_head_dim": WIDE.v_head_dim},
-        {
-            "q_nope": (None, None, WIDE.n_heads, WIDE.qk_nope_head_dim),
-            "q_rope": (None, None, WIDE.n_heads, WIDE.qk_rope_head_dim),
-            "kv_up": (None, WIDE.kv_lora_rank),
-        },
-    ),
-    OperatorCall("gqa_attention", {"kv_heads": 2}, {"q": (None, None, WIDE.n_heads, WIDE.dim // WIDE.n_heads)}),
-)
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
+MODELS: dict[str, MythosConfig] = {
+    "512": WIDE,
+    "512, GQA": dataclasses.replace(WIDE, attn_type="gqa", n_kv_heads=2),
+    **VARIANTS,
+}
+USED = ("registers", "shared_bytes")
+
+
+def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
+    """The calls of a model that have kernels, as its graph would state them."""
+    c = config
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "expert_index": (None, None, c.n_experts_per_tok),
+        "routed_down": (c.n_experts, c.dim, c.expert_dim),
+        "shared_down": (c.dim, c.shared_ffn_dim),
+    }
+    moe = OperatorCall("moe", shapes=shapes)
+    if c.attn_type == "gqa":
+        q = (None, None, c.n_heads, c.head_dim)
+        return moe, OperatorCall("gqa_attention", {"kv_heads": c.n_kv_heads}, {"q": q})
+    latent: dict[str, tuple[int | None, ...]] = {
+        "q_nope": (None, None, c.n_heads, c.qk_nope_head_dim),
+        "q_rope": (None, None, c.n_heads, c.qk_rope_head_dim),
+        "kv_up": (None, c.kv_lora_rank),
+    }
+    return moe, OperatorCall("mla_attention", {"v_head_dim": c.v_head_dim}, latent)
 
 
 def main() -> None:
     """Compile, tabulate."""
-    specs = kernels_for(CALLS, PRECISION)
-    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
-        manifest = build(
-            specs,
-            ARCHITECTURES,
-            Path(folder),
-            progress=lambda phase, fraction: status.update(phase),
-        )
-    document = {
-        "kernels": [_row(kernel) for kernel in manifest["kernels"]],
-        "model": "dim 512, 8 heads, MLA (latent 128 + 32) and GQA (2 kv heads of 64), 16 experts of width 256, top 2",
-        "precision": PRECISION,
-        "tools": manifest["tools"],
-        "state": manifest["state"],
-        "command": "python -m benchmarks.triton_kernels",
+    needed = {
+        (model, precision): kernels_for(calls(config), precision)
+        for model, config in MODELS.items()
+        for precision in PRECISIONS
     }
+    specs = {spec.name: spec for found in needed.values() for spec in found}
+    kernels, tools = _compiled(specs.values())
+    models = {
+        model: [_part(spec) | {"name": spec.name} for precision in PRECISIONS for spec in needed[model, precision]]
+        for model in MODELS
+    }
+    document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
+    document["command"] = "python -m benchmarks.triton_kernels"
     RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     RESULT.with_suffix(".md").write_text(_markdown(document), encoding="utf-8")
     print(json.dumps(document))
 
 
-def _row(kernel: dict[str, Any]) -> dict[str, Any]:
-    keys = ("registers", "shared_bytes", "spill_store_bytes", "spill_load_bytes")
-    found = {binary["architecture"]: {key: binary[key] for key in keys} for binary in kernel["binaries"]}
-    return {"name": kernel["name"], "threads": kernel["threads"], "architectures": found}
+def _compiled(specs: Iterable[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:
+    """By name: threads, and by architecture what the kernel uses, or why it is refused there; and the tools."""
+    kernels: dict[str, Any] = {}
+    tools: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, compiler() as worker:
+        for spec in track(list(specs), "compile", console=Console(stderr=True)):
+            found: dict[str, Any] = {}
+            for architecture in ARCHITECTURES:
+                try:
+                    made = worker.ask("compile", kernels=[spec.to_json()], architectures=[architecture], folder=folder)
+                except KernelResourceError as error:
+                    found[f"sm_{architecture}"] = {"refused": str(error)}
+                    continue
+                tools = made["tools"]
+                (binary,) = made["kernels"][0]["binaries"]
+                found[f"sm_{architecture}"] = {key: binary[key] for key in USED}
+            kernels[spec.name] = {"threads": 32 * spec.num_warps, "architectures": found}
+    return kernels, tools
+
+
+def _part(spec: KernelSpec) -> dict[str, str]:
+    """Which kernel of its operator it is, whatever the model's sizes."""
+    return {"kernel": spec.name.partition(f"_{spec.precision}")[0], "precision": spec.precision}
 
 
 def _markdown(document: dict[str, Any]) -> str:
-    names = [f"sm_{architecture}" for architecture in ARCHITECTURES]
+    refused = [name for name, kernel in document["kernels"].items() if _refusals(kernel)]
+    names = ", ".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
     lines = [
         "# Triton kernels: registers of a thread, shared memory of a block",
         "",
-        f"{document['model']}; {document['precision']}; triton {document['tools']['triton']}, without a GPU; "
-        f"{document['state']}. No kernel spills. `{document['command']}`",
-        "",
-        f"| kernel | threads | {' | '.join(names)} |",
-        f"|---|---|{'---|' * len(names)}",
+        f"The most over {names}; triton {document['tools']['triton']}, without a GPU; {document['state']}. Of "
+        f"{len(document['kernels'])} kernels {len(refused)} are refused on some architecture, the others spill nothing "
+        f"anywhere. `{document['command']}`",
     ]
-    for row in document["kernels"]:
-        found = [row["architectures"][name] for name in names]
-        cells = [f"{use['registers']}, {use['shared_bytes'] / 1024:.1f} KB" for use in found]
-        lines.append(f"| {row['name']} | {row['threads']} | {' | '.join(cells)} |")
+    for precision in PRECISIONS:
+        models = list(document["models"])
+        lines += ["", f"## {precision}", "", f"| kernel | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
+        table: dict[str, dict[str, str]] = {}
+        for model, parts in document["models"].items():
+            for part in parts:
+                if part["precision"] == precision:
+                    table.setdefault(part["kernel"], {})[model] = _cell(document["kernels"][part["name"]])
+        lines += [f"| {kernel} | {' | '.join(row.get(m, '') for m in models)} |" for kernel, row in table.items()]
+    if refused:
+        lines += ["", "## Refused", ""]
+        for name in refused:
+            reasons = dict.fromkeys(_refusals(document["kernels"][name]).values())
+            lines += [f"- {reason.partition('. ')[0]}" for reason in reasons]
     return "\n".join(lines) + "\n"
+
+
+def _refusals(kernel: dict[str, Any]) -> dict[str, str]:
+    return {name: use["refused"] for name, use in kernel["architectures"].items() if "refused" in use}
+
+
+def _cell(kernel: dict[str, Any]) -> str:
+    fine = [use for use in kernel["architectures"].values() if "refused" not in use]
+    text = ", ".join(name.removeprefix("sm_") for name in _refusals(kernel))
+    if not fine:
+        return f"refused ({text})"
+    most = f"{max(use['registers'] for use in fine)}, {max(use['shared_bytes'] for use in fine) / 1024:.1f} KB"
+    return f"{most}; refused on {text}" if text else most
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
 @click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
-@click.option("--force", is_flag=True, help="Replace an existing bundle.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
 @click.option(
     "--list-families",
     is_flag=True,

@@ -28,14 +28,20 @@ def _attend(
     norm,
     total,
     query,
+    query_row,
     query_rope,
     entry,
+    live,
     there,
     allowed,
     scale,
+    column,
     R: tl.constexpr,
     P: tl.constexpr,
     VALUE_OFFSET: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -44,11 +50,24 @@ def _attend(
 
     best, norm [BLOCK_M] and total [BLOCK_M, BLOCK_R] are what was seen so far; entry [BLOCK_N] points to each key's
     first value; there [BLOCK_N] says which may be read, allowed [BLOCK_M or 1, BLOCK_N] who may attend to which.
+
+    A wide query does not fit the registers, since every warp holds all of it for the scores: where BLOCK_K is less than
+    R they are summed up BLOCK_K columns at a time, queries and keys read again from `query_row` and `entry`.
+    `column` is the first of the BLOCK_R columns of the values that are added up.
     """
-    r = tl.arange(0, BLOCK_R)
+    r = column + tl.arange(0, BLOCK_R)
     readable = there[:, None] & (r < R)[None, :]
-    key = tl.load(entry[:, None] + r[None, :], mask=readable, other=0.0)
-    scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+    if BLOCK_K < R:
+        key = query
+        scores = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for k0 in range(0, R, BLOCK_K):
+            k = k0 + tl.arange(0, BLOCK_K)
+            some = tl.load(query_row[:, None] + k[None, :], mask=live[:, None] & (k < R)[None, :], other=0.0)
+            keys = tl.load(entry[:, None] + k[None, :], mask=there[:, None] & (k < R)[None, :], other=0.0)
+            scores = tl.dot(some, tl.trans(keys), scores, input_precision=PRECISION)
+    else:
+        key = tl.load(entry[:, None] + r[None, :], mask=readable, other=0.0)
+        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
     if P > 0:
         p = tl.arange(0, BLOCK_P)
         key_rope = tl.load(entry[:, None] + R + p[None, :], mask=there[:, None] & (p < P)[None, :], other=0.0)
@@ -57,7 +76,7 @@ def _attend(
     new_best = tl.maximum(best, tl.max(scores, 1))
     fade = tl.exp(best - new_best)
     weight = tl.exp(scores - new_best[:, None])
-    if VALUE_OFFSET == 0:  # noqa: SIM108 (branches at compile time); MLA: the latents are keys and values at once
+    if VALUE_OFFSET == 0 and BLOCK_K >= R:  # MLA: the latents are keys and values at once
         value = key
     else:
         value = tl.load(entry[:, None] + VALUE_OFFSET + r[None, :], mask=readable, other=0.0)
@@ -89,28 +108,38 @@ def split_kernel(
     VALUE_OFFSET: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Program (block of rows, batch row and kv head, span of the keys): the span's maximum, norm and weighted sum."""
+    """Program (block of rows, batch row and kv head, span of the keys): the span's maximum, norm and weighted sum.
+
+    Where R is more than BLOCK_R, as many programs as there are blocks of columns share a span, one behind another: each
+    works out all of its scores, and its own columns of the sum.
+    """
     b = (tl.program_id(1) // G).to(tl.int64)
     g = tl.program_id(1) % G
-    split = tl.program_id(2)
+    blocks: tl.constexpr = (R + BLOCK_R - 1) // BLOCK_R
+    split, splits = tl.program_id(2) // blocks, tl.num_programs(2) // blocks
+    column = tl.program_id(2) % blocks * BLOCK_R
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     t = m // SHARE
     live = t < T
     row = (b * T + t) * (G * SHARE) + g * SHARE + m % SHARE
-    r = tl.arange(0, BLOCK_R)
+    r = column + tl.arange(0, BLOCK_R)
     position = tl.load(positions + b * T + t, mask=live, other=-1)
-    q = tl.load(query + row[:, None] * R + r[None, :], mask=live[:, None] & (r < R)[None, :], other=0.0)
+    q_row = query + row * R
+    q = row
+    if BLOCK_K >= R:
+        q = tl.load(q_row[:, None] + r[None, :], mask=live[:, None] & (r < R)[None, :], other=0.0)
     q_rope = q
     if P > 0:
         p = tl.arange(0, BLOCK_P)
         q_rope = tl.load(query_rope + row[:, None] * P + p[None, :], mask=live[:, None] & (p < P)[None, :], other=0.0)
 
     held = tl.load(past_lengths + b).to(tl.int32)
-    span = tl.cdiv(tl.cdiv(held + T, tl.num_programs(2)), BLOCK_N) * BLOCK_N
+    span = tl.cdiv(tl.cdiv(held + T, splits), BLOCK_N) * BLOCK_N
     first = split * span
     last = tl.minimum(first + span, held + T)
     best = tl.full((BLOCK_M,), NOTHING, tl.float32)
@@ -122,8 +151,8 @@ def split_kernel(
         s = s0 + tl.arange(0, BLOCK_N)
         there = s < tl.minimum(last, held)
         best, norm, total = _attend(
-            best, norm, total, q, q_rope, past + s.to(tl.int64) * C, there, there[None, :], scale,
-            R, P, VALUE_OFFSET, BLOCK_R, BLOCK_P, PRECISION,
+            best, norm, total, q, q_row, q_rope, past + s.to(tl.int64) * C, live, there, there[None, :], scale,
+            column, R, P, VALUE_OFFSET, BLOCK_M, BLOCK_N, BLOCK_K, BLOCK_R, BLOCK_P, PRECISION,
         )  # fmt: skip
 
     chunk += b * T * C + g * R
@@ -134,11 +163,11 @@ def split_kernel(
         allowed = there[None, :] & (key_position[None, :] <= position[:, None])
         if tl.max(tl.max(allowed.to(tl.int32), 1), 0) > 0:  # the future of the whole block is not read
             best, norm, total = _attend(
-                best, norm, total, q, q_rope, chunk + s.to(tl.int64) * C, there, allowed, scale,
-                R, P, VALUE_OFFSET, BLOCK_R, BLOCK_P, PRECISION,
+                best, norm, total, q, q_row, q_rope, chunk + s.to(tl.int64) * C, live, there, allowed, scale,
+                column, R, P, VALUE_OFFSET, BLOCK_M, BLOCK_N, BLOCK_K, BLOCK_R, BLOCK_P, PRECISION,
             )  # fmt: skip
 
-    part = row * tl.num_programs(2) + split
+    part = row * splits + split
     tl.store(part_max + part, best, mask=live)
     tl.store(part_norm + part, norm, mask=live)
     tl.store(part_sum + part[:, None] * R + r[None, :], total, mask=live[:, None] & (r < R)[None, :])

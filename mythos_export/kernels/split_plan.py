@@ -8,6 +8,10 @@ SIZES = ("B", "T", "S", "stride_layer", "stride_batch", "scale")
 DECODE_ROWS = 32
 """Up to so many rows (heads of one kv head, times new tokens) share keys, small blocks of rows are taken."""
 
+# In float32, by what spills no registers: columns of a query that every warp can hold at once, columns at a time of one
+# that is wider, and columns of the values that a program can add up.
+WHOLE, STEP, COLUMNS = 128, 32, 512
+
 _KEYS_PER_SPAN = 128  # a shorter span is not worth its merging
 _PROGRAMS = 256  # about two for each multiprocessor of a large GPU
 _MAX_SPLITS = 64
@@ -41,6 +45,9 @@ def split_plan(
         block_m = 32 if wide else 64
     if rows > (128 if wide else 512):
         block_n = 16
+    held, columns = rows, rows
+    if wide and rows > WHOLE:
+        held, columns = STEP, min(rows, COLUMNS)
     divisible = C % 16 == 0  # the strides of whole entries are multiples of it
     spec = KernelSpec(
         f"{operator}_{path}_split_{precision}_{variant}",
@@ -70,12 +77,13 @@ def split_plan(
             "VALUE_OFFSET": 0 if P else G * R,
             "BLOCK_M": block_m,
             "BLOCK_N": block_n,
-            "BLOCK_R": rows,
+            "BLOCK_K": held,
+            "BLOCK_R": columns,
             "BLOCK_P": next_power_of_2(P, 16),
             # Three products of tensor cores make up a float32 one; plain ones would hold whole operands in registers.
             "PRECISION": "tf32x3" if wide else "ieee",
         },
-        ("cdiv(T * SHARE, BLOCK_M)", "B * G", "splits"),
+        ("cdiv(T * SHARE, BLOCK_M)", "B * G", f"splits * {-(-R // columns)}"),
         num_warps=8 if rows >= 512 or (wide and rows >= 128) else 4,
         num_stages=1,
     )

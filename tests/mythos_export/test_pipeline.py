@@ -9,9 +9,12 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import toy_target
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
@@ -23,9 +26,12 @@ from mythos_export.package import Bundle
 from mythos_export.targets.registry import TARGETS, find_target
 from mythos_export.targets.target import Built, TargetOptions, check_request
 from mythos_export.tensor_file import write_tensors
-from mythos_runtime import load, read_manifest
+from mythos_export.verify import stages
+from mythos_export.verify.stages.program import Program
+from mythos_runtime import BundleError, load, read_manifest
 from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.program import load_program
 
 CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
 
@@ -123,6 +129,24 @@ def test_an_unknown_part_is_refused_before_any_work(tmp_path: Path) -> None:
         export(tmp_path / "absent", tmp_path / "bundle", parts=["golden", "weights"])
 
 
+@pytest.mark.parametrize("stage", ["capture", "lower"])
+def test_a_model_that_cannot_be_captured_or_lowered_is_exit_code_2(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was computed that could be wrong; and torch's errors may have no words at all."""
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(torch.export if stage == "capture" else torch.onnx, "export", fail)
+    if stage == "lower":
+        for name in ("capture", "capture_rows"):
+            monkeypatch.setattr(pipeline, name, lambda model: SimpleNamespace(program=None, ports=model.spec.ports))
+    result = CliRunner().invoke(export_command, [str(CHECKPOINT), "-o", str(tmp_path / "bundle")])
+    assert result.exit_code == 2 and "error: torch" in result.stderr and "RuntimeError" in result.stderr, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -164,10 +188,6 @@ def test_verify_says_what_a_slim_bundle_lacks(slim: Path, bundles: Bundles) -> N
 
 
 def test_the_program_holds_no_second_copy_of_the_weights(bundles: Bundles) -> None:
-    import torch
-
-    from mythos_runtime.program import load_program
-
     folder = bundles["gqa_prefill"]
     weights = (folder / "weights.safetensors").stat().st_size
     bare = torch.export.load(folder / "model.pt2")
@@ -178,10 +198,14 @@ def test_the_program_holds_no_second_copy_of_the_weights(bundles: Bundles) -> No
     assert not any(tensor.isnan().any() for tensor in whole.state_dict.values())
 
 
-def test_a_program_without_its_weights_is_a_bundle_error(tmp_path: Path, bundles: Bundles) -> None:
-    from mythos_runtime.errors import BundleError
-    from mythos_runtime.program import load_program
+def test_what_a_reproduction_takes_of_a_bundle_is_enough_to_load_the_program(tmp_path: Path, bundles: Bundles) -> None:
+    folder = bundles["gqa_prefill"]
+    for name in Program.files(stages.Bundle(folder, read_manifest(folder))):
+        shutil.copy(folder / name, tmp_path)
+    assert not any(tensor.isnan().any() for tensor in load_program(tmp_path / "model.pt2").state_dict.values())
 
+
+def test_a_program_without_its_weights_is_a_bundle_error(tmp_path: Path, bundles: Bundles) -> None:
     shutil.copy(bundles["gqa_prefill"] / "model.pt2", tmp_path)
     with pytest.raises(BundleError, match="weights.safetensors cannot be read"):
         load_program(tmp_path / "model.pt2")

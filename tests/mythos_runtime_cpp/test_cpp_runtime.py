@@ -15,6 +15,7 @@ from cpp_programs import DUMP, RUN, changed, cpp, needs_cpp, with_bytes
 from cpu_ops import LIBRARY
 from golden_bundles import Bundles
 
+import mythos_runtime
 from mythos_runtime import BackendMissing, Model, load
 
 pytestmark = needs_cpp
@@ -146,6 +147,10 @@ def test_a_prompt_comes_from_a_file_or_from_stdin(bundles: Bundles, tmp_path: Pa
         with open(tmp_path / "prompt", "rb") as stdin:
             result = cpp(RUN, bundle, *prompt, *ends, stdin=stdin)
         assert result.stdout.splitlines()[0] == expected, result.stderr
+
+
+def test_the_version_is_the_python_package_s() -> None:
+    assert cpp(RUN, "--version").stdout == f"mythos_run {mythos_runtime.__version__}\n"
 
 
 def test_what_is_not_asked_for_fits_the_model(bundles: Bundles, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .build import FORMAT_VERSION, MANIFEST, build, build_for, kernels_for, missing, plans_for
+from .build import FORMAT_VERSION, MANIFEST, build, build_for, compiler, kernels_for, missing, plans_for
 from .resources import ARCHITECTURES
 
 
@@ -35,6 +35,7 @@ __all__ = [
     "MANIFEST",
     "build",
     "build_for",
+    "compiler",
     "files_of",
     "kernels_for",
     "missing",

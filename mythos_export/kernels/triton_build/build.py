@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,29 @@ def missing() -> str | None:
     return "triton is not installed: pip install 'mythos-export[triton]'"
 
 
-def _worker(cache: str) -> Worker:
-    """With a cache of its own: what is compiled depends on nothing left behind, and ptxas always runs and reports."""
+@contextlib.contextmanager
+def compiler() -> Iterator[Worker]:
+    """A worker whose answers are those of `worker.Compiler`.
+
+    With a cache of its own: what is compiled depends on nothing left behind, and ptxas always runs and reports.
+
+    Raises:
+        ToolMissing: triton is not installed.
+    """
+    lack = missing()
+    if lack:
+        raise ToolMissing(lack)
     dropped: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TRITON_")}
-    taken = {
-        "TRITON_ALWAYS_COMPILE": "1",  # two kernels of a model may be the same code
-        "TRITON_CACHE_DIR": cache,
-        "TRITON_DISABLE_LINE_INFO": "1",
-        "TRITON_DUMP_PTXAS_LOG": "1",
-    }
     answers = "mythos_export.kernels.triton_build.worker:Compiler"
-    return Worker(answers, "the process that compiles kernels", environment={**dropped, **taken})
+    with tempfile.TemporaryDirectory(prefix="mythos-triton-") as cache:
+        taken = {
+            "TRITON_ALWAYS_COMPILE": "1",  # two kernels of a model may be the same code
+            "TRITON_CACHE_DIR": cache,
+            "TRITON_DISABLE_LINE_INFO": "1",
+            "TRITON_DUMP_PTXAS_LOG": "1",
+        }
+        with Worker(answers, "the process that compiles kernels", environment={**dropped, **taken}) as worker:
+            yield worker
 
 
 def plans_for(calls: Iterable[OperatorCall], precision: str) -> tuple[Plan, ...]:
@@ -111,10 +124,7 @@ def build(
         raise TargetError(f"several kernels are called {', '.join(twice)}; expected one of each name")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # it would describe files that are about to change
-    lack = missing()
-    if lack:
-        raise ToolMissing(lack)
-    with tempfile.TemporaryDirectory(prefix="mythos-triton-") as cache, _worker(cache) as worker:
+    with compiler() as worker:
         result = worker.ask(
             "compile",
             progress=progress,

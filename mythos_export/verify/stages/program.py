@@ -12,7 +12,7 @@ from torch import fx
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
 from mythos_export.verify.trace import Answer, Values, names, stacked, to_numpy, to_torch
-from mythos_runtime.program import load_program
+from mythos_runtime.program import WEIGHTS, load_program
 from mythos_runtime.spec import LoopSpec
 
 # What PyTorch raises where a program cannot be computed; AssertionError where inputs break the program's guards.
@@ -33,6 +33,10 @@ class Program(Stage):
         self.module = program.module()
         self.arguments = [port.name for port in spec.ports.inputs]
         self.threads = threads
+
+    @classmethod
+    def files(cls, bundle: Bundle) -> list[str]:
+        return [cls.artifact, WEIGHTS]
 
     @classmethod
     def open(cls, bundle: Bundle) -> Program:

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <regex>
 #include <system_error>
 
 #include "fields.hpp"
@@ -117,9 +116,12 @@ TokenizerEntry read_tokenizer(Fields& top, const Manifest& manifest) {
 }  // namespace
 
 bool is_time(const std::string& text) {
-  static const std::regex form(
-      "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\\+00:00");
-  return text.size() == 25 && std::regex_match(text, form);
+  const std::string form = "dddd-dd-ddTdd:dd:dd+00:00";
+  if (text.size() != form.size()) return false;
+  for (std::size_t i = 0; i < form.size(); ++i)
+    if (form[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != form[i]) return false;
+  const auto at = [&](std::size_t i) { return 10 * (text[i] - '0') + text[i + 1] - '0'; };
+  return at(5) >= 1 && at(5) <= 12 && at(8) >= 1 && at(8) <= 31 && at(11) <= 23 && at(14) <= 59 && at(17) <= 59;
 }
 
 std::string Manifest::file_ending(const std::string& suffix, const std::string& prefer) const {

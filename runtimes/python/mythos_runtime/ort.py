@@ -83,7 +83,11 @@ def why_no_op_library() -> str | None:
 
 
 class OrtSession:
-    """model.onnx in ONNX Runtime; see `mythos_runtime.session.Session`."""
+    """A graph in ONNX Runtime; see `mythos_runtime.session.Session`.
+
+    Attributes:
+        inference: its onnxruntime.InferenceSession. failures: what that may raise when it runs.
+    """
 
     name = "onnxruntime"
 
@@ -99,7 +103,7 @@ class OrtSession:
             raise BackendMissing(lack)
         ort = importlib.import_module("onnxruntime")
         self._errors = error_types()
-        self._failures: tuple[type[BaseException], ...] = (*self._errors, MemoryError)
+        self.failures: tuple[type[BaseException], ...] = (*self._errors, MemoryError)
         if any(port.dtype == "bfloat16" for port in (*ports.inputs, *ports.outputs)):
             raise BackendMissing(
                 "this bundle's ports are bfloat16, which ONNX Runtime's Python API cannot pass as numpy arrays; export "
@@ -115,10 +119,10 @@ class OrtSession:
             self._register(settings, library)
         providers = _wanted_providers(ort, options.provider)
         try:
-            self._session = ort.InferenceSession(str(file), settings, providers=providers)
+            self.inference = ort.InferenceSession(str(file), settings, providers=providers)
         except self._errors as error:
             raise _load_error(file, error, library) from error
-        active = self._session.get_providers()
+        active = self.inference.get_providers()
         if options.provider == "cuda" and _PROVIDERS["cuda"] not in active:
             # onnxruntime-gpu falls back to the CPU without a word that a program could catch.
             raise BackendMissing(
@@ -126,8 +130,8 @@ class OrtSession:
                 "check the NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu wants"
             )
         self._outputs = [port.name for port in ports.outputs]
-        _compare(file, ports.inputs, self._session.get_inputs())
-        _compare(file, ports.outputs, self._session.get_outputs())
+        _compare(file, ports.inputs, self.inference.get_inputs())
+        _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
         self.operators = "native" if library else "portable"
         kernels = f"native operators of {library.name}" if library else "portable operators"
@@ -135,9 +139,9 @@ class OrtSession:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
-            values = self._session.run(self._outputs, dict(inputs))
-        except self._failures as error:
-            raise BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}") from error
+            values = self.inference.run(self._outputs, dict(inputs))
+        except self.failures as error:
+            raise call_error(error) from error
         return dict(zip(self._outputs, values, strict=True))
 
     def _register(self, settings: Any, library: Path) -> None:
@@ -148,6 +152,11 @@ class OrtSession:
                 f"the operator library {library} cannot be loaded by this ONNX Runtime: {_first_line(error)}; rebuild "
                 "it on this machine, or run without it (op_library=None)"
             ) from error
+
+
+def call_error(error: BaseException) -> BackendFailed:
+    """What ONNX Runtime raised while it ran, in a line."""
+    return BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}")
 
 
 def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSession:

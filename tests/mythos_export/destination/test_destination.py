@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from mythos_export.destination import renames, staged
 from mythos_export.errors import PackageError, StorageError
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import FORMAT_VERSION
-from mythos_runtime.staging import LOCK, NEW, OLD, mend, stage_name, stages_of
+from mythos_runtime.staging import LOCK, NEW, OLD, State, mend, stage_name, stages_of, state_of
 
 needs_namespaces = pytest.mark.skipif(
     shutil.which("unshare") is None
@@ -329,6 +330,11 @@ with staged(Path(sys.argv[1]), force=True) as folder:
 """
 
 
+def is_alive(stage: Path) -> bool:
+    with state_of(stage) as state:
+        return state is State.ALIVE
+
+
 def start_export(place: Path, *prefix: str) -> subprocess.Popen[str]:
     command = [*prefix, sys.executable, "-c", KILLED, str(place)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -360,6 +366,8 @@ def test_a_stage_of_another_container_stays_as_long_as_it_is_written(tmp_path: P
     process.kill()  # and with it, as it is the first process there, all of its namespace
     assert process.stdout is not None and process.stdout.read() == ""  # they are gone: only now may its input end
     process.communicate()
+    while is_alive(stage):
+        time.sleep(0.01)
     put(place)
     assert content(place) == "new" and alone(place)
 

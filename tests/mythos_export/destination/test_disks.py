@@ -76,20 +76,48 @@ def test_what_cannot_fit_is_refused_before_the_work(tmp_path: Path, monkeypatch:
     check_room(tmp_path, 10**21)  # a file system that does not tell
 
 
+ORDER = (
+    "weights.safetensors",
+    "model.onnx",
+    "rows.safetensors",
+    "enter.onnx",
+    "step.onnx",
+    "leave.onnx",
+    "model.pt2",
+    "golden.safetensors",
+    "reports/parity.json",
+    "reports/parity.html",
+)
+
+
+def too_small_for(name: str, bundle: Path) -> int:
+    """The size of a disk on which this file of a bundle is the first that does not fit, in bytes."""
+    sizes = [-(-(bundle / each).stat().st_size // 4096) * 4096 for each in ORDER]
+    index = ORDER.index(name)
+    return sum(sizes[:index]) + sizes[index] // 2
+
+
 @pytest.mark.slow
-def test_exports_onto_small_disks(tmp_path: Path) -> None:
-    """Sizes at which each file in its turn is the one that no longer fits: weights, graph, program, golden, reports."""
-    checkpoint = GOLDEN / "training_checkpoint" / "step_0000010.pt"
+def test_exports_onto_small_disks(tmp_path: Path, bundles: Bundles) -> None:
+    checkpoint, whole = GOLDEN / "training_checkpoint" / "step_0000010.pt", bundles["training_checkpoint"]
     if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode != 0:
         pytest.skip("this system makes no new namespaces")
-    sizes = [str(kilobytes << 10) for kilobytes in (100, 640, 900, 1200, 1840)]
+    assert {*ORDER, "manifest.json"} == {path.relative_to(whole).as_posix() for path in whole.rglob("*.*")}
+    expected = {
+        "weights.safetensors": "load the checkpoint",  # refused before the work
+        "step.onnx": "lower to ONNX",
+        "model.pt2": "package",
+        "golden.safetensors": "answer the golden cases",
+        "reports/parity.html": "write the report",
+    }
+    sizes = [str(too_small_for(name, whole)) for name in expected]
     script = [sys.executable, Path(__file__).with_name("full_disks.py"), tmp_path, checkpoint, *sizes]
     run = subprocess.run(["unshare", "-Urm", *script], capture_output=True, text=True)
     lines = run.stdout.splitlines()
     assert len(lines) == len(sizes), run.stderr
-    assert re.match(r"load the .* \| the bundle takes at least 0\.6 MB, and the disk has 0\.1 MB left", lines[0])
-    for line in lines:
-        stage, code, text, left = line.split(" | ")
-        assert (code, left) == ("3", "[]"), line
-        assert "no bundle was written" in text, line
-    assert len({line.split(" | ")[0] for line in lines}) >= 4, lines
+    for stage, line in zip(expected.values(), lines, strict=True):
+        where, code, text, left = line.split(" | ")
+        assert where.startswith(stage) and (code, left) == ("3", "[]"), line
+        assert text.endswith("; no bundle was written"), line
+    assert re.search(r"takes at least 0\.6 MB, and the disk has 0\.3 MB left", lines[0])
+    assert all("there is no space left on the disk" in line for line in lines[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from golden_bundles import GOLDEN, Bundles
 
+from mythos_export.destination import staged
+from mythos_export.errors import PackageError
 from mythos_runtime import BundleError, read_manifest
+from mythos_runtime.staging import State, stages_of, state_of
 
 HERE = Path(__file__).parent
 
@@ -41,31 +44,41 @@ def test_thirty_kills_at_random_moments(tmp_path: Path, bundles: Bundles) -> Non
     assert {"old", "nothing", "new"} >= set(found["seen"]) and sum(found["seen"].values()) == 30
 
 
+def is_alive(stage: Path) -> bool:
+    with state_of(stage) as state:
+        return state is State.ALIVE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("container", [[], ["unshare", "-Urpf", "--kill-child", "--mount-proc"]])
-def test_real_exports_killed(tmp_path: Path, bundles: Bundles, container: list[str]) -> None:
-    """As a user's, in this PID namespace and in another; at the first file, while it verifies, and never."""
+@pytest.mark.parametrize(("awaited", "first"), [("weights.safetensors", "nothing"), ("golden.safetensors", "old")])
+def test_real_exports_killed(tmp_path: Path, bundles: Bundles, container: list[str], awaited: str, first: str) -> None:
+    """As a user's, in this PID namespace and in another; where the first file comes, and before the verification."""
     if container and subprocess.run([*container, "true"], capture_output=True).returncode != 0:
         pytest.skip("this system makes no new namespaces")
     place = tmp_path / "bundle"
+    if first == "old":
+        shutil.copytree(bundles["training_checkpoint"], place)
     source = str(GOLDEN / "training_checkpoint" / "step_0000010.pt")
     code = "from mythos_export.cli import export_command; export_command()"
     command = [*container, sys.executable, "-c", code, source, "-o", str(place), "--force"]
-    created = None
-    for awaited in ("weights.safetensors", None, "golden.safetensors"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
-        while awaited is not None and not list(tmp_path.glob(f".bundle.*.partial/bundle/{awaited}")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        if awaited is not None:
-            process.send_signal(signal.SIGKILL)
-        assert process.wait() == (0 if awaited is None else -signal.SIGKILL)
-        if awaited is None:
-            created = read_manifest(place).created
-            assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-        elif created is None:
-            with pytest.raises(BundleError, match="does not exist"):
-                read_manifest(place)
-        else:
-            assert read_manifest(place).created == created
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(f".bundle.*.partial/bundle/{awaited}")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(PackageError, match="another export is writing"), staged(place, force=True):
+        pass
+    process.kill()
+    process.wait()
+    while is_alive(stages_of(place)[0]):  # the kernel ends the rest of a namespace a moment after its first process
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if first == "old":
+        assert read_manifest(place) == read_manifest(bundles["training_checkpoint"])
+    else:
+        with pytest.raises(BundleError, match="does not exist"):
+            read_manifest(place)
+    with pytest.raises(KeyboardInterrupt), staged(place, force=True):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == (["bundle"] if first == "old" else [])

@@ -9,6 +9,7 @@ import handmade
 import numpy as np
 import pytest
 
+from mythos_export.verify import golden as golden_module
 from mythos_export.verify.compare import compare, possible_ties
 from mythos_export.verify.golden import Golden, load_golden, save_golden
 from mythos_export.verify.measure import measure
@@ -139,6 +140,15 @@ def test_the_file_of_a_spec_is_not_that_of_another(tmp_path: Path) -> None:
     other = dataclasses.replace(made.spec, trace=(*made.spec.trace, dataclasses.replace(made.spec.trace[-1], name="q")))
     with pytest.raises(BundleError, match=r"0\.inside\.q.*export the model again"):
         load_golden(tmp_path / "golden.safetensors", other)
+
+
+def test_a_file_of_an_older_format_says_to_export_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = golden()
+    with monkeypatch.context() as patch:
+        patch.setattr(golden_module, "FORMAT", 1)
+        save_golden(made, tmp_path / "golden.safetensors")
+    with pytest.raises(BundleError, match="it is of format 1, this version reads 2.*export the model again"):
+        load_golden(tmp_path / "golden.safetensors", made.spec)
 
 
 def test_plots_show_what_there_is_and_of_numbered_tensors_the_worst() -> None:

@@ -27,7 +27,7 @@ from mythos_export.verify.golden import Golden, load_golden, make_golden, make_r
 from mythos_export.verify.growth import fit
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.parity import Parity
-from mythos_export.verify.reproduction import ABOUT
+from mythos_export.verify.reproduction import ABOUT, replay
 from mythos_export.verify.stages import Bundle
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.program import Program
@@ -209,9 +209,9 @@ def test_a_model_that_overflows_the_precision_is_a_failure_of_eager_itself(bundl
 
 
 def test_a_defect_in_the_program_is_its_own_stage(
-    bundle: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is not decayed: a missing factor in the captured body."""
+    """The state is not decayed: a missing factor in the captured body, in memory only."""
     program = load_program(bundle / "model.pt2")
     stage = Program(program, golden.spec)
     body = stage.graphs()[1]
@@ -222,10 +222,14 @@ def test_a_defect_in_the_program_is_its_own_stage(
             module.recompile()
     monkeypatch.setattr(Program, "open", classmethod(lambda cls, opened: stage))
     monkeypatch.setattr(run, "STAGES", (Program, FunctionBodies))
-    parity = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=golden)
+    parity = run.verify_bundle(bundle, read_manifest(bundle), threads=1, golden=golden, reproductions=tmp_path)
     (failure,) = parity.failures
     assert (failure.stage, failure.problem.tensor, failure.problem.iteration) == ("program", "h", 1)
     assert failure.operator is not None and failure.operator.startswith("add(")
+    assert failure.reproduction is not None
+    monkeypatch.undo()
+    replayed = replay(Path(failure.reproduction), threads=1)  # the file is sound, and with all that it needs
+    assert replayed.problem is None
 
 
 def _is_decay(node: torch.fx.Node) -> bool:

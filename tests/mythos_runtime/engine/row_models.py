@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
 from safetensors.torch import save_file
 
 from mythos_export.capture import capture_rows
@@ -15,9 +13,11 @@ from mythos_export.lower import WEIGHTS, lower_rows
 from mythos_model import LoopedModel, MythosConfig, MythosModel
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.graphs import RowGraphs
+from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.states import States
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.ort import OrtSession
+from mythos_runtime.session import Options
 from mythos_runtime.spec import CacheGroup
 
 POSITIONS = 96  # three pages
@@ -82,18 +82,12 @@ class RowModel:
             made.freed = lambda page: made.memory[:, page].fill(np.nan)
             return made
 
-        def open_graph(name: str) -> Any:
-            options = ort.SessionOptions()
-            options.log_severity_level = 3
-            options.enable_cpu_mem_arena = False
-            options.intra_op_num_threads = threads
-            options.register_custom_ops_library(str(find_op_library()))
-            return ort.InferenceSession(str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
+        def open_graph(name: str) -> OrtSession:
+            return OrtSession(self.folder / f"{name}.onnx", spec.graphs[name], Options(threads, provider="cpu"))
 
         layers, per_loop = spec.cache("layers"), spec.cache("loop")
         around = None if layers is None else cache(layers, around_pages)
         assert per_loop is not None
         loop = cache(per_loop, loop_pages)
         graphs = RowGraphs(spec, open_graph, around, loop, rows, POSITIONS)
-        trailing = layers is not None and layers.slots > layers.before
-        return Core(graphs, around, loop, States(spec, lines), trailing)
+        return Core(graphs, Memory(around, loop, States(spec, lines)))

@@ -76,7 +76,7 @@ def serve(
 @functools.cache
 def alone(row_model: RowModel, request: Request) -> Result:
     """The request by itself, its prompt in one piece, one thread."""
-    return serve(Engine(core_of(row_model, 1), VOCABULARY), [request], [0])[0]
+    return serve(Engine(core_of(row_model, 1)), [request], [0])[0]
 
 
 @st.composite
@@ -90,7 +90,7 @@ def some_requests(draw: st.DrawFn) -> list[Request]:
                 prompt=tuple(prompt),
                 max_new_tokens=draw(st.integers(1, 24)),
                 max_loops=draw(st.sampled_from([5, 5, 4, 2, 1, 7])),
-                threshold=draw(st.sampled_from([0.99, 0.5, 0.7])),
+                halt_threshold=draw(st.sampled_from([0.99, 0.5, 0.7])),
                 whole=draw(st.sampled_from([False, False, False, True])),
                 sampling=SamplingOptions(temperature=draw(st.sampled_from([0.0, 0.9])), seed=3),
                 eos=frozenset([7]),
@@ -119,7 +119,6 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
         try:
             engine = Engine(
                 core,
-                VOCABULARY,
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
@@ -143,14 +142,14 @@ def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(ro
     core = core_of(row_model, 1)
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()
     requests = [
-        Request(tuple(prompt), max_new_tokens=9, max_loops=5, threshold=0.7, row=row)
+        Request(tuple(prompt), max_new_tokens=9, max_loops=5, halt_threshold=0.7, row=row)
         for row, prompt in enumerate(prompts)
     ]
     taken: list[int] = []
     core.loop.extend(taken, 0, 135 * PAGE - 1)  # 25 pages are left, and each needs 15
     core.max_lag, core.scheduler.rows = 6, 9
     try:
-        results = serve(Engine(core, VOCABULARY, most_running=8, chunk=64, patience=0.0), requests, [0, 1, 1, 1, 1, 40])
+        results = serve(Engine(core, most_running=8, chunk=64, patience=0.0), requests, [0, 1, 1, 1, 1, 40])
     finally:
         core.loop.truncate(taken, 0)
         core.max_lag, core.scheduler.rows = None, core.graphs.most_rows

@@ -19,10 +19,11 @@ import numpy as np
 
 from mythos_runtime import noise
 from mythos_runtime.engine.graphs import RowGraphs
-from mythos_runtime.engine.pages import OutOfPages, PagedCache
+from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.scheduler import Scheduler, due
 from mythos_runtime.engine.sequence import Job, Sequence, Span
-from mythos_runtime.engine.states import DEPTH, States
+from mythos_runtime.engine.states import DEPTH
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,10 @@ class Core:
         steps, rows, late: calls of the step graph, rows of them, and rows that had halted before.
     """
 
-    def __init__(
-        self,
-        graphs: RowGraphs,
-        around: PagedCache | None,
-        loop: PagedCache,
-        states: States,
-        trailing: bool,
-        max_lag: int | None = None,
-    ) -> None:
-        self.graphs, self.around, self.loop, self.states = graphs, around, loop, states
-        self.trailing, self.max_lag = trailing, max_lag
+    def __init__(self, graphs: RowGraphs, memory: Memory, max_lag: int | None = None) -> None:
+        self.graphs, self.max_lag = graphs, max_lag
+        self.around, self.loop, self.states = memory.around, memory.loop, memory.states
+        self.trailing = any(group.slots > group.before for group in graphs.spec.caches if not group.per_loop)
         self.scheduler = Scheduler(graphs.most_rows)
         self.sequences: list[Sequence] = []
         self.steps = self.rows = self.late = 0

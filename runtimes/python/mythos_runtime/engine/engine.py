@@ -4,7 +4,7 @@ so between two calls.
     engine = Engine(core)
     running = engine.submit(Request([1, 2, 3], max_new_tokens=16))
     while engine.busy:
-        for token in engine.tick(): print(token.request, token.id, token.depth)
+        for token in engine.tick(): print(token.running, token.id, token.depth)
 
 Which tokens a request gets, and their logits to the last bit, hang on the request alone: not on when it came, on who
 ran beside it, on how its prompt was cut, nor on whether it was sent back for want of memory and computed again.
@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mythos_runtime.batch import integer, split_prompts
 from mythos_runtime.engine.core import Answer, Chunk, Core
 from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.sequence import Sequence
-from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.errors import CapacityError, ResultError
 from mythos_runtime.row_ports import MOST_LOOPS, PAGE
 from mythos_runtime.sampling import Sampler, SamplingOptions
 
-EOS, STOP, LENGTH, CANCELLED = "eos", "stop", "length", "cancelled"
+EOS, STOP, LENGTH, CANCELLED, ERROR = "eos", "stop", "length", "cancelled", "error"
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,23 @@ class Request:
 
     Attributes:
         prompt: ids, one or more.
-        max_loops, threshold: of its positions.
+        max_loops, halt_threshold: of its positions; default: as trained.
         whole: run every loop of every position.
         eos: ids that end it. stop: sequences of ids that end it. Both stay in the result.
         row: which of a batch's random numbers it draws (`mythos_runtime.sampling`).
+        state_seed: what its first states are drawn with, where the model draws them.
     """
 
     prompt: Several[int]
     max_new_tokens: int
-    max_loops: int
-    threshold: float
+    max_loops: int | None = None
+    halt_threshold: float | None = None
     whole: bool = False
     sampling: SamplingOptions = SamplingOptions()
     eos: frozenset[int] = frozenset()
     stop: tuple[tuple[int, ...], ...] = ()
     row: int = 0
+    state_seed: int = 0
 
 
 @dataclass(eq=False)
@@ -56,17 +59,21 @@ class Running:
     """A request on its way.
 
     Attributes:
+        limit, threshold: the request's, or as trained.
         tokens, depth: generated so far, and the loops of the positions behind the choices.
-        finished: why it ended; None while it has not.
+        finished: why it ended; None while it has not. error: what it ended with, where that is "error".
         sequence: None while it waits.
         fed: of prompt and tokens, how many have entered.
     """
 
     request: Request
+    limit: int
+    threshold: float
     sampler: Sampler
     tokens: list[int] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     finished: str | None = None
+    error: ResultError | None = None
     sequence: Sequence | None = None
     fed: int = 0
 
@@ -101,10 +108,8 @@ class Engine:
             since the layers around the loop cost a call about the same for one as for a few.
     """
 
-    def __init__(
-        self, core: Core, vocab_size: int, most_running: int = 64, chunk: int = 64, patience: float = 0.125
-    ) -> None:
-        self.core, self.vocab_size = core, vocab_size
+    def __init__(self, core: Core, most_running: int = 64, chunk: int = 64, patience: float = 0.125) -> None:
+        self.core, self.spec = core, core.graphs.spec
         self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
@@ -120,22 +125,34 @@ class Engine:
         """Queue a request.
 
         Raises:
-            CapacityError: all the memory is too little for it.
-            RequestError: it asks for more loops than the row graphs can run.
+            RequestError: it asks for what this model cannot do.
+            CapacityError: its tokens do not fit the model, or all the memory.
         """
-        if request.max_loops > MOST_LOOPS:
-            raise RequestError(f"max_loops is {request.max_loops}, and the row graphs run at most {MOST_LOOPS}")
-        core, positions = self.core, len(request.prompt) + request.max_new_tokens - 1
-        blocks = -(-positions // PAGE)
-        fits = core.around is None or blocks <= core.around.pages
-        if not fits or blocks * request.max_loops > core.loop.pages or positions > core.states.lines:
-            raise CapacityError(
-                f"a request of {positions} positions at {request.max_loops} loops does not fit the engine's memory by "
-                "itself: give it more pages, or ask for less"
-            )
-        running = Running(request, Sampler(request.sampling, request.row, self.vocab_size, np.array(request.prompt)))
+        spec = self.spec
+        (prompt,) = split_prompts([request.prompt], spec.vocab_size)
+        integer(request.max_new_tokens, "max_new_tokens", 1)
+        limit = spec.trained_loops if request.max_loops is None else request.max_loops
+        integer(limit, "max_loops", 0, MOST_LOOPS)
+        self._check_room(len(prompt) + request.max_new_tokens - 1, limit)
+        knob = spec.exit.knob("halt_threshold")
+        usual = 0.0 if knob is None else knob.default
+        threshold = usual if request.halt_threshold is None else request.halt_threshold
+        running = Running(request, limit, threshold, Sampler(request.sampling, request.row, spec.vocab_size, prompt))
         self._waiting.append(running)
         return running
+
+    def _check_room(self, positions: int, limit: int) -> None:
+        core, blocks = self.core, -(-positions // PAGE)
+        if positions > self.spec.max_seq_len:
+            raise CapacityError(
+                f"a request of {positions} positions exceeds the {self.spec.max_seq_len} that this model takes"
+            )
+        fits = core.around is None or blocks <= core.around.pages
+        if not fits or blocks * limit > core.loop.pages or positions > core.states.lines:
+            raise CapacityError(
+                f"a request of {positions} positions at {limit} loops does not fit the engine's memory by itself: give "
+                "it more, or ask for less"
+            )
 
     def cancel(self, running: Running) -> None:
         """End a request now; its memory is free at once."""
@@ -181,7 +198,12 @@ class Engine:
         if running.left:
             return None
         request, tokens = running.request, running.tokens
-        token = Token(running, running.sampler.choose(answer.logits), int(answer.depth), answer.logits)
+        try:
+            token = Token(running, running.sampler.choose(answer.logits), int(answer.depth), answer.logits)
+        except ResultError as error:  # of this request alone
+            running.error = error
+            self._end(running, ERROR)
+            return None
         tokens.append(token.id)
         running.depth.append(token.depth)
         if token.id in request.eos:
@@ -196,9 +218,8 @@ class Engine:
         # Who was sent back would take the pages that it gave again, and the others would never be done.
         while self._waiting and len(self._running) < self.most_running and not self._full:
             running = self._waiting.popleft()
-            running.sequence = self.core.open(
-                running.request.max_loops, running.request.threshold, running.request.whole
-            )
+            request = running.request
+            running.sequence = self.core.open(running.limit, running.threshold, request.whole, request.state_seed)
             self._running.append(running)
 
     def _enter(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.engine.states import ENCODED, States
+from mythos_runtime.ort import OrtSession, call_error
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
 from mythos_runtime.spec import LoopSpec
@@ -27,10 +28,9 @@ _MOST_BINDINGS = 512
 class BoundGraph:
     """A graph and its buffers: flat memory by port, of which `view` gives a tensor."""
 
-    def __init__(self, session: Any, ports: Ports, caches: dict[str, Any], most: dict[str, int]) -> None:
+    def __init__(self, session: OrtSession, ports: Ports, caches: dict[str, Any], most: dict[str, int]) -> None:
         """
         Args:
-            session: an onnxruntime.InferenceSession.
             caches: OrtValue by the name of the input.
             most: the largest value of each symbol.
         """
@@ -51,17 +51,24 @@ class BoundGraph:
         return self._memory[name][:size].reshape(shape)
 
     def run(self, sizes: dict[str, int]) -> None:
-        """Run it on what stands in the inputs' views of these sizes."""
+        """Run it on what stands in the inputs' views of these sizes.
+
+        Raises:
+            BackendFailed: ONNX Runtime could not finish the call.
+        """
         key = tuple(sizes[symbol] for symbol in self._symbols)
         binding = self._bindings.get(key)
         if binding is None:
             if len(self._bindings) >= _MOST_BINDINGS:
                 self._bindings.pop(next(iter(self._bindings)))
             binding = self._bindings[key] = self._bind(sizes)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.inference.run_with_iobinding(binding)
+        except self._session.failures as error:
+            raise call_error(error) from error
 
     def _bind(self, sizes: dict[str, int]) -> Any:
-        binding = self._session.io_binding()
+        binding = self._session.inference.io_binding()
         for port in self._ports.inputs:
             value = self._caches.get(port.name)
             if value is None:
@@ -85,7 +92,7 @@ class RowGraphs:
     def __init__(
         self,
         spec: LoopSpec,
-        open_graph: Callable[[str], Any],
+        open_graph: Callable[[str], OrtSession],
         around: PagedCache | None,
         loop: PagedCache,
         most_rows: int,
@@ -93,7 +100,7 @@ class RowGraphs:
     ) -> None:
         """
         Args:
-            open_graph: the onnxruntime.InferenceSession of a graph, by its name.
+            open_graph: a graph by its name, with the ports of the spec.
             around, loop: the caches whose pages the graphs append to.
             most_rows: of a call.
             most_positions: of a sequence.
@@ -150,7 +157,13 @@ class _Part:
     """A row graph, its tensors by role."""
 
     def __init__(
-        self, spec: LoopSpec, name: str, session: Any, cache: PagedCache | None, most_rows: int, most_positions: int
+        self,
+        spec: LoopSpec,
+        name: str,
+        session: OrtSession,
+        cache: PagedCache | None,
+        most_rows: int,
+        most_positions: int,
     ) -> None:
         ports = spec.graphs[name]
         self._most_rows, blocks = most_rows, -(-most_positions // PAGE)

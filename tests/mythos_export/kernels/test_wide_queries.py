@@ -1,0 +1,62 @@
+"""Queries too wide for a warp in float32: summed up by columns in one kernel, with the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from operator_cases import OperatorCase, cache_inputs
+
+from mythos_export.kernels import split_plan
+from mythos_export.kernels.gqa.plan import plans as gqa_plans
+from mythos_export.kernels.mla.plan import plans as mla_plans
+
+pytest.importorskip("triton")
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is wide for a GPU is slow in the interpreter: here a warp holds 16 columns, and a program sums up 16."""
+    monkeypatch.setattr(split_plan, "WHOLE", 16)
+    monkeypatch.setattr(split_plan, "STEP", 16)
+    monkeypatch.setattr(split_plan, "COLUMNS", 16)
+    monkeypatch.setattr(split_plan, "_KEYS_PER_SPAN", 32)  # several spans
+    for plans in (mla_plans, gqa_plans):
+        plans.cache_clear()
+    yield
+    for plans in (mla_plans, gqa_plans):
+        plans.cache_clear()
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("T", [1, 20])
+def test_mla(T: int) -> None:
+    from mythos_export.kernels.mla.triton import mla_attention
+
+    B, H, nope, rope, v, R = 2, 3, 8, 6, 10, 40
+    past = cache_inputs(1, B, T, 70, R + rope)
+    heads = {"q_nope": normal(2, B, T, H, nope), "q_rope": normal(3, B, T, H, rope)}
+    inputs = {**heads, **past, "kv_up": normal(4, H * (nope + v), R) / R**0.5}
+    case = OperatorCase("mla_attention", inputs, {"scale": 0.25, "v_head_dim": v})
+    check(case, mla_attention)
+
+
+@pytest.mark.parametrize("T", [1, 20])
+def test_gqa(T: int) -> None:
+    from mythos_export.kernels.gqa.triton import gqa_attention
+
+    B, G, shared, head = 2, 2, 2, 40
+    inputs = {"q": normal(2, B, T, G * shared, head), **cache_inputs(1, B, T, 70, 2 * G * head)}
+    check(OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": G}), gqa_attention)
+
+
+def check(case: OperatorCase, run: Callable[..., torch.Tensor]) -> None:
+    finite = {**case.inputs, "chunk": np.nan_to_num(case.inputs["chunk"], nan=3.0)}
+    case = OperatorCase(case.op, finite, case.attributes)
+    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).reshape(v.shape) for k, v in finite.items()}
+    assert case.distance((run(**tensors, **case.attributes).numpy(),)) < 1e-5

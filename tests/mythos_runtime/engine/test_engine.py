@@ -1,0 +1,107 @@
+"""Requests: what is refused, what a full memory does, and an engine opened on a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_bundles import Bundles
+from row_models import RowModel
+from test_exact import core_of, idle, serve
+
+from mythos_runtime import BundleError, CapacityError, RequestError, load
+from mythos_runtime.engine import Engine, Request, open_engine
+from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.pages import OutOfPages, PagedCache
+from mythos_runtime.row_ports import PAGE
+
+
+def test_requests_that_do_not_fit_are_refused(row_model: RowModel) -> None:
+    engine = Engine(core_of(row_model, 1))
+    with pytest.raises(CapacityError, match="97 positions exceeds the 96 that this model takes"):
+        engine.submit(Request(range(40), max_new_tokens=58))
+    with pytest.raises(CapacityError, match="60 loops does not fit the engine's memory by itself"):
+        engine.submit(Request([1], max_new_tokens=80, max_loops=60))
+    with pytest.raises(RequestError, match="max_loops"):
+        engine.submit(Request([1], max_new_tokens=1, max_loops=257))
+    with pytest.raises(RequestError, match="50"):
+        engine.submit(Request([50], max_new_tokens=1))
+    assert not engine.busy
+
+
+def test_wrong_logits_end_their_request_alone(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = core_of(row_model, 1)
+    good, bad = Request([3, 4], max_new_tokens=5, row=0), Request([3, 4], max_new_tokens=5, row=1)
+    expected = serve(Engine(core), [good], [0])[0]
+    engine = Engine(core)
+    running = [engine.submit(good), engine.submit(bad)]
+    leave = core.leave
+
+    def nan_in_second(sequences, every=False):  # type: ignore[no-untyped-def]
+        answers = leave(sequences, every)
+        for sequence, answer in zip(sequences, answers, strict=True):
+            if sequence is running[1].sequence:
+                answer.logits[3] = np.nan
+        return answers
+
+    monkeypatch.setattr(core, "leave", nan_in_second)
+    while engine.busy:
+        engine.tick()
+    assert (running[0].finished, running[0].tokens) == ("length", expected.tokens)
+    assert running[1].finished == "error" and "nan" in str(running[1].error) and not running[1].tokens
+    assert idle(core)
+
+
+def test_pages_are_shared_until_somebody_writes() -> None:
+    cache = PagedCache(1, 4, 2, np.dtype(np.float32))
+    table: list[int] = []
+    cache.extend(table, 0, PAGE)  # two pages
+    cache.memory[:, table[1], 0] = 7
+    twin = cache.fork(table)
+    cache.extend(twin, PAGE + 1, PAGE + 1)
+    assert twin[0] == table[0] and twin[1] != table[1]
+    assert (cache.memory[:, twin[1], 0] == 7).all()
+    cache.truncate(table, 0)
+    assert cache.free == 2 and not table
+    with pytest.raises(OutOfPages):
+        cache.extend(twin, 2 * PAGE, 5 * PAGE)
+    assert len(twin) == 2 and cache.free == 2
+    cache.truncate(twin, 1)
+    assert cache.free == 3 and cache.peak == 3
+
+
+def test_an_engine_over_a_bundle_generates_what_the_model_does(bundles: Bundles) -> None:
+    path = bundles["gqa_decode"]
+    prompts = [[5, 6, 7, 8, 9], list(range(1, 40)), [11]]
+    expected = load(path).generate_all(prompts, max_new_tokens=12)
+    engine = open_engine(path, memory=1 << 22)
+    running = [engine.submit(Request(prompt, max_new_tokens=12)) for prompt in prompts]
+    while engine.busy:
+        engine.tick()
+    assert [each.tokens for each in running] == expected.tokens
+    assert [each.depth for each in running] == expected.depth
+    assert engine.core.rows < sum(len(prompt) + 11 for prompt in prompts) * engine.spec.trained_loops
+
+
+def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:
+    spec = load(bundles["gqa_decode"]).spec
+    memory = Memory.of(spec, 1 << 20, spec.trained_loops)
+    assert 0.9 * (1 << 20) < memory.bytes <= 1 << 20 and memory.positions % PAGE == 0
+    with pytest.raises(CapacityError, match="1000 bytes hold no page of 32 positions"):
+        Memory.of(spec, 1000, 1)
+    with pytest.raises(RequestError, match="1 to 256 loops, found 300"):
+        Memory.of(spec, 1 << 20, 300)
+
+
+def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["gqa_decode"], tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "step.onnx").unlink()
+    del manifest["files"]["step.onnx"]
+    manifest["targets"][0]["files"].remove("step.onnx")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"has no step.onnx, which the engine runs; export the model again"):
+        open_engine(folder)
