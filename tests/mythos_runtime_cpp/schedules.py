@@ -6,8 +6,8 @@ A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.
     scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN)
     acts: open, feed, fork, truncate and close of sequences at the core
 
-What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph with
-the rows that it took, and the ticks between them.
+What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
+with the rows that it took, and the ticks between them.
 """
 
 from __future__ import annotations

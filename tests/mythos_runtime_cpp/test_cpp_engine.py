@@ -1,9 +1,8 @@
-"""The engine in C++ does what the engine in Python does: every call of a graph with the same rows, every bit the same."""
+"""The engine in C++ does what the one in Python does: every call of a graph with the same rows, every bit the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
