@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cpp_programs import needs_cpp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
-from schedules import ROWS, CppEngine, PythonEngine, plain
+from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
 from test_exact import some_requests
 
 from mythos_runtime.engine.engine import Request
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
-pytestmark = needs_cpp
+pytestmark = pytest.mark.skipif(not SCHEDULE.is_file(), reason="the C++ runtime is not built: make native")
 
 Engines = tuple[CppEngine, PythonEngine]
 
