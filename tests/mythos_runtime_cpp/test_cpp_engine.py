@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from golden_families import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
 from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
 from test_exact import some_requests
 
+from mythos_model import load_checkpoint
 from mythos_runtime.engine.engine import Request
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.sampling import SamplingOptions
@@ -155,3 +159,31 @@ def some_acts(draw: st.DrawFn) -> list[dict[str, Any]]:
             acts.append({"act": "close", "sequence": sequence})
             del length[sequence]
     return acts
+
+
+@pytest.mark.parametrize(("name", "exit_rule"), [("ouro_decode", None), ("huginn_decode", "latent-diff")])
+def test_other_families(name: str, exit_rule: str | None, tmp_path: Path) -> None:
+    """Of other states, exit rules and knobs; Huginn's first state is drawn."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    checkpoint = load_checkpoint(GOLDEN / name, exit_rule=exit_rule)
+    row_model = RowModel.of(checkpoint.model(torch.float32), tmp_path)
+    spec = row_model.model.spec
+    cpp = CppEngine(tmp_path, spec, 1)
+    knob = spec.exit.knob("halt_threshold")
+    requests = [
+        Request(
+            tuple(np.random.default_rng(row).integers(0, spec.vocab_size, 5 + 9 * row).tolist()),
+            max_new_tokens=12,
+            max_loops=spec.trained_loops + row % 2,
+            halt_threshold=None if knob is None or row else knob.default / 2,
+            row=row,
+            state_seed=row // 2,
+        )
+        for row in range(4)
+    ]
+    engines = cpp, PythonEngine(row_model.core())
+    found = same(engines, serving(requests, [0, 0, 2, 9], chunk=6, max_lag=8))
+    cpp.close()
+    assert {each["finished"] for each in found["requests"]} == {"length"}
+    assert len({depth for each in found["requests"] for depth in each["depth"]}) > 1, "every token took the same loops"
