@@ -18,6 +18,8 @@ class States:
 
     Attributes:
         arrays: [lines, ...] by the state's name, and `encoded`, what stands before the loop.
+        threshold: float32 [lines], where a position halts; NaN: nowhere before its cap.
+        cap: int32 [lines], the loop with which it halts at the latest.
         peak: the most lines that were in use at a time.
     """
 
@@ -25,8 +27,31 @@ class States:
         self._tensors: tuple[StateTensor, ...] = spec.state
         self.arrays = {tensor.name: np.zeros((lines, *_row(tensor)), tensor.dtype) for tensor in spec.state}
         self.arrays[ENCODED] = np.zeros_like(self.arrays[spec.state[0].name])
+        self.threshold, self.cap = np.zeros(lines, np.float32), np.zeros(lines, np.int32)
         self._free = list(range(lines - 1, -1, -1))
         self.lines, self.peak = lines, 0
+
+    @property
+    def bytes(self) -> int:
+        """All of it, touched or not."""
+        return sum(array.nbytes for array in (*self.arrays.values(), self.threshold, self.cap))
+
+    def grow(self, lines: int) -> None:
+        """Have at least so many."""
+        used, more = self.lines, lines - self.lines
+        if more <= 0:
+            return
+
+        def grown(array: np.ndarray) -> np.ndarray:
+            larger = np.zeros((lines, *array.shape[1:]), array.dtype)
+            if len(self._free) < used:
+                larger[:used] = array
+            return larger
+
+        self.arrays = {name: grown(array) for name, array in self.arrays.items()}
+        self.threshold, self.cap = grown(self.threshold), grown(self.cap)
+        self._free[:0] = range(lines - 1, used - 1, -1)
+        self.lines = lines
 
     @property
     def free(self) -> int:
@@ -56,7 +81,7 @@ class States:
     def copy(self, lines: np.ndarray) -> np.ndarray:
         """Lines with the same values, for a fork. Raises OutOfPages."""
         copies = self.begin(self.arrays[ENCODED][lines], self.arrays[self._tensors[0].name][lines])
-        for array in self.arrays.values():
+        for array in (*self.arrays.values(), self.threshold, self.cap):
             array[copies] = array[lines]
         return copies
 
