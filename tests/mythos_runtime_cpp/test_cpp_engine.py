@@ -17,7 +17,7 @@ from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
 from test_exact import some_requests
 
 from mythos_model import load_checkpoint
-from mythos_runtime.engine.engine import Request
+from mythos_runtime.engine.request import Budget, Request
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
@@ -51,7 +51,7 @@ def same(engines: Engines, schedule: dict[str, Any]) -> dict[str, Any]:
 
 def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
     usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
-    usual |= {"chunk": 64, "patience": 0.125}
+    usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
     return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
 
 
@@ -75,6 +75,9 @@ def test_any_schedule(engines: Engines) -> None:
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                prefixes=draw(st.sampled_from([0, 0, 1, 3])),
+                speculate=draw(st.sampled_from([None, None, 1, 2, 4])),
+                drafts=draw(st.integers(1, 5)),
             ),
         )
 
@@ -118,6 +121,38 @@ def test_sampling_and_ends(engines: Engines) -> None:
     ]
     found = same(engines, serving(ends, [0, 0]))["requests"]
     assert [each["finished"] for each in found] == ["eos", "stop"]
+
+
+def test_depths_that_are_given_and_budgets(engines: Engines) -> None:
+    given = Request((3, 4), max_new_tokens=8, row=0, depths=(1, 2, 5, 1, 3))
+    tight = Request((5, 6, 7), max_new_tokens=12, row=1, budget=Budget(loops_per_token=2.5))
+    free = Request((5, 6, 7), max_new_tokens=12, row=1)
+    found = same(engines, serving([given, tight, free], [0, 0, 2]))["requests"]
+    assert found[0]["depth"][:5] == [1, 2, 5, 1, 3]
+    assert any(found[1]["capped"]) and sum(found[1]["depth"]) <= 2.5 * 12 < sum(found[2]["depth"])
+
+
+def test_drafts_change_nothing(engines: Engines) -> None:
+    sampling = SamplingOptions(temperature=0.8, seed=5)
+    requests = [
+        Request((3, 4, row), max_new_tokens=30, row=row, sampling=sampling if row % 2 else SamplingOptions())
+        for row in range(4)
+    ]
+    plain_run = same(engines, serving(requests, [0, 0, 0, 5]))
+    drafted = same(engines, serving(requests, [0, 0, 0, 5], speculate=2, drafts=4))
+    assert drafted["requests"] == plain_run["requests"]
+    offered, right = drafted["drafts"]
+    assert 0 < right < offered
+
+
+def test_prompts_that_begin_alike(engines: Engines) -> None:
+    common = tuple(np.random.default_rng(4).integers(0, VOCABULARY, 70).tolist())
+    first = Request(common, max_new_tokens=4)
+    second = Request((*common[:50], 1, 2, 3), max_new_tokens=20)
+    found = same(engines, serving([first, second], [0, 200], prefixes=2))["requests"]
+    assert [each["reused"] for each in found] == [0, 50]
+    fresh = same(engines, serving([second], [0]))["requests"][0]
+    assert {**found[1], "reused": 0} == fresh
 
 
 def test_sequences_at_the_core(engines: Engines) -> None:
