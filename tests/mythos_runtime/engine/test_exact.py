@@ -82,7 +82,8 @@ def alone(row_model: RowModel, request: Request) -> Result:
 
 
 @st.composite
-def some_requests(draw: st.DrawFn) -> list[Request]:
+def some_requests(draw: st.DrawFn, plain: bool = False) -> list[Request]:
+    """`plain`: without shared entries and given depths."""
     requests = []
     for row in range(draw(st.integers(1, 6))):
         length = draw(st.sampled_from([1, 2, 5, 31, 32, 33, 60]))
@@ -93,8 +94,8 @@ def some_requests(draw: st.DrawFn) -> list[Request]:
                 max_new_tokens=draw(st.integers(1, 24)),
                 max_loops=draw(st.sampled_from([5, 5, 4, 2, 7])),
                 halt_threshold=draw(st.sampled_from([0.99, 0.5, 0.7])),
-                policy=draw(st.sampled_from(["lazy", "lazy", "lazy", "full", "share"])),
-                depths=tuple(draw(st.sampled_from([(), (), (), (1, 2, 1, 1, 1, 2, 1)]))),
+                policy=draw(st.sampled_from(["lazy", "lazy", "lazy", "full", "lazy" if plain else "share"])),
+                depths=tuple(draw(st.sampled_from([(), (), (), () if plain else (1, 2, 1, 1, 1, 2, 1)]))),
                 sampling=SamplingOptions(temperature=draw(st.sampled_from([0.0, 0.9])), seed=3),
                 eos=frozenset([7]),
                 row=row,

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -166,26 +164,19 @@ class Engine:
         tokens = self._leave()
         self._admit()
         self._enter()
-        rows = self.core.rows
+        started, rows = time.perf_counter(), self.core.rows
         try:
-            with self._timed(STEP, lambda: self.core.rows - rows):
-                done = self.core.step(self._by_sequence)
+            done = self.core.step(self._by_sequence)
         except OutOfPages:
             if not self.prefixes.drop():
                 self._send_back()
             return tokens
+        self.speed.saw(STEP, self.core.rows - rows, started)
         for sequence in done:
             running = self._by_sequence[sequence]
             if running not in self._through:
                 self._through.append(running)
         return tokens
-
-    @contextmanager
-    def _timed(self, graph: str, rows: Callable[[], int]) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if (count := rows()) > 0:
-            self.speed.lines[graph].add(count, time.perf_counter() - started)
 
     def _leave(self) -> list[Token]:
         looping = sum(sequence.job is not None for sequence in self._by_sequence)
@@ -203,8 +194,9 @@ class Engine:
             early = job.stop < running.limit
             leaving.append(Leaving(running.sequence, running.round is not None and not early, early))
         left, self._through = self._through[: len(leaving)], self._through[len(leaving) :]
-        with self._timed(LEAVE, lambda: len(leaving)):
-            answers = self.core.leave(leaving)
+        started = time.perf_counter()
+        answers = self.core.leave(leaving)
+        self.speed.saw(LEAVE, len(leaving), started)
         tokens: list[Token] = []
         for running, each, answer in zip(left, leaving, answers, strict=True):
             tokens += self._answered(running, each.early, answer)
@@ -248,9 +240,9 @@ class Engine:
             chunks.append((running, chunk))
             left -= len(chunk.ids)
         while chunks:
+            started = time.perf_counter()
             try:
-                with self._timed(ENTER, lambda: sum(len(chunk.ids) for _, chunk in chunks)):
-                    self.core.enter([chunk for _, chunk in chunks])
+                self.core.enter([chunk for _, chunk in chunks])
             except OutOfPages:
                 if self.prefixes.drop():
                     continue
@@ -259,6 +251,7 @@ class Engine:
                     continue
                 self._send_back()
                 return
+            self.speed.saw(ENTER, sum(len(chunk.ids) for _, chunk in chunks), started)
             for running, chunk in chunks:
                 running.fed += len(chunk.ids)
                 drafts = running.round

@@ -87,12 +87,12 @@ class RowGraphs:
         """One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces."""
         part = self._parts[STEP]
         frame = part.frame(spans, len(lines))
-        np.take(states.arrays[ENCODED], lines, 0, frame["encoded"], "clip")  # "clip": straight into `out`
+        states.arrays[ENCODED].take(lines, 0, frame["encoded"], "clip")  # "clip": straight into the tensor
         for name, tensor in frame.carried:
-            np.take(states.arrays[name], lines, 0, tensor, "clip")
+            states.arrays[name].take(lines, 0, tensor, "clip")
         loop, last = frame["loop"], frame["last"]
         threshold = frame.get("halt_threshold", self._unused[: len(lines)])
-        np.take(states.threshold, lines, 0, threshold, "clip")
+        states.threshold.take(lines, 0, threshold, "clip")
         at = 0
         for span in spans:
             end, sequence = at + span.rows, span.sequence

@@ -28,10 +28,12 @@ def due(sequence: Sequence, halted: np.ndarray) -> Span | None:
     while job.depth < job.stop:
         last = job.last
         if not job.whole:
-            going = np.flatnonzero(~halted[sequence.states(job.first, job.last)])
-            if not going.size:
-                return None
-            last = job.first + int(going[-1])
+            still = ~halted[sequence.states(job.first, job.last)]
+            if not still[-1]:
+                behind = int(still[::-1].argmax())
+                if not behind:
+                    return None
+                last -= behind
         if sequence.filled[job.depth] <= last:
             return Span(sequence, job.depth, sequence.filled[job.depth], last)
         job.depth += 1

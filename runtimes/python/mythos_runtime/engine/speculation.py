@@ -11,6 +11,7 @@ each depth, and from what calls of the graphs have taken lately. Only the speed 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,14 +35,11 @@ class Line:
     products: float = 0.0
 
     def add(self, rows: int, seconds: float) -> None:
-        for name, value in (
-            ("weight", 1.0),
-            ("rows", rows),
-            ("seconds", seconds),
-            ("squares", rows * rows),
-            ("products", rows * seconds),
-        ):
-            setattr(self, name, _FORGET * getattr(self, name) + value)
+        self.weight = _FORGET * self.weight + 1
+        self.rows = _FORGET * self.rows + rows
+        self.seconds = _FORGET * self.seconds + seconds
+        self.squares = _FORGET * self.squares + rows * rows
+        self.products = _FORGET * self.products + rows * seconds
 
     def fit(self) -> tuple[float, float]:
         """Seconds of a call, and of each row in it."""
@@ -60,6 +58,11 @@ class Speed:
     """What calls of the graphs take: by graph, seconds against rows."""
 
     lines: dict[str, Line] = field(default_factory=lambda: {name: Line() for name in (ENTER, STEP, LEAVE)})
+
+    def saw(self, graph: str, rows: int, started: float) -> None:
+        """A call of so many rows has taken the time since `started` (time.perf_counter)."""
+        if rows:
+            self.lines[graph].add(rows, time.perf_counter() - started)
 
     def of(self, graph: str, rows: float, sharing: int = 1) -> float:
         """Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it."""
