@@ -15,6 +15,12 @@ const CLI::Validator kDecimal(
     },
     "");
 
+const CLI::Validator kSpeculate(
+    [](std::string& text) {
+      return text == "auto" || text == "off" ? std::string() : kDecimal(text);
+    },
+    "");
+
 }  // namespace
 
 Arguments parse_arguments(int count, const char* const* values, std::string& answer) {
@@ -46,7 +52,10 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
   integer("--max-loops", forward.max_loops, "Default: as trained");
   app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf: never");
-  app.add_option("--policy", forward.policy, "Of the cache")->check(CLI::IsMember({"full", "last"}))->capture_default_str();
+  app.add_option("--policy", out.generate.policy, "Loops that a token did not need: run when a later one does, at once, never")
+      ->check(CLI::IsMember({"lazy", "full", "share"}))->capture_default_str();
+  app.add_option("--speculate", out.speculate, "Draft tokens after so many loops: auto, off, or a number")
+      ->check(kSpeculate)->capture_default_str();
   app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
   integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));
@@ -74,7 +83,8 @@ std::string with_option_names(std::string text) {
     return c == '_' || (dash && c == '-') || std::isalnum(static_cast<int>(c)) || c >= 0x80;
   };
   for (const std::string name : {"max_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "max_loops",
-                                 "halt_threshold", "temperature", "seed", "eos", "stop", "policy", "threads", "verify"}) {
+                                 "halt_threshold", "temperature", "seed", "eos", "stop", "policy", "speculate", "threads",
+                                 "verify"}) {
     const bool simple = name.find('_') == name.npos;  // an ordinary word too: only what the text is about
     std::string option = "--" + name;
     std::replace(option.begin(), option.end(), '_', '-');

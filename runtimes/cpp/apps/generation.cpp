@@ -142,6 +142,8 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
   if (!arguments.stop.empty() && entry.kind != "bytes")
     throw mythos::RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5");
   if (options.eos.empty() && !arguments.ignore_eos) options.eos = entry.eos;
+  if (arguments.speculate != "off")
+    options.speculate = arguments.speculate == "auto" ? -1 : std::strtoll(arguments.speculate.c_str(), nullptr, 10);
   for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text));
   return options;
 }
@@ -163,6 +165,7 @@ Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& 
     run.depth.push_back(step.depth[0]);
     run.loops.push_back(step.loops);
     run.finished = step.finished[0];
+    run.counts = step.counts;
     if (!decoder) {
       write(std::to_string(step.tokens[0]) + " ");
       return true;

@@ -16,6 +16,7 @@ struct Run {
   std::vector<std::int32_t> depth;
   std::string finished;  // eos, stop or length
   double prefill_seconds = 0, decode_seconds = 0;
+  mythos::EngineCounts counts;
   double tokens_per_second() const;  // tokens after the first, over the engine's time for them
   // Speed, mean depth and a histogram of depths, for people; `bar` draws it.
   std::string summary(const std::string& policy, const std::string& bar) const;

@@ -52,7 +52,7 @@ void run(const Arguments& arguments) {
   if (arguments.verbose) say(std::to_string(ids.size()) + " prompt tokens");
   const mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
   const Run done = stream(model, ids, options, arguments.stop, write);
-  const std::string& policy = options.forward.policy;
+  const std::string& policy = options.policy;
   std::fputs(done.summary(policy, bar()).c_str(), stderr);
   if (!arguments.json) return;
   const nlohmann::ordered_json text = done.text ? nlohmann::ordered_json(*done.text) : nlohmann::ordered_json();
@@ -64,7 +64,12 @@ void run(const Arguments& arguments) {
                                {"prefill_seconds", done.prefill_seconds},
                                {"policy", policy},
                                {"finished", done.finished},
-                               {"operators", model.operators()}}.dump() + "\n");
+                               {"operators", model.operators()},
+                               {"steps", done.counts.steps},
+                               {"rows", done.counts.rows},
+                               {"late", done.counts.late},
+                               {"drafted", done.counts.drafted},
+                               {"accepted", done.counts.accepted}}.dump() + "\n");
 }
 
 }  // namespace

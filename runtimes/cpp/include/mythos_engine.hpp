@@ -84,14 +84,6 @@ struct EngineOptions {
   std::int64_t speculate = 0;   // loops after which tokens are drafted, to be verified together; kAuto: as it pays; 0: never
 };
 
-// What the engine has done so far.
-struct EngineCounts {
-  std::int64_t steps = 0;  // calls of the loop
-  std::int64_t rows = 0;   // positions of all calls
-  std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
-  std::int64_t drafted = 0, accepted = 0;  // tokens that were drafted, and those that were right
-};
-
 // On the CPU. For one thread at a time.
 class MYTHOS_API Engine {
  public:

@@ -72,7 +72,6 @@ MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size
 typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
   double halt_threshold;  /* NaN: as trained; infinity: never */
-  const char* policy;     /* "full" or "last"; NULL: full */
   uint64_t state_seed;    /* of models that draw a state before the first loop */
 } mythos_forward_options;
 
@@ -90,6 +89,11 @@ typedef struct mythos_generate_options {
   const size_t* stop_lengths;
   size_t stop_count;
   mythos_forward_options forward;
+  /* At the loops that a token did not run before it halted. "lazy": they are run when a later token needs their cache
+   * entries. "full": they are run at once, with the same results. "share": its deepest entry stands for them, which is
+   * approximate. NULL: lazy. Without row graphs in the bundle every loop runs. */
+  const char* policy;
+  int64_t speculate;      /* loops after which tokens are drafted, to be verified together; -1: as it pays; 0: never */
 } mythos_generate_options;
 
 typedef struct mythos_row {
@@ -100,11 +104,19 @@ typedef struct mythos_row {
   const char* finished; /* "eos", "stop" or "length" once the row has ended, else "" */
 } mythos_row;
 
+typedef struct mythos_counts { /* of a generation so far; zeros where no row graphs ran */
+  int64_t steps;          /* calls of the loop */
+  int64_t rows;           /* positions of all calls */
+  int64_t late;           /* of these, positions that had halted before, and run for a later one's sake */
+  int64_t drafted, accepted; /* tokens that were drafted, and those that were right */
+} mythos_counts;
+
 typedef struct mythos_step { /* one token of every row that is still going; valid during the call */
   const mythos_row* rows;
   size_t row_count;
   int64_t loops;          /* iterations that the engine ran */
   double seconds;         /* in the engine; of the first step, for the whole prompt */
+  mythos_counts counts;
 } mythos_step;
 
 /* A value other than 0 ends the generation. */

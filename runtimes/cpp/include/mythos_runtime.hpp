@@ -95,7 +95,6 @@ struct MYTHOS_API Tokens {
 struct ForwardOptions {
   std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
   std::optional<double> halt_threshold;    // default: as trained; infinity: never
-  std::string policy = "full";             // "full": every depth runs, exact; "last": leave when all have halted
   std::uint64_t state_seed = 0;            // of models that draw a state before the first loop: the seed it is drawn with,
   std::vector<float> initial_state;        // or the state itself, [batch, tokens, size] (not for generate)
 };
@@ -105,8 +104,6 @@ struct Output {
   std::vector<float> logits;         // [batch, tokens, vocab]; padding means nothing
   std::vector<std::int32_t> depth;   // [batch, tokens], loops that contributed to a token; 0 for padding
   std::int64_t loops = 0;            // iterations that ran
-  std::string policy;                // "full" or "last"; "none" without a cache
-  bool exact = true;                 // false where this pass read cache entries that the policy "last" copied
   double seconds = 0;                // in the engine
   const float* logit(std::int64_t row, std::int64_t token) const { return logits.data() + (row * tokens + token) * vocab; }
 };
@@ -125,7 +122,6 @@ class MYTHOS_API Cache {
   std::int64_t max_loops() const;
   std::size_t nbytes() const;
   const std::vector<std::int64_t>& lengths() const;   // tokens held, per row
-  bool exact() const;
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what lies beyond, per row
   void reset();
@@ -156,6 +152,18 @@ struct GenerateOptions {
   std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end a row
   ForwardOptions forward;
   std::int64_t prefill_chunk = 512;             // the most prompt tokens per call of the engine
+  // What happens at the loops that a token did not run before it halted (see Request in mythos_engine.hpp): "lazy", "full"
+  // with the same results, or "share", which is approximate. Without row graphs in the bundle every loop runs: "full".
+  std::string policy = "lazy";
+  std::int64_t speculate = 0;                   // loops after which tokens are drafted; -1: as it pays; 0: never
+};
+
+// What the engine has done so far.
+struct EngineCounts {
+  std::int64_t steps = 0;  // calls of the loop
+  std::int64_t rows = 0;   // positions of all calls
+  std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
+  std::int64_t drafted = 0, accepted = 0;  // tokens that were drafted, and those that were right
 };
 
 // One token for every row that is still going.
@@ -165,6 +173,7 @@ struct Step {
   std::int64_t loops = 0;              // iterations that the engine ran
   double seconds = 0;                  // in the engine; of the first step, for the whole prefill
   std::vector<std::string> finished;   // per row "eos", "stop" or "length" once it has ended, else ""
+  EngineCounts counts;                 // of the generation so far; zeros where no row graphs ran
 };
 
 struct MYTHOS_API GenerationResult {
@@ -173,6 +182,7 @@ struct MYTHOS_API GenerationResult {
   std::vector<std::int64_t> loops;
   std::vector<std::string> stop_reasons;
   double prefill_seconds = 0, decode_seconds = 0;
+  EngineCounts counts;
   double tokens_per_second() const;    // tokens of all rows after the first step, over the engine's time for them
 };
 
@@ -215,7 +225,8 @@ class MYTHOS_API Model {
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);
-  // Calls back after every token until a row has no more to say or the callback returns false.
+  // Calls back after every token until no row has more to say or the callback returns false. On the CPU it is the engine of
+  // mythos_engine.hpp that runs, with a request for each row.
   void generate(const std::vector<std::vector<std::int64_t>>& prompts, const GenerateOptions& options,
                 const std::function<bool(const Step&)>& on_step);
   GenerationResult generate_all(const std::vector<std::vector<std::int64_t>>& prompts,

@@ -56,7 +56,6 @@ mythos::ForwardOptions forward_options(const mythos_forward_options* given) {
   mythos::ForwardOptions options;
   if (chosen.max_loops != -1) options.max_loops = chosen.max_loops;
   if (!std::isnan(chosen.halt_threshold)) options.halt_threshold = chosen.halt_threshold;
-  if (chosen.policy) options.policy = chosen.policy;
   options.state_seed = chosen.state_seed;
   return options;
 }
@@ -70,6 +69,8 @@ mythos::GenerateOptions generate_options(const mythos_generate_options* given) {
   for (std::size_t i = 0; i < chosen.stop_count; ++i)
     options.stop.emplace_back(chosen.stop[i], chosen.stop[i] + chosen.stop_lengths[i]);
   options.forward = forward_options(&chosen.forward);
+  if (chosen.policy) options.policy = chosen.policy;
+  options.speculate = chosen.speculate;
   return options;
 }
 
@@ -89,7 +90,9 @@ class Steps {
       if (going && !streams_.empty() && !step.finished[row].empty()) texts_[row] += streams_[row]->finish();
       rows_[row] = {step.tokens[row], step.depth[row], texts_[row].data(), texts_[row].size(), step.finished[row].c_str()};
     }
-    const mythos_step out{rows_.data(), rows_.size(), step.loops, step.seconds};
+    const mythos::EngineCounts& counts = step.counts;
+    const mythos_step out{rows_.data(), rows_.size(), step.loops, step.seconds,
+                          {counts.steps, counts.rows, counts.late, counts.drafted, counts.accepted}};
     return on_step_(&out, user_) == 0;
   }
 
@@ -149,7 +152,7 @@ int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count
   });
 }
 
-mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), nullptr, 0}; }
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0}; }
 
 mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};

@@ -1,5 +1,6 @@
 #pragma once
 #include "cache.hpp"
+#include "engine/opening.hpp"
 #include "session.hpp"
 
 namespace mythos {
@@ -7,6 +8,11 @@ namespace mythos {
 struct Model::Parts {
   Bundle bundle;
   std::unique_ptr<Session> session;
+  engine::OpenGraph open_graph;        // of the row graphs, where the bundle has them and they run where the session does
+  std::unique_ptr<engine::Core> core;  // over them
+
+  // The core, opened when first asked for; null where there can be none.
+  engine::Core* rows();
 };
 
 }  // namespace mythos
