@@ -6,6 +6,8 @@ import math
 import secrets
 from dataclasses import dataclass
 
+import numpy as np
+
 from mythos_runtime.engine import Request
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import SamplingOptions
@@ -16,6 +18,7 @@ from mythos_runtime.spec import LoopSpec
 
 COMPLETION_TOKENS = 16  # of a completion that does not say how many: the protocol's default
 _SEEDS = 1 << 64
+_MOST_THRESHOLD = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ class Asker:
         if knob is None:
             raise RequestError(f"this model ({self.spec.family}) has no halt_threshold: {rule.meaning}")
         least, most = (-math.inf if knob.least is None else knob.least), (math.inf if knob.most is None else knob.most)
-        if not least <= asked <= most:
-            raise RequestError(f"halt_threshold should be from {least:g} to {most:g}, found {asked:g}")
+        if not least <= asked <= most or abs(asked) > _MOST_THRESHOLD:
+            raise RequestError(f"halt_threshold should be a float32 from {least:g} to {most:g}, found {asked:g}")
         return asked
 
     def _count(self, prompt: list[int], most: int | None, usual: int | None) -> int:

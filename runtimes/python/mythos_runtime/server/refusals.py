@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.fields import shown
 from mythos_runtime.server.engine_loop import Closed, Overloaded
-from mythos_runtime.server.schemas import UNSUPPORTED, ErrorBody, ErrorDetail
+from mythos_runtime.server.schemas import UNIONS, UNSUPPORTED, ErrorBody, ErrorDetail
 
 log = logging.getLogger("mythos_runtime.server")
 
@@ -23,7 +23,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 429: "queue_full", 504: "timeout"}
 
 
-class Refusal(Exception):
+class Refusal(HTTPException):
     """A request that is answered with an error."""
 
     def __init__(
@@ -35,16 +35,16 @@ class Refusal(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.param, self.headers = status, param, dict(headers or {})
+        super().__init__(status, message, headers)
+        self.param = param
         self.code = code or _CODES.get(status)
         self.type = _TYPES.get(status, INVALID if status < 500 else SERVER)
 
     def body(self) -> ErrorBody:
-        return ErrorBody(error=ErrorDetail(message=str(self), type=self.type, param=self.param, code=self.code))
+        return ErrorBody(error=ErrorDetail(message=self.detail, type=self.type, param=self.param, code=self.code))
 
     def response(self) -> JSONResponse:
-        return JSONResponse(self.body().model_dump(), self.status, self.headers)
+        return JSONResponse(self.body().model_dump(), self.status_code, self.headers)
 
 
 def refusal_of(error: Exception) -> Refusal:
@@ -99,5 +99,8 @@ def _invalid(error: Mapping[str, Any]) -> Refusal:
             400, f"{name} is not supported by this server, other than {UNSUPPORTED[name]}", param=param,
             code="unsupported_parameter",
         )  # fmt: skip
+    if name in UNIONS:
+        expected = f"{name} should be {UNIONS[name]}, found {shown(error['input'])}"
+        return Refusal(400, expected, param=name, code="invalid_value")
     found = "" if error["type"] == "missing" else f", found {shown(error['input'])}"
     return Refusal(400, f"{param or 'the body'}: {error['msg']}{found}", param=param, code="invalid_value")

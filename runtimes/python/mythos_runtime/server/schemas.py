@@ -31,6 +31,13 @@ UNSUPPORTED = {
 """Fields of the protocol that this server knows, and the only value it takes: the one that asks for nothing."""
 
 
+UNIONS = {
+    "prompt": "a text, a list of ids, or up to 128 of one of these",
+    "stop": "a text of at least one character, or up to 16 of them",
+}
+"""What a field that may be several things should be."""
+
+
 class Strict(BaseModel):
     """Takes no field that it does not know, and no value of another type."""
 
