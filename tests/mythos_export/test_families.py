@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from golden_families import CLOSE, GoldenCase, cases
 from safetensors.torch import save_file
+from schedules import SCHEDULE, CppEngine, plain
 from toy_family import FAMILY, Toy, ToyConfig
 
 from mythos_export import export
@@ -91,6 +92,13 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model) -> None:
 
     alone = [served(Engine(core), [request])[0] for request in requests]
     assert served(Engine(core, chunk=2), requests) == alone
+    if SCHEDULE.is_file():
+        tight = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": 64, "most_running": 4, "patience": 0.1}
+        cpp = CppEngine(bundle, model.spec, 1)
+        arrivals = {"requests": [plain(request) for request in requests], "arrivals": list(range(len(requests)))}
+        found = cpp.run({**tight, **arrivals, "chunk": 2})["requests"]
+        cpp.close()
+        assert [(each["tokens"], np.array(each["logits"], np.int32).tobytes()) for each in found] == alone
     for request, (tokens, logits) in zip(requests, alone, strict=True):
         ids = [*request.prompt, *tokens[:-1]]
         out = model.forward([ids], max_loops=request.max_loops, state_seed=5)
