@@ -70,8 +70,8 @@ class Counting : public Graphs {
         *states.array(kHalted).row(*line) = states.halted(*line) || halts;
       }
   }
-  const float* leave(const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans&,
-                     const Tables&) override {
+  const float* leave(const States&, const Lines&, const std::vector<float>& answers, const std::vector<std::int64_t>& pick,
+                     const Spans&, const Tables&) override {
     values_.assign(pick.size() * kVocabulary, 0);
     for (std::size_t i = 0; i < pick.size(); ++i) {
       const auto id = static_cast<std::int64_t>(answers[static_cast<std::size_t>(pick[i])]);

@@ -56,10 +56,11 @@ class Recorded : public mythos::engine::RowGraphs {
     note(mythos::kStep, spans);
     RowGraphs::step(states, lines, spans, tables);
   }
-  const float* leave(const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
+  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines,
+                     const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
                      const Tables& tables) override {
     note(mythos::kLeave, spans);
-    const float* logits = RowGraphs::leave(answers, pick, spans, tables);
+    const float* logits = RowGraphs::leave(states, lines, answers, pick, spans, tables);
     if (broken < 0) return logits;
     broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
     for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks

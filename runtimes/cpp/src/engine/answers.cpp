@@ -25,15 +25,26 @@ std::optional<std::int64_t> Engine::cap(const Work& work) const {
   return static_cast<std::int64_t>(std::max(1.0, std::min(*allowed, static_cast<double>(work.limit))));
 }
 
-// The caps of the positions of a chunk that ends with the last known token, or draft.
+// The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set. Both are set
+// again where a request is computed anew.
 void Engine::set_caps(const Work& work, Chunk& chunk) const {
-  const std::size_t drafts = work.round ? work.round->drafts.size() : 0;
-  const std::size_t at = work.tokens.size() + drafts;  // the token that is chosen behind the last position
-  chunk.forced = at < work.request.depths.size();
-  const auto cap = chunk.forced ? work.request.depths[at] : work.cap;
-  if (!cap) return;
+  const std::vector<std::int64_t>& depths = work.request.depths;
+  if (depths.empty() && !is_set(work.budget)) return;
   chunk.caps.assign(chunk.ids.size(), static_cast<std::int32_t>(work.limit));
-  chunk.caps.back() = static_cast<std::int32_t>(*cap);
+  chunk.forced.assign(chunk.ids.size(), false);
+  const std::int64_t behind = static_cast<std::int64_t>(work.request.prompt.size()) - 1;  // its answer is the first token
+  const std::int64_t first = work.sequence->length, end = first + static_cast<std::int64_t>(chunk.ids.size());
+  for (std::int64_t position = std::max(first, behind); position < end; ++position) {
+    const auto token = static_cast<std::size_t>(position - behind), at = static_cast<std::size_t>(position - first);
+    if (token < work.tokens.size()) {
+      chunk.forced[at] = token < depths.size() || work.capped[token];
+      if (chunk.forced[at]) chunk.caps[at] = work.depth[token];
+    } else if (token < depths.size()) {
+      chunk.caps[at] = static_cast<std::int32_t>(depths[token]), chunk.forced[at] = true;
+    } else if (work.cap) {
+      chunk.caps[at] = static_cast<std::int32_t>(*work.cap);
+    }
+  }
 }
 
 // The drafts of the round that begins.

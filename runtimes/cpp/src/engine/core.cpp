@@ -90,7 +90,7 @@ void Core::enter(const std::vector<Chunk>& chunks) {
     for (const Span& span : spans) around->extend(span.sequence->around, span.first, span.last);
   const float* encoded = graphs->enter(ids, spans, around_of(spans));
   const std::vector<float> drawn = initial(chunks);
-  const Lines lines = states->begin(count, encoded, drawn.data());
+  const Lines lines = states->begin(ids, encoded, drawn.data());
   auto line = lines.begin();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[i];
@@ -98,7 +98,7 @@ void Core::enter(const std::vector<Chunk>& chunks) {
     for (std::size_t row = 0; row < chunk.ids.size(); ++row, ++line) {
       const auto at = static_cast<std::size_t>(*line);
       sequence.lines.push_back(*line);
-      states->threshold[at] = chunk.forced && row + 1 == chunk.ids.size() ? std::nanf("") : sequence.threshold;
+      states->threshold[at] = !chunk.forced.empty() && chunk.forced[row] ? std::nanf("") : sequence.threshold;
       states->cap[at] = chunk.caps.empty() ? static_cast<std::int32_t>(sequence.limit) : chunk.caps[row];
     }
     sequence.length = spans[i].last + 1;
@@ -187,7 +187,7 @@ std::vector<Answer> Core::answers(const std::vector<Leaving>& leaving, const Spa
     if (leaving[i].early) take_rest(left.data(), lines, at, rows);
     at += rows;
   }
-  const float* logits = graphs->leave(left, pick, spans, around_of(spans));
+  const float* logits = graphs->leave(*states, lines, left, pick, spans, around_of(spans));
   std::vector<Answer> found;
   auto row = pick.begin();
   for (std::size_t i = 0; i < leaving.size(); ++i) {

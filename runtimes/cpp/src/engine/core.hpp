@@ -28,7 +28,7 @@ struct Chunk {
   // loop, which need every position's answer, at once).
   bool answers = true;
   std::vector<std::int32_t> caps = {};          // the loop with which each halts at the latest, 1 or more; none: the limit
-  bool forced = false;                          // the last one not before
+  std::vector<bool> forced = {};                // which do not halt before
   std::optional<std::int64_t> depths = {};      // run no more of them: a draft, whose answer is an early one
 };
 

@@ -219,7 +219,7 @@ Chunk Engine::chunk(Work& work, std::int64_t most) {
   Chunk chunk{work.sequence, work.next(most)};
   chunk.answers = static_cast<std::int64_t>(chunk.ids.size()) == work.left();
   if (work.round && static_cast<std::int64_t>(work.round->drafts.size()) < work.round->length) chunk.depths = work.round->depth;
-  if (chunk.answers) set_caps(work, chunk);
+  set_caps(work, chunk);
   return chunk;
 }
 

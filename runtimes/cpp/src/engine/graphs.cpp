@@ -28,6 +28,11 @@ void gather(char* to, const States::Array& from, const Lines& lines) {
   }
 }
 
+// The rows' tokens, where the graph reads them.
+void gather_tokens(const Part& part, const States& states, const Lines& lines) {
+  if (char* tokens = part.data("ids")) gather(tokens, states.array(kToken), lines);
+}
+
 void scatter(const char* from, const States::Array& to, const Lines& lines) {
   const auto bytes = static_cast<std::size_t>(to.row_bytes);
   for (const std::int64_t line : lines) {
@@ -151,6 +156,7 @@ const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans&
 
 void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
   gather(step_.data("encoded"), states.array(kEncoded), lines);
+  gather_tokens(step_, states, lines);
   for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
   auto* loop = reinterpret_cast<std::int64_t*>(step_.data("loop"));
   auto* last = reinterpret_cast<bool*>(step_.data("last"));
@@ -168,13 +174,12 @@ void RowGraphs::step(const States& states, const Lines& lines, const Spans& span
   for (const Carried& each : carried_) scatter(each.out, states.array(each.name), lines);
 }
 
-const float* RowGraphs::leave(const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
-                              const Tables& tables) {
-  std::int64_t rows = 0;
-  for (const Span& span : spans) rows += span.rows();
+const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+                              const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
   std::memcpy(leave_.data("answer", spec->state[1].name), answers.data(), answers.size() * sizeof answers[0]);
+  gather_tokens(leave_, states, lines);
   std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
-  leave_.run(spans, tables, rows, static_cast<std::int64_t>(pick.size()));
+  leave_.run(spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));
   return reinterpret_cast<const float*>(leave_.data("logits"));
 }
 

@@ -32,10 +32,10 @@ class Graphs {
   virtual const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) = 0;
   // One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces.
   virtual void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) = 0;
-  // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `answers` [r, D] is what left the loop. Valid until
-  // the next call.
-  virtual const float* leave(const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
-                             const Tables& tables) = 0;
+  // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `answers` [r, D] what
+  // leaves the loop of them. Valid until the next call.
+  virtual const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+                             const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) = 0;
 
   const std::shared_ptr<const LoopSpec> spec;
   const std::int64_t most_rows;  // of a call
@@ -79,8 +79,8 @@ class RowGraphs : public Graphs {
   void bind(const Memory& memory) override;
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override;
   void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
-  const float* leave(const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
-                     const Tables& tables) override;
+  const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+                     const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override;
 
  private:
   struct Carried {  // a state, and where it goes in and comes out
