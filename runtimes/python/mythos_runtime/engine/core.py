@@ -36,7 +36,8 @@ class Chunk:
         ids: int64 [n].
         answers: whether somebody wants their logits. Without, they are run when a later position needs them (with
             layers behind the loop, which need every position's answer, at once).
-        caps: the loop with which each halts at the latest, int32 [n] of 1 or more. `forced`: the last one not before.
+        caps: the loop with which each halts at the latest, int32 [n] of 1 or more.
+        forced: bool [n], which do not halt before.
         depths: run no more of them: a draft, whose answer is an early one. None: as many as are needed.
         initial: float32 [n, S], the state before the first loop, of models that draw it.
     """
@@ -45,7 +46,7 @@ class Chunk:
     ids: np.ndarray
     answers: bool = True
     caps: np.ndarray | None = None
-    forced: bool = False
+    forced: np.ndarray | None = None
     depths: int | None = None
     initial: np.ndarray | None = None
 
@@ -168,15 +169,15 @@ class Core:
                 self.around.extend(span.sequence.around, span.first, span.last)
         ids = chunks[0].ids if len(chunks) == 1 else np.concatenate([chunk.ids for chunk in chunks])
         encoded = self.graphs.enter(ids, spans, [span.sequence.around for span in spans])
-        lines, at = self.states.begin(encoded, self._initial(chunks)), 0
+        lines, at = self.states.begin(ids, encoded, self._initial(chunks)), 0
         for chunk, span in zip(chunks, spans, strict=True):
             sequence, mine = span.sequence, lines[at : at + span.rows]
             at += span.rows
             sequence.lines = np.concatenate([sequence.lines, mine])
             sequence.length = span.last + 1
             self.states.threshold[mine] = sequence.threshold
-            if chunk.forced:
-                self.states.threshold[mine[-1]] = np.nan
+            if chunk.forced is not None:
+                self.states.threshold[mine[chunk.forced]] = np.nan
             self.states.cap[mine] = sequence.limit if chunk.caps is None else chunk.caps
             sequence.capped = sequence.capped or chunk.caps is not None
             if chunk.answers or self.trailing:
@@ -257,7 +258,7 @@ class Core:
                 self._take_rest(left[at:end], lines[at:end])
             at = end
         pick = picks[0] if len(picks) == 1 else np.concatenate(picks)
-        logits = self.graphs.leave(left, pick, spans, [span.sequence.around for span in spans])
+        logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
         depth = self.states.arrays[DEPTH][lines[pick]]
         answers, at = [], 0
         for each, rows in zip(leaving, picks, strict=True):

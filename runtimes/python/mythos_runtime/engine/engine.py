@@ -270,7 +270,7 @@ class Engine:
         depths = None
         if drafts is not None and len(drafts.drafts) < drafts.length:
             depths = drafts.depth
-        caps, forced = self._caps(running, len(ids)) if answers else (None, False)
+        caps, forced = self._caps(running, sequence.length, len(ids))
         return Chunk(sequence, ids, answers, caps, forced, depths)
 
     # -- depth --------------------------------------------------------------------------------------------------------
@@ -290,17 +290,25 @@ class Engine:
             return None
         return max(1, min(int(min(allowed)), running.limit))
 
-    def _caps(self, running: Running, count: int) -> tuple[np.ndarray | None, bool]:
-        """Of the positions of a chunk that ends with the last known token, or draft; and whether the last one's is
-        forced."""
-        drafts = 0 if running.round is None else len(running.round.drafts)
-        at = len(running.tokens) + drafts  # the token that is chosen behind the last position
-        forced = at < len(running.request.depths)
-        cap = running.request.depths[at] if forced else running.cap
-        if cap is None:
-            return None, False
-        caps = np.full(count, running.limit, np.int32)
-        caps[-1] = cap
+    def _caps(self, running: Running, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set.
+
+        Both are set again where a request is computed anew.
+        """
+        request = running.request
+        if not request.depths and not running.budget:
+            return None, None
+        caps, forced = np.full(count, running.limit, np.int32), np.zeros(count, bool)
+        behind = len(request.prompt) - 1  # this position's answer is the first token
+        for position in range(max(first, behind), first + count):
+            token, at = position - behind, position - first
+            if token < len(running.tokens):
+                forced[at] = token < len(request.depths) or running.capped[token]
+                caps[at] = running.depth[token] if forced[at] else running.limit
+            elif token < len(request.depths):
+                caps[at], forced[at] = request.depths[token], True
+            elif running.cap is not None:
+                caps[at] = running.cap
         return caps, forced
 
     def _plan(self, running: Running) -> Round | None:

@@ -17,7 +17,7 @@ import numpy as np
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
-from mythos_runtime.engine.states import ENCODED, States
+from mythos_runtime.engine.states import ENCODED, TOKEN, States
 from mythos_runtime.ort import OrtSession, call_error
 from mythos_runtime.ports import Port, numpy_dtype
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, PAGE, STEP
@@ -38,6 +38,11 @@ class Frame:
     def __getitem__(self, role: str) -> np.ndarray:
         """The one tensor of a role."""
         return self._tensors[role, None]
+
+    def put_tokens(self, states: States, lines: np.ndarray) -> None:
+        """Set the rows' tokens, where the graph reads them."""
+        if ("ids", None) in self._tensors:
+            states.arrays[TOKEN].take(lines, 0, self["ids"], "clip")
 
     def get(self, role: str, otherwise: np.ndarray) -> np.ndarray:
         return self._tensors.get((role, None), otherwise)
@@ -88,6 +93,7 @@ class RowGraphs:
         part = self._parts[STEP]
         frame = part.frame(spans, len(lines))
         states.arrays[ENCODED].take(lines, 0, frame["encoded"], "clip")  # "clip": straight into the tensor
+        frame.put_tokens(states, lines)
         for name, tensor in frame.carried:
             states.arrays[name].take(lines, 0, tensor, "clip")
         loop, last = frame["loop"], frame["last"]
@@ -114,11 +120,23 @@ class RowGraphs:
         else:  # at the limit nothing is forced: a sum that falls short of the threshold takes no remainder
             threshold[np.isnan(threshold)] = span.sequence.threshold
 
-    def leave(self, answers: np.ndarray, pick: np.ndarray, spans: Several[Span], tables: Several[Table]) -> np.ndarray:
-        """Logits [w, V] of those of the spans' rows that `pick` [w] counts; `answers` [r, D] is what left the loop."""
+    def leave(
+        self,
+        states: States,
+        lines: np.ndarray,
+        answers: np.ndarray,
+        pick: np.ndarray,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray:
+        """Logits [w, V] of those of the spans' rows that `pick` [w] counts.
+
+        `lines` [r] are their states, and `answers` [r, D] what leaves the loop of them.
+        """
         part = self._parts[LEAVE]
         frame = part.frame(spans, len(answers), len(pick))
         frame["answer"][:] = answers
+        frame.put_tokens(states, lines)
         frame["pick"][:] = pick
         part.run(frame, spans, tables)
         logits: np.ndarray = frame["logits"].copy()
