@@ -67,8 +67,6 @@ struct Token {
   bool capped = false;
 };
 
-constexpr std::int64_t kAuto = -1;
-
 struct EngineOptions {
   std::int64_t memory = std::int64_t{1} << 30;  // bytes for caches and states, which the system gives as they are touched
   std::optional<std::int64_t> max_loops;        // the most that a request may ask for; default: as trained

@@ -83,7 +83,7 @@ typedef struct mythos_generate_options {
   double min_p;           /* 0: off */
   double repetition_penalty; /* 1: off */
   uint64_t seed;
-  const int64_t* eos;     /* ids that end a row */
+  const int64_t* eos;     /* ids that end a row; NULL: the bundle's */
   size_t eos_count;
   const int64_t* const* stop; /* sequences of ids that end a row, and the length of each */
   const size_t* stop_lengths;
@@ -91,9 +91,11 @@ typedef struct mythos_generate_options {
   mythos_forward_options forward;
   /* At the loops that a token did not run before it halted. "lazy": they are run when a later token needs their cache
    * entries. "full": they are run at once, with the same results. "share": its deepest entry stands for them, which is
-   * approximate. NULL: lazy. Without row graphs in the bundle every loop runs. */
+   * approximate. NULL: lazy, or, where no row graphs run, full. */
   const char* policy;
   int64_t speculate;      /* loops after which tokens are drafted, to be verified together; -1: as it pays; 0: never */
+  double loops_per_token; /* budgets, by which new tokens halt earlier than the model would: on average; 0: none */
+  double latency_ms;      /* by what calls of the graphs have taken lately; 0: none */
 } mythos_generate_options;
 
 typedef struct mythos_row {
@@ -101,6 +103,7 @@ typedef struct mythos_row {
   int32_t depth;        /* loops that the position behind the choice took */
   const char* text;     /* what has become certain of the row's text, not terminated; empty where ids are no text */
   size_t text_bytes;
+  int capped;           /* whether a budget kept the position from going deeper */
   const char* finished; /* "eos", "stop" or "length" once the row has ended, else "" */
 } mythos_row;
 
@@ -114,8 +117,8 @@ typedef struct mythos_counts { /* of a generation so far; zeros where no row gra
 typedef struct mythos_step { /* one token of every row that is still going; valid during the call */
   const mythos_row* rows;
   size_t row_count;
-  int64_t loops;          /* iterations that the engine ran */
-  double seconds;         /* in the engine; of the first step, for the whole prompt */
+  int64_t loops;          /* the most of any row; where the whole model runs, those that ran */
+  double seconds;         /* in the engine since the last step; of the first step, for the whole prompt */
   mythos_counts counts;
 } mythos_step;
 

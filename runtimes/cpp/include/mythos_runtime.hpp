@@ -145,17 +145,21 @@ struct SamplingOptions {
   std::uint64_t seed = 0;
 };
 
+constexpr std::int64_t kAuto = -1;
+
 struct GenerateOptions {
   std::optional<std::int64_t> max_new_tokens;   // default and most: the model's max_output_tokens
   SamplingOptions sampling;
-  std::vector<std::int64_t> eos;                // ids that end a row
+  std::optional<std::vector<std::int64_t>> eos; // ids that end a row; default: the bundle's
   std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end a row
   ForwardOptions forward;
-  std::int64_t prefill_chunk = 512;             // the most prompt tokens per call of the engine
+  std::int64_t prefill_chunk = 256;             // the most tokens of a prompt per call of a graph
   // What happens at the loops that a token did not run before it halted (see Request in mythos_engine.hpp): "lazy", "full"
-  // with the same results, or "share", which is approximate. Without row graphs in the bundle every loop runs: "full".
-  std::string policy = "lazy";
-  std::int64_t speculate = 0;                   // loops after which tokens are drafted; -1: as it pays; 0: never
+  // with the same results, or "share", which is approximate. "": lazy, or, where no row graphs run, full.
+  std::string policy;
+  std::int64_t speculate = kAuto;               // loops after which tokens are drafted; kAuto: as it pays; 0: never
+  std::optional<double> loops_per_token;        // budgets, by which new tokens halt earlier than the model would: on average,
+  std::optional<double> latency_ms;             // or by what calls of the graphs have taken lately
 };
 
 // What the engine has done so far.
@@ -170,8 +174,11 @@ struct EngineCounts {
 struct Step {
   std::vector<std::int64_t> tokens;    // -1 for a row that had finished before
   std::vector<std::int32_t> depth;     // loops that the position behind each choice took
-  std::int64_t loops = 0;              // iterations that the engine ran
-  double seconds = 0;                  // in the engine; of the first step, for the whole prefill
+  std::int64_t loops = 0;              // the most of them; where the whole model runs, those that ran
+  // In the engine since the last step; of the first step, for the whole prefill. Rows run ahead of each other, and several
+  // tokens may come of one round of drafts.
+  double seconds = 0;
+  std::vector<bool> capped;            // whether a budget kept the position from going deeper
   std::vector<std::string> finished;   // per row "eos", "stop" or "length" once it has ended, else ""
   EngineCounts counts;                 // of the generation so far; zeros where no row graphs ran
 };
@@ -220,6 +227,7 @@ class MYTHOS_API Model {
   const LoopSpec& spec() const;
   const std::string& description() const;   // engine, device, threads, kernels
   const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
+  bool runs_rows() const;                   // whether generating runs the engine, on the bundle's row graphs
   const TokenizerEntry& tokenizer_entry() const;
   std::unique_ptr<Tokenizer> tokenizer() const;   // null where the bundle has none
 

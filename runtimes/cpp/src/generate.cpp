@@ -8,6 +8,7 @@
 #include "model.hpp"
 #include "row_ports.hpp"
 #include "sampling.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace {
@@ -40,7 +41,9 @@ bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int6
 // The requests of a batch, on a core that others use later.
 class Batch {
  public:
-  Batch(engine::Core& core, const Rows& prompts, const GenerateOptions& options, std::int64_t count) : core_(core) {
+  Batch(engine::Core& core, engine::Speculation* speculation, const Rows& prompts, const GenerateOptions& options,
+        const std::vector<std::int64_t>& eos, std::int64_t count)
+      : core_(core), drafts_(speculation) {
     const std::int64_t limit = integer(options.forward.max_loops.value_or(core.spec().trained_loops), "max_loops", 0, kMostLoops);
     engine::Room room;
     for (const auto& prompt : prompts) {
@@ -50,18 +53,19 @@ class Batch {
     core.reserve(room);
     EngineOptions settings;
     settings.most_running = static_cast<std::int64_t>(prompts.size());
-    settings.chunk = options.prefill_chunk, settings.speculate = options.speculate;
-    engine_ = std::make_unique<engine::Engine>(core, settings);
+    settings.chunk = options.prefill_chunk, settings.budget = {options.loops_per_token, options.latency_ms};
+    engine_ = std::make_unique<engine::Engine>(core, settings, speculation);
     for (const auto& prompt : prompts) {
       Request request;
       request.prompt = prompt, request.max_new_tokens = count;
       request.max_loops = options.forward.max_loops, request.halt_threshold = options.forward.halt_threshold;
-      request.policy = options.policy, request.sampling = options.sampling;
-      request.eos = options.eos, request.stop = options.stop;
+      if (!options.policy.empty()) request.policy = options.policy;
+      request.sampling = options.sampling;
+      request.eos = eos, request.stop = options.stop;
       request.row = running_.size(), request.state_seed = options.forward.state_seed;
       running_.push_back(engine_->submit(std::move(request)));
     }
-    before_ = counts();
+    before_ = now();
   }
   ~Batch() { engine_->close(); }
   Batch(const Batch&) = delete;
@@ -70,12 +74,13 @@ class Batch {
   // Runs until every row that goes on has its next token; false where none does.
   bool next(Step& step) {
     const auto waits = [&](const auto& each) { return each->finished.empty() && each->tokens.size() == number_; };
-    const std::int64_t calls = core_.steps;
     const auto started = std::chrono::steady_clock::now();
     while (std::any_of(running_.begin(), running_.end(), waits)) engine_->tick();
     step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    step.loops = core_.steps - calls;
-    step.counts = counts();
+    const EngineCounts now = this->now();
+    step.counts = {now.steps - before_.steps, now.rows - before_.rows, now.late - before_.late,
+                   now.drafted - before_.drafted, now.accepted - before_.accepted};
+    step.loops = 0;
     bool any = false;
     for (std::size_t row = 0; row < running_.size(); ++row) {
       const Running& each = *running_[row];
@@ -84,6 +89,8 @@ class Batch {
       any = any || goes;
       step.tokens[row] = goes ? each.tokens[number_] : -1;
       step.depth[row] = goes ? each.depth[number_] : 0;
+      step.capped[row] = goes && each.capped[number_];
+      step.loops = std::max<std::int64_t>(step.loops, step.depth[row]);
       if (each.tokens.size() <= number_ + 1) step.finished[row] = each.finished;
     }
     ++number_;
@@ -91,24 +98,21 @@ class Batch {
   }
 
  private:
-  EngineCounts counts() const {
-    const auto& drafts = engine_->speculation;
-    return {core_.steps - before_.steps, core_.rows - before_.rows, core_.late - before_.late,
-            drafts ? drafts->drafted : 0, drafts ? drafts->accepted : 0};
+  EngineCounts now() const {
+    return {core_.steps, core_.rows, core_.late, drafts_ ? drafts_->drafted : 0, drafts_ ? drafts_->accepted : 0};
   }
 
   engine::Core& core_;
+  engine::Speculation* drafts_;
   std::unique_ptr<engine::Engine> engine_;
   std::vector<std::shared_ptr<const Running>> running_;
   std::size_t number_ = 0;  // of the step
-  EngineCounts before_;     // what the core had counted
+  EngineCounts before_;     // what had been counted
 };
 
-void generate_with_rows(engine::Core& core, const Rows& prompts, const GenerateOptions& options, std::int64_t count,
-                        const OnStep& on_step) {
-  Batch batch(core, prompts, options, count);
+void generate_with_rows(Batch& batch, std::size_t rows, const OnStep& on_step) {
   Step step;
-  step.tokens.resize(prompts.size()), step.depth.resize(prompts.size()), step.finished.resize(prompts.size());
+  step.tokens.resize(rows), step.depth.resize(rows), step.capped.resize(rows), step.finished.resize(rows);
   while (batch.next(step) && on_step(step)) continue;
 }
 
@@ -149,10 +153,8 @@ Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const Fo
   return result;
 }
 
-void generate_whole(Model& model, const Rows& prompts, const GenerateOptions& options, std::int64_t count,
-                    std::size_t longest, const OnStep& on_step) {
-  if (options.policy == "share")
-    throw RequestError("the policy share needs row graphs on the CPU, which this bundle has none of; export the model again");
+void generate_whole(Model& model, const Rows& prompts, const GenerateOptions& options, const std::vector<std::int64_t>& eos,
+                    std::int64_t count, std::size_t longest, const OnStep& on_step) {
   const auto rows = prompts.size();
   const std::int64_t vocab_size = model.spec().vocab_size;
   Cache cache = model.new_cache(static_cast<std::int64_t>(rows), static_cast<std::int64_t>(longest) + count - 1,
@@ -164,6 +166,7 @@ void generate_whole(Model& model, const Rows& prompts, const GenerateOptions& op
   Step step = std::move(ready.step);
   std::vector<float> logits = std::move(ready.logits);
   step.finished.assign(rows, "");
+  step.capped.assign(rows, false);
   Rows generated(rows);
   for (std::int64_t number = 1;; ++number) {
     step.tokens.assign(rows, -1);
@@ -172,7 +175,7 @@ void generate_whole(Model& model, const Rows& prompts, const GenerateOptions& op
       const float* scores = logits.data() + row * static_cast<std::size_t>(vocab_size);
       const std::int64_t token = step.tokens[row] = samplers[row].choose(scores);
       generated[row].push_back(token);
-      if (std::count(options.eos.begin(), options.eos.end(), token))
+      if (std::count(eos.begin(), eos.end(), token))
         step.finished[row] = "eos";
       else if (std::any_of(options.stop.begin(), options.stop.end(),
                            [&](const auto& sequence) { return ends_with(generated[row], sequence); }))
@@ -204,21 +207,29 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options, const 
   const LoopSpec& spec = this->spec();
   check_prompts(prompts, spec.vocab_size);
   check_sampling(options.sampling);
-  engine::policy_of(options.policy);
   integer(options.prefill_chunk, "prefill_chunk", 1);
-  integer(options.speculate, "speculate", kAuto);
   std::size_t longest = 0;
   for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
   const std::int64_t count = tokens_to_make(options, spec, static_cast<std::int64_t>(longest));
-  for (const std::int64_t end : options.eos) integer(end, "eos", 0);
+  const std::vector<std::int64_t> eos = options.eos.value_or(tokenizer_entry().eos);
+  for (const std::int64_t end : eos) integer(end, "eos", 0);
   for (const auto& sequence : options.stop)
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
   for (const auto& sequence : options.stop)
     if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
-  if (engine::Core* core = parts_->rows())
-    generate_with_rows(*core, prompts, options, count, on_step);
-  else
-    generate_whole(*this, prompts, options, count, longest, on_step);
+  if (options.forward.max_loops) integer(*options.forward.max_loops, "max_loops", 0);
+  if (engine::Core* core = parts_->rows()) {
+    auto& speculation = parts_->learnt[options.speculate];
+    if (!speculation) speculation = engine::speculation_of(options.speculate, spec.trained_loops);
+    Batch batch(*core, speculation.get(), prompts, options, eos, count);
+    return generate_with_rows(batch, prompts.size(), on_step);
+  }
+  if (options.loops_per_token || options.latency_ms)
+    throw RequestError("a budget needs the row graphs of a bundle, which this backend does not run");
+  if (!options.policy.empty() && options.policy != "full")
+    throw RequestError("the backend " + parts_->session->name + " runs the whole model in one call, which takes the cache "
+                       "policy full only, found " + py_repr(options.policy));
+  generate_whole(*this, prompts, options, eos, count, longest, on_step);
 }
 
 GenerationResult Model::generate_all(const Rows& prompts, const GenerateOptions& options) {

@@ -21,12 +21,9 @@ std::int64_t loops_of(const ForwardOptions& options, const LoopSpec& spec, const
   if (!options.max_loops) return cache ? cache->max_loops() : spec.trained_loops;
   const std::int64_t loops = integer(*options.max_loops, "max_loops", 0, kMostWholeLoops);
   const std::string text = std::to_string(loops);
-  if (cache && loops > cache->max_loops())
-    throw RequestError("max_loops is " + text + ", but the cache holds " + std::to_string(cache->max_loops()) +
-                       " loop depths; make one with new_cache(..., max_loops=" + text + ")");
   if (cache && loops != cache->max_loops())
-    throw RequestError("every depth of the cache runs (" + std::to_string(cache->max_loops()) + "), but max_loops is " + text +
-                       "; make a cache with new_cache(..., max_loops=" + text + ")");
+    throw RequestError("max_loops is " + text + ", but the cache holds " + std::to_string(cache->max_loops()) +
+                       " loop depths, the same for all its tokens; make one with new_cache(..., max_loops=" + text + ")");
   return loops;
 }
 
@@ -70,6 +67,8 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
 const LoopSpec& Model::spec() const { return *parts_->bundle.manifest.spec; }
 const std::string& Model::description() const { return parts_->session->description; }
 const std::string& Model::operators() const { return parts_->session->operators; }
+
+bool Model::runs_rows() const { return static_cast<bool>(parts_->open_graph); }
 
 const TokenizerEntry& Model::tokenizer_entry() const { return parts_->bundle.manifest.tokenizer; }
 

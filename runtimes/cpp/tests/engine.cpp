@@ -194,7 +194,7 @@ void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
 // Seven requests, three of which fit at a time.
 void requests_wait_for_pages_and_are_sent_back() {
   auto core = counting_core(3 * 4 * 3);
-  mythos::engine::Engine engine(*core, {});
+  mythos::engine::Engine engine(*core, {}, nullptr);
   std::vector<std::shared_ptr<const mythos::Running>> running;
   for (std::int64_t i = 0; i < 7; ++i) {
     mythos::Request request;

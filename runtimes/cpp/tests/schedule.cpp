@@ -89,13 +89,12 @@ class Recorded : public mythos::engine::RowGraphs {
 // Always as many drafts as there is use for, up to a number: what pays is different at every run.
 class AsAsked : public mythos::engine::Speculation {
  public:
-  AsAsked(std::int64_t depth, std::int64_t drafts) : Speculation(depth, speed_, depth), drafts_(drafts) {}
+  AsAsked(std::int64_t depth, std::int64_t drafts) : Speculation(depth, depth), drafts_(drafts) {}
   std::pair<std::int64_t, std::int64_t> choose(std::int64_t, std::int64_t room) override {
     return {depths()[0], std::min(drafts_, room)};
   }
 
  private:
-  mythos::engine::Speed speed_;
   std::int64_t drafts_;
 };
 
@@ -176,9 +175,10 @@ class Driver {
     mythos::EngineOptions options;
     options.most_running = schedule.at("most_running"), options.chunk = schedule.at("chunk");
     options.patience = schedule.at("patience"), options.prefixes = schedule.at("prefixes");
-    mythos::engine::Engine engine(*core_, options);
+    std::unique_ptr<AsAsked> speculation;
     if (const auto depth = optional<std::int64_t>(schedule, "speculate"))
-      engine.speculation = std::make_unique<AsAsked>(*depth, schedule.at("drafts").get<std::int64_t>());
+      speculation = std::make_unique<AsAsked>(*depth, schedule.at("drafts").get<std::int64_t>());
+    mythos::engine::Engine engine(*core_, options, speculation.get());
     const json &requests = schedule.at("requests"), &arrivals = schedule.at("arrivals"), &cancels = schedule.at("cancels");
     std::vector<std::shared_ptr<const mythos::Running>> running(requests.size());
     std::map<const mythos::Running*, json> logits;
@@ -196,7 +196,7 @@ class Driver {
       results.push_back({{"tokens", each->tokens}, {"depth", each->depth}, {"finished", each->finished},
                          {"error", each->error}, {"reused", each->reused}, {"capped", each->capped},
                          {"logits", logits[each.get()]}});
-    json drafts = engine.speculation ? json{engine.speculation->drafted, engine.speculation->accepted} : json();
+    json drafts = speculation ? json{speculation->drafted, speculation->accepted} : json();
     engine.close();
     core_->loop->truncate(taken, 0);
     core_->max_lag.reset();

@@ -50,10 +50,10 @@ void Engine::set_caps(const Work& work, Chunk& chunk) const {
 // The drafts of the round that begins.
 std::optional<Round> Engine::plan(const Work& work) const {
   const Request& request = work.request;
-  if (!speculation || is_set(work.budget) || work.policy == Policy::share || work.limit < 2) return std::nullopt;
+  if (!speculation_ || is_set(work.budget) || work.policy == Policy::share || work.limit < 2) return std::nullopt;
   const std::int64_t room = request.max_new_tokens - static_cast<std::int64_t>(work.tokens.size()) - 1;
   const auto [depth, length] =
-      speculation->choose(static_cast<std::int64_t>(running_.size()), std::min(room, core_.graphs->most_rows - 1));
+      speculation_->choose(static_cast<std::int64_t>(running_.size()), std::min(room, core_.graphs->most_rows - 1));
   if (length == 0 || depth >= work.limit) return std::nullopt;
   return Round{work.sequence->length, depth, length, work.sampler};
 }
@@ -65,7 +65,7 @@ void Engine::answered(const std::shared_ptr<Work>& work, bool early, const Answe
   if (work->left()) {  // a piece of a prompt
     core_.repay(*work->sequence);
   } else if (!work->round) {
-    if (choose(work, answer.logits.data(), answer.depth[0], tokens) && speculation) speculation->went(answer.depth[0]);
+    if (choose(work, answer.logits.data(), answer.depth[0], tokens) && speculation_) speculation_->went(answer.depth[0]);
     if (work->sequence) core_.repay(*work->sequence);
   } else if (early) {
     try {
@@ -91,8 +91,8 @@ void Engine::verified(const std::shared_ptr<Work>& work, const Answer& answer, s
     ++right;
   }
   const auto deepest = *std::max_element(answer.depth.begin(), answer.depth.begin() + static_cast<std::ptrdiff_t>(right + 1));
-  speculation->saw(round.depth, static_cast<std::int64_t>(round.drafts.size()), static_cast<std::int64_t>(right), deepest);
-  for (std::size_t i = before; i < tokens.size(); ++i) speculation->went(tokens[i].depth);
+  speculation_->saw(round.depth, static_cast<std::int64_t>(round.drafts.size()), static_cast<std::int64_t>(right), deepest);
+  for (std::size_t i = before; i < tokens.size(); ++i) speculation_->went(tokens[i].depth);
   if (!work->sequence) return;
   core_.truncate(*work->sequence, round.first + static_cast<std::int64_t>(right) + 1);
   work->fed = work->sequence->length;

@@ -18,16 +18,13 @@ auto find(Several& several, const Running* running) {
 
 }  // namespace
 
-Engine::Engine(Core& core, const EngineOptions& options)
+Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
       chunk_(std::min(integer(options.chunk, "chunk", 1), core.graphs->most_rows)),
       patience_(number(options.patience, "patience")), budget_(options.budget),
-      prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }) {
+      prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
+      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
   check_budget(budget_);
-  if (options.speculate == 0) return;
-  std::optional<std::int64_t> fixed;
-  if (options.speculate != kAuto) fixed = integer(options.speculate, "speculate", 1, kMostLoops);
-  speculation = std::make_unique<Speculation>(core.spec().trained_loops, speed_, fixed);
 }
 
 // -- coming and going ----------------------------------------------------------------------------------------------------

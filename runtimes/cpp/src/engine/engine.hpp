@@ -15,8 +15,8 @@ namespace mythos::engine {
 // Many requests on one core.
 class Engine {
  public:
-  // See EngineOptions.
-  Engine(Core& core, const EngineOptions& options);
+  // See EngineOptions, but for the memory and for how tokens are drafted, which `speculation` chooses; null: they are not.
+  Engine(Core& core, const EngineOptions& options, Speculation* speculation);
 
   bool busy() const { return !waiting_.empty() || !running_.empty(); }
   std::shared_ptr<const Running> submit(Request request);
@@ -24,8 +24,6 @@ class Engine {
   // Ends all requests, and gives back what was kept.
   void close();
   std::vector<Token> tick();
-
-  std::unique_ptr<Speculation> speculation;  // how tokens are drafted; null: not at all
 
  private:
   void check_room(std::int64_t positions, std::int64_t limit) const;
@@ -60,7 +58,9 @@ class Engine {
   double patience_;
   Budget budget_;
   Prefixes prefixes_;
-  Speed speed_;
+  Speculation* speculation_;
+  Speed own_speed_;
+  Speed& speed_;  // what calls took lately
   std::deque<std::shared_ptr<Work>> waiting_;
   Works running_;      // in the order they were admitted
   Works through_;      // their positions are to leave

@@ -69,7 +69,8 @@ Engine Engine::open(const std::string& bundle, const LoadOptions& load, const En
   const Manifest manifest = read_manifest(folder, load.verify == "hashes");
   auto parts = std::make_unique<Parts>();
   parts->core = engine::make_core(manifest.spec, engine::open_graphs(folder, manifest, load), options);
-  parts->engine = std::make_unique<engine::Engine>(*parts->core, options);
+  parts->speculation = engine::speculation_of(options.speculate, manifest.spec->trained_loops);
+  parts->engine = std::make_unique<engine::Engine>(*parts->core, options, parts->speculation.get());
   return Engine(std::move(parts));
 }
 
@@ -79,7 +80,7 @@ void Engine::cancel(const std::shared_ptr<const Running>& running) { parts_->eng
 bool Engine::busy() const { return parts_->engine->busy(); }
 std::vector<Token> Engine::tick() { return parts_->engine->tick(); }
 EngineCounts Engine::counts() const {
-  const auto& drafts = parts_->engine->speculation;
+  const auto& drafts = parts_->speculation;
   return {parts_->core->steps, parts_->core->rows, parts_->core->late, drafts ? drafts->drafted : 0, drafts ? drafts->accepted : 0};
 }
 

@@ -8,6 +8,7 @@ namespace mythos {
 
 struct Engine::Parts {
   std::unique_ptr<engine::Core> core;
+  std::unique_ptr<engine::Speculation> speculation;
   std::unique_ptr<engine::Engine> engine;
 };
 

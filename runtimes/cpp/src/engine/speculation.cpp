@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "batch.hpp"
 #include "row_ports.hpp"
 
 namespace mythos::engine {
@@ -44,10 +45,10 @@ double Speed::per_token(double loops, double sharing) const {
   return of(kEnter, 1, sharing) + loops * of(kStep, 1, sharing) + of(kLeave, 1, sharing);
 }
 
-Speculation::Speculation(std::int64_t loops, const Speed& speed, std::optional<std::int64_t> fixed, std::int64_t most)
-    : speed_(speed), most_(most), fixed_(fixed), loops_(static_cast<double>(loops)), deepest_(loops_) {
+Speculation::Speculation(std::int64_t loops, std::optional<std::int64_t> fixed, std::int64_t most)
+    : most_(most), fixed_(fixed), loops_(static_cast<double>(loops)), deepest_(loops_) {
   if (fixed) {
-    depths_ = {*fixed};
+    depths_ = {integer(*fixed, "speculate", 1, kMostLoops)};
   } else {
     for (const std::int64_t depth : std::set<std::int64_t>{1, 2, 3, loops / 2})
       if (depth >= 1 && depth < loops) depths_.push_back(depth);
@@ -64,7 +65,7 @@ std::pair<std::int64_t, std::int64_t> Speculation::choose(std::int64_t running, 
   if (!all_tried && turn_ > 2) return {*untried, std::min<std::int64_t>(2, most)};  // the first tokens measure the calls
   if (all_tried && turn_ % kPeek == 0)
     return {depths_[static_cast<std::size_t>(turn_ / kPeek) % depths_.size()], 1};
-  double best = 1 / std::max(speed_.per_token(loops_, static_cast<double>(running)), kNothing);
+  double best = 1 / std::max(speed.per_token(loops_, static_cast<double>(running)), kNothing);
   std::pair<std::int64_t, std::int64_t> chosen{0, 0};
   for (const std::int64_t depth : depths_) {
     if (!all_tried && !fixed_) break;
@@ -102,10 +103,15 @@ double Speculation::tokens_of(std::int64_t depth, std::int64_t count) const {
 double Speculation::seconds_of(std::int64_t depth, std::int64_t count, std::int64_t running) const {
   const auto drafts = static_cast<double>(count), sharing = static_cast<double>(running);
   const double shallow = std::min(static_cast<double>(depth), loops_);
-  const double drafting = drafts * (speed_.of(kStep, 1, sharing) * shallow + speed_.of(kLeave, 1, sharing));
-  const double first = (drafts + 1) * speed_.of(kEnter, 1, sharing) + shallow * speed_.of(kStep, 1, sharing);
-  const double rest = std::max(std::max(deepest_, loops_) - static_cast<double>(depth), 0.0) * speed_.of(kStep, drafts + 1, sharing);
-  return drafting + first + rest + speed_.of(kLeave, drafts + 1, sharing);
+  const double drafting = drafts * (speed.of(kStep, 1, sharing) * shallow + speed.of(kLeave, 1, sharing));
+  const double first = (drafts + 1) * speed.of(kEnter, 1, sharing) + shallow * speed.of(kStep, 1, sharing);
+  const double rest = std::max(std::max(deepest_, loops_) - static_cast<double>(depth), 0.0) * speed.of(kStep, drafts + 1, sharing);
+  return drafting + first + rest + speed.of(kLeave, drafts + 1, sharing);
+}
+
+std::unique_ptr<Speculation> speculation_of(std::int64_t speculate, std::int64_t trained_loops) {
+  if (speculate == 0) return nullptr;
+  return std::make_unique<Speculation>(trained_loops, speculate == kAuto ? std::nullopt : std::optional(speculate));
 }
 
 }  // namespace mythos::engine

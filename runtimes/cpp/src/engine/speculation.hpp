@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -45,8 +46,9 @@ class Speed {
 // Chooses how to draft.
 class Speculation {
  public:
-  // `loops`: as trained. `fixed`: draft after so many, always. `most`: drafts of a round.
-  Speculation(std::int64_t loops, const Speed& speed, std::optional<std::int64_t> fixed = {}, std::int64_t most = 8);
+  // `loops`: as trained. `fixed`: draft after so many, always (RequestError where it is no number of loops). `most`: drafts of
+  // a round.
+  explicit Speculation(std::int64_t loops, std::optional<std::int64_t> fixed = {}, std::int64_t most = 8);
   virtual ~Speculation() = default;
 
   // Depth and number of the next round's drafts; number 0: none pay. `running`: sequences that share the calls. `room`: the
@@ -58,6 +60,7 @@ class Speculation {
   void went(std::int64_t loops);
 
   const std::vector<std::int64_t>& depths() const { return depths_; }
+  Speed speed;  // what calls took lately
   std::int64_t drafted = 0, accepted = 0;  // drafts so far, and those that were right
   std::int64_t rounds = 0, tokens = 0;     // of drafting, and the tokens that they gave
 
@@ -68,7 +71,6 @@ class Speculation {
   double tokens_of(std::int64_t depth, std::int64_t count) const;
   double seconds_of(std::int64_t depth, std::int64_t count, std::int64_t running) const;
 
-  const Speed& speed_;
   std::int64_t most_;
   std::optional<std::int64_t> fixed_;
   std::vector<std::int64_t> depths_;
@@ -76,5 +78,8 @@ class Speculation {
   double loops_, deepest_;                // of a token, and of a round, lately
   std::int64_t turn_ = 0;
 };
+
+// By kAuto, 0 or a number of loops; null where nothing is drafted (RequestError).
+std::unique_ptr<Speculation> speculation_of(std::int64_t speculate, std::int64_t trained_loops);
 
 }  // namespace mythos::engine
