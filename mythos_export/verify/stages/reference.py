@@ -32,10 +32,10 @@ class GatherElements(OpRun):
 class RMSNormalization(_RMSNormalization):
     """onnx's own squares in float16, where the standard asks for float32 (stash_type 1, the only one it takes)."""
 
-    def _run(self, x: np.ndarray, scale: np.ndarray, **options: Any) -> tuple[np.ndarray]:
-        wide = x.astype(np.float32) if x.dtype == np.float16 else x
-        one = np.ones(scale.shape, wide.dtype)
-        return (super()._run(wide, one, **options)[0].astype(x.dtype) * scale,)
+    def _run(self, X: np.ndarray, Scale: np.ndarray, *options: Any, **named: Any) -> tuple[np.ndarray]:
+        wide = X.astype(np.float32) if X.dtype == np.float16 else X
+        one = np.ones(Scale.shape, wide.dtype)
+        return (super()._run(wide, one, *options, **named)[0].astype(X.dtype) * Scale,)
 
 
 class Loop(_Loop):
