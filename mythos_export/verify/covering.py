@@ -57,6 +57,7 @@ class _Questions:
         self.entries: Mapping[str, Array] = {}
         self.knob = self.spec.exit.knob("halt_threshold")
         self.turn = 0
+        self.tokens = self.drawn((_ALONE, 1))
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """One a question, in order."""
@@ -64,7 +65,7 @@ class _Questions:
         yield self.prompt
         yield self.alone
         yield lambda: self.plain("no loops", (1, min(9, longest)), 0)
-        yield lambda: self.plain("far beyond the trained depth", (1, 1), deepest(spec), NEVER, early_exit=False)
+        yield lambda: self.plain("far beyond the trained depth", (1, 1), deepest(spec), self.never, early_exit=False)
         if longest > 3:
             yield self.pasts
         for tokens in sizes_within((2 * self.cuts.keys + 1,), longest):
@@ -96,8 +97,7 @@ class _Questions:
         self.entries = {group.name: outputs[self.spec.ports.of("new", group.name).name] for group in self.spec.caches}
 
     def alone(self) -> None:
-        self.tokens = self.drawn((_ALONE, 1))
-        self.plain(TIE, self.tokens, self.spec.trained_loops, NEVER)
+        self.plain(TIE, self.tokens, self.spec.trained_loops, self.never)
         self.watched = self.truth.asked[-1].case
 
     def pasts(self) -> None:
@@ -196,9 +196,15 @@ class _Questions:
     def at_once(self) -> float:
         """A threshold with which everybody halts in the first loop: rules reach it, or fall below it."""
         who = halting(self.spec)
-        assert who is not None
+        if who is None:
+            return 0.0
         inputs = Past.empty(self.spec, 1, 0, 2).inputs(self.tokens[:1], [1], 2, 0.0, early_exit=False)
         return 0.0 if self.truth.watch(inputs)[who.name][0].all() else NEVER
+
+    @property
+    def never(self) -> float | None:
+        """A threshold with which nobody halts; None where the rule has none."""
+        return None if self.knob is None else NEVER if self.at_once == 0 else -NEVER
 
     # -- how a question is put ----------------------------------------------------------------------------------------
 
