@@ -89,10 +89,14 @@ class _Questions:
     # -- every loop runs ----------------------------------------------------------------------------------------------
 
     def prompt(self) -> None:
-        """More tokens than a block of keys; what it caches is what pasts are made of."""
-        self.ids = self.drawn((1, min(self.cuts.keys + 1, self.spec.max_seq_len)))
-        past = Past.empty(self.spec, 1, 0, self.spec.trained_loops)
-        inputs = past.inputs(self.ids, np.ones(self.ids.shape, bool), early_exit=False)
+        """More tokens than a block of keys; what it caches is what pasts are made of.
+
+        A few loops only, as wherever tokens that are no text attend to each other: rounding alone, at a narrow
+        precision, drives such states apart, and what is measured on them would allow everything.
+        """
+        ids = self.drawn((1, min(self.cuts.keys + 1, self.spec.max_seq_len)))
+        past = Past.empty(self.spec, 1, 0, self.few)
+        inputs = past.inputs(ids, np.ones(ids.shape, bool), self.few, early_exit=False)
         outputs = self.truth.ask(Question("a prompt", inputs))
         self.entries = {group.name: outputs[self.spec.ports.of("new", group.name).name] for group in self.spec.caches}
 
@@ -101,16 +105,12 @@ class _Questions:
         self.watched = self.truth.asked[-1].case
 
     def pasts(self) -> None:
-        """A row for every length of the past, each with another padding; more depths than loops, NaN behind.
-
-        A few loops only: on a past that no text has, states run far apart from one rounding to the next.
-        """
+        """A row for every length of the past, each with another padding; more depths than loops, NaN behind."""
         lengths = [0, *past_lengths(self.spec, self.cuts)]
         lengths += [lengths[-1]] * max(0, len(_ROWS) - len(lengths))
         real = [_ROWS[row % len(_ROWS)] for row in range(len(lengths))]
         lengths, real = [*lengths, min(2, lengths[-1])], [*real, (0, 0, 0)]
-        loops = min(3, self.spec.trained_loops)
-        self.behind("every past", lengths, real, loops, loops + 2, 1.5, early_exit=False)
+        self.behind("every past", lengths, real, self.few, self.few + 2, 1.5, early_exit=False)
 
     def decoding(self, name: str, early_exit: bool) -> Iterator[Callable[[], None]]:
         """Two rows of different length: a padded prefill, a chunk with a past, and one token.
@@ -211,6 +211,11 @@ class _Questions:
     @property
     def most(self) -> int:
         return self.spec.max_seq_len
+
+    @property
+    def few(self) -> int:
+        """Loops: some, and no more than were trained."""
+        return min(3, self.spec.trained_loops)
 
     def plain(
         self,
