@@ -22,7 +22,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import mythos_runtime
-from mythos_runtime.errors import RequestError
 from mythos_runtime.fields import shown
 from mythos_runtime.server import answering, refusals
 from mythos_runtime.server.asking import Asked
@@ -42,7 +41,8 @@ from mythos_runtime.server.schemas import (
     ModelCard,
     ModelList,
     Status,
-    TokenizeRequest,
+    TokenizeChat,
+    TokenizeText,
     Tokens,
 )
 from mythos_runtime.server.served import Served
@@ -54,7 +54,7 @@ _PAGE_POLICY = (
     "img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 
 def make_app(served: Served) -> FastAPI:
@@ -86,7 +86,8 @@ def make_app(served: Served) -> FastAPI:
     app.add_middleware(BodyLimit, most=served.settings.most_body)
     if served.settings.hosts:  # a page of another name that leads here reaches nothing
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(served.settings.hosts))
-    app.include_router(_generating(served), dependencies=[Depends(key_check(served.settings.keys))])
+    keys = served.settings.keys
+    app.include_router(_generating(served), dependencies=[Depends(key_check(keys))] if keys else [])
     app.include_router(_watching(metrics))
     return app
 
@@ -115,15 +116,13 @@ def _generating(served: Served) -> APIRouter:
         return await answer(http, body, asker.chat, ChatForm)
 
     @routes.post("/tokenize")
-    async def tokenize(body: TokenizeRequest) -> Tokens:
+    async def tokenize(body: TokenizeText | TokenizeChat) -> Tokens:
         if body.model is not None:
             check_name(body.model)
-        if (body.prompt is None) == (body.messages is None):
-            raise RequestError("give prompt or messages, one of them")
-        if body.messages is not None:
+        if isinstance(body, TokenizeChat):
             tokens = await run_in_threadpool(asker.conversation, body.messages)
         else:
-            tokens = await run_in_threadpool(words.encode, body.prompt or "")
+            tokens = await run_in_threadpool(words.encode, body.prompt)
         return Tokens(tokens=tokens, count=len(tokens), max_model_len=served.spec.max_seq_len)
 
     def check_name(name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Id = Annotated[int, Field(ge=0, lt=1 << 31)]
 Stop = Annotated[str, Field(min_length=1)]
@@ -42,6 +42,18 @@ class Strict(BaseModel):
     """Takes no field that it does not know, and no value of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        """JSON does not tell 2.0 from 2."""
+        return {name: _whole(value) for name, value in values.items()} if isinstance(values, dict) else values
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class StreamOptions(Strict):
@@ -89,7 +101,7 @@ class CompletionRequest(Generation):
     )
     max_tokens: int | None = Field(None, ge=1, lt=1 << 31)
     logprobs: int | None = Field(None, ge=0, le=5)
-    best_of: Literal[1] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: Literal[False] | None = None
     suffix: Annotated[str, Field(max_length=0)] | None = None
 
@@ -129,12 +141,14 @@ class ChatRequest(Generation):
     store: Literal[False] | None = None
 
 
-class TokenizeRequest(Strict):
-    """A text or a conversation."""
-
+class TokenizeText(Strict):
     model: str | None = None
-    prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    prompt: str
+
+
+class TokenizeChat(Strict):
+    model: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)]
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
