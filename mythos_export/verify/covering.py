@@ -177,6 +177,8 @@ class _Questions:
         if who is None or who.of is None:
             return
         reached = self.watched.trace[who.of][:, :, 0].astype(np.float64)  # [n, tokens]
+        if len(reached) < loop:  # states that are no numbers end the loop
+            return
         before, at = reached[: loop - 1], reached[loop - 1]
         rises = self.at_once == 0
         if rises:
