@@ -1,1 +1,1 @@
-"""`mythos serve` under load (`python -m benchmarks.serving`) and for a long time (`python -m benchmarks.serving.soak`)."""
+"""Load on `mythos serve` (`python -m benchmarks.serving`), and mixed traffic for a long time (`soak.py`)."""
