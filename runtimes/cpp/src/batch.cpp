@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ports.hpp"
 #include "text.hpp"
@@ -74,16 +75,30 @@ void check_prompts(const Rows& prompts, std::int64_t vocab_size) {
   }
 }
 
-std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least) {
-  if (value < least)
-    throw RequestError(name + " should be an integer of at least " + std::to_string(least) + ", found " +
-                       std::to_string(value));
+std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least, std::optional<std::int64_t> most) {
+  if (value < least || (most && value > *most))
+    throw RequestError(name + " should be an integer of at least " + std::to_string(least) +
+                       (most ? " and at most " + std::to_string(*most) : "") + ", found " + std::to_string(value));
   return value;
 }
 
 double number(double value, const std::string& name) {
   if (!std::isfinite(value)) throw RequestError(name + " should be a finite number, found " + py_repr(value));
   return value;
+}
+
+float threshold_of(const std::optional<double>& given, const LoopSpec& spec, double without) {
+  const Knob* knob = spec.exit.knob("halt_threshold");
+  if (!given) return static_cast<float>(knob ? knob->default_value : without);
+  const double value = *given;
+  if (!knob) throw RequestError("this model (" + spec.family + ") has no halt_threshold: " + spec.exit.meaning);
+  if (!std::isinf(value)) number(value, "halt_threshold");
+  const double low = knob->least.value_or(-HUGE_VAL), high = knob->most.value_or(HUGE_VAL);
+  const bool fits = std::isinf(value) || std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max());
+  if (!(low <= value && value <= high) || !fits)
+    throw RequestError("halt_threshold should be a float32 from " + py_repr(low) + " to " + py_repr(high) + ", found " +
+                       py_repr(value));
+  return static_cast<float>(value);
 }
 
 }  // namespace mythos

@@ -20,10 +20,7 @@ constexpr std::int64_t kMostLoops = (std::int64_t{1} << 31) - 1;
 
 std::int64_t loops_of(const ForwardOptions& options, const LoopSpec& spec, const Cache* cache) {
   if (!options.max_loops) return cache ? cache->max_loops() : spec.trained_loops;
-  const std::int64_t loops = *options.max_loops;
-  if (loops < 0 || loops > kMostLoops)
-    throw RequestError("max_loops should be an integer of at least 0 and at most " + std::to_string(kMostLoops) +
-                       ", found " + std::to_string(loops));
+  const std::int64_t loops = integer(*options.max_loops, "max_loops", 0, kMostLoops);
   const std::string text = std::to_string(loops);
   if (cache && loops > cache->max_loops())
     throw RequestError("max_loops is " + text + ", but the cache holds " + std::to_string(cache->max_loops()) +
@@ -33,20 +30,6 @@ std::int64_t loops_of(const ForwardOptions& options, const LoopSpec& spec, const
                        "), but max_loops is " + text + "; make a cache with new_cache(..., max_loops=" + text +
                        "), or use policy='last'");
   return loops;
-}
-
-float threshold_of(const ForwardOptions& options, const LoopSpec& spec) {
-  const Knob* knob = spec.exit.knob("halt_threshold");
-  if (!options.halt_threshold) return static_cast<float>(knob ? knob->default_value : std::nan(""));
-  const double value = *options.halt_threshold;
-  if (!knob) throw RequestError("this model (" + spec.family + ") has no halt_threshold: " + spec.exit.meaning);
-  if (!std::isinf(value)) number(value, "halt_threshold");
-  const double low = knob->least.value_or(-HUGE_VAL), high = knob->most.value_or(HUGE_VAL);
-  const bool fits = std::isinf(value) || std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max());
-  if (!(low <= value && value <= high) || !fits)
-    throw RequestError("halt_threshold should be a float32 from " + py_repr(low) + " to " + py_repr(high) + ", found " +
-                       py_repr(value));
-  return static_cast<float>(value);
 }
 
 // The graph's input `initial_state`, where it has one.
@@ -109,7 +92,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
   if (options.policy != "full" && options.policy != "last")
     throw RequestError("there is no cache policy " + py_repr(options.policy) + "; the policies are full, last");
   const std::int64_t loops = loops_of(options, spec, cache);
-  const float threshold = threshold_of(options, spec);
+  const float threshold = threshold_of(options.halt_threshold, spec, std::nan(""));
   const bool early_exit = !cache || options.policy == "last";
   const std::vector<std::int64_t> counts = counts_of(tokens);
   const std::int64_t B = tokens.batch, T = tokens.tokens;

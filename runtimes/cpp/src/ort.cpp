@@ -1,7 +1,5 @@
 // The onnxruntime backend (ort.py): past buffers are handed over as they lie, outputs are read where they come.
-#define ORT_API_MANUAL_INIT  // the library may be older than the headers: ask before the first call
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
+#include "ort.hpp"
 
 #include <dlfcn.h>
 
@@ -11,7 +9,6 @@
 #include <map>
 
 #include "ort_library.hpp"
-#include "session.hpp"
 
 namespace mythos {
 namespace fs = std::filesystem;
@@ -98,6 +95,7 @@ std::string find_op_library(const std::string& choice) {
   throw BundleError(file + " cannot be loaded by ONNX Runtime: " + text);
 }
 
+<<<<<<< HEAD
 class OrtSession : public Session {
  public:
   OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context)
@@ -128,113 +126,154 @@ class OrtSession : public Session {
                   (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                   (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
     if (!ep_context) operators = library.empty() ? "portable" : "native";
+=======
+void add_operators(Ort::SessionOptions& settings, const std::string& library) {
+  try {
+    settings.RegisterCustomOpsLibrary(library.c_str());
+  } catch (const Ort::Exception& error) {
+    throw BackendMissing("the operator library " + library + " cannot be loaded by this ONNX Runtime: " +
+                         words(error) + "; rebuild it on this machine, or run without it (op_library=None)");
+>>>>>>> main
   }
+}
 
-  std::vector<Tensor> run(const std::vector<Tensor>& inputs) override {
-    try {
-      std::vector<Ort::Value> values;
-      for (const Tensor& input : inputs) {
-        std::size_t bytes = dtype_size(input.dtype);
-        for (const std::int64_t size : input.shape) bytes *= static_cast<std::size_t>(size);
-        // ONNX Runtime takes a mutable pointer for what it only reads.
-        values.push_back(Ort::Value::CreateTensor(memory_, const_cast<void*>(input.data), bytes, input.shape.data(),
-                                                  input.shape.size(), kTypes.at(input.dtype)));
-      }
-      std::vector<Ort::Value> results = session_.Run(Ort::RunOptions{nullptr}, input_names_.data(), values.data(),
-                                                     values.size(), output_names_.data(), output_names_.size());
-      std::vector<Tensor> outputs;
-      for (std::size_t i = 0; i < results.size(); ++i) {
-        auto value = std::make_shared<Ort::Value>(std::move(results[i]));
-        const auto info = value->GetTensorTypeAndShapeInfo();
-        const void* data = value->GetTensorRawData();
-        outputs.push_back({ports_.outputs[i].name, type_name(info.GetElementType()), info.GetShape(), data, value});
-      }
-      return outputs;
-    } catch (const Ort::Exception& error) {
-      throw BackendFailed("ONNX Runtime could not finish the call: " + words(error));
-    } catch (const std::bad_alloc&) {
-      throw BackendFailed("ONNX Runtime could not finish the call: out of memory");
-    }
+bool add_cuda(Ort::SessionOptions& settings, bool required) {
+  if (!available(kCuda)) {
+    if (required)
+      throw BackendMissing("CUDA was asked for, but this ONNX Runtime is built without it: pip uninstall onnxruntime, "
+                           "then pip install onnxruntime-gpu (the two must not be installed together)");
+    return false;
   }
-
- private:
-  static void add_operators(Ort::SessionOptions& settings, const std::string& library) {
-    try {
-      settings.RegisterCustomOpsLibrary(library.c_str());
-    } catch (const Ort::Exception& error) {
-      throw BackendMissing("the operator library " + library + " cannot be loaded by this ONNX Runtime: " +
-                           words(error) + "; rebuild it on this machine, or run without it (op_library=None)");
-    }
+  try {
+    settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
+    return true;
+  } catch (const Ort::Exception&) {
+    if (!required) return false;
+    throw BackendMissing("CUDA was asked for, but ONNX Runtime fell back to CPUExecutionProvider: its CUDA provider did "
+                         "not start; check the NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu "
+                         "wants");
   }
+}
 
-  static bool add_cuda(Ort::SessionOptions& settings, bool required) {
-    if (!available(kCuda)) {
-      if (required)
-        throw BackendMissing("CUDA was asked for, but this ONNX Runtime is built without it: pip uninstall onnxruntime, "
-                             "then pip install onnxruntime-gpu (the two must not be installed together)");
-      return false;
-    }
-    try {
-      settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
-      return true;
-    } catch (const Ort::Exception&) {
-      if (!required) return false;
-      throw BackendMissing("CUDA was asked for, but ONNX Runtime fell back to CPUExecutionProvider: its CUDA provider did "
-                           "not start; check the NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu "
-                           "wants");
-    }
+template <typename Call>
+void guarded(const Call& call) {
+  try {
+    call();
+  } catch (const Ort::Exception& error) {
+    throw BackendFailed("ONNX Runtime could not finish the call: " + words(error));
+  } catch (const std::bad_alloc&) {
+    throw BackendFailed("ONNX Runtime could not finish the call: out of memory");
   }
-
-  // Names, types and fixed sizes of the graph against the contract, so that a mismatch shows at load: caches and logits
-  // are allocated as the manifest says, so it must not say more than the graph.
-  void compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const {
-    Ort::AllocatorWithDefaultOptions allocator;
-    std::map<std::string, std::pair<std::string, std::vector<std::int64_t>>> values;
-    const std::size_t count = inputs ? session_.GetInputCount() : session_.GetOutputCount();
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto name = inputs ? session_.GetInputNameAllocated(i, allocator) : session_.GetOutputNameAllocated(i, allocator);
-      const Ort::TypeInfo info = inputs ? session_.GetInputTypeInfo(i) : session_.GetOutputTypeInfo(i);
-      values[name.get()] = {"None", {}};
-      if (info.GetONNXType() != ONNX_TYPE_TENSOR) continue;
-      const auto tensor = info.GetTensorTypeAndShapeInfo();
-      values[name.get()] = {type_name(tensor.GetElementType()), tensor.GetShape()};
-    }
-    for (const Port& port : expected) {
-      const auto found = values.find(port.name);
-      if (found == values.end())
-        throw BundleError(file + " lacks the port " + port.words() + "; export the model again");
-      const auto& [dtype, shape] = found->second;
-      const std::string wanted = ", expected " + port.words() + "; export the model again";
-      if (dtype != port.dtype) throw BundleError(file + ": the port " + port.name + " is " + dtype + wanted);
-      if (shape.size() != port.dims.size())
-        throw BundleError(file + ": the port " + port.name + " has " + std::to_string(shape.size()) + " dimensions" + wanted);
-      for (std::size_t axis = 0; axis < shape.size(); ++axis)
-        if (shape[axis] >= 0 && port.dims[axis].symbol.empty() && shape[axis] != port.dims[axis].size)
-          throw BundleError(file + ": dimension " + std::to_string(axis) + " of the port " + port.name + " is " +
-                            std::to_string(shape[axis]) + wanted);
-      values.erase(found);
-    }
-    if (!values.empty())
-      throw BundleError(file + " has the port " + values.begin()->first +
-                        ", which this runtime does not know; update mythos_runtime");
-  }
-
-  Ort::Session session_;
-  Ports ports_;
-  Ort::MemoryInfo memory_;
-  std::vector<const char*> input_names_, output_names_;
-};
+}
 
 }  // namespace
 
-std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
-                                          const LoadOptions& options, bool ep_context) {
+OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context)
+    : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
+  Ort::SessionOptions settings;
+  settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
+  settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
+  if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
+  const std::string library = ep_context ? "" : find_op_library(options.op_library);
+  if (!library.empty()) add_operators(settings, library);
+  std::string provider = "CPUExecutionProvider";
+  if (ep_context) {
+    settings.AppendExecutionProvider("NvTensorRtRtx", {});
+    provider = kRtx;
+  } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
+    provider = kCuda;
+  }
+  try {
+    session_ = Ort::Session(environment(), file.c_str(), settings);
+  } catch (const Ort::Exception& error) {
+    load_error(file, error, library);
+  }
+  compare(file, ports_.inputs, true);
+  compare(file, ports_.outputs, false);
+  for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
+  for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());
+  description = std::string("onnxruntime ") + onnxruntime().GetVersionString() + ", " + provider + ", " +
+                (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
+                (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
+  on_cpu = provider == "CPUExecutionProvider";
+  if (!ep_context) operators = library.empty() ? "portable" : "native";
+}
+
+Ort::Value OrtSession::tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const {
+  std::size_t bytes = dtype_size(dtype);
+  for (const std::int64_t size : shape) bytes *= static_cast<std::size_t>(size);
+  return Ort::Value::CreateTensor(memory_, data, bytes, shape.data(), shape.size(), kTypes.at(dtype));
+}
+
+std::vector<Tensor> OrtSession::run(const std::vector<Tensor>& inputs) {
+  std::vector<Tensor> outputs;
+  guarded([&] {
+    std::vector<Ort::Value> values;
+    for (const Tensor& input : inputs)  // ONNX Runtime takes a mutable pointer for what it only reads
+      values.push_back(tensor(const_cast<void*>(input.data), input.dtype, input.shape));
+    std::vector<Ort::Value> results = session_.Run(Ort::RunOptions{nullptr}, input_names_.data(), values.data(),
+                                                   values.size(), output_names_.data(), output_names_.size());
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      auto value = std::make_shared<Ort::Value>(std::move(results[i]));
+      const auto info = value->GetTensorTypeAndShapeInfo();
+      const void* data = value->GetTensorRawData();
+      outputs.push_back({ports_.outputs[i].name, type_name(info.GetElementType()), info.GetShape(), data, value});
+    }
+  });
+  return outputs;
+}
+
+void OrtSession::run(const Ort::IoBinding& binding) {
+  guarded([&] { session_.Run(Ort::RunOptions{nullptr}, binding); });
+}
+
+// Names, types and fixed sizes of the graph against the contract, so that a mismatch shows at load: caches and logits
+// are allocated as the manifest says, so it must not say more than the graph.
+void OrtSession::compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const {
+  Ort::AllocatorWithDefaultOptions allocator;
+  std::map<std::string, std::pair<std::string, std::vector<std::int64_t>>> values;
+  const std::size_t count = inputs ? session_.GetInputCount() : session_.GetOutputCount();
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto name = inputs ? session_.GetInputNameAllocated(i, allocator) : session_.GetOutputNameAllocated(i, allocator);
+    const Ort::TypeInfo info = inputs ? session_.GetInputTypeInfo(i) : session_.GetOutputTypeInfo(i);
+    values[name.get()] = {"None", {}};
+    if (info.GetONNXType() != ONNX_TYPE_TENSOR) continue;
+    const auto tensor = info.GetTensorTypeAndShapeInfo();
+    values[name.get()] = {type_name(tensor.GetElementType()), tensor.GetShape()};
+  }
+  for (const Port& port : expected) {
+    const auto found = values.find(port.name);
+    if (found == values.end())
+      throw BundleError(file + " lacks the port " + port.words() + "; export the model again");
+    const auto& [dtype, shape] = found->second;
+    const std::string wanted = ", expected " + port.words() + "; export the model again";
+    if (dtype != port.dtype) throw BundleError(file + ": the port " + port.name + " is " + dtype + wanted);
+    if (shape.size() != port.dims.size())
+      throw BundleError(file + ": the port " + port.name + " has " + std::to_string(shape.size()) + " dimensions" + wanted);
+    for (std::size_t axis = 0; axis < shape.size(); ++axis)
+      if (shape[axis] >= 0 && port.dims[axis].symbol.empty() && shape[axis] != port.dims[axis].size)
+        throw BundleError(file + ": dimension " + std::to_string(axis) + " of the port " + port.name + " is " +
+                          std::to_string(shape[axis]) + wanted);
+    values.erase(found);
+  }
+  if (!values.empty())
+    throw BundleError(file + " has the port " + values.begin()->first +
+                      ", which this runtime does not know; update mythos_runtime");
+}
+
+std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
+                                       bool ep_context) {
   require_api();
   try {
     return std::make_unique<OrtSession>(file, ports, options, ep_context);
   } catch (const Ort::Exception& error) {
     throw BackendMissing("ONNX Runtime could not start: " + words(error));
   }
+}
+
+std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports, const LoadOptions& options,
+                                          bool ep_context) {
+  return open_graph(file, ports, options, ep_context);
 }
 
 std::string missing_for_rtx() {

@@ -135,11 +135,15 @@ std::string contradiction_of(const LoopSpec& spec) {
                   initial->dims[1].symbol != "T" || !initial->dims[2].symbol.empty()))
     return "the state " + drawn + " is drawn, which only one of float32 [B, T, size] can be";
   const Ports want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial);
-  const std::string inputs = contradiction_of("inputs", want.inputs, spec.ports().inputs);
-  return inputs.empty() ? contradiction_of("outputs", want.outputs, spec.ports().outputs) : inputs;
+  return contradiction_of(want, spec.ports());
 }
 
 }  // namespace
+
+std::string contradiction_of(const Ports& expected, const Ports& found) {
+  const std::string inputs = contradiction_of("inputs", expected.inputs, found.inputs);
+  return inputs.empty() ? contradiction_of("outputs", expected.outputs, found.outputs) : inputs;
+}
 
 bool Port::operator==(const Port& o) const {
   return name == o.name && dtype == o.dtype && dims == o.dims && role == o.role && group == o.group;

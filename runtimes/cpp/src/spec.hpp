@@ -9,6 +9,8 @@ namespace mythos {
 // The ports of a whole model; `initial` is the state that is an input, null where none is.
 Ports model_ports(std::int64_t vocab_size, const std::vector<CacheGroup>& caches, const ExitRule& exit,
                   const StateTensor* initial);
+// How a graph's ports differ from the expected ones, in words; empty where they do not.
+std::string contradiction_of(const Ports& expected, const Ports& found);
 // A spec from the manifest's field (BundleError).
 LoopSpec read_spec(Fields fields);
 

@@ -1,0 +1,99 @@
+// Many requests at once: every call of the engine packs tokens of whatever request and loop depth, and who comes or goes
+// does so between two calls.
+//
+//   mythos::Engine engine = mythos::Engine::open("bundle");
+//   auto running = engine.submit({{1, 2, 3}, /*max_new_tokens=*/16});
+//   while (engine.busy())
+//     for (const mythos::Token& token : engine.tick())
+//       std::cout << token.id << " took " << token.depth << " loops\n";
+//
+// Which tokens a request gets, and their logits to the last bit, hang on the request alone: not on when it came, on who
+// ran beside it, on how its prompt was cut, nor on whether it was sent back for want of memory and computed again.
+// runtimes/python/mythos_runtime/engine has the same.
+#pragma once
+
+#include "mythos_runtime.hpp"
+
+namespace mythos {
+
+// What somebody wants to be generated.
+struct Request {
+  std::vector<std::int64_t> prompt;  // one id or more
+  std::int64_t max_new_tokens = 1;
+  std::optional<std::int64_t> max_loops;        // of its positions; default: as trained
+  std::optional<double> halt_threshold;         // default: as trained; infinity: never
+  bool whole = false;                           // run every loop of every position
+  SamplingOptions sampling;
+  std::vector<std::int64_t> eos;                // ids that end it; they stay in the result, as do
+  std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end it
+  std::uint64_t row = 0;                        // which of a batch's random numbers it draws
+  std::uint64_t state_seed = 0;                 // what its first states are drawn with, where the model draws them
+};
+
+// A request on its way.
+struct Running {
+  Request request;
+  std::int64_t limit = 0;              // the request's loops and threshold, or as trained
+  float threshold = 0;
+  std::vector<std::int64_t> tokens;    // generated so far,
+  std::vector<std::int32_t> depth;     // and the loops of the positions behind the choices
+  std::string finished;                // "eos", "stop", "length", "cancelled" or "error" once it has ended, else ""
+  std::string error;                   // the text of a ResultError, where that is "error"
+};
+
+// A token of a request, and what it was chosen from.
+struct Token {
+  std::shared_ptr<const Running> running;
+  std::int64_t id = 0;
+  std::int32_t depth = 0;
+  std::vector<float> logits;
+};
+
+struct EngineOptions {
+  std::int64_t memory = std::int64_t{1} << 30;  // bytes for caches and states, which the system gives as they are touched
+  std::optional<std::int64_t> max_loops;        // the most that a request may ask for; default: as trained
+  std::int64_t most_rows = 256;                 // of a call
+  std::int64_t most_running = 64;               // requests that run at a time; the others wait, in the order they came
+  std::int64_t chunk = 64;                      // the most tokens of a prompt that enter at a time
+  double patience = 0.125;  // a share of the running requests: so many finished positions are waited for before they leave
+                            // together, since the layers around the loop cost a call about the same for one as for a few
+  std::optional<std::int64_t> max_lag;  // positions of a request that may lag before they are made to run every depth: a
+                                        // bound on what a hard token has to wait for; default: none
+};
+
+// What the engine has done so far.
+struct EngineCounts {
+  std::int64_t steps = 0;  // calls of the loop
+  std::int64_t rows = 0;   // positions of all calls
+  std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
+};
+
+// On the CPU. For one thread at a time.
+class MYTHOS_API Engine {
+ public:
+  // BundleError: the bundle has no row graphs, or they are damaged. CapacityError: the memory holds no page. Others: see
+  // Model::load.
+  static Engine open(const std::string& bundle, const LoadOptions& load = {}, const EngineOptions& options = {});
+  ~Engine();
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+
+  const LoopSpec& spec() const;
+  // Queues a request. RequestError: it asks for what this model cannot do. CapacityError: its tokens do not fit the model,
+  // or all the memory.
+  std::shared_ptr<const Running> submit(Request request);
+  // Ends a request now; its memory is free at once.
+  void cancel(const std::shared_ptr<const Running>& running);
+  bool busy() const;  // whether anything is left to do
+  // At most one call of each graph. The tokens that were chosen.
+  std::vector<Token> tick();
+  EngineCounts counts() const;
+
+  struct Parts;  // what it is made of is not for callers
+  explicit Engine(std::unique_ptr<Parts> parts);
+
+ private:
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace mythos

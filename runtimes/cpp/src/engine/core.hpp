@@ -1,0 +1,83 @@
+// Exact lazy depth: sequences whose rows are packed, whatever depth they are at, and computed no deeper than needed
+// (core.py).
+//
+//   Sequence& sequence = core.open(16, 0.99f);
+//   core.enter({{&sequence, ids}});
+//   while ((done = core.step()).empty()) {}
+//   core.leave(done)[0].logits                      // [V] of the chunk's last position
+//
+// A chunk enters (the layers before the loop), its rows are stepped until all have halted, and it leaves (the layers
+// behind the loop). A position that has halted lags at the depths it did not run, until a later one needs its entries
+// there; then it runs them, as it would have. So nothing is approximated, and a row computes the same bits in any company.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/graphs.hpp"
+#include "engine/memory.hpp"
+
+namespace mythos::engine {
+
+// New tokens of a sequence. Without `answers` nobody wants their logits: they are run when a later position needs them
+// (with layers behind the loop, which need every position's answer, at once).
+struct Chunk {
+  Sequence* sequence;
+  std::vector<std::int64_t> ids;
+  bool answers = true;
+};
+
+// What a chunk's positions came to: logits [V] and depth of the last one, or [n, V] and [n] of all.
+struct Answer {
+  std::vector<float> logits;
+  std::vector<std::int32_t> depth;
+};
+
+// Sequences, their caches and the state of what lags.
+class Core {
+ public:
+  // `max_lag`: positions that may lag before they are made to run all depths, in one chunk a depth: a bound on what a hard
+  // token has to wait for. None: no bound.
+  Core(std::unique_ptr<Graphs> graphs, Memory memory, std::optional<std::int64_t> max_lag = {});
+
+  // A sequence of at most `limit` loops a position; `whole`: every position runs all of them. A model that draws its first
+  // state draws it with `state_seed`.
+  Sequence& open(std::int64_t limit, float threshold, bool whole = false, std::uint64_t state_seed = 0);
+  // Gives back everything that the sequence holds; what lags is dropped, never run.
+  void close(Sequence& sequence);
+  // A second sequence with the same entries, on the same pages (OutOfPages).
+  Sequence& fork(const Sequence& sequence);
+  // Forgets the positions from `length` on. Only between chunks.
+  void truncate(Sequence& sequence, std::int64_t length) { cut(sequence, length); }
+
+  // Takes new tokens in, together at most `most_rows`, and gives their sequences, which have none, a job (OutOfPages:
+  // nothing was computed).
+  void enter(const std::vector<Chunk>& chunks);
+  // One call of the step graph over rows that are due; the sequences whose jobs are through, to leave (OutOfPages: no row
+  // that is due could run).
+  std::vector<Sequence*> step();
+  // Answers the chunks whose jobs are through: each one's last position, or every one.
+  std::vector<Answer> leave(const std::vector<Sequence*>& sequences, bool every = false);
+
+  const LoopSpec& spec() const { return *graphs->spec; }
+
+  const std::unique_ptr<Graphs> graphs;
+  const std::unique_ptr<PagedCache> around, loop;  // around the loop (null where the model has no layers there), per depth
+  const std::unique_ptr<States> states;
+  Scheduler scheduler;
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  std::optional<std::int64_t> max_lag;
+  const bool trailing;  // layers behind the loop keep entries, so that every position has to be answered
+  std::int64_t steps = 0, rows = 0, late = 0;  // calls of the step graph, rows of them, and rows that had halted before
+
+ private:
+  void cut(Sequence& sequence, std::int64_t length);
+  std::vector<float> initial(const Spans& spans) const;
+  Spans with_pages(const Spans& spans);
+  void run(const Spans& spans);
+  void release(Sequence& sequence);
+  void repay(Sequence& sequence);
+};
+
+}  // namespace mythos::engine

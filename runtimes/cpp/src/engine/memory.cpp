@@ -1,0 +1,50 @@
+#include "engine/memory.hpp"
+
+#include "ports.hpp"
+#include "row_ports.hpp"
+
+namespace mythos::engine {
+namespace {
+
+const CacheGroup* group_of(const LoopSpec& spec, bool per_loop) {
+  for (const CacheGroup& group : spec.caches)
+    if (group.per_loop == per_loop) return &group;
+  return nullptr;
+}
+
+std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages) {
+  return std::make_unique<PagedCache>(group.slots, pages, group.width, group.dtype);
+}
+
+}  // namespace
+
+std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
+  std::int64_t position = States::line_bytes(spec);
+  bool fits = true;
+  for (const CacheGroup& group : spec.caches) {  // its lines, at every depth
+    auto bytes = static_cast<std::int64_t>(dtype_size(group.dtype));
+    for (const std::int64_t factor : {group.slots, group.width, group.per_loop ? loops : 1})
+      fits = fits && !__builtin_mul_overflow(bytes, factor, &bytes);
+    fits = fits && !__builtin_add_overflow(position, bytes, &position);
+  }
+  std::int64_t page = 0;
+  if (!fits || __builtin_mul_overflow(position, kPage, &page))
+    throw CapacityError("a page of the caches is larger than any memory");
+  return page;
+}
+
+Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops) {
+  if (loops < 1 || loops > kMostLoops)
+    throw RequestError("an engine runs 1 to " + std::to_string(kMostLoops) + " loops, found " + std::to_string(loops));
+  const std::int64_t page = page_bytes(spec, loops), pages = size / page;
+  if (pages < 1)
+    throw CapacityError(std::to_string(size) + " bytes hold no page of " + std::to_string(kPage) +
+                        " positions, which take " + std::to_string(page) + " at " + std::to_string(loops) + " loops");
+  const CacheGroup* outside = group_of(spec, false);
+  return {outside ? cache_of(*outside, pages) : nullptr, cache_of(*group_of(spec, true), pages * loops),
+          std::make_unique<States>(spec, pages * kPage)};
+}
+
+std::int64_t Memory::nbytes() const { return (around ? around->nbytes() : 0) + loop->nbytes() + states->nbytes(); }
+
+}  // namespace mythos::engine

@@ -1,0 +1,76 @@
+#include "engine/opening.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "batch.hpp"
+#include "row_ports.hpp"
+
+namespace mythos {
+namespace engine {
+namespace {
+
+constexpr std::array<const char*, 3> kGraphs{kEnter, kStep, kLeave};
+
+std::string file_of(const std::string& graph) { return graph + ".onnx"; }
+
+std::string lacking(const Manifest& manifest) {
+  for (const char* graph : kGraphs)
+    if (!manifest.spec->graphs.count(graph) || !manifest.lists(file_of(graph))) return file_of(graph);
+  return "";
+}
+
+}  // namespace
+
+bool has_row_graphs(const Manifest& manifest) { return lacking(manifest).empty(); }
+
+OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const LoadOptions& load) {
+  if (const std::string file = lacking(manifest); !file.empty())
+    throw BundleError(folder + " has no " + file + ", which the engine runs; export the model again");
+  if (const std::string problem = row_contradiction(*manifest.spec); !problem.empty())
+    throw BundleError(folder + ": the row graphs do not fit the model: " + problem + "; export the model again");
+  LoadOptions chosen = load;
+  chosen.provider = "cpu";
+  return [folder, chosen, spec = manifest.spec,
+          opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
+    auto& session = opened[graph];
+    if (!session) session = open_graph(plain_path(folder + "/" + file_of(graph)), spec->graphs.at(graph), chosen);
+    return session;
+  };
+}
+
+std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open, const EngineOptions& options) {
+  integer(options.memory, "memory", 1);
+  integer(options.most_rows, "most_rows", 1);
+  if (options.max_lag) integer(*options.max_lag, "max_lag", 1);
+  Memory memory = Memory::of(*spec, options.memory, options.max_loops.value_or(spec->trained_loops));
+  auto graphs = std::make_unique<RowGraphs>(spec, open, memory.around.get(), memory.loop.get(), options.most_rows,
+                                            std::min(spec->max_seq_len, memory.positions()));
+  return std::make_unique<Core>(std::move(graphs), std::move(memory), options.max_lag);
+}
+
+}  // namespace engine
+
+Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+
+Engine Engine::open(const std::string& bundle, const LoadOptions& load, const EngineOptions& options) {
+  check_options(load);
+  const std::string folder = plain_path(bundle);
+  const Manifest manifest = read_manifest(folder, load.verify == "hashes");
+  auto parts = std::make_unique<Parts>();
+  parts->core = engine::make_core(manifest.spec, engine::open_graphs(folder, manifest, load), options);
+  parts->engine = std::make_unique<engine::Engine>(*parts->core, options.most_running, options.chunk, options.patience);
+  return Engine(std::move(parts));
+}
+
+const LoopSpec& Engine::spec() const { return parts_->core->spec(); }
+std::shared_ptr<const Running> Engine::submit(Request request) { return parts_->engine->submit(std::move(request)); }
+void Engine::cancel(const std::shared_ptr<const Running>& running) { parts_->engine->cancel(running); }
+bool Engine::busy() const { return parts_->engine->busy(); }
+std::vector<Token> Engine::tick() { return parts_->engine->tick(); }
+EngineCounts Engine::counts() const { return {parts_->core->steps, parts_->core->rows, parts_->core->late}; }
+
+}  // namespace mythos

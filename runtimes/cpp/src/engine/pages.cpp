@@ -1,0 +1,77 @@
+#include "engine/pages.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "ports.hpp"
+#include "row_ports.hpp"
+
+namespace mythos::engine {
+
+Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what) {
+  std::size_t bytes = 1;
+  double wanted = 1;
+  bool fits = true;
+  for (const std::int64_t size : sizes) {
+    fits = fits && !__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes);
+    wanted *= static_cast<double>(size);
+  }
+  Bytes memory(fits && bytes <= SIZE_MAX / 2 ? static_cast<char*>(std::calloc(std::max<std::size_t>(bytes, 1), 1)) : nullptr);
+  if (memory) return memory;
+  char text[40];
+  std::snprintf(text, sizeof text, "%.1f GiB", wanted / (1 << 30));
+  throw CapacityError("the engine's " + what + " need " + text + ", which this machine does not give (out of memory); give "
+                      "it less memory, or ask for less");
+}
+
+PagedCache::PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t width, const std::string& dtype)
+    : slots_(slots), width_(width), page_bytes_(kPage * width * static_cast<std::int64_t>(dtype_size(dtype))), dtype_(dtype),
+      memory_(zeros({slots, pages, page_bytes_}, "caches")), holders_(static_cast<std::size_t>(pages), 0) {
+  for (std::int64_t page = pages; page-- > 0;) free_.push_back(page);
+}
+
+void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
+  const auto length = static_cast<std::int64_t>(table.size());
+  std::vector<std::size_t> shared;
+  for (std::int64_t block = first / kPage; block < length; ++block)
+    if (holders_[static_cast<std::size_t>(table[static_cast<std::size_t>(block)])] > 1)
+      shared.push_back(static_cast<std::size_t>(block));
+  const std::int64_t fresh = std::max<std::int64_t>(last / kPage + 1 - length, 0);
+  if (static_cast<std::int64_t>(shared.size()) + fresh > free()) throw OutOfPages();
+  for (const std::size_t block : shared) {
+    const std::int64_t old = table[block], copy = take();
+    for (std::int64_t slot = 0; slot < slots_; ++slot)
+      std::memcpy(page(slot, copy), page(slot, old), static_cast<std::size_t>(page_bytes_));
+    table[block] = copy;
+    give(old);
+  }
+  for (std::int64_t i = 0; i < fresh; ++i) table.push_back(take());
+}
+
+void PagedCache::give(std::int64_t page) {
+  if (--holders_[static_cast<std::size_t>(page)] > 0) return;
+  free_.push_back(page);
+  if (freed) freed(page);
+}
+
+Table PagedCache::fork(const Table& table) {
+  for (const std::int64_t page : table) hold(page);
+  return table;
+}
+
+void PagedCache::truncate(Table& table, std::int64_t length) {
+  const auto keep = std::min(static_cast<std::size_t>((length + kPage - 1) / kPage), table.size());
+  for (std::size_t block = keep; block < table.size(); ++block) give(table[block]);
+  table.resize(keep);
+}
+
+std::int64_t PagedCache::take() {
+  const std::int64_t page = free_.back();
+  free_.pop_back();
+  holders_[static_cast<std::size_t>(page)] = 1;
+  peak = std::max(peak, pages() - free());
+  return page;
+}
+
+}  // namespace mythos::engine

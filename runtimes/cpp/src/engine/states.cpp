@@ -1,0 +1,103 @@
+#include "engine/states.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ports.hpp"
+
+namespace mythos::engine {
+namespace {
+
+std::int64_t row_bytes(const StateTensor& tensor) {
+  auto bytes = static_cast<std::int64_t>(dtype_size(tensor.dtype));
+  for (const Dim& dim : tensor.dims)
+    if (dim.symbol.empty() && __builtin_mul_overflow(bytes, dim.size, &bytes))
+      throw CapacityError("a line of the state " + tensor.name + " is larger than any memory");
+  return bytes;
+}
+
+// One element that is one, [dtype_size].
+const void* one(const std::string& dtype) {
+  static const float wide = 1;
+  static const std::uint16_t half = 0x3C00, brain = 0x3F80;
+  static const std::int64_t whole = 1;  // little-endian: the first bytes are the shorter ones
+  if (dtype == "float32") return &wide;
+  if (dtype == "float16") return &half;
+  return dtype == "bfloat16" ? static_cast<const void*>(&brain) : &whole;
+}
+
+}  // namespace
+
+States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state), lines_(lines) {
+  const auto add = [&](const std::string& name, const StateTensor& tensor) {
+    Array& array = arrays_[name];
+    array.row_bytes = row_bytes(tensor);
+    array.memory = zeros({lines, array.row_bytes}, "states");
+  };
+  for (const StateTensor& tensor : tensors_) add(tensor.name, tensor);
+  add(kEncoded, tensors_[0]);
+  halted_ = &arrays_.at(kHalted);
+  for (std::int64_t line = lines; line-- > 0;) free_.push_back(line);
+}
+
+std::int64_t States::nbytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [name, array] : arrays_) bytes += lines_ * array.row_bytes;
+  return bytes;
+}
+
+std::int32_t States::depth(std::int64_t line) const {
+  std::int32_t depth;
+  std::memcpy(&depth, arrays_.at(kDepth).row(line), sizeof depth);
+  return depth;
+}
+
+Lines States::take(std::int64_t count) {
+  if (count > free()) throw OutOfPages();
+  Lines lines(free_.rbegin(), free_.rbegin() + count);
+  free_.resize(free_.size() - static_cast<std::size_t>(count));
+  peak = std::max(peak, lines_ - free());
+  return lines;
+}
+
+Lines States::begin(std::int64_t count, const float* encoded, const float* initial) {
+  const Lines lines = take(count);
+  const auto fill = [&](const Array& array, const float* rows) {
+    for (std::int64_t i = 0; i < count; ++i)
+      std::memcpy(array.row(lines[static_cast<std::size_t>(i)]), reinterpret_cast<const char*>(rows) + i * array.row_bytes,
+                  static_cast<std::size_t>(array.row_bytes));
+  };
+  fill(arrays_.at(kEncoded), encoded);
+  for (const StateTensor& tensor : tensors_) {
+    const Array& array = arrays_.at(tensor.name);
+    const std::size_t size = dtype_size(tensor.dtype), bytes = static_cast<std::size_t>(array.row_bytes);
+    if (tensor.start == "noise" || tensor.start == "initial")
+      fill(array, initial);
+    else if (tensor.start == "encoded")
+      fill(array, encoded);
+    else
+      for (const std::int64_t line : lines) {
+        std::memset(array.row(line), 0, bytes);
+        for (std::size_t at = 0; tensor.start == "ones" && at < bytes; at += size)
+          std::memcpy(array.row(line) + at, one(tensor.dtype), size);
+      }
+  }
+  return lines;
+}
+
+Lines States::copy(const Lines& lines) {
+  const Lines copies = take(static_cast<std::int64_t>(lines.size()));
+  for (const auto& [name, array] : arrays_)
+    for (std::size_t i = 0; i < lines.size(); ++i)
+      std::memcpy(array.row(copies[i]), array.row(lines[i]), static_cast<std::size_t>(array.row_bytes));
+  return copies;
+}
+
+std::int64_t States::line_bytes(const LoopSpec& spec) {
+  std::int64_t bytes = row_bytes(spec.state[0]);
+  for (const StateTensor& tensor : spec.state)
+    if (__builtin_add_overflow(bytes, row_bytes(tensor), &bytes)) throw CapacityError("a line of the states is too large");
+  return bytes;
+}
+
+}  // namespace mythos::engine

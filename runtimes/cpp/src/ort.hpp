@@ -1,0 +1,38 @@
+// A graph in ONNX Runtime (ort.py): the session of the backend, and what the engine binds to.
+#pragma once
+
+#define ORT_API_MANUAL_INIT  // the library may be older than the headers: ask before the first call
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+
+#include "session.hpp"
+
+namespace mythos {
+
+class OrtSession : public Session {
+ public:
+  // See `open_graph`. `ep_context`: the file wraps a TensorRT-RTX engine. BundleError: the graph is damaged, or its ports are not these.
+  // BackendMissing: no such provider, no kernel for an operator.
+  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context = false);
+
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) override;
+  // On what is bound (BackendFailed).
+  void run(const Ort::IoBinding& binding);
+  Ort::IoBinding binding() { return Ort::IoBinding(session_); }
+  // A tensor that lies where `data` does.
+  Ort::Value tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const;
+
+ private:
+  void compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const;
+
+  Ort::Session session_;
+  Ports ports_;
+  Ort::MemoryInfo memory_;
+  std::vector<const char*> input_names_, output_names_;
+};
+
+// As the constructor, after holding the library against the headers that this was built with (BackendMissing).
+std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
+                                       bool ep_context = false);
+
+}  // namespace mythos

@@ -1,0 +1,239 @@
+// The engine's parts without a model: pages, who is due, and requests over graphs that only count. `ctest` runs it.
+#include <algorithm>
+#include <functional>
+#include <iostream>
+
+#include "engine/engine.hpp"
+#include "row_ports.hpp"
+
+namespace {
+
+using namespace mythos::engine;
+
+int failures = 0;
+
+void check(bool good, const std::string& what) {
+  if (good) return;
+  std::cerr << "FAILED: " << what << "\n";
+  ++failures;
+}
+
+template <typename Kind>
+void refuses(const std::function<void()>& work, const std::string& text) {
+  try {
+    work();
+    check(false, "no error where one says: " + text);
+  } catch (const Kind& error) {
+    check(std::string(error.what()).find(text) != std::string::npos, std::string(error.what()) + "; expected " + text);
+  }
+}
+
+constexpr std::int64_t kVocabulary = 10, kLoops = 4;
+
+// A model whose token `id` halts after id loops, and is followed by id + 1 (10 by 0).
+std::shared_ptr<const mythos::LoopSpec> counting_spec() {
+  const mythos::Dim B{0, "B"}, T{0, "T"};
+  mythos::LoopSpec spec;
+  spec.vocab_size = kVocabulary, spec.max_seq_len = 200, spec.trained_loops = kLoops, spec.max_output_tokens = 100;
+  spec.caches = {{"layers", 2, false, 1, "float32", 1}, {"loop", 1, true, 1, "float32", 0}};
+  spec.state = {{"h", "float32", {B, T, {1, ""}}, "encoded", {}, {}},
+                {"answer", "float32", {B, T, {1, ""}}, "zeros", {}, {}},
+                {"halted", "bool", {B, T}, "zeros", {}, {}},
+                {"depth", "int32", {B, T}, "zeros", {}, {}},
+                {"stays", "float32", {B, T}, "ones", {}, {}}};
+  spec.graphs = mythos::row_ports(spec);
+  return std::make_shared<const mythos::LoopSpec>(spec);
+}
+
+class Counting : public Graphs {
+ public:
+  Counting(std::shared_ptr<const mythos::LoopSpec> spec, PagedCache* loop) : Graphs(std::move(spec), 64), loop_(loop) {}
+
+  const float* enter(const std::vector<std::int64_t>& ids, const Spans&, const Tables&) override {
+    values_.assign(ids.begin(), ids.end());
+    return values_.data();
+  }
+  void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) override {
+    ++calls;
+    check(!lines.empty() && static_cast<std::int64_t>(lines.size()) <= most_rows, "a call takes some rows, not too many");
+    auto line = lines.begin();
+    for (std::size_t i = 0; i < spans.size(); ++i)
+      for (std::int64_t position = spans[i].first; position <= spans[i].last; ++position, ++line) {
+        const float id = value(states, "h", *line);
+        entry(*tables[i], position) = id + 1;
+        for (std::int64_t before = 0; before <= position; ++before)
+          check(entry(*tables[i], before) > 0, "every earlier position has its entry at depth " + std::to_string(spans[i].depth));
+        auto& depth = *reinterpret_cast<std::int32_t*>(states.array(kDepth).row(*line));
+        if (!states.halted(*line)) ++depth, value(states, "answer", *line) = id;
+        const bool halts = depth >= static_cast<std::int32_t>(id) || spans[i].depth + 1 == spans[i].sequence->limit;
+        *states.array(kHalted).row(*line) = states.halted(*line) || halts;
+      }
+  }
+  const float* leave(const States& states, const Lines& lines, const std::vector<std::int64_t>& pick, const Spans&,
+                     const Tables&) override {
+    values_.assign(pick.size() * kVocabulary, 0);
+    for (std::size_t i = 0; i < pick.size(); ++i) {
+      const auto id = static_cast<std::int64_t>(value(states, "answer", lines[static_cast<std::size_t>(pick[i])]));
+      values_[i * kVocabulary + static_cast<std::size_t>((id + 1) % kVocabulary)] = 1;
+    }
+    return values_.data();
+  }
+
+  int calls = 0;
+
+ private:
+  static float& value(const States& states, const char* name, std::int64_t line) {
+    return *reinterpret_cast<float*>(states.array(name).row(line));
+  }
+  float& entry(const Table& table, std::int64_t position) const {
+    char* page = loop_->page(0, table[static_cast<std::size_t>(position / mythos::kPage)]);
+    return reinterpret_cast<float*>(page)[position % mythos::kPage];
+  }
+  PagedCache* loop_;
+  std::vector<float> values_;
+};
+
+// A core over the counting model, in whose free pages nothing is found again.
+std::unique_ptr<Core> counting_core(std::int64_t loop_pages) {
+  const auto spec = counting_spec();
+  Memory memory{std::make_unique<PagedCache>(2, 50, 1, "float32"), std::make_unique<PagedCache>(1, loop_pages, 1, "float32"),
+                std::make_unique<States>(*spec, 400)};
+  memory.loop->freed = [loop = memory.loop.get()](std::int64_t page) {
+    std::fill_n(loop->page(0, page), loop->page_bytes(), char{0});
+  };
+  auto graphs = std::make_unique<Counting>(spec, memory.loop.get());
+  return std::make_unique<Core>(std::move(graphs), std::move(memory));
+}
+
+bool idle(const Core& core) {
+  return core.around->free() == core.around->pages() && core.loop->free() == core.loop->pages() &&
+         core.states->free() == core.states->lines() && core.sequences.empty();
+}
+
+void pages_are_shared_until_somebody_writes() {
+  PagedCache cache(1, 4, 2, "float32");
+  Table table;
+  cache.extend(table, 0, mythos::kPage);  // two pages
+  *cache.page(0, table[1]) = 7;
+  Table twin = cache.fork(table);
+  cache.extend(twin, mythos::kPage + 1, mythos::kPage + 1);
+  check(twin[0] == table[0] && twin[1] != table[1] && *cache.page(0, twin[1]) == 7, "a shared page is copied by its writer");
+  cache.truncate(table, 0);
+  check(cache.free() == 2 && table.empty(), "a table gives its pages back");
+  refuses<OutOfPages>([&] { cache.extend(twin, 2 * mythos::kPage, 5 * mythos::kPage); }, "no page");
+  check(twin.size() == 2 && cache.free() == 2, "and nothing was changed");
+  cache.truncate(twin, 1);
+  check(cache.free() == 3 && cache.peak == 3, "pages behind a length are given back");
+}
+
+void memory_is_dealt_to_whole_pages() {
+  const auto spec = counting_spec();
+  const Memory memory = Memory::of(*spec, 1 << 20, kLoops);
+  check(memory.nbytes() <= 1 << 20 && memory.nbytes() > (1 << 20) * 9 / 10 && memory.positions() % mythos::kPage == 0, "memory");
+  refuses<mythos::CapacityError>([&] { Memory::of(*spec, 100, 1); }, "100 bytes hold no page of 32 positions");
+  refuses<mythos::RequestError>([&] { Memory::of(*spec, 1 << 20, 300); }, "1 to 256 loops, found 300");
+  refuses<mythos::CapacityError>([] { PagedCache(1 << 30, 1 << 30, 1 << 20, "float32"); }, "does not give");
+}
+
+void row_graphs_are_held_to_the_spec() {
+  mythos::LoopSpec spec = *counting_spec();
+  check(mythos::row_contradiction(spec).empty(), "the spec holds together: " + mythos::row_contradiction(spec));
+  const auto wrong = [&](const std::function<void(mythos::LoopSpec&)>& change, const std::string& text) {
+    mythos::LoopSpec changed = spec;
+    change(changed);
+    const std::string problem = mythos::row_contradiction(changed);
+    check(problem.find(text) != problem.npos, "'" + problem + "' should hold '" + text + "'");
+  };
+  wrong([](auto& s) { s.graphs["step"].inputs[1].dims[1].size = 2; }, "step: the inputs lack h float32 [R, 1]");
+  wrong([](auto& s) { s.caches[0].slots = std::int64_t{1} << 31; }, "for which there are no ports");
+  wrong([](auto& s) { s.caches.pop_back(); }, "no cache inside the loop");
+  wrong([](auto& s) { s.state.resize(1); }, "fewer than two states");
+  wrong([](auto& s) { s.state[4].start = "encoded"; }, "stays is not float32 of the size of h");
+  wrong([](auto& s) { s.state[2].name = "done", s.graphs = mythos::row_ports(s); }, "does not carry halted");
+}
+
+void rows_lag_until_a_later_position_needs_them() {
+  auto core = counting_core(100);
+  Sequence& sequence = core->open(kLoops, 0.5f);
+  const auto feed = [&](std::vector<std::int64_t> ids) {
+    core->enter({{&sequence, std::move(ids)}});
+    std::vector<Sequence*> done;
+    const std::int64_t before = core->steps;
+    while (done.empty()) done = core->step();
+    core->leave(done);
+    return core->steps - before;
+  };
+  check(feed({1, 1, 2}) == 2 && sequence.filled == std::vector<std::int64_t>({3, 3, 0, 0}), "two depths of the first three");
+  check(feed({1}) == 1 && sequence.filled == std::vector<std::int64_t>({4, 3, 0, 0}) && sequence.lag() == 4, "one of the fourth");
+  check(core->rows == 7 && core->late == 2, "positions that halted ran again for the third's sake");
+  check(feed({4}) == 4 && sequence.filled == std::vector<std::int64_t>({5, 5, 5, 5}), "all that lagged catches up");
+  check(sequence.lines.empty() && core->states->free() == core->states->lines(), "what has run everything has no state");
+  Sequence& twin = core->fork(sequence);
+  core->truncate(sequence, 2);
+  check(sequence.filled[3] == 2 && twin.filled[3] == 5, "a truncation is of one sequence alone");
+  core->close(sequence);
+  core->close(twin);
+  check(idle(*core), "nothing is left");
+}
+
+void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
+  Sequence one(1, 0, false, 0), two(1, 0, false, 0), three(1, 0, false, 0);
+  Scheduler scheduler(10);
+  const Spans due{{&one, 0, 0, 29}, {&two, 0, 5, 5}, {&three, 0, 0, 7}};
+  const auto words = [](const Spans& spans) {
+    std::string text;
+    for (const Span& span : spans) text += std::to_string(span.first) + "-" + std::to_string(span.last) + " ";
+    return text;
+  };
+  check(words(scheduler.plan(due)) == "5-5 0-7 0-0 ", "the fewest rows first, the last one cut");
+  check(words(scheduler.plan({{&one, 0, 1, 29}, {&three, 0, 0, 7}})) == "0-7 1-2 ", "among the served, the fewest rows");
+  check(words(scheduler.plan({{&one, 0, 3, 29}, {&two, 0, 5, 5}})) == "5-5 3-11 ", "who had none in the last call comes first");
+}
+
+// Seven requests, three of which fit at a time.
+void requests_wait_for_pages_and_are_sent_back() {
+  auto core = counting_core(3 * 4 * 3);
+  mythos::engine::Engine engine(*core, 64, 64, 0.125);
+  std::vector<std::shared_ptr<const mythos::Running>> running;
+  for (std::int64_t i = 0; i < 7; ++i) {
+    mythos::Request request;
+    request.prompt.assign(40, i % kVocabulary);
+    request.max_new_tokens = 30;
+    running.push_back(engine.submit(request));
+  }
+  refuses<mythos::CapacityError>([&] { engine.submit({std::vector<std::int64_t>(150, 1), 60, {}, {}, false, {}, {}, {}, 0, 0}); },
+                                 "209 positions exceeds the 200");
+  refuses<mythos::CapacityError>([&] { engine.submit({std::vector<std::int64_t>(100, 1), 60, 40, {}, false, {}, {}, {}, 0, 0}); },
+                                 "40 loops does not fit the engine's memory by itself");
+  refuses<mythos::RequestError>([&] { engine.submit({{1}, 1, 257, {}, false, {}, {}, {}, 0, 0}); }, "at most 256, found 257");
+  refuses<mythos::RequestError>([&] { engine.submit({{1}, 1, {}, 0.5, false, {}, {}, {}, 0, 0}); }, "has no halt_threshold");
+  int ticks = 0;
+  for (; engine.busy() && ticks < 20000; ++ticks) {
+    engine.tick();
+    if (ticks == 30) engine.cancel(running[1]);
+  }
+  check(!engine.busy(), "every request ends");
+  for (std::int64_t i = 0; i < 7; ++i) {
+    const mythos::Running& each = *running[static_cast<std::size_t>(i)];
+    check(each.finished == (i == 1 ? "cancelled" : "length"), "request " + std::to_string(i) + " ended: " + each.finished);
+    for (std::size_t k = 0; k < each.tokens.size(); ++k) {
+      const auto before = (i + static_cast<std::int64_t>(k)) % kVocabulary;  // the token that chose it
+      check(each.tokens[k] == (before + 1) % kVocabulary, "its tokens");
+      check(each.depth[k] == std::clamp<std::int64_t>(before, 1, kLoops), "its depths");
+    }
+  }
+  check(idle(*core), "nothing is left");
+}
+
+}  // namespace
+
+int main() {
+  pages_are_shared_until_somebody_writes();
+  memory_is_dealt_to_whole_pages();
+  row_graphs_are_held_to_the_spec();
+  rows_lag_until_a_later_position_needs_them();
+  a_call_takes_who_waited_and_who_has_the_fewest_rows();
+  requests_wait_for_pages_and_are_sent_back();
+  std::cout << (failures ? "failed\n" : "passed\n");
+  return failures != 0;
+}

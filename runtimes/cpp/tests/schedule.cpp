@@ -1,0 +1,235 @@
+// Runs schedules that the parity tests deal: `mythos_schedule FOLDER THREADS ROWS AROUND_PAGES LOOP_PAGES LINES`.
+//
+// FOLDER holds spec.json and the three row graphs. Every line of stdin is a schedule, every line of stdout what came of it;
+// tests/mythos_runtime_cpp/schedules.py says what they hold. Memory that is nobody's is NaN.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/engine.hpp"
+#include "fields.hpp"
+#include "ports.hpp"
+#include "row_ports.hpp"
+#include "spec.hpp"
+
+namespace {
+
+using mythos::engine::PagedCache;
+using mythos::engine::Sequence;
+using mythos::engine::Spans;
+using mythos::engine::Tables;
+using nlohmann::json;
+
+void poison(const PagedCache& cache, std::int64_t page) {
+  const std::size_t size = mythos::dtype_size(cache.dtype());
+  const float wide = NAN;
+  const std::uint16_t half = 0x7FFF;  // NaN in float16 and in bfloat16
+  for (std::int64_t slot = 0; slot < cache.slots(); ++slot)
+    for (std::int64_t at = 0; at < cache.page_bytes(); at += static_cast<std::int64_t>(size))
+      std::memcpy(cache.page(slot, page) + at, size == 4 ? static_cast<const void*>(&wide) : &half, size);
+}
+
+std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64_t pages) {
+  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.width, group.dtype);
+  for (std::int64_t page = 0; page < pages; ++page) poison(*cache, page);
+  cache->freed = [memory = cache.get()](std::int64_t page) { poison(*memory, page); };
+  return cache;
+}
+
+// The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted as they
+// enter their first position.
+class Recorded : public mythos::engine::RowGraphs {
+ public:
+  using RowGraphs::RowGraphs;
+  const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override {
+    for (const auto& span : spans)
+      if (span.first == 0) names[span.sequence] = static_cast<int>(count++);
+    note(mythos::kEnter, spans);
+    return RowGraphs::enter(ids, spans, tables);
+  }
+  void step(const mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
+            const Tables& tables) override {
+    note(mythos::kStep, spans);
+    RowGraphs::step(states, lines, spans, tables);
+  }
+  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines,
+                     const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override {
+    note(mythos::kLeave, spans);
+    const float* logits = RowGraphs::leave(states, lines, pick, spans, tables);
+    if (broken < 0) return logits;
+    broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
+    for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks
+      if (names.at(spans[i].sequence) == broken) broken_[i * static_cast<std::size_t>(spec->vocab_size) + 3] = NAN;
+    return broken_.data();
+  }
+
+  void reset() {
+    trace = json::array();
+    names.clear();
+    count = 0, broken = -1;
+  }
+
+  json trace;
+  std::map<const Sequence*, int> names;
+  std::int64_t count = 0;
+  int broken = -1;  // the sequence whose logits hold NaN
+
+ private:
+  void note(const char* graph, const Spans& spans) {
+    json list = json::array();
+    for (const auto& span : spans) list.push_back({names.at(span.sequence), span.depth, span.first, span.last});
+    trace.push_back({graph, std::move(list)});
+  }
+  std::vector<float> broken_;
+};
+
+json bits_of(const std::vector<float>& values) {
+  std::vector<std::int32_t> bits(values.size());
+  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
+  return bits;
+}
+
+template <typename Value>
+std::optional<Value> optional(const json& from, const char* name) {
+  if (!from.contains(name) || from.at(name).is_null()) return std::nullopt;
+  return from.at(name).get<Value>();
+}
+
+mythos::Request request_of(const json& from) {
+  mythos::Request request;
+  request.prompt = from.at("prompt").get<std::vector<std::int64_t>>();
+  request.max_new_tokens = from.at("max_new_tokens");
+  request.max_loops = optional<std::int64_t>(from, "max_loops");
+  request.halt_threshold = optional<double>(from, "halt_threshold");
+  request.whole = from.at("whole");
+  request.sampling.temperature = from.at("temperature");
+  request.sampling.seed = from.at("seed");
+  request.eos = from.at("eos").get<std::vector<std::int64_t>>();
+  request.stop = from.at("stop").get<std::vector<std::vector<std::int64_t>>>();
+  request.row = from.at("row");
+  request.state_seed = from.at("state_seed");
+  return request;
+}
+
+class Driver {
+ public:
+  Driver(const std::string& folder, int threads, std::int64_t rows, std::int64_t around_pages, std::int64_t loop_pages,
+         std::int64_t lines) {
+    std::ifstream file(folder + "/spec.json", std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    const mythos::Json document = mythos::parse_json(text, "spec.json");
+    auto spec = std::make_shared<const mythos::LoopSpec>(mythos::read_spec(mythos::Fields(document, "spec.json")));
+    if (const std::string problem = mythos::row_contradiction(*spec); !problem.empty()) throw mythos::BundleError(problem);
+    mythos::LoadOptions load;
+    load.threads = threads, load.provider = "cpu";
+    mythos::engine::Memory memory;
+    for (const mythos::CacheGroup& group : spec->caches)
+      (group.per_loop ? memory.loop : memory.around) = cache_of(group, group.per_loop ? loop_pages : around_pages);
+    memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
+    const auto open = [&](const std::string& graph) {
+      return std::shared_ptr<mythos::OrtSession>(
+          mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load));
+    };
+    auto graphs = std::make_unique<Recorded>(spec, open, memory.around.get(), memory.loop.get(), rows, spec->max_seq_len);
+    recorded_ = graphs.get();
+    core_ = std::make_unique<mythos::engine::Core>(std::move(graphs), std::move(memory));
+  }
+
+  json run(const json& schedule) {
+    recorded_->reset();
+    core_->steps = core_->rows = core_->late = 0;
+    json result = schedule.contains("acts") ? acts(schedule) : serve(schedule);
+    result["trace"] = recorded_->trace;
+    result["steps"] = core_->steps, result["rows"] = core_->rows, result["late"] = core_->late;
+    while (!core_->sequences.empty()) core_->close(*core_->sequences.back());
+    result["idle"] = (!core_->around || core_->around->free() == core_->around->pages()) &&
+                     core_->loop->free() == core_->loop->pages() && core_->states->free() == core_->states->lines();
+    return result;
+  }
+
+ private:
+  // Requests through the engine.
+  json serve(const json& schedule) {
+    mythos::engine::Table taken;  // pages that somebody else holds
+    core_->loop->extend(taken, 0, schedule.at("taken").get<std::int64_t>() * mythos::kPage - 1);
+    core_->max_lag = optional<std::int64_t>(schedule, "max_lag");
+    core_->scheduler.rows = schedule.at("scheduler_rows");
+    recorded_->broken = schedule.value("broken", -1);
+    mythos::engine::Engine engine(*core_, schedule.at("most_running"), schedule.at("chunk"), schedule.at("patience"));
+    const json &requests = schedule.at("requests"), &arrivals = schedule.at("arrivals"), &cancels = schedule.at("cancels");
+    std::vector<std::shared_ptr<const mythos::Running>> running(requests.size());
+    std::map<const mythos::Running*, json> logits;
+    std::size_t come = 0;
+    for (int tick = 0; come < requests.size() || engine.busy(); ++tick) {
+      for (std::size_t i = 0; i < requests.size(); ++i)
+        if (arrivals[i] == tick) running[i] = engine.submit(request_of(requests[i])), ++come;
+      for (const json& cancel : cancels)
+        if (cancel[1] == tick && running[cancel[0]]) engine.cancel(running[cancel[0]]);
+      for (const mythos::Token& token : engine.tick()) logits[token.running.get()].push_back(bits_of(token.logits));
+      recorded_->trace.push_back(tick);
+    }
+    json results = json::array();
+    for (const auto& each : running)
+      results.push_back({{"tokens", each->tokens}, {"depth", each->depth}, {"finished", each->finished},
+                         {"error", each->error}, {"logits", logits[each.get()]}});
+    core_->loop->truncate(taken, 0);
+    core_->max_lag.reset();
+    core_->scheduler.rows = core_->graphs->most_rows;
+    return {{"requests", results}};
+  }
+
+  // Sequences at the core: fed, forked, cut, closed.
+  json acts(const json& schedule) {
+    std::vector<Sequence*> known;
+    json answers = json::array();
+    for (const json& act : schedule.at("acts")) {
+      const std::string name = act.at("act");
+      if (name == "open") {
+        known.push_back(&core_->open(act.at("limit"), act.at("threshold")));
+      } else if (name == "fork") {
+        known.push_back(&core_->fork(*known[act.at("sequence")]));
+        recorded_->names[known.back()] = static_cast<int>(recorded_->count++);
+      } else if (name == "truncate") {
+        core_->truncate(*known[act.at("sequence")], act.at("length"));
+      } else if (name == "close") {
+        core_->close(*known[act.at("sequence")]);
+      } else {
+        std::vector<mythos::engine::Chunk> chunks;
+        std::vector<Sequence*> fed;
+        for (const json& chunk : act.at("chunks")) {
+          fed.push_back(known[chunk[0]]);
+          chunks.push_back({fed.back(), chunk[1].get<std::vector<std::int64_t>>(), true});
+        }
+        core_->enter(chunks);
+        while (core_->step().size() < fed.size()) continue;
+        for (const auto& answer : core_->leave(fed, true))
+          answers.push_back({{"logits", bits_of(answer.logits)}, {"depth", answer.depth}});
+      }
+    }
+    return {{"answers", answers}};
+  }
+
+  Recorded* recorded_;
+  std::unique_ptr<mythos::engine::Core> core_;
+};
+
+}  // namespace
+
+int main(int count, char** values) {
+  if (count != 7) return 2;
+  try {
+    const auto number = [&](int at) { return std::stoll(values[at]); };
+    Driver driver(values[1], static_cast<int>(number(2)), number(3), number(4), number(5), number(6));
+    for (std::string line; std::getline(std::cin, line);) std::cout << driver.run(json::parse(line)) << std::endl;
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return 3;
+  }
+}

@@ -1,0 +1,221 @@
+"""The same schedules through the engine in Python and in C++.
+
+A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
+
+    requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, max_lag,
+    scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN)
+    acts: open, feed, fork, truncate and close of sequences at the core
+
+What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
+with the rows that it took, and the ticks between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cpp_programs import BUILD
+
+from mythos_runtime.engine.core import Chunk, Core
+from mythos_runtime.engine.engine import Engine, Request, Running
+from mythos_runtime.engine.sequence import Sequence, Span
+from mythos_runtime.ort import find_op_library
+from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
+from mythos_runtime.sampling import SamplingOptions
+from mythos_runtime.spec import LoopSpec
+
+SCHEDULE = BUILD / "mythos_schedule"
+ROWS, AROUND_PAGES, LOOP_PAGES, LINES = 64, 40, 160, 400  # of RowModel.core
+_GIVES_UP = 20_000
+
+
+class CppEngine:
+    """A C++ engine with little memory, NaN in all that is nobody's; alive as long as it is wanted."""
+
+    def __init__(self, folder: Path, spec: LoopSpec, threads: int) -> None:
+        (folder / "spec.json").write_text(json.dumps(spec.to_json()))
+        sizes = (threads, ROWS, AROUND_PAGES, LOOP_PAGES, LINES)
+        self._process = subprocess.Popen(
+            [SCHEDULE, folder, *map(str, sizes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "MYTHOS_OP_LIBRARY": str(find_op_library())},
+        )
+
+    def run(self, schedule: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(schedule) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
+        assert answer, "mythos_schedule has ended: see its error"
+        return answer
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+
+class PythonEngine:
+    """The same around a core of Python, which is left as it was found."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    def run(self, schedule: dict[str, Any]) -> dict[str, Any]:
+        core = self.core
+        core.steps = core.rows = core.late = 0
+        with pytest.MonkeyPatch.context() as patch, _clean(core):
+            trace = _record(core, patch, schedule.get("broken", -1))
+            result = _acts(core, schedule) if "acts" in schedule else _serve(core, schedule, trace)
+        idle = core.around is None or core.around.free == core.around.pages
+        idle = idle and core.loop.free == core.loop.pages and core.states.free == core.states.lines
+        return {**result, "trace": trace, "steps": core.steps, "rows": core.rows, "late": core.late, "idle": idle}
+
+
+def plain(request: Request) -> dict[str, Any]:
+    """A request as a schedule has it."""
+    given = asdict(request)
+    sampling = given.pop("sampling")
+    return {
+        **given,
+        "prompt": list(request.prompt),
+        "eos": sorted(request.eos),
+        "stop": [list(ids) for ids in request.stop],
+        "temperature": sampling["temperature"],
+        "seed": sampling["seed"],
+    }
+
+
+@contextlib.contextmanager
+def _clean(core: Core) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for sequence in list(core.sequences):
+            core.close(sequence)
+        core.max_lag, core.scheduler.rows = None, core.graphs.most_rows
+
+
+def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
+    """What the graphs run from now on. Sequences are counted as they enter their first position, or fork."""
+    trace: list[Any] = []
+    names: dict[Sequence, int] = {}
+    count = itertools.count()
+    enter, step, leave, fork = core.graphs.enter, core.graphs.step, core.graphs.leave, core.fork
+
+    def note(graph: str, spans: list[Span]) -> None:
+        trace.append([graph, [[names[span.sequence], span.depth, span.first, span.last] for span in spans]])
+
+    def noted_enter(ids: np.ndarray, spans: list[Span], tables: Any) -> np.ndarray:
+        for span in spans:
+            if span.first == 0:
+                names[span.sequence] = next(count)
+        note(ENTER, spans)
+        return enter(ids, spans, tables)
+
+    def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> None:
+        note(STEP, spans)
+        step(states, lines, spans, tables)
+
+    def noted_leave(states: Any, lines: np.ndarray, pick: np.ndarray, spans: list[Span], tables: Any) -> np.ndarray:
+        note(LEAVE, spans)
+        logits = leave(states, lines, pick, spans, tables)
+        for index, span in enumerate(spans):
+            if names[span.sequence] == broken:
+                logits[index, 3] = np.nan
+        return logits
+
+    def noted_fork(sequence: Sequence) -> Sequence:
+        twin = fork(sequence)
+        names[twin] = next(count)
+        return twin
+
+    patch.setattr(core.graphs, "enter", noted_enter)
+    patch.setattr(core.graphs, "step", noted_step)
+    patch.setattr(core.graphs, "leave", noted_leave)
+    patch.setattr(core, "fork", noted_fork)
+    return trace
+
+
+def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, Any]:
+    taken: list[int] = []
+    core.loop.extend(taken, 0, schedule["taken"] * PAGE - 1)
+    core.max_lag, core.scheduler.rows = schedule["max_lag"], schedule["scheduler_rows"]
+    running: dict[int, Running] = {}
+    logits: dict[Running, list[list[int]]] = {}
+    try:
+        engine = Engine(core, schedule["most_running"], schedule["chunk"], schedule["patience"])
+        requests = [_request(each) for each in schedule["requests"]]
+        tick = 0
+        while len(running) < len(requests) or engine.busy:
+            for index, (request, arrival) in enumerate(zip(requests, schedule["arrivals"], strict=True)):
+                if arrival == tick:
+                    running[index] = engine.submit(request)
+            for index, when in schedule["cancels"]:
+                if when == tick and index in running:
+                    engine.cancel(running[index])
+            for token in engine.tick():
+                logits.setdefault(token.running, []).append(_bits(token.logits))
+            trace.append(tick)
+            tick += 1
+            assert tick < _GIVES_UP
+    finally:
+        for sequence in list(core.sequences):
+            core.close(sequence)
+        core.loop.truncate(taken, 0)
+    results = [
+        {
+            "tokens": each.tokens,
+            "depth": each.depth,
+            "finished": each.finished,
+            "error": str(each.error or ""),
+            "logits": logits.get(each),
+        }
+        for each in (running[index] for index in range(len(requests)))
+    ]
+    return {"requests": results}
+
+
+def _request(given: dict[str, Any]) -> Request:
+    options = dict(given)
+    sampling = SamplingOptions(temperature=options.pop("temperature"), seed=options.pop("seed"))
+    stop = tuple(tuple(ids) for ids in options.pop("stop"))
+    return Request(**{**options, "sampling": sampling, "eos": frozenset(options["eos"]), "stop": stop})
+
+
+def _acts(core: Core, schedule: dict[str, Any]) -> dict[str, Any]:
+    known: list[Sequence] = []
+    answers = []
+    for act in schedule["acts"]:
+        name = act["act"]
+        if name == "open":
+            known.append(core.open(act["limit"], act["threshold"]))
+        elif name == "fork":
+            known.append(core.fork(known[act["sequence"]]))
+        elif name == "truncate":
+            core.truncate(known[act["sequence"]], act["length"])
+        elif name == "close":
+            core.close(known[act["sequence"]])
+        else:
+            fed = [known[index] for index, _ in act["chunks"]]
+            core.enter([Chunk(known[index], np.array(ids)) for index, ids in act["chunks"]])
+            while len(core.step()) < len(fed):
+                continue
+            for answer in core.leave(fed, every=True):
+                answers.append({"logits": _bits(answer.logits), "depth": answer.depth.tolist()})
+    return {"answers": answers}
+
+
+def _bits(logits: np.ndarray) -> list[int]:
+    bits: list[int] = np.ascontiguousarray(logits, np.float32).view(np.int32).ravel().tolist()
+    return bits

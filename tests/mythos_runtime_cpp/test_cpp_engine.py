@@ -1,0 +1,157 @@
+"""The engine in C++ does what the one in Python does: every call of a graph with the same rows, every bit the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from row_models import POSITIONS, VOCABULARY, RowModel
+from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
+from test_exact import some_requests
+
+from mythos_runtime.engine.engine import Request
+from mythos_runtime.ort import find_op_library
+from mythos_runtime.sampling import SamplingOptions
+
+pytestmark = pytest.mark.skipif(not SCHEDULE.is_file(), reason="the C++ runtime is not built: make native")
+
+Engines = tuple[CppEngine, PythonEngine]
+
+
+@pytest.fixture(scope="module", params=["mla", "gqa"])
+def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RowModel:
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    return RowModel.openmythos(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 thread", "2 threads"])
+def engines(request: pytest.FixtureRequest, row_model: RowModel) -> Iterator[Engines]:
+    cpp = CppEngine(row_model.folder, row_model.model.spec, request.param)
+    yield cpp, PythonEngine(row_model.core(threads=request.param))
+    cpp.close()
+
+
+def same(engines: Engines, schedule: dict[str, Any]) -> dict[str, Any]:
+    """What came of a schedule in C++, which is what comes of it in Python."""
+    found, expected = (engine.run(schedule) for engine in engines)
+    assert found["trace"] == expected["trace"]
+    assert found == expected
+    assert found["idle"]
+    return found
+
+
+def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
+    usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
+    usual |= {"chunk": 64, "patience": 0.125}
+    return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
+
+
+def test_any_schedule(engines: Engines) -> None:
+    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.data())
+    def check(data: Any) -> None:
+        draw = data.draw
+        requests = draw(some_requests())
+        same(
+            engines,
+            serving(
+                requests,
+                [draw(st.sampled_from([0, 0, 1, 7, 40])) for _ in requests],
+                cancels=draw(
+                    st.lists(st.tuples(st.integers(0, len(requests) - 1), st.integers(0, 60)).map(list), max_size=2)
+                ),
+                taken=draw(st.sampled_from([0, 90, 135])),
+                max_lag=draw(st.sampled_from([None, None, 1, 6, 30])),
+                scheduler_rows=draw(st.sampled_from([64, 64, 9, 1])),
+                most_running=draw(st.sampled_from([8, 3, 1])),
+                chunk=draw(st.sampled_from([64, 20, 5, 1])),
+                patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+            ),
+        )
+
+    check()
+
+
+def test_requests_that_were_sent_back(engines: Engines) -> None:
+    prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()
+    requests = [
+        Request(tuple(prompt), max_new_tokens=9, max_loops=5, halt_threshold=0.7, row=row)
+        for row, prompt in enumerate(prompts)
+    ]
+    tight = {"taken": 135, "max_lag": 6, "scheduler_rows": 9, "most_running": 8, "patience": 0.0}
+    found = same(engines, serving(requests, [0, 1, 1, 1, 1, 40], **tight))
+    roomy = same(engines, serving(requests, [0, 0, 0, 0, 0, 0]))
+    assert found["requests"] == roomy["requests"]
+    entered = [
+        span
+        for graph, spans in (call for call in found["trace"] if isinstance(call, list))
+        for span in spans
+        if graph == "enter" and span[2] == 0
+    ]
+    assert len(entered) > len(requests), "nobody was sent back"
+
+
+def test_wrong_logits_end_their_request_alone(engines: Engines) -> None:
+    requests = [Request((3, 4), max_new_tokens=5, row=row) for row in range(2)]
+    good, bad = same(engines, serving(requests, [0, 0], broken=1))["requests"]
+    assert good["finished"] == "length" and len(good["tokens"]) == 5
+    assert bad["finished"] == "error" and "nan" in bad["error"] and not bad["tokens"]
+
+
+def test_sampling_and_ends(engines: Engines) -> None:
+    options = SamplingOptions(temperature=1.5, seed=11)
+    prompts = [tuple(np.random.default_rng(row).integers(0, VOCABULARY, 7).tolist()) for row in range(4)]
+    free = [Request(prompt, max_new_tokens=20, sampling=options, row=row) for row, prompt in enumerate(prompts)]
+    tokens = [each["tokens"] for each in same(engines, serving(free, [0, 0, 3, 3]))["requests"]]
+    ends = [
+        Request(prompts[0], max_new_tokens=20, sampling=options, row=0, eos=frozenset([tokens[0][5]])),
+        Request(prompts[1], max_new_tokens=20, sampling=options, row=1, stop=(tuple(tokens[1][3:6]), (99,))),
+    ]
+    found = same(engines, serving(ends, [0, 0]))["requests"]
+    assert [each["finished"] for each in found] == ["eos", "stop"]
+
+
+def test_sequences_at_the_core(engines: Engines) -> None:
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.data())
+    def check(data: Any) -> None:
+        same(engines, {"acts": data.draw(some_acts())})
+
+    check()
+
+
+@st.composite
+def some_acts(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Sequences that are fed, forked, cut and closed."""
+    acts: list[dict[str, Any]] = [{"act": "open", "limit": 5, "threshold": draw(st.sampled_from([0.7, 0.99]))}]
+    length = {0: 0}
+    made = 1
+    for _ in range(draw(st.integers(1, 12))):
+        act = draw(st.sampled_from(["feed", "feed", "fork", "truncate", "close"]))
+        sequence = draw(st.sampled_from(sorted(length)))
+        if act == "feed":
+            chunks = []
+            for each in sorted({sequence, draw(st.sampled_from(sorted(length)))}):
+                count = min(draw(st.sampled_from([1, 2, 20, 31])), POSITIONS - length[each])
+                ids = np.random.default_rng(draw(st.integers(0, 3))).integers(0, VOCABULARY, count).tolist()
+                if ids:
+                    chunks.append([each, ids])
+                    length[each] += count
+            if chunks:
+                acts.append({"act": "feed", "chunks": chunks})
+        elif act == "fork" and len(length) < 4:
+            acts.append({"act": "fork", "sequence": sequence})
+            length[made] = length[sequence]
+            made += 1
+        elif act == "truncate":
+            length[sequence] = draw(st.integers(0, length[sequence]))
+            acts.append({"act": "truncate", "sequence": sequence, "length": length[sequence]})
+        elif act == "close" and len(length) > 1:
+            acts.append({"act": "close", "sequence": sequence})
+            del length[sequence]
+    return acts
