@@ -95,45 +95,12 @@ std::string find_op_library(const std::string& choice) {
   throw BundleError(file + " cannot be loaded by ONNX Runtime: " + text);
 }
 
-<<<<<<< HEAD
-class OrtSession : public Session {
- public:
-  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context)
-      : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
-    Ort::SessionOptions settings;
-    settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
-    settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
-    if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
-    const std::string library = ep_context ? "" : find_op_library(options.op_library);
-    if (!library.empty()) add_operators(settings, library);
-    std::string provider = "CPUExecutionProvider";
-    if (ep_context) {
-      settings.AppendExecutionProvider("NvTensorRtRtx", {});
-      provider = kRtx;
-    } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
-      provider = kCuda;
-    }
-    try {
-      session_ = Ort::Session(environment(), file.c_str(), settings);
-    } catch (const Ort::Exception& error) {
-      load_error(file, error, library);
-    }
-    compare(file, ports_.inputs, true);
-    compare(file, ports_.outputs, false);
-    for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
-    for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());
-    description = std::string("onnxruntime ") + onnxruntime().GetVersionString() + ", " + provider + ", " +
-                  (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
-                  (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
-    if (!ep_context) operators = library.empty() ? "portable" : "native";
-=======
 void add_operators(Ort::SessionOptions& settings, const std::string& library) {
   try {
     settings.RegisterCustomOpsLibrary(library.c_str());
   } catch (const Ort::Exception& error) {
     throw BackendMissing("the operator library " + library + " cannot be loaded by this ONNX Runtime: " +
                          words(error) + "; rebuild it on this machine, or run without it (op_library=None)");
->>>>>>> main
   }
 }
 
