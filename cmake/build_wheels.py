@@ -3,8 +3,8 @@
     python cmake/build_wheels.py FOLDER [TOOLS]     # `make wheels`: into dist/
 
 On Linux, auditwheel gives the wheel of mythos-runtime the manylinux tag that its symbols of glibc and libstdc++ allow,
-which is that of the machine: .github/workflows/wheels.yml builds where these are old. TOOLS is a virtual environment. A wheel without compiled parts
-(no compiler) stays as it is, for any machine.
+which is that of the machine: .github/workflows/wheels.yml builds where these are old. A wheel without compiled parts
+(no compiler) stays as it is, for any machine. TOOLS is a virtual environment that is made where it is not there.
 """
 
 from __future__ import annotations

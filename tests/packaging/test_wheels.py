@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 from golden_bundles import Bundles
-from text_bundles import speaking_copy
+from text_bundles import EOS, byte_level, hub_folder, speaking_copy
 
 import mythos_export
 import mythos_runtime
+from mythos_export import export
 from mythos_runtime import load
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,14 @@ def test_one_version_everywhere() -> None:
 
 def test_the_notices_lie_beside_what_they_are_about() -> None:
     assert (RUNTIME / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
-    assert "Copyright (c) Microsoft Corporation" in (RUNTIME / "THIRD_PARTY_NOTICES.txt").read_text()
+    notices = (RUNTIME / "THIRD_PARTY_NOTICES.txt").read_text()
+    for owner in (
+        "Microsoft Corporation",
+        "2013-2022 Niels Lohmann",
+        "2017-2023 University of Cincinnati",
+        "OpenSSL Project",
+    ):
+        assert owner in notices
 
 
 class Environment:
@@ -117,6 +125,22 @@ def test_the_runtime_runs_where_there_is_no_torch(built: Path, bundles: Bundles,
     refused = box("mythos", "run", bundle, "--chat", "--prompt", "x")
     assert (refused.returncode, refused.stderr) == (3, "error: a chat template needs Jinja: pip install jinja2\n")
 
+    # What the README begins with: a folder of a hub, exported here, speaks there.
+    folder = hub_folder(tmp_path / "hub", 300)
+    byte_level(folder / "tokenizer.json")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "max_new_tokens": 4}))
+    export(folder, tmp_path / "speaks")
+    asked = box("mythos", "run", tmp_path / "speaks", "--prompt", "Once")
+    assert (asked.returncode, asked.stderr) == (
+        3,
+        "error: tokenizer.json needs the tokenizers library: pip install tokenizers\n",
+    )
+    box.run("pip", "install", "--quiet", "tokenizers")
+    model = load(tmp_path / "speaks", op_library=None)
+    assert model.tokenizer is not None
+    answer = model.generate_all([model.tokenizer.encode("Once")], max_new_tokens=4, eos=[7, EOS]).tokens[0]
+    assert box.run("mythos", "run", tmp_path / "speaks", "--prompt", "Once") == model.tokenizer.decode(answer) + "\n"
+
     prefix = box.run("python", "-m", "mythos_runtime.cpp").strip()
     example = ROOT / "runtimes" / "cpp" / "example"
     for command in (
@@ -163,9 +187,11 @@ def test_what_the_distributions_hold(built: Path) -> None:
     with zipfile.ZipFile(only(built, "mythos_runtime-*.whl")) as runtime:
         files = {entry.filename: entry.external_attr >> 16 for entry in runtime.infolist()}
     native = "mythos_runtime/native"
-    assert {f"{native}/libmythos_ops.so", f"{native}/lib/libmythos_runtime.so", f"{native}/include/mythos_runtime.h"} <= (
-        files.keys()
-    )
+    assert {
+        f"{native}/libmythos_ops.so",
+        f"{native}/lib/libmythos_runtime.so",
+        f"{native}/include/mythos_runtime.h",
+    } <= (files.keys())
     assert files[f"{native}/bin/mythos_run"] & 0o111
     assert "mythos_runtime/py.typed" in files
     assert [name for name in files if name.endswith("/licenses/THIRD_PARTY_NOTICES.txt")]

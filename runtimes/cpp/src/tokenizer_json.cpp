@@ -51,8 +51,8 @@ std::string library() {
 
 Functions open() {
   constexpr const char* kRemedy =
-      ": run make tokenizer in the source, which needs cargo (in a Python environment: install mythos-runtime from such a "
-      "source), or give ids";
+      ": run make tokenizer in the source, which needs cargo, and name the file that it makes in MYTHOS_TOKENIZER; or give "
+      "ids";
   const std::string path = library();
   if (path.empty())
     throw BackendMissing(std::string("this C++ runtime was installed without libmythos_tokenizer.so, which reads a "
