@@ -65,11 +65,6 @@ def build(folder: Path = BUILD) -> None:
         _run("ctest", "--test-dir", folder / name, "--output-on-failure")
 
 
-def emulated(program: Path, *arguments: object) -> tuple[str, ...]:
-    """The command that runs a program that was built here."""
-    return (EMULATOR, "-L", SYSROOT, str(program), *map(str, arguments))
-
-
 def _run(*command: object) -> None:
     subprocess.run([str(word) for word in command], check=True)
 

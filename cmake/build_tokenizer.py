@@ -3,7 +3,7 @@
     python cmake/build_tokenizer.py              # into build/tokenizer; needs cargo
     python cmake/build_tokenizer.py --debian     # with the crates of Debian unstable, where crates.io is out of reach
 
-The crate `tokenizers` and what it depends on come from crates.io. The second form makes a folder of crates by itself:
+The crate `tokenizers` and what it depends on come from crates.io. The second form makes a folder of crates:
 `tokenizers` of the source distribution of the Python package, and the others of Debian's packages librust-*-dev, which
 apt downloads and unpacks without installing anything (their build asks for libonig-dev and libclang-dev, which do have to
 be installed). Debian's versions are newer than the crate asks for, so its requirements are loosened; the tests hold what
