@@ -32,7 +32,7 @@ setup: $(INSTALLED)
 $(INSTALLED): pyproject.toml runtimes/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 3; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 3; }
-	$(PIP) -e 'runtimes/python[tokenizers,chat,bf16]' -e '.[tensorrt,triton,hub,benchmarks,dev]'
+	$(PIP) -e 'runtimes/python[tokenizers,chat,bf16,serve]' -e '.[tensorrt,triton,hub,benchmarks,dev]'
 	@test -x $(BIN)/mythos || $(PIP) --force-reinstall --no-deps -e runtimes/python  # gone with an older mythos-export
 	@command -v cmake >/dev/null || ! command -v c++ >/dev/null || $(PIP) cmake
 	@$(BIN)/python cmake/build_native.py || true  # it has said why; the portable operators serve

@@ -5,9 +5,9 @@
 
 The crate `tokenizers` and what it depends on come from crates.io. The second form makes a folder of crates:
 `tokenizers` of the source distribution of the Python package, and the others of Debian's packages librust-*-dev, which
-apt downloads and unpacks without installing anything (their build asks for libonig-dev and libclang-dev, which do have to
-be installed). Debian's versions are newer than the crate asks for, so its requirements are loosened; the tests hold what
-was built to the Python package.
+apt downloads and unpacks without installing anything (their build asks for libonig-dev and libclang-dev, which do have
+to be installed). Debian's versions are newer than the crate asks for, so its requirements are loosened; the tests hold
+what was built to the Python package.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +23,33 @@ class Past(NamedTuple):
         positions: int64 [B, T], -1 for padding.
         lengths: int64 [B], valid entries of the past.
         rotary: the angles of `positions`.
+        tokens: what layers read of the tokens themselves (`LoopedModel.per_token`).
     """
 
     positions: Tensor
     lengths: Tensor
     rotary: Rotary
+    tokens: Any = None
 
 
 class GroupedQueryAttention(nn.Module):
-    """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head."""
+    """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head.
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int, qk_bias: bool = False) -> None:
+    `qk_norm`: the epsilon of a norm without weights over every head of queries and keys, after their rotation; None
+    where there is none.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        qk_bias: bool = False,
+        qk_norm: float | None = None,
+    ) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.heads, self.kv_heads, self.head_dim, self.qk_norm = heads, kv_heads, head_dim, qk_norm
         self.q_bias = nn.Parameter(torch.zeros(heads * head_dim)) if qk_bias else None
         self.k_bias = nn.Parameter(torch.zeros(kv_heads * head_dim)) if qk_bias else None
         self.wq = nn.Linear(dim, heads * head_dim, bias=False)
@@ -43,29 +57,43 @@ class GroupedQueryAttention(nn.Module):
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
-        q, chunk = self._project(x, past.rotary)
+    def forward(
+        self, x: Tensor, past: Past, stored: Tensor, layer: Tensor, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C]).
+
+        `added` [B, T, G * hd] is added to the values.
+        """
+        q, chunk = self._project(x, past.rotary, added)
         attend = torch.ops.mythos.gqa_attention if torch.compiler.is_exporting() else ops.gqa_attention
         scale = self.head_dim**-0.5
         y = attend(q, stored, layer, chunk, past.positions, past.lengths, scale, self.kv_heads)
         return self.wo(y), chunk
 
-    def paged(self, x: Tensor, rows: Rows, cache: Tensor, show: str | None) -> tuple[Tensor, Tensor]:
+    def paged(
+        self, x: Tensor, rows: Rows, cache: Tensor, show: str | None, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Packed rows x [R, D], cache [pages, page, C] -> (y [R, D], the cache with their entries)."""
-        q, entry = self._project(x, rows.rotary)
+        q, entry = self._project(x, rows.rotary, added)
         attend = torch.ops.mythos.paged_gqa_attention if torch.compiler.is_exporting() else paged_gqa_attention
         where = cache, rows.tables, rows.span, rows.position
         y, cache = attend(q, _shown(entry, show), *where, self.head_dim**-0.5, self.kv_heads)
         return self.wo(y), cache
 
-    def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def _project(self, x: Tensor, rotary: Rotary, added: Tensor | None) -> tuple[Tensor, Tensor]:
         """q [..., H, hd] and the cache entries [..., C] of x [..., D]."""
-        q, k = self.wq(x), self.wk(x)
+        q, k, v = self.wq(x), self.wk(x), self.wv(x)
+        if added is not None:
+            v = v + added
         if self.q_bias is not None:
             q, k = q + self.q_bias, k + self.k_bias
         q = rotary.rotate(q, self.heads).unflatten(-1, (self.heads, self.head_dim))
-        return q, torch.cat([rotary.rotate(k, self.kv_heads), self.wv(x)], -1)
+        k = rotary.rotate(k, self.kv_heads)
+        if self.qk_norm is not None:
+            norm = torch.ops.mythos.rms_norm if torch.compiler.is_exporting() else ops.rms_norm
+            q = norm(q, None, self.qk_norm)
+            k = norm(k.unflatten(-1, (self.kv_heads, self.head_dim)), None, self.qk_norm).flatten(-2)
+        return q, torch.cat([k, v], -1)
 
 
 class LatentAttention(nn.Module):

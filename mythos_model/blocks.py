@@ -50,6 +50,13 @@ class Embedding(nn.Embedding):
         return F.linear(x, self.weight)
 
 
+def shape_logits(logits: Tensor, scale: float = 1.0, cap: float | None = None) -> Tensor:
+    """Logits times `scale`, and, where there is a cap, pressed between -cap and cap: cap * tanh(logits / cap)."""
+    if scale != 1.0:
+        logits = logits * scale
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x), the feed-forward network of prelude and coda."""
 

@@ -220,6 +220,37 @@ class Expectation(Exit):
         )
 
 
+class Fixed(Exit):
+    """Every token runs as many loops as it is given, and the last state answers. Nothing halts, so nothing is saved by
+    halting: the depth is the caller's."""
+
+    name: ClassVar[str] = "fixed"
+
+    class State(NamedTuple):
+        """`answer` is the state after the last loop so far."""
+
+        answer: Tensor
+        halted: Tensor
+        depth: Tensor
+
+    def start(self, h: Tensor, halted: Tensor) -> State:
+        return self.State(h.clone(), halted, _no_depth(halted))
+
+    def update(self, state: State, h: Tensor, threshold: Tensor, last: Tensor) -> tuple[State, Tensor]:
+        depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
+        halted = state.halted | last
+        return self.State(h.clone(), halted, depth), (~halted).any()
+
+    def rule(self) -> ExitRule:
+        return ExitRule(self.name, "every token runs max_loops loops, and the last state answers")
+
+    def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
+        return (StateTensor("answer", "float32", (*FLAT, dim), first), *_HALTING)
+
+    def trace(self, dim: int) -> tuple[TraceTensor, ...]:
+        return (TraceTensor("depth", "int32", FLAT, "count"),)
+
+
 class Converged(Exit):
     """A token leaves when a loop changes its state by less than the threshold; the answer is that state (Huginn).
 

@@ -44,6 +44,8 @@ class LoopedModel(nn.Module, ABC):
     after: int = 0
     slots: int = 1
     """Cache lines per loop."""
+    reads_tokens: bool = False
+    """Whether layers in the loop or behind it read the tokens (`per_token`), beside the state."""
 
     # -- what a family says -------------------------------------------------------------------------------------------
 
@@ -77,6 +79,10 @@ class LoopedModel(nn.Module, ABC):
     @abstractmethod
     def encode(self, ids: Tensor, lines: Lines, past: Past) -> Tensor:
         """What stands before the loop: int64 [B, T] -> [B, T, D]."""
+
+    def per_token(self, ids: Tensor) -> Any:
+        """What layers read of the tokens themselves, int64 [B, T]; they find it as `past.tokens`."""
+        return None
 
     def prepare(self, encoded: Tensor, depths: Tensor) -> Any:
         """What the loop needs and does not change; depths is int64 [N], 0 to N-1."""
@@ -128,7 +134,7 @@ class LoopedModel(nn.Module, ABC):
         ]
         first = "encoded" if self.initial is None else "initial"
         rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim, first))
-        rows = row_ports(sizes.vocabulary, tuple(caches), state, rule)
+        rows = row_ports(sizes.vocabulary, tuple(caches), state, rule, self.reads_tokens)
         return LoopSpec(
             family=self.family,
             vocab_size=sizes.vocabulary,
@@ -221,6 +227,7 @@ class LoopedModel(nn.Module, ABC):
         """Everything before the loop, int64 [B, T]: what the loop works in, and the lines that its layers filled."""
         wide = accumulation_dtype(self.dtype)
         shared, stored = self.angles(call.positions, call.past_lengths), call.past[LOOP]
+        shared = shared._replace(tokens=self.per_token(ids))
         depths = stored.shape[0]
         if self.slots > 1:
             stored = stored.flatten(0, 1)

@@ -31,12 +31,14 @@ _SEVERAL = ("cache", "state")  # roles that several inputs have
 
 
 class Rows(NamedTuple):
-    """Where the rows of a call stand; the arguments of `mythos_model.paged_ops`, and the angles of their positions."""
+    """Where the rows of a call stand; the arguments of `mythos_model.paged_ops`, the angles of their positions, and
+    what layers read of their tokens."""
 
     position: Tensor
     span: Tensor
     tables: Tensor
     rotary: Rotary
+    tokens: Any = None
 
 
 @dataclass
@@ -53,11 +55,11 @@ class PagedLines:
     shown: str | None = None
     written: list[Tensor] = field(default_factory=list)
 
-    def attend(self, attention: nn.Module, x: Tensor, rows: Rows) -> Tensor:
+    def attend(self, attention: nn.Module, x: Tensor, rows: Rows, *also: Tensor) -> Tensor:
         """Run a layer's attention on its own cache: x [R, D] -> [R, D]."""
         index = len(self.written)
         show = self.shown if self.shown is None or self.shown[-1] != "." else f"{self.shown}{index}"
-        y, cache = cast(Any, attention).paged(x, rows, self.caches[index], show)
+        y, cache = cast(Any, attention).paged(x, rows, self.caches[index], show, *also)
         self.written.append(cache)
         return y  # type: ignore[no-any-return]
 
@@ -97,7 +99,8 @@ class RowParts(nn.Module):
         if "position" in named:
             position = named["position"]
             rotary = Rotary(F.embedding(position, self.rotary_cos), F.embedding(position, self.rotary_sin))
-            rows = Rows(position, named["span"], named["tables"], rotary)
+            tokens = self.model.per_token(named["ids"]) if "ids" in named else None
+            rows = Rows(position, named["span"], named["tables"], rotary, tokens)
         compute = {ENTER: self._enter, STEP: self._step, LEAVE: self._leave}[graph]
         return (*compute(named, state, cast(Lines, lines), cast(Past, rows)), *lines.written)
 

@@ -69,10 +69,10 @@ class Lines:
     shown: str | None = None
     chunks: list[Tensor] = field(default_factory=list)
 
-    def attend(self, attention: nn.Module, x: Tensor, past: Past) -> Tensor:
-        """Run a layer's attention on its own line: x [B, T, D] -> [B, T, D]."""
+    def attend(self, attention: nn.Module, x: Tensor, past: Past, *also: Tensor) -> Tensor:
+        """Run a layer's attention on its own line: x [B, T, D] -> [B, T, D]. It is given what else there is, too."""
         index = len(self.chunks)
-        y, chunk = attention(x, past, self.stored, self.first + index if index else self.first)
+        y, chunk = attention(x, past, self.stored, self.first + index if index else self.first, *also)
         if self.shown is not None:
             chunk = tap(chunk, self.shown if index == 0 and self.shown[-1] != "." else f"{self.shown}{index}")
         self.chunks.append(chunk)

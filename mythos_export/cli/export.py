@@ -27,9 +27,10 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     from mythos_model.families import FAMILIES
 
     for family in FAMILIES:
-        named = " or ".join(family.model_types)
+        field = "model_type" if family.model_types else "_class_name"
+        named = " or ".join(family.model_types or family.class_names)
         variants = f"; variants {', '.join(family.variants)}" if family.variants else ""
-        write(f"{family.name}: model_type {named}, or tensors like {family.marks[0]}{variants}\n")
+        write(f"{family.name}: {field} {named}, or tensors like {family.marks[0]}{variants}\n")
     context.exit()
 
 

@@ -104,10 +104,11 @@ def load_checkpoint(
         found = dataclasses.replace(found, exit=exit_rule)
     _check_counts(raw, family, found)
     expected = family.shapes(found)
-    _check_ties(raw, family)
+    aliases = family.aliases(found)
+    _check_ties(raw, family, aliases)
     held = [name for name in raw.shapes if name not in family.ignored]
-    names = [name for name in held if not (name in family.aliases and family.aliases[name] in raw.shapes)]
-    known = {family.aliases.get(name, name): name for name in names}
+    names = [name for name in held if not (name in aliases and aliases[name] in raw.shapes)]
+    known = {aliases.get(name, name): name for name in names}
     sha256 = _check(raw, known, expected)
     for table, (base, width) in family.rotary(found).items():
         if table in raw.shapes:
@@ -135,8 +136,8 @@ def _check_counts(raw: RawCheckpoint, family: Family, config: Any) -> None:
             )
 
 
-def _check_ties(raw: RawCheckpoint, family: Family) -> None:
-    for alias, name in family.aliases.items():
+def _check_ties(raw: RawCheckpoint, family: Family, aliases: Mapping[str, str]) -> None:
+    for alias, name in aliases.items():
         if {alias, name} <= set(raw.shapes) and not torch.equal(raw.tensors[alias], raw.tensors[name]):
             raise CheckpointError(f"{raw.source}: {alias} differs from {name}, but {family.name} ties them")
 

@@ -11,13 +11,14 @@ from reprlib import repr as brief
 from typing import Any
 
 from mythos_model.errors import CheckpointError, ConfigError
-from mythos_model.families import huginn, openmythos, ouro
+from mythos_model.families import huginn, openmythos, ouro, parcae
 from mythos_model.families.family import Family
 
 FAMILIES: list[Family] = [
     openmythos.FAMILY,
     ouro.FAMILY,
     huginn.FAMILY,
+    parcae.FAMILY,
 ]
 
 

@@ -55,6 +55,7 @@ class Family:
         read_config: a configuration from what is given (foreign fields included) and the shapes of the tensors.
         shapes: every tensor that a checkpoint has to hold.
         aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
+            What is tied depends on the configuration.
         ignored: tensors that are recomputed, never loaded.
         rotary: of those, the rotary tables that the model would use: the base and the channels they have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
@@ -69,7 +70,7 @@ class Family:
     marks: tuple[str, ...]
     read_config: Callable[[Mapping[str, Any], Mapping[str, Shape]], Any]
     shapes: Callable[[Any], Mapping[str, Shape]]
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Callable[[Any], Mapping[str, str]] = lambda config: {}
     ignored: tuple[str, ...] = ()
     rotary: Callable[[Any], Mapping[str, tuple[float, int]]] = lambda config: {}
     counts: tuple[str, ...] = ()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from golden_families import CLOSE, GoldenCase
+from golden_families import CLOSE, GoldenCase, cases
 from safetensors.torch import save_file
+from schedules import SCHEDULE, CppEngine, plain
 from toy_family import FAMILY, Toy, ToyConfig
 
 from mythos_export import export
@@ -24,7 +25,9 @@ from mythos_export.progress import silent
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, build
 from mythos_model import families, load_checkpoint
-from mythos_runtime import load
+from mythos_runtime import Model, load
+from mythos_runtime.engine import Engine, Request, Running, open_engine
+from mythos_runtime.session import Options
 
 NATIVE = Path(__file__).parents[2] / "build" / "native"
 MYTHOS_RUN, MYTHOS_DUMP = NATIVE / "mythos_run", NATIVE / "mythos_dump"
@@ -34,6 +37,7 @@ def bundle_of(case: GoldenCase, folder: Path, exit_rule: str | None = None, **co
     """A bundle of a golden case's checkpoint, made as an export makes it, but for the verification."""
     checkpoint = load_checkpoint(case.folder, config, exit_rule=exit_rule)
     model = checkpoint.model(torch.float32)
+    folder.mkdir()
     captured = capture(model)
     lowered = lower(captured, folder)
     lower_rows(capture_rows(model), folder)
@@ -42,45 +46,87 @@ def bundle_of(case: GoldenCase, folder: Path, exit_rule: str | None = None, **co
     return folder
 
 
-@pytest.mark.parametrize(
-    ("name", "exit_rule", "config"),
-    [  # of each exit rule and way to call it; the graph is the same for the others, which eager PyTorch answers
-        ("ouro_decode", None, {}),
-        ("ouro_exit_decode", None, {"early_exit_threshold": 0.5}),
-        ("ouro_exit_at_step", None, {"early_exit_step": 1}),
-        ("ouro_saturated_gate", None, {}),
-        ("ouro_weighted_exit", "weighted", {}),
-    ],
-)
-def test_golden_cases_in_both_runtimes(
-    name: str, exit_rule: str | None, config: dict[str, object], tmp_path: Path
-) -> None:
-    case = GoldenCase.load(name)
-    bundle = bundle_of(case, tmp_path, exit_rule, **config)
+# Of each graph and way to call it one; the others, which eager PyTorch answers too, are left to make test-slow.
+QUICK = ("ouro_exit_decode", "ouro_weighted_exit", "huginn_decode", "parcae_decode", "parcae_linear_injection")
+GOLDEN_CASES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for family in ("ouro", "huginn", "parcae")
+    for name in cases(family)
+    if "_exit_" not in name or family == "ouro"  # Huginn's decide for a whole chunk; see test_huginn
+]
+
+
+@pytest.mark.parametrize("name", GOLDEN_CASES)
+def test_golden_cases_in_both_runtimes(name: str, tmp_path: Path) -> None:
+    whole = GoldenCase.load(name)
+    bundle = bundle_of(whole, tmp_path / "bundle", whole.exit_rule, **whole.config)
     model = load(bundle, threads=1)
-    cache = model.new_cache(*case.ids.shape) if len(case.chunks) > 1 else None
+    for case in whole.alone():
+        loops, state = case.loops, case.initial
+        cache = model.new_cache(*case.ids.shape, loops) if len(case.chunks) > 1 else None
 
-    def forward(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        out = model.forward(case.ids[:, start:stop], cache=cache)
-        return out.logits, out.depth
+        def forward(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            drawn = None if state is None else state[:, start:stop]  # noqa: B023
+            out = model.forward(case.ids[:, start:stop], cache=cache, max_loops=loops, initial_state=drawn)  # noqa: B023
+            return out.logits, out.depth
 
-    case.check(forward)
-    if MYTHOS_DUMP.exists():
-        rows = ";".join(",".join(map(str, row)) for row in case.ids.tolist())
-        dumped = tmp_path.parent / f"{name}.logits"
-        subprocess.run([MYTHOS_DUMP, bundle, rows, dumped, "0", "0", "4"], capture_output=True, check=True)
-        expected = case.io["logits"]
-        whole, *halves = np.split(np.fromfile(dumped, np.float32), [expected.size])
-        cut = (expected.shape[1] + 1) // 2
-        chunks = np.concatenate([part.ravel() for part in (expected[:, :cut], expected[:, cut:])])
-        assert np.abs(whole - expected.ravel()).max() <= CLOSE * np.abs(expected).max()
-        assert np.abs(halves[0] - chunks).max() <= CLOSE * np.abs(expected).max()
+        case.check(forward)
+        if MYTHOS_DUMP.exists():
+            check_cpp(bundle, case, tmp_path)
+    check_engine(bundle, whole, model)
+
+
+def check_engine(bundle: Path, case: GoldenCase, model: Model) -> None:
+    """The row graphs answer what the whole model does; to the bit the same alone, with others and in chunks."""
+    options = {"max_loops": case.loops or model.spec.trained_loops, "max_new_tokens": 4, "state_seed": 5}
+    requests = [Request(tuple(row[: len(row) - cut].tolist()), **options) for cut, row in enumerate(case.ids)]
+    core = open_engine(bundle, options=Options(threads=1), max_loops=options["max_loops"]).core
+
+    def served(engine: Engine, together: list[Request]) -> list[tuple[list[int], bytes]]:
+        running = [engine.submit(request) for request in together]
+        got: dict[Running, bytes] = dict.fromkeys(running, b"")
+        while engine.busy:
+            for token in engine.tick():
+                got[token.running] += token.logits.tobytes()
+        return [(each.tokens, got[each]) for each in running]
+
+    alone = [served(Engine(core), [request])[0] for request in requests]
+    assert served(Engine(core, chunk=2), requests) == alone
+    if SCHEDULE.is_file():
+        tight = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": 64, "most_running": 4, "patience": 0.1}
+        cpp = CppEngine(bundle, model.spec, 1)
+        arrivals = {"requests": [plain(request) for request in requests], "arrivals": list(range(len(requests)))}
+        found = cpp.run({**tight, **arrivals, "chunk": 2})["requests"]
+        cpp.close()
+        assert [(each["tokens"], np.array(each["logits"], np.int32).tobytes()) for each in found] == alone
+    for request, (tokens, logits) in zip(requests, alone, strict=True):
+        ids = [*request.prompt, *tokens[:-1]]
+        out = model.forward([ids], max_loops=request.max_loops, state_seed=5)
+        expected = out.logits[0, len(request.prompt) - 1 :]
+        found = np.frombuffer(logits, np.float32).reshape(expected.shape)
+        assert np.abs(found - expected).max() <= CLOSE * np.abs(expected).max()
+
+
+def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
+    """Hold the C++ runtime's logits, at once and in two chunks, to the reference's."""
+    rows = ";".join(",".join(map(str, row)) for row in case.ids.tolist())
+    knobs = ["0", "0", "4", "right", str(case.loops or 0)]
+    if case.initial is not None:
+        (folder / "state").write_bytes(case.initial.tobytes())
+        knobs.append(str(folder / "state"))
+    subprocess.run([MYTHOS_DUMP, bundle, rows, folder / "logits", *knobs], capture_output=True, check=True)
+    expected = case.io["logits"]
+    whole, halves = np.split(np.fromfile(folder / "logits", np.float32), [expected.size])
+    cut = (expected.shape[1] + 1) // 2
+    chunks = np.concatenate([part.ravel() for part in (expected[:, :cut], expected[:, cut:])])
+    assert np.abs(whole - expected.ravel()).max() <= CLOSE * np.abs(expected).max()
+    assert np.abs(halves - chunks).max() <= CLOSE * np.abs(expected).max()
 
 
 def test_the_command_lists_the_families() -> None:
     listed = CliRunner().invoke(export_command, ["--list-families"])
     assert listed.exit_code == 0
-    assert [line.partition(":")[0] for line in listed.output.splitlines()] == ["openmythos", "ouro", "huginn"]
+    assert [line.partition(":")[0] for line in listed.output.splitlines()] == ["openmythos", "ouro", "huginn", "parcae"]
 
 
 @pytest.fixture

@@ -104,14 +104,14 @@ class Rows(Stage):
         loops = 0
         while loops < call.limit and (not call.early_exit or not state["halted"][call.real].all()):
             given = {"encoded": encoded, "loop": np.full(call.rows, loops), "halt_threshold": call.threshold}
-            given["last"] = np.full(call.rows, loops + 1 >= call.limit)
+            given |= {"last": np.full(call.rows, loops + 1 >= call.limit), "ids": call.ids}
             out = self._run(STEP, call, given, call.loop, loops, state)
             state = {name: out[f"state_next {name}"] for name in state}
             for name in seen:
                 seen[name].append(call.batched(out[self.taps[name]]))
             loops += 1
         answer = state[self.spec.state[1].name]
-        given = {"answer": answer, "pick": np.arange(call.rows)}
+        given = {"answer": answer, "pick": np.arange(call.rows), "ids": call.ids}
         logits = self._run(LEAVE, call, given, call.around, 0)["logits"]
         outputs = {
             "logits": call.batched(logits),

@@ -14,7 +14,7 @@ FAMILY = Family(
     marks=("recurrent.injection.log_A", "recurrent.act.halt.weight"),
     read_config=read_config,
     shapes=reference_shapes,
-    aliases={"head.weight": "embed.weight"},
+    aliases=lambda config: {"head.weight": "embed.weight"},
     ignored=("freqs_cis", "freqs_cis_mla"),
     rotary=lambda config: {
         "freqs_cis_mla" if config.attn_type == "mla" else "freqs_cis": (config.rope_theta, config.rope_dim)

@@ -47,9 +47,13 @@ std::map<std::string, Ports> row_ports(const LoopSpec& spec) {
   for (const StateTensor& tensor : spec.state)
     if (!is_row(tensor)) throw RequestError("the state " + tensor.name + " is not one of [B, T, sizes]");
   const std::vector<Dim> rows = row_dims(spec.state[0]);
-  const Port encoded{"encoded", "float32", rows, "encoded", ""};
-  Ports enter{{{"input_ids", "int64", {kRows}, "ids", ""}}, {encoded}};
+  const Port encoded{"encoded", "float32", rows, "encoded", ""}, ids{"input_ids", "int64", {kRows}, "ids", ""};
+  const auto given = spec.graphs.find(kStep);
+  const bool reads_tokens = given != spec.graphs.end() &&  // whether layers in the loop and behind it do, too
+                            std::count(given->second.inputs.begin(), given->second.inputs.end(), ids) > 0;
+  Ports enter{{ids}, {encoded}};
   Ports step{{encoded}, {}};
+  if (reads_tokens) step.inputs.push_back(ids);
   for (const StateTensor& tensor : spec.state) {
     step.inputs.push_back({tensor.name, tensor.dtype, row_dims(tensor), "state", tensor.name});
     step.outputs.push_back({tensor.name + "_next", tensor.dtype, row_dims(tensor), "state_next", tensor.name});
@@ -61,6 +65,7 @@ std::map<std::string, Ports> row_ports(const LoopSpec& spec) {
   Ports leave{{{"answer", "float32", rows, "answer", spec.state[1].name}, {"pick", "int64", {kAnswers}, "pick", ""}},
               {{"logits", "float32", {kAnswers, {spec.vocab_size, ""}}, "logits", ""}}};
   const std::int64_t before = around ? around->before : 0, slots = around ? around->slots : 0;
+  if (reads_tokens && slots > before) leave.inputs.push_back(ids);
   return {{kEnter, part(enter, around, 0, before)},
           {kStep, part(step, inside, 0, inside->slots)},
           {kLeave, part(leave, around, before, slots)}};

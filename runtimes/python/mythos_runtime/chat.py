@@ -10,17 +10,25 @@ anything outside it. Settings, globals and filters are those that such templates
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mythos_runtime.errors import BackendMissing, BundleError, RequestError
 from mythos_runtime.files import locate
+from mythos_runtime.tokenizer_entry import TokenizerEntry
 
 if TYPE_CHECKING:
     from mythos_runtime.model import Model
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+NO_TOKENIZER = "this bundle has no tokenizer, so it cannot chat; export it with --tokenizer"
+NO_TEMPLATE = (
+    "this bundle has no chat template: give a prompt as the model was trained to see it, or export it from a folder "
+    "with a chat_template.jinja or a tokenizer_config.json"
+)
 
 
 def encode_chat(model: Model, messages: Sequence[Message]) -> list[int]:
@@ -32,17 +40,21 @@ def encode_chat(model: Model, messages: Sequence[Message]) -> list[int]:
     """
     entry = model.manifest.tokenizer if model.manifest is not None else None
     if entry is None or model.folder is None or model.tokenizer is None:
-        raise RequestError("this bundle has no tokenizer, so it cannot chat; export it with --tokenizer")
-    if entry.chat_template is None:
-        raise RequestError(
-            "this bundle has no chat template: give a prompt as the model was trained to see it, or export it from a "
-            "folder with a chat_template.jinja or a tokenizer_config.json"
-        )
-    try:
-        template = locate(model.folder, entry.chat_template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{model.folder}: the chat template {entry.chat_template} cannot be read: {error}") from error
+        raise RequestError(NO_TOKENIZER)
+    template = read_template(model.folder, entry)
+    if template is None:
+        raise RequestError(NO_TEMPLATE)
     return model.tokenizer.encode(render(template, messages, entry.special_tokens), special=False)
+
+
+def read_template(folder: Path, entry: TokenizerEntry) -> str | None:
+    """The bundle's chat template; None where it has none (BundleError where it cannot be read)."""
+    if entry.chat_template is None:
+        return None
+    try:
+        return locate(folder, entry.chat_template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder}: the chat template {entry.chat_template} cannot be read: {error}") from error
 
 
 def render(
@@ -57,17 +69,20 @@ def render(
     except ImportError as error:
         raise BackendMissing("a chat template needs Jinja: pip install jinja2") from error
     try:
-        return str(
-            _environment()
-            .from_string(template)
-            .render(messages=[dict(m) for m in messages], add_generation_prompt=answer_begins, **special_tokens)
-        )
+        compiled = _compiled(template)
+        conversation = [dict(message) for message in messages]
+        return str(compiled.render(messages=conversation, add_generation_prompt=answer_begins, **special_tokens))
     except jinja2.TemplateSyntaxError as error:
         raise RequestError(f"the chat template is not valid Jinja, line {error.lineno}: {error.message}") from error
     except Exception as error:  # of the stranger's program; its own refusals are TemplateErrors
         raise RequestError(
             f"the chat template refuses this conversation: {str(error) or type(error).__name__}"
         ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(template: str) -> Any:
+    return _environment().from_string(template)
 
 
 def _environment() -> Any:

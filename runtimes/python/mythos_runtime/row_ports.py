@@ -21,9 +21,16 @@ MOST_LOOPS = 256
 
 
 def row_ports(
-    vocab_size: int, caches: tuple[CacheGroup, ...], state: tuple[StateTensor, ...], exit: ExitRule
+    vocab_size: int,
+    caches: tuple[CacheGroup, ...],
+    state: tuple[StateTensor, ...],
+    exit: ExitRule,
+    reads_tokens: bool = False,
 ) -> dict[str, Ports]:
-    """The ports of the row graphs, by graph. Arguments are those of the spec; state[0] is h, state[1] the answer."""
+    """The ports of the row graphs, by graph. Arguments are those of the spec; state[0] is h, state[1] the answer.
+
+    `reads_tokens`: the layers in the loop and behind it read the rows' tokens too.
+    """
     around = next((group for group in caches if not group.per_loop), None)
     inside = next(group for group in caches if group.per_loop)
     before, slots = (around.before, around.slots) if around else (0, 0)
@@ -38,12 +45,14 @@ def row_ports(
         knobs.append(Port("halt_threshold", "float32", ("R",), "halt_threshold"))
     carried = [Port(each.name, each.dtype, ("R", *_own(each)), "state", each.name) for each in state]
     ahead = [Port(f"{port.name}_next", port.dtype, port.dims, "state_next", port.group) for port in carried]
-    step = _part((encoded, *carried, *knobs), tuple(ahead), inside, range(inside.slots))
+    again = (ids,) if reads_tokens else ()
+    step = _part((encoded, *again, *carried, *knobs), tuple(ahead), inside, range(inside.slots))
 
     answer = Port("answer", "float32", rows, "answer", state[1].name)
     pick = Port("pick", "int64", ("W",), "pick")
     logits = Port("logits", "float32", ("W", vocab_size), "logits")
-    leave = _part((answer, pick), (logits,), around, range(before, slots))
+    again = again if slots > before else ()
+    leave = _part((answer, pick, *again), (logits,), around, range(before, slots))
     return {ENTER: enter, STEP: step, LEAVE: leave}
 
 

@@ -22,27 +22,9 @@ EXITS = {"huginn_exit_latent_diff": "latent-diff", "huginn_exit_cosine": "cosine
 @pytest.mark.parametrize("name", FIXED)
 def test_golden_cases(name: str) -> None:
     case = GoldenCase.load(name)
-    scale = {"init_scale": case.call["init_scale"]} if "init_scale" in case.call else None
-    checkpoint = load_checkpoint(case.folder, scale)
+    checkpoint = load_checkpoint(case.folder, case.config)
     assert checkpoint.family is FAMILY
-    model, loops = checkpoint.model(torch.float32), case.call["num_steps"]
-    ids, (batch, tokens) = torch.from_numpy(case.ids), case.ids.shape
-    drawn = torch.from_numpy(case.io["initial_state"]) if scale is None else None
-    past = {
-        "layers": torch.full((4, batch, tokens, model.sizes.line), torch.nan),
-        "loop": torch.full((loops, model.slots, batch, tokens, model.sizes.line), torch.nan),
-    }
-
-    def forward(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        lengths = torch.full((batch,), start)
-        state = None if drawn is None else drawn[:, start:stop]
-        out = model(ids[:, start:stop], None, lengths, loops, early_exit=False, past=past, initial_state=state)
-        for group, new in out.new.items():
-            past[group][..., start:stop, :] = new
-        assert int(out.loops) == loops
-        return out.logits.numpy(), out.depth.numpy()
-
-    case.check(forward)
+    case.check_eager(checkpoint.model(torch.float32))
 
 
 @pytest.mark.parametrize("name", EXITS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from golden_families import GOLDEN, GoldenCase, cases
@@ -13,37 +12,12 @@ from mythos_model import ConfigError, load_checkpoint
 from mythos_model.families.ouro import FAMILY
 
 
-def knobs(call: dict[str, Any]) -> dict[str, Any]:
-    """The reference's arguments as ours: a fixed step is that many loops and a threshold that nothing reaches."""
-    if "exit_at_step" in call:
-        return {"max_loops": call["exit_at_step"] + 1, "halt_threshold": float("inf")}
-    found = {"max_loops": call.get("total_ut_steps"), "halt_threshold": call.get("exit_threshold")}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def changes(call: dict[str, Any]) -> dict[str, Any] | None:
-    return {"exit": "weighted"} if call.get("use_weighted_exit") else None
-
-
 @pytest.mark.parametrize("name", cases("ouro"))
 def test_golden_cases(name: str) -> None:
     case = GoldenCase.load(name)
-    checkpoint = load_checkpoint(case.folder, changes(case.call))
+    checkpoint = load_checkpoint(case.folder, case.config, exit_rule=case.exit_rule)
     assert checkpoint.family is FAMILY
-    model, options = checkpoint.model(torch.float32), knobs(case.call)
-    ids, batch = torch.from_numpy(case.ids), len(case.ids)
-    loops = options.get("max_loops", model.spec.trained_loops)
-    cached = len(case.chunks) > 1
-    past = torch.full((loops, model.slots, batch, ids.shape[1], model.sizes.line), torch.nan)
-
-    def forward(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        lengths = torch.full((batch,), start)
-        given = {"past": {"loop": past}, "past_lengths": lengths, "early_exit": False} if cached else {}
-        out = model(ids[:, start:stop], **given, **options)
-        past[..., start:stop, :] = out.new["loop"]
-        return out.logits.numpy(), out.depth.numpy()
-
-    case.check(forward)
+    case.check_eager(checkpoint.model(torch.float32))
 
 
 def test_the_checkpoints_tensors_come_back_as_they_were() -> None:

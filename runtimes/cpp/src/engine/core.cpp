@@ -78,7 +78,7 @@ void Core::enter(const std::vector<Chunk>& chunks) {
     for (const Span& span : spans) around->extend(span.sequence->around, span.first, span.last);
   const float* encoded = graphs->enter(ids, spans, around_of(spans));
   const std::vector<float> drawn = initial(spans);
-  const Lines lines = states->begin(count, encoded, drawn.data());
+  const Lines lines = states->begin(ids, encoded, drawn.data());
   auto line = lines.begin();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     Sequence& sequence = *spans[i].sequence;

@@ -25,6 +25,11 @@ void gather(char* to, const States::Array& from, const Lines& lines) {
   }
 }
 
+// The rows' tokens, where the graph reads them.
+void gather_tokens(const BoundGraph& graph, const States& states, const Lines& lines) {
+  if (char* tokens = graph.data("ids")) gather(tokens, states.array(kToken), lines);
+}
+
 void scatter(const char* from, const States::Array& to, const Lines& lines) {
   const auto bytes = static_cast<std::size_t>(to.row_bytes);
   for (const std::int64_t line : lines) {
@@ -117,6 +122,7 @@ const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans&
 void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
   const BoundGraph& graph = step_.graph;
   gather(graph.data("encoded"), states.array(kEncoded), lines);
+  gather_tokens(graph, states, lines);
   for (const StateTensor& tensor : spec->state) gather(graph.data("state", tensor.name), states.array(tensor.name), lines);
   auto* loop = reinterpret_cast<std::int64_t*>(graph.data("loop"));
   auto* last = reinterpret_cast<bool*>(graph.data("last"));
@@ -136,6 +142,7 @@ const float* RowGraphs::leave(const States& states, const Lines& lines, const st
                               const Spans& spans, const Tables& tables) {
   const std::string& answer = spec->state[1].name;
   gather(leave_.graph.data("answer", answer), states.array(answer), lines);
+  gather_tokens(leave_.graph, states, lines);
   std::memcpy(leave_.graph.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
   run(leave_, spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));
   return reinterpret_cast<const float*>(leave_.graph.data("logits"));

@@ -26,6 +26,9 @@ const void* one(const std::string& dtype) {
   return dtype == "bfloat16" ? static_cast<const void*>(&brain) : &whole;
 }
 
+// The position's id: what layers that read the tokens look up at every loop.
+const StateTensor kTokens{kToken, "int64", {{0, "B"}, {0, "T"}}, "", {}, {}};
+
 }  // namespace
 
 States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state), lines_(lines) {
@@ -36,6 +39,7 @@ States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state),
   };
   for (const StateTensor& tensor : tensors_) add(tensor.name, tensor);
   add(kEncoded, tensors_[0]);
+  add(kToken, kTokens);
   halted_ = &arrays_.at(kHalted);
   for (std::int64_t line = lines; line-- > 0;) free_.push_back(line);
 }
@@ -60,14 +64,16 @@ Lines States::take(std::int64_t count) {
   return lines;
 }
 
-Lines States::begin(std::int64_t count, const float* encoded, const float* initial) {
+Lines States::begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial) {
+  const auto count = static_cast<std::int64_t>(ids.size());
   const Lines lines = take(count);
-  const auto fill = [&](const Array& array, const float* rows) {
+  const auto fill = [&](const Array& array, const void* rows) {
     for (std::int64_t i = 0; i < count; ++i)
-      std::memcpy(array.row(lines[static_cast<std::size_t>(i)]), reinterpret_cast<const char*>(rows) + i * array.row_bytes,
+      std::memcpy(array.row(lines[static_cast<std::size_t>(i)]), static_cast<const char*>(rows) + i * array.row_bytes,
                   static_cast<std::size_t>(array.row_bytes));
   };
   fill(arrays_.at(kEncoded), encoded);
+  fill(arrays_.at(kToken), ids.data());
   for (const StateTensor& tensor : tensors_) {
     const Array& array = arrays_.at(tensor.name);
     const std::size_t size = dtype_size(tensor.dtype), bytes = static_cast<std::size_t>(array.row_bytes);
@@ -94,7 +100,7 @@ Lines States::copy(const Lines& lines) {
 }
 
 std::int64_t States::line_bytes(const LoopSpec& spec) {
-  std::int64_t bytes = row_bytes(spec.state[0]);
+  std::int64_t bytes = row_bytes(spec.state[0]) + row_bytes(kTokens);
   for (const StateTensor& tensor : spec.state)
     if (__builtin_add_overflow(bytes, row_bytes(tensor), &bytes)) throw CapacityError("a line of the states is too large");
   return bytes;

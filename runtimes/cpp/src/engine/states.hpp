@@ -10,7 +10,7 @@
 
 namespace mythos::engine {
 
-inline constexpr const char *kHalted = "halted", *kDepth = "depth", *kEncoded = "encoded";
+inline constexpr const char *kHalted = "halted", *kDepth = "depth", *kEncoded = "encoded", *kToken = "token";
 
 class States {
  public:
@@ -31,9 +31,9 @@ class States {
   bool halted(std::int64_t line) const { return *halted_->row(line) != 0; }
   std::int32_t depth(std::int64_t line) const;
 
-  // Lines for new positions, with the state before the first loop: encoded [count, D], and what was drawn [count, D], null
-  // where nothing is (OutOfPages: there are not as many).
-  Lines begin(std::int64_t count, const float* encoded, const float* initial);
+  // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], and what was drawn
+  // [count, D], null where nothing is (OutOfPages: there are not as many).
+  Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
   // Lines with the same values, for a fork (OutOfPages).
   Lines copy(const Lines& lines);
   // The lines are nobody's any more.

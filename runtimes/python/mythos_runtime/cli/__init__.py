@@ -14,6 +14,7 @@ import click
 from mythos_runtime.cli.doctor import doctor
 from mythos_runtime.cli.inspect import inspect
 from mythos_runtime.cli.run import run
+from mythos_runtime.cli.serve import serve
 from mythos_runtime.cli.terminal import Group
 
 __all__ = ["mythos"]
@@ -45,5 +46,5 @@ def mythos() -> None:
     """Work with bundles made by mythos-export."""
 
 
-for command in (run, inspect, doctor):
+for command in (run, serve, inspect, doctor):
     mythos.add_command(command)

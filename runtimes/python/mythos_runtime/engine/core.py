@@ -128,8 +128,9 @@ class Core:
             for span in spans:
                 self.around.extend(span.sequence.around, span.first, span.last)
         tables = [span.sequence.around for span in spans]
-        encoded = self.graphs.enter(np.concatenate([chunk.ids for chunk in chunks]), spans, tables)
-        lines, at = self.states.begin(encoded, self._initial(spans)), 0
+        ids = np.concatenate([chunk.ids for chunk in chunks])
+        encoded = self.graphs.enter(ids, spans, tables)
+        lines, at = self.states.begin(ids, encoded, self._initial(spans)), 0
         for span, chunk in zip(spans, chunks, strict=True):
             sequence = span.sequence
             sequence.lines = np.concatenate([sequence.lines, lines[at : at + span.rows]])

@@ -16,7 +16,7 @@ import numpy as np
 
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.sequence import Span
-from mythos_runtime.engine.states import ENCODED, States
+from mythos_runtime.engine.states import ENCODED, TOKEN, States
 from mythos_runtime.ort import OrtSession, call_error
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
@@ -122,6 +122,7 @@ class RowGraphs:
         """One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces."""
         part, rows = self._parts[STEP], len(lines)
         part.gather("encoded", states.arrays[ENCODED], lines)
+        part.tokens(states, lines)
         for name in part.carried:
             part.gather("state", states.arrays[name], lines, name)
         loop, last = part.room("loop", rows), part.room("last", rows)
@@ -148,6 +149,7 @@ class RowGraphs:
         """Logits [w, V] of those rows that `pick` [w] counts; `lines` [r] are the states of the spans' rows."""
         part = self._parts[LEAVE]
         part.gather("answer", states.arrays[part.answer], lines, part.answer)
+        part.tokens(states, lines)
         part.put("pick", pick)
         part.run(spans, tables, len(lines), len(pick))
         return part.get("logits", len(pick)).copy()
@@ -200,6 +202,11 @@ class _Part:
     def gather(self, role: str, values: np.ndarray, lines: np.ndarray, group: str | None = None) -> None:
         """Set a tensor's first rows to these lines of `values`."""
         np.take(values, lines, axis=0, out=self.room(role, len(lines), group), mode="clip")
+
+    def tokens(self, states: States, lines: np.ndarray) -> None:
+        """Set the rows' tokens, where the graph reads them."""
+        if ("ids", None) in self._ports:
+            self.gather("ids", states.arrays[TOKEN], lines)
 
     def run(self, spans: Several[Span], tables: Several[list[int]], rows: int, wanted: int = 0) -> None:
         """Run the graph on what was put, over rows of these spans."""

@@ -10,14 +10,14 @@ from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.spec import LoopSpec, StateTensor
 
 HALTED, DEPTH = "halted", "depth"
-ENCODED = "encoded"
+ENCODED, TOKEN = "encoded", "token"
 
 
 class States:
     """Lines of state.
 
     Attributes:
-        arrays: [lines, ...] by the state's name, and `encoded`, what stands before the loop.
+        arrays: [lines, ...] by the state's name; `encoded`, what stands before the loop; `token`, the position's id.
         peak: the most lines that were in use at a time.
     """
 
@@ -25,6 +25,7 @@ class States:
         self._tensors: tuple[StateTensor, ...] = spec.state
         self.arrays = {tensor.name: np.zeros((lines, *_row(tensor)), tensor.dtype) for tensor in spec.state}
         self.arrays[ENCODED] = np.zeros_like(self.arrays[spec.state[0].name])
+        self.arrays[TOKEN] = np.zeros(lines, np.int64)
         self._free = list(range(lines - 1, -1, -1))
         self.lines, self.peak = lines, 0
 
@@ -36,8 +37,9 @@ class States:
     def halted(self) -> np.ndarray:
         return self.arrays[HALTED]
 
-    def begin(self, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
-        """Lines for new positions, [r], with the state before the first loop: encoded [r, D], and what was drawn.
+    def begin(self, ids: np.ndarray, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+        """Lines for new positions, ids int64 [r], with the state before the first loop: encoded [r, D], and what was
+        drawn.
 
         Raises:
             OutOfPages: there are not as many.
@@ -49,13 +51,15 @@ class States:
         del self._free[len(self._free) - count :]
         self.peak = max(self.peak, self.lines - self.free)
         self.arrays[ENCODED][lines] = encoded
+        self.arrays[TOKEN][lines] = ids
         for tensor in self._tensors:
             self.arrays[tensor.name][lines] = first_state(tensor, encoded, initial)
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
         """Lines with the same values, for a fork. Raises OutOfPages."""
-        copies = self.begin(self.arrays[ENCODED][lines], self.arrays[self._tensors[0].name][lines])
+        first = self.arrays[self._tensors[0].name][lines]
+        copies = self.begin(self.arrays[TOKEN][lines], self.arrays[ENCODED][lines], first)
         for array in self.arrays.values():
             array[copies] = array[lines]
         return copies

@@ -1,0 +1,114 @@
+"""`mythos serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mythos_runtime.cli.terminal import Command, bounded_threads, err
+from mythos_runtime.errors import BackendMissing, RequestError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_NEEDED = ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "jinja2")
+
+
+class Size(click.ParamType):
+    """Bytes, such as 512MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        found = re.fullmatch(r"\s*(\d{1,15})\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
+        if found is None:
+            self.fail(f"{value!r} is no size; expected one such as 512MiB or 2GiB", param, context)
+        return int(found[1]) * _UNITS[found[2].upper()]
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--name", help="What clients call the model.  [default: the bundle's folder]")
+@click.option("--max-running", type=click.IntRange(1), default=64, show_default=True, help="Requests run at a time.")
+@click.option("--max-queue", type=click.IntRange(0), default=256, show_default=True, help="Requests that may wait.")
+@click.option("--memory", type=Size(), default="1GiB", show_default=True, help="For caches and states.")
+@click.option("--max-loops", type=click.IntRange(0), help="Of requests that do not say.  [default: as trained]")
+@click.option("--most-loops", type=click.IntRange(1), help="That a request may ask for.  [default: as trained]")
+@click.option("--halt-threshold", type=float, help="Of requests that do not say.  [default: as trained]")
+@click.option(
+    "--policy",
+    type=click.Choice(["lazy", "full"]),
+    default="lazy",
+    show_default=True,
+    help="lazy: no loop that is not needed, exactly; full: every loop of every token.",
+)
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys, one a line; a request has to bring one.")
+@click.option("--no-keys", is_flag=True, help="Serve everybody who reaches an address that is not this machine's own.")
+@click.option("--max-body", type=Size(), default="4MiB", show_default=True, help="Of a request.")
+@click.option("--max-prompt", type=click.IntRange(1), help="Tokens of a prompt.  [default: what the model takes]")
+@click.option("--max-tokens", type=click.IntRange(1), help="New tokens of a request.  [default: what the model allows]")
+@click.option(
+    "--max-seconds", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, help="Of a request."
+)
+@click.option(
+    "--drain-seconds",
+    type=click.IntRange(0),
+    default=60,
+    show_default=True,
+    help="For requests to end in, after SIGTERM.",
+)
+@click.option("--max-lag", type=click.IntRange(1), help="Positions that may lag: bounds what a hard token waits for.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
+@click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
+def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
+    """Serve a BUNDLE over HTTP, as OpenAI's clients expect it; a page to try it at /, figures at /metrics."""
+    lacks = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if lacks:
+        raise BackendMissing(f"serving needs {', '.join(lacks)}: pip install 'mythos-runtime[serve]'")
+    from mythos_runtime.manifest import read_manifest
+    from mythos_runtime.server import auth, command
+    from mythos_runtime.server.served import Served
+    from mythos_runtime.server.settings import Settings
+    from mythos_runtime.session import Options
+
+    key_file, open_to_all = options.pop("api_key_file"), options.pop("no_keys")
+    keys = () if key_file is None else auth.read_keys(key_file)
+    own = is_loopback(host)
+    if not keys and not own and not open_to_all:
+        raise RequestError(f"others reach {host}: give --api-key-file FILE, or --no-keys to serve whoever comes")
+    listening = command.listen(host, port)
+    manifest = read_manifest(bundle)
+    settings = Settings(
+        name=options.pop("name") or bundle.resolve().name,
+        most_loops=options.pop("most_loops") or max(manifest.spec.trained_loops, options["max_loops"] or 1),
+        keys=keys,
+        hosts=("localhost", "127.0.0.1", "::1", "[::1]", host) if own and not keys else (),
+        most_running=options.pop("max_running"),
+        most_queued=options.pop("max_queue"),
+        most_body=options.pop("max_body"),
+        most_prompt=options.pop("max_prompt"),
+        most_tokens=options.pop("max_tokens"),
+        most_seconds=options.pop("max_seconds"),
+        max_loops=options.pop("max_loops"),
+        halt_threshold=options.pop("halt_threshold"),
+        policy=options.pop("policy"),
+        log_prompts=options.pop("log_prompts"),
+    )
+    drain = options.pop("drain_seconds")
+    options["options"] = Options(bounded_threads(options.pop("threads")), provider="cpu")
+    served = Served.open(bundle, manifest, settings, **options)
+    err.print(f"{settings.name} at {command.address(listening)}", highlight=False, soft_wrap=True)
+    command.run(served, listening, drain)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,349 @@
+"""The thread that owns the engine. Requests come to it through a queue, and what became of them goes out in batches.
+
+    loop = EngineLoop(engine, reopen, deliver)
+    loop.start()
+    loop.submit([ticket])          # from any thread; `deliver` is called with the ticket's events, in this one
+    loop.cancel([ticket])
+    loop.close()                   # ends what still runs
+
+A tick that fails is nobody's fault at first: the engine is opened anew, and whoever was in it is computed again, in
+ever smaller company, until the one whose tick fails alone is found. It gets the error, and the others go on as if
+nothing had been, since a request's tokens hang on the request alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from mythos_runtime.engine import Engine, Request, Running, Token
+from mythos_runtime.errors import BackendFailed, RequestError, ResultError
+from mythos_runtime.server.logprobs import TokenLogprobs, token_logprobs
+
+log = logging.getLogger("mythos_runtime.server")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The engine has taken the request."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A token, its depth, and why the request ended with it (None: it goes on)."""
+
+    token: int
+    depth: int
+    logprobs: TokenLogprobs | None
+    finished: str | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request ended without an answer: RequestError where it was refused, what else happened otherwise."""
+
+    error: Exception
+
+
+Event = Accepted | Chosen | Failed
+
+
+class Overloaded(Exception):
+    """There are as many requests as may wait. Try again after `seconds`."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"the queue is full; try again in {seconds} s")
+        self.seconds = seconds
+
+
+class Closed(Exception):
+    """The loop takes no requests any more."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way through the loop.
+
+    Attributes:
+        receive: called with each event in the thread that `deliver` leads to.
+        logprobs: None, or how many alternatives of each token are wanted.
+        arrived: time.perf_counter() when it was made.
+        sent: tokens that were delivered. seen: tokens of the engine's present attempt at it.
+        last: when its last token came.
+    """
+
+    request: Request
+    receive: Callable[[Event], None]
+    logprobs: int | None = None
+    arrived: float = field(default_factory=time.perf_counter)
+    running: Running | None = None
+    sent: int = 0
+    seen: int = 0
+    last: float = 0.0
+    ended: bool = False
+
+
+class Observer(Protocol):
+    """What wants to know of every token; called in the engine's thread."""
+
+    def token(self, ticket: Ticket, depth: int, now: float) -> None: ...
+
+    def ended(self, ticket: Ticket, reason: str, now: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The engine between two ticks: requests, pages, and what its calls came to since it was first opened."""
+
+    running: int = 0
+    waiting: int = 0
+    pages: int = 0
+    pages_free: int = 0
+    steps: int = 0
+    rows: int = 0
+    late_rows: int = 0
+    restarts: int = 0
+
+
+class EngineLoop:
+    """See the module's docstring.
+
+    Attributes:
+        most: requests that may be in it at a time, running or waiting.
+        stats: as of the last tick.
+        failure: what ended the thread, should anything have.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reopen: Callable[[], Engine],
+        deliver: Callable[[Sequence[tuple[Ticket, Event]]], None],
+        most: int,
+        observer: Observer | None = None,
+    ) -> None:
+        self.most, self.stats = most, Stats()
+        self.failure: BaseException | None = None
+        self._engine, self._reopen, self._deliver, self._observer = engine, reopen, deliver, observer
+        self._inbox: queue.SimpleQueue[tuple[str, Ticket] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._load, self._closed = 0, False
+        self._seconds = 1.0  # that a request takes, a running mean
+        self._tickets: dict[Running, Ticket] = {}
+        self._suspects: deque[list[Ticket]] = deque()  # groups to be tried again, each by itself
+        self._waiting: list[Ticket] = []  # came while suspects are tried
+        self._outbox: list[tuple[Ticket, Event]] = []
+        self._before = Stats()  # of engines that failed
+        self._thread = threading.Thread(target=self._work, name="mythos-engine", daemon=True)
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, tickets: Sequence[Ticket]) -> None:
+        """Take requests in, all or none.
+
+        Raises:
+            Overloaded: there are too many.
+            Closed: the loop was closed, or its thread has ended.
+        """
+        with self._lock:
+            if self._closed or self.failure is not None:
+                raise Closed("the engine has stopped")
+            if self._load + len(tickets) > self.most:
+                raise Overloaded(self._retry_after())
+            self._load += len(tickets)
+            for ticket in tickets:
+                self._inbox.put(("submit", ticket))
+
+    def cancel(self, tickets: Sequence[Ticket]) -> None:
+        """End requests before the next tick; those that have ended are left alone. No event of them comes after it."""
+        for ticket in tickets:
+            if not ticket.ended:
+                self._inbox.put(("cancel", ticket))
+
+    @property
+    def load(self) -> int:
+        """Requests in it."""
+        return self._load
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and self.failure is None
+
+    def close(self, timeout: float = 60.0) -> None:
+        """End what still runs with an error, and the thread."""
+        with self._lock:
+            self._closed = True
+        self._inbox.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _retry_after(self) -> int:
+        """Seconds until one of the running is likely to have ended."""
+        return max(1, min(60, round(self._seconds / max(self.stats.running, 1))))
+
+    # -- in the engine's thread ---------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while self._take():
+                self._advance()
+                self._send()
+            error: Exception = Closed("the server was stopped")
+        except BaseException as failure:  # a defect of this loop: nobody may wait for what will never come
+            log.critical("the engine's thread has ended", exc_info=failure)
+            with self._lock:
+                self.failure = failure
+            error = BackendFailed(f"the engine has stopped: {failure}")
+        self._fail_all(error)
+
+    def _take(self) -> bool:
+        """What has come since the last tick; where there is nothing to do, wait for it. False: close."""
+        wait = not self._engine.busy and not self._suspects and not self._waiting
+        while True:
+            try:
+                message = self._inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            wait = False
+            if message is None:
+                return False
+            verb, ticket = message
+            if verb == "cancel":
+                self._cancel(ticket)
+            elif self._suspects or self._waiting:
+                self._waiting.append(ticket)
+            else:
+                self._enter(ticket)
+
+    def _enter(self, ticket: Ticket) -> None:
+        if ticket.ended:
+            return
+        again = ticket.running is not None
+        try:
+            running = self._engine.submit(ticket.request)
+        except RequestError as error:
+            self._end(ticket, Failed(error))
+            return
+        ticket.running, ticket.seen = running, 0
+        self._tickets[running] = ticket
+        if not again:
+            self._outbox.append((ticket, Accepted()))
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket.ended:
+            return
+        if ticket.running is not None and ticket.running in self._tickets:
+            self._engine.cancel(ticket.running)
+        self._end(ticket, None, "cancelled")
+
+    def _advance(self) -> None:
+        if self._suspects and not self._tickets:
+            for ticket in self._suspects.popleft():
+                self._enter(ticket)
+        if self._engine.busy:
+            try:
+                tokens = self._engine.tick()
+            except Exception as error:
+                self._recover(error)
+                return
+            self._report(tokens)
+        if self._waiting and not self._suspects and not self._tickets:
+            waiting, self._waiting = self._waiting, []
+            for ticket in waiting:
+                self._enter(ticket)
+        self._publish()
+
+    def _report(self, tokens: Sequence[Token]) -> None:
+        now = time.perf_counter()
+        for token in tokens:
+            ticket = self._tickets.get(token.running)
+            if ticket is None:
+                continue
+            ticket.seen += 1
+            if ticket.seen <= ticket.sent:
+                continue  # known from before the engine was opened anew
+            ticket.sent = ticket.seen
+            if self._observer is not None:
+                self._observer.token(ticket, token.depth, now)
+            ticket.last = now
+            finished = token.running.finished if ticket.seen == len(token.running.tokens) else None
+            known = None if ticket.logprobs is None else token_logprobs(token.logits, token.id, ticket.logprobs)
+            event = Chosen(token.id, token.depth, known, finished)
+            if finished is None:
+                self._outbox.append((ticket, event))
+            else:
+                self._end(ticket, event, finished)
+        for running in [running for running in self._tickets if running.finished is not None]:
+            self._end(self._tickets[running], Failed(running.error or ResultError("the request ended without a word")))
+
+    def _recover(self, error: Exception) -> None:
+        """Open the engine anew, and leave who was in it to be tried again; one who was alone in it has failed."""
+        tried = list(self._tickets.values())
+        log.error("a tick over %d requests failed: %s; the engine is opened anew", len(tried), error, exc_info=error)
+        if len(tried) > 1:
+            half = len(tried) // 2
+            self._suspects.extendleft([tried[half:], tried[:half]])
+        self._tickets.clear()
+        if len(tried) == 1:
+            self._end(tried[0], Failed(error))
+        self._publish()
+        self._before = replace(self.stats, restarts=self.stats.restarts + 1)
+        self._engine = self._reopen()
+        self._publish()
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def _end(self, ticket: Ticket, event: Event | None, reason: str = "error") -> None:
+        now = time.perf_counter()
+        ticket.ended = True
+        if ticket.running is not None:
+            self._tickets.pop(ticket.running, None)
+            self._seconds += 0.1 * (now - ticket.arrived - self._seconds)
+        if event is not None:
+            self._outbox.append((ticket, event))
+        if self._observer is not None:
+            self._observer.ended(ticket, reason, now)
+        with self._lock:
+            self._load -= 1
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._lock:
+            self._closed = True
+        left = [*self._tickets.values(), *self._waiting, *(each for group in self._suspects for each in group)]
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if message is not None and message[0] == "submit":
+                left.append(message[1])
+        for ticket in left:
+            if not ticket.ended:
+                self._end(ticket, Failed(error))
+        self._send()
+
+    def _send(self) -> None:
+        if self._outbox:
+            batch, self._outbox = self._outbox, []
+            self._deliver(batch)
+
+    def _publish(self) -> None:
+        core, before = self._engine.core, self._before
+        caches = [cache for cache in (core.around, core.loop) if cache is not None]
+        running = sum(each.sequence is not None for each in self._tickets)
+        self.stats = Stats(
+            running,
+            self._load - running,
+            sum(cache.pages for cache in caches),
+            sum(cache.free for cache in caches),
+            before.steps + core.steps,
+            before.rows + core.rows,
+            before.late_rows + core.late,
+            before.restarts,
+        )

@@ -1,0 +1,63 @@
+"""A bundle opened to be served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mythos_runtime.engine import Engine, open_engine
+from mythos_runtime.manifest import Manifest
+from mythos_runtime.server.asking import Asker
+from mythos_runtime.server.schemas import ModelCard
+from mythos_runtime.server.settings import Settings
+from mythos_runtime.server.words import Words
+from mythos_runtime.spec import LoopSpec
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine, how it is opened anew, and what its bundle says of text."""
+
+    engine: Engine
+    reopen: Callable[[], Engine]
+    words: Words
+    settings: Settings
+
+    @classmethod
+    def open(cls, bundle: Path, manifest: Manifest, settings: Settings, **options: Any) -> Served:
+        """A bundle and its manifest, as read before. Options and errors as `open_engine`'s, and `Words.of`'s errors."""
+        reopen = partial(
+            open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
+        )
+        return cls(reopen(), reopen, Words.of(bundle, manifest), settings)
+
+    @property
+    def spec(self) -> LoopSpec:
+        return self.engine.spec
+
+    @property
+    def asker(self) -> Asker:
+        return Asker(self.spec, self.words, self.settings)
+
+    def card(self, created: int) -> ModelCard:
+        """What clients are told of the model."""
+        spec, settings = self.spec, self.settings
+        knob = spec.exit.knob("halt_threshold")
+        usual = None if knob is None else knob.default
+        return ModelCard(
+            id=settings.name,
+            object="model",
+            created=created,
+            owned_by="mythos",
+            family=spec.family,
+            max_model_len=spec.max_seq_len,
+            max_output_tokens=min(settings.most_tokens or spec.max_output_tokens, spec.max_output_tokens),
+            trained_loops=spec.trained_loops,
+            most_loops=settings.most_loops,
+            halt_threshold=settings.halt_threshold if settings.halt_threshold is not None else usual,
+            tokenizer=None if self.words.tokenizer is None else self.words.entry.kind,
+            chat=self.words.template is not None,
+        )

@@ -1,0 +1,28 @@
+"""One small bundle that speaks, and one server over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from golden_bundles import Bundles
+from served_bundles import Serving, serving
+from text_bundles import change_tokenizer, speaking_copy
+
+from mythos_runtime.ort import find_op_library
+
+
+@pytest.fixture(scope="session")
+def small(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    folder = speaking_copy(bundles["hops"], tmp_path_factory.mktemp("served") / "bundle")
+    change_tokenizer(folder, eos=[601], defaults={"temperature": 0.5})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(small: Path) -> Iterator[Serving]:
+    with serving(small, most_running=8, most_queued=24) as running:
+        yield running

@@ -1,0 +1,145 @@
+"""The thread that owns the engine: what it does when a tick fails, and when it is told to stop."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mythos_runtime.engine import Engine, Request, Token, open_engine
+from mythos_runtime.errors import RequestError
+from mythos_runtime.server.engine_loop import (
+    Accepted,
+    Chosen,
+    Closed,
+    EngineLoop,
+    Event,
+    Failed,
+    Overloaded,
+    Ticket,
+)
+
+POISON = 13
+
+
+@dataclass
+class Ended:
+    """A ticket's events, and when it is over."""
+
+    events: list[Event] = field(default_factory=list)
+    over: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Failed) or (isinstance(event, Chosen) and event.finished is not None):
+            self.over.put(None)
+
+    @property
+    def tokens(self) -> list[int]:
+        return [event.token for event in self.events if isinstance(event, Chosen)]
+
+
+def deliver(batch: Sequence[tuple[Ticket, Event]]) -> None:
+    for ticket, event in batch:
+        ticket.receive(event)
+
+
+@pytest.fixture
+def opened(small: Path) -> Callable[[], Engine]:
+    """Engines whose ticks fail while a poisoned prompt is in them."""
+
+    def open_one() -> Engine:
+        engine = open_engine(small, memory=16 << 20, most_running=8)
+        tick = engine.tick
+
+        def guarded() -> list[Token]:
+            tokens = tick()
+            if any(POISON in running.request.prompt and running.tokens for running in engine._running):
+                raise RuntimeError("a kernel went wrong")
+            return tokens
+
+        engine.tick = guarded  # type: ignore[method-assign]
+        return engine
+
+    return open_one
+
+
+def alone(engine: Engine, request: Request) -> list[int]:
+    running = engine.submit(request)
+    while engine.busy:
+        engine.tick()
+    return running.tokens
+
+
+def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], Engine]) -> None:
+    requests = [Request([60 + n, 2, POISON if n == 3 else 4], 10 + n) for n in range(4)]
+    expected = [alone(opened(), request) for n, request in enumerate(requests) if n != 3]
+    loop = EngineLoop(opened(), opened, deliver, 16)
+    ends = [Ended() for _ in requests]
+    tickets = [Ticket(request, end) for request, end in zip(requests, ends, strict=True)]
+    loop.submit(tickets)
+    loop.start()
+    for end in ends:
+        end.over.get(timeout=30)
+    late = Ended()
+    loop.submit([Ticket(Request([7, 8], 3), late)])  # and the engine goes on
+    late.over.get(timeout=30)
+    loop.close()
+    failed = ends.pop(3)
+    assert isinstance(failed.events[-1], Failed) and "a kernel went wrong" in str(failed.events[-1].error)
+    assert [end.tokens for end in ends] == expected
+    assert all(sum(isinstance(event, Accepted) for event in end.events) == 1 for end in ends)
+    assert loop.stats.restarts == 3  # four, then two, then the one alone
+    assert loop.load == 0 and loop.stats.pages_free == loop.stats.pages
+
+
+def test_an_engine_that_cannot_be_opened_again_ends_it(opened: Callable[[], Engine]) -> None:
+    def no_more() -> Engine:
+        raise MemoryError
+
+    loop = EngineLoop(opened(), no_more, deliver, 16)
+    ends = [Ended(), Ended()]
+    loop.submit([Ticket(Request([POISON], 5), ends[0]), Ticket(Request([1], 50), ends[1])])
+    loop.start()
+    for end in ends:
+        end.over.get(timeout=30)
+        assert isinstance(end.events[-1], Failed)
+    loop._thread.join(10)
+    assert not loop.alive and isinstance(loop.failure, MemoryError)
+    with pytest.raises(Closed):
+        loop.submit([Ticket(Request([1], 1), Ended())])
+
+
+def test_cancelled_before_the_next_tick(small: Path) -> None:
+    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 2)
+    first, second = Ended(), Ended()
+    ticket = Ticket(Request([1, 2, 3], 90), first)
+    loop.submit([ticket, Ticket(Request([5], 3), second)])
+    with pytest.raises(Overloaded):
+        loop.submit([Ticket(Request([5], 3), second)])
+    loop.cancel([ticket])
+    loop.start()
+    second.over.get(timeout=30)
+    assert ticket.ended and first.tokens == []
+    loop.cancel([ticket])  # again: nothing happens
+    third = Ended()
+    loop.submit([Ticket(Request([5], 3), third)])
+    third.over.get(timeout=30)
+    assert third.tokens == second.tokens
+    loop.close()
+    assert loop.load == 0
+
+
+def test_refusals_and_the_end(small: Path) -> None:
+    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 4)
+    refused, cut = Ended(), Ended()
+    loop.submit([Ticket(Request([70000], 2), refused), Ticket(Request([1], 100), cut)])
+    loop.start()
+    refused.over.get(timeout=30)
+    assert isinstance(refused.events[-1], Failed) and isinstance(refused.events[-1].error, RequestError)
+    loop.close()
+    assert isinstance(cut.events[-1], Failed) and isinstance(cut.events[-1].error, Closed)
+    assert loop.load == 0
