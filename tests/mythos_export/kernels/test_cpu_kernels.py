@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["generic", "avx2", "avx512"])
+@pytest.mark.parametrize("name", ["generic", "avx2", "avx512", "neon"])
 def test_instruction_set_is_among_the_cases(name: str) -> None:
     """The cases above draw from what this machine has; this says what it has not."""
     if name not in instruction_sets():
