@@ -113,7 +113,7 @@ void test_errors(const Kernels& k, const Parallel& parallel) {
     });
   });
   setenv("MYTHOS_OPS_ISA", "sse9", 1);
-  expect_error("isa", "generic, avx2 or avx512", [] { select_kernels(); });
+  expect_error("isa", "generic, avx2, avx512 or neon", [] { select_kernels(); });
   unsetenv("MYTHOS_OPS_ISA");
 }
 

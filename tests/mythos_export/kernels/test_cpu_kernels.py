@@ -108,7 +108,7 @@ def test_errors_name_the_tensor_and_the_expectation() -> None:
         cpu_ops.run("gqa_attention", attention | {"past_lengths": np.array([5])}, scale=1.0, kv_heads=2)
     with pytest.raises(Exception, match="scale must be a positive number"):
         cpu_ops.run("gqa_attention", attention, scale=0.0, kv_heads=2)
-    with pytest.raises(Exception, match="MYTHOS_OPS_ISA is 'mmx'; it can be generic, avx2 or avx512"):
+    with pytest.raises(Exception, match="MYTHOS_OPS_ISA is 'mmx'; it can be generic, avx2, avx512 or neon"):
         cpu_ops.run("moe", inputs, instructions="mmx")
 
 
