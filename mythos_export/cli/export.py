@@ -30,7 +30,8 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
         field = "model_type" if family.model_types else "_class_name"
         named = " or ".join(family.model_types or family.class_names)
         variants = f"; variants {', '.join(family.variants)}" if family.variants else ""
-        write(f"{family.name}: {field} {named}, or tensors like {family.marks[0]}{variants}\n")
+        marks = f", or tensors like {family.marks[0]}" if family.distinct else ""
+        write(f"{family.name}: {field} {named}{marks}{variants}\n")
     context.exit()
 
 

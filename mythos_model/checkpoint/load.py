@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def load_checkpoint(
     expected = family.shapes(found)
     aliases = family.aliases(found)
     _check_ties(raw, family, aliases)
-    held = [name for name in raw.shapes if name not in family.ignored]
+    held = [name for name in raw.shapes if not any(fnmatchcase(name, pattern) for pattern in family.ignored)]
     names = [name for name in held if not (name in aliases and aliases[name] in raw.shapes)]
     known = {aliases.get(name, name): name for name in names}
     sha256 = _check(raw, known, expected)

@@ -51,12 +51,13 @@ class Family:
         model: from a configuration and tensors under the checkpoint's names.
         configuration: the frozen dataclass of its hyper-parameters.
         model_types, class_names: what a config.json says in `model_type`, and in `_class_name` or `architectures`.
-        marks: tensors that are in every checkpoint of the family and in no other's.
+        marks: tensors that are in every checkpoint of the family.
+        distinct: whether they are in no other's, so that they tell the family where no configuration does.
         read_config: a configuration from what is given (foreign fields included) and the shapes of the tensors.
         shapes: every tensor that a checkpoint has to hold.
         aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
             What is tied depends on the configuration.
-        ignored: tensors that are recomputed, never loaded.
+        ignored: tensors that are recomputed, never loaded; patterns such as `model.layers.*.inv_freq`.
         rotary: of those, the rotary tables that the model would use: the base and the channels they have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
@@ -74,6 +75,7 @@ class Family:
     ignored: tuple[str, ...] = ()
     rotary: Callable[[Any], Mapping[str, tuple[float, int]]] = lambda config: {}
     counts: tuple[str, ...] = ()
+    distinct: bool = True
     variants: Mapping[str, Any] = field(default_factory=dict)
 
     def claims(self, config: Mapping[str, Any]) -> bool:
@@ -132,6 +134,26 @@ def only(values: Mapping[str, Any], name: str, allowed: tuple[Any, ...], why: st
         usable = " or ".join(map(repr, allowed))
         found = f"the model configuration has {name} {brief(value)}"
         raise ConfigError(f"{found}, and only {usable} is computed here: {why}")
+
+
+def plain_rope(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with `rope_theta` by itself, wherever a release of transformers has put it.
+
+    Raises:
+        ConfigError: its rotary angles are scaled, which no model here computes.
+    """
+    plain = {name: value for name, value in given.items() if name not in ("rope_scaling", "rope_parameters")}
+    for name in ("rope_scaling", "rope_parameters"):
+        value = given.get(name)
+        if value is None:
+            continue
+        kind = value.get("rope_type", value.get("type", "default")) if isinstance(value, dict) else value
+        extra = sorted(set(value) - {"rope_type", "type", "rope_theta"}) if isinstance(value, dict) else []
+        if kind != "default" or extra:
+            raise ConfigError(f"the model configuration has {name} {brief(value)}: rotary angles are not scaled here")
+        if "rope_theta" in value:
+            plain.setdefault("rope_theta", value["rope_theta"])
+    return plain
 
 
 def _texts(value: Any) -> list[str]:

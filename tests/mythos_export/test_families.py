@@ -48,9 +48,10 @@ def bundle_of(case: GoldenCase, folder: Path, exit_rule: str | None = None, **co
 
 # Of each graph and way to call it one; the others, which eager PyTorch answers too, are left to make test-slow.
 QUICK = ("ouro_exit_decode", "ouro_weighted_exit", "huginn_decode", "parcae_decode", "parcae_linear_injection")
+QUICK += ("nanbeige_decode",)
 GOLDEN_CASES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-    for family in ("ouro", "huginn", "parcae")
+    for family in ("ouro", "huginn", "parcae", "nanbeige")
     for name in cases(family)
     if "_exit_" not in name or family == "ouro"  # Huginn's decide for a whole chunk; see test_huginn
 ]
@@ -126,7 +127,9 @@ def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
 def test_the_command_lists_the_families() -> None:
     listed = CliRunner().invoke(export_command, ["--list-families"])
     assert listed.exit_code == 0
-    assert [line.partition(":")[0] for line in listed.output.splitlines()] == ["openmythos", "ouro", "huginn", "parcae"]
+    assert [line.partition(":")[0] for line in listed.output.splitlines()] == [
+        known.name for known in families.FAMILIES
+    ]
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mythos_model.errors import ConfigError
-from mythos_model.families.family import Shape, only, own_fields
+from mythos_model.families.family import Shape, only, own_fields, plain_rope
 
 NEVER = 2.0  # a threshold that no sum of probabilities reaches
 EXITS = ("quantile", "weighted")
-_UNUSED = ("max_window_layers", "sliding_window", "layer_types", "use_sliding_window", "rope_scaling", "hidden_act")
+_UNUSED = ("max_window_layers", "sliding_window", "layer_types", "use_sliding_window", "hidden_act")
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,11 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> OuroCo
     """
     only(given, "hidden_act", ("silu",), "the feed-forward network is a SwiGLU")
     only(given, "use_sliding_window", (False,), "attention sees the whole past")
-    only(given, "rope_scaling", (None,), "rotary angles are not scaled")
     only(given, "tie_word_embeddings", (False,), "the head has weights of its own")
     kinds = given.get("layer_types") or []
     if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise ConfigError("the model configuration has layer_types other than full_attention, the only one here")
-    own = own_fields(OuroConfig, given, (*_UNUSED, "tie_word_embeddings"))
+    own = own_fields(OuroConfig, plain_rope(given), (*_UNUSED, "tie_word_embeddings"))
     if "num_attention_heads" in own:
         own.setdefault("num_key_value_heads", own["num_attention_heads"])
         if "hidden_size" in own:

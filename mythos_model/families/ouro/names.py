@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from mythos_model.families.family import Shape
+from mythos_model.families.halves import to_halves, to_pairs
 from mythos_model.families.ouro.config import OuroConfig
 
 # The checkpoint's names and the model's, without the layer's own prefix.
@@ -64,27 +64,19 @@ def shapes(config: OuroConfig) -> dict[str, Shape]:
 
 def to_model(config: OuroConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The checkpoint's tensors under the model's names."""
-    return {ours: _rotary(config, theirs, state[theirs], _pairs) for theirs, ours in names(config).items()}
+    return {
+        ours: to_pairs(state[theirs], config.head_dim) if _rotated(theirs) else state[theirs]
+        for theirs, ours in names(config).items()
+    }
 
 
 def from_model(config: OuroConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors under the checkpoint's names."""
-    return {theirs: _rotary(config, theirs, state[ours], _halves) for theirs, ours in names(config).items()}
+    return {
+        theirs: to_halves(state[ours], config.head_dim) if _rotated(theirs) else state[ours]
+        for theirs, ours in names(config).items()
+    }
 
 
-def _rotary(config: OuroConfig, name: str, weight: Tensor, order: object) -> Tensor:
-    """Rows of the query and key projections in another order within each head; attention stays what it is."""
-    if not name.endswith(("q_proj.weight", "k_proj.weight")):
-        return weight
-    assert callable(order)
-    index = order(torch.arange(config.head_dim))
-    return weight.unflatten(0, (-1, config.head_dim))[:, index].flatten(0, 1)
-
-
-def _pairs(rows: Tensor) -> Tensor:
-    """Row 2i is the old i, row 2i+1 the old i + d/2."""
-    return rows.view(2, -1).T.flatten()
-
-
-def _halves(rows: Tensor) -> Tensor:
-    return rows.view(-1, 2).T.flatten()
+def _rotated(name: str) -> bool:
+    return name.endswith(("q_proj.weight", "k_proj.weight"))
