@@ -52,7 +52,7 @@ void run(const Arguments& arguments) {
   if (arguments.verbose) say(std::to_string(ids.size()) + " prompt tokens");
   mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
   options.speculate = speculation(arguments.speculate);
-  const Run done = stream(model, ids, options, arguments.stop, write);
+  const Run done = stream(model, ids, options, arguments.stop, write, say);
   if (arguments.depth_trace) write_trace(*arguments.depth_trace, ids.size(), done);
   const std::string policy = !options.policy.empty() ? options.policy : model.runs_rows() ? "lazy" : "full";
   std::fputs(done.summary(policy, bar()).c_str(), stderr);

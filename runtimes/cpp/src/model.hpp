@@ -2,6 +2,7 @@
 #include "cache.hpp"
 #include "engine/opening.hpp"
 #include "session.hpp"
+#include "tokenizer_json.hpp"
 
 namespace mythos {
 
@@ -15,6 +16,7 @@ struct Model::Parts {
 
   // The core, opened when first asked for; null where there can be none.
   engine::Core* rows();
+  std::shared_ptr<JsonFile> json;  // read when it is first asked for
 };
 
 }  // namespace mythos

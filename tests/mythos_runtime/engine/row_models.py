@@ -59,7 +59,8 @@ class RowModel:
 
     @classmethod
     def openmythos(cls, attention: str, folder: Path) -> RowModel:
-        return cls.of(MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5).eval().requires_grad_(False), folder)
+        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5)
+        return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod
     def of(cls, model: LoopedModel, folder: Path) -> RowModel:
