@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native tokenizer wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu lint native tokenizer wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
+	@echo "make bench-serving  load on mythos serve, with curves; make soak: 30 minutes of mixed traffic"
 	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
 
 setup: $(INSTALLED)
@@ -52,6 +53,7 @@ test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
+	@$(PIP) -e 'runtimes/python[ray]' || echo "Ray cannot be installed: replicas are not tested"
 	@$(MAKE) --no-print-directory tokenizer || echo "the tests of the C++ runtime with a tokenizer.json are skipped"
 	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=5
@@ -88,6 +90,14 @@ build/fuzz/bundle: tests/golden/training_checkpoint/step_0000010.pt $(EXPORTER) 
 # ARGS="--count 300 --seed 7 --keep FOLDER": another number, other mutants, those kept that something is wrong with.
 fuzz-readers: build/fuzz/bundle
 	PYTHONPATH=tests $(BIN)/python -m fuzz_readers --bundle build/fuzz/bundle $(ARGS)
+
+# Benchmarks of the server: load with curves, and half an hour of mixed traffic (ARGS="--minutes 5").
+bench-serving: setup native
+	$(PIP) -e '.[benchmarks]'
+	$(BIN)/python -m benchmarks.serving -o $(BENCH_OUT)/serving
+
+soak: setup native
+	$(BIN)/python -m benchmarks.serving.soak $(ARGS)
 
 BUNDLE ?= build/text
 build/text: mythos_model/pretrained/text/model.safetensors $(EXPORTER) | setup
