@@ -49,7 +49,8 @@ class Act(Exit):
 
     def rule(self) -> ExitRule:
         meaning = "a token halts when its summed halting probability reaches halt_threshold"
-        return ExitRule(self.name, meaning, (Knob("halt_threshold", self.threshold, None, None, "summed probability"),))
+        knob = Knob("halt_threshold", self.threshold, None, None, "summed probability")
+        return ExitRule(self.name, meaning, (knob,), spent="cumulative")
 
     def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (

@@ -26,8 +26,9 @@ import numpy as np
 import pytest
 from cpp_programs import BUILD
 
-from mythos_runtime.engine.core import Chunk, Core
-from mythos_runtime.engine.engine import Engine, Request, Running
+from mythos_runtime.engine import Engine, Request, Running
+from mythos_runtime.engine.core import Chunk, Core, Leaving
+from mythos_runtime.engine.pages import Table
 from mythos_runtime.engine.sequence import Sequence, Span
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
@@ -85,9 +86,11 @@ class PythonEngine:
 def plain(request: Request) -> dict[str, Any]:
     """A request as a schedule has it."""
     given = asdict(request)
-    sampling = given.pop("sampling")
+    sampling, policy, budget, depths = (given.pop(name) for name in ("sampling", "policy", "budget", "depths"))
+    assert policy != "share" and budget is None and not depths, "C++ has none of these yet"
     return {
         **given,
+        "whole": policy == "full",
         "prompt": list(request.prompt),
         "eos": sorted(request.eos),
         "stop": [list(ids) for ids in request.stop],
@@ -127,9 +130,10 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
         note(STEP, spans)
         step(states, lines, spans, tables)
 
-    def noted_leave(states: Any, lines: np.ndarray, pick: np.ndarray, spans: list[Span], tables: Any) -> np.ndarray:
+    def noted_leave(*arguments: Any) -> np.ndarray:
+        spans = arguments[4]
         note(LEAVE, spans)
-        logits = leave(states, lines, pick, spans, tables)
+        logits = leave(*arguments)
         for index, span in enumerate(spans):
             if names[span.sequence] == broken:
                 logits[index, 3] = np.nan
@@ -148,7 +152,7 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
 
 
 def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, Any]:
-    taken: list[int] = []
+    taken = Table()
     core.loop.extend(taken, 0, schedule["taken"] * PAGE - 1)
     core.max_lag, core.scheduler.rows = schedule["max_lag"], schedule["scheduler_rows"]
     running: dict[int, Running] = {}
@@ -190,7 +194,10 @@ def _request(given: dict[str, Any]) -> Request:
     options = dict(given)
     sampling = SamplingOptions(temperature=options.pop("temperature"), seed=options.pop("seed"))
     stop = tuple(tuple(ids) for ids in options.pop("stop"))
-    return Request(**{**options, "sampling": sampling, "eos": frozenset(options["eos"]), "stop": stop})
+    policy = "full" if options.pop("whole") else "lazy"
+    return Request(
+        **{**options, "policy": policy, "sampling": sampling, "eos": frozenset(options["eos"]), "stop": stop}
+    )
 
 
 def _acts(core: Core, schedule: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +216,9 @@ def _acts(core: Core, schedule: dict[str, Any]) -> dict[str, Any]:
         else:
             fed = [known[index] for index, _ in act["chunks"]]
             core.enter([Chunk(known[index], np.array(ids)) for index, ids in act["chunks"]])
-            while len(core.step()) < len(fed):
+            while len(core.step(fed)) < len(fed):
                 continue
-            for answer in core.leave(fed, every=True):
+            for answer in core.leave([Leaving(sequence, every=True) for sequence in fed]):
                 answers.append({"logits": _bits(answer.logits), "depth": answer.depth.tolist()})
     return {"answers": answers}
 

@@ -13,7 +13,7 @@ from row_models import POSITIONS, VOCABULARY, RowModel
 from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
 from test_exact import some_requests
 
-from mythos_runtime.engine.engine import Request
+from mythos_runtime.engine import Request
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
@@ -56,7 +56,7 @@ def test_any_schedule(engines: Engines) -> None:
     @given(st.data())
     def check(data: Any) -> None:
         draw = data.draw
-        requests = draw(some_requests())
+        requests = draw(some_requests(plain=True))
         same(
             engines,
             serving(

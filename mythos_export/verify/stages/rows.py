@@ -92,9 +92,12 @@ class Rows(Stage):
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
-        """bfloat16 is not passed as numpy arrays; and rows have a most number of loops."""
-        loops = int(inputs[bundle.spec.ports.of("max_loops").name])
-        return loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
+        """Rows have a most number of loops, and stand behind their past; bfloat16 is not passed as numpy arrays."""
+        named = {port.role: inputs[port.name] for port in bundle.spec.ports.inputs if port.group is None}
+        loops, real = int(named["max_loops"]), named["positions"] >= 0
+        behind = named["past_lengths"][:, None] + real.cumsum(1) - 1
+        stand = np.array_equal(named["positions"][real], behind[real])
+        return stand and loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
 
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
         call = _Call(self.spec, inputs)

@@ -52,9 +52,11 @@ struct MYTHOS_API Knob {
   std::string meaning;
 };
 
+// spent: of an answer that is a weighted sum of states, the name of the state that holds the weights given so far.
 struct MYTHOS_API ExitRule {
   std::string name, meaning;
   std::vector<Knob> knobs;
+  std::optional<std::string> spent;
   const Knob* knob(const std::string& name) const;  // null where it has none of that name
 };
 

@@ -91,6 +91,7 @@ ExitRule exit_of(Fields fields) {
     item.done();
     rule.knobs.push_back(std::move(knob));
   });
+  rule.spent = fields.optional_text("spent");
   fields.done();
   return rule;
 }
@@ -134,6 +135,11 @@ std::string contradiction_of(const LoopSpec& spec) {
   if (initial && (initial->dtype != "float32" || initial->dims.size() != 3 || initial->dims[0].symbol != "B" ||
                   initial->dims[1].symbol != "T" || !initial->dims[2].symbol.empty()))
     return "the state " + drawn + " is drawn, which only one of float32 [B, T, size] can be";
+  const auto& spent = spec.exit.spent;
+  if (spent && std::none_of(spec.state.begin(), spec.state.end(), [&](const StateTensor& each) {
+        return each.name == *spent && each.dtype == "float32";
+      }))
+    return "the exit rule sums its weights in " + *spent + ", which is no float32 state";
   const Ports want = model_ports(spec.vocab_size, spec.caches, spec.exit, initial);
   return contradiction_of(want, spec.ports());
 }

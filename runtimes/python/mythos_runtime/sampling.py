@@ -28,6 +28,7 @@ others. Known answers: seed 0, row 0 starts at state 0xE220A8397B1DCDAF.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +98,12 @@ class Sampler:
         self.random = SplitMix64(options.seed, row)
         self.seen = np.zeros(vocab_size, bool)
         self.seen[prompt] = True
+
+    def copy(self) -> Sampler:
+        """Another one that goes on from here by itself."""
+        twin = copy.copy(self)
+        twin.random, twin.seen = copy.copy(self.random), self.seen.copy()
+        return twin
 
     def choose(self, logits: np.ndarray) -> int:
         """The next id for float32 logits [V]; it counts as seen from now on. Raises ResultError on NaN or infinity."""

@@ -59,11 +59,17 @@ class Knob:
 
 @dataclass(frozen=True)
 class ExitRule:
-    """How a token decides that it has been looped enough; `name` is what `--exit` calls it."""
+    """How a token decides that it has been looped enough; `name` is what `--exit` calls it.
+
+    Attributes:
+        spent: of an answer that is a weighted sum of states, the name of the state that holds the weights given so far.
+            An answer before the last loop then takes what is left of 1 from the state; None: it is the answer so far.
+    """
 
     name: str
     meaning: str
     knobs: tuple[Knob, ...] = ()
+    spent: str | None = None
 
     def knob(self, name: str) -> Knob | None:
         return next((knob for knob in self.knobs if knob.name == name), None)

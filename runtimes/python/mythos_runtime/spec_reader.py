@@ -55,6 +55,9 @@ def _contradiction(spec: LoopSpec) -> str | None:
     if drawn is not None and not (drawn.dtype == "float32" and _is_vector(drawn.dims)):
         port = Port(drawn.name, drawn.dtype, drawn.dims, "")
         return f"the state {port} is drawn, which only one of float32 [B, T, size] can be"
+    spent = spec.exit.spent
+    if spent is not None and not any(each.name == spent and each.dtype == "float32" for each in spec.state):
+        return f"the exit rule sums its weights in {spent}, which is no float32 state"
     want = model_ports(spec.vocab_size, spec.caches, spec.exit, spec.initial)
     for side in ("inputs", "outputs"):
         expected, found = getattr(want, side), getattr(spec.ports, side)
@@ -90,7 +93,12 @@ def _cache(fields: Fields) -> CacheGroup:
 
 
 def _exit(fields: Fields) -> ExitRule:
-    rule = ExitRule(fields.text("name"), fields.text("meaning"), tuple(_knob(item) for item in fields.items("knobs")))
+    rule = ExitRule(
+        fields.text("name"),
+        fields.text("meaning"),
+        tuple(_knob(item) for item in fields.items("knobs")),
+        fields.optional_text("spent"),
+    )
     fields.done()
     return rule
 

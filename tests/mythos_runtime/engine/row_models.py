@@ -89,5 +89,5 @@ class RowModel:
         around = None if layers is None else cache(layers, around_pages)
         assert per_loop is not None
         loop = cache(per_loop, loop_pages)
-        graphs = RowGraphs(spec, open_graph, around, loop, rows, POSITIONS)
-        return Core(graphs, Memory(around, loop, States(spec, lines)))
+        memory = Memory(around, loop, States(spec, lines))
+        return Core(RowGraphs(spec, open_graph, memory, rows, POSITIONS), memory)

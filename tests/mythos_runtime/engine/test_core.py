@@ -15,7 +15,7 @@ from row_models import POSITIONS, VOCABULARY, RowModel
 from test_exact import core_of, idle
 
 from mythos_runtime.engine import core as core_module
-from mythos_runtime.engine.core import Answer, Chunk, Core
+from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
 from mythos_runtime.engine.scheduler import due
 from mythos_runtime.engine.sequence import Sequence, Span
 
@@ -32,8 +32,8 @@ def feed(core: Core, chunks: list[tuple[Sequence, np.ndarray]]) -> list[Answer]:
     core.enter([Chunk(sequence, ids) for sequence, ids in chunks])
     done: list[Sequence] = []
     while len(done) < len(sequences):
-        done = core.step()
-    return core.leave(sequences, every=True)
+        done = core.step(sequences)
+    return core.leave([Leaving(sequence, every=True) for sequence in sequences])
 
 
 @functools.cache
@@ -119,13 +119,15 @@ def _no_catching_up(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
 def _shallower_entries(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
     leave = core.leave
 
-    def leave_and_copy(sequences: list[Sequence], every: bool = False) -> list[Answer]:
-        answers = leave(sequences, every)
-        for sequence in sequences:
+    def leave_and_copy(leaving: list[Leaving]) -> list[Answer]:
+        answers = leave(leaving)
+        for sequence in (each.sequence for each in leaving):
             for depth in range(1, sequence.limit):
                 if sequence.filled[depth] < sequence.length:
                     core.loop.extend(sequence.loop[depth], sequence.filled[depth], sequence.length - 1)
-                    core.loop.memory[:, sequence.loop[depth]] = core.loop.memory[:, sequence.loop[depth - 1]]
+                    core.loop.memory[:, sequence.loop[depth].pages] = core.loop.memory[
+                        :, sequence.loop[depth - 1].pages
+                    ]
                     sequence.filled[depth] = sequence.length
         return answers
 

@@ -14,8 +14,9 @@ from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
 from mythos_runtime.engine import Engine, Request, open_engine
+from mythos_runtime.engine.core import Answer, Leaving
 from mythos_runtime.engine.memory import Memory
-from mythos_runtime.engine.pages import OutOfPages, PagedCache
+from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
 from mythos_runtime.row_ports import PAGE
 
 
@@ -40,10 +41,10 @@ def test_wrong_logits_end_their_request_alone(row_model: RowModel, monkeypatch: 
     running = [engine.submit(good), engine.submit(bad)]
     leave = core.leave
 
-    def nan_in_second(sequences, every=False):  # type: ignore[no-untyped-def]
-        answers = leave(sequences, every)
-        for sequence, answer in zip(sequences, answers, strict=True):
-            if sequence is running[1].sequence:
+    def nan_in_second(leaving: list[Leaving]) -> list[Answer]:
+        answers = leave(leaving)
+        for each, answer in zip(leaving, answers, strict=True):
+            if each.sequence is running[1].sequence:
                 answer.logits[3] = np.nan
         return answers
 
@@ -57,7 +58,7 @@ def test_wrong_logits_end_their_request_alone(row_model: RowModel, monkeypatch: 
 
 def test_pages_are_shared_until_somebody_writes() -> None:
     cache = PagedCache(1, 4, 2, np.dtype(np.float32))
-    table: list[int] = []
+    table = Table()
     cache.extend(table, 0, PAGE)  # two pages
     cache.memory[:, table[1], 0] = 7
     twin = cache.fork(table)
@@ -65,7 +66,7 @@ def test_pages_are_shared_until_somebody_writes() -> None:
     assert twin[0] == table[0] and twin[1] != table[1]
     assert (cache.memory[:, twin[1], 0] == 7).all()
     cache.truncate(table, 0)
-    assert cache.free == 2 and not table
+    assert cache.free == 2 and not len(table)
     with pytest.raises(OutOfPages):
         cache.extend(twin, 2 * PAGE, 5 * PAGE)
     assert len(twin) == 2 and cache.free == 2

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from row_models import VOCABULARY, RowModel
 
 from mythos_runtime.engine.core import Core
-from mythos_runtime.engine.engine import Engine, Request, Running, Token
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.pages import Table
+from mythos_runtime.engine.request import Request, Running, Token
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.sampling import SamplingOptions
 
@@ -80,7 +82,8 @@ def alone(row_model: RowModel, request: Request) -> Result:
 
 
 @st.composite
-def some_requests(draw: st.DrawFn) -> list[Request]:
+def some_requests(draw: st.DrawFn, plain: bool = False) -> list[Request]:
+    """`plain`: without shared entries and given depths."""
     requests = []
     for row in range(draw(st.integers(1, 6))):
         length = draw(st.sampled_from([1, 2, 5, 31, 32, 33, 60]))
@@ -89,9 +92,10 @@ def some_requests(draw: st.DrawFn) -> list[Request]:
             Request(
                 prompt=tuple(prompt),
                 max_new_tokens=draw(st.integers(1, 24)),
-                max_loops=draw(st.sampled_from([5, 5, 4, 2, 1, 7])),
+                max_loops=draw(st.sampled_from([5, 5, 4, 2, 7])),
                 halt_threshold=draw(st.sampled_from([0.99, 0.5, 0.7])),
-                whole=draw(st.sampled_from([False, False, False, True])),
+                policy=draw(st.sampled_from(["lazy", "lazy", "lazy", "full", "lazy" if plain else "share"])),
+                depths=tuple(draw(st.sampled_from([(), (), (), () if plain else (1, 2, 1, 1, 1, 2, 1)]))),
                 sampling=SamplingOptions(temperature=draw(st.sampled_from([0.0, 0.9])), seed=3),
                 eos=frozenset([7]),
                 row=row,
@@ -114,7 +118,7 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
         core.max_lag = draw(st.sampled_from([None, None, 1, 6, 30]))
         core.scheduler.rows = draw(st.sampled_from([64, 64, 9, 1]))
         # Pages for the largest request, or hardly more: the others are sent back again and again.
-        taken: list[int] = []
+        taken = Table()
         core.loop.extend(taken, 0, draw(st.sampled_from([0, 90, 135])) * PAGE - 1)
         try:
             engine = Engine(
@@ -122,8 +126,14 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                prefixes=draw(st.sampled_from([0, 0, 1, 3])),
+                speculate=draw(st.sampled_from(["off", "off", 1, 2, 4])),
             )
+            if engine.speculation is not None:  # nothing pays on models so small
+                drafts = draw(st.integers(1, 5))
+                engine.speculation.choose = lambda running, room: (engine.speculation.depths[0], min(drafts, room))
             results = serve(engine, requests, arrivals, cancels)
+            engine.close()
         finally:
             for sequence in list(core.sequences):
                 core.close(sequence)
@@ -145,7 +155,7 @@ def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(ro
         Request(tuple(prompt), max_new_tokens=9, max_loops=5, halt_threshold=0.7, row=row)
         for row, prompt in enumerate(prompts)
     ]
-    taken: list[int] = []
+    taken = Table()
     core.loop.extend(taken, 0, 135 * PAGE - 1)  # 25 pages are left, and each needs 15
     core.max_lag, core.scheduler.rows = 6, 9
     try:

@@ -9,7 +9,8 @@ while engine.busy:
         print(token.running, token.id, token.depth)
 """
 
-from mythos_runtime.engine.engine import Engine, Request, Running, Token
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.opening import open_engine
+from mythos_runtime.engine.request import Budget, Request, Running, Token
 
-__all__ = ["Engine", "Request", "Running", "Token", "open_engine"]
+__all__ = ["Budget", "Engine", "Request", "Running", "Token", "open_engine"]

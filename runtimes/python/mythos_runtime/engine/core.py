@@ -2,8 +2,8 @@
 
     sequence = core.open(limit=16, threshold=0.99)
     core.enter([Chunk(sequence, ids)])
-    while not (done := core.step()): ...
-    (answer,) = core.leave(done)                    # logits [V] of the chunk's last position
+    while not (done := core.step([sequence])): ...
+    (answer,) = core.leave([Leaving(sequence)])     # logits [V] of the chunk's last position
 
 A chunk enters (the layers before the loop), its rows are stepped until all have halted, and it leaves (the layers
 behind the loop). A position that has halted lags at the depths it did not run, until a later one needs its entries
@@ -12,6 +12,7 @@ there; then it runs them, as it would have. So nothing is approximated, and a ro
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
@@ -19,25 +20,55 @@ import numpy as np
 
 from mythos_runtime import noise
 from mythos_runtime.engine.graphs import RowGraphs
-from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.pages import OutOfPages
-from mythos_runtime.engine.scheduler import Scheduler, due
-from mythos_runtime.engine.sequence import Job, Sequence, Span
+from mythos_runtime.engine.scheduler import Scheduler, due, going
+from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span
 from mythos_runtime.engine.states import DEPTH
+from mythos_runtime.row_ports import PAGE
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """New tokens of a sequence, int64 [n]. Without `answers` nobody wants their logits: they are run when a later
-    position needs them (with layers behind the loop, which need every position's answer, at once)."""
+    """New tokens of a sequence.
+
+    Attributes:
+        ids: int64 [n].
+        answers: whether somebody wants their logits. Without, they are run when a later position needs them (with
+            layers behind the loop, which need every position's answer, at once).
+        caps: the loop with which each halts at the latest, int32 [n] of 1 or more.
+        forced: bool [n], which do not halt before.
+        depths: run no more of them: a draft, whose answer is an early one. None: as many as are needed.
+        initial: float32 [n, S], the state before the first loop, of models that draw it.
+    """
 
     sequence: Sequence
     ids: np.ndarray
     answers: bool = True
+    caps: np.ndarray | None = None
+    forced: np.ndarray | None = None
+    depths: int | None = None
+    initial: np.ndarray | None = None
 
     @property
     def first(self) -> int:
         return self.sequence.length
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A sequence whose job is through, and what is wanted of it.
+
+    Attributes:
+        every: the answers of all its positions, not only of the last.
+        early: as if their last loop had been their last: of a draft (`Chunk.depths`). What the layers behind the loop
+            cache then is not what they will leave with: the same positions have to be run on (`Core.resume`), and to
+            leave, or to be forgotten.
+    """
+
+    sequence: Sequence
+    every: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,20 +92,29 @@ class Core:
     """
 
     def __init__(self, graphs: RowGraphs, memory: Memory, max_lag: int | None = None) -> None:
-        self.graphs, self.max_lag = graphs, max_lag
+        self.graphs, self.memory, self.max_lag = graphs, memory, max_lag
         self.around, self.loop, self.states = memory.around, memory.loop, memory.states
         self.trailing = any(group.slots > group.before for group in graphs.spec.caches if not group.per_loop)
         self.scheduler = Scheduler(graphs.most_rows)
-        self.sequences: list[Sequence] = []
+        self.sequences: set[Sequence] = set()
         self.steps = self.rows = self.late = 0
+        state = graphs.spec.state
+        self._h, self._answer, self._spent = state[0].name, state[1].name, graphs.spec.exit.spent
+
+    def reserve(self, room: Room) -> None:
+        """Have at least so much memory."""
+        have = Room(self.around.pages if self.around else room.around, self.loop.pages, self.states.lines)
+        if room.around > have.around or room.loop > have.loop or room.lines > have.lines:
+            self.memory.grow(room)
+            self.graphs.bind(self.memory)
 
     # -- sequences ----------------------------------------------------------------------------------------------------
 
-    def open(self, limit: int, threshold: float, whole: bool = False, state_seed: int = 0) -> Sequence:
-        """A sequence of at most `limit` loops a position; `whole`: every position runs all of them. A model that draws
-        its first state draws it with `state_seed`."""
-        sequence = Sequence(limit, threshold, whole, state_seed)
-        self.sequences.append(sequence)
+    def open(self, limit: int, threshold: float, policy: Policy = "lazy", state_seed: int = 0) -> Sequence:
+        """A sequence of at most `limit` loops a position. A model that draws its first state draws it with
+        `state_seed`."""
+        sequence = Sequence(limit, threshold, policy, state_seed)
+        self.sequences.add(sequence)
         return sequence
 
     def close(self, sequence: Sequence) -> None:
@@ -86,10 +126,10 @@ class Core:
     def fork(self, sequence: Sequence) -> Sequence:
         """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
         lines = self.states.copy(sequence.lines)
-        twin = self.open(sequence.limit, sequence.threshold, sequence.whole, sequence.state_seed)
+        twin = self.open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed)
         twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
         twin.job = None if sequence.job is None else Job(**vars(sequence.job))
-        twin.lines = lines
+        twin.capped, twin.lines = sequence.capped, lines
         if self.around is not None:
             twin.around = self.around.fork(sequence.around)
         twin.loop = [self.loop.fork(table) for table in sequence.loop]
@@ -127,47 +167,55 @@ class Core:
         if self.around is not None:
             for span in spans:
                 self.around.extend(span.sequence.around, span.first, span.last)
-        tables = [span.sequence.around for span in spans]
-        ids = np.concatenate([chunk.ids for chunk in chunks])
-        encoded = self.graphs.enter(ids, spans, tables)
-        lines, at = self.states.begin(ids, encoded, self._initial(spans)), 0
-        for span, chunk in zip(spans, chunks, strict=True):
-            sequence = span.sequence
-            sequence.lines = np.concatenate([sequence.lines, lines[at : at + span.rows]])
+        ids = chunks[0].ids if len(chunks) == 1 else np.concatenate([chunk.ids for chunk in chunks])
+        encoded = self.graphs.enter(ids, spans, [span.sequence.around for span in spans])
+        lines, at = self.states.begin(ids, encoded, self._initial(chunks)), 0
+        for chunk, span in zip(chunks, spans, strict=True):
+            sequence, mine = span.sequence, lines[at : at + span.rows]
             at += span.rows
+            sequence.lines = np.concatenate([sequence.lines, mine])
             sequence.length = span.last + 1
+            self.states.threshold[mine] = sequence.threshold
+            if chunk.forced is not None:
+                self.states.threshold[mine[chunk.forced]] = np.nan
+            self.states.cap[mine] = sequence.limit if chunk.caps is None else chunk.caps
+            sequence.capped = sequence.capped or chunk.caps is not None
             if chunk.answers or self.trailing:
-                sequence.job = Job(span.first, span.last, whole=sequence.whole)
+                stop = sequence.limit if chunk.depths is None else chunk.depths
+                sequence.job = Job(span.first, span.last, stop, whole=sequence.policy == "full")
 
-    def _initial(self, spans: list[Span]) -> np.ndarray | None:
+    def _initial(self, chunks: Several[Chunk]) -> np.ndarray | None:
         """The state before the first loop of new rows [r, S], where the model draws it."""
         tensor = self.graphs.spec.initial
         if tensor is None:
             return None
-        positions = [np.arange(span.first, span.last + 1)[None] for span in spans]
-        drawn = [
-            noise.initial_state(tensor, row, span.sequence.state_seed)[0]
-            for row, span in zip(positions, spans, strict=True)
-        ]
+        drawn = []
+        for chunk in chunks:
+            positions = np.arange(chunk.first, chunk.first + len(chunk.ids))
+            seed = chunk.sequence.state_seed
+            drawn.append(
+                noise.initial_state(tensor, positions[None], seed)[0] if chunk.initial is None else chunk.initial
+            )
         return np.concatenate(drawn)
 
-    def step(self) -> list[Sequence]:
-        """One call of the step graph over rows that are due; the sequences whose jobs are through, to leave.
+    def step(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+        """One call of the step graph over rows that are due of these; those whose jobs are through, to leave.
 
         Raises:
             OutOfPages: no row that is due could run.
         """
+        halted = self.states.halted
         waiting, through = [], []
-        for sequence in self.sequences:
+        for sequence in sequences:
             if sequence.job is not None:
-                span = due(sequence, self.states.halted)
+                span = due(sequence, halted)
                 if span is None:
                     through.append(sequence)
                 else:
                     waiting.append(span)
         if waiting:
             self._run(self._with_pages(self.scheduler.plan(waiting)))
-            through += [span.sequence for span in waiting if due(span.sequence, self.states.halted) is None]
+            through += [span.sequence for span in waiting if due(span.sequence, halted) is None]
         answering = []
         for sequence in through:
             assert sequence.job is not None
@@ -178,31 +226,53 @@ class Core:
                 self._release(sequence)
         return answering
 
-    def leave(self, sequences: Several[Sequence], every: bool = False) -> list[Answer]:
-        """Answer the chunks whose jobs are through: each one's last position, or every one.
-
-        Raises:
-            OutOfPages: a shared page could not be copied; nothing was computed.
-        """
+    def leave(self, leaving: Several[Leaving]) -> list[Answer]:
+        """Answer chunks whose jobs are through."""
         spans = []
-        for sequence in sequences:
-            job = sequence.job
+        for each in leaving:
+            job = each.sequence.job
             assert job is not None
-            first = job.first if every or self.trailing else job.last
-            spans.append(Span(sequence, 0, first, job.last))
-        ends = np.cumsum([span.rows for span in spans])
-        pick = np.arange(ends[-1]) if every else ends - 1
-        lines = np.concatenate([span.sequence.states(span.first, span.last) for span in spans])
-        logits = self.graphs.leave(self.states, lines, pick, spans, [span.sequence.around for span in spans])
+            whole = each.every or (self.trailing and not each.early)
+            spans.append(Span(each.sequence, 0, job.first if whole else job.last, job.last))
+        answers = self._answers(leaving, spans)
+        for each, span in zip(leaving, spans, strict=True):
+            each.sequence.job = None
+            if not each.early:
+                each.sequence.answered = span.last + 1
+                self._release(each.sequence)
+        return answers
+
+    def resume(self, sequence: Sequence, first: int) -> None:
+        """Run the positions from `first` on to where they halt: drafts, as one chunk."""
+        sequence.job = Job(first, sequence.length - 1, sequence.limit, whole=sequence.policy == "full")
+
+    def _answers(self, leaving: Several[Leaving], spans: list[Span]) -> list[Answer]:
+        parts = [span.sequence.states(span.first, span.last) for span in spans]
+        lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        left = self.states.arrays[self._answer][lines]
+        picks, at = [], 0
+        for each, span in zip(leaving, spans, strict=True):
+            end = at + span.rows
+            picks.append(np.arange(at if each.every else end - 1, end))
+            if each.early:
+                self._take_rest(left[at:end], lines[at:end])
+            at = end
+        pick = picks[0] if len(picks) == 1 else np.concatenate(picks)
+        logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
         depth = self.states.arrays[DEPTH][lines[pick]]
-        for span in spans:
-            span.sequence.answered = span.last + 1
-            span.sequence.job = None
-            self._release(span.sequence)
-            self._repay(span.sequence)
-        if every:
-            return [Answer(*each) for each in zip(np.split(logits, ends[:-1]), np.split(depth, ends[:-1]), strict=True)]
-        return [Answer(*each) for each in zip(logits, depth, strict=True)]
+        answers, at = [], 0
+        for each, rows in zip(leaving, picks, strict=True):
+            mine = slice(at, at + len(rows)) if each.every else at
+            answers.append(Answer(logits[mine], depth[mine]))
+            at += len(rows)
+        return answers
+
+    def _take_rest(self, answer: np.ndarray, lines: np.ndarray) -> None:
+        """Turn answers [r, D] so far into early ones: a sum takes what is left of 1 from the state."""
+        if self._spent is not None:
+            arrays = self.states.arrays
+            rest = np.where(self.states.halted[lines], 0, np.maximum(1 - arrays[self._spent][lines], 0))
+            answer += rest[:, None] * arrays[self._h][lines]
 
     def _with_pages(self, spans: list[Span]) -> list[Span]:
         """The spans that there are pages for, which they get."""
@@ -217,13 +287,30 @@ class Core:
             raise OutOfPages
         return ready
 
-    def _run(self, spans: list[Span]) -> None:
-        lines = np.concatenate([span.sequence.states(span.first, span.last) for span in spans])
-        self.steps, self.rows = self.steps + 1, self.rows + len(lines)
-        self.late += int(np.count_nonzero(self.states.halted[lines]))
-        self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
-        for span in spans:
+    def _run(self, planned: list[Span]) -> None:
+        spans = planned
+        if any(span.sequence.policy == "share" for span in planned):
+            spans = [part for span in planned for part in self._shared(span)]
+        if spans:
+            parts = [span.sequence.states(span.first, span.last) for span in spans]
+            lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self.steps, self.rows = self.steps + 1, self.rows + len(lines)
+            self.late += int(np.count_nonzero(self.states.halted[lines]))
+            self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
+        for span in planned:
             span.sequence.filled[span.depth] = span.last + 1
+
+    def _shared(self, span: Span) -> list[Span]:
+        """The spans that run of this one, where halted positions take their entries from the depth before."""
+        sequence = span.sequence
+        if sequence.policy != "share":
+            return [span]
+        positions = span.first + np.flatnonzero(self.states.halted[sequence.states(span.first, span.last)])
+        if positions.size:
+            block, offset = np.divmod(positions, PAGE)
+            before, here = (sequence.loop[depth].pages[block] for depth in (span.depth - 1, span.depth))
+            self.loop.memory[:, here, offset] = self.loop.memory[:, before, offset]
+        return going(span, self.states.halted)
 
     def _release(self, sequence: Sequence) -> None:
         """The states of positions that have run every depth and are answered are not needed any more."""
@@ -232,6 +319,7 @@ class Core:
             self.states.end(sequence.lines[:done].tolist())
             sequence.lines = sequence.lines[done:]
 
-    def _repay(self, sequence: Sequence) -> None:
+    def repay(self, sequence: Sequence) -> None:
+        """Make what lags run, where it is too much: call it when nothing of the sequence will be forgotten."""
         if self.max_lag is not None and sequence.lag >= self.max_lag:
-            sequence.job = Job(sequence.complete, sequence.length - 1, whole=True, answers=False)
+            sequence.job = Job(sequence.complete, sequence.length - 1, sequence.limit, whole=True, answers=False)

@@ -6,96 +6,28 @@ so between two calls.
     while engine.busy:
         for token in engine.tick(): print(token.running, token.id, token.depth)
 
-Which tokens a request gets, and their logits to the last bit, hang on the request alone: not on when it came, on who
-ran beside it, on how its prompt was cut, nor on whether it was sent back for want of memory and computed again.
+Which tokens a request gets, and their logits to the last bit, depends on the request alone: not on when it came, on who
+ran beside it, on how its prompt was cut, on what was drafted, nor on whether it was sent back for want of memory and
+computed again. Only a budget of milliseconds depends on the machine.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence as Several
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from mythos_runtime.batch import integer, split_prompts
-from mythos_runtime.engine.core import Answer, Chunk, Core
+from mythos_runtime.batch import integer, number, split_prompts
+from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
 from mythos_runtime.engine.pages import OutOfPages
-from mythos_runtime.engine.sequence import Sequence
-from mythos_runtime.errors import CapacityError, ResultError
-from mythos_runtime.row_ports import MOST_LOOPS, PAGE
-from mythos_runtime.sampling import Sampler, SamplingOptions
-
-EOS, STOP, LENGTH, CANCELLED, ERROR = "eos", "stop", "length", "cancelled", "error"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What somebody wants to be generated.
-
-    Attributes:
-        prompt: ids, one or more.
-        max_loops, halt_threshold: of its positions; default: as trained.
-        whole: run every loop of every position.
-        eos: ids that end it. stop: sequences of ids that end it. Both stay in the result.
-        row: which of a batch's random numbers it draws (`mythos_runtime.sampling`).
-        state_seed: what its first states are drawn with, where the model draws them.
-    """
-
-    prompt: Several[int]
-    max_new_tokens: int
-    max_loops: int | None = None
-    halt_threshold: float | None = None
-    whole: bool = False
-    sampling: SamplingOptions = SamplingOptions()
-    eos: frozenset[int] = frozenset()
-    stop: tuple[tuple[int, ...], ...] = ()
-    row: int = 0
-    state_seed: int = 0
-
-
-@dataclass(eq=False)
-class Running:
-    """A request on its way.
-
-    Attributes:
-        limit, threshold: the request's, or as trained.
-        tokens, depth: generated so far, and the loops of the positions behind the choices.
-        finished: why it ended; None while it has not. error: what it ended with, where that is "error".
-        sequence: None while it waits.
-        fed: of prompt and tokens, how many have entered.
-    """
-
-    request: Request
-    limit: int
-    threshold: float
-    sampler: Sampler
-    tokens: list[int] = field(default_factory=list)
-    depth: list[int] = field(default_factory=list)
-    finished: str | None = None
-    error: ResultError | None = None
-    sequence: Sequence | None = None
-    fed: int = 0
-
-    @property
-    def known(self) -> list[int]:
-        """Prompt and tokens."""
-        return [*self.request.prompt, *self.tokens]
-
-    @property
-    def left(self) -> int:
-        """Known tokens that have not entered."""
-        return len(self.request.prompt) + len(self.tokens) - self.fed
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of a request, and what it was chosen from."""
-
-    running: Running
-    id: int
-    depth: int
-    logits: np.ndarray
+from mythos_runtime.engine.prefixes import Prefixes
+from mythos_runtime.engine.request import CANCELLED, EOS, ERROR, LENGTH, STOP, Budget, Request, Round, Running, Token
+from mythos_runtime.engine.sequence import POLICIES, Sequence
+from mythos_runtime.engine.speculation import Speculate, Speculation, Speed
+from mythos_runtime.errors import CapacityError, RequestError, ResultError
+from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, PAGE, STEP
+from mythos_runtime.sampling import Sampler
 
 
 class Engine:
@@ -106,20 +38,59 @@ class Engine:
         chunk: the most tokens of a prompt that enter at a time.
         patience: a share of the running requests: so many finished positions are waited for before they leave together,
             since the layers around the loop cost a call about the same for one as for a few.
+        budget: of requests that have none of their own.
+        prefixes: ended sequences that the next ones may begin with.
+        speed: what calls took lately. speculation: how tokens are drafted; None: not at all.
     """
 
-    def __init__(self, core: Core, most_running: int = 64, chunk: int = 64, patience: float = 0.125) -> None:
+    def __init__(
+        self,
+        core: Core,
+        most_running: int = 64,
+        chunk: int = 64,
+        patience: float = 0.125,
+        *,
+        budget: Budget | None = None,
+        prefixes: int = 0,
+        speculate: Speculate = "off",
+    ) -> None:
+        """
+        Args:
+            prefixes: how many ended sequences are kept.
+            speculate: "auto", "off", or the loops after which a draft is taken.
+        """
         self.core, self.spec = core, core.graphs.spec
         self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
+        self.budget = budget or Budget()
+        self._check_budget(self.budget)
+        self.prefixes = Prefixes(prefixes, core.close)
+        self.speed = Speed()
+        self.speculation: Speculation | None = None
+        if speculate != "off":
+            fixed = None if speculate == "auto" else integer(speculate, "speculate", 1, MOST_LOOPS)
+            self.speculation = Speculation(self.spec.trained_loops, self.speed, fixed)
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
         self._through: list[Running] = []  # their positions are to leave
+        self._by_sequence: dict[Sequence, Running] = {}
         self._full = False  # one was sent back, and none has ended since
 
     @property
     def busy(self) -> bool:
         """Whether anything is left to do."""
         return bool(self._waiting or self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests that run."""
+        return len(self._running)
+
+    # -- coming and going ---------------------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> Running:
         """Queue a request.
@@ -133,13 +104,33 @@ class Engine:
         integer(request.max_new_tokens, "max_new_tokens", 1)
         limit = spec.trained_loops if request.max_loops is None else request.max_loops
         integer(limit, "max_loops", 0, MOST_LOOPS)
+        if request.policy not in POLICIES:
+            raise RequestError(f"there is no cache policy {request.policy!r}; the policies are {', '.join(POLICIES)}")
         self._check_room(len(prompt) + request.max_new_tokens - 1, limit)
         knob = spec.exit.knob("halt_threshold")
         usual = 0.0 if knob is None else knob.default
         threshold = usual if request.halt_threshold is None else request.halt_threshold
-        running = Running(request, limit, threshold, Sampler(request.sampling, request.row, spec.vocab_size, prompt))
+        budget = self.budget if request.budget is None else request.budget
+        self._check_budget(budget)
+        if request.depths:
+            self._check_halts("depths cannot be given")
+            for depth in request.depths:
+                integer(depth, "depths", 1, max(limit, 1))
+        sampler = Sampler(request.sampling, request.row, spec.vocab_size, prompt)
+        running = Running(request, limit, threshold, budget, sampler)
         self._waiting.append(running)
         return running
+
+    def cancel(self, running: Running) -> None:
+        """End a request now; its memory is free at once."""
+        if running.finished is None:
+            self._end(running, CANCELLED)
+
+    def close(self) -> None:
+        """End all requests, and give back what was kept."""
+        for running in [*self._running, *self._waiting]:
+            self.cancel(running)
+        self.prefixes.clear()
 
     def _check_room(self, positions: int, limit: int) -> None:
         core, blocks = self.core, -(-positions // PAGE)
@@ -154,73 +145,88 @@ class Engine:
                 "it more, or ask for less"
             )
 
-    def cancel(self, running: Running) -> None:
-        """End a request now; its memory is free at once."""
-        if running.finished is None:
-            self._end(running, CANCELLED)
+    def _check_budget(self, budget: Budget) -> None:
+        if budget:
+            self._check_halts("a budget cannot be kept")
+        if budget.loops_per_token is not None and number(budget.loops_per_token, "loops_per_token") < 1:
+            raise RequestError(f"loops_per_token should be at least 1, found {budget.loops_per_token}")
+        if budget.latency_ms is not None and number(budget.latency_ms, "latency_ms") <= 0:
+            raise RequestError(f"latency_ms should be above 0, found {budget.latency_ms}")
+
+    def _check_halts(self, what: str) -> None:
+        if self.spec.exit.knob("halt_threshold") is None:
+            raise RequestError(f"{what}: no position of this model halts by itself; give max_loops instead")
+
+    # -- a tick -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Token]:
         """Leave, admit, enter, step: at most one call of each graph. The tokens that were chosen."""
         tokens = self._leave()
         self._admit()
         self._enter()
+        started, rows = time.perf_counter(), self.core.rows
         try:
-            done = self.core.step()
+            done = self.core.step(self._by_sequence)
         except OutOfPages:
-            self._send_back()
+            if not self.prefixes.drop():
+                self._send_back()
             return tokens
-        by_sequence = {running.sequence: running for running in self._running}
-        self._through += [by_sequence[each] for each in done if by_sequence[each] not in self._through]
+        self.speed.saw(STEP, self.core.rows - rows, started)
+        for sequence in done:
+            running = self._by_sequence[sequence]
+            if running not in self._through:
+                self._through.append(running)
         return tokens
 
-    # -- the stages of a tick -----------------------------------------------------------------------------------------
-
     def _leave(self) -> list[Token]:
-        looping = sum(running.sequence is not None and running.sequence.job is not None for running in self._running)
+        looping = sum(sequence.job is not None for sequence in self._by_sequence)
         enough = max(1, round(self.patience * len(self._running)))
         if not self._through or (len(self._through) < enough and len(self._through) < looping):
             return []
-        leaving, rows = [], 0
+        leaving: list[Leaving] = []
+        rows = 0
         for running in self._through:
             job = running.sequence.job if running.sequence else None
-            assert job is not None
+            assert running.sequence is not None and job is not None
             rows += job.last - job.first + 1
             if rows > self.core.graphs.most_rows:
                 break
-            leaving.append(running)
-        del self._through[: len(leaving)]
-        answers = self.core.leave([running.sequence for running in leaving if running.sequence])
-        chosen = [self._choose(running, answer) for running, answer in zip(leaving, answers, strict=True)]
-        return [token for token in chosen if token is not None]
-
-    def _choose(self, running: Running, answer: Answer) -> Token | None:
-        """The next token, where the last known position was answered."""
-        if running.left:
-            return None
-        request, tokens = running.request, running.tokens
-        try:
-            token = Token(running, running.sampler.choose(answer.logits), int(answer.depth), answer.logits)
-        except ResultError as error:  # of this request alone
-            running.error = error
-            self._end(running, ERROR)
-            return None
-        tokens.append(token.id)
-        running.depth.append(token.depth)
-        if token.id in request.eos:
-            self._end(running, EOS)
-        elif any(tuple(tokens[-len(ids) :]) == ids for ids in request.stop):
-            self._end(running, STOP)
-        elif len(tokens) == request.max_new_tokens:
-            self._end(running, LENGTH)
-        return token
+            early = job.stop < running.limit
+            leaving.append(Leaving(running.sequence, running.round is not None and not early, early))
+        left, self._through = self._through[: len(leaving)], self._through[len(leaving) :]
+        started = time.perf_counter()
+        answers = self.core.leave(leaving)
+        self.speed.saw(LEAVE, len(leaving), started)
+        tokens: list[Token] = []
+        for running, each, answer in zip(left, leaving, answers, strict=True):
+            tokens += self._answered(running, each.early, answer)
+        return tokens
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.
         while self._waiting and len(self._running) < self.most_running and not self._full:
             running = self._waiting.popleft()
-            request = running.request
-            running.sequence = self.core.open(running.limit, running.threshold, request.whole, request.state_seed)
+            running.sequence = self._begin(running)
+            self._by_sequence[running.sequence] = running
             self._running.append(running)
+
+    def _begin(self, running: Running) -> Sequence:
+        """A sequence for a request: a new one, or what is kept of one that began alike."""
+        request = running.request
+        found = (
+            None if request.depths else self.prefixes.find(np.asarray(request.prompt, np.int64), self._kind(running))
+        )
+        if found is not None:
+            kept, common = found
+            try:
+                sequence = self.core.fork(kept)
+            except OutOfPages:
+                pass  # it is begun anew
+            else:
+                self.core.truncate(sequence, common)
+                running.fed = running.reused = common
+                return sequence
+        return self.core.open(running.limit, running.threshold, request.policy, request.state_seed)
 
     def _enter(self) -> None:
         left = self.core.graphs.most_rows
@@ -230,39 +236,190 @@ class Engine:
             assert sequence is not None
             if not left or not running.left or sequence.job is not None:
                 continue
-            ids = np.array(running.known[running.fed : running.fed + min(self.chunk, left)], np.int64)
-            chunks.append((running, Chunk(sequence, ids, answers=len(ids) == running.left)))
-            left -= len(ids)
+            chunk = self._chunk(running, sequence, min(self.chunk, left))
+            chunks.append((running, chunk))
+            left -= len(chunk.ids)
         while chunks:
+            started = time.perf_counter()
             try:
                 self.core.enter([chunk for _, chunk in chunks])
             except OutOfPages:
+                if self.prefixes.drop():
+                    continue
                 chunks.pop()  # the longest waits, unless it is alone
-                if chunks or any(running.sequence and running.sequence.job for running in self._running):
+                if chunks or any(sequence.job for sequence in self._by_sequence):
                     continue
                 self._send_back()
                 return
+            self.speed.saw(ENTER, sum(len(chunk.ids) for _, chunk in chunks), started)
             for running, chunk in chunks:
                 running.fed += len(chunk.ids)
+                drafts = running.round
+                if drafts is not None and drafts.drafts and chunk.depths is None:
+                    self.core.resume(chunk.sequence, drafts.first)
             return
 
+    def _chunk(self, running: Running, sequence: Sequence, most: int) -> Chunk:
+        """What enters next of a request."""
+        if running.decoding and running.round is None:
+            running.cap = self._cap(running)
+            running.round = self._plan(running)
+        drafts = running.round
+        ids = running.next(most)
+        answers = len(ids) == running.left
+        depths = None
+        if drafts is not None and len(drafts.drafts) < drafts.length:
+            depths = drafts.depth
+        caps, forced = self._caps(running, sequence.length, len(ids))
+        return Chunk(sequence, ids, answers, caps, forced, depths)
+
+    # -- depth --------------------------------------------------------------------------------------------------------
+
+    def _cap(self, running: Running) -> int | None:
+        """The most loops of the position that enters, by the budget."""
+        budget, spent = running.budget, running.depth
+        allowed: list[float] = []
+        if budget.loops_per_token is not None:
+            allowed.append(budget.loops_per_token * (len(spent) + 1) - sum(spent))
+        if budget.latency_ms is not None:
+            sharing = 1  # a call is waited for as a whole, whoever is in it
+            step = self.speed.of(STEP, len(self._running), sharing)
+            if step > 0:
+                allowed.append((budget.latency_ms / 1e3 - self.speed.per_token(0, sharing)) / step)
+        if not allowed:
+            return None
+        return max(1, min(int(min(allowed)), running.limit))
+
+    def _caps(self, running: Running, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set.
+
+        Both are set again where a request is computed anew.
+        """
+        request = running.request
+        if not request.depths and not running.budget:
+            return None, None
+        caps, forced = np.full(count, running.limit, np.int32), np.zeros(count, bool)
+        behind = len(request.prompt) - 1  # this position's answer is the first token
+        for position in range(max(first, behind), first + count):
+            token, at = position - behind, position - first
+            if token < len(running.tokens):
+                forced[at] = token < len(request.depths) or running.capped[token]
+                caps[at] = running.depth[token] if forced[at] else running.limit
+            elif token < len(request.depths):
+                caps[at], forced[at] = request.depths[token], True
+            elif running.cap is not None:
+                caps[at] = running.cap
+        return caps, forced
+
+    def _plan(self, running: Running) -> Round | None:
+        """The drafts of the round that begins."""
+        request, assistant = running.request, self.speculation
+        if assistant is None or running.budget or request.policy == "share" or running.limit < 2:
+            return None
+        room = request.max_new_tokens - len(running.tokens) - 1
+        depth, length = assistant.choose(len(self._running), min(room, self.core.graphs.most_rows - 1))
+        if not length or depth >= running.limit:
+            return None
+        assert running.sequence is not None
+        return Round(running.sequence.length, depth, length, running.sampler.copy())
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _answered(self, running: Running, early: bool, answer: Answer) -> list[Token]:
+        """The tokens that an answer leads to: of drafts, all that were right, and the one behind them."""
+        assert running.sequence is not None
+        if running.left:  # a piece of a prompt
+            self.core.repay(running.sequence)
+            return []
+        drafts = running.round
+        if drafts is None:
+            token = self._choose(running, answer.logits, int(answer.depth))
+            if self.speculation is not None and token is not None:
+                self.speculation.went(token.depth)
+            if running.sequence is not None:
+                self.core.repay(running.sequence)
+            return [] if token is None else [token]
+        if early:
+            try:
+                drafts.drafts.append(drafts.sampler.choose(answer.logits))
+            except ResultError as error:
+                self._fail(running, error)
+            return []
+        return self._verified(running, drafts, answer)
+
+    def _verified(self, running: Running, drafts: Round, answer: Answer) -> list[Token]:
+        """The tokens of a round: each draft was right if it is what its position's token turns out to be."""
+        running.round = None
+        tokens: list[Token] = []
+        right = 0
+        for row, logits in enumerate(answer.logits):
+            token = self._choose(running, logits, int(answer.depth[row]))
+            if token is None:
+                return tokens
+            tokens.append(token)
+            if running.finished is not None or row == len(drafts.drafts) or token.id != drafts.drafts[row]:
+                break
+            right += 1
+        assert self.speculation is not None
+        self.speculation.saw(drafts.depth, len(drafts.drafts), right, int(answer.depth[: right + 1].max()))
+        for token in tokens:
+            self.speculation.went(token.depth)
+        if running.sequence is not None:
+            self.core.truncate(running.sequence, drafts.first + right + 1)
+            running.fed = running.sequence.length
+            self.core.repay(running.sequence)
+        return tokens
+
+    def _choose(self, running: Running, logits: np.ndarray, depth: int) -> Token | None:
+        """The next token of a request."""
+        request, tokens = running.request, running.tokens
+        try:
+            chosen = running.sampler.choose(logits)
+        except ResultError as error:  # of this request alone
+            self._fail(running, error)
+            return None
+        capped = running.cap is not None and depth == running.cap < running.limit
+        tokens.append(chosen)
+        running.depth.append(depth)
+        running.capped.append(capped)
+        if chosen in request.eos:
+            self._end(running, EOS)
+        elif any(tuple(tokens[-len(ids) :]) == ids for ids in request.stop):
+            self._end(running, STOP)
+        elif len(tokens) == request.max_new_tokens:
+            self._end(running, LENGTH)
+        return Token(running, chosen, depth, logits, capped)
+
     # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def _fail(self, running: Running, error: ResultError) -> None:
+        running.error = error
+        self._end(running, ERROR)
 
     def _end(self, running: Running, reason: str) -> None:
         running.finished = reason
         if running.sequence is not None:
-            self._stop(running)
+            self._stop(running, keep=reason in (EOS, STOP, LENGTH))
             self._full = False
         else:
             self._waiting.remove(running)
 
-    def _stop(self, running: Running) -> None:
-        assert running.sequence is not None
-        self.core.close(running.sequence)
-        running.sequence, running.fed = None, 0
+    def _stop(self, running: Running, keep: bool = False) -> None:
+        sequence = running.sequence
+        assert sequence is not None
+        if not keep or sequence.capped or not self._keep(running, sequence):
+            self.core.close(sequence)
+        running.sequence, running.fed, running.round = None, 0, None
+        del self._by_sequence[sequence]
         self._running.remove(running)
         if running in self._through:
             self._through.remove(running)
+
+    def _keep(self, running: Running, sequence: Sequence) -> bool:
+        """Keep an ended sequence for those that begin alike; whether it was."""
+        known = np.array([*running.request.prompt, *running.tokens[:-1]], np.int64)  # the last token never entered
+        self.core.truncate(sequence, len(known))
+        return self.prefixes.keep(sequence, known, self._kind(running))
 
     def _send_back(self) -> None:
         """Make room: the request that was admitted last waits until one ends, and will be computed anew."""
@@ -271,3 +428,8 @@ class Engine:
         self._stop(last)
         self._waiting.appendleft(last)
         self._full = True
+
+    @staticmethod
+    def _kind(running: Running) -> tuple[object, ...]:
+        """What sequences have to have in common to share entries."""
+        return running.limit, running.threshold, running.request.policy, running.request.state_seed

@@ -1,7 +1,7 @@
 """The three row graphs in ONNX Runtime, with buffers that stay bound from call to call.
 
 A call of a small model takes less than the binding of its tensors would. So every graph has buffers for the most rows
-that it takes, and a binding for each number of rows that came: views of the same memory, made once. The caches are
+that it takes, and a frame for each number of rows that came: views of the same memory, bound once. The caches are
 bound as input and output both, which appends in place.
 """
 
@@ -14,72 +14,38 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.engine.states import ENCODED, TOKEN, States
 from mythos_runtime.ort import OrtSession, call_error
-from mythos_runtime.ports import Port, Ports, numpy_dtype
-from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
+from mythos_runtime.ports import Port, numpy_dtype
+from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, PAGE, STEP
 from mythos_runtime.spec import LoopSpec
 
-_MOST_BINDINGS = 512
+_MOST_FRAMES = 512
+_ALWAYS = np.float32(-np.inf)  # with `last`: every exit rule lets a position leave
 
 
-class BoundGraph:
-    """A graph and its buffers: flat memory by port, of which `view` gives a tensor."""
+class Frame:
+    """A graph's tensors at some sizes, by role and group, and their binding."""
 
-    def __init__(self, session: OrtSession, ports: Ports, caches: dict[str, Any], most: dict[str, int]) -> None:
-        """
-        Args:
-            caches: OrtValue by the name of the input.
-            most: the largest value of each symbol.
-        """
-        self._session, self._ports, self._caches, self._most = session, ports, caches, most
-        self._memory = {
-            port.name: np.zeros(int(np.prod(_shape(port, most))), numpy_dtype(port.dtype))
-            for port in (*ports.inputs, *ports.outputs)
-            if not port.role.startswith("cache")
-        }
-        self._bindings: dict[tuple[int, ...], Any] = {}
-        self._symbols = sorted({d for port in ports.inputs for d in port.dims if isinstance(d, str) and d in most})
+    def __init__(self, binding: Any, tensors: dict[tuple[str, str | None], np.ndarray]) -> None:
+        self.binding, self._tensors = binding, tensors
+        self.carried = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state"]
+        self.ahead = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state_next"]
 
-    def view(self, name: str, *shape: int) -> np.ndarray:
-        """The beginning of a port's memory as a tensor."""
-        size = 1
-        for dim in shape:
-            size *= dim
-        return self._memory[name][:size].reshape(shape)
+    def __getitem__(self, role: str) -> np.ndarray:
+        """The one tensor of a role."""
+        return self._tensors[role, None]
 
-    def run(self, sizes: dict[str, int]) -> None:
-        """Run it on what stands in the inputs' views of these sizes.
+    def put_tokens(self, states: States, lines: np.ndarray) -> None:
+        """Set the rows' tokens, where the graph reads them."""
+        if ("ids", None) in self._tensors:
+            states.arrays[TOKEN].take(lines, 0, self["ids"], "clip")
 
-        Raises:
-            BackendFailed: ONNX Runtime could not finish the call.
-        """
-        key = tuple(sizes[symbol] for symbol in self._symbols)
-        binding = self._bindings.get(key)
-        if binding is None:
-            if len(self._bindings) >= _MOST_BINDINGS:
-                self._bindings.pop(next(iter(self._bindings)))
-            binding = self._bindings[key] = self._bind(sizes)
-        try:
-            self._session.inference.run_with_iobinding(binding)
-        except self._session.failures as error:
-            raise call_error(error) from error
-
-    def _bind(self, sizes: dict[str, int]) -> Any:
-        binding = self._session.inference.io_binding()
-        for port in self._ports.inputs:
-            value = self._caches.get(port.name)
-            if value is None:
-                value = _ort().OrtValue.ortvalue_from_numpy(self.view(port.name, *_shape(port, sizes)))
-            binding.bind_ortvalue_input(port.name, value)
-        for port in self._ports.outputs:
-            value = self._caches.get(port.name.removesuffix("_next")) if port.role == "cache_next" else None
-            if value is None:
-                value = _ort().OrtValue.ortvalue_from_numpy(self.view(port.name, *_shape(port, sizes)))
-            binding.bind_ortvalue_output(port.name, value)
-        return binding
+    def get(self, role: str, otherwise: np.ndarray) -> np.ndarray:
+        return self._tensors.get((role, None), otherwise)
 
 
 class RowGraphs:
@@ -93,139 +59,172 @@ class RowGraphs:
         self,
         spec: LoopSpec,
         open_graph: Callable[[str], OrtSession],
-        around: PagedCache | None,
-        loop: PagedCache,
+        memory: Memory,
         most_rows: int,
         most_positions: int,
     ) -> None:
         """
         Args:
             open_graph: a graph by its name, with the ports of the spec.
-            around, loop: the caches whose pages the graphs append to.
+            memory: whose pages the graphs append to.
             most_rows: of a call.
             most_positions: of a sequence.
         """
         self.spec, self.most_rows = spec, most_rows
-        self._parts = {
-            name: _Part(spec, name, open_graph(name), around if name != STEP else loop, most_rows, most_positions)
-            for name in (ENTER, STEP, LEAVE)
-        }
+        self._parts = {name: _Part(spec, name, open_graph(name), most_rows, most_positions) for name in GRAPHS}
+        self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
+        self.bind(memory)
 
-    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[list[int]]) -> np.ndarray:
+    def bind(self, memory: Memory) -> None:
+        """Append to this memory's pages from now on."""
+        for name, part in self._parts.items():
+            part.bind(memory.loop if name == STEP else memory.around)
+
+    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> np.ndarray:
         """What stands before the loop, [r, D], of the spans' new tokens int64 [r]; valid until the next call."""
         part = self._parts[ENTER]
-        part.put("ids", ids)
-        part.run(spans, tables, len(ids))
-        return part.get("encoded", len(ids))
+        frame = part.frame(spans, len(ids))
+        frame["ids"][:] = ids
+        part.run(frame, spans, tables)
+        return frame["encoded"]
 
-    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Several[list[int]]) -> None:
+    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None:
         """One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces."""
-        part, rows = self._parts[STEP], len(lines)
-        part.gather("encoded", states.arrays[ENCODED], lines)
-        part.tokens(states, lines)
-        for name in part.carried:
-            part.gather("state", states.arrays[name], lines, name)
-        loop, last = part.room("loop", rows), part.room("last", rows)
-        threshold = part.room("halt_threshold", rows)
+        part = self._parts[STEP]
+        frame = part.frame(spans, len(lines))
+        states.arrays[ENCODED].take(lines, 0, frame["encoded"], "clip")  # "clip": straight into the tensor
+        frame.put_tokens(states, lines)
+        for name, tensor in frame.carried:
+            states.arrays[name].take(lines, 0, tensor, "clip")
+        loop, last = frame["loop"], frame["last"]
+        threshold = frame.get("halt_threshold", self._unused[: len(lines)])
+        states.threshold.take(lines, 0, threshold, "clip")
         at = 0
         for span in spans:
-            end = at + span.rows
+            end, sequence = at + span.rows, span.sequence
             loop[at:end] = span.depth
-            last[at:end] = span.depth + 1 == span.sequence.limit
-            threshold[at:end] = span.sequence.threshold
+            last[at:end] = span.depth + 1 == sequence.limit
+            if sequence.capped:
+                self._cap(span, states.cap[lines[at:end]], last[at:end], threshold[at:end])
             at = end
-        part.run(spans, tables, rows)
-        for name in part.carried:
-            states.arrays[name][lines] = part.get("state_next", rows, name)
+        part.run(frame, spans, tables)
+        for name, tensor in frame.ahead:
+            states.arrays[name][lines] = tensor
+
+    def _cap(self, span: Span, cap: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:
+        """Let a span's rows halt where their caps say."""
+        if span.depth + 1 < span.sequence.limit:
+            ends = cap == span.depth + 1
+            last[:] = ends
+            threshold[ends] = _ALWAYS
+        else:  # at the limit nothing is forced: a sum that falls short of the threshold takes no remainder
+            threshold[np.isnan(threshold)] = span.sequence.threshold
 
     def leave(
         self,
         states: States,
         lines: np.ndarray,
+        answers: np.ndarray,
         pick: np.ndarray,
         spans: Several[Span],
-        tables: Several[list[int]],
+        tables: Several[Table],
     ) -> np.ndarray:
-        """Logits [w, V] of those rows that `pick` [w] counts; `lines` [r] are the states of the spans' rows."""
+        """Logits [w, V] of those of the spans' rows that `pick` [w] counts.
+
+        `lines` [r] are their states, and `answers` [r, D] what leaves the loop of them.
+        """
         part = self._parts[LEAVE]
-        part.gather("answer", states.arrays[part.answer], lines, part.answer)
-        part.tokens(states, lines)
-        part.put("pick", pick)
-        part.run(spans, tables, len(lines), len(pick))
-        return part.get("logits", len(pick)).copy()
+        frame = part.frame(spans, len(answers), len(pick))
+        frame["answer"][:] = answers
+        frame.put_tokens(states, lines)
+        frame["pick"][:] = pick
+        part.run(frame, spans, tables)
+        logits: np.ndarray = frame["logits"].copy()
+        return logits
 
 
 class _Part:
-    """A row graph, its tensors by role."""
+    """A row graph, its buffers and its frames."""
 
-    def __init__(
-        self,
-        spec: LoopSpec,
-        name: str,
-        session: OrtSession,
-        cache: PagedCache | None,
-        most_rows: int,
-        most_positions: int,
-    ) -> None:
-        ports = spec.graphs[name]
+    def __init__(self, spec: LoopSpec, name: str, session: OrtSession, most_rows: int, most_positions: int) -> None:
+        self._session, self._ports = session, spec.graphs[name]
         self._most_rows, blocks = most_rows, -(-most_positions // PAGE)
-        caches: dict[str, Any] = {}
-        if cache is not None:
-            group = next(group for group in spec.caches if group.per_loop == (name == STEP))
-            slot = group.before if name == LEAVE else 0
-            for port in ports.inputs:
-                if port.role == "cache":
-                    caches[port.name] = _ort().OrtValue.ortvalue_from_numpy(cache.memory[slot])
-                    slot += 1
         most = {"R": most_rows, "S": most_rows, "K": 2 * blocks, "W": most_rows}
-        self._graph = BoundGraph(session, ports, caches, most)
-        self._ports = {(port.role, port.group): port for port in (*ports.inputs, *ports.outputs)}
-        self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
+        self._memory = {
+            port.name: np.zeros(int(np.prod(_shape(port, most))), numpy_dtype(port.dtype))
+            for port in (*self._ports.inputs, *self._ports.outputs)
+            if not port.role.startswith("cache")
+        }
+        self._caches: dict[str, Any] = {}
+        self._slot = 0
+        self._paged = any(port.role == "cache" for port in self._ports.inputs)
+        if name == LEAVE and self._paged:
+            self._slot = next(group.before for group in spec.caches if not group.per_loop)
         self._positions = np.arange(most_positions)
-        self._has_cache = bool(caches)
-        self.carried = [str(port.group) for port in ports.inputs if port.role == "state"]
-        self.answer = next((str(port.group) for port in ports.inputs if port.role == "answer"), "")
+        self._frames: dict[tuple[int, int, int], Frame] = {}
 
-    def room(self, role: str, rows: int, group: str | None = None) -> np.ndarray:
-        """A tensor's first rows."""
-        port = self._ports.get((role, group))
-        if port is None:
-            return self._unused[:rows]
-        return self._graph.view(port.name, rows, *(dim for dim in port.dims if isinstance(dim, int)))
+    def bind(self, cache: PagedCache | None) -> None:
+        """Append to these pages: one buffer of them for each port of a cache, from the part's first slot on."""
+        if self._paged:
+            assert cache is not None
+            names = [port.name for port in self._ports.inputs if port.role == "cache"]
+            self._caches = {
+                name: _ort().OrtValue.ortvalue_from_numpy(cache.memory[self._slot + index])
+                for index, name in enumerate(names)
+            }
+        self._frames.clear()
 
-    get = room
+    def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame:
+        """The tensors for so many rows of these spans."""
+        blocks = 0
+        if self._paged:
+            last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
+            blocks = 1 << (last // PAGE).bit_length()  # of few sizes, for each is bound anew
+        key = (rows, blocks, wanted)
+        frame = self._frames.get(key)
+        if frame is None:
+            if len(self._frames) >= _MOST_FRAMES:
+                self._frames.pop(next(iter(self._frames)))
+            frame = self._frames[key] = self._make({"R": rows, "S": self._most_rows, "K": blocks, "W": wanted})
+        return frame
 
-    def put(self, role: str, values: np.ndarray) -> None:
-        """Set a tensor's first rows."""
-        self.room(role, len(values))[:] = values
+    def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
+        """Run the graph on what stands in a frame, over rows of these spans.
 
-    def gather(self, role: str, values: np.ndarray, lines: np.ndarray, group: str | None = None) -> None:
-        """Set a tensor's first rows to these lines of `values`."""
-        np.take(values, lines, axis=0, out=self.room(role, len(lines), group), mode="clip")
-
-    def tokens(self, states: States, lines: np.ndarray) -> None:
-        """Set the rows' tokens, where the graph reads them."""
-        if ("ids", None) in self._ports:
-            self.gather("ids", states.arrays[TOKEN], lines)
-
-    def run(self, spans: Several[Span], tables: Several[list[int]], rows: int, wanted: int = 0) -> None:
-        """Run the graph on what was put, over rows of these spans."""
-        sizes = {"R": rows, "W": wanted}
-        if self._has_cache:
-            most = max(span.last for span in spans) // PAGE + 1
-            blocks = 1 << (most - 1).bit_length()  # of few sizes, for each is bound anew
-            sizes |= {"S": self._most_rows, "K": blocks}
-            position, number = self.room("position", rows), self.room("span", rows)
-            table = self._graph.view("tables", self._most_rows, blocks)
+        Raises:
+            BackendFailed: ONNX Runtime could not finish the call.
+        """
+        if self._paged:
+            position, number, table = frame["position"], frame["span"], frame["tables"]
             at = 0
             for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
                 end = at + span.rows
                 position[at:end] = self._positions[span.first : span.last + 1]
                 number[at:end] = index
                 needed = span.last // PAGE + 1
-                table[index, :needed] = pages[:needed]
+                table[index, :needed] = pages.pages[:needed]
                 at = end
-        self._graph.run(sizes)
+        try:
+            self._session.inference.run_with_iobinding(frame.binding)
+        except self._session.failures as error:
+            raise call_error(error) from error
+
+    def _make(self, sizes: dict[str, int]) -> Frame:
+        binding = self._session.inference.io_binding()
+        tensors: dict[tuple[str, str | None], np.ndarray] = {}
+        for ports, bind in (
+            (self._ports.inputs, binding.bind_ortvalue_input),
+            (self._ports.outputs, binding.bind_ortvalue_output),
+        ):
+            for port in ports:
+                value = self._caches.get(port.name.removesuffix("_next")) if port.role.startswith("cache") else None
+                if value is None:
+                    shape = _shape(port, sizes)
+                    tensor = self._memory[port.name][: int(np.prod(shape))].reshape(shape)
+                    tensors[port.role, port.group if port.role.startswith("state") else None] = tensor
+                    value = _ort().OrtValue.ortvalue_from_numpy(tensor)
+                bind(port.name, value)
+        return Frame(binding, tensors)
 
 
 def _ort() -> Any:

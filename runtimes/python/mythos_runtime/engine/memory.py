@@ -15,6 +15,27 @@ from mythos_runtime.spec import CacheGroup, LoopSpec
 
 
 @dataclass(frozen=True)
+class Room:
+    """Pages around the loop and inside, and lines of state."""
+
+    around: int = 0
+    loop: int = 0
+    lines: int = 0
+
+    @classmethod
+    def of(cls, sequences: int, positions: int, loops: int) -> Room:
+        """What so many sequences of so many positions, each at every depth, may need."""
+        blocks = sequences * -(-positions // PAGE)
+        return cls(blocks, blocks * loops, sequences * positions)
+
+    def __add__(self, other: Room) -> Room:
+        return Room(self.around + other.around, self.loop + other.loop, self.lines + other.lines)
+
+    def __sub__(self, other: Room) -> Room:
+        return Room(self.around - other.around, self.loop - other.loop, self.lines - other.lines)
+
+
+@dataclass(frozen=True)
 class Memory:
     """What an engine over a model allocates. The system gives it as it is touched.
 
@@ -26,6 +47,12 @@ class Memory:
     around: PagedCache | None
     loop: PagedCache
     states: States
+
+    @classmethod
+    def with_room(cls, spec: LoopSpec, room: Room) -> Memory:
+        groups = {group.per_loop: group for group in spec.caches}
+        around = None if False not in groups else _cache(groups[False], room.around)
+        return cls(around, _cache(groups[True], room.loop), States(spec, room.lines))
 
     @classmethod
     def of(cls, spec: LoopSpec, size: int, loops: int) -> Memory:
@@ -40,17 +67,20 @@ class Memory:
         """
         if not 1 <= loops <= MOST_LOOPS:
             raise RequestError(f"an engine runs 1 to {MOST_LOOPS} loops, found {loops}")
-        groups = {group.per_loop: group for group in spec.caches}
-        inside, outside = groups[True], groups.get(False)
-        line = sum(array[0].nbytes for array in States(spec, 1).arrays.values())
-        position = _bytes(inside) * loops + (_bytes(outside) if outside else 0) + line
+        position = bytes_per_position(spec, loops)
         pages = size // (position * PAGE)
         if pages < 1:
             raise CapacityError(
                 f"{size} bytes hold no page of {PAGE} positions, which take {position * PAGE} at {loops} loops"
             )
-        around = None if outside is None else _cache(outside, pages)
-        return cls(around, _cache(inside, pages * loops), States(spec, pages * PAGE))
+        return cls.with_room(spec, Room(pages, pages * loops, pages * PAGE))
+
+    def grow(self, room: Room) -> None:
+        """Have at least so much. Memory moves: see `PagedCache.grow`."""
+        if self.around is not None:
+            self.around.grow(room.around)
+        self.loop.grow(room.loop)
+        self.states.grow(room.lines)
 
     @property
     def positions(self) -> int:
@@ -61,7 +91,13 @@ class Memory:
     def bytes(self) -> int:
         """All of it, touched or not."""
         caches = [cache.memory.nbytes for cache in (self.around, self.loop) if cache is not None]
-        return sum(caches) + sum(array.nbytes for array in self.states.arrays.values())
+        return sum(caches) + self.states.bytes
+
+
+def bytes_per_position(spec: LoopSpec, loops: int) -> int:
+    """Of a position's cache lines at so many depths, and of its state."""
+    lines = sum(_bytes(group) * (loops if group.per_loop else 1) for group in spec.caches)
+    return lines + States(spec, 1).bytes
 
 
 def _cache(group: CacheGroup, pages: int) -> PagedCache:

@@ -8,14 +8,18 @@ from pathlib import Path
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
-from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.memory import Memory, Room
+from mythos_runtime.engine.request import Budget
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import BundleError
-from mythos_runtime.manifest import read_manifest
+from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
-from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.row_ports import GRAPHS, PAGE
 from mythos_runtime.session import Options
 
 DEFAULT_MEMORY = 1 << 30
+MAX_LAG = 64
+MOST_ROWS = 256
 
 
 def open_engine(
@@ -24,10 +28,13 @@ def open_engine(
     options: Options | None = None,
     memory: int = DEFAULT_MEMORY,
     max_loops: int | None = None,
-    most_rows: int = 256,
+    most_rows: int = MOST_ROWS,
     most_running: int = 64,
     chunk: int = 64,
-    max_lag: int | None = None,
+    max_lag: int | None = MAX_LAG,
+    budget: Budget | None = None,
+    prefixes: int = 0,
+    speculate: Speculate = "off",
 ) -> Engine:
     """An engine on the CPU.
 
@@ -35,7 +42,8 @@ def open_engine(
         options: threads, and the library of native operators; exactness to the bit needs the native ones.
         memory: bytes for caches and states, which the system gives as they are touched.
         max_loops: the most that a request may ask for; default: as trained.
-        most_rows: of a call. most_running, chunk: see `Engine`. max_lag: see `Core`.
+        most_rows: of a call. max_lag: see `Core`.
+        most_running, chunk, budget, prefixes, speculate: see `Engine`.
 
     Raises:
         BundleError: the bundle has no row graphs, or they are damaged.
@@ -43,18 +51,50 @@ def open_engine(
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
+    check_rows(folder, manifest)
     spec = manifest.spec
-    lacking = [name for name in GRAPHS if name not in spec.graphs or f"{name}.onnx" not in manifest.files]
+    room = Memory.of(spec, memory, spec.trained_loops if max_loops is None else max_loops)
+    most = min(spec.max_seq_len, room.positions)
+    core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag)
+    return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculate=speculate)
+
+
+def open_core(folder: Path, manifest: Manifest, options: Options) -> Core:
+    """A core whose memory grows with what is reserved (`Core.reserve`), on the CPU. Raises as `open_engine`."""
+    check_rows(folder, manifest)
+    spec = manifest.spec
+    memory = Memory.with_room(spec, Room(1, 1, PAGE))
+    return _core(folder, manifest, options, memory, MOST_ROWS, spec.max_seq_len, MAX_LAG)
+
+
+def has_rows(manifest: Manifest) -> bool:
+    """Whether a bundle has row graphs."""
+    return not _lacking(manifest)
+
+
+def check_rows(folder: Path, manifest: Manifest) -> None:
+    """BundleError where a bundle has no row graphs."""
+    lacking = _lacking(manifest)
     if lacking:
         raise BundleError(f"{folder} has no {lacking[0]}.onnx, which the engine runs; export the model again")
-    room = Memory.of(spec, memory, spec.trained_loops if max_loops is None else max_loops)
-    chosen = replace(options or Options(), provider="cpu")
-    graphs = RowGraphs(
-        spec,
-        lambda name: OrtSession(folder / f"{name}.onnx", spec.graphs[name], chosen),
-        room.around,
-        room.loop,
-        most_rows,
-        min(spec.max_seq_len, room.positions),
-    )
-    return Engine(Core(graphs, room, max_lag), most_running, chunk)
+
+
+def _lacking(manifest: Manifest) -> list[str]:
+    return [name for name in GRAPHS if name not in manifest.spec.graphs or f"{name}.onnx" not in manifest.files]
+
+
+def _core(
+    folder: Path,
+    manifest: Manifest,
+    options: Options,
+    memory: Memory,
+    most_rows: int,
+    most_positions: int,
+    max_lag: int | None,
+) -> Core:
+    spec, chosen = manifest.spec, replace(options, provider="cpu")
+
+    def open_graph(name: str) -> OrtSession:
+        return OrtSession(folder / f"{name}.onnx", spec.graphs[name], chosen)
+
+    return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions), memory, max_lag)

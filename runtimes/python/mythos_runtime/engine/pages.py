@@ -1,7 +1,7 @@
 """The paged cache: memory in pages of 32 positions, tables that name pages, and who holds which.
 
-A table is a list of page numbers in the order of positions: one for a sequence's layers around the loop, one for each
-of its loop depths. A page may stand in several tables (a common prefix, a fork); whoever writes to it then gets a copy.
+A table holds page numbers in the order of positions: one for a sequence's layers around the loop, one for each of its
+loop depths. A page may stand in several tables (a common prefix, a fork); whoever writes to it then gets a copy.
 """
 
 from __future__ import annotations
@@ -15,6 +15,40 @@ from mythos_runtime.row_ports import PAGE
 
 class OutOfPages(Exception):
     """No page is free. The engine makes room, or a request waits; it does not reach a user."""
+
+
+class Table:
+    """Page numbers of one sequence at one depth, int64; an array, since a call of a graph copies it."""
+
+    def __init__(self, pages: np.ndarray | None = None) -> None:
+        self._pages = np.empty(4, np.int64) if pages is None else pages
+        self._count = 0 if pages is None else len(pages)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, block: int) -> int:
+        return int(self._pages[block])
+
+    def __setitem__(self, block: int, page: int) -> None:
+        self._pages[block] = page
+
+    @property
+    def pages(self) -> np.ndarray:
+        """All of them, a view."""
+        return self._pages[: self._count]
+
+    def append(self, page: int) -> None:
+        if self._count == len(self._pages):
+            self._pages = np.concatenate([self._pages, np.empty(max(self._count, 4), np.int64)])
+        self._pages[self._count] = page
+        self._count += 1
+
+    def cut(self, blocks: int) -> list[int]:
+        """Keep the first `blocks`; the others."""
+        gone: list[int] = self._pages[blocks : self._count].tolist()
+        self._count = min(self._count, blocks)
+        return gone
 
 
 class PagedCache:
@@ -41,7 +75,25 @@ class PagedCache:
     def free(self) -> int:
         return len(self._free)
 
-    def extend(self, table: list[int], first: int, last: int) -> None:
+    @property
+    def held(self) -> int:
+        """Pages that somebody holds."""
+        return self.pages - self.free
+
+    def grow(self, pages: int) -> None:
+        """Have at least so many pages. Memory moves: whoever has bound it has to bind it again."""
+        more = pages - self.pages
+        if more <= 0:
+            return
+        used = self.pages
+        memory = np.zeros((self.memory.shape[0], pages, *self.memory.shape[2:]), self.memory.dtype)
+        held = np.flatnonzero(self._holders)  # the others may never have been touched
+        memory[:, held] = self.memory[:, held]
+        self.memory = memory
+        self._free[:0] = range(pages - 1, used - 1, -1)
+        self._holders += [0] * more
+
+    def extend(self, table: Table, first: int, last: int) -> None:
         """Make positions first..last of a table writable, where all before `first` have pages.
 
         Raises:
@@ -70,21 +122,21 @@ class PagedCache:
             self._free.append(page)
             self.freed(page)
 
-    def fork(self, table: list[int]) -> list[int]:
+    def fork(self, table: Table) -> Table:
         """A second table of the same entries."""
-        for page in table:
+        for page in table.pages:
             self.hold(page)
-        return list(table)
+        return Table(table.pages.copy())
 
-    def truncate(self, table: list[int], length: int) -> None:
+    def truncate(self, table: Table, length: int) -> None:
         """Give the pages behind the first `length` positions back."""
         keep = -(-length // PAGE)
-        for page in table[keep:]:
-            self.give(page)
-        del table[keep:]
+        if keep < len(table):
+            for page in table.cut(keep):
+                self.give(page)
 
     def _take(self) -> int:
         page = self._free.pop()
         self._holders[page] = 1
-        self.peak = max(self.peak, self.pages - self.free)
+        self.peak = max(self.peak, self.held)
         return page

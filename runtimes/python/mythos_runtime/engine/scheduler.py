@@ -4,6 +4,8 @@ replayed, and read.
 A position runs depth t if it, or a later position of its sequence, has not halted before: the later one will look for
 its entry. So the rows that are due for a job are those from the first without an entry at its depth up to its last
 position that is still going, one contiguous causal chunk with whatever lags behind it.
+
+Under the policy `share` the halted ones among them do not run: their entries are copied, and `going` is what is left.
 """
 
 from __future__ import annotations
@@ -16,24 +18,34 @@ from mythos_runtime.engine.sequence import Sequence, Span
 
 
 def due(sequence: Sequence, halted: np.ndarray) -> Span | None:
-    """The rows of a sequence's job at its depth; None where the job is through.
+    """The rows of a sequence's job at its depth, with whatever lags; None where the job is through.
 
     Args:
         halted: of every state, by line.
     """
     job = sequence.job
     assert job is not None
-    while job.depth < sequence.limit:
+    while job.depth < job.stop:
         last = job.last
         if not job.whole:
-            going = np.flatnonzero(~halted[sequence.states(job.first, job.last)])
-            if not going.size:
-                return None
-            last = job.first + int(going[-1])
+            still = ~halted[sequence.states(job.first, job.last)]
+            if not still[-1]:
+                behind = int(still[::-1].argmax())
+                if not behind:
+                    return None
+                last -= behind
         if sequence.filled[job.depth] <= last:
             return Span(sequence, job.depth, sequence.filled[job.depth], last)
         job.depth += 1
     return None
+
+
+def going(span: Span, halted: np.ndarray) -> list[Span]:
+    """What is left of a span without its halted rows."""
+    sequence = span.sequence
+    rows = np.flatnonzero(~halted[sequence.states(span.first, span.last)])
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return [Span(sequence, span.depth, span.first + int(run[0]), span.first + int(run[-1])) for run in runs if run.size]
 
 
 class Scheduler:
@@ -56,7 +68,7 @@ class Scheduler:
         for span in sorted(waiting, key=lambda span: (self._served[span.sequence], span.rows)):
             if not left:
                 break
-            part = Span(span.sequence, span.depth, span.first, min(span.last, span.first + left - 1))
+            part = span if span.rows <= left else Span(span.sequence, span.depth, span.first, span.first + left - 1)
             left -= part.rows
             planned.append(part)
             self._served[span.sequence] = self._tick

@@ -10,8 +10,14 @@ Invariants, with N the limit of the sequence and `filled` never increasing:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+
+from mythos_runtime.engine.pages import Table
+
+Policy = Literal["lazy", "full", "share"]
+POLICIES: tuple[Policy, ...] = ("lazy", "full", "share")
 
 
 @dataclass
@@ -20,18 +26,20 @@ class Job:
 
     Attributes:
         depth: the depth whose rows are due.
+        stop: depths to run at most; fewer than the sequence's limit for a draft.
         whole: run them at every depth, whether they have halted or not.
         answers: the layers behind the loop wait for them.
     """
 
     first: int
     last: int
+    stop: int
     depth: int = 0
     whole: bool = False
     answers: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Rows of one sequence at one depth, positions first..last."""
 
@@ -51,9 +59,11 @@ class Sequence:
 
     Attributes:
         limit: N, the most loops of its positions; fixed, as all of them have the same.
-        threshold: where a position halts.
-        whole: every position runs every depth.
+        threshold: where its positions halt, those that enter from now on.
+        policy: what happens at the depths that a position did not run before it halted. lazy: they are run when a later
+            position needs their entries. full: they are run at once. share: its deepest entry stands for them.
         state_seed: what its first states are drawn with, where the model draws them.
+        capped: whether a position may have a cap below the limit.
         length: positions that have entered.
         filled: per depth, see above.
         answered: positions whose entries behind the loop are there.
@@ -63,19 +73,20 @@ class Sequence:
 
     limit: int
     threshold: float
-    whole: bool = False
+    policy: Policy = "lazy"
     state_seed: int = 0
+    capped: bool = False
     length: int = 0
     answered: int = 0
     job: Job | None = None
-    around: list[int] = field(default_factory=list)
+    around: Table = field(default_factory=Table)
     filled: list[int] = field(init=False)
-    loop: list[list[int]] = field(init=False)
+    loop: list[Table] = field(init=False)
     lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         self.filled = [0] * self.limit
-        self.loop = [[] for _ in range(self.limit)]
+        self.loop = [Table() for _ in range(self.limit)]
 
     @property
     def complete(self) -> int:

@@ -18,6 +18,8 @@ class States:
 
     Attributes:
         arrays: [lines, ...] by the state's name; `encoded`, what stands before the loop; `token`, the position's id.
+        threshold: float32 [lines], where a position halts; NaN: nowhere before its cap.
+        cap: int32 [lines], the loop with which it halts at the latest.
         peak: the most lines that were in use at a time.
     """
 
@@ -26,8 +28,31 @@ class States:
         self.arrays = {tensor.name: np.zeros((lines, *_row(tensor)), tensor.dtype) for tensor in spec.state}
         self.arrays[ENCODED] = np.zeros_like(self.arrays[spec.state[0].name])
         self.arrays[TOKEN] = np.zeros(lines, np.int64)
+        self.threshold, self.cap = np.zeros(lines, np.float32), np.zeros(lines, np.int32)
         self._free = list(range(lines - 1, -1, -1))
         self.lines, self.peak = lines, 0
+
+    @property
+    def bytes(self) -> int:
+        """All of it, touched or not."""
+        return sum(array.nbytes for array in (*self.arrays.values(), self.threshold, self.cap))
+
+    def grow(self, lines: int) -> None:
+        """Have at least so many."""
+        used, more = self.lines, lines - self.lines
+        if more <= 0:
+            return
+
+        def grown(array: np.ndarray) -> np.ndarray:
+            larger = np.zeros((lines, *array.shape[1:]), array.dtype)
+            if len(self._free) < used:
+                larger[:used] = array
+            return larger
+
+        self.arrays = {name: grown(array) for name, array in self.arrays.items()}
+        self.threshold, self.cap = grown(self.threshold), grown(self.cap)
+        self._free[:0] = range(lines - 1, used - 1, -1)
+        self.lines = lines
 
     @property
     def free(self) -> int:
@@ -60,7 +85,7 @@ class States:
         """Lines with the same values, for a fork. Raises OutOfPages."""
         first = self.arrays[self._tensors[0].name][lines]
         copies = self.begin(self.arrays[TOKEN][lines], self.arrays[ENCODED][lines], first)
-        for array in self.arrays.values():
+        for array in (*self.arrays.values(), self.threshold, self.cap):
             array[copies] = array[lines]
         return copies
 

@@ -12,7 +12,7 @@ from mythos_runtime.engine import Request
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.server.schemas import ChatRequest, CompletionRequest, Generation, Message
-from mythos_runtime.server.settings import FULL, Settings
+from mythos_runtime.server.settings import Settings
 from mythos_runtime.server.words import Words
 from mythos_runtime.spec import LoopSpec
 
@@ -79,7 +79,7 @@ class Asker:
                 self._count(prompt, most, usual),
                 max_loops=loops,
                 halt_threshold=threshold,
-                whole=(body.policy or settings.policy) == FULL,
+                policy=body.policy or settings.policy,
                 sampling=sampling,
                 eos=frozenset() if body.ignore_eos else frozenset(self.words.entry.eos),
                 row=row,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAZY, FULL = "lazy", "full"
-POLICIES = (LAZY, FULL)
+from mythos_runtime.engine.sequence import Policy
+
+LAZY: Policy = "lazy"
 """lazy: no deeper than needed, exactly. full: every loop of every position, as for comparisons."""
 
 
@@ -36,5 +37,5 @@ class Settings:
     most_seconds: float = 600.0
     max_loops: int | None = None
     halt_threshold: float | None = None
-    policy: str = LAZY
+    policy: Policy = LAZY
     log_prompts: bool = False

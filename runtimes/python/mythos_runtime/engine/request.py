@@ -1,0 +1,143 @@
+"""What somebody wants to be generated, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mythos_runtime.engine.sequence import Policy, Sequence
+from mythos_runtime.errors import ResultError
+from mythos_runtime.sampling import Sampler, SamplingOptions
+
+EOS, STOP, LENGTH, CANCELLED, ERROR = "eos", "stop", "length", "cancelled", "error"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How deep a request's new tokens may go, on average.
+
+    Attributes:
+        loops_per_token: loops. What easy tokens leave over, hard ones may use.
+        latency_ms: milliseconds, by what calls of the graphs have taken lately.
+    """
+
+    loops_per_token: float | None = None
+    latency_ms: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.loops_per_token is not None or self.latency_ms is not None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants to be generated.
+
+    Attributes:
+        prompt: ids, one or more.
+        max_loops, halt_threshold: of its positions; default: as trained.
+        policy: see `engine.sequence.Sequence`. All but `share` give the same.
+        eos: ids that end it. stop: sequences of ids that end it. Both stay in the result.
+        row: which of a batch's random numbers it draws (`mythos_runtime.sampling`).
+        state_seed: what its first states are drawn with, where the model draws them.
+        budget: lets tokens halt earlier than the model would; None: the engine's, if it has one.
+        depths: loops of the position behind each token, in place of the exit rule's; what is longer than it goes on by
+            the rule. A recorded run is replayed so, and a planted one made.
+    """
+
+    prompt: Several[int]
+    max_new_tokens: int
+    max_loops: int | None = None
+    halt_threshold: float | None = None
+    policy: Policy = "lazy"
+    sampling: SamplingOptions = SamplingOptions()
+    eos: frozenset[int] = frozenset()
+    stop: tuple[tuple[int, ...], ...] = ()
+    row: int = 0
+    state_seed: int = 0
+    budget: Budget | None = None
+    depths: tuple[int, ...] = ()
+
+
+@dataclass
+class Round:
+    """Drafts of a request, on their way.
+
+    Attributes:
+        first: the position of the last token that is no draft.
+        depth: loops that a draft is taken after.
+        length: drafts to take.
+        sampler: the request's, as the drafts see it.
+    """
+
+    first: int
+    depth: int
+    length: int
+    sampler: Sampler
+    drafts: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Running:
+    """A request on its way.
+
+    Attributes:
+        limit, threshold, budget: the request's, or as trained, or the engine's.
+        tokens, depth: generated so far, and the loops of the positions behind the choices.
+        capped: of each token, whether its position was not to go deeper than it did, by the budget.
+        finished: why it ended; None while it has not. error: what it ended with, where that is "error".
+        sequence: None while it waits.
+        fed: of prompt, tokens and drafts, how many have entered.
+        round: the drafts, where some are on their way.
+        cap: of the position behind the next token, where the budget sets one.
+        reused: prompt tokens whose entries were there already.
+    """
+
+    request: Request
+    limit: int
+    threshold: float
+    budget: Budget
+    sampler: Sampler
+    tokens: list[int] = field(default_factory=list)
+    depth: list[int] = field(default_factory=list)
+    capped: list[bool] = field(default_factory=list)
+    finished: str | None = None
+    error: ResultError | None = None
+    sequence: Sequence | None = None
+    fed: int = 0
+    round: Round | None = None
+    cap: int | None = None
+    reused: int = 0
+
+    @property
+    def left(self) -> int:
+        """Tokens, drafts included, that have not entered."""
+        drafts = 0 if self.round is None else len(self.round.drafts)
+        return len(self.request.prompt) + len(self.tokens) + drafts - self.fed
+
+    def next(self, count: int) -> np.ndarray:
+        """The next tokens that have not entered, int64 [count]."""
+        at = self.fed - len(self.request.prompt)
+        if at >= 0:
+            drafts = [] if self.round is None else self.round.drafts
+            behind = at - len(self.tokens)
+            known = self.tokens[at : at + count] if behind < 0 else drafts[behind : behind + count]
+            return np.array(known, np.int64)
+        return np.array([*self.request.prompt[self.fed :], *self.tokens][:count], np.int64)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether all but the last token have entered, so that the next one is chosen behind the one that enters."""
+        return bool(self.tokens) and self.left == 1
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a request, and what it was chosen from."""
+
+    running: Running
+    id: int
+    depth: int
+    logits: np.ndarray
+    capped: bool = False
