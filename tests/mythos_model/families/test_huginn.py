@@ -16,6 +16,7 @@ from mythos_model import ConfigError, load_checkpoint
 from mythos_model.exits import Converged
 from mythos_model.families.huginn import FAMILY
 from mythos_model.taps import recording
+from mythos_runtime.spec import MODEL
 
 FIXED = ["huginn_decode", "huginn_few_loops_zero_state", "huginn_more_loops", "huginn_prefill"]
 
@@ -34,6 +35,7 @@ def test_exits_decide_as_the_reference_does(name: str) -> None:
     call = json.loads((GOLDEN / name / "case.json").read_text())["call"]
     io = load_file(GOLDEN / name / "io.safetensors")
     model = load_checkpoint(GOLDEN / name, exit_rule=call["criterion"]).model(torch.float32)
+    assert (set(model.spec.graphs) == {MODEL}) == model.exit.reads_logits  # rows cannot share the coda's cache
     nothing = torch.zeros(model.before + model.after, 0, model.sizes.line)
     reference = Reference(model, call["cache_lookup_strategy"], call["max_steps"], nothing, [])
     ids, drawn = io["prompt_ids"].long(), io["initial_states"]
