@@ -24,8 +24,10 @@ import openai
 from benchmarks.serving.__main__ import bundle_of
 from benchmarks.serving.mixes import MIXES
 from benchmarks.serving.server import NAME, Server, served
+from mythos_runtime.manifest import read_manifest
+from mythos_runtime.row_ports import PAGE
 
-CLIENTS, KNOWN = 16, 48
+CLIENTS, KNOWN, PREFIXES = 16, 48, 4
 _SAMPLE_SECONDS = 2.0
 _WARM_SHARE = 0.25  # of the time, in which the memory may still grow: pages are touched, bindings made
 _GROWTH = 0.03  # of the memory that is noise
@@ -156,13 +158,17 @@ def growth(memory: list[tuple[float, int]]) -> tuple[float, float]:
 @click.option("--memory", default="32MiB", show_default=True, help="Of the engine: little, so that requests wait.")
 def main(minutes: float, bundles: Path, memory: str) -> None:
     soak = Soak()
-    with served(bundle_of("text", bundles), "--memory", memory, "--max-running", "24") as server:
+    options = ["--memory", memory, "--max-running", "24", "--prefixes", str(PREFIXES)]
+    bundle = bundle_of("text", bundles)
+    with served(bundle, *options) as server:
         asyncio.run(run(server, 60 * minutes, soak))
         samples = server.metrics()
+    spec = read_manifest(bundle, verify_hashes=False).spec
+    most = samples["mythos_prefixes"] * -(-spec.max_seq_len // PAGE) * (spec.trained_loops + 1)
     held = samples["mythos_pages"] - samples["mythos_pages_free"]
     first, grown = growth(soak.memory)
-    if held or samples["mythos_running"] or samples["mythos_waiting"]:
-        soak.faults.append(f"{held:g} pages are held, {samples['mythos_running']:g} requests run")
+    if held > most or samples["mythos_running"] or samples["mythos_waiting"]:
+        soak.faults.append(f"{held:g} pages are held, kept requests need {most:g}; {samples['mythos_running']:g} run")
     if grown > _GROWTH:
         soak.faults.append(f"the memory grew by {100 * grown:.1f}% of {first / 1e6:.0f} MB")
     for fault in soak.faults[:20]:
@@ -173,7 +179,9 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
         "tokens": samples["mythos_generated_tokens_total"],
         "memory_bytes": first,
         "memory_growth": grown,
+        "memory_each_minute": [size for at, size in soak.memory[:: round(60 / _SAMPLE_SECONDS)]],
         "pages_held": held,
+        "pages_of_kept_requests_at_most": most,
         "faults": len(soak.faults),
     }
     click.echo(json.dumps(document))

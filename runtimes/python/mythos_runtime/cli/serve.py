@@ -40,13 +40,21 @@ class Size(click.ParamType):
 @click.option("--max-loops", type=click.IntRange(0), help="Of requests that do not say.  [default: as trained]")
 @click.option("--most-loops", type=click.IntRange(1), help="That a request may ask for.  [default: as trained]")
 @click.option("--halt-threshold", type=float, help="Of requests that do not say.  [default: as trained]")
+@click.option("--loops-per-token", type=click.FloatRange(1), help="Of requests that do not say: loops, on average.")
+@click.option(
+    "--latency-ms", type=click.FloatRange(0, min_open=True), help="Of requests that do not say: for a new token."
+)
 @click.option(
     "--policy",
-    type=click.Choice(["lazy", "full"]),
+    type=click.Choice(["lazy", "full", "share"]),
     default="lazy",
     show_default=True,
-    help="lazy: no loop that is not needed, exactly; full: every loop of every token.",
+    help="lazy: no loop that is not needed, exactly; full: every loop of every token; share: approximate.",
 )
+@click.option(
+    "--prefixes", type=click.IntRange(0), default=16, show_default=True, help="Ended requests kept for the next ones."
+)
+@click.option("--speculate", default="off", show_default=True, help="auto, off, or loops after which to draft.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys, one a line; a request has to bring one.")
 @click.option("--no-keys", is_flag=True, help="Serve everybody who reaches an address that is not this machine's own.")
 @click.option("--max-body", type=Size(), default="4MiB", show_default=True, help="Of a request.")
@@ -102,9 +110,13 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         most_seconds=options.pop("max_seconds"),
         max_loops=options.pop("max_loops"),
         halt_threshold=options.pop("halt_threshold"),
+        loops_per_token=options.pop("loops_per_token"),
+        latency_ms=options.pop("latency_ms"),
         policy=options.pop("policy"),
         log_prompts=options.pop("log_prompts"),
     )
+    if options["speculate"] not in ("auto", "off"):
+        options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
     drain = options.pop("drain_seconds")
     options["options"] = Options(bounded_threads(options.pop("threads")), provider="cpu")
     if listening is None:
