@@ -2,7 +2,8 @@
 
 Tensors `{case}.in.{port}`, `{case}.out.{port}`, `{case}.inside.{tensor}` and `{case}.margin.{decision}`; the metadata
 entry `golden` is JSON: format, names, tolerances, what eager at the export's precision erred, the model's own checks,
-a greedy continuation, and the boundaries that the cases have to hit. What the tensors mean says the manifest's spec.
+a greedy continuation, the boundaries that the cases have to hit, and hashes of the weights. What the tensors mean says
+the manifest's spec.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mythos_export.verify.ties import Tie, make_tie
 from mythos_export.verify.tolerances import Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
+from mythos_export.verify.weights import Print, Prints, prints
 from mythos_model.looped import LoopedModel
 from mythos_model.state import Check
 from mythos_runtime.errors import BundleError
@@ -54,6 +56,7 @@ class Golden:
         boundaries: what the cases have to hit; nothing where they are only some.
         apart: by case, its own tolerances where it has some: at far positions rounding is larger, and must not loosen
             what the others are held to.
+        weights: hashes of the model's tensors; nothing where they are not to be compared.
         tie: where stages are made to decide at an exact tie; None where the exit rule decides nothing.
     """
 
@@ -67,6 +70,7 @@ class Golden:
     boundaries: Boundaries = field(default_factory=dict)
     apart: Mapping[str, Tolerances] = field(default_factory=dict)
     tie: Tie | None = None
+    weights: Prints = field(default_factory=dict)
 
     def of(self, case: Case) -> Tolerances:
         """What a case is judged by."""
@@ -106,7 +110,7 @@ def make_golden(
             progress((fixed + number) / (fixed + len(own)))
             truth.ask(question)
         golden = _judged(truth, precision)
-        golden = replace(golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth))
+        golden = replace(golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model))
         return replace(golden, text=_text(truth, golden, sizes, given is not None))
 
 
@@ -181,6 +185,7 @@ def save_golden(golden: Golden, path: Path) -> None:
         "boundaries": golden.boundaries,
         "apart": {name: tolerances.to_json() for name, tolerances in golden.apart.items()},
         "tie": golden.tie and asdict(golden.tie),
+        "weights": {name: each.to_json() for name, each in golden.weights.items()},
     }
     write_tensors(path, {name: to_torch(array) for name, array in arrays.items()}, {"golden": json.dumps(about)})
 
@@ -211,6 +216,7 @@ def load_golden(path: Path, spec: LoopSpec) -> Golden:
             dict(about["boundaries"]),
             {name: Tolerances.from_json(about["precision"], each) for name, each in about["apart"].items()},
             about["tie"] and Tie(**about["tie"]),
+            {name: Print.from_json(each) for name, each in about["weights"].items()},
         )
     except (OSError, AttributeError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise BundleError(f"{path} holds no golden cases ({error!r}); export the model again") from error

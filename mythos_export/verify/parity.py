@@ -21,6 +21,8 @@
       growth            tensor, case, errors per iteration, factor per iteration (fitted, or null);
                         null where the loop was not seen from inside
       depths            {depth: positions} of that stage
+      weights           per file that it holds tensors of: artifact, tensors, equal (of them, to the model's, bit by
+                        bit), derived (names of those that were computed of weights: the cases compare them)
     depths            {depth: positions} of float64, in all cases; a stage may have run fewer of them
     near_ties         total, and in `listed` the first MOST_LISTED: stage, case, row, token, iteration, decision,
                       margin, band, possible (true: the stage does not show whether it fell otherwise)

@@ -117,7 +117,7 @@ def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure:
 
 
 def _only(golden: Golden, case: Case) -> Golden:
-    return replace(golden, cases=(case,), eager=(), text=None, boundaries={}, tie=None)
+    return replace(golden, cases=(case,), eager=(), text=None, boundaries={}, tie=None, weights={})
 
 
 def replay(folder: Path, threads: int | None = None) -> Replayed:

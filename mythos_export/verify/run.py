@@ -30,6 +30,7 @@ from mythos_export.verify.results import (
 from mythos_export.verify.stages import STAGES, Bundle, Stage
 from mythos_export.verify.ties import EXACT_TIE, problem_at_tie
 from mythos_export.verify.trace import Trace
+from mythos_export.verify.weights import BIT_BY_BIT, compare_weights
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 
@@ -104,7 +105,7 @@ def _run(
             parts = stage.parts(bundle)
             operator = producer(parts, result.failure.problem.tensor) if parts is not None else None
             result = with_reproduction(result, operator, None, "what it decides by is its own: no case holds it")
-        elif result.failure is not None and result.failure.case != GENERATION:
+        elif result.failure is not None and result.failure.case not in (GENERATION, BIT_BY_BIT):
             progress(f"{kind.name}: looking for the operator")
             case = next(case for case in golden.cases if case.name == result.failure.case)
             found = reproduce(stage, bundle, golden, case, result.failure)
@@ -149,7 +150,10 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden, progress: Progress) -
         generated, problem = _generate(stage, bundle, golden, golden.text)
         failure = None if problem is None else Failure(stage.name, GENERATION, problem)
     reason = None if results or failure else "no case is within what it takes"
-    return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
+    problem, weighed = compare_weights(stage, golden.weights) if golden.weights else (None, ())
+    if problem is not None:  # which says more than what comes of it
+        failure = Failure(stage.name, BIT_BY_BIT, problem)
+    return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason, weighed)
 
 
 def _watch(stage: Stage, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> Trace | None:

@@ -65,6 +65,10 @@ class Program(Stage):
             outputs, stacked({name: [to_numpy(step[taps[name]]) for step in steps] for name in names(self.spec)})
         )
 
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        held = {**self.program.state_dict, **self.program.constants}
+        return {self.artifact: {n: to_numpy(value) for n, value in held.items() if isinstance(value, torch.Tensor)}}
+
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         watched = _Watched(self.module)
         self._run(watched.run, inputs)
