@@ -78,6 +78,7 @@ def test_tokens_and_logits_are_python_s(
     expected = model.generate_all(rows, max_new_tokens=TOKENS, prefill_chunk=3, **options)
     assert found["tokens"] == expected.tokens and {len(row) for row in found["tokens"]} == {TOKENS}
     assert found["depth"] == expected.depth
+    assert found["loops"] == expected.loops
     parts = python_logits(model, rows, padding == "left")
     logits = np.fromfile(tmp_path / "logits", np.float32)
     assert logits.size == sum(part.size for part in parts)
@@ -96,8 +97,8 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(
         ours, theirs = cpp(RUN, *arguments, *more), python(*arguments, *more)
         assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
         found, expected = (json.loads(result.stdout.splitlines()[-1]) for result in (ours, theirs))
-        assert found.keys() >= expected.keys()
-        for key in set(expected) - {"tokens_per_second", "prefill_seconds", "policy", "loops"}:
+        assert list(found) == [*expected, "steps", "rows", "late", "drafted", "accepted"]
+        for key in set(expected) - {"tokens_per_second", "prefill_seconds"}:
             assert found[key] == expected[key], key
         assert 0 < found["steps"] <= found["rows"] and found["late"] < found["rows"]
         assert ours.stdout.splitlines()[:-1] == theirs.stdout.splitlines()[:-1]
@@ -229,6 +230,13 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
         ["--ids", "1", "--top-k", "-3"],
         ["--ids", "1", "--max-new-tokens", "0"],
         ["--ids", "1", "--max-new-tokens", "100000000"],
+        ["--ids", "1", "--max-loops", "-1"],
+        ["--ids", "1", "--max-loops", "257"],
+        ["--ids", "1", "--loops-per-token", "0.5"],
+        ["--ids", "1", "--latency-ms", "-1"],
+        ["--ids", "1", "--speculate", "0"],
+        ["--ids", "1", "--speculate", "257"],
+        ["--ids", "1", "--depth-trace", "/nowhere/trace"],
         ["--ids", "1", "--eos", "-2"],
         ["--ids", "1", "--eos", "128"],
         ["--ids", "1", "--eos", "2", "--ignore-eos"],
