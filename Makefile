@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native sanitize fuzz fuzz-readers valgrind bench bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu lint native tokenizer wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -15,11 +15,15 @@ help:
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
+	@echo "make tokenizer  build what the C++ runtime reads a tokenizer.json with (needs cargo)"
+	@echo "make wheels  both distributions into dist/, as a registry would take them"
+	@echo "make aarch64  cross-compile kernels and C++ runtime, run their tests under qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"
 	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make fuzz-readers  10,000 damaged checkpoints, configurations, tokenizers and manifests (minutes)"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
+	@echo "make bench-serving  load on mythos serve, with curves; make soak: 30 minutes of mixed traffic"
 	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
 
 setup: $(INSTALLED)
@@ -49,6 +53,9 @@ test: setup lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: setup
+	@$(PIP) -e 'runtimes/python[ray]' || echo "Ray cannot be installed: replicas are not tested"
+	@$(MAKE) --no-print-directory tokenizer || echo "the tests of the C++ runtime with a tokenizer.json are skipped"
+	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=5
 
 test-gpu: setup
@@ -58,22 +65,43 @@ native: setup
 	$(BIN)/python cmake/build_native.py --tests
 	$(BIN)/python cmake/build_runtime.py
 
+# From crates.io; where that is out of reach, with the crates of Debian.
+tokenizer: setup
+	$(BIN)/python cmake/build_tokenizer.py || $(BIN)/python cmake/build_tokenizer.py --debian
+
+wheels:
+	$(PYTHON) cmake/build_wheels.py dist
+
+aarch64: setup
+	$(BIN)/python cmake/build_aarch64.py
+
 sanitize: setup
 	$(BIN)/python cmake/build_runtime.py sanitize
 
 fuzz: setup
 	$(BIN)/python cmake/build_runtime.py fuzz
 
-build/fuzz/bundle: runtimes/python/mythos_runtime/manifest.py | setup
+# What a bundle is made of: one that was exported by older code is exported anew.
+EXPORTER := $(shell find mythos_export mythos_model runtimes/python/mythos_runtime -name '*.py')
+
+build/fuzz/bundle: tests/golden/training_checkpoint/step_0000010.pt $(EXPORTER) | setup
 	$(BIN)/mythos-export tests/golden/training_checkpoint/step_0000010.pt --target onnx -o build/fuzz/bundle --force
 
 # ARGS="--count 300 --seed 7 --keep FOLDER": another number, other mutants, those kept that something is wrong with.
 fuzz-readers: build/fuzz/bundle
 	PYTHONPATH=tests $(BIN)/python -m fuzz_readers --bundle build/fuzz/bundle $(ARGS)
 
+# Benchmarks of the server: load with curves, and half an hour of mixed traffic (ARGS="--minutes 5").
+bench-serving: setup native
+	$(PIP) -e '.[benchmarks]'
+	$(BIN)/python -m benchmarks.serving -o $(BENCH_OUT)/serving
+
+soak: setup native
+	$(BIN)/python -m benchmarks.serving.soak $(ARGS)
+
 BUNDLE ?= build/text
-build/text: | setup
-	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/text
+build/text: mythos_model/pretrained/text/model.safetensors $(EXPORTER) | setup
+	$(BIN)/mythos-export mythos_model/pretrained/text --target onnx --tokenizer bytes -o build/text --force
 
 valgrind: native $(BUNDLE)
 	@command -v valgrind >/dev/null || { echo "valgrind is missing: apt-get install valgrind"; exit 3; }

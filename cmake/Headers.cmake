@@ -4,7 +4,7 @@
 #   mythos_headers(ONNXRUNTIME_INCLUDE_DIR onnxruntime_cxx_api.h libonnxruntime-dev onnxruntime)
 #
 # puts into the cache variable ONNXRUNTIME_INCLUDE_DIR the folder with that header, or ends with a sentence that says what
-# to do. Looked for in this order:
+# to do (with MYTHOS_HEADERS_OPTIONAL: goes on, and the variable is false). Looked for in this order:
 #   1. -DONNXRUNTIME_INCLUDE_DIR=<folder>, or the environment variable of that name;
 #   2. the system's header folders and their subfolders named last (a distribution's package, a CMake prefix);
 #   3. on Debian and its relatives: the named package, downloaded with the machine's own apt mirrors and keys and
@@ -98,7 +98,9 @@ function(mythos_headers variable header package)
     _mythos_fetch(${package})
     find_path(${variable} ${look})
   endif()
-  if(NOT ${variable})
+  if(NOT ${variable} AND MYTHOS_HEADERS_OPTIONAL)
+    return()
+  elseif(NOT ${variable})
     message(FATAL_ERROR "${header} was not found: install the package ${package} (Debian 13's, where this release has "
                         "none), or give the folder that holds it with -D${variable}=<folder>.")
   elseif(NOT EXISTS ${${variable}}/${header})

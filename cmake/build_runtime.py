@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from build_native import HEADERS, NATIVE
+from build_tokenizer import LIBRARY as TOKENIZER
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "runtimes/cpp"
@@ -27,6 +28,8 @@ def build(folder: Path, *options: str) -> None:
     operators = ROOT / NATIVE / "libmythos_ops.so"
     if operators.is_file():  # built once for Python, used again
         options = (f"-DMYTHOS_OPS={operators}", *options)
+    if TOKENIZER.is_file():
+        options = (f"-DMYTHOS_TOKENIZER={TOKENIZER}", *options)
     common = (f"-DPython3_EXECUTABLE={sys.executable}", f"-DMYTHOS_HEADERS={ROOT / HEADERS}")
     _run("cmake", "-S", str(SOURCE), "-B", str(folder), *common, *options)
     _run("cmake", "--build", str(folder), "--parallel", jobs)

@@ -58,4 +58,4 @@ def write_tensors(
 
 def _bytes(tensor: Tensor) -> memoryview:
     """A tensor's elements as they lie in memory; a copy only where they do not lie in a row."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

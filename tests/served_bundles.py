@@ -69,11 +69,13 @@ def settings_of(bundle: Path, **changes: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, memory: int = 64 << 20, **changes: Any) -> Iterator[Serving]:
+def serving(bundle: Path, memory: int = 64 << 20, prefixes: int = 0, **changes: Any) -> Iterator[Serving]:
     """`changes`: of the settings."""
     settings = settings_of(bundle, **changes)
     manifest = read_manifest(bundle, verify_hashes=False)
-    served = Served.open(bundle, manifest, settings, memory=memory, options=Options(1, provider="cpu"))
+    served = Served.open(
+        bundle, manifest, settings, memory=memory, prefixes=prefixes, options=Options(1, provider="cpu")
+    )
     app = make_app(served)
     listening = command.listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=5))

@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 from mythos_runtime.files import describe
 
 EOS = 256  # of `byte_level`
@@ -22,6 +25,30 @@ def speaking_copy(bundle: Path, folder: Path) -> Path:
     manifest["files"][template.name] = vars(describe(template))
     (folder / "manifest.json").write_text(json.dumps(manifest))
     change_tokenizer(folder, kind="bytes", file=None, chat_template=template.name)
+    return folder
+
+
+def hub_folder(folder: Path, vocab_size: int) -> Path:
+    """A small model as hubs hold one, with random embeddings: config.json with foreign fields, model.safetensors."""
+    golden = Path(__file__).parent / "golden" / "mla_prefill"
+    config = json.loads((golden / "case.json").read_text())["config"]
+    tensors, random = load_file(golden / "model.safetensors"), np.random.default_rng(0)
+    tensors["embed.weight"] = random.normal(0, 0.5, (vocab_size, config["dim"])).astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    foreign = {"architectures": ["OpenMythos"], "model_type": "openmythos", "use_cache": True, "bos_token_id": None}
+    (folder / "config.json").write_text(json.dumps({**config, **foreign, "vocab_size": vocab_size}))
+    return folder
+
+
+def with_tokenizer(bundle: Path, folder: Path, file: Path) -> Path:
+    """The bundle as if it had been exported with this tokenizer.json."""
+    shutil.copytree(bundle, folder)
+    shutil.copy(file, folder / "tokenizer.json")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["tokenizer.json"] = vars(describe(folder / "tokenizer.json"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_tokenizer(folder, kind="tokenizer.json", file="tokenizer.json")
     return folder
 
 

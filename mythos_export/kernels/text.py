@@ -17,7 +17,8 @@ def parse_function(name: str, inputs: str, body: str, attributes: str = "", outp
     return onnx.parser.parse_function(f"{header} ({inputs}) => ({outputs}) {{\n{body}\n}}")
 
 
-# What both attention bodies share. `stored` [B, U, C] is the part of the past that is read, `used` [1] its length U.
+# What both attention bodies share. `stored_read` [B, U, C] is the part of the past that is read, `used` [1] its length
+# U, and `stored` the same with zeros behind a row's length: a weight of zero does not undo a NaN there.
 # ONNX Runtime copies only what is filled. TensorRT needs a shape that does not hang on data: it reads the capacity.
 STORED_FILLED = """
   used = ReduceMax <keepdims = 1> (past_lengths)
@@ -26,12 +27,12 @@ STORED_FILLED = """
   slice_ends = Concat <axis = 0> (layer_end, used)
   slice_axes = Constant <value_ints = [0, 2]> ()
   stored_4d = Slice (past, slice_starts, slice_ends, slice_axes)
-  stored = Squeeze (stored_4d, zero)
+  stored_read = Squeeze (stored_4d, zero)
 """
 STORED_CAPACITY = """
   used = Shape <start = 2, end = 3> (past)
   stored_4d = Gather <axis = 0> (past, layer_1)
-  stored = Squeeze (stored_4d, zero)
+  stored_read = Squeeze (stored_4d, zero)
 """
 
 
@@ -54,6 +55,9 @@ def attention_prologue(filled: bool) -> str:
   lengths_3d = Unsqueeze (past_lengths, lengths_axes)
   slot_filled = Less (slots, lengths_3d)
   past_mask_1 = Where (slot_filled, allow, forbid)
+  row_filled = Transpose <perm = [0, 2, 1]> (slot_filled)
+  nothing_stored = CastLike (allow, stored_read)
+  stored = Where (row_filled, stored_read, nothing_stored)
   batch_tokens = Shape (positions)
   past_mask_shape = Concat <axis = 0> (batch_tokens, used)
   past_mask = Expand (past_mask_1, past_mask_shape)

@@ -1,11 +1,10 @@
-"""The inputs that an export is held to: fixed ones over the ways a graph is used, given ones, and random ones.
+"""The inputs that an export is held to: fixed ones (`covering.py`), given ones, and random ones.
 
 A question is what a stage is given. Its answer by the float64 model (`truth.py`) makes it a case.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from mythos_runtime.spec import LoopSpec
 # Of an input file: every stage runs its rows, and the answers travel in the bundle, the loop from inside too.
 GIVEN_ROWS = 12
 GIVEN_VALUES = 1 << 25
-_DECODING = 6  # questions with a cache: three under each of its policies
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,6 @@ class Question:
 
 
 Outputs = Mapping[str, np.ndarray]
-Ask = Callable[[Question], Outputs]
-"""Puts a question to the models and returns the outputs of eager PyTorch at the export's precision, by port."""
 
 
 @dataclass(frozen=True)
@@ -72,55 +68,6 @@ class Case:
     def real(self) -> np.ndarray:
         """bool [B, T]: positions that are not padding."""
         return self.input("positions") >= 0
-
-
-def golden_questions(
-    spec: LoopSpec, ask: Ask, asking: Callable[[int, int], None] = lambda asked, of: None, seed: int = 0
-) -> None:
-    """Ask the fixed questions: scoring at thresholds and depths, then prefill and decode with a cache.
-
-    `asking` is told, before each, how many were asked of how many.
-    """
-    questions, caches = list(_scoring(spec, seed)), spec.max_seq_len >= 8
-    count, asked = len(questions) + (_DECODING if caches else 0), itertools.count()
-
-    def counted(question: Question) -> Outputs:
-        asking(next(asked), count)
-        return ask(question)
-
-    for question in questions:
-        counted(question)
-    if caches:
-        _decoding(spec, counted, seed)
-
-
-def _scoring(spec: LoopSpec, seed: int) -> Iterator[Question]:
-    trained, many = spec.trained_loops, min(9, spec.max_seq_len)
-    for name, batch, tokens, loops, threshold in (
-        ("one token", 1, 1, trained, None),
-        ("batch 3, many tokens", 3, many, trained, None),
-        ("no loops", 1, many, 0, None),
-        ("one loop", 3, many, 1, None),
-        ("beyond the trained depth", 1, many, trained + 3, None),
-        ("halting early", 3, many, trained, 0.05),
-        ("halting late", 1, many, trained + 2, 0.9999),
-        ("never halting", 3, 1, trained, 1e9),
-    ):
-        seed += 1
-        if threshold is None or spec.ports.has("halt_threshold"):
-            ids = _drawn(spec, (batch, tokens), torch.Generator().manual_seed(seed))
-            yield Question(name, without_cache(spec, ids, loops, threshold))
-
-
-def _decoding(spec: LoopSpec, ask: Ask, seed: int) -> None:
-    """Two rows of different length: a padded prefill, a chunk with a past, and one token, under both cache policies."""
-    generator = torch.Generator().manual_seed(seed + 100)
-    for early_exit, policy in ((False, "full"), (True, "last")):
-        past = Past.empty(spec, batch=2, capacity=12, loops=spec.trained_loops)
-        for step, counts in (("prefill", (4, 2)), ("chunk", (2, 3)), ("token", (1, 1))):
-            ids = _drawn(spec, (2, max(counts)), generator)
-            inputs = past.inputs(ids, counts, early_exit=early_exit)
-            past.append(ask(Question(f"{step}, cache policy {policy}", inputs)), counts)
 
 
 def given_questions(spec: LoopSpec, path: Path) -> Iterator[Question]:

@@ -196,6 +196,10 @@ class _Walk:
         for row, token in np.argwhere(turned)[:1]:
             text = f"depth is {found[row, token]}, in float64 {expected[row, token]}"
             self._problem("depth", None, f"{text}, at {int(turned.sum())} positions", position=(int(row), int(token)))
+        padding = ~self.case.real & (found != 0)
+        for row, token in np.argwhere(padding)[:1]:
+            text = f"depth of padding is {found[row, token]}, and is 0 by the contract of the port"
+            self._problem("depth", None, f"{text}, at {int(padding.sum())} positions", position=(int(row), int(token)))
 
     def _entries(self, before: bool) -> None:
         """New cache entries, line by line: those that are made before the loop, or in it and behind it."""

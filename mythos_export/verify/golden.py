@@ -2,36 +2,43 @@
 
 Tensors `{case}.in.{port}`, `{case}.out.{port}`, `{case}.inside.{tensor}` and `{case}.margin.{decision}`; the metadata
 entry `golden` is JSON: format, names, tolerances, what eager at the export's precision erred, the model's own checks,
-and a greedy continuation. What the tensors mean says the manifest's spec.
+a greedy continuation, the boundaries that the cases have to hit, and hashes of the weights. What the tensors mean says
+the manifest's spec.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import safetensors
 from safetensors.torch import load_file
 
+from mythos_export.kernels.library import Cuts, cuts
 from mythos_export.tensor_file import write_tensors
-from mythos_export.verify.cases import Case, Question, given_questions, golden_questions, random_questions
+from mythos_export.verify.cases import Case, Question, given_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
+from mythos_export.verify.coverage import Boundaries, Covered, boundaries_of, coverage, is_far
+from mythos_export.verify.covering import golden_questions
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.measure import measure
 from mythos_export.verify.results import EAGER, CaseResult
+from mythos_export.verify.threads import few_threads
+from mythos_export.verify.ties import Tie, make_tie
 from mythos_export.verify.tolerances import Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
+from mythos_export.verify.weights import Print, Prints, prints
 from mythos_model.looped import LoopedModel
 from mythos_model.state import Check
 from mythos_runtime.errors import BundleError
 from mythos_runtime.spec import LoopSpec
 
 GOLDEN = "golden.safetensors"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Golden:
         eager: how that did, case by case.
         checks: what the model itself says must hold of its weights.
         text: a prompt and its greedy continuation; None for models with too short a context.
+        boundaries: what the cases have to hit; nothing where they are only some.
+        apart: by case, its own tolerances where it has some: at far positions rounding is larger, and must not loosen
+            what the others are held to.
+        weights: hashes of the model's tensors; nothing where they are not to be compared.
+        tie: where stages are made to decide at an exact tie; None where the exit rule decides nothing.
     """
 
     spec: LoopSpec
@@ -55,6 +67,19 @@ class Golden:
     eager: tuple[CaseResult, ...]
     checks: tuple[Check, ...]
     text: Text | None
+    boundaries: Boundaries = field(default_factory=dict)
+    apart: Mapping[str, Tolerances] = field(default_factory=dict)
+    tie: Tie | None = None
+    weights: Prints = field(default_factory=dict)
+
+    def of(self, case: Case) -> Tolerances:
+        """What a case is judged by."""
+        return self.apart.get(case.name, self.tolerances)
+
+    @property
+    def coverage(self) -> tuple[Covered, ...]:
+        """Of all cases."""
+        return coverage(self.cases, self.boundaries)
 
     def joined(self, other: Golden) -> Golden:
         """Both sets of cases, judged by the larger tolerance of the two."""
@@ -63,6 +88,7 @@ class Golden:
             cases=self.cases + other.cases,
             tolerances=self.tolerances.merged(other.tolerances),
             eager=self.eager + other.eager,
+            apart={**self.apart, **other.apart},
         )
 
 
@@ -74,36 +100,57 @@ def make_golden(
     Raises:
         CasesError: the given inputs cannot be used.
     """
-    truth, spec = Truth(model), model.spec
+    spec = model.spec
     own = list(given_questions(spec, given)) if given is not None else []
-    golden_questions(spec, truth.ask, lambda asked, of: progress(asked / (of + len(own))))
-    fixed = len(truth.asked)
-    for number, question in enumerate(own):
-        progress((fixed + number) / (fixed + len(own)))
-        truth.ask(question)
-    prompt = truth.asked[-1 if given is not None else 1].case.input("ids")[0].tolist()
-    golden, room = _judged(truth, precision), spec.max_seq_len - TOKENS
+    with few_threads(model):
+        truth, sizes = Truth(model), cuts()
+        golden_questions(truth, sizes, lambda asked, of: progress(asked / (of + len(own))))
+        fixed = len(truth.asked)
+        for number, question in enumerate(own):
+            progress((fixed + number) / (fixed + len(own)))
+            truth.ask(question)
+        golden = _judged(truth, precision)
+        golden = replace(golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model))
+        return replace(golden, text=_text(truth, golden, sizes, given is not None))
+
+
+def _boundaries(truth: Truth, sizes: Cuts) -> Boundaries:
+    return boundaries_of(truth.model.spec, sizes, truth.choices)
+
+
+def _text(truth: Truth, golden: Golden, sizes: Cuts, given: bool) -> Text | None:
+    """A continuation that passes the end of a block of keys, where the model's context has room for one."""
+    room = truth.model.spec.max_seq_len - TOKENS
     if room <= 0:
-        return golden
+        return None
+    prompt = truth.asked[-1 if given else 0].case.input("ids")[0].tolist()
     ties: list[bool] = []
-    text = true_text(_exact(truth, golden.tolerances, ties), prompt[:room], spec)
-    return replace(golden, text=replace(text, ties=tuple(ties)))
+    text = true_text(
+        _exact(truth, golden.tolerances, ties), prompt[: min(room, sizes.keys - TOKENS // 2)], truth.model.spec
+    )
+    return replace(text, ties=tuple(ties))
 
 
 def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Golden:
     """The same for `count` drawn questions."""
-    truth = Truth(model)
-    for question in random_questions(model.spec, count, seed, truth.outputs, truth.case):
-        truth.ask(question)
-    return _judged(truth, precision)
+    with few_threads(model):
+        truth = Truth(model)
+        for question in random_questions(model.spec, count, seed, truth.outputs, truth.case):
+            truth.ask(question)
+        return _judged(truth, precision)
 
 
 def _judged(truth: Truth, precision: str) -> Golden:
-    measured = [compare(asked.case, asked.eager, None) for asked in truth.asked]
-    tolerances = measure(truth.asked, measured, precision)
+    near = [asked for asked in truth.asked if not is_far(asked.case)]
+    tolerances = measure(near, [compare(asked.case, asked.eager, None) for asked in near], precision)
+    apart = {
+        asked.case.name: tolerances.merged(measure([asked], [compare(asked.case, asked.eager, None)], precision))
+        for asked in truth.asked
+        if is_far(asked.case)
+    }
     cases = tuple(asked.case for asked in truth.asked)
-    eager = tuple(_eager_result(asked, tolerances) for asked in truth.asked)
-    return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None)
+    eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)
+    return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:
@@ -135,6 +182,10 @@ def save_golden(golden: Golden, path: Path) -> None:
         "eager": [result.to_json() for result in golden.eager],
         "checks": [check._asdict() for check in golden.checks],
         "text": golden.text and asdict(golden.text),
+        "boundaries": golden.boundaries,
+        "apart": {name: tolerances.to_json() for name, tolerances in golden.apart.items()},
+        "tie": golden.tie and asdict(golden.tie),
+        "weights": {name: each.to_json() for name, each in golden.weights.items()},
     }
     write_tensors(path, {name: to_torch(array) for name, array in arrays.items()}, {"golden": json.dumps(about)})
 
@@ -162,8 +213,12 @@ def load_golden(path: Path, spec: LoopSpec) -> Golden:
             tuple(CaseResult.from_json(result) for result in about["eager"]),
             tuple(Check(**check) for check in about["checks"]),
             text and Text(**{name: tuple(values) for name, values in text.items()}),
+            dict(about["boundaries"]),
+            {name: Tolerances.from_json(about["precision"], each) for name, each in about["apart"].items()},
+            about["tie"] and Tie(**about["tie"]),
+            {name: Print.from_json(each) for name, each in about["weights"].items()},
         )
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, AttributeError, safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise BundleError(f"{path} holds no golden cases ({error!r}); export the model again") from error
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mythos_export.verify.coverage import FAR, missed
 from mythos_export.verify.golden import Golden
 from mythos_export.verify.results import EAGER, NOT_RUN, StageResult
 from mythos_export.verify.tolerances import Tolerances
@@ -27,6 +28,7 @@ class Basis:
         positions, left_out: of that stage, real ones and those behind near ties.
         near_ties: over the stages.
         tensor, tolerance: what may be off the most, as a share of its scale.
+        far: the same at positions that are judged apart; 0 where there are none.
     """
 
     precision: str
@@ -36,6 +38,7 @@ class Basis:
     near_ties: int
     tensor: str
     tolerance: float
+    far: float = 0.0
 
     def weak(self) -> list[str]:
         """Why a pass says little, in words; nothing where it does not."""
@@ -55,16 +58,21 @@ class Basis:
             )
         weak = self.weak()
         limit = f"what is allowed is at most {self.tolerance:.1e} of a tensor's scale ({self.tensor})"
+        if self.far:
+            limit += f", at positions from {FAR} on {self.far:.1e}"
         return f"{judged}; {limit}." + (f" That is weak: {', and '.join(weak)}." if weak else "")
 
 
-def basis(spec: LoopSpec, tolerances: Tolerances, stages: Sequence[StageResult]) -> Basis:
+def basis(
+    spec: LoopSpec, tolerances: Tolerances, stages: Sequence[StageResult], apart: Mapping[str, Tolerances]
+) -> Basis:
     ran = [stage for stage in stages if stage.state != NOT_RUN and stage.name != EAGER]
     seen = [(stage.name, *_positions(stage)) for stage in ran]
     name, real, judged = max(seen, key=lambda each: (each[1] - each[2]) / max(each[1], 1), default=("", 0, 0))
     tensor, tolerance = _loosest(spec, tolerances)
     ties = sum(len(stage.near_ties) for stage in ran)
-    return Basis(tolerances.precision, name, real, real - judged, ties, tensor, tolerance)
+    far = max((_loosest(spec, own)[1] for own in apart.values()), default=0.0)
+    return Basis(tolerances.precision, name, real, real - judged, ties, tensor, tolerance, far)
 
 
 def problems(golden: Golden, stages: Sequence[StageResult]) -> list[str]:
@@ -74,6 +82,7 @@ def problems(golden: Golden, stages: Sequence[StageResult]) -> list[str]:
         for check in golden.checks
         if not check.value < check.bound
     ]
+    found += missed(golden.coverage)
     if any(stage.failure is not None for stage in stages):
         return found  # which says more
     advice = "" if golden.precision == "fp32" else "; export with --precision fp32"

@@ -55,7 +55,7 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
             node = _first_wrong(parts, found, expected, iteration is None, limit)
             if node is not None:
                 return describe_node(node)
-    return _producer(parts, tensor)
+    return producer(parts, tensor)
 
 
 def _references(stage: Stage, bundle: Bundle, case: Case, iterations: Sequence[int]) -> Iterator[list[Values]]:
@@ -136,7 +136,7 @@ def _differs(found: np.ndarray, expected: np.ndarray, limit: float) -> bool:
     return not bool(np.abs(np.where(f == e, 0, f - e)).max() <= limit * scale)
 
 
-def _producer(parts: Parts, tensor: str) -> str | None:
+def producer(parts: Parts, tensor: str) -> str | None:
     """The node that makes a tensor of the trace, or an output of the graph."""
     # How often the loop runs is its condition's doing.
     inside = parts.goes_on if tensor == "loops" else INSIDE + tensor

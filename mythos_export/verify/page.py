@@ -13,6 +13,7 @@ from mythos_export.errors import PackageError
 from mythos_export.report import write_page
 from mythos_export.report.format import error as error_text
 from mythos_export.verify.compare import NearTie, line
+from mythos_export.verify.coverage import Covered, spread
 from mythos_export.verify.growth import Growth
 from mythos_export.verify.parity import TRUTH, Parity
 from mythos_export.verify.plots import depth_plot, growth_plot, most_different, panels_plot
@@ -86,6 +87,7 @@ def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
         "tie_rows": [_tie_row(parity.spec, stage, tie) for stage, tie in ties[:NEAR_TIES]],
         "ties": len(ties),
         "worst_rows": [_worst_row(parity.spec, result) for result in worst],
+        "coverage_rows": [_coverage_row(row) for row in parity.coverage],
         "tolerance_rows": _tolerance_rows(parity),
         "replays": [failure.reproduction for failure in parity.failures if failure.reproduction is not None],
         "failure_rows": [_failure_row(failure) for failure in parity.failures],
@@ -164,6 +166,11 @@ def _worst_row(spec: LoopSpec, result: CaseResult) -> list[Any]:
         error_text(worst.tolerance),
         f"{worst.used:.0%}",
     ]
+
+
+def _coverage_row(row: Covered) -> list[str]:
+    hit, missed = (", ".join(map(str, values)) for values in (row.hit, row.missed))
+    return [row.parameter, spread(row), hit, missed if row.sure or not missed else f"{missed} (hangs on the weights)"]
 
 
 def _tensor(spec: LoopSpec, tensor: str, at: int | None) -> str:

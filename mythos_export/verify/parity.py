@@ -1,8 +1,8 @@
 """The outcome of a verification, for programs and for people.
 
-`Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 3):
+`Parity.to_json` is what `reports/parity.json` and `mythos verify --json` hold (format 4):
 
-    format            3
+    format            4
     verdict           "pass" or "fail"
     sentence          the verdict in words
     precision         fp32, fp16, bf16, int8 or int4
@@ -21,6 +21,8 @@
       growth            tensor, case, errors per iteration, factor per iteration (fitted, or null);
                         null where the loop was not seen from inside
       depths            {depth: positions} of that stage
+      weights           per file that it holds tensors of: artifact, tensors, equal (of them, to the model's, bit by
+                        bit), derived (names of those that were computed of weights: the cases compare them)
     depths            {depth: positions} of float64, in all cases; a stage may have run fewer of them
     near_ties         total, and in `listed` the first MOST_LISTED: stage, case, row, token, iteration, decision,
                       margin, band, possible (true: the stage does not show whether it fell otherwise)
@@ -31,6 +33,8 @@
     basis             how much a pass rests on: precision; stage that left out the largest share of its positions, its
                       positions and left_out ones; near_ties over the stages; tensor that may be off the most and its
                       tolerance, a share of its scale; weak, sentences that say why that is little, or none
+    coverage          of the cases, a list: parameter, least, most (null where it is no number), hit and missed of its
+                      boundaries, sure (false: it hangs on the weights, and a missed one is no failure)
     checks            of the model's weights: name, value, bound, meaning; a value that is not below its bound fails
     tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
     text              prompt, tokens, margins and ties of the float64 model's greedy continuation, or null
@@ -42,10 +46,12 @@ Numbers that are not finite are null.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mythos_export.errors import ParityError
+from mythos_export.verify.coverage import Covered
 from mythos_export.verify.generation import Text
 from mythos_export.verify.judgement import Basis, basis
 from mythos_export.verify.results import FAIL, NOT_RUN, PASS, CaseResult, Failure, StageResult
@@ -54,7 +60,7 @@ from mythos_export.verify.trace import state
 from mythos_model.state import Check
 from mythos_runtime.spec import LoopSpec
 
-FORMAT = 3
+FORMAT = 4
 TRUTH = "eager PyTorch in float64, with the export's weights"
 MOST_LISTED = 50
 
@@ -72,6 +78,9 @@ class Parity:
     text: Text | None = None
     problems: tuple[str, ...] = field(default=())
     """What is wrong beyond single stages."""
+    coverage: tuple[Covered, ...] = field(default=())
+    apart: Mapping[str, Tolerances] = field(default_factory=dict)
+    """By case at far positions, its own tolerances."""
 
     @property
     def passed(self) -> bool:
@@ -87,7 +96,7 @@ class Parity:
 
     @property
     def basis(self) -> Basis:
-        return basis(self.spec, self.tolerances, self.stages)
+        return basis(self.spec, self.tolerances, self.stages, self.apart)
 
     def verdict(self) -> str:
         """In a sentence, and of a pass how much it rests on."""
@@ -130,6 +139,7 @@ class Parity:
                 "failures": [_failure(failure) for failure in self.failures],
                 "problems": list(self.problems),
                 "basis": asdict(self.basis) | {"weak": self.basis.weak()},
+                "coverage": [asdict(row) for row in self.coverage],
                 "checks": [check._asdict() for check in self.checks],
                 "tolerances": self.tolerances.to_json(),
                 "text": self.text and asdict(self.text),

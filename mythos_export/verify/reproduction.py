@@ -98,20 +98,26 @@ def reproduce(stage: Stage, bundle: Bundle, golden: Golden, case: Case, failure:
     """Cut the case down, once, if it still fails then; and find the operator."""
     problem = failure.problem
     if problem.tensor == OUTPUTS:  # it cannot even be run: there is nothing to compare
-        return Reproduction(type(stage), replace(golden, cases=(case,), eager=(), text=None), problem, None)
+        return Reproduction(
+            type(stage), replace(golden, cases=(case,), eager=(), text=None, boundaries={}), problem, None
+        )
     small = _cut(case, problem)
     shown = _shows(stage, golden, small, problem.tensor)
     if shown is None or shown.iteration != problem.iteration:
         small, shown = case, problem
     iteration = None if problem.iteration is None else problem.iteration - 1
-    limit = 2 * max(golden.tolerances.of(name, iteration or 0) for name in golden.tolerances.tensors)
+    allowed = golden.of(case)
+    limit = 2 * max(allowed.of(name, iteration or 0) for name in allowed.tensors)
     operator, note = None, None
     try:
         operator = locate(stage, bundle, small, problem.tensor, iteration, limit)
     except (ExportError, RuntimeBundleError) as error:  # the failure itself matters more
         note = f"the operator could not be looked for: {error!r}"
-    only = replace(golden, cases=(small,), eager=(), text=None)
-    return Reproduction(type(stage), only, shown, operator, note)
+    return Reproduction(type(stage), _only(golden, small), shown, operator, note)
+
+
+def _only(golden: Golden, case: Case) -> Golden:
+    return replace(golden, cases=(case,), eager=(), text=None, boundaries={}, tie=None, weights={})
 
 
 def replay(folder: Path, threads: int | None = None) -> Replayed:
@@ -145,7 +151,7 @@ def _shows(stage: Stage, golden: Golden, case: Case, tensor: str) -> Problem | N
         answer = stage.answer(case.inputs)
     except (BackendFailed, ParityError) as error:
         return Problem(OUTPUTS, None, str(error))
-    problems = compare(case, answer, golden.tolerances).problems
+    problems = compare(case, answer, golden.of(case)).problems
     return next((problem for problem in problems if problem.tensor == tensor), None)
 
 

@@ -96,6 +96,17 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """What came of one file's tensors: how many there are, how many of them are the model's bit by bit, and those that
+    were computed of weights and are not among what is known (`derived`)."""
+
+    artifact: str
+    tensors: int
+    equal: int
+    derived: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Failure:
     """The first thing that is wrong in a stage, with where it begins."""
 
@@ -130,6 +141,8 @@ class StageResult:
     generated: Generated | None = None
     failure: Failure | None = None
     reason: str | None = None
+    weighed: tuple[Weighed, ...] = ()
+    """The files whose tensors were compared with the model's."""
 
     @property
     def state(self) -> str:
@@ -199,6 +212,7 @@ class StageResult:
             "generation": self.generated and self.generated.to_json(),
             "growth": growth and asdict(growth),
             "depths": {str(depth): count for depth, count in self.depths.items()},
+            "weights": [asdict(each) for each in self.weighed],
         }
 
 

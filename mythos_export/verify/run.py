@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from mythos_export.errors import PackageError, ParityError
 from mythos_export.progress import Progress, silent
@@ -11,6 +14,7 @@ from mythos_export.verify.compare import Problem, compare, histogram
 from mythos_export.verify.generation import Generated, Text, calls, generate
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden
 from mythos_export.verify.judgement import problems
+from mythos_export.verify.locate import producer
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.reproduction import reproduce
 from mythos_export.verify.results import (
@@ -24,6 +28,9 @@ from mythos_export.verify.results import (
     with_reproduction,
 )
 from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_export.verify.ties import EXACT_TIE, problem_at_tie
+from mythos_export.verify.trace import Trace
+from mythos_export.verify.weights import BIT_BY_BIT, compare_weights
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest
 
@@ -69,6 +76,8 @@ def verify_bundle(
         total(histogram(case.output("depth"), case.real) for case in golden.cases),
         golden.text,
         tuple(problems(golden, results)),
+        golden.coverage,
+        golden.apart,
     )
 
 
@@ -92,7 +101,11 @@ def _run(
         return StageResult(kind.name, kind.runner, kind.artifact, failure=failure)
     try:
         result = _compare(stage, bundle, golden, progress)
-        if result.failure is not None and result.failure.case != GENERATION:
+        if result.failure is not None and result.failure.case == EXACT_TIE:
+            parts = stage.parts(bundle)
+            operator = producer(parts, result.failure.problem.tensor) if parts is not None else None
+            result = with_reproduction(result, operator, None, "what it decides by is its own: no case holds it")
+        elif result.failure is not None and result.failure.case not in (GENERATION, BIT_BY_BIT):
             progress(f"{kind.name}: looking for the operator")
             case = next(case for case in golden.cases if case.name == result.failure.case)
             found = reproduce(stage, bundle, golden, case, result.failure)
@@ -123,17 +136,29 @@ def _compare(stage: Stage, bundle: Bundle, golden: Golden, progress: Progress) -
         except (BackendFailed, ParityError) as error:
             failure = Failure(stage.name, case.name, Problem(OUTPUTS, None, str(error)))
             break
-        comparison = compare(case, answer, golden.tolerances)
-        results.append(CaseResult.of(stage.name, comparison, golden.tolerances))
+        allowed = golden.of(case)
+        comparison = compare(case, answer, allowed)
+        results.append(CaseResult.of(stage.name, comparison, allowed))
     wrong = next((result for result in results if result.problems), None)
     if wrong is not None:
         failure = Failure(stage.name, wrong.case, wrong.problems[0])
+    if failure is None and golden.tie is not None:
+        problem = problem_at_tie(bundle.spec, golden.tie, lambda inputs: _watch(stage, bundle, inputs))
+        failure = None if problem is None else Failure(stage.name, EXACT_TIE, problem)
     generated = None
     if failure is None and golden.text is not None and _generates(stage, bundle, golden.text):
         generated, problem = _generate(stage, bundle, golden, golden.text)
         failure = None if problem is None else Failure(stage.name, GENERATION, problem)
     reason = None if results or failure else "no case is within what it takes"
-    return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason)
+    problem, weighed = compare_weights(stage, golden.weights) if golden.weights else (None, ())
+    if problem is not None:  # which says more than what comes of it
+        failure = Failure(stage.name, BIT_BY_BIT, problem)
+    return StageResult(stage.name, stage.runner, stage.artifact, tuple(results), generated, failure, reason, weighed)
+
+
+def _watch(stage: Stage, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> Trace | None:
+    """The loop of a call; None where the stage does not take or does not show it."""
+    return stage.answer(inputs).trace if stage.takes(bundle, inputs) else None
 
 
 def _generates(stage: Stage, bundle: Bundle, text: Text) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mythos_export.verify.cases import Case, Question
-from mythos_export.verify.trace import Answer, decisions, names, stacked, to_numpy, to_torch
+from mythos_export.verify.trace import Answer, Trace, decisions, names, stacked, to_numpy, to_torch
 from mythos_model.looped import LoopedModel
 from mythos_model.taps import Recorded, recording
 
@@ -33,12 +33,14 @@ class Truth:
     """Puts questions to both models and keeps the answers.
 
     >>> truth = Truth(model)
-    >>> golden_questions(model.spec, truth.ask)
+    >>> golden_questions(truth, cuts())
     >>> truth.asked[0].case.trace["h"]       # [n, B, T, D]
     """
 
     model: LoopedModel
     asked: list[Asked] = field(default_factory=list)
+    choices: dict[str, int] = field(default_factory=dict)
+    """Of how many each choice of the trace is made."""
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()
@@ -50,6 +52,7 @@ class Truth:
         case, errors = self._case(question, true_outputs, true), {}
         for tensor in decisions(self.model.spec):
             if tensor.kind == "choice":
+                self.choices |= {tensor.name: scores[0].shape[-1]} if (scores := true.scores.get(tensor.name)) else {}
                 pairs = _pairs(seen.scores, true.scores, tensor.name)
                 errors[tensor.name] = _stack([(off := f.double() - e).amax(-1) - off.amin(-1) for f, e in pairs])
             else:
@@ -62,6 +65,10 @@ class Truth:
     def outputs(self, question: Question) -> Mapping[str, np.ndarray]:
         """Those of eager at the export's precision; nothing is kept."""
         return _arrays(self.model.run(_tensors(self.model, question)))
+
+    def watch(self, inputs: Mapping[str, np.ndarray]) -> Trace:
+        """What eager at the export's precision computes in the loop; nothing is kept."""
+        return stacked(self._steps(_run(self.model, Question("", dict(inputs)))[1]))
 
     def case(self, question: Question) -> Case:
         """The question with the float64 model's answer; it is not kept."""

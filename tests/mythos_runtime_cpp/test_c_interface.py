@@ -18,7 +18,12 @@ pytestmark = needs_cpp
 
 
 class Forward(c.Structure):
-    _fields_ = [("max_loops", c.c_int64), ("halt_threshold", c.c_double), ("policy", c.c_char_p)]
+    _fields_ = [
+        ("max_loops", c.c_int64),
+        ("halt_threshold", c.c_double),
+        ("policy", c.c_char_p),
+        ("state_seed", c.c_uint64),
+    ]
 
 
 class Options(c.Structure):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,10 +16,11 @@ from typing import Any
 
 import pytest
 from golden_bundles import Bundles
-from text_bundles import speaking_copy
+from text_bundles import EOS, byte_level, hub_folder, speaking_copy
 
 import mythos_export
 import mythos_runtime
+from mythos_export import export
 from mythos_runtime import load
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,14 @@ def test_one_version_everywhere() -> None:
 
 def test_the_notices_lie_beside_what_they_are_about() -> None:
     assert (RUNTIME / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
-    assert "Copyright (c) Microsoft Corporation" in (RUNTIME / "THIRD_PARTY_NOTICES.txt").read_text()
+    notices = (RUNTIME / "THIRD_PARTY_NOTICES.txt").read_text()
+    for owner in (
+        "Microsoft Corporation",
+        "2013-2022 Niels Lohmann",
+        "2017-2023 University of Cincinnati",
+        "OpenSSL Project",
+    ):
+        assert owner in notices
 
 
 class Environment:
@@ -71,68 +81,129 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture(scope="module")
-def sdist(builder: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of mythos-runtime."""
-    folder = tmp_path_factory.mktemp("sdist")
-    builder.run("python", "-c", f"import build_backend; build_backend.build_sdist({str(folder)!r})", cwd=RUNTIME)
-    return next(folder.glob("*.tar.gz"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both source distributions, and the wheels that were made of them; built once for all workers of a run."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    out, tools_folder = place / "distributions", place / "wheel-tools"
+    with open(place / "distributions.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            command = [sys.executable, ROOT / "cmake" / "build_wheels.py", place / "unfinished", tools_folder]
+            script = subprocess.run(command, capture_output=True, text=True)
+            assert script.returncode == 0, script.stdout + script.stderr
+            (place / "unfinished").rename(out)
+    return out
 
 
-def wheel(builder: Environment, source: Path, folder: Path, **variables: str) -> Path:
-    builder.run("pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source, env=variables)
-    return next(folder.glob("*.whl"))
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
 
 
 @pytest.mark.slow
-def test_the_runtime_runs_where_there_is_no_torch(
-    builder: Environment, sdist: Path, bundles: Bundles, tmp_path: Path
-) -> None:
-    """From its source distribution to text, as on a machine that has nothing of this checkout."""
+def test_the_runtime_runs_where_there_is_no_torch(built: Path, bundles: Bundles, tmp_path: Path) -> None:
+    """From a wheel to text, as on a machine that has nothing of this checkout."""
     bundle = speaking_copy(bundles["hops"], tmp_path / "bundle")
     expected = load(bundle, op_library=None).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
     box = Environment(tmp_path / "box")
-    box.run("pip", "install", "--quiet", wheel(builder, sdist, tmp_path / "wheels"))
+    box.run("pip", "install", "--quiet", only(built, "mythos_runtime-*.whl"))
     assert "torch" not in box.run("pip", "list")
-    document = json.loads(
-        box.run("mythos", "run", bundle, "--ids", "1,2,3", "--max-new-tokens", "8", "--json").splitlines()[-1]
-    )
-    assert document["tokens"] == expected
+    for program in (("mythos", "run"), ("mythos_run",)):
+        asked = box(*program, bundle, "--ids", "1,2,3", "--max-new-tokens", "8", "--temperature", "0", "--json")
+        assert (asked.returncode, asked.stderr.count("portable")) == (0, 0), asked.stderr
+        assert json.loads(asked.stdout.splitlines()[-1])["tokens"] == expected
     assert "bytes" in box.run("mythos", "inspect", bundle)
     found = {f["what"]: f for f in json.loads(box.run("mythos", "doctor", "--json").splitlines()[-1])}
     assert found["run ONNX on the CPU"]["works"]
-    assert found["run operators natively"]["works"], found["run operators natively"]
-    assert str(box.bin.parent) in found["run operators natively"]["found"]
+    for what in ("run operators natively", "run without Python"):
+        assert found[what]["works"], found[what]
+        assert str(box.bin.parent) in found[what]["found"]
     missing = box("mythos", "verify", bundle)
     assert (missing.returncode, "pip install mythos-export" in missing.stderr) == (2, True)
     refused = box("mythos", "run", bundle, "--chat", "--prompt", "x")
     assert (refused.returncode, refused.stderr) == (3, "error: a chat template needs Jinja: pip install jinja2\n")
 
+    # What the README begins with: a folder of a hub, exported here, speaks there.
+    folder = hub_folder(tmp_path / "hub", 300)
+    byte_level(folder / "tokenizer.json")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7, "max_new_tokens": 4}))
+    export(folder, tmp_path / "speaks")
+    asked = box("mythos", "run", tmp_path / "speaks", "--prompt", "Once")
+    assert (asked.returncode, asked.stderr) == (
+        3,
+        "error: tokenizer.json needs the tokenizers library: pip install tokenizers\n",
+    )
+    box.run("pip", "install", "--quiet", "tokenizers")
+    model = load(tmp_path / "speaks", op_library=None)
+    assert model.tokenizer is not None
+    answer = model.generate_all([model.tokenizer.encode("Once")], max_new_tokens=4, eos=[7, EOS]).tokens[0]
+    assert box.run("mythos", "run", tmp_path / "speaks", "--prompt", "Once") == model.tokenizer.decode(answer) + "\n"
+
+    prefix = box.run("python", "-m", "mythos_runtime.cpp").strip()
+    example = ROOT / "runtimes" / "cpp" / "example"
+    for command in (
+        ["cmake", "-S", example, "-B", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}"],
+        ["cmake", "--build", tmp_path / "example"],
+        [tmp_path / "example" / "generate_cpp", bundle],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.split() == [str(token) for token in expected]
+
+    box.run("pip", "uninstall", "--quiet", "--yes", "onnxruntime")
+    lost = box("mythos_run", bundle, "--ids", "1")
+    assert (lost.returncode, "pip install onnxruntime" in lost.stderr) == (3, True), lost.stderr
+
 
 @pytest.mark.slow
-def test_without_a_compiler_the_wheel_says_so(builder: Environment, sdist: Path, tmp_path: Path) -> None:
-    made = wheel(builder, sdist, tmp_path, CXX="/nowhere/c++")
+@pytest.mark.skipif(sys.platform != "linux", reason="manylinux is Linux's")
+def test_the_tag_is_what_the_symbols_allow(built: Path) -> None:
+    wheel = only(built, "mythos_runtime-*.whl")
+    tag = re.fullmatch(r"mythos_runtime-[0-9.]+-py3-none-(manylinux_2_\d+_\w+)\.whl", wheel.name)
+    assert tag, wheel.name
+    shown = subprocess.run([built.parent / "wheel-tools/bin/auditwheel", "show", wheel], capture_output=True, text=True)
+    assert f'platform tag: "{tag[1]}"' in " ".join(shown.stdout.split())
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_says_so(builder: Environment, built: Path, tmp_path: Path) -> None:
+    source = only(built, "mythos_runtime-*.tar.gz")
+    options = ("--no-deps", "--no-build-isolation")
+    builder.run("pip", "wheel", *options, "-w", tmp_path, source, env={"CXX": "/nowhere/c++"})
+    made = only(tmp_path, "*.whl")
     assert made.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(made) as archive:
         assert b"install g++" in archive.read("mythos_runtime/native/not_built.txt")
 
 
 @pytest.mark.slow
-def test_what_the_distributions_hold(builder: Environment, sdist: Path, tmp_path: Path) -> None:
-    with tarfile.open(sdist) as archive:
+def test_what_the_distributions_hold(built: Path) -> None:
+    with tarfile.open(only(built, "mythos_runtime-*.tar.gz")) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {
-        "source/mythos_export/kernels/CMakeLists.txt",
-        "THIRD_PARTY_NOTICES.txt",
-        "mythos_runtime/py.typed",
-    } <= names
+    assert {"source/mythos_export/kernels/CMakeLists.txt", "source/runtimes/cpp/CMakeLists.txt", "LICENSE"} <= names
     assert not [name for name in names if "native/" in name or name.startswith("source/") and name.endswith(".py")]
-    with zipfile.ZipFile(wheel(builder, ROOT, tmp_path)) as exporter:
-        files = set(exporter.namelist())
+    with zipfile.ZipFile(only(built, "mythos_runtime-*.whl")) as runtime:
+        files = {entry.filename: entry.external_attr >> 16 for entry in runtime.infolist()}
+    native = "mythos_runtime/native"
     assert {
-        "mythos_export/py.typed",
-        "mythos_model/py.typed",
-        "mythos_model/pretrained/hops/model.safetensors",
-    } <= files
+        f"{native}/libmythos_ops.so",
+        f"{native}/lib/libmythos_runtime.so",
+        f"{native}/include/mythos_runtime.h",
+    } <= (files.keys())
+    assert files[f"{native}/bin/mythos_run"] & 0o111
+    assert "mythos_runtime/py.typed" in files
+    assert [name for name in files if name.endswith("/licenses/THIRD_PARTY_NOTICES.txt")]
+    with tarfile.open(only(built, "mythos_export-*.tar.gz")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CHANGELOG.md"} <= names
+    assert not [name for name in names if name.startswith(("benchmarks", "tests", "runtimes"))]
+    with zipfile.ZipFile(only(built, "mythos_export-*-py3-none-any.whl")) as exporter:
+        files = dict.fromkeys(exporter.namelist(), 0)
+    assert {"mythos_export/py.typed", "mythos_model/py.typed", "mythos_model/pretrained/hops/model.safetensors"} <= (
+        files.keys()
+    )
     assert not [name for name in files if name.startswith(("mythos_runtime", "benchmarks", "tests"))]
     assert not [name for name in files if name.endswith((".cpp", ".h"))]
 

@@ -34,6 +34,7 @@ const Kernels& select_kernels() {
   if (wanted.empty()) {
     found = usable_avx512();
     if (!found) found = usable_avx2();
+    if (!found) found = neon_kernels();  // which every 64-bit ARM processor can run
     if (!found) found = generic_kernels();
   } else if (wanted == "generic") {
     found = generic_kernels();
@@ -41,8 +42,10 @@ const Kernels& select_kernels() {
     found = usable_avx2();
   } else if (wanted == "avx512") {
     found = usable_avx512();
+  } else if (wanted == "neon") {
+    found = neon_kernels();
   } else {
-    throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "'; it can be generic, avx2 or avx512, or be left unset");
+    throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "'; it can be generic, avx2, avx512 or neon, or be left unset");
   }
   if (!found)
     throw std::runtime_error("MYTHOS_OPS_ISA is '" + wanted + "', which this processor or this build lacks; unset it");
@@ -62,7 +65,7 @@ std::string describe() {
   }
   out << R"(], "key_block": )" << kKeyBlock << R"(, "isas": {)";
   separator = "";
-  for (const Kernels* kernels : {generic_kernels(), usable_avx2(), usable_avx512()}) {
+  for (const Kernels* kernels : {generic_kernels(), usable_avx2(), usable_avx512(), neon_kernels()}) {
     if (!kernels) continue;
     const Tiles& tiles = kernels->tiles;
     out << separator << '"' << kernels->isa << R"(": {"width": )" << tiles.width << R"(, "rows": )" << tiles.rows

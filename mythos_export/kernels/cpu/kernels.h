@@ -86,8 +86,9 @@ struct Kernels {
 const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
 
-// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512)
+// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512, neon)
 // names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
 const Kernels& select_kernels();
 

@@ -1,7 +1,7 @@
 // The micro-kernels, written once over `Simd` and compiled once per instruction set (kernels_generic.cpp,
-// kernels_avx2.cpp, kernels_avx512.cpp include this after their simd_*.h). Everything here is in an unnamed namespace
-// and uses nothing of the standard library but types: code compiled for a new processor must not be linked into what an
-// old one runs.
+// kernels_avx2.cpp, kernels_avx512.cpp and kernels_neon.cpp include this after their simd_*.h). Everything here is in an
+// unnamed namespace and uses nothing of the standard library but types: code compiled for a new processor must not be
+// linked into what an old one runs.
 #pragma once
 #include "cpu/nn.h"
 #include "cpu/nt.h"

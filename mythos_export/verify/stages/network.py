@@ -55,6 +55,9 @@ class Network(Stage):
                 raise ParityError(f"cannot look inside TensorRT's loop: it computes nothing named {INSIDE}{name}")
         return Answer(run.around, Trace({name: run.kept[INSIDE + name] for name in names(self.spec)}))
 
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        return {"the parsed network": self.process.constants()}
+
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         runs = [self.process.run(inputs, whole=iteration) for iteration in iterations]
         return [Values(run.whole, run.around) for run in runs]

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage, failing, load_graph
+from mythos_export.verify.stages.stage import Bundle, Stage, constants, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
@@ -52,6 +52,9 @@ class _OnnxRuntime(Stage):
                     "it does not show what the shipped graph computes"
                 )
         return Answer(outputs, self.twin.trace(watched))
+
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        return {} if self.library is not None else {self.artifact: constants(self.path)}
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(load_graph(self.path))

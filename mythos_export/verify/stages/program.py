@@ -11,6 +11,7 @@ from torch import fx
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Stage, failing
+from mythos_export.verify.threads import SMALL, threads
 from mythos_export.verify.trace import Answer, Values, names, stacked, to_numpy, to_torch
 from mythos_runtime.program import WEIGHTS, load_program
 from mythos_runtime.spec import LoopSpec
@@ -42,7 +43,8 @@ class Program(Stage):
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 
-        return cls(load_program(bundle.folder / cls.artifact), bundle.spec, bundle.threads)
+        count = bundle.threads or (1 if bundle.weight_bytes < SMALL else None)
+        return cls(load_program(bundle.folder / cls.artifact), bundle.spec, count)
 
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._run(self.module, inputs)
@@ -63,6 +65,10 @@ class Program(Stage):
             outputs, stacked({name: [to_numpy(step[taps[name]]) for step in steps] for name in names(self.spec)})
         )
 
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        held = {**self.program.state_dict, **self.program.constants}
+        return {self.artifact: {n: to_numpy(value) for n, value in held.items() if isinstance(value, torch.Tensor)}}
+
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         watched = _Watched(self.module)
         self._run(watched.run, inputs)
@@ -78,10 +84,8 @@ class Program(Stage):
         return self.module.graph, getattr(self.module, node.args[1].target).graph
 
     def _run(self, call: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         tensors = [to_torch(inputs[name]) for name in self.arguments]
-        with failing(self.runner, *ERRORS), torch.no_grad():
+        with failing(self.runner, *ERRORS), torch.no_grad(), threads(self.threads):
             result = call(*tensors)
         return {port.name: to_numpy(each) for port, each in zip(self.spec.ports.outputs, result, strict=True)}
 

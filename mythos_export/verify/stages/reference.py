@@ -9,6 +9,7 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_loop import Loop as _Loop
+from onnx.reference.ops.op_rms_normalization import RMSNormalization as _RMSNormalization
 
 from mythos_export.verify.stages.stage import Bundle, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, names, stacked
@@ -26,6 +27,15 @@ class GatherElements(OpRun):
 
     def _run(self, data: np.ndarray, indices: np.ndarray, axis: int | None = None) -> tuple[np.ndarray]:
         return (np.take_along_axis(data, indices, axis or 0),)
+
+
+class RMSNormalization(_RMSNormalization):
+    """onnx's own squares in float16, where the standard asks for float32 (stash_type 1, the only one it takes)."""
+
+    def _run(self, X: np.ndarray, Scale: np.ndarray, *options: Any, **named: Any) -> tuple[np.ndarray]:
+        wide = X.astype(np.float32) if X.dtype == np.float16 else X
+        one = np.ones(Scale.shape, wide.dtype)
+        return (super()._run(wide, one, *options, **named)[0].astype(X.dtype) * Scale,)
 
 
 class Loop(_Loop):
@@ -48,7 +58,7 @@ class Reference(Stage):
     def __init__(self, spec: LoopSpec, twin: Twin) -> None:
         self.spec, self.twin = spec, twin
         with failing(self.runner, *ERRORS):
-            self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, Loop])
+            self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, RMSNormalization, Loop])
 
     @classmethod
     def lacking(cls, bundle: Bundle) -> str | None:

@@ -16,7 +16,7 @@ from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.onnxruntime import run, twin_session
-from mythos_export.verify.stages.stage import Bundle, Stage, load_graph, with_weights
+from mythos_export.verify.stages.stage import Bundle, Stage, constants, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
 from mythos_runtime.engine.states import first_state
@@ -92,9 +92,12 @@ class Rows(Stage):
 
     @classmethod
     def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
-        """bfloat16 is not passed as numpy arrays; and rows have a most number of loops."""
-        loops = int(inputs[bundle.spec.ports.of("max_loops").name])
-        return loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
+        """Rows have a most number of loops, and stand behind their past; bfloat16 is not passed as numpy arrays."""
+        named = {port.role: inputs[port.name] for port in bundle.spec.ports.inputs if port.group is None}
+        loops, real = int(named["max_loops"]), named["positions"] >= 0
+        behind = named["past_lengths"][:, None] + real.cumsum(1) - 1
+        stand = np.array_equal(named["positions"][real], behind[real])
+        return stand and loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
 
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
         call = _Call(self.spec, inputs)
@@ -119,6 +122,10 @@ class Rows(Stage):
             "loops": np.array(loops),
         }
         return Answer(call.outputs(outputs, loops), stacked(seen))
+
+    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+        files = () if self.library is not None else [f"{graph}.onnx" for graph in GRAPHS]
+        return {file: constants(self.bundle.folder / file) for file in files}
 
     def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
         """Those of the rows that are no padding."""

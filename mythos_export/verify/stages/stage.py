@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 
 from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Parts, parts_of
@@ -35,6 +36,23 @@ def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
     """An ONNX file. Raises BackendFailed where it is none, or its weights cannot be read."""
     with failing("onnx", DecodeError, OSError, ValueError, onnx.checker.ValidationError):
         return onnx.load(path, load_external_data=weights)
+
+
+def constants(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor that an ONNX file holds or points to, its Loop's body's too."""
+    graph = load_graph(path).graph
+
+    def inside(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
+        yield from ((each.name, numpy_helper.to_array(each, str(path.parent))) for each in graph.initializer)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    yield node.output[0], numpy_helper.to_array(attribute.t)
+                if attribute.HasField("g"):
+                    yield from inside(attribute.g)
+
+    with failing("onnx", OSError, ValueError, onnx.checker.ValidationError):
+        return dict(inside(graph))
 
 
 def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:
@@ -123,6 +141,10 @@ class Stage(ABC):
     def outputs(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Run one call without looking inside."""
         return self.answer(inputs).outputs
+
+    def weights(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The tensors that it holds, by file and name; nothing where another stage holds the same ones."""
+        return {}
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         """Every tensor of some iterations, counted from 0; nothing where the runner does not tell."""

@@ -57,6 +57,10 @@ class NetworkProcess:
             parts[part][tensor] = array
         return Answered(**parts)
 
+    def constants(self) -> dict[str, np.ndarray]:
+        """The weights as TensorRT holds them, by the names of the network."""
+        return dict(self._ask("constants")["arrays"])
+
     def close(self) -> None:
         """End the process."""
         self._stack.close()

@@ -20,7 +20,7 @@ const CLI::Validator kDecimal(
 Arguments parse_arguments(int count, const char* const* values, std::string& answer) {
   Arguments out;
   mythos::ForwardOptions& forward = out.generate.forward;
-  CLI::App app("Generate with a BUNDLE: text on stdout where it has a byte tokenizer, ids otherwise; everything else on "
+  CLI::App app("Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on "
                "stderr.", "mythos_run");
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   const auto integer = [&](const char* name, auto& value, const char* meaning) {
@@ -30,7 +30,7 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
   };
   app.add_option("BUNDLE", out.bundle, "The bundle's folder")->required();
-  app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a byte tokenizer); - reads it from stdin");
+  app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a tokenizer); - reads it from stdin");
   app.add_option("--file", out.file, "A UTF-8 file with the prompt; - is stdin");
   app.add_option("--ids", out.ids, "Token ids to go on from, such as 1,2,3");
   integer("--max-new-tokens", out.max_new_tokens, "Default: the bundle's, or 64, as far as the model allows");

@@ -139,7 +139,7 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
     if (id >= spec.vocab_size)
       throw mythos::RequestError("--eos " + std::to_string(id) + " never comes: this model's vocabulary has the ids 0 to " +
                                  std::to_string(spec.vocab_size - 1));
-  if (!arguments.stop.empty() && entry.kind != "bytes")
+  if (!arguments.stop.empty() && entry.kind != "bytes" && entry.kind != "tokenizer.json")
     throw mythos::RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5");
   if (options.eos.empty() && !arguments.ignore_eos) options.eos = entry.eos;
   for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text));
@@ -147,9 +147,14 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
 }
 
 Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& options,
-           const std::vector<std::string>& stops, const Write& write) {
+           const std::vector<std::string>& stops, const Write& write, const Write& note) {
   std::unique_ptr<mythos::Tokenizer::Stream> decoder;
-  if (model.tokenizer_entry().kind == "bytes") decoder = model.tokenizer()->stream();
+  try {
+    if (const auto tokenizer = model.tokenizer()) decoder = tokenizer->stream();
+  } catch (const mythos::BackendMissing& error) {  // a prompt of ids was given, and ids come out
+    if (!stops.empty()) throw;
+    note(error.what());
+  }
   StopTexts stop(stops);
   Run run;
   if (decoder) run.text = "";

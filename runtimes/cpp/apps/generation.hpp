@@ -28,4 +28,4 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
                              const Write& note);
 // Generates, writing the text as it becomes certain, up to the first of `stops`.
 Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& options,
-           const std::vector<std::string>& stops, const Write& write);
+           const std::vector<std::string>& stops, const Write& write, const Write& note);

@@ -51,7 +51,7 @@ void run(const Arguments& arguments) {
   const Ids ids = prompt_ids(model, arguments);
   if (arguments.verbose) say(std::to_string(ids.size()) + " prompt tokens");
   const mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
-  const Run done = stream(model, ids, options, arguments.stop, write);
+  const Run done = stream(model, ids, options, arguments.stop, write, say);
   const std::string& policy = options.forward.policy;
   std::fputs(done.summary(policy, bar()).c_str(), stderr);
   if (!arguments.json) return;

@@ -58,7 +58,7 @@ MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the defau
 /* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
 MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
 
-/* -- text, for bundles with a byte tokenizer (others: an error) --------------------------------------------------------- */
+/* -- text; a tokenizer.json needs libmythos_tokenizer beside this library (else: an error) ------------------------------- */
 
 /* Both set the number of elements to *count, and write at most `room` of them: call twice where the size is not known.
  * Text is UTF-8 without a terminating zero. */

@@ -176,7 +176,7 @@ struct MYTHOS_API GenerationResult {
   double tokens_per_second() const;    // tokens of all rows after the first step, over the engine's time for them
 };
 
-// Text to ids and back. Bytes are built in; a tokenizer.json has no reader here (see the README): pass ids.
+// Text to ids and back. Bytes are built in; a tokenizer.json is read by libmythos_tokenizer, where that is installed.
 class MYTHOS_API Tokenizer {
  public:
   class MYTHOS_API Stream {  // ids in one by one, text out as it becomes certain
@@ -186,7 +186,8 @@ class MYTHOS_API Tokenizer {
     virtual std::string finish() = 0;  // what is left: half a character, say
   };
   virtual ~Tokenizer() = default;
-  virtual std::vector<std::int64_t> encode(const std::string& text) const = 0;  // RequestError where it is not UTF-8
+  // RequestError where it is not UTF-8. special: with what surrounds a text, such as a BOS.
+  virtual std::vector<std::int64_t> encode(const std::string& text, bool special = true) const = 0;
   virtual std::string decode(const std::vector<std::int64_t>& ids) const = 0;
   virtual std::unique_ptr<Stream> stream() const = 0;
 };
@@ -211,7 +212,8 @@ class MYTHOS_API Model {
   const std::string& description() const;   // engine, device, threads, kernels
   const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
   const TokenizerEntry& tokenizer_entry() const;
-  std::unique_ptr<Tokenizer> tokenizer() const;   // null where the bundle has none
+  // Null where the bundle has none; BackendMissing where libmythos_tokenizer is needed, and not installed.
+  std::unique_ptr<Tokenizer> tokenizer() const;
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);

@@ -78,8 +78,12 @@ class Steps {
  public:
   Steps(const mythos::Model& model, std::size_t rows, mythos_on_step on_step, void* user)
       : on_step_(on_step), user_(user), texts_(rows), rows_(rows) {
-    if (model.tokenizer_entry().kind != "bytes") return;
-    for (std::size_t row = 0; row < rows; ++row) streams_.push_back(model.tokenizer()->stream());
+    try {
+      const auto tokenizer = model.tokenizer();
+      for (std::size_t row = 0; tokenizer && row < rows; ++row) streams_.push_back(tokenizer->stream());
+    } catch (const mythos::BackendMissing&) {
+      // Ids were given and ids come out; mythos_encode and mythos_decode say what is missing.
+    }
   }
 
   bool operator()(const mythos::Step& step) {

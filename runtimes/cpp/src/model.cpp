@@ -9,6 +9,7 @@
 #include <map>
 
 #include "batch.hpp"
+#include "files.hpp"
 #include "noise.hpp"
 #include "text.hpp"
 
@@ -76,8 +77,9 @@ std::unique_ptr<Tokenizer> Model::tokenizer() const {
   const TokenizerEntry& entry = tokenizer_entry();
   if (entry.kind == "bytes") return make_byte_tokenizer(spec().vocab_size);
   if (entry.kind != "tokenizer.json") return nullptr;
-  throw BackendMissing(entry.file + " needs the tokenizers library, which has no C++ interface: give ids, or run this "
-                       "bundle with Python (pip install tokenizers)");
+  if (!parts_->json)
+    parts_->json = open_tokenizer_json(locate(parts_->bundle.folder, entry.file).string(), spec().vocab_size);
+  return make_json_tokenizer(parts_->json);
 }
 
 Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops) const {

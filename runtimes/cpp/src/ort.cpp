@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <map>
 
+#include "ort_library.hpp"
+
 namespace mythos {
 namespace fs = std::filesystem;
 namespace {
@@ -27,10 +29,10 @@ std::string type_name(ONNXTensorElementDataType type) {
 }
 
 void require_api() {
-  static const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+  static const OrtApi* api = onnxruntime().GetApi(ORT_API_VERSION);
   if (!api)
     throw BackendMissing("this program was built with headers of ONNX Runtime's API " + std::to_string(ORT_API_VERSION) +
-                         ", but the library that was loaded is " + OrtGetApiBase()->GetVersionString() +
+                         ", but the library that was loaded is " + onnxruntime().GetVersionString() +
                          ": install onnxruntime 1." + std::to_string(ORT_API_VERSION) + " or newer");
   Ort::InitApi(api);
 }
@@ -57,13 +59,16 @@ bool available(const char* provider) {
   return std::find(all.begin(), all.end(), provider) != all.end();
 }
 
-// The operators' library beside the one that holds this code, where the build and the installation put it.
+// The operators' library: beside the one that holds this code, where the build and the installation put it, or a folder
+// above, as in the Python package.
 std::string beside_this_code() {
   Dl_info info{};
   std::error_code error;
   if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return "";
-  const fs::path library = fs::canonical(info.dli_fname, error).parent_path() / "libmythos_ops.so";
-  return !error && fs::is_regular_file(library, error) ? library.string() : "";
+  const fs::path here = fs::canonical(info.dli_fname, error).parent_path();
+  for (const fs::path& folder : {here, here.parent_path()})
+    if (fs::is_regular_file(folder / "libmythos_ops.so", error)) return (folder / "libmythos_ops.so").string();
+  return "";
 }
 
 std::string find_op_library(const std::string& choice) {
@@ -154,7 +159,7 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   compare(file, ports_.outputs, false);
   for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
   for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());
-  description = std::string("onnxruntime ") + OrtGetApiBase()->GetVersionString() + ", " + provider + ", " +
+  description = std::string("onnxruntime ") + onnxruntime().GetVersionString() + ", " + provider + ", " +
                 (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                 (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
   on_cpu = provider == "CPUExecutionProvider";
@@ -244,7 +249,7 @@ std::string missing_for_rtx() {
   std::string have;
   for (const std::string& provider : Ort::GetAvailableProviders()) have += (have.empty() ? "" : ", ") + provider;
   return "a TensorRT-RTX engine needs an ONNX Runtime built with " + std::string(kRtx) + " and an NVIDIA GPU; this one (" +
-         OrtGetApiBase()->GetVersionString() + ") has " + have;
+         onnxruntime().GetVersionString() + ") has " + have;
 }
 
 }  // namespace mythos

@@ -1,7 +1,4 @@
 // Bytes are text: ids 0 to 255 are the bytes of UTF-8, larger ids are no text (tokenizer.py).
-//
-// A tokenizer.json has no reader here: the library that defines the format (Hugging Face tokenizers) is Rust, and neither
-// Debian nor pip ships it, or a maintained equivalent, with a C or C++ interface. Ids go in and out instead.
 #include <utility>
 
 #include "session.hpp"
@@ -45,7 +42,7 @@ class Decoder : public Tokenizer::Stream {
 
 class ByteTokenizer : public Tokenizer {
  public:
-  std::vector<std::int64_t> encode(const std::string& text) const override {
+  std::vector<std::int64_t> encode(const std::string& text, bool) const override {
     check_utf8(text);
     std::vector<std::int64_t> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from mythos_runtime import cpp
+from mythos_runtime.errors import BackendMissing
 from mythos_runtime.ort import find_op_library, why_no_op_library
 from mythos_runtime.session import missing_for
 
@@ -38,6 +40,7 @@ def examine() -> list[Finding]:
     findings = [
         _backend("run ONNX on the CPU", "onnxruntime", f"onnxruntime {_version('onnxruntime', 'onnxruntime-gpu')}"),
         _native_operators(),
+        _cpp_runtime(),
         _library("read tokenizer.json", "tokenizers"),
         _library("apply chat templates", "jinja2"),
         _library("hold bfloat16 caches", "ml_dtypes"),
@@ -74,6 +77,14 @@ def _native_operators() -> Finding:
     if lack is not None:
         return Finding(what, False, "portable function bodies", lack)
     return Finding(what, True, str(find_op_library()))
+
+
+def _cpp_runtime() -> Finding:
+    what = "run without Python"
+    try:
+        return Finding(what, True, f"mythos_run in {cpp.prefix()}")
+    except BackendMissing as error:
+        return Finding(what, False, "", str(error))
 
 
 def _library(what: str, package: str) -> Finding:

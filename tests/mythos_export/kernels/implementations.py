@@ -160,14 +160,14 @@ def _plugin(case: OperatorCase) -> Array:
     return np.asarray(out.numpy())
 
 
-_CACHE, _CHUNK = frozenset({"past", "chunk"}), frozenset({"chunk"})
+_CHUNK = frozenset({"chunk"})
 _SUMS = {"float32": 3e-6, "float16": 5e-3}  # products of float16 rounded one by one
 
 IMPLEMENTATIONS = [
     Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
     Implementation("plain PyTorch", functools.partial(_torch, _plain_torch), _SUMS, _CHUNK),
-    Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CACHE),
-    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CACHE, lacked=fallback.DECOMPOSED),
+    Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CHUNK),
+    Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CHUNK, lacked=fallback.DECOMPOSED),
     *_native_implementations(),
     *_triton_implementations(),
 ]

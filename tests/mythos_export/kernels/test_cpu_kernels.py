@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["generic", "avx2", "avx512"])
+@pytest.mark.parametrize("name", ["generic", "avx2", "avx512", "neon"])
 def test_instruction_set_is_among_the_cases(name: str) -> None:
     """The cases above draw from what this machine has; this says what it has not."""
     if name not in instruction_sets():
@@ -108,7 +108,7 @@ def test_errors_name_the_tensor_and_the_expectation() -> None:
         cpu_ops.run("gqa_attention", attention | {"past_lengths": np.array([5])}, scale=1.0, kv_heads=2)
     with pytest.raises(Exception, match="scale must be a positive number"):
         cpu_ops.run("gqa_attention", attention, scale=0.0, kv_heads=2)
-    with pytest.raises(Exception, match="MYTHOS_OPS_ISA is 'mmx'; it can be generic, avx2 or avx512"):
+    with pytest.raises(Exception, match="MYTHOS_OPS_ISA is 'mmx'; it can be generic, avx2, avx512 or neon"):
         cpu_ops.run("moe", inputs, instructions="mmx")
 
 

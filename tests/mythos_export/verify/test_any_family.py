@@ -147,7 +147,7 @@ def test_a_file_of_an_older_format_says_to_export_again(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(golden_module, "FORMAT", 1)
         save_golden(made, tmp_path / "golden.safetensors")
-    with pytest.raises(BundleError, match="it is of format 1, this version reads 2.*export the model again"):
+    with pytest.raises(BundleError, match="it is of format 1, this version reads 3.*export the model again"):
         load_golden(tmp_path / "golden.safetensors", made.spec)
 
 

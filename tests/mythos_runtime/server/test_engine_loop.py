@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mythos_runtime.engine import Engine, Request, Token, open_engine
+from mythos_runtime.engine import Budget, Engine, Request, Token, open_engine
 from mythos_runtime.errors import RequestError
 from mythos_runtime.server.engine_loop import (
     Accepted,
@@ -94,6 +94,22 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], Engine]) -> 
     assert all(sum(isinstance(event, Accepted) for event in end.events) == 1 for end in ends)
     assert loop.stats.restarts == 3  # four, then two, then the one alone
     assert loop.load == 0 and loop.stats.pages_free == loop.stats.pages
+
+
+def test_what_a_budget_set_is_set_again(opened: Callable[[], Engine]) -> None:
+    """A latency hangs on the clock; what was sent before a crash stays as it was."""
+    request = Request([60, 2, 4], 30, budget=Budget(latency_ms=0.5))
+    loop = EngineLoop(opened(), opened, deliver, 16)
+    ends = [Ended(), Ended()]
+    loop.submit([Ticket(request, ends[0]), Ticket(Request([60, POISON], 5), ends[1])])
+    loop.start()
+    for end in ends:
+        end.over.get(timeout=30)
+    loop.close()
+    assert isinstance(ends[1].events[-1], Failed) and loop.stats.restarts == 2
+    chosen = [event for event in ends[0].events if isinstance(event, Chosen)]
+    depths = tuple(event.depth for event in chosen)
+    assert alone(opened(), Request(request.prompt, 30, depths=depths)) == ends[0].tokens  # one run's tokens, all of it
 
 
 def test_an_engine_that_cannot_be_opened_again_ends_it(opened: Callable[[], Engine]) -> None:

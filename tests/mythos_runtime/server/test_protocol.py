@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from served_bundles import NAME, Serving, all_free
+from served_bundles import NAME, Serving, all_free, serving
 
 from mythos_runtime import load
 from mythos_runtime.engine import Request, open_engine
@@ -158,6 +158,33 @@ def test_depth_is_bounded_by_request(server: Serving) -> None:
         client.completions.create(**DRAWN, extra_body={"policy": policy}).choices[0].text for policy in ("lazy", "full")
     )
     assert lazy == full  # lazy is exact
+
+
+def test_budgets(server: Serving, small: Path) -> None:
+    client = server.openai()
+    for extra, most in (({"loops_per_token": 2}, 2.0), ({"latency_ms": 1e-3}, 1.0)):
+        answer = client.completions.create(**DRAWN, extra_body=extra)
+        assert answer.usage is not None and (answer.usage.model_extra or {})["mean_depth"] <= most, extra
+    with serving(small, loops_per_token=1.5) as frugal:  # as a default of the server
+        answer = frugal.openai().completions.create(**DRAWN)
+        assert answer.usage is not None and (answer.usage.model_extra or {})["mean_depth"] <= 1.5
+        extra = {"loops_per_token": 10}
+        generous = frugal.openai().completions.create(**DRAWN, extra_body=extra).choices[0].text
+        assert generous == client.completions.create(**DRAWN).choices[0].text
+
+
+def test_prompts_that_begin_alike_are_computed_once(server: Serving, small: Path) -> None:
+    ask = DRAWN | {"prompt": "x" * 70, "max_tokens": 20}
+    alone = server.openai().completions.create(**ask).choices[0].text
+    with serving(small, prefixes=4) as keeping:
+        client = keeping.openai()
+        for expected in (0, 69):  # the last one's answer is wanted, so it is computed
+            answer = client.completions.create(**ask)
+            assert answer.choices[0].text == alone and answer.usage is not None
+            details = answer.usage.prompt_tokens_details
+            assert details is not None and details.cached_tokens == expected
+        figures = keeping.metrics()
+        assert (figures["mythos_prefixes"], figures["mythos_reused_tokens_total"]) == (1, 69)
 
 
 @pytest.mark.parametrize(

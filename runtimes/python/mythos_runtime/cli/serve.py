@@ -40,13 +40,21 @@ class Size(click.ParamType):
 @click.option("--max-loops", type=click.IntRange(0), help="Of requests that do not say.  [default: as trained]")
 @click.option("--most-loops", type=click.IntRange(1), help="That a request may ask for.  [default: as trained]")
 @click.option("--halt-threshold", type=float, help="Of requests that do not say.  [default: as trained]")
+@click.option("--loops-per-token", type=click.FloatRange(1), help="Of requests that do not say: loops, on average.")
+@click.option(
+    "--latency-ms", type=click.FloatRange(0, min_open=True), help="Of requests that do not say: for a new token."
+)
 @click.option(
     "--policy",
-    type=click.Choice(["lazy", "full"]),
+    type=click.Choice(["lazy", "full", "share"]),
     default="lazy",
     show_default=True,
-    help="lazy: no loop that is not needed, exactly; full: every loop of every token.",
+    help="lazy: no loop that is not needed, exactly; full: every loop of every token; share: approximate.",
 )
+@click.option(
+    "--prefixes", type=click.IntRange(0), default=16, show_default=True, help="Ended requests kept for the next ones."
+)
+@click.option("--speculate", default="off", show_default=True, help="auto, off, or loops after which to draft.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Keys, one a line; a request has to bring one.")
 @click.option("--no-keys", is_flag=True, help="Serve everybody who reaches an address that is not this machine's own.")
 @click.option("--max-body", type=Size(), default="4MiB", show_default=True, help="Of a request.")
@@ -65,6 +73,9 @@ class Size(click.ParamType):
 @click.option("--max-lag", type=click.IntRange(1), help="Positions that may lag: bounds what a hard token waits for.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
+@click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
+@click.option("--replicas", default="1", show_default=True, help="With --ray: how many, or 2-8, as many as are needed.")
+@click.option("--ray-address", help="Of a Ray cluster, or auto.  [default: this machine alone]")
 def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     """Serve a BUNDLE over HTTP, as OpenAI's clients expect it; a page to try it at /, figures at /metrics."""
     lacks = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
@@ -81,7 +92,10 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     own = is_loopback(host)
     if not keys and not own and not open_to_all:
         raise RequestError(f"others reach {host}: give --api-key-file FILE, or --no-keys to serve whoever comes")
-    listening = command.listen(host, port)
+    in_ray, replicas, cluster = options.pop("ray"), replica_range(options.pop("replicas")), options.pop("ray_address")
+    if in_ray and importlib.util.find_spec("ray") is None:
+        raise BackendMissing("--ray needs Ray Serve: pip install 'mythos-runtime[ray]'")
+    listening = None if in_ray else command.listen(host, port)
     manifest = read_manifest(bundle)
     settings = Settings(
         name=options.pop("name") or bundle.resolve().name,
@@ -96,14 +110,32 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         most_seconds=options.pop("max_seconds"),
         max_loops=options.pop("max_loops"),
         halt_threshold=options.pop("halt_threshold"),
+        loops_per_token=options.pop("loops_per_token"),
+        latency_ms=options.pop("latency_ms"),
         policy=options.pop("policy"),
         log_prompts=options.pop("log_prompts"),
     )
+    if options["speculate"] not in ("auto", "off"):
+        options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
     drain = options.pop("drain_seconds")
     options["options"] = Options(bounded_threads(options.pop("threads")), provider="cpu")
+    if listening is None:
+        from mythos_runtime.server.replicas import replicated, run
+
+        run(replicated(bundle, settings, options, *replicas), host, port, cluster)
+        return
     served = Served.open(bundle, manifest, settings, **options)
     err.print(f"{settings.name} at {command.address(listening)}", highlight=False, soft_wrap=True)
     command.run(served, listening, drain)
+
+
+def replica_range(text: str) -> tuple[int, int]:
+    """How many replicas at least and at most (RequestError)."""
+    found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found is not None else (0, 0)
+    if not 1 <= least <= most:
+        raise RequestError(f"--replicas should be a number such as 2, or a range such as 2-8, found {text!r}")
+    return least, most
 
 
 def is_loopback(host: str) -> bool:

@@ -29,7 +29,7 @@ async def whole(http: Request, generation: Generation, form: Form) -> Response:
         async for _ in generation.pieces():
             pass
         pieces = [choice.whole for choice in generation.choices]
-        return Response(form.whole(pieces, usage_of(generation.prompt_tokens, pieces)), media_type="application/json")
+        return Response(form.whole(pieces, usage_of(generation.prompts, pieces)), media_type="application/json")
 
     try:
         answer = await _unless_gone(http, collect())
@@ -77,7 +77,7 @@ class Stream(EventSourceResponse):
             async for piece in generation.pieces():
                 if form.shows(piece):
                     yield _event(form.chunk(piece))
-            last = form.last(usage_of(generation.prompt_tokens, [choice.whole for choice in generation.choices]))
+            last = form.last(usage_of(generation.prompts, [choice.whole for choice in generation.choices]))
             if last is not None:
                 yield _event(last)
         except Exception as error:  # the status has gone out: say it in the stream, as the protocol does

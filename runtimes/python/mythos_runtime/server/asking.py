@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mythos_runtime.engine import Request
+from mythos_runtime.engine import Budget, Request
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.server.schemas import ChatRequest, CompletionRequest, Generation, Message
@@ -73,6 +73,10 @@ class Asker:
         if loops is not None and loops > settings.most_loops:
             raise RequestError(f"max_loops is {loops}, but this server runs at most {settings.most_loops}")
         threshold = self._threshold(settings.halt_threshold if body.halt_threshold is None else body.halt_threshold)
+        budget = Budget(
+            settings.loops_per_token if body.loops_per_token is None else body.loops_per_token,
+            settings.latency_ms if body.latency_ms is None else body.latency_ms,
+        )
         requests = [
             Request(
                 prompt,
@@ -83,6 +87,7 @@ class Asker:
                 sampling=sampling,
                 eos=frozenset() if body.ignore_eos else frozenset(self.words.entry.eos),
                 row=row,
+                budget=budget,
             )
             for prompt in prompts
             for row in range(choices)

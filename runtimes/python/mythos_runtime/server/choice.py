@@ -17,7 +17,7 @@ from mythos_runtime.stops import StopTexts
 class Piece:
     """What came since the last piece: text, tokens (the text may lag behind them), and why the choice ended.
 
-    `offset`: characters of the choice before the text.
+    `offset`: characters of the choice before the text; `reused`: tokens of the prompt that were cached.
     """
 
     index: int
@@ -26,6 +26,7 @@ class Piece:
     tokens: list[int] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    reused: int = 0
     finished: Literal["stop", "length"] | None = None
 
 
@@ -48,7 +49,7 @@ class Choice:
 
     def feed(self, event: Chosen) -> Piece:
         """The piece that a token makes."""
-        piece = Piece(self.index, len(self.whole.text), tokens=[event.token], depth=[event.depth])
+        piece = Piece(self.index, len(self.whole.text), tokens=[event.token], depth=[event.depth], reused=event.reused)
         if event.logprobs is not None:
             piece.logprobs = [event.logprobs]
         piece.text = self._stops.feed(self._decoder.feed(event.token))
@@ -69,4 +70,5 @@ class Choice:
         whole.tokens += piece.tokens
         whole.depth += piece.depth
         whole.logprobs += piece.logprobs
+        whole.reused = max(whole.reused, piece.reused)
         whole.finished = piece.finished

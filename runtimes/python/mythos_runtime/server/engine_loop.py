@@ -36,12 +36,16 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A token, its depth, and why the request ended with it (None: it goes on)."""
+    """A token, its depth, and why the request ended with it (None: it goes on).
+
+    `reused`: tokens of the prompt whose cache entries were there already.
+    """
 
     token: int
     depth: int
     logprobs: TokenLogprobs | None
     finished: str | None
+    reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Ticket:
         logprobs: None, or how many alternatives of each token are wanted.
         arrived: time.perf_counter() when it was made.
         sent: tokens that were delivered. seen: tokens of the engine's present attempt at it.
+        depths: of the tokens that were delivered, where a budget has set them.
         last: when its last token came.
     """
 
@@ -85,6 +90,7 @@ class Ticket:
     running: Running | None = None
     sent: int = 0
     seen: int = 0
+    depths: list[int] = field(default_factory=list)
     last: float = 0.0
     ended: bool = False
 
@@ -99,7 +105,12 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Stats:
-    """The engine between two ticks: requests, pages, and what its calls came to since it was first opened."""
+    """The engine between two ticks: requests, pages, and what its calls came to since it was first opened.
+
+    Attributes:
+        prefixes: ended requests whose pages are kept for those that begin alike.
+        reused: prompt tokens that were found in them.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -109,6 +120,8 @@ class Stats:
     rows: int = 0
     late_rows: int = 0
     restarts: int = 0
+    prefixes: int = 0
+    reused: int = 0
 
 
 class EngineLoop:
@@ -140,6 +153,7 @@ class EngineLoop:
         self._waiting: list[Ticket] = []  # came while suspects are tried
         self._outbox: list[tuple[Ticket, Event]] = []
         self._before = Stats()  # of engines that failed
+        self._reused = 0
         self._thread = threading.Thread(target=self._work, name="mythos-engine", daemon=True)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -229,7 +243,9 @@ class EngineLoop:
             return
         again = ticket.running is not None
         try:
-            running = self._engine.submit(ticket.request)
+            # What a budget allowed hung on the clock: it is set again as it was.
+            request = replace(ticket.request, depths=tuple(ticket.depths)) if ticket.depths else ticket.request
+            running = self._engine.submit(request)
         except RequestError as error:
             self._end(ticket, Failed(error))
             return
@@ -275,9 +291,13 @@ class EngineLoop:
             if self._observer is not None:
                 self._observer.token(ticket, token.depth, now)
             ticket.last = now
+            if ticket.request.budget:
+                ticket.depths.append(token.depth)
+            if ticket.sent == 1:
+                self._reused += token.running.reused
             finished = token.running.finished if ticket.seen == len(token.running.tokens) else None
             known = None if ticket.logprobs is None else token_logprobs(token.logits, token.id, ticket.logprobs)
-            event = Chosen(token.id, token.depth, known, finished)
+            event = Chosen(token.id, token.depth, known, finished, token.running.reused)
             if finished is None:
                 self._outbox.append((ticket, event))
             else:
@@ -346,4 +366,6 @@ class EngineLoop:
             before.rows + core.rows,
             before.late_rows + core.late,
             before.restarts,
+            len(self._engine.prefixes),
+            self._reused,
         )

@@ -22,6 +22,7 @@ from mythos_runtime.server.schemas import (
     CompletionRequest,
     Delta,
     Generation,
+    PromptDetails,
     Said,
     TokenLogprob,
     TopLogprob,
@@ -176,13 +177,16 @@ class ChatForm(Form):
         return TopLogprob(token=text, logprob=value, bytes=data)
 
 
-def usage_of(prompt_tokens: int, pieces: Sequence[Piece]) -> Usage:
-    """What the choices came to."""
+def usage_of(prompts: Sequence[Sequence[int]], pieces: Sequence[Piece]) -> Usage:
+    """What the choices of these prompts came to, as many of each."""
+    prompt_tokens = sum(map(len, prompts))
+    firsts = pieces[:: len(pieces) // len(prompts)]
     depth = [each for piece in pieces for each in piece.depth]
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=len(depth),
         total_tokens=prompt_tokens + len(depth),
+        prompt_tokens_details=PromptDetails(cached_tokens=sum(piece.reused for piece in firsts)),
         mean_depth=sum(depth) / len(depth) if depth else 0.0,
         loops=sum(depth),
     )

@@ -63,8 +63,8 @@ class Generation:
         self._loop.cancel(self._tickets)
 
     @property
-    def prompt_tokens(self) -> int:
-        return sum(map(len, self._asked.prompts))
+    def prompts(self) -> list[list[int]]:
+        return self._asked.prompts
 
     async def _next(self) -> tuple[int, Event]:
         async with asyncio.timeout_at(self._deadline):

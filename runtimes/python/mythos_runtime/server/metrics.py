@@ -66,6 +66,7 @@ class _EngineFigures(Collector):
             "mythos_waiting": ("Requests that wait for it", stats.waiting),
             "mythos_pages": ("Pages of the caches", stats.pages),
             "mythos_pages_free": ("Pages that nobody holds", stats.pages_free),
+            "mythos_prefixes": ("Ended requests kept for those that begin alike", stats.prefixes),
             "mythos_late_share": (
                 "Share of the step's rows that had halted before and were needed by a deeper one",
                 stats.late_rows / stats.rows if stats.rows else 0.0,
@@ -77,6 +78,7 @@ class _EngineFigures(Collector):
             "mythos_steps": ("Calls of the step's graph", stats.steps),
             "mythos_rows": ("Rows of these calls", stats.rows),
             "mythos_late_rows": ("Rows that had halted before", stats.late_rows),
+            "mythos_reused_tokens": ("Prompt tokens whose cache entries were there already", stats.reused),
             "mythos_engine_restarts": ("Engines opened anew after a tick that failed", stats.restarts),
         }
         for name, (meaning, value) in counters.items():

@@ -1,7 +1,8 @@
 """What goes in and out over HTTP: the OpenAI protocol, and this server's additions to it.
 
-Additions of a request: top_k, min_p, repetition_penalty, ignore_eos, max_loops, halt_threshold, policy, return_depth,
-return_token_ids. Of an answer: depth and token_ids of a choice, mean_depth and loops in usage.
+Additions of a request: top_k, min_p, repetition_penalty, ignore_eos, max_loops, halt_threshold, loops_per_token,
+latency_ms, policy, return_depth, return_token_ids. Of an answer: depth and token_ids of a choice, mean_depth and loops
+in usage.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ class Generation(Strict):
     ignore_eos: bool | None = None
     max_loops: int | None = Field(None, ge=0, le=256, description="The most loops that a position may take.")
     halt_threshold: float | None = Field(None, description="Where the model's exit rule lets a position halt.")
-    policy: Literal["lazy", "full"] | None = Field(None, description="full: every loop of every position.")
+    loops_per_token: float | None = Field(None, ge=1, description="On average: what easy tokens leave, hard ones use.")
+    latency_ms: float | None = Field(None, gt=0, description="Of a new token, by what calls have taken lately.")
+    policy: Literal["lazy", "full", "share"] | None = Field(
+        None, description="lazy: exact; full: every loop of every position; share: approximate."
+    )
     return_depth: bool | None = Field(None, description="Give the loops behind each token.")
     return_token_ids: bool | None = None
 
@@ -154,12 +159,19 @@ class TokenizeChat(Strict):
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
+class PromptDetails(BaseModel):
+    """cached_tokens: those whose cache entries were there already, from a request that began alike."""
+
+    cached_tokens: int
+
+
 class Usage(BaseModel):
     """mean_depth: loops behind a new token on average; loops: behind all of them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
     mean_depth: float
     loops: int
 

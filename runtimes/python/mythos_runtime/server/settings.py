@@ -21,7 +21,8 @@ class Settings:
         most_running, most_queued: requests that the engine runs at a time, and that wait for it.
         most_body: bytes of a request. most_prompt, most_tokens: ids of a prompt, and new ones (None: the model's).
         most_loops: that a request may ask for. most_seconds: from a request's arrival to its end.
-        max_loops, halt_threshold, policy: defaults of a request (None: as trained).
+        max_loops, halt_threshold, loops_per_token, latency_ms, policy: defaults of a request (None: as trained, and no
+            budget).
         log_prompts: write prompts and answers to the log.
     """
 
@@ -37,5 +38,7 @@ class Settings:
     most_seconds: float = 600.0
     max_loops: int | None = None
     halt_threshold: float | None = None
+    loops_per_token: float | None = None
+    latency_ms: float | None = None
     policy: Policy = LAZY
     log_prompts: bool = False

@@ -1,0 +1,66 @@
+"""A load report: serving.json, and serving.html with its curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.measure import POLICIES
+from mythos_export.report import COLORS, figure, svg, write_page
+
+LABELS = {"lazy": "halting by itself", "full": "every loop forced"}
+_LATENCIES = {"first": "to the first token, s", "whole": "to the end, s"}
+
+
+def write(document: dict[str, Any], folder: Path) -> Path:
+    """Both files into a folder; the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "serving.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    sections = [(mix, _curves(mix), _summary(mix)) for mix in document["mixes"]]
+    return write_page(
+        folder / "serving.html",
+        "serving.html.j2",
+        document=document,
+        sections=sections,
+        labels=LABELS,
+        policies=POLICIES,
+    )
+
+
+def _curves(mix: dict[str, Any]) -> str:
+    """Answers a second and latencies over the arrival rate."""
+    with figure(width=9.5, height=3.0, columns=3) as (made, axes):
+        answers, *latencies = axes
+        for policy, color in zip(POLICIES, COLORS, strict=False):
+            runs = [run for run in mix["runs"] if run["policy"] == policy]
+            rates = [run["rate"] for run in runs]
+            answers.plot(rates, [run["answers_per_second"] for run in runs], "o-", color=color, label=LABELS[policy])
+            for axis, name in zip(latencies, _LATENCIES, strict=True):
+                for q, style in (("p50", "o-"), ("p95", "o:")):
+                    known = [run for run in runs if run[name] is not None]
+                    label = f"{LABELS[policy]}, {'median' if q == 'p50' else '95 %'}"
+                    axis.plot(
+                        [run["rate"] for run in known], [run[name][q] for run in known], style, color=color, label=label
+                    )
+        answers.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, label="all of them")
+        answers.set_ylabel("answers a second")
+        answers.legend(fontsize=8)
+        for axis, name in zip(latencies, _LATENCIES.values(), strict=True):
+            axis.set_yscale("log")
+            axis.set_ylabel(name)
+        latencies[0].legend(fontsize=7)
+        for axis in axes:
+            axis.set_xlabel("requests a second")
+        return svg(made, f"{mix['name']}: answers and latencies over the arrival rate")
+
+
+def _summary(mix: dict[str, Any]) -> str:
+    lazy, full = (mix["capacity"][policy] for policy in POLICIES)
+    times = full["cpu_per_token"] / lazy["cpu_per_token"]
+    milliseconds = [f"{1e3 * each['cpu_per_token']:.1f}" for each in (full, lazy)]
+    return (
+        f"With every loop forced a token takes {times:.2f} times the processor time "
+        f"({' against '.join(milliseconds)} ms, HTTP and streaming included); "
+        f"tokens took {lazy['mean_depth']:.1f} loops on average"
+    )

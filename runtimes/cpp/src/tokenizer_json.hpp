@@ -1,0 +1,19 @@
+// A tokenizer.json, read by libmythos_tokenizer (runtimes/tokenizer), which is opened when it is first needed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "mythos_runtime.hpp"
+
+namespace mythos {
+
+class JsonFile;  // a file that was read; tokenizers and streams share it
+
+// BackendMissing where the library is not there; BundleError where the file cannot be read; RequestError where it has ids
+// that the model's vocabulary has not.
+std::shared_ptr<JsonFile> open_tokenizer_json(const std::string& path, std::int64_t vocab_size);
+std::unique_ptr<Tokenizer> make_json_tokenizer(std::shared_ptr<JsonFile> file);
+
+}  // namespace mythos

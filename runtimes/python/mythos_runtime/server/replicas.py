@@ -1,0 +1,125 @@
+"""The same app in Ray Serve: replicas on one machine or many, each with an engine of its own. Needs the extra `ray`.
+
+    serve.run(replicated(bundle, settings, engine_options, least=2, most=2))
+
+A replica that dies takes the requests that it held: their clients see an error or a stream that ends before [DONE], and
+may ask again. Ray starts another in its place. The bundle's files are mapped, so that the replicas of one machine share
+the pages of the system's cache; the folder has to be there on every machine.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from mythos_runtime.manifest import read_manifest
+from mythos_runtime.server.app import make_app
+from mythos_runtime.server.engine_loop import EngineLoop
+from mythos_runtime.server.served import Served
+from mythos_runtime.server.settings import Settings
+
+_STATS_SECONDS = 1.0
+
+
+@serve.ingress()
+class Replica:
+    """The app over a bundle, and what Ray wants to know of it."""
+
+    def __init__(self, bundle: str, settings: Settings, options: dict[str, Any]) -> None:
+        folder = Path(bundle)
+        self._app = make_app(Served.open(folder, read_manifest(folder), settings, **options))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+    def record_routing_stats(self) -> dict[str, float]:
+        """For `LeastPages`: the share of the caches' pages that is held."""
+        stats = self._loop.stats
+        return {"held": (stats.pages - stats.pages_free) / stats.pages if stats.pages else 0.0}
+
+    def check_health(self) -> None:
+        """Raises where the engine has stopped: Ray then puts another replica in this one's place."""
+        if not self._loop.alive:
+            raise RuntimeError("the engine has stopped")
+
+    @property
+    def _loop(self) -> EngineLoop:
+        loop: EngineLoop = self._app.state.loop
+        return loop
+
+
+class LeastPages(RequestRouter):
+    """To the replica that holds the smallest share of its pages.
+
+    What a replica says of itself is up to a second old; of two that hold the same, the one comes first that this router
+    has fewer requests at, so that a burst does not meet on one.
+    """
+
+    def initialize_state(self, **_: Any) -> None:
+        self._sent: Counter[ReplicaID] = Counter()
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        def load(replica: RunningReplica) -> tuple[float, float]:
+            sent = self._sent[replica.replica_id] / max(replica.max_ongoing_requests, 1)
+            held = replica.routing_stats.get("held", 0.0)
+            return round(held + sent, 2), sent
+
+        return [[replica] for replica in sorted(candidate_replicas, key=load)]
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
+        self._sent[replica_id] += 1
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        self._sent[replica_id] -= 1
+
+
+def replicated(bundle: Path, settings: Settings, options: dict[str, Any], least: int, most: int) -> serve.Application:
+    """An application of `least` to `most` replicas, more where each has more requests than its engine runs.
+
+    `options`: as `open_engine`'s.
+    """
+    scaling = AutoscalingConfig(
+        min_replicas=least, max_replicas=most, initial_replicas=least, target_ongoing_requests=settings.most_running
+    )
+    deployment = serve.deployment(
+        name="mythos",
+        autoscaling_config=scaling,
+        # above it the app itself says 429, in the protocol's form; a little more, so that it can
+        max_ongoing_requests=settings.most_running + settings.most_queued + 64,
+        graceful_shutdown_timeout_s=settings.most_seconds,
+        request_router_config=RequestRouterConfig(
+            request_router_class=f"{__name__}.{LeastPages.__name__}", request_routing_stats_period_s=_STATS_SECONDS
+        ),
+        ray_actor_options={"num_cpus": (options["options"].threads or 1) if "options" in options else 1},
+    )
+    return deployment(Replica).bind(str(bundle.resolve()), settings, options)
+
+
+def run(application: serve.Application, host: str, port: int, cluster: str | None) -> None:
+    """Serve until SIGTERM or Ctrl-C; then who is being served may end.
+
+    Args:
+        cluster: the address of a Ray cluster, or "auto"; None: a cluster of this machine alone, for as long as this
+            lasts.
+    """
+    ended = threading.Event()
+    ray.init(address=cluster, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        serve.run(application)
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        ended.wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
