@@ -10,41 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_spec import spec
 
 from mythos_runtime import BundleError
 from mythos_runtime.manifest import Manifest, Source, Target, parse_manifest, read_manifest, write_manifest
-from mythos_runtime.row_ports import row_ports
-from mythos_runtime.spec import CacheGroup, ExitRule, Knob, LoopSpec, StateTensor, TraceTensor, model_ports
-
-
-def spec() -> LoopSpec:
-    flat = ("B", "T")
-    caches = CacheGroup("layers", 2, False, 4, "float32", 1), CacheGroup("loop", 3, True, 4, "float32")
-    rule = ExitRule("act", "halts at a threshold", (Knob("halt_threshold", 0.99, None, 1e30, "a sum"),))
-    state = (
-        StateTensor("h", "float32", (*flat, 8), "encoded"),
-        StateTensor("out", "float32", (*flat, 8), "zeros"),
-        StateTensor("halted", "bool", flat, "zeros"),
-        StateTensor("depth", "int32", flat, "zeros"),
-    )
-    return LoopSpec(
-        family="toy",
-        vocab_size=10,
-        max_seq_len=64,
-        max_output_tokens=16,
-        trained_loops=4,
-        caches=caches,
-        state=state,
-        exit=rule,
-        trace=(
-            TraceTensor("experts", "int64", (*flat, 2), "choice"),
-            TraceTensor("weights", "float32", (*flat, 2), "chosen", of="experts"),
-            TraceTensor("h", "float32", (*flat, 8), "value", until_halted=True),
-            TraceTensor("sum", "float32", flat, "value"),
-            TraceTensor("halted", "bool", flat, "halted", of="sum"),
-        ),
-        graphs={"model": model_ports(10, caches, rule, None), **row_ports(10, caches, state, rule)},
-    )
 
 
 def manifest() -> Manifest:

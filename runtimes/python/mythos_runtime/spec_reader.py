@@ -62,9 +62,13 @@ def _contradiction(spec: LoopSpec) -> str | None:
 
 
 def _of_names(spec: LoopSpec) -> str | None:
-    parts = {"caches": spec.caches, "states": spec.state, "knobs": spec.exit.knobs, "tensors of the trace": spec.trace}
-    for what, named in parts.items():
-        names = [each.name for each in named]
+    parts = {
+        "caches": [group.name for group in spec.caches],
+        "states": [tensor.name for tensor in spec.state],
+        "knobs": [knob.name for knob in spec.exit.knobs],
+        "tensors of the trace": [tensor.name for tensor in spec.trace],
+    }
+    for what, names in parts.items():
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             return f"two {what} are called {twice}"
