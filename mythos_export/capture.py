@@ -65,13 +65,16 @@ def capture(model: LoopedModel) -> Captured:
     return Captured(_trace(Exportable(model), spec.ports), spec)
 
 
-def capture_rows(model: LoopedModel) -> Captured:
-    """Trace the row graphs, enter, step and leave, as one program with dynamic rows, spans and pages.
+def capture_rows(model: LoopedModel) -> Captured | None:
+    """Trace the row graphs, enter, step and leave, as one program with dynamic rows, spans and pages; None where the
+    model's exit rule has none.
 
     Raises:
         CaptureError: as `capture`.
     """
     spec = model.spec
+    if not set(GRAPHS) <= set(spec.graphs):
+        return None
     return Captured(_trace(RowParts(model), _ports(spec, GRAPHS)), spec, GRAPHS)
 
 

@@ -24,8 +24,7 @@ from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, TokenizerEntry, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
-from mythos_runtime.row_ports import GRAPHS
-from mythos_runtime.spec import MODEL
+from mythos_runtime.spec import LoopSpec
 
 PROGRAM = "model.pt2"
 # What a bundle runs without, by the name that --parts has for it: its files, or folders of files.
@@ -83,7 +82,7 @@ def package(
         files={},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(folder), _tensorrt_implementation(built)),
+        operators=fallback.record(_operators(folder, captured.spec), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -102,9 +101,9 @@ def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEn
     return entries
 
 
-def _operators(folder: Path) -> dict[str, frozenset[fallback.Implementation]]:
-    """Of the model and of its row graphs, with what each lacks."""
-    calls = [call for name in (MODEL, *GRAPHS) for call in calls_of(ir.load(folder / f"{name}.onnx"))]
+def _operators(folder: Path, spec: LoopSpec) -> dict[str, frozenset[fallback.Implementation]]:
+    """Of all graphs, with what each lacks."""
+    calls = [call for name in spec.graphs for call in calls_of(ir.load(folder / f"{name}.onnx"))]
     return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 

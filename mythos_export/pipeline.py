@@ -109,7 +109,8 @@ def export(
         captured, rows = capture(loaded.model), capture_rows(loaded.model)
         progress("lower to ONNX")
         lowered = lower(captured, folder, dump=dump)
-        lowered = replace(lowered, rows=lower_rows(rows, folder, dump))
+        if rows is not None:
+            lowered = replace(lowered, rows=lower_rows(rows, folder, dump))
         built = build(lowered, folder, chosen, options, progress)
         progress("package")
         bundle = package(folder, loaded.checkpoint, options.precision, captured, lowered, built, words)

@@ -134,7 +134,9 @@ class LoopedModel(nn.Module, ABC):
         ]
         first = "encoded" if self.initial is None else "initial"
         rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim, first))
-        rows = row_ports(sizes.vocabulary, tuple(caches), state, rule, self.reads_tokens)
+        graphs = {MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, self.initial)}
+        if not self.exit.reads_logits:
+            graphs |= row_ports(sizes.vocabulary, tuple(caches), state, rule, self.reads_tokens)
         return LoopSpec(
             family=self.family,
             vocab_size=sizes.vocabulary,
@@ -150,7 +152,7 @@ class LoopedModel(nn.Module, ABC):
                 TraceTensor("h", "float32", (*flat, sizes.dim), "value", until_halted=True),
                 *self.exit.trace(sizes.dim),
             ),
-            graphs={MODEL: model_ports(sizes.vocabulary, tuple(caches), rule, self.initial), **rows},
+            graphs=graphs,
         )
 
     @classmethod
@@ -238,6 +240,7 @@ class LoopedModel(nn.Module, ABC):
             encoded=encoded,
             own=self.prepare(encoded, torch.arange(depths, device=ids.device)),
             past=shared,
+            around=around,
             stored=stored,
             limit=torch.minimum(call.max_loops, _scalar(depths, ids.device)),
             depths=depths,
@@ -274,9 +277,16 @@ class LoopedModel(nn.Module, ABC):
         iteration, following = carry.iteration, carry.iteration + 1
         lines = Lines(context.stored, iteration * self.slots if self.slots > 1 else iteration, self._shown)
         h = tap(self.advance(carry.h, iteration, lines, context), "h")
-        state, running = self.exit.update(carry.exit, h, context.halt_threshold, following >= context.limit)
+        logits = self._would_answer(carry.exit, h, context) if self.exit.reads_logits else None
+        state, running = self.exit.update(carry.exit, h, context.halt_threshold, following >= context.limit, logits)
         chunk = lines.chunks[0] if self.slots == 1 else torch.stack(lines.chunks)
         return Carry(following, h, state, running, carry.new_loop.index_put((iteration,), chunk))
+
+    def _would_answer(self, state: Any, h: Tensor, context: Context) -> Tensor:
+        """Logits [B, T, V] of the states as they are: of those that have left, what they left with."""
+        answer = torch.where(state.halted.unsqueeze(-1), state.answer, h)
+        lines = Lines(context.around, _scalar(self.before, h.device))
+        return self.readout(self.finish(answer, lines, context.past)).to(h.dtype)
 
     @property
     def _shown(self) -> str:

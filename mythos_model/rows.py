@@ -115,6 +115,7 @@ class RowParts(nn.Module):
             encoded=encoded,
             own=model.prepare(encoded, torch.arange(MOST_LOOPS)),
             past=rows,
+            around=nothing,
             stored=nothing,
             limit=nothing,
             depths=MOST_LOOPS,

@@ -105,6 +105,7 @@ class Context(NamedTuple):
         encoded: [B, T, D], what stands before the loop, in the state's dtype.
         own: whatever the family prepares (`LoopedModel.prepare`).
         past: positions, lengths and rotary angles.
+        around: [L, B, S, C], the cache of the layers around the loop.
         stored: [N*K, B, S, C], the cache of every depth, and N, the depths.
         limit: int64 [], the most iterations to run.
         halt_threshold: [], of the exit rule.
@@ -115,6 +116,7 @@ class Context(NamedTuple):
     encoded: Tensor
     own: Any
     past: Past
+    around: Tensor
     stored: Tensor
     depths: int
     limit: Tensor

@@ -24,5 +24,5 @@ class OnnxTarget:
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         files = tuple(path.name for path in (lowered.path, lowered.weights, *lowered.rows))
-        proof = (FunctionBodies.name, RowBodies.name)
+        proof = (FunctionBodies.name, RowBodies.name) if lowered.rows else (FunctionBodies.name,)
         return Built(self.name, files, proof, {}, {"onnxruntime": onnxruntime.__version__})

@@ -11,7 +11,8 @@ from typing import Any
 from mythos_model.errors import ConfigError
 from mythos_model.families.family import Shape, only, own_fields
 
-EXITS = ("latent-diff", "cosine")
+EXITS = ("latent-diff", "cosine", "entropy-diff", "kl", "minp-kl", "argmax-stability")
+NEVER = 1e6  # loops in a row that nobody runs
 CUT = 3.0  # standard deviations, at which the initial state is cut
 # What the training code notes, and the model's file does not read.
 _UNREAD = [
@@ -56,8 +57,8 @@ class HuginnConfig:
     Attributes:
         init_std: standard deviation of an embedding, by which the initial state is drawn (times sqrt(n_embd)).
         init_scale: a factor on it; 0 makes the state before the first loop zero, and the model deterministic.
-        exit: which exit rule the export has: `latent-diff` or `cosine`. Neither is in a config.json.
-        exit_threshold: its default; 0 never leaves, as the reference's plain generation does not.
+        exit: which exit rule the export has, one of `EXITS`; none is in a config.json.
+        exit_threshold: its default; None never leaves, as the reference's plain generation does not.
     """
 
     n_embd: int
@@ -74,7 +75,7 @@ class HuginnConfig:
     rope_base: float = 50000.0
     init_scale: float = 1.0
     exit: str = "latent-diff"
-    exit_threshold: float = 0.0
+    exit_threshold: float | None = None
 
     def __post_init__(self) -> None:
         may_be_zero = ("n_layers_in_prelude", "n_layers_in_coda")
@@ -84,8 +85,15 @@ class HuginnConfig:
                 isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 31
             ):
                 raise ConfigError(f"the model configuration's {field.name} should be an integer, found {value!r}")
-            if field.type == "float" and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0
+            if (
+                "float" in str(field.type)
+                and value is not None
+                and (
+                    isinstance(value, bool)
+                    or not isinstance(value, int | float)
+                    or not math.isfinite(value)
+                    or value < 0
+                )
             ):
                 raise ConfigError(f"the model configuration's {field.name} should be at least 0, found {value!r}")
         if self.n_embd % (2 * self.n_heads):
@@ -96,6 +104,13 @@ class HuginnConfig:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_heads
+
+    @property
+    def threshold(self) -> float:
+        """Of the exit rule; where none is given, one that nothing reaches: changes are not below 0."""
+        if self.exit_threshold is not None:
+            return float(self.exit_threshold)
+        return NEVER if self.exit == "argmax-stability" else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mythos_model.attention import GroupedQueryAttention, Past
 from mythos_model.blocks import Embedding, RMSNorm, Rotary, SwiGLU
-from mythos_model.exits import Converged, Exit
+from mythos_model.exits import Converged, Divergence, EntropyDiff, Exit, MinPDivergence, StableChoice
 from mythos_model.families.huginn.config import CUT, HuginnConfig
 from mythos_model.families.huginn.names import from_model, to_model
 from mythos_model.looped import LoopedModel
@@ -19,6 +19,8 @@ from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Context, Lines, Sizes
 from mythos_runtime.spec import StateTensor
+
+ANSWERED = {rule.name: rule for rule in (EntropyDiff, Divergence, MinPDivergence, StableChoice)}
 
 
 class Block(nn.Module):
@@ -51,7 +53,11 @@ class Huginn(LoopedModel):
         self.core = nn.ModuleList(Block(c) for _ in range(self.slots))
         self.coda = nn.ModuleList(Block(c) for _ in range(self.after))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
-        self.rule = Converged(c.exit, c.exit_threshold)
+        self.rule: Exit
+        if c.exit in ANSWERED:
+            self.rule = ANSWERED[c.exit](c.padded_vocab_size, c.threshold)
+        else:
+            self.rule = Converged(c.exit, c.threshold)
 
     @classmethod
     def from_state(cls, config: HuginnConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Huginn:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_families import GOLDEN, GoldenCase
+from golden_families import CLOSE, GOLDEN, GoldenCase, cases
+from huginn_reference import Reference
 from safetensors.torch import load_file
 
 from mythos_model import ConfigError, load_checkpoint
 from mythos_model.exits import Converged
 from mythos_model.families.huginn import FAMILY
 from mythos_model.taps import recording
+from mythos_runtime.spec import MODEL
 
 FIXED = ["huginn_decode", "huginn_few_loops_zero_state", "huginn_more_loops", "huginn_prefill"]
-EXITS = {"huginn_exit_latent_diff": "latent-diff", "huginn_exit_cosine": "cosine"}
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -27,22 +29,30 @@ def test_golden_cases(name: str) -> None:
     case.check_eager(checkpoint.model(torch.float32))
 
 
-@pytest.mark.parametrize("name", EXITS)
-def test_exits_look_at_what_the_references_looks_at(name: str) -> None:
-    """The reference's value is the mean over the prompt's positions, of which every one decides by itself here."""
+@pytest.mark.parametrize("name", [name for name in cases("huginn") if "_exit_" in name])
+def test_exits_decide_as_the_reference_does(name: str) -> None:
+    """Every value, every decision and every token of the reference's adaptive generation (`huginn_reference`)."""
+    call = json.loads((GOLDEN / name / "case.json").read_text())["call"]
     io = load_file(GOLDEN / name / "io.safetensors")
-    model = load_checkpoint(GOLDEN / name, {"exit": EXITS[name]}).model(torch.float32)
-    prompt = io["prompt_ids"].long()
-    state = io["initial_states"][:, : prompt.shape[1]]
-    with recording() as seen:
-        model(prompt, max_loops=6, initial_state=state)
-    values = torch.stack(seen.values["change"]).mean((1, 2)).numpy()
-    ran = int(io["exit_steps"][0, 0])
-    assert ran >= 1
-    assert np.allclose(values[:ran], io["exit_values"][0, :ran], rtol=1e-4, atol=1e-6)
+    model = load_checkpoint(GOLDEN / name, exit_rule=call["criterion"]).model(torch.float32)
+    assert (set(model.spec.graphs) == {MODEL}) == model.exit.reads_logits  # rows cannot share the coda's cache
+    nothing = torch.zeros(model.before + model.after, 0, model.sizes.line)
+    reference = Reference(model, call["cache_lookup_strategy"], call["max_steps"], nothing, [])
+    ids, drawn = io["prompt_ids"].long(), io["initial_states"]
+    tokens = ids[0].tolist()
+    for forward, steps in enumerate(io["exit_steps"][0].tolist()):
+        state, drawn = drawn[:, : ids.shape[1]], drawn[:, ids.shape[1] :]
+        values, logits = reference.forward(ids, state, call["exit_threshold"])
+        assert len(values) == steps
+        assert np.allclose(values, io["exit_values"][forward, :steps], rtol=1e-4, atol=2e-6)
+        expected = io["logits"][0, forward]
+        assert float((logits - expected).abs().max()) <= CLOSE * float(expected.abs().max())
+        tokens.append(int(logits.argmax()))
+        ids = torch.tensor([tokens[-1:]])
+    assert tokens == io["output_ids"][0].tolist()
 
 
-@pytest.mark.parametrize("measure", EXITS.values())
+@pytest.mark.parametrize("measure", ["latent-diff", "cosine"])
 def test_a_threshold_of_0_lets_nobody_leave_not_even_who_stands_still(measure: str) -> None:
     h = torch.randn(40, 25, 64, generator=torch.Generator().manual_seed(1))
     rule = Converged(measure, 0.0)
@@ -69,7 +79,7 @@ def test_a_threshold_lets_every_token_leave_by_itself() -> None:
         ({"qk_bias": False}, "qk_bias"),
         ({"injection_type": "add"}, "injection_type"),
         ({"test_time_noise": 0.1}, "test_time_noise"),
-        ({"exit": "kl"}, "no exit 'kl'"),
+        ({"exit": "kl-diff"}, "no exit 'kl-diff'"),
         ({"n_head": 3}, "did you mean n_heads"),
     ],
 )

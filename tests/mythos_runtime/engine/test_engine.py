@@ -106,3 +106,7 @@ def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has no step.onnx, which the engine runs; export the model again"):
         open_engine(folder)
+    manifest["spec"]["graphs"] = {"model": manifest["spec"]["graphs"]["model"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"has no row graphs.*exit rule act there are none.*another --exit"):
+        open_engine(folder)

@@ -74,7 +74,12 @@ def has_rows(manifest: Manifest) -> bool:
 
 def check_rows(folder: Path, manifest: Manifest) -> None:
     """BundleError where a bundle has no row graphs."""
-    lacking = _lacking(manifest)
+    lacking, spec = _lacking(manifest), manifest.spec
+    if not set(GRAPHS) & set(spec.graphs):
+        raise BundleError(
+            f"{folder} has no row graphs, which the engine runs: with its exit rule {spec.exit.name} there are none; "
+            "run the model itself (mythos_runtime.load), or export it again with another --exit"
+        )
     if lacking:
         raise BundleError(f"{folder} has no {lacking[0]}.onnx, which the engine runs; export the model again")
 
