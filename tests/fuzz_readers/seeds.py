@@ -172,7 +172,9 @@ def _file(file: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(file)
     with torch.serialization.safe_globals([argparse.Namespace]):
         value = torch.load(file, weights_only=True, map_location="cpu")
-    return dict(value.get("model", value))
+    # Under whatever name a wrapper has them.
+    held = [value, *(inner for inner in value.values() if isinstance(inner, dict))]
+    return dict(next(tensors for tensors in held if any(isinstance(each, Tensor) for each in tensors.values())))
 
 
 def _tokenizer(folder: Path) -> None:
