@@ -145,7 +145,7 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
 
 
 def growth(memory: list[tuple[float, int]]) -> float | None:
-    """How much a line through the sizes behind the warm-up rises, as a share of where it begins; None: it is too short."""
+    """What a line through the sizes behind the warm-up rises by, as a share of them; None: the time was too short."""
     times, sizes = np.array(memory, float).T
     late = times >= _WARM_SECONDS
     if times[-1] < _WARM_SECONDS + _LEAST_SECONDS:
