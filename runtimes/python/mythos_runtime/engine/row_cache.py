@@ -21,6 +21,7 @@ from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import RequestError
+from mythos_runtime.guards import check_numbers
 from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import MOST_LOOPS, PAGE
 from mythos_runtime.spec import LoopSpec
@@ -165,6 +166,7 @@ class RowCache(Cache):
                         logits[row, cut], depth[row, cut] = answer.logits, answer.depth
                         core.repay(chunk.sequence)
                     core.run([chunk.sequence for chunk in chunks])
+                check_numbers(logits, tokens.valid, "row graphs")
             except BaseException:
                 for index, length in enumerate(before.tolist()):
                     self._cut(index, length)
