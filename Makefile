@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native tokenizer wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu lint native tokenizer triton wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -54,9 +54,16 @@ test: setup lint
 
 test-slow: setup
 	@$(PIP) -e 'runtimes/python[ray]' || echo "Ray cannot be installed: replicas are not tested"
+	@$(MAKE) --no-print-directory triton || echo "nvidia-pytriton cannot be installed: its server is not tested"
 	@$(MAKE) --no-print-directory tokenizer || echo "the tests of the C++ runtime with a tokenizer.json are skipped"
 	@$(MAKE) --no-print-directory native || echo "native kernels were not built (see above); their tests are skipped"
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations=5
+
+# A real tritonserver and its clients, in an environment of their own: they want numpy 1.
+triton: build/triton/bin/python
+build/triton/bin/python:
+	$(PYTHON) -m venv build/triton
+	build/triton/bin/pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 || { rm -rf build/triton; exit 3; }
 
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

@@ -18,7 +18,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/aarch64"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
-SYSROOT = "/usr/aarch64-linux-gnu"
+LIBRARIES = "/usr/aarch64-linux-gnu/lib"
+
+# ONNX Runtime asks what processor it runs on, and qemu 7 shows it this machine's.
+CPUINFO = """processor\t: 0
+BogoMIPS\t: 100.00
+Features\t: fp asimd evtstrm cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd07
+CPU revision\t: 0
+
+"""
 
 
 def missing() -> str | None:
@@ -42,13 +54,23 @@ def onnxruntime(folder: Path) -> Path:
         return Path(wheel.extract(member, folder))
 
 
+def sysroot(folder: Path) -> Path:
+    """What the emulator takes for the root of the file system, where a file is in it."""
+    root = folder / "sysroot"
+    (root / "proc").mkdir(parents=True, exist_ok=True)
+    (root / "proc/cpuinfo").write_text(CPUINFO)
+    if not (root / "lib").is_symlink():
+        (root / "lib").symlink_to(LIBRARIES)
+    return root
+
+
 def build(folder: Path = BUILD) -> None:
     """Both, and their tests; raises CalledProcessError."""
     cross = (
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={COMPILER}",
-        f"-DCMAKE_CROSSCOMPILING_EMULATOR={EMULATOR};-L;{SYSROOT}",
+        f"-DCMAKE_CROSSCOMPILING_EMULATOR={EMULATOR};-L;{sysroot(folder)}",
         "-DCMAKE_IGNORE_PATH=/usr/include;/usr/local/include",  # they are this machine's
         f"-DMYTHOS_HEADERS={ROOT / 'build/headers'}",
         "-DCMAKE_BUILD_TYPE=Release",

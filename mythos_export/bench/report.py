@@ -11,11 +11,12 @@ from typing import Any
 from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.document import FORMAT, VERSION
 from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
-from mythos_export.bench.verdict import main_workload
+from mythos_export.bench.verdict import headline, main_workload
 from mythos_export.errors import BenchError
 from mythos_export.report import write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
+PARITY_NAME = "parity.html"  # the page of the export, in the same folder
 
 
 def probe(folder: Path) -> None:
@@ -42,7 +43,7 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
         draft = folder / f".{JSON_NAME}.partial"
         draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         os.replace(draft, folder / JSON_NAME)
-        page = write_page(folder / PAGE_NAME, "latency.html.j2", **page_values(document))
+        page = write_page(folder / PAGE_NAME, "latency.html.j2", **page_values(document, folder))
     except OSError as error:
         raise BenchError(f"cannot write the report into {folder} ({error.strerror}); name another with -o") from error
     return folder / JSON_NAME, page
@@ -60,8 +61,8 @@ def read_report(path: Path) -> dict[str, Any]:
     return document
 
 
-def page_values(document: dict[str, Any]) -> dict[str, Any]:
-    """What the template shows."""
+def page_values(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the template shows; `folder` is where the page will lie."""
     main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
     ours = {c["name"] for c in document["contestants"] if c["source"] in BACKENDS.values()}
     bars = [
@@ -71,6 +72,8 @@ def page_values(document: dict[str, Any]) -> dict[str, Any]:
     prompts = [name for c in document["contestants"] for name in c.get("first_token_seconds", {})]
     return {
         "document": document,
+        "headline": headline(document),
+        "parity": PARITY_NAME if (folder / PARITY_NAME).is_file() else None,
         "first_prompt": next(iter(prompts), None),
         "bars": bars,
         "depth_plots": _depth_plots(document),

@@ -16,6 +16,19 @@ def verdict(document: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
+def headline(document: dict[str, Any]) -> str:
+    """The one sentence at the head: what a token and what a prompt costs here."""
+    said = []
+    for kind, what in (("decode", "the next token"), ("prefill", "a prompt of {tokens} tokens")):
+        workload = main_workload(document, kind)
+        medians = [row["median"] for row in document["rows"] if row["workload"] == workload]
+        if medians:
+            tokens = next(each["tokens"] for each in document["workloads"] if each["name"] == workload)
+            said.append(f"{what.format(tokens=tokens)} takes {seconds(min(medians))}")
+    text = " and ".join(said) or "nothing was measured"
+    return f"{text[:1].upper()}{text[1:]}, with what was fastest here."
+
+
 def _of(document: dict[str, Any], kind: str) -> str:
     workload = main_workload(document, kind)
     rows = [row for row in document["rows"] if row["workload"] == workload]

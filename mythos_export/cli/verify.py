@@ -32,7 +32,8 @@ FRESH_CASES = 24
 def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
     """Hold every stage of a BUNDLE to the float64 model, inside the loop too, on this machine.
 
-    Runs the bundle's golden cases; with --against, also fresh ones that the checkpoint answers. A failure leaves a
+    Runs the bundle's golden cases; with --against, also fresh ones that the checkpoint answers; and every operator of
+    this machine's CPU library at the sizes where its kernels take another path. A failure leaves a
     reproduction beside it in BUNDLE.repro, cut down to what shows it, which --repro replays.
     """
     if (bundle is None) == (repro is None):
@@ -83,7 +84,7 @@ def _verify(
                 err.print(weights, style="yellow", markup=False, highlight=False)
         place = bundle.resolve()
         place = place.with_name(f"{place.name}.repro")
-        parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place)
+        parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place, kernels=True)
     show_parity(parity)
     if report is not None:
         write_reports(report, parity, manifest)

@@ -10,7 +10,7 @@ Templates extend `base.html.j2` and use its macros (`macros.html.j2`), so that a
 a template of its own in `templates/`; what it shows is computed elsewhere and also lies beside it as JSON.
 """
 
-from mythos_export.report.figures import COLORS, figure, svg
+from mythos_export.report.figures import COLORS, figure, legend, svg
 from mythos_export.report.page import render, write_page
 
-__all__ = ["COLORS", "figure", "render", "svg", "write_page"]
+__all__ = ["COLORS", "figure", "legend", "render", "svg", "write_page"]

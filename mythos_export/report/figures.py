@@ -61,12 +61,30 @@ def figure(
         yield made, made.subplots(rows, columns)
 
 
+def legend(made: Figure, axes: Any, columns: int = 3) -> None:
+    """A legend above the axes, where no data is."""
+    made.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+
+
+# What a page draws otherwise in the dark, and what stands for it there (base.html.j2); alone: as it is here
+_THEME = {
+    "#000000": "currentColor",
+    "#333333": "currentColor",
+    "#888888": "var(--quiet, #888888)",
+    "#e4e4e4": "var(--line, #e4e4e4)",
+    COLORS[0].lower(): f"var(--plot-blue, {COLORS[0]})",
+    COLORS[6]: f"var(--plot-grey, {COLORS[6]})",
+}
+
+
 def svg(made: Figure, label: str) -> Markup:
     """The figure as an <svg> element that scales with the page; `label` is what a screen reader says."""
     buffer = io.StringIO()
-    made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    text = re.sub(r"(fill|stroke): (#\w{6})", lambda found: f"{found[1]}: {_THEME.get(found[2], found[2])}", text)
+    text = text.replace("<svg", '<svg fill="currentColor"', 1)  # texts say no colour of their own
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     # Identifiers are unique within a plot only; several plots share a page.

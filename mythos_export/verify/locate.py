@@ -55,7 +55,7 @@ def locate(stage: Stage, bundle: Bundle, case: Case, tensor: str, iteration: int
             node = _first_wrong(parts, found, expected, iteration is None, limit)
             if node is not None:
                 return describe_node(node)
-    return producer(parts, tensor)
+    return producer(parts, tensor, behind=iteration is None)
 
 
 def _references(stage: Stage, bundle: Bundle, case: Case, iterations: Sequence[int]) -> Iterator[list[Values]]:
@@ -136,10 +136,11 @@ def _differs(found: np.ndarray, expected: np.ndarray, limit: float) -> bool:
     return not bool(np.abs(np.where(f == e, 0, f - e)).max() <= limit * scale)
 
 
-def producer(parts: Parts, tensor: str) -> str | None:
-    """The node that makes a tensor of the trace, or an output of the graph."""
+def producer(parts: Parts, tensor: str, behind: bool = False) -> str | None:
+    """The node that makes a tensor of the trace, or an output of the graph; of what is both, as `behind` says."""
     # How often the loop runs is its condition's doing.
     inside = parts.goes_on if tensor == "loops" else INSIDE + tensor
     found = [node for node in parts.inside if inside in node.output]
-    found += [node for node in (*parts.before, *parts.behind) if tensor in node.output]
+    around = [node for node in (*parts.before, *parts.behind) if tensor in node.output]
+    found = around + found if behind else found + around
     return describe_node(found[0]) if found else None

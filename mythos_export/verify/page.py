@@ -28,6 +28,10 @@ from mythos_runtime.spec import LoopSpec
 WORST_CASES = 10
 NEAR_TIES = 20
 JSON_NAME, PAGE_NAME = "parity.json", "parity.html"
+HEADLINES = {
+    True: "Every way to run this bundle that was tried gives the PyTorch model's answers, as far as rounding allows.",
+    False: "This bundle does not give the answers of the PyTorch model; do not use it.",
+}
 
 
 def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
@@ -72,6 +76,7 @@ def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
         "created": manifest.created,
         "parity": parity,
         "verdict_state": "fail" if not parity.passed else "warn" if parity.basis.weak() else "pass",
+        "headline": HEADLINES[parity.passed],
         "truth": TRUTH,
         "factor": f"{FACTOR:g}",
         "ulps": f"{FLOOR_ULPS:g}",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mythos_export.report import COLORS, figure, svg
+from mythos_export.report import COLORS, figure, legend, svg
 from mythos_export.verify.growth import Growth
 from mythos_export.verify.parity import Parity
 from mythos_export.verify.results import StageResult
@@ -87,7 +87,7 @@ def depth_plot(parity: Parity, ran: list[StageResult]) -> Markup:
         axes.set_yscale("symlog", linthresh=1)  # a few deep positions matter beside thousands of shallow ones
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-        axes.legend()
+        legend(made, axes)
         return svg(made, f"histogram of halting depths, float64 beside {other.name}")
 
 

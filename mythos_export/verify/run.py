@@ -28,6 +28,7 @@ from mythos_export.verify.results import (
     with_reproduction,
 )
 from mythos_export.verify.stages import STAGES, Bundle, Stage
+from mythos_export.verify.stages.kernels import kernels_stage
 from mythos_export.verify.ties import EXACT_TIE, problem_at_tie
 from mythos_export.verify.trace import Trace
 from mythos_export.verify.weights import BIT_BY_BIT, compare_weights
@@ -45,6 +46,7 @@ def verify_bundle(
     *,
     golden: Golden | None = None,
     reproductions: Path | None = None,
+    kernels: bool = False,
 ) -> Parity:
     """Hold every stage to the float64 model's answers.
 
@@ -54,6 +56,7 @@ def verify_bundle(
         threads: CPU threads of every stage; by default the runner's choice.
         golden: the cases; by default those that the bundle holds.
         reproductions: where a failing stage leaves a reproduction, one folder a stage; None: nowhere.
+        kernels: whether this machine's operator library is checked by itself, too.
 
     Raises:
         BundleError: the bundle holds no golden cases.
@@ -67,6 +70,8 @@ def verify_bundle(
         elif kind.optional:
             reason = f"the bundle was exported without {kind.artifact} (--parts)"
             results.append(StageResult(kind.name, kind.runner, kind.artifact, reason=reason))
+    if kernels:
+        results.append(kernels_stage(progress))
     return Parity(
         golden.spec,
         golden.precision,

@@ -75,7 +75,7 @@ def test_reports_of_a_bundle(bundles: Bundles, tmp_path: Path) -> None:
     assert points[2]["right"] < 0.7 < points[12]["right"] == 1.0
     assert points[2]["loops"] == 2 and points[12]["loops"] < 6.5  # it halts by itself
     assert [one["setting"] is None for one in report["recommended"]] == [True, False]
-    assert "For 1e+06 ms" in (tmp_path / "hops.html").read_text()
+    assert "Within 1e+06 ms" in (tmp_path / "hops.html").read_text()
     drawn = CliRunner().invoke(main, [str(tmp_path / "hops.json"), "--picture", str(tmp_path / "curves.svg")])
     assert drawn.exit_code == 0, drawn.output
     assert "max_loops" in (tmp_path / "curves.svg").read_text()

@@ -6,8 +6,9 @@ Each subject writes a folder, reads it as the product does, and holds that to wh
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,17 +19,20 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mythos_export.verify.golden import GOLDEN, load_golden
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint import read_checkpoint
-from mythos_runtime.manifest import read_manifest
-from mythos_runtime.tokenizer import JsonTokenizer
+from mythos_runtime.files import describe
+from mythos_runtime.manifest import parse_manifest, read_manifest, write_manifest
+from mythos_runtime.program import read_tensors
+from mythos_runtime.tokenizer import JsonTokenizer, load_tokenizer
 
 CONFIG = {
     "vocab_size": 32, "dim": 16, "n_heads": 2, "n_kv_heads": 1, "max_seq_len": 64, "max_loop_iters": 3,
     "prelude_layers": 1, "coda_layers": 1, "attn_type": "gqa", "n_experts": 2, "n_shared_experts": 1,
     "n_experts_per_tok": 1, "expert_dim": 8, "act_threshold": 0.9, "rope_theta": 10000.0, "lora_rank": 2,
 }  # fmt: skip
-OURO = Path(__file__).parents[1] / "golden_families" / "ouro_prefill"
+FAMILIES = Path(__file__).parents[1] / "golden_families"
 TEXT = "the quick brown fox jumps over the lazy dog, again and again"
 
 
@@ -110,9 +114,18 @@ def _hub_cache(folder: Path) -> None:
         file.symlink_to(f"../../blobs/{number}")
 
 
-def _ouro(folder: Path) -> None:
-    """Two shards with an index, as the hub has them."""
-    for file in OURO.iterdir():
+def _family(name: str) -> Subject:
+    """A golden checkpoint of a family: shards with an index as the hub has them, or one file."""
+    source = FAMILIES / name
+
+    def written() -> Mapping[str, Tensor]:
+        return read_checkpoint(source).tensors
+
+    return Subject(lambda folder: _copy_checkpoint(source, folder), lambda folder: check_checkpoint(folder, written))
+
+
+def _copy_checkpoint(source: Path, folder: Path) -> None:
+    for file in source.iterdir():
         if file.name.startswith(("model", "config")):
             (folder / file.name).write_bytes(file.read_bytes())
 
@@ -159,7 +172,9 @@ def _file(file: Path) -> dict[str, Tensor]:
         return safetensors.torch.load_file(file)
     with torch.serialization.safe_globals([argparse.Namespace]):
         value = torch.load(file, weights_only=True, map_location="cpu")
-    return dict(value.get("model", value))
+    # Under whatever name a wrapper has them.
+    held = [value, *(inner for inner in value.values() if isinstance(inner, dict))]
+    return dict(next(tensors for tensors in held if any(isinstance(each, Tensor) for each in tensors.values())))
 
 
 def _tokenizer(folder: Path) -> None:
@@ -188,11 +203,36 @@ def check_tokenizer(folder: Path) -> None:
 
 def check_bundle(folder: Path) -> None:
     manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != entry.sha256:
+            raise SilentDifference(f"{name} is another file than the manifest says")
     said = json.loads((folder / "manifest.json").read_bytes())
     found = manifest.to_json()
     for name, value in said.items():
-        if found.get(name) != value:
+        if _stated(found.get(name)) != _stated(value):
             raise SilentDifference(f"the manifest's {name} was read as something else")
+
+
+def _stated(value: Any) -> Any:
+    """Without fields that are null: those may as well be absent."""
+    if isinstance(value, dict):
+        return {name: _stated(each) for name, each in value.items() if each is not None}
+    return [_stated(each) for each in value] if isinstance(value, list) else value
+
+
+def check_vouched(folder: Path) -> None:
+    """A bundle whose maker changed something and vouches for it: every file is read by whoever reads it."""
+    file = folder / "manifest.json"
+    manifest = parse_manifest(file.read_bytes()) if file.is_file() else read_manifest(folder)
+    listed = {name: describe(folder / name) for name in manifest.files if (folder / name).is_file()}
+    write_manifest(folder, dataclasses.replace(manifest, files={**manifest.files, **listed}))
+    manifest = read_manifest(folder)
+    load_golden(folder / GOLDEN, manifest.spec)
+    for name in manifest.files:
+        if name.endswith(".safetensors"):
+            read_tensors(folder / name)
+    if manifest.tokenizer is not None:
+        load_tokenizer(folder, manifest, manifest.spec.vocab_size)
 
 
 def subjects(bundle: Path | None) -> dict[str, Subject]:
@@ -204,7 +244,17 @@ def subjects(bundle: Path | None) -> dict[str, Subject]:
             if source.is_file():
                 target = folder / source.relative_to(bundle)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(source, target) if source.name != "manifest.json" else target.write_bytes(source.read_bytes())
+                target.write_bytes(source.read_bytes())
+
+    def few_files(folder: Path) -> None:
+        """The manifest with what of the bundle Python alone reads."""
+        assert bundle is not None
+        manifest = read_manifest(bundle)
+        kept = {name: entry for name, entry in manifest.files.items() if name == GOLDEN or "token" in name}
+        for name in kept:
+            (folder / name).write_bytes((bundle / name).read_bytes())
+        few = dataclasses.replace(manifest, files=kept, targets=())
+        write_manifest(folder, few)
 
     found = {
         "training": Subject(_training, check_checkpoint),
@@ -214,7 +264,9 @@ def subjects(bundle: Path | None) -> dict[str, Subject]:
         "shards": Subject(lambda f: _shards(f, "model", "safetensors", safetensors.torch.save_file), check_checkpoint),
         "bin shards": Subject(lambda f: _shards(f, "pytorch_model", "bin", torch.save), check_checkpoint),
         "hub cache": Subject(_hub_cache, check_checkpoint),
-        "ouro": Subject(_ouro, lambda folder: check_checkpoint(folder, lambda: read_checkpoint(OURO).tensors)),
+        **{name: _family(f"{name}_prefill") for name in ("ouro", "huginn", "parcae")},
         "tokenizer": Subject(_tokenizer, check_tokenizer),
     }
-    return found | ({"bundle": Subject(copy_bundle, check_bundle)} if bundle else {})
+    if bundle is None:
+        return found
+    return found | {"bundle": Subject(copy_bundle, check_bundle), "vouched": Subject(few_files, check_vouched)}

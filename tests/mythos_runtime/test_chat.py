@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mythos_runtime import RequestError
+from mythos_runtime import RequestError, chat
 from mythos_runtime.chat import render
 
 CHATML = """{%- for message in messages %}
@@ -46,3 +46,18 @@ def test_what_templates_use_of_their_surroundings() -> None:
 def test_a_template_that_cannot_or_must_not_is_one_line(template: str, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         render(template, ASKED, {})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    ],
+)
+def test_a_template_takes_neither_long_nor_much_memory(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "SECONDS", 2.0)
+    with pytest.raises(RequestError, match="refuses this conversation: it t(ook longer|akes more)"):
+        render(template, ASKED, {})
+    assert render("{{ messages | length }}", ASKED, {}) == "1"  # the next one is served

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_spec import spec
 
 from mythos_runtime import BundleError
 from mythos_runtime.manifest import Manifest, Source, Target, parse_manifest, read_manifest, write_manifest
-from mythos_runtime.spec import CacheGroup, ExitRule, Knob, LoopSpec, StateTensor, TraceTensor, model_ports
-
-
-def spec() -> LoopSpec:
-    flat = ("B", "T")
-    caches = CacheGroup("layers", 2, False, 4, "float32", 1), CacheGroup("loop", 3, True, 4, "float32")
-    rule = ExitRule("act", "halts at a threshold", (Knob("halt_threshold", 0.99, None, 1e30, "a sum"),))
-    return LoopSpec(
-        family="toy",
-        vocab_size=10,
-        max_seq_len=64,
-        max_output_tokens=16,
-        trained_loops=4,
-        caches=caches,
-        state=(StateTensor("h", "float32", (*flat, 8), "encoded"),),
-        exit=rule,
-        trace=(TraceTensor("h", "float32", (*flat, 8), "value", until_halted=True),),
-        graphs={"model": model_ports(10, caches, rule, None)},
-    )
 
 
 def manifest() -> Manifest:
@@ -84,6 +67,60 @@ def test_ports_that_are_not_those_of_the_sizes_are_refused() -> None:
     document["spec"]["vocab_size"] = 11
     with pytest.raises(BundleError, match="does not hold together.*logits"):
         parse_manifest(json.dumps(document).encode())
+
+
+CONTRADICTIONS: dict[str, tuple[str, Any]] = {
+    "two caches are called layers": ("caches.1.name", "layers"),
+    "two states are called h": ("state.1.name", "h"),
+    "two tensors of the trace are called h": ("trace.3.name", "h"),
+    "there are 2 caches inside the loop and 0 around it": ("caches.0.per_loop", True),
+    "there are 0 caches inside the loop and 2 around it": ("caches.1.per_loop", False),
+    "the cache layers fills 3 of its 2 slots": ("caches.0.before", 3),
+    "the cache loop fills 1 of its 3 slots": ("caches.1.before", 1),
+    "the state out is not float32 of the size of h": ("state.1.dims", ["B", "T", 7]),
+    "the state h is not one of": ("state.0.dims", ["B", "T", "N"]),
+    "the state depth is not one of": ("state.3.dims", ["B"]),
+    "the state out begins with noise that none is": ("state.1.start", "initial"),
+    "the loop does not carry halted bool and depth int32": ("state.3.name", "deep"),
+    "the knob halt_threshold is outside": ("exit.knobs.0.least", 1.5),
+    "the tensor weights of the trace is chosen of h, which is value": ("trace.1.of", "h"),
+    "the tensor weights of the trace is chosen of x, which is nothing": ("trace.1.of", "x"),
+    "the tensor halted of the trace is halted of experts, which is choice": ("trace.4.of", "experts"),
+    "the tensor h of the trace is value of sum": ("trace.2.of", "sum"),
+    "the tensor sum of the trace is not one of": ("trace.3.dims", ["T", "B"]),
+    "the cache loop has 2000000000 slots": ("caches.1.slots", 2_000_000_000),
+    "enter: the inputs lack cache_0": ("graphs.enter.inputs.4.name", "cache_9"),
+    "step: the outputs lack out_next": ("graphs.step.outputs.1.dims", ["R", 9]),
+    "leave: the inputs lack answer": ("graphs.leave.inputs.0.group", "h"),
+}
+"""What one change makes of a spec that holds together: the beginning of what is said, where, and the new value."""
+
+
+@pytest.mark.parametrize("words", CONTRADICTIONS)
+def test_a_spec_that_does_not_hold_together_is_refused(words: str) -> None:
+    where, value = CONTRADICTIONS[words]
+    document = manifest().to_json()
+    node = document["spec"]
+    *path, last = [int(key) if key.isdigit() else key for key in where.split(".")]
+    for key in path:
+        node = node[key]
+    node[last] = value
+    if last == "slots":  # whose ports would be others, too: what stands there is looked at before they are made
+        for side, name in (("inputs", "past_loop"), ("outputs", "new_loop")):
+            port = next(port for port in document["spec"]["graphs"]["model"][side] if port["name"] == name)
+            port["dims"][1] = value
+    with pytest.raises(BundleError, match=f"does not hold together: {re.escape(words)}"):
+        parse_manifest(json.dumps(document).encode())
+
+
+def test_row_graphs_come_all_together_or_not_at_all() -> None:
+    document = manifest().to_json()
+    graphs = document["spec"]["graphs"]
+    del graphs["step"]
+    with pytest.raises(BundleError, match="the graphs are model, enter, leave, expected model, enter, step, leave"):
+        parse_manifest(json.dumps(document).encode())
+    del graphs["enter"], graphs["leave"]
+    parse_manifest(json.dumps(document).encode())
 
 
 @given(text=st.binary(max_size=60))

@@ -3,7 +3,8 @@
 A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
 
     requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, max_lag,
-    scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN)
+    scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN), prefixes,
+    speculate (the depth of drafts) and drafts (as many as there is use for, at most)
     acts: open, feed, fork, truncate and close of sequences at the core
 
 What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
@@ -26,9 +27,10 @@ import numpy as np
 import pytest
 from cpp_programs import BUILD
 
-from mythos_runtime.engine import Engine, Request, Running
 from mythos_runtime.engine.core import Chunk, Core, Leaving
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pages import Table
+from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.sequence import Sequence, Span
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
@@ -86,14 +88,14 @@ class PythonEngine:
 def plain(request: Request) -> dict[str, Any]:
     """A request as a schedule has it."""
     given = asdict(request)
-    sampling, policy, budget, depths = (given.pop(name) for name in ("sampling", "policy", "budget", "depths"))
-    assert policy != "share" and budget is None and not depths, "C++ has none of these yet"
+    sampling, budget = given.pop("sampling"), given.pop("budget")
     return {
         **given,
-        "whole": policy == "full",
         "prompt": list(request.prompt),
         "eos": sorted(request.eos),
         "stop": [list(ids) for ids in request.stop],
+        "depths": list(request.depths),
+        "loops_per_token": budget and budget["loops_per_token"],
         "temperature": sampling["temperature"],
         "seed": sampling["seed"],
     }
@@ -110,19 +112,16 @@ def _clean(core: Core) -> Iterator[None]:
 
 
 def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
-    """What the graphs run from now on. Sequences are counted as they enter their first position, or fork."""
+    """What the graphs run from now on. Sequences are counted as they are opened."""
     trace: list[Any] = []
     names: dict[Sequence, int] = {}
     count = itertools.count()
-    enter, step, leave, fork = core.graphs.enter, core.graphs.step, core.graphs.leave, core.fork
+    enter, step, leave, open_one = core.graphs.enter, core.graphs.step, core.graphs.leave, core.open
 
     def note(graph: str, spans: list[Span]) -> None:
         trace.append([graph, [[names[span.sequence], span.depth, span.first, span.last] for span in spans]])
 
     def noted_enter(ids: np.ndarray, spans: list[Span], tables: Any) -> np.ndarray:
-        for span in spans:
-            if span.first == 0:
-                names[span.sequence] = next(count)
         note(ENTER, spans)
         return enter(ids, spans, tables)
 
@@ -139,15 +138,15 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
                 logits[index, 3] = np.nan
         return logits
 
-    def noted_fork(sequence: Sequence) -> Sequence:
-        twin = fork(sequence)
-        names[twin] = next(count)
-        return twin
+    def noted_open(*arguments: Any) -> Sequence:
+        sequence = open_one(*arguments)
+        names[sequence] = next(count)
+        return sequence
 
     patch.setattr(core.graphs, "enter", noted_enter)
     patch.setattr(core.graphs, "step", noted_step)
     patch.setattr(core.graphs, "leave", noted_leave)
-    patch.setattr(core, "fork", noted_fork)
+    patch.setattr(core, "open", noted_open)
     return trace
 
 
@@ -158,7 +157,21 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
     running: dict[int, Running] = {}
     logits: dict[Running, list[list[int]]] = {}
     try:
-        engine = Engine(core, schedule["most_running"], schedule["chunk"], schedule["patience"])
+        engine = Engine(
+            core,
+            schedule["most_running"],
+            schedule["chunk"],
+            schedule["patience"],
+            prefixes=schedule["prefixes"],
+            speculate=schedule["speculate"] or "off",
+        )
+        speculation = engine.speculation
+        if speculation is not None:  # what pays is different at every run
+
+            def choose(running: int, room: int) -> tuple[int, int]:
+                return schedule["speculate"], min(schedule["drafts"], room)
+
+            speculation.choose = choose  # type: ignore[method-assign]
         requests = [_request(each) for each in schedule["requests"]]
         tick = 0
         while len(running) < len(requests) or engine.busy:
@@ -173,6 +186,7 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
             trace.append(tick)
             tick += 1
             assert tick < _GIVES_UP
+        engine.close()
     finally:
         for sequence in list(core.sequences):
             core.close(sequence)
@@ -183,20 +197,30 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
             "depth": each.depth,
             "finished": each.finished,
             "error": str(each.error or ""),
+            "reused": each.reused,
+            "capped": each.capped,
             "logits": logits.get(each),
         }
         for each in (running[index] for index in range(len(requests)))
     ]
-    return {"requests": results}
+    drafts = speculation and [speculation.drafted, speculation.accepted]
+    return {"requests": results, "drafts": drafts}
 
 
 def _request(given: dict[str, Any]) -> Request:
     options = dict(given)
     sampling = SamplingOptions(temperature=options.pop("temperature"), seed=options.pop("seed"))
     stop = tuple(tuple(ids) for ids in options.pop("stop"))
-    policy = "full" if options.pop("whole") else "lazy"
+    loops = options.pop("loops_per_token")
     return Request(
-        **{**options, "policy": policy, "sampling": sampling, "eos": frozenset(options["eos"]), "stop": stop}
+        **{
+            **options,
+            "depths": tuple(options["depths"]),
+            "budget": None if loops is None else Budget(loops),
+            "sampling": sampling,
+            "eos": frozenset(options["eos"]),
+            "stop": stop,
+        }
     )
 
 

@@ -18,12 +18,7 @@ pytestmark = needs_cpp
 
 
 class Forward(c.Structure):
-    _fields_ = [
-        ("max_loops", c.c_int64),
-        ("halt_threshold", c.c_double),
-        ("policy", c.c_char_p),
-        ("state_seed", c.c_uint64),
-    ]
+    _fields_ = [("max_loops", c.c_int64), ("halt_threshold", c.c_double), ("state_seed", c.c_uint64)]
 
 
 class Options(c.Structure):
@@ -41,6 +36,10 @@ class Options(c.Structure):
         ("stop_lengths", c.POINTER(c.c_size_t)),
         ("stop_count", c.c_size_t),
         ("forward", Forward),
+        ("policy", c.c_char_p),
+        ("speculate", c.c_int64),
+        ("loops_per_token", c.c_double),
+        ("latency_ms", c.c_double),
     ]
 
 
@@ -50,12 +49,23 @@ class Row(c.Structure):
         ("depth", c.c_int32),
         ("text", c.POINTER(c.c_char)),
         ("text_bytes", c.c_size_t),
+        ("capped", c.c_int),
         ("finished", c.c_char_p),
     ]
 
 
+class Counts(c.Structure):
+    _fields_ = [(name, c.c_int64) for name in ("steps", "rows", "late", "drafted", "accepted")]
+
+
 class Step(c.Structure):
-    _fields_ = [("rows", c.POINTER(Row)), ("row_count", c.c_size_t), ("loops", c.c_int64), ("seconds", c.c_double)]
+    _fields_ = [
+        ("rows", c.POINTER(Row)),
+        ("row_count", c.c_size_t),
+        ("loops", c.c_int64),
+        ("seconds", c.c_double),
+        ("counts", Counts),
+    ]
 
 
 OnStep = c.CFUNCTYPE(c.c_int, c.POINTER(Step), c.c_void_p)
@@ -108,7 +118,7 @@ def array(values: list[int], kind: Any = c.c_int64) -> Any:
 def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> None:
     library = Library(bundle)
     prompts = [[72, 105, 195], [5, 6]]
-    chosen = {"max_loops": 5, "halt_threshold": 0.5, "temperature": 1.2, "seed": 3, "eos": [7, 8], "policy": "last"}
+    chosen = {"max_loops": 5, "halt_threshold": 0.5, "temperature": 1.2, "seed": 3, "eos": [7, 8]}
     plain = model.generate_all(prompts, max_new_tokens=12, **chosen)  # type: ignore[arg-type]
     stop = plain.tokens[0][3:5]
     expected = model.generate_all(prompts, max_new_tokens=12, stop=[stop, [601]], **chosen)  # type: ignore[arg-type]
@@ -119,10 +129,12 @@ def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> 
     sequences = [array(stop), array([601])]
     options.stop = (c.POINTER(c.c_int64) * 2)(*(c.cast(each, c.POINTER(c.c_int64)) for each in sequences))
     options.stop_lengths, options.stop_count = array([2, 1], c.c_size_t), 2
-    options.forward = Forward(5, 0.5, b"last")
+    options.forward = Forward(5, 0.5, 0)
+    options.policy, options.speculate = b"lazy", 2
     tokens: list[list[int]] = [[], []]
     depth: list[list[int]] = [[], []]
     text, finished = [b"", b""], ["", ""]
+    counts: list[Counts] = []
 
     @OnStep
     def on_step(step: Any, _: Any) -> int:
@@ -133,6 +145,7 @@ def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> 
                 depth[row].append(each.depth)
             text[row] += each.text[: each.text_bytes]
             finished[row] = each.finished.decode()
+        counts.append(Counts.from_buffer_copy(step.contents.counts))
         return 0
 
     rows = (c.c_void_p * 2)(*(c.cast(array(prompt), c.c_void_p) for prompt in prompts))
@@ -149,6 +162,8 @@ def test_a_batch_with_text_a_threshold_and_stops(bundle: Path, model: Model) -> 
         None,
     )
     assert (tokens, depth, finished) == (expected.tokens, expected.depth, expected.stop_reasons)
+    last = counts[-1]
+    assert 0 < last.steps < last.rows and 0 <= last.accepted <= last.drafted
     assert finished[0] == "stop" and model.tokenizer is not None
     assert [each.decode() for each in text] == [model.tokenizer.decode(row) for row in tokens]
     library.dll.mythos_free(library.model)

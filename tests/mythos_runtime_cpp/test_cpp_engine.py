@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from golden_families import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
 from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
 from test_exact import some_requests
 
-from mythos_runtime.engine import Request
+from mythos_model import load_checkpoint
+from mythos_runtime.engine.request import Budget, Request
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
@@ -47,7 +51,7 @@ def same(engines: Engines, schedule: dict[str, Any]) -> dict[str, Any]:
 
 def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
     usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
-    usual |= {"chunk": 64, "patience": 0.125}
+    usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
     return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
 
 
@@ -56,7 +60,7 @@ def test_any_schedule(engines: Engines) -> None:
     @given(st.data())
     def check(data: Any) -> None:
         draw = data.draw
-        requests = draw(some_requests(plain=True))
+        requests = draw(some_requests())
         same(
             engines,
             serving(
@@ -71,6 +75,9 @@ def test_any_schedule(engines: Engines) -> None:
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                prefixes=draw(st.sampled_from([0, 0, 1, 3])),
+                speculate=draw(st.sampled_from([None, None, 1, 2, 4])),
+                drafts=draw(st.integers(1, 5)),
             ),
         )
 
@@ -116,6 +123,38 @@ def test_sampling_and_ends(engines: Engines) -> None:
     assert [each["finished"] for each in found] == ["eos", "stop"]
 
 
+def test_depths_that_are_given_and_budgets(engines: Engines) -> None:
+    given = Request((3, 4), max_new_tokens=8, row=0, depths=(1, 2, 5, 1, 3))
+    tight = Request((5, 6, 7), max_new_tokens=12, row=1, budget=Budget(loops_per_token=2.5))
+    free = Request((5, 6, 7), max_new_tokens=12, row=1)
+    found = same(engines, serving([given, tight, free], [0, 0, 2]))["requests"]
+    assert found[0]["depth"][:5] == [1, 2, 5, 1, 3]
+    assert any(found[1]["capped"]) and sum(found[1]["depth"]) <= 2.5 * 12 < sum(found[2]["depth"])
+
+
+def test_drafts_change_nothing(engines: Engines) -> None:
+    sampling = SamplingOptions(temperature=0.8, seed=5)
+    requests = [
+        Request((3, 4, row), max_new_tokens=30, row=row, sampling=sampling if row % 2 else SamplingOptions())
+        for row in range(4)
+    ]
+    plain_run = same(engines, serving(requests, [0, 0, 0, 5]))
+    drafted = same(engines, serving(requests, [0, 0, 0, 5], speculate=2, drafts=4))
+    assert drafted["requests"] == plain_run["requests"]
+    offered, right = drafted["drafts"]
+    assert 0 < right < offered
+
+
+def test_prompts_that_begin_alike(engines: Engines) -> None:
+    common = tuple(np.random.default_rng(4).integers(0, VOCABULARY, 70).tolist())
+    first = Request(common, max_new_tokens=4)
+    second = Request((*common[:50], 1, 2, 3), max_new_tokens=20)
+    found = same(engines, serving([first, second], [0, 200], prefixes=2))["requests"]
+    assert [each["reused"] for each in found] == [0, 50]
+    fresh = same(engines, serving([second], [0]))["requests"][0]
+    assert {**found[1], "reused": 0} == fresh
+
+
 def test_sequences_at_the_core(engines: Engines) -> None:
     @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.data())
@@ -155,3 +194,31 @@ def some_acts(draw: st.DrawFn) -> list[dict[str, Any]]:
             acts.append({"act": "close", "sequence": sequence})
             del length[sequence]
     return acts
+
+
+@pytest.mark.parametrize(("name", "exit_rule"), [("ouro_decode", None), ("huginn_decode", "latent-diff")])
+def test_other_families(name: str, exit_rule: str | None, tmp_path: Path) -> None:
+    """Of other states, exit rules and knobs; Huginn's first state is drawn."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    checkpoint = load_checkpoint(GOLDEN / name, exit_rule=exit_rule)
+    row_model = RowModel.of(checkpoint.model(torch.float32), tmp_path)
+    spec = row_model.model.spec
+    cpp = CppEngine(tmp_path, spec, 1)
+    knob = spec.exit.knob("halt_threshold")
+    requests = [
+        Request(
+            tuple(np.random.default_rng(row).integers(0, spec.vocab_size, 5 + 9 * row).tolist()),
+            max_new_tokens=12,
+            max_loops=spec.trained_loops + row % 2,
+            halt_threshold=None if knob is None or row else knob.default / 2,
+            row=row,
+            state_seed=row // 2,
+        )
+        for row in range(4)
+    ]
+    engines = cpp, PythonEngine(row_model.core())
+    found = same(engines, serving(requests, [0, 0, 2, 9], chunk=6, max_lag=8))
+    cpp.close()
+    assert {each["finished"] for each in found["requests"]} == {"length"}
+    assert len({depth for each in found["requests"] for depth in each["depth"]}) > 1, "every token took the same loops"

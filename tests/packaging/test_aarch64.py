@@ -30,7 +30,7 @@ def built() -> None:
 def test_the_tokens_of_this_machine(built: None, bundles: Bundles, name: str, instructions: str) -> None:
     expected = load(bundles[name], op_library=None).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
     variables = ["-E", f"MYTHOS_OPS_ISA={instructions}", "-E", f"MYTHOS_OP_LIBRARY={BUILD}/kernels/libmythos_ops.so"]
-    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", *variables]
+    emulator = ["qemu-aarch64", "-L", BUILD / "sysroot", *variables]
     program = [BUILD / "native" / "mythos_run", bundles[name], "--ids", "1,2,3", "--max-new-tokens", "8", "--json"]
     asked = subprocess.run([*emulator, *program, "--temperature", "0"], capture_output=True, text=True)
     assert asked.returncode == 0, asked.stderr

@@ -140,8 +140,12 @@ def test_the_runtime_runs_where_there_is_no_torch(built: Path, bundles: Bundles,
     assert model.tokenizer is not None
     answer = model.generate_all([model.tokenizer.encode("Once")], max_new_tokens=4, eos=[7, EOS]).tokens[0]
     assert box.run("mythos", "run", tmp_path / "speaks", "--prompt", "Once") == model.tokenizer.decode(answer) + "\n"
-
     prefix = box.run("python", "-m", "mythos_runtime.cpp").strip()
+    if (Path(prefix) / "lib/libmythos_tokenizer.so").is_file():
+        assert (Path(prefix) / "lib/libmythos_tokenizer.notices.txt").is_file()
+        spoken = box.run("mythos_run", tmp_path / "speaks", "--prompt", "Once")
+        assert spoken == model.tokenizer.decode(answer) + "\n"
+
     example = ROOT / "runtimes" / "cpp" / "example"
     for command in (
         ["cmake", "-S", example, "-B", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}"],

@@ -40,13 +40,21 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   app.add_option("--min-p", out.min_p, "0: off. Default: the bundle's, or 0");
   app.add_option("--repetition-penalty", out.repetition_penalty, "1: off. Default: the bundle's, or 1");
   integer("--seed", out.generate.sampling.seed, "From 0 to 18446744073709551615")->capture_default_str();
-  repeated(integer("--eos", out.generate.eos, "Id that ends the text, instead of the bundle's; may be repeated"));
+  repeated(integer("--eos", out.eos, "Id that ends the text, instead of the bundle's; may be repeated"));
   app.add_flag("--ignore-eos", out.ignore_eos, "Go on after the bundle's EOS");
   repeated(app.add_option("--stop", out.stop, "Text that ends the text, and is not shown; may be repeated"));
   repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
   integer("--max-loops", forward.max_loops, "Default: as trained");
   app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf: never");
-  app.add_option("--policy", forward.policy, "Of the cache")->check(CLI::IsMember({"full", "last"}))->capture_default_str();
+  app.add_option("--policy", out.generate.policy,
+                 "Depths that a token did not run: run when they are needed (lazy, the default), at once (full; the same text), "
+                 "or stood for by its deepest (share; approximate)")->check(CLI::IsMember({"lazy", "full", "share"}));
+  app.add_option("--loops-per-token", out.generate.loops_per_token,
+                 "Budget: the mean depth of new tokens, which then halt earlier");
+  app.add_option("--latency-ms", out.generate.latency_ms, "Budget: milliseconds of a new token, by what calls took lately");
+  app.add_option("--speculate", out.speculate,
+                 "auto, off or loops: draft tokens after so many; changes the speed, never the text")->capture_default_str();
+  app.add_option("--depth-trace", out.depth_trace, "Write the depth of every new token there, for mythos bench");
   app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
   integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));
@@ -74,7 +82,8 @@ std::string with_option_names(std::string text) {
     return c == '_' || (dash && c == '-') || std::isalnum(static_cast<int>(c)) || c >= 0x80;
   };
   for (const std::string name : {"max_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "max_loops",
-                                 "halt_threshold", "temperature", "seed", "eos", "stop", "policy", "threads", "verify"}) {
+                                 "halt_threshold", "loops_per_token", "latency_ms", "depth_trace", "temperature", "seed", "eos", "stop", "policy", "speculate", "threads",
+                                 "verify"}) {
     const bool simple = name.find('_') == name.npos;  // an ordinary word too: only what the text is about
     std::string option = "--" + name;
     std::replace(option.begin(), option.end(), '_', '-');

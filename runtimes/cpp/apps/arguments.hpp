@@ -13,6 +13,9 @@ struct Arguments {
   std::optional<std::int64_t> max_new_tokens, top_k;  // none: the bundle's
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::vector<std::string> stop, stop_ids;  // the latter each as it was given: 4,5
+  std::vector<std::int64_t> eos;
+  std::string speculate = "auto";
+  std::optional<std::string> depth_trace;
   bool ignore_eos = false, json = false, verbose = false;
   mythos::LoadOptions load;
   mythos::GenerateOptions generate;

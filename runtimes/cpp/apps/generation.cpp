@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "text.hpp"
@@ -100,6 +101,14 @@ Ids prompt_ids(const mythos::Model& model, const Arguments& arguments) {
   return tokenizer->encode(read_prompt(arguments.file.value_or("-")));
 }
 
+std::int64_t speculation(const std::string& text) {
+  if (text == "auto") return mythos::kAuto;
+  if (text == "off") return 0;
+  const std::int64_t loops = text.find_first_not_of("0123456789") == text.npos ? std::strtoll(text.c_str(), nullptr, 10) : 0;
+  if (loops < 1) throw mythos::RequestError("--speculate " + mythos::py_repr(text) + " is not auto, off, or a number of loops");
+  return loops;
+}
+
 mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_tokens, const Arguments& arguments,
                              const Write& note) {
   const mythos::TokenizerEntry& entry = model.tokenizer_entry();
@@ -133,15 +142,15 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
     options.max_new_tokens =
         std::min(wanted == entry.defaults.end() ? kNewTokens : static_cast<std::int64_t>(wanted->second), most);
   }
-  if (arguments.ignore_eos && !options.eos.empty())
+  if (arguments.ignore_eos && !arguments.eos.empty())
     throw mythos::RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them");
-  for (const std::int64_t id : options.eos)
+  for (const std::int64_t id : arguments.eos)
     if (id >= spec.vocab_size)
       throw mythos::RequestError("--eos " + std::to_string(id) + " never comes: this model's vocabulary has the ids 0 to " +
                                  std::to_string(spec.vocab_size - 1));
   if (!arguments.stop.empty() && entry.kind != "bytes" && entry.kind != "tokenizer.json")
     throw mythos::RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5");
-  if (options.eos.empty() && !arguments.ignore_eos) options.eos = entry.eos;
+  if (arguments.ignore_eos || !arguments.eos.empty()) options.eos = arguments.eos;
   for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text));
   return options;
 }
@@ -167,7 +176,9 @@ Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& 
     run.tokens.push_back(step.tokens[0]);
     run.depth.push_back(step.depth[0]);
     run.loops.push_back(step.loops);
+    run.capped += step.capped[0];
     run.finished = step.finished[0];
+    run.counts = step.counts;
     if (!decoder) {
       write(std::to_string(step.tokens[0]) + " ");
       return true;
@@ -182,6 +193,16 @@ Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& 
   }
   write("\n");
   return run;
+}
+
+void write_trace(const std::string& path, std::size_t prompt, const Run& run) {
+  const auto fail = [&] { return mythos::RequestError("--depth-trace " + path + " cannot be written: " + std::strerror(errno)); };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), std::fclose);
+  if (!file) throw fail();
+  std::string text = "{\"requests\": [{\"prompt\": " + std::to_string(prompt) + ", \"depth\": [";
+  for (std::size_t i = 0; i < run.depth.size(); ++i) text += (i ? ", " : "") + std::to_string(run.depth[i]);
+  text += "]}]}\n";
+  if (std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) throw fail();
 }
 
 double Run::tokens_per_second() const {
@@ -200,6 +221,7 @@ std::string Run::summary(const std::string& policy, const std::string& bar) cons
   std::snprintf(line, sizeof line, "%zu tokens, %.1f tokens/s after the first (%.1f ms), mean depth %.1f loops, cache policy ",
                 tokens.size(), tokens_per_second(), 1e3 * prefill_seconds, total / static_cast<double>(depth.size()));
   std::string text = line + policy + "\n";
+  if (capped) text += std::to_string(capped) + " of them went no deeper because of the budget\n";
   int most = 0;
   for (const auto& [each, count] : counts) most = std::max(most, count);
   for (int each = counts.begin()->first; each <= counts.rbegin()->first; ++each) {

@@ -50,9 +50,11 @@ void run(const Arguments& arguments) {
     say("no library of native operators is loaded: the portable ones serve, which are slower");
   const Ids ids = prompt_ids(model, arguments);
   if (arguments.verbose) say(std::to_string(ids.size()) + " prompt tokens");
-  const mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
+  mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
+  options.speculate = speculation(arguments.speculate);
   const Run done = stream(model, ids, options, arguments.stop, write, say);
-  const std::string& policy = options.forward.policy;
+  if (arguments.depth_trace) write_trace(*arguments.depth_trace, ids.size(), done);
+  const std::string policy = !options.policy.empty() ? options.policy : model.runs_rows() ? "lazy" : "full";
   std::fputs(done.summary(policy, bar()).c_str(), stderr);
   if (!arguments.json) return;
   const nlohmann::ordered_json text = done.text ? nlohmann::ordered_json(*done.text) : nlohmann::ordered_json();
@@ -60,11 +62,17 @@ void run(const Arguments& arguments) {
                                {"tokens", done.tokens},
                                {"depth", done.depth},
                                {"loops", done.loops},
+                               {"capped", done.capped},
                                {"tokens_per_second", done.tokens_per_second()},
                                {"prefill_seconds", done.prefill_seconds},
                                {"policy", policy},
                                {"finished", done.finished},
-                               {"operators", model.operators()}}.dump() + "\n");
+                               {"operators", model.operators()},
+                               {"steps", done.counts.steps},
+                               {"rows", done.counts.rows},
+                               {"late", done.counts.late},
+                               {"drafted", done.counts.drafted},
+                               {"accepted", done.counts.accepted}}.dump() + "\n");
 }
 
 }  // namespace

@@ -7,14 +7,21 @@
 //     for (const mythos::Token& token : engine.tick())
 //       std::cout << token.id << " took " << token.depth << " loops\n";
 //
-// Which tokens a request gets, and their logits to the last bit, hang on the request alone: not on when it came, on who
-// ran beside it, on how its prompt was cut, nor on whether it was sent back for want of memory and computed again.
-// runtimes/python/mythos_runtime/engine has the same.
+// Which tokens a request gets, and their logits to the last bit, depends on the request alone: not on when it came, on who
+// ran beside it, on how its prompt was cut, on what was drafted, nor on whether it was sent back for want of memory and
+// computed again. Only a budget of milliseconds depends on the machine. runtimes/python/mythos_runtime/engine has the same.
 #pragma once
 
 #include "mythos_runtime.hpp"
 
 namespace mythos {
+
+// How deep a request's new tokens may go, on average: they halt earlier than the model would let them. What easy tokens
+// leave over, hard ones may use.
+struct Budget {
+  std::optional<double> loops_per_token;
+  std::optional<double> latency_ms;  // milliseconds, by what calls of the graphs have taken lately
+};
 
 // What somebody wants to be generated.
 struct Request {
@@ -22,12 +29,19 @@ struct Request {
   std::int64_t max_new_tokens = 1;
   std::optional<std::int64_t> max_loops;        // of its positions; default: as trained
   std::optional<double> halt_threshold;         // default: as trained; infinity: never
-  bool whole = false;                           // run every loop of every position
+  // What happens at the loops that a token did not run before it halted. "lazy": they are run when a later token needs their
+  // cache entries. "full": they are run at once, with the same results. "share": its deepest entry stands for them, which is
+  // approximate.
+  std::string policy = "lazy";
   SamplingOptions sampling;
   std::vector<std::int64_t> eos;                // ids that end it; they stay in the result, as do
   std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end it
   std::uint64_t row = 0;                        // which of a batch's random numbers it draws
   std::uint64_t state_seed = 0;                 // what its first states are drawn with, where the model draws them
+  std::optional<Budget> budget;                 // none: the engine's, if it has one
+  // Loops of the position behind each token, in place of the exit rule's; what is longer than it goes on by the rule. A
+  // recorded run is replayed so.
+  std::vector<std::int64_t> depths;
 };
 
 // A request on its way.
@@ -35,8 +49,11 @@ struct Running {
   Request request;
   std::int64_t limit = 0;              // the request's loops and threshold, or as trained
   float threshold = 0;
+  Budget budget;                       // the request's, or the engine's
   std::vector<std::int64_t> tokens;    // generated so far,
-  std::vector<std::int32_t> depth;     // and the loops of the positions behind the choices
+  std::vector<std::int32_t> depth;     // the loops of the positions behind the choices,
+  std::vector<bool> capped;            // and whether they were not to go deeper, by the budget
+  std::int64_t reused = 0;             // prompt tokens whose cache entries were there already
   std::string finished;                // "eos", "stop", "length", "cancelled" or "error" once it has ended, else ""
   std::string error;                   // the text of a ResultError, where that is "error"
 };
@@ -47,6 +64,7 @@ struct Token {
   std::int64_t id = 0;
   std::int32_t depth = 0;
   std::vector<float> logits;
+  bool capped = false;
 };
 
 struct EngineOptions {
@@ -57,15 +75,11 @@ struct EngineOptions {
   std::int64_t chunk = 64;                      // the most tokens of a prompt that enter at a time
   double patience = 0.125;  // a share of the running requests: so many finished positions are waited for before they leave
                             // together, since the layers around the loop cost a call about the same for one as for a few
-  std::optional<std::int64_t> max_lag;  // positions of a request that may lag before they are made to run every depth: a
-                                        // bound on what a hard token has to wait for; default: none
-};
-
-// What the engine has done so far.
-struct EngineCounts {
-  std::int64_t steps = 0;  // calls of the loop
-  std::int64_t rows = 0;   // positions of all calls
-  std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
+  std::optional<std::int64_t> max_lag = 64;  // positions of a request that may lag before they are made to run every depth:
+                                             // a bound on what a hard token has to wait for; none: no bound
+  Budget budget;                // of requests that have none of their own
+  std::int64_t prefixes = 0;    // ended requests whose cache entries are kept, for those that begin with the same tokens
+  std::int64_t speculate = 0;   // loops after which tokens are drafted, to be verified together; kAuto: as it pays; 0: never
 };
 
 // On the CPU. For one thread at a time.

@@ -72,7 +72,6 @@ MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size
 typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
   double halt_threshold;  /* NaN: as trained; infinity: never */
-  const char* policy;     /* "full" or "last"; NULL: full */
   uint64_t state_seed;    /* of models that draw a state before the first loop */
 } mythos_forward_options;
 
@@ -84,12 +83,19 @@ typedef struct mythos_generate_options {
   double min_p;           /* 0: off */
   double repetition_penalty; /* 1: off */
   uint64_t seed;
-  const int64_t* eos;     /* ids that end a row */
+  const int64_t* eos;     /* ids that end a row; NULL: the bundle's */
   size_t eos_count;
   const int64_t* const* stop; /* sequences of ids that end a row, and the length of each */
   const size_t* stop_lengths;
   size_t stop_count;
   mythos_forward_options forward;
+  /* At the loops that a token did not run before it halted. "lazy": they are run when a later token needs their cache
+   * entries. "full": they are run at once, with the same results. "share": its deepest entry stands for them, which is
+   * approximate. NULL: lazy, or, where no row graphs run, full. */
+  const char* policy;
+  int64_t speculate;      /* loops after which tokens are drafted, to be verified together; -1: as it pays; 0: never */
+  double loops_per_token; /* budgets, by which new tokens halt earlier than the model would: on average; 0: none */
+  double latency_ms;      /* by what calls of the graphs have taken lately; 0: none */
 } mythos_generate_options;
 
 typedef struct mythos_row {
@@ -97,14 +103,23 @@ typedef struct mythos_row {
   int32_t depth;        /* loops that the position behind the choice took */
   const char* text;     /* what has become certain of the row's text, not terminated; empty where ids are no text */
   size_t text_bytes;
+  int capped;           /* whether a budget kept the position from going deeper */
   const char* finished; /* "eos", "stop" or "length" once the row has ended, else "" */
 } mythos_row;
+
+typedef struct mythos_counts { /* of a generation so far; zeros where no row graphs ran */
+  int64_t steps;          /* calls of the loop */
+  int64_t rows;           /* positions of all calls */
+  int64_t late;           /* of these, positions that had halted before, and run for a later one's sake */
+  int64_t drafted, accepted; /* tokens that were drafted, and those that were right */
+} mythos_counts;
 
 typedef struct mythos_step { /* one token of every row that is still going; valid during the call */
   const mythos_row* rows;
   size_t row_count;
-  int64_t loops;          /* iterations that the engine ran */
-  double seconds;         /* in the engine; of the first step, for the whole prompt */
+  int64_t loops;          /* the most of any row; where the whole model runs, those that ran */
+  double seconds;         /* in the engine since the last step; of the first step, for the whole prompt */
+  mythos_counts counts;
 } mythos_step;
 
 /* A value other than 0 ends the generation. */

@@ -95,7 +95,6 @@ struct MYTHOS_API Tokens {
 struct ForwardOptions {
   std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
   std::optional<double> halt_threshold;    // default: as trained; infinity: never
-  std::string policy = "full";             // "full": every depth runs, exact; "last": leave when all have halted
   std::uint64_t state_seed = 0;            // of models that draw a state before the first loop: the seed it is drawn with,
   std::vector<float> initial_state;        // or the state itself, [batch, tokens, size] (not for generate)
 };
@@ -105,8 +104,6 @@ struct Output {
   std::vector<float> logits;         // [batch, tokens, vocab]; padding means nothing
   std::vector<std::int32_t> depth;   // [batch, tokens], loops that contributed to a token; 0 for padding
   std::int64_t loops = 0;            // iterations that ran
-  std::string policy;                // "full" or "last"; "none" without a cache
-  bool exact = true;                 // false where this pass read cache entries that the policy "last" copied
   double seconds = 0;                // in the engine
   const float* logit(std::int64_t row, std::int64_t token) const { return logits.data() + (row * tokens + token) * vocab; }
 };
@@ -125,7 +122,6 @@ class MYTHOS_API Cache {
   std::int64_t max_loops() const;
   std::size_t nbytes() const;
   const std::vector<std::int64_t>& lengths() const;   // tokens held, per row
-  bool exact() const;
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what lies beyond, per row
   void reset();
@@ -149,22 +145,42 @@ struct SamplingOptions {
   std::uint64_t seed = 0;
 };
 
+constexpr std::int64_t kAuto = -1;
+
 struct GenerateOptions {
   std::optional<std::int64_t> max_new_tokens;   // default and most: the model's max_output_tokens
   SamplingOptions sampling;
-  std::vector<std::int64_t> eos;                // ids that end a row
+  std::optional<std::vector<std::int64_t>> eos; // ids that end a row; default: the bundle's
   std::vector<std::vector<std::int64_t>> stop;  // sequences of ids that end a row
   ForwardOptions forward;
-  std::int64_t prefill_chunk = 512;             // the most prompt tokens per call of the engine
+  std::int64_t prefill_chunk = 256;             // the most tokens of a prompt per call of a graph
+  // What happens at the loops that a token did not run before it halted (see Request in mythos_engine.hpp): "lazy", "full"
+  // with the same results, or "share", which is approximate. "": lazy, or, where no row graphs run, full.
+  std::string policy;
+  std::int64_t speculate = kAuto;               // loops after which tokens are drafted; kAuto: as it pays; 0: never
+  std::optional<double> loops_per_token;        // budgets, by which new tokens halt earlier than the model would: on average,
+  std::optional<double> latency_ms;             // or by what calls of the graphs have taken lately
+};
+
+// What the engine has done so far.
+struct EngineCounts {
+  std::int64_t steps = 0;  // calls of the loop
+  std::int64_t rows = 0;   // positions of all calls
+  std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
+  std::int64_t drafted = 0, accepted = 0;  // tokens that were drafted, and those that were right
 };
 
 // One token for every row that is still going.
 struct Step {
   std::vector<std::int64_t> tokens;    // -1 for a row that had finished before
   std::vector<std::int32_t> depth;     // loops that the position behind each choice took
-  std::int64_t loops = 0;              // iterations that the engine ran
-  double seconds = 0;                  // in the engine; of the first step, for the whole prefill
+  std::int64_t loops = 0;              // the most of them; where the whole model runs, those that ran
+  // In the engine since the last step; of the first step, for the whole prefill. Rows run ahead of each other, and several
+  // tokens may come of one round of drafts.
+  double seconds = 0;
+  std::vector<bool> capped;            // whether a budget kept the position from going deeper
   std::vector<std::string> finished;   // per row "eos", "stop" or "length" once it has ended, else ""
+  EngineCounts counts;                 // of the generation so far; zeros where no row graphs ran
 };
 
 struct MYTHOS_API GenerationResult {
@@ -173,6 +189,7 @@ struct MYTHOS_API GenerationResult {
   std::vector<std::int64_t> loops;
   std::vector<std::string> stop_reasons;
   double prefill_seconds = 0, decode_seconds = 0;
+  EngineCounts counts;
   double tokens_per_second() const;    // tokens of all rows after the first step, over the engine's time for them
 };
 
@@ -211,13 +228,15 @@ class MYTHOS_API Model {
   const LoopSpec& spec() const;
   const std::string& description() const;   // engine, device, threads, kernels
   const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
+  bool runs_rows() const;                   // whether generating runs the engine, on the bundle's row graphs
   const TokenizerEntry& tokenizer_entry() const;
   // Null where the bundle has none; BackendMissing where libmythos_tokenizer is needed, and not installed.
   std::unique_ptr<Tokenizer> tokenizer() const;
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);
-  // Calls back after every token until a row has no more to say or the callback returns false.
+  // Calls back after every token until no row has more to say or the callback returns false. On the CPU it is the engine of
+  // mythos_engine.hpp that runs, with a request for each row.
   void generate(const std::vector<std::vector<std::int64_t>>& prompts, const GenerateOptions& options,
                 const std::function<bool(const Step&)>& on_step);
   GenerationResult generate_all(const std::vector<std::vector<std::int64_t>>& prompts,

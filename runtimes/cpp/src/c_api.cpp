@@ -56,7 +56,6 @@ mythos::ForwardOptions forward_options(const mythos_forward_options* given) {
   mythos::ForwardOptions options;
   if (chosen.max_loops != -1) options.max_loops = chosen.max_loops;
   if (!std::isnan(chosen.halt_threshold)) options.halt_threshold = chosen.halt_threshold;
-  if (chosen.policy) options.policy = chosen.policy;
   options.state_seed = chosen.state_seed;
   return options;
 }
@@ -66,10 +65,14 @@ mythos::GenerateOptions generate_options(const mythos_generate_options* given) {
   mythos::GenerateOptions options;
   if (chosen.max_new_tokens) options.max_new_tokens = chosen.max_new_tokens;
   options.sampling = {chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p, chosen.repetition_penalty, chosen.seed};
-  options.eos.assign(chosen.eos, chosen.eos + chosen.eos_count);
+  if (chosen.eos) options.eos.emplace(chosen.eos, chosen.eos + chosen.eos_count);
   for (std::size_t i = 0; i < chosen.stop_count; ++i)
     options.stop.emplace_back(chosen.stop[i], chosen.stop[i] + chosen.stop_lengths[i]);
   options.forward = forward_options(&chosen.forward);
+  if (chosen.policy) options.policy = chosen.policy;
+  options.speculate = chosen.speculate;
+  if (chosen.loops_per_token != 0) options.loops_per_token = chosen.loops_per_token;
+  if (chosen.latency_ms != 0) options.latency_ms = chosen.latency_ms;
   return options;
 }
 
@@ -91,9 +94,12 @@ class Steps {
       const bool going = step.tokens[row] >= 0;
       texts_[row] = going && !streams_.empty() ? streams_[row]->feed(step.tokens[row]) : "";
       if (going && !streams_.empty() && !step.finished[row].empty()) texts_[row] += streams_[row]->finish();
-      rows_[row] = {step.tokens[row], step.depth[row], texts_[row].data(), texts_[row].size(), step.finished[row].c_str()};
+      rows_[row] = {step.tokens[row], step.depth[row], texts_[row].data(), texts_[row].size(), step.capped[row],
+                    step.finished[row].c_str()};
     }
-    const mythos_step out{rows_.data(), rows_.size(), step.loops, step.seconds};
+    const mythos::EngineCounts& counts = step.counts;
+    const mythos_step out{rows_.data(), rows_.size(), step.loops, step.seconds,
+                          {counts.steps, counts.rows, counts.late, counts.drafted, counts.accepted}};
     return on_step_(&out, user_) == 0;
   }
 
@@ -153,12 +159,13 @@ int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count
   });
 }
 
-mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), nullptr, 0}; }
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0}; }
 
 mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};
   options.top_p = options.repetition_penalty = 1;
   options.forward = mythos_default_forward_options();
+  options.speculate = mythos::kAuto;
   return options;
 }
 

@@ -63,7 +63,6 @@ std::int64_t Cache::batch() const { return buffers_->batch; }
 std::int64_t Cache::capacity() const { return buffers_->capacity; }
 std::int64_t Cache::max_loops() const { return buffers_->max_loops; }
 const std::vector<std::int64_t>& Cache::lengths() const { return buffers_->lengths; }
-bool Cache::exact() const { return buffers_->exact; }
 
 std::size_t Cache::nbytes() const {
   std::size_t bytes = 0;
@@ -95,7 +94,6 @@ Cache Cache::fork(const std::vector<std::int64_t>& rows) const {
       }
   }
   for (std::size_t row = 0; row < chosen.size(); ++row) to.lengths[row] = from.lengths[static_cast<std::size_t>(chosen[row])];
-  to.exact = from.exact;
   return copy;
 }
 
@@ -109,8 +107,6 @@ void Cache::truncate(const std::vector<std::int64_t>& lengths) {
       throw RequestError("row " + std::to_string(row) + " holds " + std::to_string(b.lengths[row]) +
                          " tokens and cannot be truncated to " + std::to_string(lengths[row]));
   b.lengths = lengths;
-  const bool empty = std::all_of(lengths.begin(), lengths.end(), [](std::int64_t n) { return n == 0; });
-  b.exact = b.exact || empty;  // nothing approximate is left in an empty cache
 }
 
 void Cache::reset() { truncate(std::vector<std::int64_t>(buffers_->lengths.size(), 0)); }

@@ -24,7 +24,6 @@ struct Cache::Buffers {
   std::int64_t batch = 0, capacity = 0, max_loops = 0;
   std::vector<Group> past;  // in the order of spec->caches
   std::vector<std::int64_t> lengths;
-  bool exact = true;
 
   // CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written.
   void check_room(const std::vector<std::int64_t>& counts) const;

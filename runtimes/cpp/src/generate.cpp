@@ -1,12 +1,19 @@
-// Token by token: prefill in chunks, then one step per token for the whole batch (generate.py).
+// Token by token: a request of the engine for each row, or, without row graphs, one forward pass of the whole batch per token
+// (generate.py).
 #include <algorithm>
+#include <chrono>
+#include <deque>
 
 #include "batch.hpp"
 #include "model.hpp"
+#include "row_ports.hpp"
 #include "sampling.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace {
+
+using OnStep = std::function<bool(const Step&)>;
 
 std::int64_t tokens_to_make(const GenerateOptions& options, const LoopSpec& spec, std::int64_t longest) {
   const std::int64_t room = spec.max_seq_len - longest + 1;  // the last token chosen is never fed back
@@ -29,8 +36,89 @@ bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int6
   return ids.size() >= end.size() && std::equal(end.rbegin(), end.rend(), ids.rbegin());
 }
 
+// -- through the engine --------------------------------------------------------------------------------------------------
+
+// The requests of a batch, on a core that others use later.
+class Batch {
+ public:
+  Batch(engine::Core& core, engine::Speculation* speculation, const Rows& prompts, const GenerateOptions& options,
+        const std::vector<std::int64_t>& eos, std::int64_t count)
+      : core_(core), drafts_(speculation) {
+    const std::int64_t limit = integer(options.forward.max_loops.value_or(core.spec().trained_loops), "max_loops", 0, kMostLoops);
+    engine::Room room;
+    for (const auto& prompt : prompts) {
+      const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit);
+      room = {room.around + one.around, room.loop + one.loop, room.lines + one.lines};
+    }
+    core.reserve(room);
+    EngineOptions settings;
+    settings.most_running = static_cast<std::int64_t>(prompts.size());
+    settings.chunk = options.prefill_chunk, settings.budget = {options.loops_per_token, options.latency_ms};
+    engine_ = std::make_unique<engine::Engine>(core, settings, speculation);
+    for (const auto& prompt : prompts) {
+      Request request;
+      request.prompt = prompt, request.max_new_tokens = count;
+      request.max_loops = options.forward.max_loops, request.halt_threshold = options.forward.halt_threshold;
+      if (!options.policy.empty()) request.policy = options.policy;
+      request.sampling = options.sampling;
+      request.eos = eos, request.stop = options.stop;
+      request.row = running_.size(), request.state_seed = options.forward.state_seed;
+      running_.push_back(engine_->submit(std::move(request)));
+    }
+    before_ = now();
+  }
+  ~Batch() { engine_->close(); }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  // Runs until every row that goes on has its next token; false where none does.
+  bool next(Step& step) {
+    const auto waits = [&](const auto& each) { return each->finished.empty() && each->tokens.size() == number_; };
+    const auto started = std::chrono::steady_clock::now();
+    while (std::any_of(running_.begin(), running_.end(), waits)) engine_->tick();
+    step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    const EngineCounts now = this->now();
+    step.counts = {now.steps - before_.steps, now.rows - before_.rows, now.late - before_.late,
+                   now.drafted - before_.drafted, now.accepted - before_.accepted};
+    step.loops = 0;
+    bool any = false;
+    for (std::size_t row = 0; row < running_.size(); ++row) {
+      const Running& each = *running_[row];
+      const bool goes = each.tokens.size() > number_;
+      if (!goes && each.finished == engine::kError) throw ResultError(each.error);
+      any = any || goes;
+      step.tokens[row] = goes ? each.tokens[number_] : -1;
+      step.depth[row] = goes ? each.depth[number_] : 0;
+      step.capped[row] = goes && each.capped[number_];
+      step.loops = std::max<std::int64_t>(step.loops, step.depth[row]);
+      if (each.tokens.size() <= number_ + 1) step.finished[row] = each.finished;
+    }
+    ++number_;
+    return any;
+  }
+
+ private:
+  EngineCounts now() const {
+    return {core_.steps, core_.rows, core_.late, drafts_ ? drafts_->drafted : 0, drafts_ ? drafts_->accepted : 0};
+  }
+
+  engine::Core& core_;
+  engine::Speculation* drafts_;
+  std::unique_ptr<engine::Engine> engine_;
+  std::vector<std::shared_ptr<const Running>> running_;
+  std::size_t number_ = 0;  // of the step
+  EngineCounts before_;     // what had been counted
+};
+
+void generate_with_rows(Batch& batch, std::size_t rows, const OnStep& on_step) {
+  Step step;
+  step.tokens.resize(rows), step.depth.resize(rows), step.capped.resize(rows), step.finished.resize(rows);
+  while (batch.next(step) && on_step(step)) continue;
+}
+
+// -- without row graphs --------------------------------------------------------------------------------------------------
+
 struct Prefilled {
-  Rows::size_type rows;
   std::vector<float> logits;  // [rows, V], of every prompt's last token
   Step step;
 };
@@ -38,7 +126,7 @@ struct Prefilled {
 Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const ForwardOptions& options, Cache& cache,
                   std::size_t longest) {
   const auto vocab = static_cast<std::size_t>(model.spec().vocab_size);
-  Prefilled result{prompts.size(), std::vector<float>(prompts.size() * vocab), {}};
+  Prefilled result{std::vector<float>(prompts.size() * vocab), {}};
   result.step.depth.assign(prompts.size(), 0);
   const std::size_t chunk_size = std::min(static_cast<std::size_t>(size), longest);
   for (std::size_t start = 0; start < longest; start += chunk_size) {
@@ -65,42 +153,29 @@ Prefilled prefill(Model& model, const Rows& prompts, std::int64_t size, const Fo
   return result;
 }
 
-}  // namespace
-
-void Model::generate(const Rows& prompts, const GenerateOptions& options,
-                     const std::function<bool(const Step&)>& on_step) {
-  const LoopSpec& spec = this->spec();
-  check_prompts(prompts, spec.vocab_size);
-  check_sampling(options.sampling);
-  integer(options.prefill_chunk, "prefill_chunk", 1);
-  std::size_t longest = 0;
-  for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
-  const std::int64_t count = tokens_to_make(options, spec, static_cast<std::int64_t>(longest));
-  for (const std::int64_t end : options.eos) integer(end, "eos", 0);
-  for (const auto& sequence : options.stop)
-    for (const std::int64_t token : sequence) integer(token, "stop", 0);
-  for (const auto& sequence : options.stop)
-    if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
+void generate_whole(Model& model, const Rows& prompts, const GenerateOptions& options, const std::vector<std::int64_t>& eos,
+                    std::int64_t count, std::size_t longest, const OnStep& on_step) {
   const auto rows = prompts.size();
-  Cache cache = new_cache(static_cast<std::int64_t>(rows), static_cast<std::int64_t>(longest) + count - 1,
-                          options.forward.max_loops);
+  const std::int64_t vocab_size = model.spec().vocab_size;
+  Cache cache = model.new_cache(static_cast<std::int64_t>(rows), static_cast<std::int64_t>(longest) + count - 1,
+                                options.forward.max_loops);
   std::vector<Sampler> samplers;
-  for (std::size_t row = 0; row < rows; ++row)
-    samplers.emplace_back(options.sampling, row, spec.vocab_size, prompts[row]);
+  for (std::size_t row = 0; row < rows; ++row) samplers.emplace_back(options.sampling, row, vocab_size, prompts[row]);
 
-  Prefilled ready = prefill(*this, prompts, options.prefill_chunk, options.forward, cache, longest);
+  Prefilled ready = prefill(model, prompts, options.prefill_chunk, options.forward, cache, longest);
   Step step = std::move(ready.step);
   std::vector<float> logits = std::move(ready.logits);
   step.finished.assign(rows, "");
+  step.capped.assign(rows, false);
   Rows generated(rows);
   for (std::int64_t number = 1;; ++number) {
     step.tokens.assign(rows, -1);
     for (std::size_t row = 0; row < rows; ++row) {
       if (!step.finished[row].empty()) continue;
-      const float* scores = logits.data() + row * static_cast<std::size_t>(spec.vocab_size);
+      const float* scores = logits.data() + row * static_cast<std::size_t>(vocab_size);
       const std::int64_t token = step.tokens[row] = samplers[row].choose(scores);
       generated[row].push_back(token);
-      if (std::count(options.eos.begin(), options.eos.end(), token))
+      if (std::count(eos.begin(), eos.end(), token))
         step.finished[row] = "eos";
       else if (std::any_of(options.stop.begin(), options.stop.end(),
                            [&](const auto& sequence) { return ends_with(generated[row], sequence); }))
@@ -118,12 +193,43 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options,
         next.valid[row] = 1;
       }
     if (!going) return;
-    Output out = forward(next, options.forward, &cache);
+    Output out = model.forward(next, options.forward, &cache);
     logits = std::move(out.logits);
     step.depth = std::move(out.depth);
     step.loops = out.loops;
     step.seconds = out.seconds;
   }
+}
+
+}  // namespace
+
+void Model::generate(const Rows& prompts, const GenerateOptions& options, const OnStep& on_step) {
+  const LoopSpec& spec = this->spec();
+  check_prompts(prompts, spec.vocab_size);
+  check_sampling(options.sampling);
+  integer(options.prefill_chunk, "prefill_chunk", 1);
+  std::size_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max(longest, prompt.size());
+  const std::int64_t count = tokens_to_make(options, spec, static_cast<std::int64_t>(longest));
+  const std::vector<std::int64_t> eos = options.eos.value_or(tokenizer_entry().eos);
+  for (const std::int64_t end : eos) integer(end, "eos", 0);
+  for (const auto& sequence : options.stop)
+    for (const std::int64_t token : sequence) integer(token, "stop", 0);
+  for (const auto& sequence : options.stop)
+    if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
+  if (options.forward.max_loops) integer(*options.forward.max_loops, "max_loops", 0);
+  if (engine::Core* core = parts_->rows()) {
+    auto& speculation = parts_->learnt[options.speculate];
+    if (!speculation) speculation = engine::speculation_of(options.speculate, spec.trained_loops);
+    Batch batch(*core, speculation.get(), prompts, options, eos, count);
+    return generate_with_rows(batch, prompts.size(), on_step);
+  }
+  if (options.loops_per_token || options.latency_ms)
+    throw RequestError("a budget needs the row graphs of a bundle, which this backend does not run");
+  if (!options.policy.empty() && options.policy != "full")
+    throw RequestError("the backend " + parts_->session->name + " runs the whole model in one call, which takes the cache "
+                       "policy full only, found " + py_repr(options.policy));
+  generate_whole(*this, prompts, options, eos, count, longest, on_step);
 }
 
 GenerationResult Model::generate_all(const Rows& prompts, const GenerateOptions& options) {
@@ -143,6 +249,7 @@ GenerationResult Model::generate_all(const Rows& prompts, const GenerateOptions&
       }
     result.loops.push_back(step.loops);
     result.stop_reasons = step.finished;
+    result.counts = step.counts;
     return true;
   });
   return result;

@@ -16,19 +16,15 @@
 namespace mythos {
 namespace {
 
-constexpr std::int64_t kMostLoops = (std::int64_t{1} << 31) - 1;
+constexpr std::int64_t kMostWholeLoops = (std::int64_t{1} << 31) - 1;
 
 std::int64_t loops_of(const ForwardOptions& options, const LoopSpec& spec, const Cache* cache) {
   if (!options.max_loops) return cache ? cache->max_loops() : spec.trained_loops;
-  const std::int64_t loops = integer(*options.max_loops, "max_loops", 0, kMostLoops);
+  const std::int64_t loops = integer(*options.max_loops, "max_loops", 0, kMostWholeLoops);
   const std::string text = std::to_string(loops);
-  if (cache && loops > cache->max_loops())
+  if (cache && loops != cache->max_loops())
     throw RequestError("max_loops is " + text + ", but the cache holds " + std::to_string(cache->max_loops()) +
-                       " loop depths; make one with new_cache(..., max_loops=" + text + ")");
-  if (cache && options.policy == "full" && loops != cache->max_loops())
-    throw RequestError("the cache policy full runs every depth of the cache (" + std::to_string(cache->max_loops()) +
-                       "), but max_loops is " + text + "; make a cache with new_cache(..., max_loops=" + text +
-                       "), or use policy='last'");
+                       " loop depths, the same for all its tokens; make one with new_cache(..., max_loops=" + text + ")");
   return loops;
 }
 
@@ -64,12 +60,16 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
   b.folder = plain_path(bundle);
   b.manifest = read_manifest(b.folder, options.verify == "hashes");
   parts->session = open_session(b, options);
+  if (parts->session->on_cpu && engine::has_row_graphs(b.manifest))
+    parts->open_graph = engine::open_graphs(b.folder, b.manifest, options);
   return Model(std::move(parts));
 }
 
 const LoopSpec& Model::spec() const { return *parts_->bundle.manifest.spec; }
 const std::string& Model::description() const { return parts_->session->description; }
 const std::string& Model::operators() const { return parts_->session->operators; }
+
+bool Model::runs_rows() const { return static_cast<bool>(parts_->open_graph); }
 
 const TokenizerEntry& Model::tokenizer_entry() const { return parts_->bundle.manifest.tokenizer; }
 
@@ -82,6 +82,11 @@ std::unique_ptr<Tokenizer> Model::tokenizer() const {
   return make_json_tokenizer(parts_->json);
 }
 
+engine::Core* Model::Parts::rows() {
+  if (!core && open_graph) core = engine::growing_core(bundle.manifest.spec, open_graph);
+  return core.get();
+}
+
 Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops) const {
   return Cache(batch, capacity, parts_->bundle.manifest.spec, max_loops);
 }
@@ -89,11 +94,9 @@ Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<
 Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache* cache) {
   const LoopSpec& spec = this->spec();
   const Tokens tokens = checked(given, spec.vocab_size);
-  if (options.policy != "full" && options.policy != "last")
-    throw RequestError("there is no cache policy " + py_repr(options.policy) + "; the policies are full, last");
   const std::int64_t loops = loops_of(options, spec, cache);
   const float threshold = threshold_of(options.halt_threshold, spec, std::nan(""));
-  const bool early_exit = !cache || options.policy == "last";
+  const bool early_exit = !cache;  // later tokens look at every depth of a cache
   const std::vector<std::int64_t> counts = counts_of(tokens);
   const std::int64_t B = tokens.batch, T = tokens.tokens;
   Symbols symbols{{"B", B}, {"T", T}, {"P", 0}, {"N", std::max<std::int64_t>(loops, 1)}};
@@ -151,13 +154,10 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
   const auto* logits = static_cast<const float*>(output("logits"));
   out.batch = B, out.tokens = T, out.vocab = spec.vocab_size;
   out.logits.assign(logits, logits + B * T * spec.vocab_size);
-  out.policy = buffers ? options.policy : "none";
   if (buffers) {
-    out.exact = buffers->exact;  // of what this pass read
     std::vector<const void*> entries;
     for (const CacheGroup& group : spec.caches) entries.push_back(output("new", group.name));
     buffers->append(entries, tokens);
-    buffers->exact = buffers->exact && out.loops == buffers->max_loops;
   }
   return out;
 }

@@ -97,6 +97,8 @@ std::string row_contradiction(const LoopSpec& spec) {
       return "the state " + tensor.name + " is not float32 of the size of " + spec.state[0].name;
     if ((tensor.start == "initial") && !spec.initial()) return "the state " + tensor.name + " begins with noise that none is";
   }
+  if (spec.exit.spent && !state(spec.exit.spent->c_str(), "float32"))
+    return "the exit rule sums its weights in " + *spec.exit.spent + ", which is no float32 state of one value";
   if (!state("halted", "bool") || !state("depth", "int32")) return "the loop does not carry halted bool and depth int32";
   return "";
 }

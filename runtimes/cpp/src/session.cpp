@@ -60,10 +60,13 @@ void check_options(const LoadOptions& options) {
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options) {
   const Backend& backend = choose(bundle.manifest, options.backend);
   const std::string name = backend.name;
-  if (name == "onnxruntime") return open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options);
-  if (name == "tensorrt") return open_tensorrt(bundle, options);
-  throw BackendMissing("the backend eager needs PyTorch, which this runtime does without; use mythos run, or "
-                       "--backend onnxruntime here");
+  if (name == "eager")
+    throw BackendMissing("the backend eager needs PyTorch, which this runtime does without; use mythos run, or "
+                         "--backend onnxruntime here");
+  auto session = name == "tensorrt" ? open_tensorrt(bundle, options)
+                                    : open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options);
+  session->name = name;
+  return session;
 }
 
 }  // namespace mythos

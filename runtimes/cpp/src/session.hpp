@@ -15,6 +15,7 @@ class Session {
   virtual ~Session() = default;
   // Runs the graph once: inputs in the ports' order, only read; outputs in the ports' order (BackendFailed).
   virtual std::vector<Tensor> run(const std::vector<Tensor>& inputs) = 0;
+  std::string name;  // of the backend
   // One line for people: library and version, device, threads.
   std::string description;
   // What runs the operators of the domain mythos: "native", "portable" (the bodies in the graph) or "engine".

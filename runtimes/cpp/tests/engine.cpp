@@ -48,6 +48,7 @@ std::shared_ptr<const mythos::LoopSpec> counting_spec() {
 class Counting : public Graphs {
  public:
   Counting(std::shared_ptr<const mythos::LoopSpec> spec, PagedCache* loop) : Graphs(std::move(spec), 64), loop_(loop) {}
+  void bind(const Memory&) override {}
 
   const float* enter(const std::vector<std::int64_t>& ids, const Spans&, const Tables&) override {
     values_.assign(ids.begin(), ids.end());
@@ -69,11 +70,11 @@ class Counting : public Graphs {
         *states.array(kHalted).row(*line) = states.halted(*line) || halts;
       }
   }
-  const float* leave(const States& states, const Lines& lines, const std::vector<std::int64_t>& pick, const Spans&,
-                     const Tables&) override {
+  const float* leave(const States&, const Lines&, const std::vector<float>& answers, const std::vector<std::int64_t>& pick,
+                     const Spans&, const Tables&) override {
     values_.assign(pick.size() * kVocabulary, 0);
     for (std::size_t i = 0; i < pick.size(); ++i) {
-      const auto id = static_cast<std::int64_t>(value(states, "answer", lines[static_cast<std::size_t>(pick[i])]));
+      const auto id = static_cast<std::int64_t>(answers[static_cast<std::size_t>(pick[i])]);
       values_[i * kVocabulary + static_cast<std::size_t>((id + 1) % kVocabulary)] = 1;
     }
     return values_.data();
@@ -159,8 +160,8 @@ void rows_lag_until_a_later_position_needs_them() {
     core->enter({{&sequence, std::move(ids)}});
     std::vector<Sequence*> done;
     const std::int64_t before = core->steps;
-    while (done.empty()) done = core->step();
-    core->leave(done);
+    while (done.empty()) done = core->step({&sequence});
+    core->leave({{done[0]}});
     return core->steps - before;
   };
   check(feed({1, 1, 2}) == 2 && sequence.filled == std::vector<std::int64_t>({3, 3, 0, 0}), "two depths of the first three");
@@ -177,7 +178,7 @@ void rows_lag_until_a_later_position_needs_them() {
 }
 
 void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
-  Sequence one(1, 0, false, 0), two(1, 0, false, 0), three(1, 0, false, 0);
+  Sequence one(1, 0, Policy::lazy, 0), two(1, 0, Policy::lazy, 0), three(1, 0, Policy::lazy, 0);
   Scheduler scheduler(10);
   const Spans due{{&one, 0, 0, 29}, {&two, 0, 5, 5}, {&three, 0, 0, 7}};
   const auto words = [](const Spans& spans) {
@@ -193,7 +194,7 @@ void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
 // Seven requests, three of which fit at a time.
 void requests_wait_for_pages_and_are_sent_back() {
   auto core = counting_core(3 * 4 * 3);
-  mythos::engine::Engine engine(*core, 64, 64, 0.125);
+  mythos::engine::Engine engine(*core, {}, nullptr);
   std::vector<std::shared_ptr<const mythos::Running>> running;
   for (std::int64_t i = 0; i < 7; ++i) {
     mythos::Request request;
@@ -201,12 +202,22 @@ void requests_wait_for_pages_and_are_sent_back() {
     request.max_new_tokens = 30;
     running.push_back(engine.submit(request));
   }
-  refuses<mythos::CapacityError>([&] { engine.submit({std::vector<std::int64_t>(150, 1), 60, {}, {}, false, {}, {}, {}, 0, 0}); },
-                                 "209 positions exceeds the 200");
-  refuses<mythos::CapacityError>([&] { engine.submit({std::vector<std::int64_t>(100, 1), 60, 40, {}, false, {}, {}, {}, 0, 0}); },
+  const auto request = [](std::size_t prompt, std::int64_t tokens, std::optional<std::int64_t> loops) {
+    mythos::Request request;
+    request.prompt.assign(prompt, 1), request.max_new_tokens = tokens, request.max_loops = loops;
+    return request;
+  };
+  refuses<mythos::CapacityError>([&] { engine.submit(request(150, 60, {})); }, "209 positions exceeds the 200");
+  refuses<mythos::CapacityError>([&] { engine.submit(request(100, 60, 40)); },
                                  "40 loops does not fit the engine's memory by itself");
-  refuses<mythos::RequestError>([&] { engine.submit({{1}, 1, 257, {}, false, {}, {}, {}, 0, 0}); }, "at most 256, found 257");
-  refuses<mythos::RequestError>([&] { engine.submit({{1}, 1, {}, 0.5, false, {}, {}, {}, 0, 0}); }, "has no halt_threshold");
+  refuses<mythos::RequestError>([&] { engine.submit(request(1, 1, 257)); }, "at most 256, found 257");
+  mythos::Request wrong = request(1, 1, {});
+  wrong.halt_threshold = 0.5;
+  refuses<mythos::RequestError>([&] { engine.submit(wrong); }, "has no halt_threshold");
+  wrong = request(1, 1, {}), wrong.policy = "last";
+  refuses<mythos::RequestError>([&] { engine.submit(wrong); }, "there is no cache policy 'last'");
+  wrong = request(1, 1, {}), wrong.depths = {1};
+  refuses<mythos::RequestError>([&] { engine.submit(wrong); }, "no position of this model halts by itself");
   int ticks = 0;
   for (; engine.busy() && ticks < 20000; ++ticks) {
     engine.tick();

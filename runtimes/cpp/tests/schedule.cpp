@@ -42,14 +42,12 @@ std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64
   return cache;
 }
 
-// The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted as they
-// enter their first position.
+// The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted from the
+// first that a schedule opens.
 class Recorded : public mythos::engine::RowGraphs {
  public:
   using RowGraphs::RowGraphs;
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override {
-    for (const auto& span : spans)
-      if (span.first == 0) names[span.sequence] = static_cast<int>(count++);
     note(mythos::kEnter, spans);
     return RowGraphs::enter(ids, spans, tables);
   }
@@ -59,34 +57,45 @@ class Recorded : public mythos::engine::RowGraphs {
     RowGraphs::step(states, lines, spans, tables);
   }
   const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines,
-                     const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override {
+                     const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
+                     const Tables& tables) override {
     note(mythos::kLeave, spans);
-    const float* logits = RowGraphs::leave(states, lines, pick, spans, tables);
+    const float* logits = RowGraphs::leave(states, lines, answers, pick, spans, tables);
     if (broken < 0) return logits;
     broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
     for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks
-      if (names.at(spans[i].sequence) == broken) broken_[i * static_cast<std::size_t>(spec->vocab_size) + 3] = NAN;
+      if (spans[i].sequence->number - first_ == broken) broken_[i * static_cast<std::size_t>(spec->vocab_size) + 3] = NAN;
     return broken_.data();
   }
 
-  void reset() {
+  void reset(std::int64_t opened) {
     trace = json::array();
-    names.clear();
-    count = 0, broken = -1;
+    first_ = opened, broken = -1;
   }
 
   json trace;
-  std::map<const Sequence*, int> names;
-  std::int64_t count = 0;
-  int broken = -1;  // the sequence whose logits hold NaN
+  std::int64_t broken = -1;  // the sequence whose logits hold NaN
 
  private:
   void note(const char* graph, const Spans& spans) {
     json list = json::array();
-    for (const auto& span : spans) list.push_back({names.at(span.sequence), span.depth, span.first, span.last});
+    for (const auto& span : spans) list.push_back({span.sequence->number - first_, span.depth, span.first, span.last});
     trace.push_back({graph, std::move(list)});
   }
+  std::int64_t first_ = 0;
   std::vector<float> broken_;
+};
+
+// Always as many drafts as there is use for, up to a number: what pays is different at every run.
+class AsAsked : public mythos::engine::Speculation {
+ public:
+  AsAsked(std::int64_t depth, std::int64_t drafts) : Speculation(depth, depth), drafts_(drafts) {}
+  std::pair<std::int64_t, std::int64_t> choose(std::int64_t, std::int64_t room) override {
+    return {depths()[0], std::min(drafts_, room)};
+  }
+
+ private:
+  std::int64_t drafts_;
 };
 
 json bits_of(const std::vector<float>& values) {
@@ -107,13 +116,15 @@ mythos::Request request_of(const json& from) {
   request.max_new_tokens = from.at("max_new_tokens");
   request.max_loops = optional<std::int64_t>(from, "max_loops");
   request.halt_threshold = optional<double>(from, "halt_threshold");
-  request.whole = from.at("whole");
+  request.policy = from.at("policy");
   request.sampling.temperature = from.at("temperature");
   request.sampling.seed = from.at("seed");
   request.eos = from.at("eos").get<std::vector<std::int64_t>>();
   request.stop = from.at("stop").get<std::vector<std::vector<std::int64_t>>>();
   request.row = from.at("row");
   request.state_seed = from.at("state_seed");
+  request.depths = from.at("depths").get<std::vector<std::int64_t>>();
+  if (const auto loops = optional<double>(from, "loops_per_token")) request.budget = mythos::Budget{*loops, {}};
   return request;
 }
 
@@ -136,13 +147,13 @@ class Driver {
       return std::shared_ptr<mythos::OrtSession>(
           mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load));
     };
-    auto graphs = std::make_unique<Recorded>(spec, open, memory.around.get(), memory.loop.get(), rows, spec->max_seq_len);
+    auto graphs = std::make_unique<Recorded>(spec, open, memory, rows, spec->max_seq_len);
     recorded_ = graphs.get();
     core_ = std::make_unique<mythos::engine::Core>(std::move(graphs), std::move(memory));
   }
 
   json run(const json& schedule) {
-    recorded_->reset();
+    recorded_->reset(core_->opened);
     core_->steps = core_->rows = core_->late = 0;
     json result = schedule.contains("acts") ? acts(schedule) : serve(schedule);
     result["trace"] = recorded_->trace;
@@ -161,7 +172,13 @@ class Driver {
     core_->max_lag = optional<std::int64_t>(schedule, "max_lag");
     core_->scheduler.rows = schedule.at("scheduler_rows");
     recorded_->broken = schedule.value("broken", -1);
-    mythos::engine::Engine engine(*core_, schedule.at("most_running"), schedule.at("chunk"), schedule.at("patience"));
+    mythos::EngineOptions options;
+    options.most_running = schedule.at("most_running"), options.chunk = schedule.at("chunk");
+    options.patience = schedule.at("patience"), options.prefixes = schedule.at("prefixes");
+    std::unique_ptr<AsAsked> speculation;
+    if (const auto depth = optional<std::int64_t>(schedule, "speculate"))
+      speculation = std::make_unique<AsAsked>(*depth, schedule.at("drafts").get<std::int64_t>());
+    mythos::engine::Engine engine(*core_, options, speculation.get());
     const json &requests = schedule.at("requests"), &arrivals = schedule.at("arrivals"), &cancels = schedule.at("cancels");
     std::vector<std::shared_ptr<const mythos::Running>> running(requests.size());
     std::map<const mythos::Running*, json> logits;
@@ -177,11 +194,14 @@ class Driver {
     json results = json::array();
     for (const auto& each : running)
       results.push_back({{"tokens", each->tokens}, {"depth", each->depth}, {"finished", each->finished},
-                         {"error", each->error}, {"logits", logits[each.get()]}});
+                         {"error", each->error}, {"reused", each->reused}, {"capped", each->capped},
+                         {"logits", logits[each.get()]}});
+    json drafts = speculation ? json{speculation->drafted, speculation->accepted} : json();
+    engine.close();
     core_->loop->truncate(taken, 0);
     core_->max_lag.reset();
     core_->scheduler.rows = core_->graphs->most_rows;
-    return {{"requests", results}};
+    return {{"requests", results}, {"drafts", drafts}};
   }
 
   // Sequences at the core: fed, forked, cut, closed.
@@ -194,7 +214,6 @@ class Driver {
         known.push_back(&core_->open(act.at("limit"), act.at("threshold")));
       } else if (name == "fork") {
         known.push_back(&core_->fork(*known[act.at("sequence")]));
-        recorded_->names[known.back()] = static_cast<int>(recorded_->count++);
       } else if (name == "truncate") {
         core_->truncate(*known[act.at("sequence")], act.at("length"));
       } else if (name == "close") {
@@ -204,11 +223,13 @@ class Driver {
         std::vector<Sequence*> fed;
         for (const json& chunk : act.at("chunks")) {
           fed.push_back(known[chunk[0]]);
-          chunks.push_back({fed.back(), chunk[1].get<std::vector<std::int64_t>>(), true});
+          chunks.push_back({fed.back(), chunk[1].get<std::vector<std::int64_t>>()});
         }
         core_->enter(chunks);
-        while (core_->step().size() < fed.size()) continue;
-        for (const auto& answer : core_->leave(fed, true))
+        while (core_->step(fed).size() < fed.size()) continue;
+        std::vector<mythos::engine::Leaving> leaving;
+        for (Sequence* sequence : fed) leaving.push_back({sequence, true});
+        for (const auto& answer : core_->leave(leaving))
           answers.push_back({{"logits", bits_of(answer.logits)}, {"depth", answer.depth}});
       }
     }

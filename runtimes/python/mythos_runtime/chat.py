@@ -4,14 +4,17 @@
     '<s>[INST] Hello [/INST]'
 
 A template is a stranger's program: it runs in Jinja's immutable sandbox, which reaches neither Python's internals nor
-anything outside it. Settings, globals and filters are those that such templates are written for (transformers').
+anything outside it, and in a process of its own (template_worker.py) that may take neither long nor much memory.
 """
 
 from __future__ import annotations
 
-import datetime
-import functools
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,7 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry
 if TYPE_CHECKING:
     from mythos_runtime.model import Model
 
+SECONDS = 10.0  # for a conversation
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 NO_TOKENIZER = "this bundle has no tokenizer, so it cannot chat; export it with --tokenizer"
 NO_TEMPLATE = (
@@ -64,57 +68,59 @@ def render(
 
     `special_tokens` are names such as bos_token that the template may use, and their texts.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise BackendMissing("a chat template needs Jinja: pip install jinja2") from error
-    try:
-        compiled = _compiled(template)
-        conversation = [dict(message) for message in messages]
-        return str(compiled.render(messages=conversation, add_generation_prompt=answer_begins, **special_tokens))
-    except jinja2.TemplateSyntaxError as error:
-        raise RequestError(f"the chat template is not valid Jinja, line {error.lineno}: {error.message}") from error
-    except Exception as error:  # of the stranger's program; its own refusals are TemplateErrors
-        raise RequestError(
-            f"the chat template refuses this conversation: {str(error) or type(error).__name__}"
-        ) from error
+    if importlib.util.find_spec("jinja2") is None:
+        raise BackendMissing("a chat template needs Jinja: pip install jinja2")
+    values = {"messages": [dict(m) for m in messages], "add_generation_prompt": answer_begins, **special_tokens}
+    answer = _worker.ask({"template": template, "values": values})
+    if "syntax" in answer:
+        raise RequestError(f"the chat template is not valid Jinja, line {answer['line']}: {answer['syntax']}")
+    if "refused" in answer:
+        raise RequestError(f"the chat template refuses this conversation: {answer['refused']}")
+    return str(answer["text"])
 
 
-@functools.lru_cache(maxsize=4)
-def _compiled(template: str) -> Any:
-    return _environment().from_string(template)
+class _Worker:
+    """template_worker.py in a process of its own, which is started when it is first needed, and stays."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None
+            late = threading.Timer(SECONDS, process.kill)
+            late.start()
+            try:
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = ""
+            finally:
+                late.cancel()
+            if line:
+                answer: dict[str, Any] = json.loads(line)
+                return answer
+            process.kill()
+            process.wait()
+            return {"refused": f"it took longer than {SECONDS:g} s, or more memory than it may have"}
+
+    def _running(self) -> subprocess.Popen[str]:
+        process = self._process
+        if process is None or process.poll() is not None or self._owner != os.getpid():  # a fork's is its parent's
+            # The same packages as here, whatever this process did to its path.
+            variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
+            process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("template_worker.py"))],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=variables,
+            )  # fmt: skip
+            self._process, self._owner = process, os.getpid()
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun; time counts from here
+        return process
 
 
-def _environment() -> Any:
-    import jinja2
-    import jinja2.ext
-    import jinja2.sandbox
-
-    class Generation(jinja2.ext.Extension):
-        """`{% generation %}` marks what training learns from; a prompt takes it as it is."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: int | None = None,
-        separators: tuple[str, str] | None = None,
-        sort_keys: bool = False,
-    ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, Generation]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment
+_worker = _Worker()

@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+MOST_WORDS = 2000  # characters of an error
+
 
 class RuntimeBundleError(Exception):
     """Base of everything that `mythos_runtime` raises on purpose."""
 
     exit_code = 2
+
+    def __init__(self, text: str = "") -> None:
+        """What a file or another library said may be of any length: its middle is left out."""
+        super().__init__(
+            text if len(text) <= MOST_WORDS else f"{text[: MOST_WORDS // 2]} ... {text[-MOST_WORDS // 4 :]}"
+        )
 
 
 class BundleError(RuntimeBundleError):

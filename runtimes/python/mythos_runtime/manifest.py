@@ -31,7 +31,7 @@ from typing import Any
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
-from mythos_runtime.files import FileEntry, check_file, path_problem, write_whole
+from mythos_runtime.files import FileEntry, check_file, locate, path_problem, write_whole
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.spec_reader import read_spec
 from mythos_runtime.staging import mend
@@ -135,6 +135,7 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
             raise BundleError(f"{folder} {what}; expected the folder of a bundle, which holds a {MANIFEST}")
         if not path.is_file():
             raise BundleError(f"{folder} holds no {MANIFEST}, so it is not a bundle; make one with mythos-export")
+        locate(folder, MANIFEST)  # no link that leaves the folder
         with open(path, "rb") as stream:
             text = stream.read(MAX_JSON_BYTES + 1)  # never more, however large the file is
     except (OSError, ValueError) as error:

@@ -21,6 +21,7 @@ from mythos_runtime import noise
 from mythos_runtime.batch import Chunk, integer, make_chunk, number
 from mythos_runtime.cache import POLICIES, Cache, Policy, empty_past
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
+from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
 from mythos_runtime.session import ClosedSession, OpLibrary, Options, Session, open_session
@@ -94,6 +95,7 @@ class Model:
         """
         return Cache(batch, capacity, self.spec, max_loops)
 
+    @one_at_a_time
     def forward(
         self,
         ids: Any,
@@ -123,9 +125,9 @@ class Model:
             state_seed: what it is drawn with, whatever the batch and the chunks.
 
         Raises:
-            RequestError: an argument is not what is described here.
+            RequestError: an argument is not what is described here, or another thread is using the cache.
             CapacityError: the tokens do not fit the cache or max_seq_len. Nothing was computed or written.
-            ResultError: the engine returned what cannot be right.
+            ResultError: the engine returned what cannot be right, NaN among it. Nothing was written to the cache.
         """
         chunk = make_chunk(ids, self.spec.vocab_size, lengths, valid)
         if policy not in POLICIES:
@@ -265,6 +267,7 @@ class Model:
                 f"the engine ran {ran} loops, expected {wanted} (max_loops {max_loops}, deepest token {deepest}); "
                 f"its results cannot be trusted ({self.session.description})"
             )
+        check_numbers(outputs["logits"], chunk.valid, self.session.description)
         return ran
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import Fields
 from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES, SYMBOLS, Dim, Port, Ports
+from mythos_runtime.row_ports import GRAPHS, STEP, row_ports
 from mythos_runtime.spec import (
     MODEL,
     CacheGroup,
@@ -50,17 +53,92 @@ def read_spec(fields: Fields) -> LoopSpec:
 
 
 def _contradiction(spec: LoopSpec) -> str | None:
-    """What the spec's ports say otherwise than its sizes: runtimes allocate by the one and feed the other."""
-    drawn = spec.initial
-    if drawn is not None and not (drawn.dtype == "float32" and _is_vector(drawn.dims)):
-        port = Port(drawn.name, drawn.dtype, drawn.dims, "")
+    """What of a spec does not go together; the same words as in C++ (spec.cpp)."""
+    problem = _of_names(spec) or _of_caches(spec) or _of_state(spec) or _of_exit(spec) or _of_trace(spec)
+    if problem is not None:
+        return problem
+    want = model_ports(spec.vocab_size, spec.caches, spec.exit, spec.initial)
+    return _of_ports(want, spec.ports) or _of_rows(spec)
+
+
+def _of_names(spec: LoopSpec) -> str | None:
+    parts = {
+        "caches": [group.name for group in spec.caches],
+        "states": [tensor.name for tensor in spec.state],
+        "knobs": [knob.name for knob in spec.exit.knobs],
+        "tensors of the trace": [tensor.name for tensor in spec.trace],
+    }
+    for what, names in parts.items():
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            return f"two {what} are called {twice}"
+    return None
+
+
+def _of_caches(spec: LoopSpec) -> str | None:
+    inside = sum(group.per_loop for group in spec.caches)
+    around = len(spec.caches) - inside
+    if inside != 1 or around > 1:
+        return f"there are {inside} caches inside the loop and {around} around it, expected one and at most one"
+    for group in spec.caches:
+        if group.before > (0 if group.per_loop else group.slots):
+            return f"the cache {group.name} fills {group.before} of its {group.slots} slots before the loop"
+    return None
+
+
+def _of_state(spec: LoopSpec) -> str | None:
+    if len(spec.state) < 2:
+        return "the loop carries fewer than two states"
+    drawn = [tensor for tensor in spec.state if tensor.start == "noise"]
+    if len(drawn) > 1:
+        return f"the states {drawn[0].name} and {drawn[1].name} are both drawn"
+    if drawn and not (drawn[0].dtype == "float32" and _is_vector(drawn[0].dims)):
+        port = Port(drawn[0].name, drawn[0].dtype, drawn[0].dims, "")
         return f"the state {port} is drawn, which only one of float32 [B, T, size] can be"
+    first = spec.state[0]
+    for number, tensor in enumerate(spec.state):
+        sizes = tensor.dims[2:]
+        if tensor.dims[:2] != ("B", "T") or not all(isinstance(size, int) for size in sizes):
+            return f"the state {tensor.name} is not one of [B, T, sizes]"
+        wide = number < 2 or tensor.start in ("encoded", "initial", "noise")  # the second one is the answer
+        if wide and (tensor.dtype != "float32" or tensor.dims != first.dims):
+            return f"the state {tensor.name} is not float32 of the size of {first.name}"
+        if tensor.start == "initial" and not drawn:
+            return f"the state {tensor.name} begins with noise that none is"
+    flat = {(tensor.name, tensor.dtype) for tensor in spec.state if len(tensor.dims) == 2}
+    if not {("halted", "bool"), ("depth", "int32")} <= flat:
+        return "the loop does not carry halted bool and depth int32"
+    return None
+
+
+def _of_exit(spec: LoopSpec) -> str | None:
     spent = spec.exit.spent
     if spent is not None and not any(each.name == spent and each.dtype == "float32" for each in spec.state):
         return f"the exit rule sums its weights in {spent}, which is no float32 state"
-    want = model_ports(spec.vocab_size, spec.caches, spec.exit, spec.initial)
+    for knob in spec.exit.knobs:
+        low = -math.inf if knob.least is None else knob.least
+        high = math.inf if knob.most is None else knob.most
+        if not low <= knob.default <= high:
+            return f"the knob {knob.name} is outside of its own range"
+    return None
+
+
+def _of_trace(spec: LoopSpec) -> str | None:
+    kinds = {tensor.name: tensor.kind for tensor in spec.trace}
+    wanted = {"chosen": ("choice",), "halted": ("value", None)}
+    for tensor in spec.trace:
+        if tensor.dims[:2] != ("B", "T"):
+            return f"the tensor {tensor.name} of the trace is not one of [B, T, sizes]"
+        of = None if tensor.of is None else kinds.get(tensor.of, "nothing")
+        if of not in wanted.get(tensor.kind, (None,)):
+            return f"the tensor {tensor.name} of the trace is {tensor.kind} of {tensor.of}, which is {of}"
+    return None
+
+
+def _of_ports(want: Ports, have: Ports) -> str | None:
+    """What ports say otherwise than the sizes: runtimes allocate by the one and feed the other."""
     for side in ("inputs", "outputs"):
-        expected, found = getattr(want, side), getattr(spec.ports, side)
+        expected, found = getattr(want, side), getattr(have, side)
         for port in expected:
             if port not in found:
                 other = next((each for each in found if (each.role, each.group) == (port.role, port.group)), None)
@@ -71,6 +149,26 @@ def _contradiction(spec: LoopSpec) -> str | None:
                 return f"the {side} hold {port}, which this runtime does not know"
         if expected != found:
             return f"the {side} are in another order: {', '.join(port.name for port in found)}"
+    return None
+
+
+def _of_rows(spec: LoopSpec) -> str | None:
+    """The row graphs: a bundle has all of them or none."""
+    given = sorted(spec.graphs.keys() - {MODEL})
+    if not given:
+        return None
+    if given != sorted(GRAPHS):
+        return f"the graphs are {MODEL}, {', '.join(given)}, expected {', '.join((MODEL, *GRAPHS))}"
+    ports = sum(len(spec.graphs[name].inputs) for name in GRAPHS)
+    for group in spec.caches:
+        if group.slots > ports:
+            return f"the cache {group.name} has {group.slots} slots, for which there are no ports"
+    ids = Port("input_ids", "int64", ("R",), "ids")
+    want = row_ports(spec.vocab_size, spec.caches, spec.state, spec.exit, ids in spec.graphs[STEP].inputs)
+    for name in GRAPHS:
+        problem = _of_ports(want[name], spec.graphs[name])
+        if problem is not None:
+            return f"{name}: {problem}"
     return None
 
 

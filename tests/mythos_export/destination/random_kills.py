@@ -2,6 +2,7 @@
 
     python random_kills.py FOLDER READY SEED KILLS
 
+Every second pair of exports runs in a PID namespace of its own, as on another host, where the system makes such.
 READY is a finished bundle. Here the stages of the pipeline do no work but write its files, slowly; the rest, from
 `export()` to the last rename, is the real thing. Half of the exports replace a bundle, the others find none. Prints one
 JSON line: what was found how often, and what was wrong.
@@ -9,6 +10,8 @@ JSON line: what was found how often, and what was wrong.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
@@ -27,6 +30,7 @@ from mythos_export.lower import Lowered
 from mythos_export.package import Bundle
 from mythos_runtime import BundleError, read_manifest
 
+_NEW_USER, _NEW_PID = 0x10000000, 0x20000000  # CLONE_NEWUSER, CLONE_NEWPID
 OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-02-02T00:00:00+00:00"
 PAUSE = 0.02
 
@@ -70,12 +74,35 @@ def fake_stages(ready: Path) -> None:
         setattr(pipeline, name, fake)
 
 
-def start(ready: Path, place: Path) -> int:
+def start(ready: Path, place: Path, elsewhere: bool = False) -> tuple[int, int]:
+    """Exports in a new process, `elsewhere` in a PID namespace of its own: the ids to kill and to wait for."""
+    answer, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        pipeline.export(ready, place, tokenizer="none", force=True)
+        inner = os.fork() if elsewhere and enter_namespace() else 0
+        if inner == 0:
+            assert not elsewhere or os.getpid() == 1
+            pipeline.export(ready, place, tokenizer="none", force=True)
+            os._exit(0)
+        os.write(tell, str(inner).encode())
+        os.waitpid(inner, 0)
         os._exit(0)
-    return child
+    os.close(tell)
+    with os.fdopen(answer) as stream:
+        return (int(stream.read(10)) if elsewhere else child), child
+
+
+def enter_namespace() -> bool:
+    """The next child of this process is the first of a new PID namespace; False where the system makes none."""
+    libc = ctypes.CDLL(None)
+    return any(libc.unshare(flags) == 0 for flags in (_NEW_PID, _NEW_PID | _NEW_USER))
+
+
+def makes_namespaces() -> bool:
+    child = os.fork()
+    if child == 0:
+        os._exit(not enter_namespace())
+    return os.waitpid(child, 0)[1] == 0
 
 
 def found(place: Path) -> str:
@@ -95,10 +122,11 @@ def put_old(ready: Path, place: Path) -> None:
 def main(folder: Path, ready: Path, seed: int, kills: int) -> None:
     fake_stages(ready)
     chance = random.Random(seed)
-    place, seen, wrong = folder / "bundle", Counter[str](), []
+    place, seen, hosts, wrong = folder / "bundle", Counter[str](), Counter[str](), []
+    namespaces = makes_namespaces()
     folder.mkdir()
     since = time.monotonic()
-    os.waitpid(start(ready, place), 0)
+    os.waitpid(start(ready, place)[1], 0)
     whole = time.monotonic() - since
     assert found(place) == "new"
     for kill in range(kills):
@@ -106,21 +134,24 @@ def main(folder: Path, ready: Path, seed: int, kills: int) -> None:
         with_old = kill % 2 == 0
         if with_old:
             put_old(ready, place)
-        child = start(ready, place)
+        elsewhere = namespaces and kill % 4 >= 2
+        target, child = start(ready, place, elsewhere)
+        hosts["another" if elsewhere else "here"] += 1
         # Most of an export is filling the folder; every third kill comes near its end, where the names change.
         moment = chance.uniform(0.0, 1.1) if kill % 3 else chance.uniform(0.9, 1.1)
         time.sleep(whole * moment)
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself, and in the other namespace be gone
+            os.kill(target, signal.SIGKILL)
         os.waitpid(child, 0)
         state = found(place)
         seen[state] += 1
         if state not in ("new", "old" if with_old else "nothing"):
             wrong.append(f"kill {kill} at {moment:.2f}: {state}")
-    _, status = os.waitpid(start(ready, place), 0)
+    _, status = os.waitpid(start(ready, place)[1], 0)
     left = sorted(path.name for path in folder.iterdir())
     if status != 0 or left != ["bundle"] or found(place) != "new":
         wrong.append(f"the export after all kills: status {status}, {left}, {found(place)}")
-    print(json.dumps({"seen": seen, "wrong": wrong}))
+    print(json.dumps({"seen": seen, "wrong": wrong, "hosts": hosts, "namespaces": namespaces}))
 
 
 if __name__ == "__main__":

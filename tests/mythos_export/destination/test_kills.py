@@ -42,6 +42,7 @@ def test_thirty_kills_at_random_moments(tmp_path: Path, bundles: Bundles) -> Non
     found = json.loads(run.stdout)
     assert found["wrong"] == [], f"MYTHOS_SEED={seed}"
     assert {"old", "nothing", "new"} >= set(found["seen"]) and sum(found["seen"].values()) == 30
+    assert found["hosts"] == ({"here": 16, "another": 14} if found["namespaces"] else {"here": 30})
 
 
 def is_alive(stage: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from mythos_export.report import figure, render, svg, write_page
+from mythos_export.report import figure, legend, render, svg, write_page
 from mythos_export.report import page as page_module
 from mythos_export.report.format import error, seconds, size
 
@@ -28,8 +28,26 @@ def template(monkeypatch: pytest.MonkeyPatch) -> str:
 def curve(values: list[float]) -> str:
     with figure(3, 2) as (made, axes):
         axes.plot(values, label="x < y")
-        axes.legend()
+        legend(made, axes)
         return svg(made, "a <curve>")
+
+
+def test_a_legend_stands_above_the_data() -> None:
+    with figure(5, 3) as (made, axes):
+        for name in ("a rather long name", "another", "a third", "a fourth"):
+            axes.plot([0, 1], [1, 1], label=name)
+        legend(made, axes)
+        made.canvas.draw()
+        (box,) = made.legends
+        assert box.get_window_extent().y0 >= axes.get_window_extent().y1
+
+
+def test_a_plot_takes_its_colours_from_the_page() -> None:
+    drawn = curve([1, 2])
+    assert "currentColor" in drawn and "var(--plot-blue, #0072B2)" in drawn
+    assert not re.search(r"(fill|stroke): #(000000|ffffff|0072b2)", drawn)
+    base = page_module._ENVIRONMENT.loader.get_source(page_module._ENVIRONMENT, "base.html.j2")[0]
+    assert set(re.findall(r"var\((--[\w-]+)", drawn)) <= set(re.findall(r"(--[\w-]+):", base))
 
 
 def test_a_page_stands_alone_and_escapes_what_is_data(template: str, tmp_path: Path) -> None:

@@ -144,3 +144,54 @@ def _shifted(model: ModelProto, name: str, reads: Callable[[NodeProto], bool]) -
         node.input[list(node.input).index(name)] = f"{name}_shifted"
     model.graph.node.insert(0, helper.make_node("Add", [name, "shift"], [f"{name}_shifted"]))
     model.graph.node.insert(0, constant("shift", np.int64(1)))
+
+
+def halting_above_the_threshold(model: ModelProto) -> None:
+    """> for >=: shows at an exact tie only."""
+    function = _function(model, "act_halting")
+    found = [node for node in function.node if node.op_type == "GreaterOrEqual"]
+    assert found
+    for node in found:
+        node.op_type = "Greater"
+
+
+def past_one_key_longer(model: ModelProto) -> None:
+    """The slot behind a row's past is attended to."""
+    _node(model, "slot_filled", "Less").op_type = "LessOrEqual"
+
+
+def blind_to_itself(model: ModelProto) -> None:
+    """A token attends to those before it, and not to itself."""
+    _node(model, "key_is_before", "LessOrEqual").op_type = "Less"
+
+
+def padding_as_key(model: ModelProto) -> None:
+    """Padding is attended to by whoever stands behind it."""
+    node = _node(model, "key_allowed", "And")
+    node.CopyFrom(helper.make_node("Identity", ["key_is_before"], ["key_allowed"]))
+
+
+def stale_memory_behind_the_past(model: ModelProto) -> None:
+    """What lies behind a row's past is multiplied by a weight of zero, whatever it is."""
+    node = _node(model, "stored", "Where")
+    node.CopyFrom(helper.make_node("Identity", ["stored_read"], ["stored"]))
+
+
+def output_of_padding(model: ModelProto) -> None:
+    """Depth counts every position, padding too."""
+    last = next(node for node in model.graph.node if "depth" in node.output)
+    last.output[list(last.output).index("depth")] = "depth_of_tokens"
+    model.graph.node.append(constant("no_depth", np.int32(0)))
+    model.graph.node.append(constant("some_depth", np.int32(1)))
+    model.graph.node.append(helper.make_node("Equal", ["depth_of_tokens", "no_depth"], ["is_padding_depth"]))
+    model.graph.node.append(helper.make_node("Where", ["is_padding_depth", "some_depth", "depth_of_tokens"], ["depth"]))
+
+
+def _function(model: ModelProto, name: str):  # type: ignore[no-untyped-def]
+    return next(function for function in model.functions if function.name == name)
+
+
+def _node(model: ModelProto, output: str, kind: str) -> NodeProto:
+    """A node of the attention's body."""
+    body = next(function for function in model.functions if function.name.endswith("_attention"))
+    return next(node for node in body.node if node.output[0] == output and node.op_type == kind)

@@ -83,6 +83,24 @@ def test_a_planted_defect_is_caught_and_located(planted, defect, tensor: str, op
 
 
 @pytest.mark.parametrize(
+    ("defect", "tensor", "operator"),
+    [
+        (defects.halting_above_the_threshold, "halted", "mythos::act_halting"),
+        (defects.past_one_key_longer, "new_layers", "mythos::mla_attention"),
+        (defects.blind_to_itself, "new_layers", "mythos::mla_attention"),
+        (defects.padding_as_key, "new_layers", "mythos::mla_attention"),
+        (defects.stale_memory_behind_the_past, "new_layers", "mythos::mla_attention"),
+        (defects.output_of_padding, "depth", "Where"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_defect_that_few_inputs_show_is_caught_and_located(planted, defect, tensor: str, operator: str) -> None:  # type: ignore[no-untyped-def]
+    (failure,) = planted(defect).failures
+    assert failure.problem.tensor == tensor, failure
+    assert failure.operator is not None and operator in failure.operator, failure
+
+
+@pytest.mark.parametrize(
     ("file", "defect", "tensor", "operator"),
     [
         ("enter.onnx", defects.row_position_off_by_one, "new_layers", "RotaryEmbedding"),

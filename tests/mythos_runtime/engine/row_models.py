@@ -59,7 +59,11 @@ class RowModel:
 
     @classmethod
     def openmythos(cls, attention: str, folder: Path) -> RowModel:
-        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5).eval().requires_grad_(False)
+        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5)
+        return cls.of(model.eval().requires_grad_(False), folder)
+
+    @classmethod
+    def of(cls, model: LoopedModel, folder: Path) -> RowModel:
         save_file(model.state_dict(), folder / WEIGHTS)
         lower_rows(capture_rows(model), folder)
         return cls(model, folder)

@@ -23,6 +23,7 @@ from golden_bundles import SHIPPED_HOPS, Bundles
 from served_bundles import NAME, Serving, all_free, serving
 
 from mythos_runtime.cli import mythos
+from mythos_runtime.server import answering, limits
 from mythos_runtime.server.settings import Settings
 
 LONG: dict[str, Any] = {"model": NAME, "prompt": "x" * 20, "max_tokens": 100, "ignore_eos": True}
@@ -91,6 +92,32 @@ def test_limits_on_body_prompt_tokens_and_time(small: Path) -> None:
             words = answer.read().decode()
         assert "longer than this server allows" in words and "[DONE]" not in words
         assert all_free(server.loop)
+
+
+def test_a_body_that_does_not_come_in(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=10) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_stops_reading(
+    small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left, and its requests are ended."""
+    caplog.set_level("INFO", "mythos_runtime.server")
+    monkeypatch.setattr(answering, "_SEND_SECONDS", 0.1)
+    body = json.dumps(LONG | {"n": 8, "logprobs": 5, "stream": True}).encode()
+    with serving(small, send_buffer=4096) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        assert client.recv(10).startswith(b"HTTP/1.1 2")
+        until = time.monotonic() + 30
+        while "did not read" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "did not read" in caplog.text and all_free(server.loop, 30)
 
 
 def test_keys(small: Path) -> None:

@@ -149,6 +149,17 @@ def test_cancelled_before_the_next_tick(small: Path) -> None:
     assert loop.load == 0
 
 
+def test_a_request_that_cannot_even_be_taken_in(small: Path) -> None:
+    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 4)
+    broken, fine = Ended(), Ended()
+    loop.submit([Ticket(Request([1], 2, sampling=None), broken), Ticket(Request([1], 2), fine)])  # type: ignore[arg-type]
+    loop.start()
+    for end in (broken, fine):
+        end.over.get(timeout=30)
+    loop.close()
+    assert isinstance(broken.events[-1], Failed) and len(fine.tokens) == 2
+
+
 def test_refusals_and_the_end(small: Path) -> None:
     loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 4)
     refused, cut = Ended(), Ended()

@@ -1,8 +1,12 @@
 #include "engine/core.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
 
 #include "noise.hpp"
+#include "row_ports.hpp"
 
 namespace mythos::engine {
 namespace {
@@ -21,14 +25,21 @@ Tables around_of(const Spans& spans) {
 }  // namespace
 
 Core::Core(std::unique_ptr<Graphs> graphs, Memory memory, std::optional<std::int64_t> max_lag)
-    : graphs(std::move(graphs)), around(std::move(memory.around)), loop(std::move(memory.loop)),
-      states(std::move(memory.states)), scheduler(this->graphs->most_rows), max_lag(max_lag),
-      trailing(has_trailing_layers(*this->graphs->spec)) {}
+    : graphs(std::move(graphs)), memory(std::move(memory)), around(this->memory.around.get()),
+      loop(this->memory.loop.get()), states(this->memory.states.get()), scheduler(this->graphs->most_rows),
+      max_lag(max_lag), trailing(has_trailing_layers(*this->graphs->spec)) {}
+
+void Core::reserve(const Room& room) {
+  if ((around && room.around > around->pages()) || room.loop > loop->pages() || room.lines > states->lines()) {
+    memory.grow(room);
+    graphs->bind(memory);
+  }
+}
 
 // -- sequences -----------------------------------------------------------------------------------------------------------
 
-Sequence& Core::open(std::int64_t limit, float threshold, bool whole, std::uint64_t state_seed) {
-  sequences.push_back(std::make_unique<Sequence>(limit, threshold, whole, state_seed));
+Sequence& Core::open(std::int64_t limit, float threshold, Policy policy, std::uint64_t state_seed) {
+  sequences.push_back(std::make_unique<Sequence>(limit, threshold, policy, state_seed, opened++));
   return *sequences.back();
 }
 
@@ -40,9 +51,10 @@ void Core::close(Sequence& sequence) {
 
 Sequence& Core::fork(const Sequence& sequence) {
   Lines lines = states->copy(sequence.lines);
-  Sequence& twin = open(sequence.limit, sequence.threshold, sequence.whole, sequence.state_seed);
+  Sequence& twin = open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed);
   twin.length = sequence.length, twin.answered = sequence.answered, twin.filled = sequence.filled;
   twin.job = sequence.job;
+  twin.capped = sequence.capped;
   twin.lines = std::move(lines);
   if (around) twin.around = around->fork(sequence.around);
   for (std::size_t depth = 0; depth < sequence.loop.size(); ++depth) twin.loop[depth] = loop->fork(sequence.loop[depth]);
@@ -77,41 +89,49 @@ void Core::enter(const std::vector<Chunk>& chunks) {
   if (around)
     for (const Span& span : spans) around->extend(span.sequence->around, span.first, span.last);
   const float* encoded = graphs->enter(ids, spans, around_of(spans));
-  const std::vector<float> drawn = initial(spans);
+  const std::vector<float> drawn = initial(chunks);
   const Lines lines = states->begin(ids, encoded, drawn.data());
   auto line = lines.begin();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
-    Sequence& sequence = *spans[i].sequence;
-    sequence.lines.insert(sequence.lines.end(), line, line + spans[i].rows());
-    line += spans[i].rows();
+    const Chunk& chunk = chunks[i];
+    Sequence& sequence = *chunk.sequence;
+    for (std::size_t row = 0; row < chunk.ids.size(); ++row, ++line) {
+      const auto at = static_cast<std::size_t>(*line);
+      sequence.lines.push_back(*line);
+      states->threshold[at] = !chunk.forced.empty() && chunk.forced[row] ? std::nanf("") : sequence.threshold;
+      states->cap[at] = chunk.caps.empty() ? static_cast<std::int32_t>(sequence.limit) : chunk.caps[row];
+    }
     sequence.length = spans[i].last + 1;
-    if (chunks[i].answers || trailing) sequence.job = Job{spans[i].first, spans[i].last, 0, sequence.whole, true};
+    sequence.capped = sequence.capped || !chunk.caps.empty();
+    if (chunk.answers || trailing)
+      sequence.job = Job{spans[i].first, spans[i].last, chunk.depths.value_or(sequence.limit), 0,
+                         sequence.policy == Policy::full, true};
   }
 }
 
 // The state before the first loop of new rows [r, S], where the model draws it.
-std::vector<float> Core::initial(const Spans& spans) const {
+std::vector<float> Core::initial(const std::vector<Chunk>& chunks) const {
   const StateTensor* tensor = spec().initial();
   std::vector<float> all;
-  for (const Span& span : spans) {
+  for (const Chunk& chunk : chunks) {
     if (!tensor) break;
-    std::vector<std::int64_t> positions;
-    for (std::int64_t position = span.first; position <= span.last; ++position) positions.push_back(position);
-    const std::vector<float> drawn = initial_state(*tensor, positions, span.sequence->state_seed);
+    std::vector<std::int64_t> positions(chunk.ids.size());
+    std::iota(positions.begin(), positions.end(), chunk.sequence->length);
+    const std::vector<float> drawn = initial_state(*tensor, positions, chunk.sequence->state_seed);
     all.insert(all.end(), drawn.begin(), drawn.end());
   }
   return all;
 }
 
-std::vector<Sequence*> Core::step() {
+std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences) {
   Spans waiting;
   std::vector<Sequence*> through;
-  for (const auto& sequence : sequences) {
+  for (Sequence* sequence : sequences) {
     if (!sequence->job) continue;
     if (const auto span = due(*sequence, *states))
       waiting.push_back(*span);
     else
-      through.push_back(sequence.get());
+      through.push_back(sequence);
   }
   if (!waiting.empty()) {
     run(with_pages(scheduler.plan(waiting)));
@@ -130,35 +150,68 @@ std::vector<Sequence*> Core::step() {
   return answering;
 }
 
-std::vector<Answer> Core::leave(const std::vector<Sequence*>& sequences, bool every) {
+std::vector<Answer> Core::leave(const std::vector<Leaving>& leaving) {
   Spans spans;
-  std::vector<std::int64_t> pick;
-  std::int64_t rows = 0;
-  for (Sequence* sequence : sequences) {
-    const Job& job = *sequence->job;
-    spans.push_back({sequence, 0, every || trailing ? job.first : job.last, job.last});
-    for (std::int64_t row = every ? 0 : spans.back().rows() - 1; row < spans.back().rows(); ++row) pick.push_back(rows + row);
-    rows += spans.back().rows();
+  for (const Leaving& each : leaving) {
+    const Job& job = *each.sequence->job;
+    const bool whole = each.every || (trailing && !each.early);
+    spans.push_back({each.sequence, 0, whole ? job.first : job.last, job.last});
   }
+  std::vector<Answer> found = answers(leaving, spans);
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    Sequence& sequence = *leaving[i].sequence;
+    sequence.job.reset();
+    if (leaving[i].early) continue;
+    sequence.answered = spans[i].last + 1;
+    release(sequence);
+  }
+  return found;
+}
+
+void Core::resume(Sequence& sequence, std::int64_t first) {
+  sequence.job = Job{first, sequence.length - 1, sequence.limit, 0, sequence.policy == Policy::full, true};
+}
+
+std::vector<Answer> Core::answers(const std::vector<Leaving>& leaving, const Spans& spans) {
   const Lines lines = lines_of(spans);
-  const float* logits = graphs->leave(*states, lines, pick, spans, around_of(spans));
-  std::vector<Answer> answers;
+  const States::Array& answer = states->array(spec().state[1].name);
+  const std::size_t width = static_cast<std::size_t>(answer.row_bytes) / sizeof(float);
+  std::vector<float> left(lines.size() * width);
+  for (std::size_t row = 0; row < lines.size(); ++row)
+    std::memcpy(&left[row * width], answer.row(lines[row]), static_cast<std::size_t>(answer.row_bytes));
+  std::vector<std::int64_t> pick;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    const auto rows = static_cast<std::size_t>(spans[i].rows());
+    for (std::size_t row = leaving[i].every ? 0 : rows - 1; row < rows; ++row) pick.push_back(static_cast<std::int64_t>(at + row));
+    if (leaving[i].early) take_rest(left.data(), lines, at, rows);
+    at += rows;
+  }
+  const float* logits = graphs->leave(*states, lines, left, pick, spans, around_of(spans));
+  std::vector<Answer> found;
   auto row = pick.begin();
-  for (const Span& span : spans) {
-    Answer answer;
-    const std::int64_t count = every ? span.rows() : 1;
-    answer.logits.assign(logits, logits + count * spec().vocab_size);
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    Answer each;
+    const std::int64_t count = leaving[i].every ? spans[i].rows() : 1;
+    each.logits.assign(logits, logits + count * spec().vocab_size);
     logits += count * spec().vocab_size;
-    for (std::int64_t i = 0; i < count; ++i) answer.depth.push_back(states->depth(lines[static_cast<std::size_t>(*row++)]));
-    answers.push_back(std::move(answer));
+    for (std::int64_t n = 0; n < count; ++n) each.depth.push_back(states->depth(lines[static_cast<std::size_t>(*row++)]));
+    found.push_back(std::move(each));
   }
-  for (const Span& span : spans) {
-    span.sequence->answered = span.last + 1;
-    span.sequence->job.reset();
-    release(*span.sequence);
-    repay(*span.sequence);
+  return found;
+}
+
+// Turns answers so far into early ones: a sum takes what is left of 1 from the state.
+void Core::take_rest(float* answers, const Lines& lines, std::size_t first, std::size_t count) const {
+  if (!spec().exit.spent) return;
+  const States::Array &spent = states->array(*spec().exit.spent), &h = states->array(spec().state[0].name);
+  const std::size_t width = static_cast<std::size_t>(h.row_bytes) / sizeof(float);
+  for (std::size_t row = first; row < first + count; ++row) {
+    if (states->halted(lines[row])) continue;
+    const float rest = std::max(1 - *reinterpret_cast<const float*>(spent.row(lines[row])), 0.0f);
+    const auto* state = reinterpret_cast<const float*>(h.row(lines[row]));
+    for (std::size_t i = 0; i < width; ++i) answers[row * width + i] += rest * state[i];
   }
-  return answers;
 }
 
 // The spans that there are pages for, which they get.
@@ -173,14 +226,35 @@ Spans Core::with_pages(const Spans& spans) {
   return ready;
 }
 
-void Core::run(const Spans& spans) {
-  const Lines lines = lines_of(spans);
-  Tables tables;
-  for (const Span& span : spans) tables.push_back(&span.sequence->loop[static_cast<std::size_t>(span.depth)]);
-  ++steps, rows += static_cast<std::int64_t>(lines.size());
-  late += std::count_if(lines.begin(), lines.end(), [&](std::int64_t line) { return states->halted(line); });
-  graphs->step(*states, lines, spans, tables);
-  for (const Span& span : spans) span.sequence->filled[static_cast<std::size_t>(span.depth)] = span.last + 1;
+void Core::run(const Spans& planned) {
+  Spans spans;
+  for (const Span& span : planned) {
+    const Spans left = span.sequence->policy == Policy::share ? shared(span) : Spans{span};
+    spans.insert(spans.end(), left.begin(), left.end());
+  }
+  if (!spans.empty()) {
+    const Lines lines = lines_of(spans);
+    Tables tables;
+    for (const Span& span : spans) tables.push_back(&span.sequence->loop[static_cast<std::size_t>(span.depth)]);
+    ++steps, rows += static_cast<std::int64_t>(lines.size());
+    late += std::count_if(lines.begin(), lines.end(), [&](std::int64_t line) { return states->halted(line); });
+    graphs->step(*states, lines, spans, tables);
+  }
+  for (const Span& span : planned) span.sequence->filled[static_cast<std::size_t>(span.depth)] = span.last + 1;
+}
+
+// The spans that run of this one, where halted positions take their entries from the depth before.
+Spans Core::shared(const Span& span) const {
+  const Sequence& sequence = *span.sequence;
+  for (std::int64_t position = span.first; position <= span.last; ++position) {
+    if (!states->halted(sequence.line(position))) continue;
+    const auto here = static_cast<std::size_t>(span.depth), block = static_cast<std::size_t>(position / kPage);
+    const std::int64_t bytes = loop->page_bytes() / kPage, at = position % kPage * bytes;
+    for (std::int64_t slot = 0; slot < loop->slots(); ++slot)
+      std::memcpy(loop->page(slot, sequence.loop[here][block]) + at, loop->page(slot, sequence.loop[here - 1][block]) + at,
+                  static_cast<std::size_t>(bytes));
+  }
+  return going(span, *states);
 }
 
 // The states of positions that have run every depth and are answered are not needed any more.
@@ -194,7 +268,7 @@ void Core::release(Sequence& sequence) {
 }
 
 void Core::repay(Sequence& sequence) {
-  if (max_lag && sequence.lag() >= *max_lag) sequence.job = Job{sequence.complete(), sequence.length - 1, 0, true, false};
+  if (max_lag && sequence.lag() >= *max_lag) sequence.job = Job{sequence.complete(), sequence.length - 1, sequence.limit, 0, true, false};
 }
 
 }  // namespace mythos::engine

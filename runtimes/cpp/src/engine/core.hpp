@@ -3,8 +3,8 @@
 //
 //   Sequence& sequence = core.open(16, 0.99f);
 //   core.enter({{&sequence, ids}});
-//   while ((done = core.step()).empty()) {}
-//   core.leave(done)[0].logits                      // [V] of the chunk's last position
+//   while (core.step({&sequence}).empty()) {}
+//   core.leave({{&sequence}})[0].logits             // [V] of the chunk's last position
 //
 // A chunk enters (the layers before the loop), its rows are stepped until all have halted, and it leaves (the layers
 // behind the loop). A position that has halted lags at the depths it did not run, until a later one needs its entries
@@ -20,12 +20,25 @@
 
 namespace mythos::engine {
 
-// New tokens of a sequence. Without `answers` nobody wants their logits: they are run when a later position needs them
-// (with layers behind the loop, which need every position's answer, at once).
+// New tokens of a sequence.
 struct Chunk {
   Sequence* sequence;
   std::vector<std::int64_t> ids;
+  // Whether somebody wants their logits. Without, they are run when a later position needs them (with layers behind the
+  // loop, which need every position's answer, at once).
   bool answers = true;
+  std::vector<std::int32_t> caps = {};          // the loop with which each halts at the latest, 1 or more; none: the limit
+  std::vector<bool> forced = {};                // which do not halt before
+  std::optional<std::int64_t> depths = {};      // run no more of them: a draft, whose answer is an early one
+};
+
+// A sequence whose job is through, and what is wanted of it.
+struct Leaving {
+  Sequence* sequence;
+  bool every = false;  // the answers of all its positions, not only of the last
+  // As if their last loop had been their last: of a draft (`Chunk::depths`). What the layers behind the loop cache then is
+  // not what they will leave with: the same positions have to be run on (`Core::resume`), and to leave, or to be forgotten.
+  bool early = false;
 };
 
 // What a chunk's positions came to: logits [V] and depth of the last one, or [n, V] and [n] of all.
@@ -41,9 +54,10 @@ class Core {
   // token has to wait for. None: no bound.
   Core(std::unique_ptr<Graphs> graphs, Memory memory, std::optional<std::int64_t> max_lag = {});
 
-  // A sequence of at most `limit` loops a position; `whole`: every position runs all of them. A model that draws its first
-  // state draws it with `state_seed`.
-  Sequence& open(std::int64_t limit, float threshold, bool whole = false, std::uint64_t state_seed = 0);
+  // Has at least so much memory (CapacityError).
+  void reserve(const Room& room);
+  // A sequence of at most `limit` loops a position. A model that draws its first state draws it with `state_seed`.
+  Sequence& open(std::int64_t limit, float threshold, Policy policy = Policy::lazy, std::uint64_t state_seed = 0);
   // Gives back everything that the sequence holds; what lags is dropped, never run.
   void close(Sequence& sequence);
   // A second sequence with the same entries, on the same pages (OutOfPages).
@@ -54,30 +68,38 @@ class Core {
   // Takes new tokens in, together at most `most_rows`, and gives their sequences, which have none, a job (OutOfPages:
   // nothing was computed).
   void enter(const std::vector<Chunk>& chunks);
-  // One call of the step graph over rows that are due; the sequences whose jobs are through, to leave (OutOfPages: no row
+  // One call of the step graph over rows that are due of these; those whose jobs are through, to leave (OutOfPages: no row
   // that is due could run).
-  std::vector<Sequence*> step();
-  // Answers the chunks whose jobs are through: each one's last position, or every one.
-  std::vector<Answer> leave(const std::vector<Sequence*>& sequences, bool every = false);
+  std::vector<Sequence*> step(const std::vector<Sequence*>& sequences);
+  // Answers chunks whose jobs are through.
+  std::vector<Answer> leave(const std::vector<Leaving>& leaving);
+  // Runs the positions from `first` on to where they halt: drafts, as one chunk.
+  void resume(Sequence& sequence, std::int64_t first);
+  // Makes what lags run, where it is too much: call it when nothing of the sequence will be forgotten.
+  void repay(Sequence& sequence);
 
   const LoopSpec& spec() const { return *graphs->spec; }
 
   const std::unique_ptr<Graphs> graphs;
-  const std::unique_ptr<PagedCache> around, loop;  // around the loop (null where the model has no layers there), per depth
-  const std::unique_ptr<States> states;
+  Memory memory;
+  PagedCache *const around, *const loop;  // around the loop (null where the model has no layers there), and per depth
+  States* const states;
   Scheduler scheduler;
   std::vector<std::unique_ptr<Sequence>> sequences;
   std::optional<std::int64_t> max_lag;
   const bool trailing;  // layers behind the loop keep entries, so that every position has to be answered
+  std::int64_t opened = 0;  // sequences so far
   std::int64_t steps = 0, rows = 0, late = 0;  // calls of the step graph, rows of them, and rows that had halted before
 
  private:
   void cut(Sequence& sequence, std::int64_t length);
-  std::vector<float> initial(const Spans& spans) const;
+  std::vector<float> initial(const std::vector<Chunk>& chunks) const;
+  std::vector<Answer> answers(const std::vector<Leaving>& leaving, const Spans& spans);
+  void take_rest(float* answers, const Lines& lines, std::size_t first, std::size_t count) const;
   Spans with_pages(const Spans& spans);
-  void run(const Spans& spans);
+  void run(const Spans& planned);
+  Spans shared(const Span& span) const;
   void release(Sequence& sequence);
-  void repay(Sequence& sequence);
 };
 
 }  // namespace mythos::engine

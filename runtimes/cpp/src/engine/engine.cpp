@@ -1,10 +1,12 @@
 #include "engine/engine.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
+#include "text.hpp"
 
 namespace mythos::engine {
 namespace {
@@ -16,26 +18,45 @@ auto find(Several& several, const Running* running) {
 
 }  // namespace
 
-Work::Work(Request given, std::int64_t vocab_size)
-    : Running{std::move(given), 0, 0, {}, {}, "", ""}, sampler(request.sampling, request.row, vocab_size, request.prompt) {}
+Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
+    : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
+      chunk_(std::min(integer(options.chunk, "chunk", 1), core.graphs->most_rows)),
+      patience_(number(options.patience, "patience")), budget_(options.budget),
+      prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
+      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
+  check_budget(budget_);
+}
 
-Engine::Engine(Core& core, std::int64_t most_running, std::int64_t chunk, double patience)
-    : core_(core), most_running_(integer(most_running, "most_running", 1)),
-      chunk_(std::min(integer(chunk, "chunk", 1), core.graphs->most_rows)), patience_(number(patience, "patience")) {}
+// -- coming and going ----------------------------------------------------------------------------------------------------
 
 std::shared_ptr<const Running> Engine::submit(Request request) {
   const LoopSpec& spec = core_.spec();
   check_prompts({request.prompt}, spec.vocab_size);
   check_sampling(request.sampling);
   integer(request.max_new_tokens, "max_new_tokens", 1);
-  const std::int64_t limit = request.max_loops.value_or(spec.trained_loops);
-  integer(limit, "max_loops", 0, kMostLoops);
-  const float threshold = threshold_of(request.halt_threshold, spec, 0);
+  const std::int64_t limit = integer(request.max_loops.value_or(spec.trained_loops), "max_loops", 0, kMostLoops);
+  policy_of(request.policy);
   check_room(static_cast<std::int64_t>(request.prompt.size()) + request.max_new_tokens - 1, limit);
+  const float threshold = threshold_of(request.halt_threshold, spec, 0);
+  const Budget budget = request.budget.value_or(budget_);
+  check_budget(budget);
+  if (!request.depths.empty()) check_halts("depths cannot be given");
+  for (const std::int64_t depth : request.depths) integer(depth, "depths", 1, std::max<std::int64_t>(limit, 1));
   auto work = std::make_shared<Work>(std::move(request), spec.vocab_size);
-  work->limit = limit, work->threshold = threshold;
+  work->limit = limit, work->threshold = threshold, work->budget = budget;
   waiting_.push_back(work);
   return work;
+}
+
+void Engine::cancel(const std::shared_ptr<const Running>& running) {
+  if (const auto found = find(running_, running.get()); found != running_.end()) return end(std::shared_ptr(*found), kCancelled);
+  if (const auto found = find(waiting_, running.get()); found != waiting_.end()) end(std::shared_ptr(*found), kCancelled);
+}
+
+void Engine::close() {
+  while (!running_.empty()) cancel(running_.front());
+  while (!waiting_.empty()) cancel(waiting_.front());
+  prefixes_.clear();
 }
 
 void Engine::check_room(std::int64_t positions, std::int64_t limit) const {
@@ -49,21 +70,35 @@ void Engine::check_room(std::int64_t positions, std::int64_t limit) const {
                         " loops does not fit the engine's memory by itself: give it more, or ask for less");
 }
 
-void Engine::cancel(const std::shared_ptr<const Running>& running) {
-  for (const auto* several : {&running_, &through_})
-    if (const auto found = find(*several, running.get()); found != several->end()) return end(std::shared_ptr(*found), "cancelled");
-  if (const auto found = find(waiting_, running.get()); found != waiting_.end()) end(std::shared_ptr(*found), "cancelled");
+void Engine::check_budget(const Budget& budget) const {
+  if (is_set(budget)) check_halts("a budget cannot be kept");
+  if (budget.loops_per_token && number(*budget.loops_per_token, "loops_per_token") < 1)
+    throw RequestError("loops_per_token should be at least 1, found " + py_repr(*budget.loops_per_token));
+  if (budget.latency_ms && number(*budget.latency_ms, "latency_ms") <= 0)
+    throw RequestError("latency_ms should be above 0, found " + py_repr(*budget.latency_ms));
 }
+
+void Engine::check_halts(const std::string& what) const {
+  if (!core_.spec().exit.knob("halt_threshold"))
+    throw RequestError(what + ": no position of this model halts by itself; give max_loops instead");
+}
+
+// -- a tick --------------------------------------------------------------------------------------------------------------
 
 std::vector<Token> Engine::tick() {
   std::vector<Token> tokens = leave();
   admit();
   enter();
-  std::vector<Sequence*> done;
+  std::vector<Sequence*> sequences, done;
+  for (const auto& work : running_) sequences.push_back(work->sequence);
+  const std::int64_t rows = core_.rows;
   try {
-    done = core_.step();
+    timed(kStep, [&] {
+      done = core_.step(sequences);
+      return core_.rows - rows;
+    });
   } catch (const OutOfPages&) {
-    send_back();
+    if (!prefixes_.drop()) send_back();
     return tokens;
   }
   for (const Sequence* sequence : done) {
@@ -73,7 +108,17 @@ std::vector<Token> Engine::tick() {
   return tokens;
 }
 
-// -- the stages of a tick ------------------------------------------------------------------------------------------------
+bool Engine::looping() const {
+  return std::any_of(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+}
+
+// A call, which answers with the rows that it took.
+template <typename Call>
+void Engine::timed(const char* graph, const Call& rows_of_call) {
+  const auto started = std::chrono::steady_clock::now();
+  if (const std::int64_t rows = rows_of_call(); rows > 0)
+    speed_.add(graph, static_cast<double>(rows), std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+}
 
 std::vector<Token> Engine::leave() {
   const auto looping = static_cast<std::size_t>(
@@ -81,47 +126,26 @@ std::vector<Token> Engine::leave() {
   // As Python rounds: halves to the even.
   const auto enough = static_cast<std::size_t>(std::max(1.0, std::nearbyint(patience_ * static_cast<double>(running_.size()))));
   if (through_.empty() || (through_.size() < enough && through_.size() < looping)) return {};
-  Works leaving;
-  std::vector<Sequence*> sequences;
+  std::vector<Leaving> leaving;
   std::int64_t rows = 0;
   for (const auto& work : through_) {
-    rows += work->sequence->job->last - work->sequence->job->first + 1;
+    const Job& job = *work->sequence->job;
+    rows += job.last - job.first + 1;
     if (rows > core_.graphs->most_rows) break;
-    leaving.push_back(work);
-    sequences.push_back(work->sequence);
+    const bool early = job.stop < work->limit;
+    leaving.push_back({work->sequence, work->round && !early, early});
   }
-  through_.erase(through_.begin(), through_.begin() + static_cast<std::ptrdiff_t>(leaving.size()));
-  std::vector<Answer> answers = core_.leave(sequences);
+  const auto end = through_.begin() + static_cast<std::ptrdiff_t>(leaving.size());
+  const Works left(through_.begin(), end);
+  through_.erase(through_.begin(), end);
+  std::vector<Answer> answers;
+  timed(kLeave, [&] {
+    answers = core_.leave(leaving);
+    return static_cast<std::int64_t>(leaving.size());
+  });
   std::vector<Token> tokens;
-  for (std::size_t i = 0; i < leaving.size(); ++i)
-    if (Token token; choose(leaving[i], std::move(answers[i]), token)) tokens.push_back(std::move(token));
+  for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
   return tokens;
-}
-
-// The next token, where the last known position was answered.
-bool Engine::choose(const std::shared_ptr<Work>& work, Answer answer, Token& token) {
-  if (work->left()) return false;
-  const Request& request = work->request;
-  std::vector<std::int64_t>& tokens = work->tokens;
-  try {
-    token = {work, work->sampler.choose(answer.logits.data()), answer.depth[0], std::move(answer.logits)};
-  } catch (const ResultError& error) {  // of this request alone
-    work->error = error.what();
-    end(work, "error");
-    return false;
-  }
-  tokens.push_back(token.id);
-  work->depth.push_back(token.depth);
-  const auto ends = [&](const std::vector<std::int64_t>& ids) {
-    return tokens.size() >= ids.size() && std::equal(ids.rbegin(), ids.rend(), tokens.rbegin());
-  };
-  if (std::count(request.eos.begin(), request.eos.end(), token.id))
-    end(work, "eos");
-  else if (std::any_of(request.stop.begin(), request.stop.end(), ends))
-    end(work, "stop");
-  else if (static_cast<std::int64_t>(tokens.size()) == request.max_new_tokens)
-    end(work, "length");
-  return true;
 }
 
 void Engine::admit() {
@@ -129,9 +153,23 @@ void Engine::admit() {
   while (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < most_running_ && !full_) {
     const auto work = waiting_.front();
     waiting_.pop_front();
-    work->sequence = &core_.open(work->limit, work->threshold, work->request.whole, work->request.state_seed);
+    work->sequence = &begin(*work);
     running_.push_back(work);
   }
+}
+
+// A sequence for a request: a new one, or what is kept of one that began alike.
+Sequence& Engine::begin(Work& work) {
+  const Request& request = work.request;
+  if (request.depths.empty())
+    if (const auto found = prefixes_.find(request.prompt, work.kind())) try {
+        Sequence& sequence = core_.fork(*found->first);
+        core_.truncate(sequence, found->second);
+        work.fed = work.reused = found->second;
+        return sequence;
+      } catch (const OutOfPages&) {  // it is begun anew
+      }
+  return core_.open(work.limit, work.threshold, work.policy, request.state_seed);
 }
 
 void Engine::enter() {
@@ -142,31 +180,52 @@ void Engine::enter() {
   std::vector<Chunk> chunks;
   for (const auto& work : order) {
     if (!left || !work->left() || work->sequence->job) continue;
-    const std::int64_t count = std::min({chunk_, left, work->left()});
-    const auto& prompt = work->request.prompt;
-    std::vector<std::int64_t> ids;
-    for (auto at = static_cast<std::size_t>(work->fed); ids.size() < static_cast<std::size_t>(count); ++at)
-      ids.push_back(at < prompt.size() ? prompt[at] : work->tokens[at - prompt.size()]);
-    chunks.push_back({work->sequence, std::move(ids), count == work->left()});
+    chunks.push_back(chunk(*work, std::min(chunk_, left)));
     entering.push_back(work);
-    left -= count;
+    left -= static_cast<std::int64_t>(chunks.back().ids.size());
   }
   while (!chunks.empty()) {
     try {
-      core_.enter(chunks);
+      timed(kEnter, [&] {
+        core_.enter(chunks);
+        return core_.graphs->most_rows - left;
+      });
     } catch (const OutOfPages&) {
+      if (prefixes_.drop()) continue;
+      left += static_cast<std::int64_t>(chunks.back().ids.size());
       chunks.pop_back();  // the longest waits, unless it is alone
-      const bool looping = std::any_of(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
-      if (!chunks.empty() || looping) continue;
+      if (!chunks.empty() || looping()) continue;
       send_back();
       return;
     }
-    for (std::size_t i = 0; i < chunks.size(); ++i) entering[i]->fed += static_cast<std::int64_t>(chunks[i].ids.size());
+    for (std::size_t i = 0; i < chunks.size(); ++i) {
+      entering[i]->fed += static_cast<std::int64_t>(chunks[i].ids.size());
+      const auto& drafts = entering[i]->round;
+      if (drafts && !drafts->drafts.empty() && !chunks[i].depths) core_.resume(*chunks[i].sequence, drafts->first);
+    }
     return;
   }
 }
 
+// What enters next of a request.
+Chunk Engine::chunk(Work& work, std::int64_t most) {
+  if (work.decoding() && !work.round) {
+    work.cap = cap(work);
+    work.round = plan(work);
+  }
+  Chunk chunk{work.sequence, work.next(most)};
+  chunk.answers = static_cast<std::int64_t>(chunk.ids.size()) == work.left();
+  if (work.round && static_cast<std::int64_t>(work.round->drafts.size()) < work.round->length) chunk.depths = work.round->depth;
+  set_caps(work, chunk);
+  return chunk;
+}
+
 // -- ends ----------------------------------------------------------------------------------------------------------------
+
+void Engine::fail(const std::shared_ptr<Work>& work, const ResultError& error) {
+  work->error = error.what();
+  end(work, kError);
+}
 
 void Engine::end(const std::shared_ptr<Work>& work, const char* reason) {
   work->finished = reason;
@@ -174,15 +233,25 @@ void Engine::end(const std::shared_ptr<Work>& work, const char* reason) {
     waiting_.erase(find(waiting_, work.get()));
     return;
   }
-  stop(work);
+  stop(work, reason == kEos || reason == kStop || reason == kLength);
   full_ = false;
 }
 
-void Engine::stop(const std::shared_ptr<Work>& work) {
-  core_.close(*work->sequence);
+void Engine::stop(const std::shared_ptr<Work>& work, bool may_keep) {
+  Sequence& sequence = *work->sequence;
+  if (!may_keep || sequence.capped || !keep(*work, sequence)) core_.close(sequence);
   work->sequence = nullptr, work->fed = 0;
+  work->round.reset();
   running_.erase(find(running_, work.get()));
   if (const auto found = find(through_, work.get()); found != through_.end()) through_.erase(found);
+}
+
+// Keeps an ended sequence for those that begin alike; whether it was.
+bool Engine::keep(const Work& work, Sequence& sequence) {
+  Ids known = work.request.prompt;
+  known.insert(known.end(), work.tokens.begin(), work.tokens.end() - 1);  // the last token never entered
+  core_.truncate(sequence, static_cast<std::int64_t>(known.size()));
+  return prefixes_.keep(sequence, known, work.kind());
 }
 
 // Makes room: the request that was admitted last waits until one ends, and will be computed anew.

@@ -6,48 +6,61 @@
 #include <vector>
 
 #include "engine/core.hpp"
-#include "mythos_engine.hpp"
-#include "sampling.hpp"
+#include "engine/prefixes.hpp"
+#include "engine/request.hpp"
+#include "engine/speculation.hpp"
 
 namespace mythos::engine {
-
-// A request on its way, with what only the engine needs.
-struct Work : Running {
-  Work(Request given, std::int64_t vocab_size);
-  // Known tokens, prompt and generated, that have not entered.
-  std::int64_t left() const { return static_cast<std::int64_t>(request.prompt.size() + tokens.size()) - fed; }
-
-  Sampler sampler;
-  Sequence* sequence = nullptr;  // null while it waits
-  std::int64_t fed = 0;          // of prompt and tokens, how many have entered
-};
-using Works = std::vector<std::shared_ptr<Work>>;
 
 // Many requests on one core.
 class Engine {
  public:
-  // See EngineOptions.
-  Engine(Core& core, std::int64_t most_running, std::int64_t chunk, double patience);
+  // See EngineOptions, but for the memory and for how tokens are drafted, which `speculation` chooses; null: they are not.
+  Engine(Core& core, const EngineOptions& options, Speculation* speculation);
 
   bool busy() const { return !waiting_.empty() || !running_.empty(); }
   std::shared_ptr<const Running> submit(Request request);
   void cancel(const std::shared_ptr<const Running>& running);
+  // Ends all requests, and gives back what was kept.
+  void close();
   std::vector<Token> tick();
-  const Works& running() const { return running_; }
 
  private:
   void check_room(std::int64_t positions, std::int64_t limit) const;
+  void check_budget(const Budget& budget) const;
+  void check_halts(const std::string& what) const;
+
+  bool looping() const;
+  template <typename Call>
+  void timed(const char* graph, const Call& rows_of_call);
   std::vector<Token> leave();
-  bool choose(const std::shared_ptr<Work>& work, Answer answer, Token& token);
   void admit();
+  Sequence& begin(Work& work);
   void enter();
+  Chunk chunk(Work& work, std::int64_t most);
+
+  std::optional<std::int64_t> cap(const Work& work) const;
+  void set_caps(const Work& work, Chunk& chunk) const;
+  std::optional<Round> plan(const Work& work) const;
+
+  void answered(const std::shared_ptr<Work>& work, bool early, const Answer& answer, std::vector<Token>& tokens);
+  void verified(const std::shared_ptr<Work>& work, const Answer& answer, std::vector<Token>& tokens);
+  bool choose(const std::shared_ptr<Work>& work, const float* logits, std::int32_t depth, std::vector<Token>& tokens);
+
+  void fail(const std::shared_ptr<Work>& work, const ResultError& error);
   void end(const std::shared_ptr<Work>& work, const char* reason);
-  void stop(const std::shared_ptr<Work>& work);
+  void stop(const std::shared_ptr<Work>& work, bool keep = false);
+  bool keep(const Work& work, Sequence& sequence);
   void send_back();
 
   Core& core_;
   std::int64_t most_running_, chunk_;
   double patience_;
+  Budget budget_;
+  Prefixes prefixes_;
+  Speculation* speculation_;
+  Speed own_speed_;
+  Speed& speed_;  // what calls took lately
   std::deque<std::shared_ptr<Work>> waiting_;
   Works running_;      // in the order they were admitted
   Works through_;      // their positions are to leave

@@ -1,7 +1,9 @@
 #include "engine/graphs.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "row_ports.hpp"
 
@@ -9,6 +11,7 @@ namespace mythos::engine {
 namespace {
 
 constexpr std::size_t kMostBindings = 512;
+constexpr float kAlways = -std::numeric_limits<float>::infinity();  // with `last`: every exit rule lets a position leave
 
 bool is_cache(const Port& port) { return port.role == "cache" || port.role == "cache_next"; }
 
@@ -26,8 +29,8 @@ void gather(char* to, const States::Array& from, const Lines& lines) {
 }
 
 // The rows' tokens, where the graph reads them.
-void gather_tokens(const BoundGraph& graph, const States& states, const Lines& lines) {
-  if (char* tokens = graph.data("ids")) gather(tokens, states.array(kToken), lines);
+void gather_tokens(const Part& part, const States& states, const Lines& lines) {
+  if (char* tokens = part.data("ids")) gather(tokens, states.array(kToken), lines);
 }
 
 void scatter(const char* from, const States::Array& to, const Lines& lines) {
@@ -38,135 +41,146 @@ void scatter(const char* from, const States::Array& to, const Lines& lines) {
   }
 }
 
+// Lets a row halt where its cap says.
+void cap(const Span& span, std::int32_t cap, bool& last, float* threshold) {
+  if (span.depth + 1 < span.sequence->limit) {
+    last = cap == span.depth + 1;
+    if (last && threshold) *threshold = kAlways;
+  } else if (threshold && std::isnan(*threshold)) {
+    // At the limit nothing is forced: a sum that falls short of the threshold takes no remainder.
+    *threshold = span.sequence->threshold;
+  }
+}
+
 }  // namespace
 
-BoundGraph::BoundGraph(std::shared_ptr<OrtSession> session, const Ports& ports,
-                       std::map<std::string, std::pair<char*, std::int64_t>> caches, const Symbols& most)
-    : session_(std::move(session)), ports_(ports), caches_(std::move(caches)) {
+Part::Part(const LoopSpec& spec, const std::string& name, std::shared_ptr<OrtSession> session, std::int64_t most_rows,
+           std::int64_t most_positions)
+    : session_(std::move(session)), ports_(spec.graphs.at(name)), most_rows_(most_rows) {
+  const std::int64_t blocks = (most_positions + kPage - 1) / kPage;
+  const Symbols most{{"R", most_rows}, {"S", most_rows}, {"K", 2 * blocks}, {"W", most_rows}};
   for (const auto* side : {&ports_.inputs, &ports_.outputs})
     for (const Port& port : *side) {
+      paged_ = paged_ || is_cache(port);
       if (is_cache(port)) continue;
       std::vector<std::int64_t> sizes = shape_of(port, most);
       sizes.push_back(static_cast<std::int64_t>(dtype_size(port.dtype)));
       memory_[port.name] = zeros(sizes, "buffers");
     }
-  for (const auto& [symbol, size] : most)
-    for (const Port& port : ports_.inputs)
-      if (!is_cache(port) && std::count(port.dims.begin(), port.dims.end(), Dim{0, symbol})) {
-        symbols_.push_back(symbol);
-        break;
-      }
+  for (const CacheGroup& group : spec.caches)
+    if (name == kLeave && !group.per_loop) slot_ = group.before;
 }
 
-char* BoundGraph::data(const std::string& role, const std::string& group) const {
+void Part::bind(const PagedCache* cache) {
+  std::int64_t slot = slot_;
+  for (const Port& port : ports_.inputs)
+    if (port.role == "cache") caches_[port.name] = cache->slot(slot++);
+  if (paged_) pages_ = cache->pages();
+  bindings_.clear();
+  order_.clear();
+}
+
+char* Part::data(const std::string& role, const std::string& group) const {
   for (const auto* side : {&ports_.inputs, &ports_.outputs})
     for (const Port& port : *side)
       if (port.role == role && port.group == group) return memory_.at(port.name).get();
   return nullptr;
 }
 
-void BoundGraph::run(const Symbols& sizes) {
-  std::vector<std::int64_t> key;
-  for (const std::string& symbol : symbols_) key.push_back(sizes.at(symbol));
-  auto found = bindings_.find(key);
+void Part::run(const Spans& spans, const Tables& tables, std::int64_t rows, std::int64_t wanted) {
+  const Sizes sizes{rows, paged_ ? place(spans, tables) : 0, wanted};
+  auto found = bindings_.find(sizes);
   if (found == bindings_.end()) {
     if (bindings_.size() >= kMostBindings) {
       bindings_.erase(order_.front());
       order_.erase(order_.begin());
     }
-    found = bindings_.emplace(key, bind(sizes)).first;
-    order_.push_back(key);
+    found = bindings_.emplace(sizes, make(sizes)).first;
+    order_.push_back(sizes);
   }
   session_->run(found->second);
 }
 
-Ort::IoBinding BoundGraph::bind(const Symbols& sizes) const {
+// Writes down where the rows are, and returns how many blocks a table has: of few sizes, for each is bound anew.
+std::int64_t Part::place(const Spans& spans, const Tables& tables) const {
+  std::int64_t most = 0, blocks = 1;
+  for (const Span& span : spans) most = std::max(most, span.last / kPage + 1);
+  while (blocks < most) blocks *= 2;
+  auto* position = reinterpret_cast<std::int64_t*>(data("position"));
+  auto* number = reinterpret_cast<std::int64_t*>(data("span"));
+  auto* table = reinterpret_cast<std::int64_t*>(data("tables"));
+  for (std::size_t i = 0; i < spans.size(); ++i, table += blocks) {
+    for (std::int64_t at = spans[i].first; at <= spans[i].last; ++at) {
+      *position++ = at;
+      *number++ = static_cast<std::int64_t>(i);
+    }
+    std::copy_n(tables[i]->begin(), spans[i].last / kPage + 1, table);
+  }
+  return blocks;
+}
+
+Ort::IoBinding Part::make(const Sizes& sizes) const {
+  const auto [rows, blocks, wanted] = sizes;
+  const Symbols symbols{{"R", rows}, {"S", most_rows_}, {"K", blocks}, {"W", wanted}, {"G", pages_}};
   Ort::IoBinding binding = session_->binding();
   const auto tensor = [&](const Port& port) {
-    if (!is_cache(port)) return session_->tensor(memory_.at(port.name).get(), port.dtype, shape_of(port, sizes));
-    const auto& [memory, pages] = caches_.at(buffer_of(port));
-    return session_->tensor(memory, port.dtype, shape_of(port, {{"G", pages}}));
+    char* memory = is_cache(port) ? caches_.at(buffer_of(port)) : memory_.at(port.name).get();
+    return session_->tensor(memory, port.dtype, shape_of(port, symbols));
   };
   for (const Port& port : ports_.inputs) binding.BindInput(port.name.c_str(), tensor(port));
   for (const Port& port : ports_.outputs) binding.BindOutput(port.name.c_str(), tensor(port));
   return binding;
 }
 
-RowGraphs::RowGraphs(std::shared_ptr<const LoopSpec> given,
-                     const std::function<std::shared_ptr<OrtSession>(const std::string&)>& open, const PagedCache* around,
-                     const PagedCache* loop, std::int64_t most_rows, std::int64_t most_positions)
-    : Graphs(std::move(given), most_rows), enter_(part(kEnter, open(kEnter), around, most_positions)),
-      step_(part(kStep, open(kStep), loop, most_positions)), leave_(part(kLeave, open(kLeave), around, most_positions)) {}
+RowGraphs::RowGraphs(std::shared_ptr<const LoopSpec> given, const OpenGraph& open, const Memory& memory,
+                     std::int64_t most_rows, std::int64_t most_positions)
+    : Graphs(std::move(given), most_rows), enter_(*spec, kEnter, open(kEnter), most_rows, most_positions),
+      step_(*spec, kStep, open(kStep), most_rows, most_positions),
+      leave_(*spec, kLeave, open(kLeave), most_rows, most_positions) {
+  for (const StateTensor& tensor : spec->state)
+    carried_.push_back({tensor.name, step_.data("state", tensor.name), step_.data("state_next", tensor.name)});
+  RowGraphs::bind(memory);
+}
 
-RowGraphs::Part RowGraphs::part(const std::string& name, std::shared_ptr<OrtSession> session, const PagedCache* cache,
-                                std::int64_t most_positions) const {
-  const Ports& ports = spec->graphs.at(name);
-  std::map<std::string, std::pair<char*, std::int64_t>> caches;
-  std::int64_t slot = 0;
-  for (const CacheGroup& group : spec->caches)
-    if (name == kLeave && !group.per_loop) slot = group.before;
-  for (const Port& port : ports.inputs)
-    if (port.role == "cache") caches[port.name] = {cache->slot(slot++), cache->pages()};
-  // Blocks of a table come in powers of two, as each number is bound anew.
-  const Symbols most{{"R", most_rows}, {"S", most_rows}, {"K", 2 * ((most_positions + kPage - 1) / kPage)}, {"W", most_rows}};
-  const bool has_cache = !caches.empty();
-  return {BoundGraph(std::move(session), ports, std::move(caches), most), has_cache};
+void RowGraphs::bind(const Memory& memory) {
+  enter_.bind(memory.around.get());
+  step_.bind(memory.loop.get());
+  leave_.bind(memory.around.get());
 }
 
 const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) {
-  std::memcpy(enter_.graph.data("ids"), ids.data(), ids.size() * sizeof ids[0]);
-  run(enter_, spans, tables, static_cast<std::int64_t>(ids.size()), 0);
-  return reinterpret_cast<const float*>(enter_.graph.data("encoded"));
+  std::memcpy(enter_.data("ids"), ids.data(), ids.size() * sizeof ids[0]);
+  enter_.run(spans, tables, static_cast<std::int64_t>(ids.size()));
+  return reinterpret_cast<const float*>(enter_.data("encoded"));
 }
 
 void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
-  const BoundGraph& graph = step_.graph;
-  gather(graph.data("encoded"), states.array(kEncoded), lines);
-  gather_tokens(graph, states, lines);
-  for (const StateTensor& tensor : spec->state) gather(graph.data("state", tensor.name), states.array(tensor.name), lines);
-  auto* loop = reinterpret_cast<std::int64_t*>(graph.data("loop"));
-  auto* last = reinterpret_cast<bool*>(graph.data("last"));
-  auto* threshold = reinterpret_cast<float*>(graph.data("halt_threshold"));  // null where the model lacks the knob
-  for (const Span& span : spans) {
-    const auto rows = static_cast<std::size_t>(span.rows());
-    loop = std::fill_n(loop, rows, span.depth);
-    last = std::fill_n(last, rows, span.depth + 1 == span.sequence->limit);
-    if (threshold) threshold = std::fill_n(threshold, rows, span.sequence->threshold);
-  }
-  run(step_, spans, tables, static_cast<std::int64_t>(lines.size()), 0);
-  for (const StateTensor& tensor : spec->state)
-    scatter(graph.data("state_next", tensor.name), states.array(tensor.name), lines);
-}
-
-const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<std::int64_t>& pick,
-                              const Spans& spans, const Tables& tables) {
-  const std::string& answer = spec->state[1].name;
-  gather(leave_.graph.data("answer", answer), states.array(answer), lines);
-  gather_tokens(leave_.graph, states, lines);
-  std::memcpy(leave_.graph.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
-  run(leave_, spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));
-  return reinterpret_cast<const float*>(leave_.graph.data("logits"));
-}
-
-void RowGraphs::run(Part& part, const Spans& spans, const Tables& tables, std::int64_t rows, std::int64_t wanted) {
-  Symbols sizes{{"R", rows}, {"W", wanted}};
-  if (part.has_cache) {
-    std::int64_t most = 0, blocks = 1;
-    for (const Span& span : spans) most = std::max(most, span.last / kPage + 1);
-    while (blocks < most) blocks *= 2;
-    sizes["S"] = most_rows, sizes["K"] = blocks;
-    auto* position = reinterpret_cast<std::int64_t*>(part.graph.data("position"));
-    auto* number = reinterpret_cast<std::int64_t*>(part.graph.data("span"));
-    auto* table = reinterpret_cast<std::int64_t*>(part.graph.data("tables"));
-    for (std::size_t i = 0; i < spans.size(); ++i, table += blocks) {
-      for (std::int64_t at = spans[i].first; at <= spans[i].last; ++at) {
-        *position++ = at;
-        *number++ = static_cast<std::int64_t>(i);
-      }
-      std::copy_n(tables[i]->begin(), spans[i].last / kPage + 1, table);
+  gather(step_.data("encoded"), states.array(kEncoded), lines);
+  gather_tokens(step_, states, lines);
+  for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
+  auto* loop = reinterpret_cast<std::int64_t*>(step_.data("loop"));
+  auto* last = reinterpret_cast<bool*>(step_.data("last"));
+  auto* threshold = reinterpret_cast<float*>(step_.data("halt_threshold"));  // null where the model lacks the knob
+  auto line = lines.begin();
+  for (const Span& span : spans)
+    for (std::int64_t row = 0; row < span.rows(); ++row, ++line, ++loop, ++last) {
+      *loop = span.depth;
+      *last = span.depth + 1 == span.sequence->limit;
+      if (threshold) *threshold = states.threshold[static_cast<std::size_t>(*line)];
+      if (span.sequence->capped) cap(span, states.cap[static_cast<std::size_t>(*line)], *last, threshold);
+      if (threshold) ++threshold;
     }
-  }
-  part.graph.run(sizes);
+  step_.run(spans, tables, static_cast<std::int64_t>(lines.size()));
+  for (const Carried& each : carried_) scatter(each.out, states.array(each.name), lines);
+}
+
+const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+                              const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
+  std::memcpy(leave_.data("answer", spec->state[1].name), answers.data(), answers.size() * sizeof answers[0]);
+  gather_tokens(leave_, states, lines);
+  std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
+  leave_.run(spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));
+  return reinterpret_cast<const float*>(leave_.data("logits"));
 }
 
 }  // namespace mythos::engine

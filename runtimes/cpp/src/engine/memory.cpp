@@ -18,6 +18,17 @@ std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages
 
 }  // namespace
 
+Room Room::of(std::int64_t sequences, std::int64_t positions, std::int64_t loops) {
+  const std::int64_t blocks = sequences * ((positions + kPage - 1) / kPage);
+  return {blocks, blocks * loops, sequences * positions};
+}
+
+Memory Memory::with_room(const LoopSpec& spec, const Room& room) {
+  const CacheGroup* outside = group_of(spec, false);
+  return {outside ? cache_of(*outside, room.around) : nullptr, cache_of(*group_of(spec, true), room.loop),
+          std::make_unique<States>(spec, room.lines)};
+}
+
 std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
   std::int64_t position = States::line_bytes(spec);
   bool fits = true;
@@ -40,9 +51,13 @@ Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops) {
   if (pages < 1)
     throw CapacityError(std::to_string(size) + " bytes hold no page of " + std::to_string(kPage) +
                         " positions, which take " + std::to_string(page) + " at " + std::to_string(loops) + " loops");
-  const CacheGroup* outside = group_of(spec, false);
-  return {outside ? cache_of(*outside, pages) : nullptr, cache_of(*group_of(spec, true), pages * loops),
-          std::make_unique<States>(spec, pages * kPage)};
+  return with_room(spec, {pages, pages * loops, pages * kPage});
+}
+
+void Memory::grow(const Room& room) {
+  if (around) around->grow(room.around);
+  loop->grow(room.loop);
+  states->grow(room.lines);
 }
 
 std::int64_t Memory::nbytes() const { return (around ? around->nbytes() : 0) + loop->nbytes() + states->nbytes(); }

@@ -44,9 +44,16 @@ std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const Open
   integer(options.most_rows, "most_rows", 1);
   if (options.max_lag) integer(*options.max_lag, "max_lag", 1);
   Memory memory = Memory::of(*spec, options.memory, options.max_loops.value_or(spec->trained_loops));
-  auto graphs = std::make_unique<RowGraphs>(spec, open, memory.around.get(), memory.loop.get(), options.most_rows,
-                                            std::min(spec->max_seq_len, memory.positions()));
+  const std::int64_t most_positions = std::min(spec->max_seq_len, memory.positions());
+  auto graphs = std::make_unique<RowGraphs>(spec, open, memory, options.most_rows, most_positions);
   return std::make_unique<Core>(std::move(graphs), std::move(memory), options.max_lag);
+}
+
+std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open) {
+  const EngineOptions usual;
+  Memory memory = Memory::with_room(*spec, {1, 1, kPage});
+  auto graphs = std::make_unique<RowGraphs>(spec, open, memory, usual.most_rows, spec->max_seq_len);
+  return std::make_unique<Core>(std::move(graphs), std::move(memory), usual.max_lag);
 }
 
 }  // namespace engine
@@ -62,7 +69,8 @@ Engine Engine::open(const std::string& bundle, const LoadOptions& load, const En
   const Manifest manifest = read_manifest(folder, load.verify == "hashes");
   auto parts = std::make_unique<Parts>();
   parts->core = engine::make_core(manifest.spec, engine::open_graphs(folder, manifest, load), options);
-  parts->engine = std::make_unique<engine::Engine>(*parts->core, options.most_running, options.chunk, options.patience);
+  parts->speculation = engine::speculation_of(options.speculate, manifest.spec->trained_loops);
+  parts->engine = std::make_unique<engine::Engine>(*parts->core, options, parts->speculation.get());
   return Engine(std::move(parts));
 }
 
@@ -71,6 +79,9 @@ std::shared_ptr<const Running> Engine::submit(Request request) { return parts_->
 void Engine::cancel(const std::shared_ptr<const Running>& running) { parts_->engine->cancel(running); }
 bool Engine::busy() const { return parts_->engine->busy(); }
 std::vector<Token> Engine::tick() { return parts_->engine->tick(); }
-EngineCounts Engine::counts() const { return {parts_->core->steps, parts_->core->rows, parts_->core->late}; }
+EngineCounts Engine::counts() const {
+  const auto& drafts = parts_->speculation;
+  return {parts_->core->steps, parts_->core->rows, parts_->core->late, drafts ? drafts->drafted : 0, drafts ? drafts->accepted : 0};
+}
 
 }  // namespace mythos

@@ -8,18 +8,19 @@ namespace mythos {
 
 struct Engine::Parts {
   std::unique_ptr<engine::Core> core;
+  std::unique_ptr<engine::Speculation> speculation;
   std::unique_ptr<engine::Engine> engine;
 };
 
 namespace engine {
 
-using OpenGraph = std::function<std::shared_ptr<OrtSession>(const std::string&)>;
-
 // Whether the manifest lists the row graphs; `open_graphs` says what is lacking.
 bool has_row_graphs(const Manifest& manifest);
 // Their sessions, opened when first asked for (BundleError where there are none, or their ports are not the spec's).
 OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const LoadOptions& load);
+// A core of fixed memory, and one whose memory grows with what is reserved (`Core::reserve`).
 std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open, const EngineOptions& options);
+std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open);
 
 }  // namespace engine
 }  // namespace mythos

@@ -31,6 +31,22 @@ PagedCache::PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t widt
   for (std::int64_t page = pages; page-- > 0;) free_.push_back(page);
 }
 
+void PagedCache::grow(std::int64_t pages) {
+  const std::int64_t used = this->pages();
+  if (pages <= used) return;
+  Bytes memory = zeros({slots_, pages, page_bytes_}, "caches");
+  for (std::int64_t slot = 0; slot < slots_; ++slot)
+    for (std::int64_t page = 0; page < used; ++page)
+      if (holders_[static_cast<std::size_t>(page)])  // the others may never have been touched
+        std::memcpy(memory.get() + (slot * pages + page) * page_bytes_, this->page(slot, page),
+                    static_cast<std::size_t>(page_bytes_));
+  memory_ = std::move(memory);
+  std::vector<std::int64_t> more;
+  for (std::int64_t page = pages; page-- > used;) more.push_back(page);
+  free_.insert(free_.begin(), more.begin(), more.end());
+  holders_.resize(static_cast<std::size_t>(pages), 0);
+}
+
 void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
   const auto length = static_cast<std::int64_t>(table.size());
   std::vector<std::size_t> shared;
@@ -70,7 +86,7 @@ std::int64_t PagedCache::take() {
   const std::int64_t page = free_.back();
   free_.pop_back();
   holders_[static_cast<std::size_t>(page)] = 1;
-  peak = std::max(peak, pages() - free());
+  peak = std::max(peak, held());
   return page;
 }
 

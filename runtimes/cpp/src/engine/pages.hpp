@@ -37,12 +37,15 @@ class PagedCache {
   const std::string& dtype() const { return dtype_; }
   std::int64_t pages() const { return static_cast<std::int64_t>(holders_.size()); }
   std::int64_t free() const { return static_cast<std::int64_t>(free_.size()); }
+  std::int64_t held() const { return pages() - free(); }   // that somebody holds
   std::int64_t page_bytes() const { return page_bytes_; }  // of one slot
   std::int64_t nbytes() const { return slots_ * pages() * page_bytes_; }
   // [pages, kPage, width] of a slot, what a layer's graph input is bound to; and one page of it.
   char* slot(std::int64_t slot) const { return memory_.get() + slot * pages() * page_bytes_; }
   char* page(std::int64_t slot, std::int64_t page) const { return this->slot(slot) + page * page_bytes_; }
 
+  // Have at least so many pages (CapacityError). Memory moves: whoever has bound it has to bind it again.
+  void grow(std::int64_t pages);
   // Makes positions first..last of a table writable, where all before `first` have pages (OutOfPages: nothing changed).
   void extend(Table& table, std::int64_t first, std::int64_t last);
   void hold(std::int64_t page) { ++holders_[static_cast<std::size_t>(page)]; }

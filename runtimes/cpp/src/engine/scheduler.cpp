@@ -7,7 +7,7 @@ namespace mythos::engine {
 
 std::optional<Span> due(Sequence& sequence, const States& states) {
   Job& job = *sequence.job;
-  for (; job.depth < sequence.limit; ++job.depth) {
+  for (; job.depth < job.stop; ++job.depth) {
     std::int64_t last = job.last;
     if (!job.whole)
       while (last >= job.first && states.halted(sequence.line(last))) --last;
@@ -16,6 +16,16 @@ std::optional<Span> due(Sequence& sequence, const States& states) {
     if (filled <= last) return Span{&sequence, job.depth, filled, last};
   }
   return std::nullopt;
+}
+
+Spans going(const Span& span, const States& states) {
+  Spans spans;
+  for (std::int64_t position = span.first; position <= span.last; ++position) {
+    if (states.halted(span.sequence->line(position))) continue;
+    if (spans.empty() || spans.back().last + 1 < position) spans.push_back({span.sequence, span.depth, position, position});
+    spans.back().last = position;
+  }
+  return spans;
 }
 
 Spans Scheduler::plan(const Spans& due) {

@@ -4,6 +4,8 @@
 // A position runs depth t if it, or a later position of its sequence, has not halted before: the later one will look for
 // its entry. So the rows that are due for a job are those from the first without an entry at its depth up to its last
 // position that is still going, one contiguous causal chunk with whatever lags behind it.
+//
+// Under the policy `share` the halted ones among them do not run: their entries are copied, and `going` is what is left.
 #pragma once
 
 #include <map>
@@ -13,8 +15,10 @@
 
 namespace mythos::engine {
 
-// The rows of a sequence's job at its depth; none where the job is through.
+// The rows of a sequence's job at its depth, with whatever lags; none where the job is through.
 std::optional<Span> due(Sequence& sequence, const States& states);
+// What is left of a span without its halted rows.
+Spans going(const Span& span, const States& states);
 
 // Deals the rows of a call.
 class Scheduler {

@@ -17,9 +17,14 @@ namespace mythos::engine {
 
 using Lines = std::vector<std::int64_t>;
 
+// What happens at the depths that a position did not run before it halted. lazy: they are run when a later position needs
+// their entries. full: they are run at once. share: its deepest entry stands for them.
+enum class Policy { lazy, full, share };
+
 // Positions first..last on their way through the loop.
 struct Job {
   std::int64_t first = 0, last = 0;
+  std::int64_t stop = 0;   // depths to run at most; fewer than the sequence's limit for a draft
   std::int64_t depth = 0;  // whose rows are due
   bool whole = false;      // run them at every depth, whether they have halted or not
   bool answers = true;     // the layers behind the loop wait for them
@@ -27,14 +32,16 @@ struct Job {
 
 // Make one with `Core::open`.
 struct Sequence {
-  Sequence(std::int64_t limit, float threshold, bool whole, std::uint64_t state_seed)
-      : limit(limit), threshold(threshold), whole(whole), state_seed(state_seed),
+  Sequence(std::int64_t limit, float threshold, Policy policy, std::uint64_t state_seed, std::int64_t number = 0)
+      : number(number), limit(limit), threshold(threshold), policy(policy), state_seed(state_seed),
         filled(static_cast<std::size_t>(limit), 0), loop(static_cast<std::size_t>(limit)) {}
 
-  const std::int64_t limit;  // N, the most loops of its positions; fixed, as all of them have the same
-  const float threshold;     // where a position halts
-  const bool whole;          // every position runs every depth
+  const std::int64_t number;  // in the order in which they were opened
+  const std::int64_t limit;   // N, the most loops of its positions; fixed, as all of them have the same
+  float threshold;           // where its positions halt, those that enter from now on
+  const Policy policy;
   const std::uint64_t state_seed;  // what its first states are drawn with, where the model draws them
+  bool capped = false;        // a position may have a cap below the limit
   std::int64_t length = 0;    // positions that have entered
   std::int64_t answered = 0;  // positions whose entries behind the loop are there
   std::optional<Job> job;

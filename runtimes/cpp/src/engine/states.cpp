@@ -8,6 +8,8 @@
 namespace mythos::engine {
 namespace {
 
+constexpr std::int64_t kLimitBytes = sizeof(float) + sizeof(std::int32_t);  // threshold and cap of a line
+
 std::int64_t row_bytes(const StateTensor& tensor) {
   auto bytes = static_cast<std::int64_t>(dtype_size(tensor.dtype));
   for (const Dim& dim : tensor.dims)
@@ -41,11 +43,28 @@ States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state),
   add(kEncoded, tensors_[0]);
   add(kToken, kTokens);
   halted_ = &arrays_.at(kHalted);
+  threshold.resize(static_cast<std::size_t>(lines));
+  cap.resize(static_cast<std::size_t>(lines));
   for (std::int64_t line = lines; line-- > 0;) free_.push_back(line);
 }
 
+void States::grow(std::int64_t lines) {
+  if (lines <= lines_) return;
+  for (auto& [name, array] : arrays_) {
+    Bytes memory = zeros({lines, array.row_bytes}, "states");
+    if (free() < lines_) std::memcpy(memory.get(), array.memory.get(), static_cast<std::size_t>(lines_ * array.row_bytes));
+    array.memory = std::move(memory);
+  }
+  threshold.resize(static_cast<std::size_t>(lines));
+  cap.resize(static_cast<std::size_t>(lines));
+  Lines more;
+  for (std::int64_t line = lines; line-- > lines_;) more.push_back(line);
+  free_.insert(free_.begin(), more.begin(), more.end());
+  lines_ = lines;
+}
+
 std::int64_t States::nbytes() const {
-  std::int64_t bytes = 0;
+  std::int64_t bytes = lines_ * kLimitBytes;
   for (const auto& [name, array] : arrays_) bytes += lines_ * array.row_bytes;
   return bytes;
 }
@@ -96,11 +115,16 @@ Lines States::copy(const Lines& lines) {
   for (const auto& [name, array] : arrays_)
     for (std::size_t i = 0; i < lines.size(); ++i)
       std::memcpy(array.row(copies[i]), array.row(lines[i]), static_cast<std::size_t>(array.row_bytes));
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const auto from = static_cast<std::size_t>(lines[i]), to = static_cast<std::size_t>(copies[i]);
+    threshold[to] = threshold[from], cap[to] = cap[from];
+  }
   return copies;
 }
 
 std::int64_t States::line_bytes(const LoopSpec& spec) {
-  std::int64_t bytes = row_bytes(spec.state[0]) + row_bytes(kTokens);
+  std::int64_t bytes = kLimitBytes + row_bytes(kTokens);
+  if (__builtin_add_overflow(bytes, row_bytes(spec.state[0]), &bytes)) throw CapacityError("a line of the states is too large");
   for (const StateTensor& tensor : spec.state)
     if (__builtin_add_overflow(bytes, row_bytes(tensor), &bytes)) throw CapacityError("a line of the states is too large");
   return bytes;

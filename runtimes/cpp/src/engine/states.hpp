@@ -30,6 +30,8 @@ class States {
   // Of a line: whether its position has halted, and the loops that contributed to it.
   bool halted(std::int64_t line) const { return *halted_->row(line) != 0; }
   std::int32_t depth(std::int64_t line) const;
+  // Have at least so many lines (CapacityError).
+  void grow(std::int64_t lines);
 
   // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], and what was drawn
   // [count, D], null where nothing is (OutOfPages: there are not as many).
@@ -42,7 +44,9 @@ class States {
   // Bytes of one line of all tensors.
   static std::int64_t line_bytes(const LoopSpec& spec);
 
-  std::int64_t peak = 0;  // the most lines that were in use at a time
+  std::vector<float> threshold;   // by line, where a position halts; NaN: nowhere before its cap
+  std::vector<std::int32_t> cap;  // by line, the loop with which it halts at the latest
+  std::int64_t peak = 0;          // the most lines that were in use at a time
 
  private:
   Lines take(std::int64_t count);

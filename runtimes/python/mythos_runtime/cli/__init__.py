@@ -13,6 +13,7 @@ import click
 
 from mythos_runtime.cli.doctor import doctor
 from mythos_runtime.cli.inspect import inspect
+from mythos_runtime.cli.package import package
 from mythos_runtime.cli.run import run
 from mythos_runtime.cli.serve import serve
 from mythos_runtime.cli.terminal import Group
@@ -46,5 +47,5 @@ def mythos() -> None:
     """Work with bundles made by mythos-export."""
 
 
-for command in (run, serve, inspect, doctor):
+for command in (run, serve, package, inspect, doctor):
     mythos.add_command(command)

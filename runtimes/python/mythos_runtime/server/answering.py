@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from mythos_runtime.server.forms import Form, usage_of
@@ -64,6 +65,8 @@ class Stream(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("a client that did not read for %g s was left", _SEND_SECONDS)
         finally:
             self._generation.close()
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mythos_runtime.engine import Engine, Request, Running, Token
-from mythos_runtime.errors import BackendFailed, RequestError, ResultError
+from mythos_runtime.errors import BackendFailed, ResultError
 from mythos_runtime.server.logprobs import TokenLogprobs, token_logprobs
 
 log = logging.getLogger("mythos_runtime.server")
@@ -246,7 +246,7 @@ class EngineLoop:
             # What a budget allowed hung on the clock: it is set again as it was.
             request = replace(ticket.request, depths=tuple(ticket.depths)) if ticket.depths else ticket.request
             running = self._engine.submit(request)
-        except RequestError as error:
+        except Exception as error:  # a refusal, or a defect that only this request shows
             self._end(ticket, Failed(error))
             return
         ticket.running, ticket.seen = running, 0
