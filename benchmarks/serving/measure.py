@@ -84,6 +84,7 @@ def _figures(samples: dict[str, Any]) -> dict[str, Any]:
         "refused": samples["refused"],
         "failed": samples["failed"],
         "unanswered": samples["unanswered"],
+        "arrivals_per_second": samples["arrived"] / busy,
         "answers_per_second": answered / busy,
         "tokens_per_second": samples["tokens"] / busy,
         "cpu_per_token": samples["cpu"] / samples["tokens"] if samples["tokens"] else None,

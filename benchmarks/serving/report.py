@@ -23,35 +23,37 @@ def write(document: dict[str, Any], folder: Path) -> Path:
         "serving.html.j2",
         document=document,
         sections=sections,
-        labels=LABELS,
         policies=POLICIES,
     )
 
 
 def _curves(mix: dict[str, Any]) -> str:
     """Answers a second and latencies over the arrival rate."""
-    with figure(width=9.5, height=3.0, columns=3) as (made, axes):
+    with figure(width=9.5, height=3.3, columns=3) as (made, axes):
         answers, *latencies = axes
         for policy, color in zip(POLICIES, COLORS, strict=False):
             runs = [run for run in mix["runs"] if run["policy"] == policy]
-            rates = [run["rate"] for run in runs]
-            answers.plot(rates, [run["answers_per_second"] for run in runs], "o-", color=color, label=LABELS[policy])
+            arrivals = [run["arrivals_per_second"] for run in runs]
+            answers.plot(arrivals, [run["answers_per_second"] for run in runs], "o-", color=color)
             for axis, name in zip(latencies, _LATENCIES, strict=True):
                 for q, style in (("p50", "o-"), ("p95", "o:")):
                     known = [run for run in runs if run[name] is not None]
                     label = f"{LABELS[policy]}, {'median' if q == 'p50' else '95 %'}"
                     axis.plot(
-                        [run["rate"] for run in known], [run[name][q] for run in known], style, color=color, label=label
+                        [run["arrivals_per_second"] for run in known],
+                        [run[name][q] for run in known],
+                        style,
+                        color=color,
+                        label=label,
                     )
-        answers.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1, label="all of them")
+        answers.axline((0, 0), slope=1, color="#bbbbbb", linewidth=1)
         answers.set_ylabel("answers a second")
-        answers.legend(fontsize=8)
         for axis, name in zip(latencies, _LATENCIES.values(), strict=True):
             axis.set_yscale("log")
             axis.set_ylabel(name)
-        latencies[0].legend(fontsize=7)
+        made.legend(*latencies[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
         for axis in axes:
-            axis.set_xlabel("requests a second")
+            axis.set_xlabel("arrivals a second")
         return svg(made, f"{mix['name']}: answers and latencies over the arrival rate")
 
 

@@ -29,7 +29,8 @@ from mythos_runtime.row_ports import PAGE
 
 CLIENTS, KNOWN, PREFIXES = 16, 48, 4
 _SAMPLE_SECONDS = 2.0
-_WARM_SHARE = 0.25  # of the time, in which the memory may still grow: pages are touched, bindings made
+_WARM_SECONDS = 300.0  # in which the memory may still grow: pages are touched, the graphs' sizes met and bound
+_LEAST_SECONDS = 300.0  # behind them, for growth to be told from noise
 _GROWTH = 0.03  # of the memory that is noise
 
 WRONG: tuple[dict[str, Any], ...] = (
@@ -143,13 +144,15 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
     await asyncio.sleep(2.0)  # cancels reach the engine before its next tick
 
 
-def growth(memory: list[tuple[float, int]]) -> tuple[float, float]:
-    """Bytes at the beginning of the time behind the warm-up, and how much of them a line through it says came since."""
+def growth(memory: list[tuple[float, int]]) -> float | None:
+    """What a line through the sizes behind the warm-up rises by, as a share of them; None: the time was too short."""
     times, sizes = np.array(memory, float).T
-    late = times >= times[-1] * _WARM_SHARE
+    late = times >= _WARM_SECONDS
+    if times[-1] < _WARM_SECONDS + _LEAST_SECONDS:
+        return None
     slope, start = np.polyfit(times[late], sizes[late], 1)
     first = start + slope * times[late][0]
-    return float(first), float(slope * (times[-1] - times[late][0]) / first)
+    return float(slope * (times[-1] - times[late][0]) / first)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -166,18 +169,17 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
     spec = read_manifest(bundle, verify_hashes=False).spec
     most = samples["mythos_prefixes"] * -(-spec.max_seq_len // PAGE) * (spec.trained_loops + 1)
     held = samples["mythos_pages"] - samples["mythos_pages_free"]
-    first, grown = growth(soak.memory)
+    grown = growth(soak.memory)
     if held > most or samples["mythos_running"] or samples["mythos_waiting"]:
         soak.faults.append(f"{held:g} pages are held, kept requests need {most:g}; {samples['mythos_running']:g} run")
-    if grown > _GROWTH:
-        soak.faults.append(f"the memory grew by {100 * grown:.1f}% of {first / 1e6:.0f} MB")
+    if grown is not None and grown > _GROWTH:
+        soak.faults.append(f"the memory grew by {100 * grown:.1f}%")
     for fault in soak.faults[:20]:
         click.echo(fault, err=True)
     document = {
         "minutes": minutes,
         "requests": dict(soak.counts),
         "tokens": samples["mythos_generated_tokens_total"],
-        "memory_bytes": first,
         "memory_growth": grown,
         "memory_each_minute": [size for at, size in soak.memory[:: round(60 / _SAMPLE_SECONDS)]],
         "pages_held": held,

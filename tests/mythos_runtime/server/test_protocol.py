@@ -162,7 +162,7 @@ def test_depth_is_bounded_by_request(server: Serving) -> None:
 
 def test_budgets(server: Serving, small: Path) -> None:
     client = server.openai()
-    for extra, most in (({"loops_per_token": 2}, 2.0), ({"latency_ms": 1e-3}, 1.0)):
+    for extra, most in (({"loops_per_token": 2}, 2.0), ({"latency_ms": 1e-3}, 1.0), ({"latency_ms": 1e308}, 10.0)):
         answer = client.completions.create(**DRAWN, extra_body=extra)
         assert answer.usage is not None and (answer.usage.model_extra or {})["mean_depth"] <= most, extra
     with serving(small, loops_per_token=1.5) as frugal:  # as a default of the server

@@ -25,9 +25,13 @@ std::string lacking(const Manifest& manifest) {
 bool has_row_graphs(const Manifest& manifest) { return lacking(manifest).empty(); }
 
 OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const LoadOptions& load) {
+  const LoopSpec& spec = *manifest.spec;
+  if (std::none_of(kGraphs.begin(), kGraphs.end(), [&](const char* graph) { return spec.graphs.count(graph); }))
+    throw BundleError(folder + " has no row graphs, which the engine runs: with its exit rule " + spec.exit.name +
+                      " there are none; run the model itself (mythos::Model), or export it again with another --exit");
   if (const std::string file = lacking(manifest); !file.empty())
     throw BundleError(folder + " has no " + file + ", which the engine runs; export the model again");
-  if (const std::string problem = row_contradiction(*manifest.spec); !problem.empty())
+  if (const std::string problem = row_contradiction(spec); !problem.empty())
     throw BundleError(folder + ": the row graphs do not fit the model: " + problem + "; export the model again");
   LoadOptions chosen = load;
   chosen.provider = "cpu";

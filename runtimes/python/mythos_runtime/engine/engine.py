@@ -288,7 +288,7 @@ class Engine:
                 allowed.append((budget.latency_ms / 1e3 - self.speed.per_token(0, sharing)) / step)
         if not allowed:
             return None
-        return max(1, min(int(min(allowed)), running.limit))
+        return max(1, int(min(*allowed, running.limit)))
 
     def _caps(self, running: Running, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set.
