@@ -79,6 +79,7 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model, folder: Path) -> 
     if SCHEDULE.is_file():
         tight = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": 64, "most_running": 4, "patience": 0.1}
         cpp = CppEngine(shutil.copytree(bundle, folder / "copy"), model.spec, 1)
+        tight |= {"prefixes": 0, "speculate": None}
         arrivals = {"requests": [plain(request) for request in requests], "arrivals": list(range(len(requests)))}
         found = cpp.run({**tight, **arrivals, "chunk": 2})["requests"]
         cpp.close()
