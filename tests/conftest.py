@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Two processes test on two cores. A second thread of each waits for the first, spinning, and takes its core: small
 # products took 400 times as long. Before anything imports torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from family_bundles import FamilyBundles
 from golden_bundles import Bundles
 
 
@@ -21,9 +23,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    base = tmp_path_factory.getbasetemp()
+    return Bundles(_shared(tmp_path_factory, "bundles"))
+
+
+@pytest.fixture(scope="session")
+def family_bundles(tmp_path_factory: pytest.TempPathFactory) -> FamilyBundles:
+    return FamilyBundles(_shared(tmp_path_factory, "family bundles"))
+
+
+def _shared(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder that all processes of a test run have in common."""
+    base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # the workers' folders lie in one of the whole run
         base = base.parent
-    folder = base / "bundles"
+    folder = base / name
     folder.mkdir(exist_ok=True)
-    return Bundles(folder)
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +12,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from family_bundles import FamilyBundles
 from golden_families import CLOSE, GoldenCase, cases
 from safetensors.torch import save_file
 from schedules import SCHEDULE, CppEngine, plain
 from toy_family import FAMILY, Toy, ToyConfig
 
 from mythos_export import export
-from mythos_export.capture import capture, capture_rows
 from mythos_export.cli.export import export_command
-from mythos_export.lower import lower, lower_rows
-from mythos_export.package import package
-from mythos_export.progress import silent
-from mythos_export.targets.registry import find_target
-from mythos_export.targets.target import TargetOptions, build
 from mythos_model import families, load_checkpoint
 from mythos_runtime import Model, load
 from mythos_runtime.engine import Engine, Request, Running, open_engine
@@ -31,19 +27,6 @@ from mythos_runtime.session import Options
 
 NATIVE = Path(__file__).parents[2] / "build" / "native"
 MYTHOS_RUN, MYTHOS_DUMP = NATIVE / "mythos_run", NATIVE / "mythos_dump"
-
-
-def bundle_of(case: GoldenCase, folder: Path, exit_rule: str | None = None, **config: object) -> Path:
-    """A bundle of a golden case's checkpoint, made as an export makes it, but for the verification."""
-    checkpoint = load_checkpoint(case.folder, config, exit_rule=exit_rule)
-    model = checkpoint.model(torch.float32)
-    folder.mkdir()
-    captured = capture(model)
-    lowered = lower(captured, folder)
-    lower_rows(capture_rows(model), folder)
-    built = build(lowered, folder, find_target("onnx"), TargetOptions("fp32"), silent)
-    package(folder, checkpoint, "fp32", captured, lowered, built).finish()
-    return folder
 
 
 # Of each graph and way to call it one; the others, which eager PyTorch answers too, are left to make test-slow.
@@ -58,9 +41,9 @@ GOLDEN_CASES = [
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
-def test_golden_cases_in_both_runtimes(name: str, tmp_path: Path) -> None:
+def test_golden_cases_in_both_runtimes(name: str, family_bundles: FamilyBundles, tmp_path: Path) -> None:
     whole = GoldenCase.load(name)
-    bundle = bundle_of(whole, tmp_path / "bundle", whole.exit_rule, **whole.config)
+    bundle = family_bundles[name]
     model = load(bundle, threads=1)
     for case in whole.alone():
         loops, state = case.loops, case.initial
@@ -74,10 +57,10 @@ def test_golden_cases_in_both_runtimes(name: str, tmp_path: Path) -> None:
         case.check(forward)
         if MYTHOS_DUMP.exists():
             check_cpp(bundle, case, tmp_path)
-    check_engine(bundle, whole, model)
+    check_engine(bundle, whole, model, tmp_path)
 
 
-def check_engine(bundle: Path, case: GoldenCase, model: Model) -> None:
+def check_engine(bundle: Path, case: GoldenCase, model: Model, folder: Path) -> None:
     """The row graphs answer what the whole model does; to the bit the same alone, with others and in chunks."""
     options = {"max_loops": case.loops or model.spec.trained_loops, "max_new_tokens": 4, "state_seed": 5}
     requests = [Request(tuple(row[: len(row) - cut].tolist()), **options) for cut, row in enumerate(case.ids)]
@@ -95,7 +78,8 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model) -> None:
     assert served(Engine(core, chunk=2), requests) == alone
     if SCHEDULE.is_file():
         tight = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": 64, "most_running": 4, "patience": 0.1}
-        cpp = CppEngine(bundle, model.spec, 1)
+        cpp = CppEngine(shutil.copytree(bundle, folder / "copy"), model.spec, 1)
+        tight |= {"prefixes": 0, "speculate": None}
         arrivals = {"requests": [plain(request) for request in requests], "arrivals": list(range(len(requests)))}
         found = cpp.run({**tight, **arrivals, "chunk": 2})["requests"]
         cpp.close()
