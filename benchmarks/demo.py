@@ -26,6 +26,7 @@ from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import folder
 from mythos_runtime import Model
 from mythos_runtime.cli.terminal import plain_errors
+from mythos_runtime.dense import DenseCache
 
 TRAINED = 8  # hops
 DEEPER = 20  # most loops for questions beyond training
@@ -64,7 +65,7 @@ def ask(model: Model, eager: MythosModel, data: Data, max_loops: np.ndarray) -> 
             logits = eager(torch.from_numpy(ids[mine]), max_loops=int(most)).logits
         expected[mine] = logits[:, -1].argmax(-1).numpy()
 
-    caches = {int(most): model.new_cache(1, ids.shape[1], int(most)) for most in np.unique(max_loops)}
+    caches = {int(most): DenseCache(1, ids.shape[1], model.spec, int(most)) for most in np.unique(max_loops)}
     guesses, seconds = np.zeros((2, len(ids)), np.int64), np.zeros((2, len(ids)))
     depth = np.zeros(len(ids))
     order = np.random.default_rng(0).permutation(len(ids))
@@ -74,7 +75,7 @@ def ask(model: Model, eager: MythosModel, data: Data, max_loops: np.ndarray) -> 
         halted = model.forward(ids[q], max_loops=most)
         between = time.perf_counter()
         caches[most].reset()
-        forced = model.forward(ids[q], cache=caches[most], policy="full")  # an exact cache runs every depth
+        forced = model.forward(ids[q], cache=caches[most])  # which fills every depth
         seconds[:, q] = between - started, time.perf_counter() - between
         guesses[:, q] = halted.logits[0, -1].argmax(), forced.logits[0, -1].argmax()
         depth[q] = halted.depth[0, -1]

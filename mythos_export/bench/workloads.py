@@ -31,8 +31,8 @@ class Workload:
         tokens: new tokens per row.
         held: tokens in every row's cache.
         batch: rows.
-        depth: loops to run, whatever the halting says; None leaves the halting on. Decode then runs with the cache
-            policy `last`, the only one that leaves the loop early.
+        depth: loops to run, whatever the halting says; None leaves the halting on. Backends that run the whole model in
+            one call then leave the loop where it has halted, and depths that the next token may look for are missing.
     """
 
     kind: Literal["prefill", "decode"]
@@ -127,7 +127,8 @@ def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_fi
     cache = model.new_cache(1, prompt, depth)
     model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
     capacity = max(workload.held for workload in workloads) + 1
-    past = {f"{LOOP if group.per_loop else AROUND}/{group.name}": cache.past[group.name] for group in model.spec.caches}
+    entries = cache.read()
+    past = {f"{LOOP if group.per_loop else AROUND}/{group.name}": entries[group.name] for group in model.spec.caches}
     np.savez(path, allow_pickle=False, ids=ids, capacity=capacity, **past)
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from mythos_export.cli import mythos
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import CapacityError, Model, RequestError, load
+from mythos_runtime.dense import DenseCache
 
 CASES = ["mla_decode", "gqa_decode"]
 
@@ -104,14 +105,101 @@ def test_ends(model: Model) -> None:
     assert (stopped.tokens[0], stopped.stop_reasons) == (free[1][:2], ["stop"])
 
 
-def test_the_approximate_policy_leaves_early_and_says_so(bundles: Bundles) -> None:
-    model = load(bundles["hops"])
-    ids = load_file(GOLDEN / "hops" / "io.safetensors")["input_ids"].astype(np.int64)[:1]
-    cache = model.new_cache(1, 30)
-    out = model.forward(ids[:, :-1], cache=cache, policy="last")
-    assert out.loops == out.depth.max() < cache.max_loops
-    assert (out.policy, cache.exact) == ("last", False)
-    assert model.forward(ids[:, -1:], cache=cache, policy="last").exact is False
+def test_policies(bundles: Bundles) -> None:
+    """full gives what lazy gives, to the bit; share does not, but the same whatever the chunks and the company."""
+    model = load(bundles["mla_decode"])
+    ids = np.array(prompts(model, [12]))
+    got = {}
+    for policy in ("lazy", "full", "share"):
+        cache = model.new_cache(1, 12, policy=policy)
+        out = model.forward(ids, cache=cache, halt_threshold=0.5)
+        company = model.new_cache(2, 12, policy=policy)
+        for position in range(12):
+            token = np.repeat(ids[:, position : position + 1], 2, 0)
+            alone = model.forward(token, cache=company, halt_threshold=0.5)
+            assert np.array_equal(alone.logits[1, 0], out.logits[0, position])
+        got[policy] = out
+    assert np.array_equal(got["lazy"].logits, got["full"].logits)
+    assert not np.array_equal(got["lazy"].logits, got["share"].logits)
+    assert got["share"].policy == "share"
+    with pytest.raises(RequestError, match="takes the cache policy full only, found 'lazy'"):
+        load(bundles["mla_decode"], backend="eager").new_cache(1, 4, policy="lazy")
+
+
+def test_both_caches_hold_the_same(model: Model) -> None:
+    """What the row graphs filled, read and written into the buffers of the whole model, and back."""
+    ids, lengths = np.array(prompts(model, [9, 9])), np.array([9, 4])
+    rows, dense = model.new_cache(2, 40), DenseCache(2, 40, model.spec)
+    model.forward(ids, lengths=lengths, cache=rows)
+    model.forward(ids, lengths=lengths, cache=dense)
+    entries = rows.read()
+    for name, expected in dense.read().items():
+        assert np.abs(entries[name] - expected).max() <= 1e-5 * np.abs(expected).max()
+    dense.write(entries, lengths)
+    again = model.new_cache(2, 40)
+    again.write(dense.read(), lengths)
+    following = np.array(prompts(model, [3, 3], seed=1))
+    expected = model.forward(following, cache=rows).logits
+    assert np.array_equal(model.forward(following, cache=again).logits, expected)
+    assert np.abs(model.forward(following, cache=dense).logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    with pytest.raises(RequestError, match="entries of layers have shape"):
+        dense.write({name: array[..., :1] for name, array in entries.items()}, lengths)
+    with pytest.raises(CapacityError, match="41 tokens exceed"):
+        dense.write(entries, [41, 0])
+
+
+def test_a_cache_is_not_for_two_threads(model: Model) -> None:
+    cache = model.new_cache(1, 8)
+    assert model.pool is not None
+    with model.pool.alone(), pytest.raises(RequestError, match="in use by another thread"):
+        model.forward([[1]], cache=cache)
+    assert cache.lengths.tolist() == [0]
+    model.forward([[1]], cache=cache)
+
+
+def test_memory_of_caches_that_are_gone_is_used_again(model: Model) -> None:
+    for _ in range(5):
+        cache = model.new_cache(2, 64)
+        model.forward(prompts(model, [40, 40]), cache=cache)
+        fork = cache.fork([1])
+        fork.truncate(3)
+        steps = model.generate(prompts(model, [5]), max_new_tokens=4)
+        next(steps)
+        del cache, fork, steps
+    assert model.pool is not None
+    pages = model.pool.core.loop.pages
+    model.new_cache(1, 1)
+    assert model.pool.core.loop.pages == pages and model.pool.core.loop.held == 0
+    assert not model.pool.core.sequences or all(not each.length for each in model.pool.core.sequences)
+
+
+def test_a_budget_is_kept_and_told(bundles: Bundles) -> None:
+    model = load(bundles["mla_decode"])
+    prompt = prompts(model, [5])
+    options = {"max_new_tokens": 24, "halt_threshold": 5.0, "max_loops": 6}
+    free = model.generate_all(prompt, **options)
+    assert set(free.depth[0]) == {6}
+    steps = list(model.generate(prompt, loops_per_token=2.5, **options))
+    depth = [int(step.depth[0]) for step in steps]
+    assert np.mean(depth) <= 2.5 and max(depth[1:]) <= 3
+    assert [bool(step.capped[0]) for step in steps] == [False] + [True] * 23  # the first one is the prompt's
+    assert [int(step.depth[0]) for step in model.generate(prompt, latency_ms=1e-6, **options)][1:] == [1] * 23
+    for wrong in ({"loops_per_token": 0.5}, {"latency_ms": -1.0}):
+        with pytest.raises(RequestError, match=next(iter(wrong))):
+            model.generate(prompt, **wrong)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_drafts_change_nothing(model: Model, temperature: float) -> None:
+    rows = prompts(model, [5, 1, 30])
+    options = {"max_new_tokens": 20, "temperature": temperature, "seed": 5, "repetition_penalty": 1.1}
+    plain = model.generate_all(rows, speculate="off", **options)
+    assert model.pool is not None
+    for speculate in (1, 2, "auto"):
+        drafted = model.generate_all(rows, speculate=speculate, **options)
+        assert (drafted.tokens, drafted.depth) == (plain.tokens, plain.depth)
+    counted = model.pool.speculation(1)
+    assert counted is not None and 0 < counted.accepted < counted.drafted
 
 
 def test_forks_and_truncation(model: Model) -> None:
@@ -129,10 +217,10 @@ def test_forks_and_truncation(model: Model) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -> None:
     cache = model.new_cache(1, 4)
     model.forward([[1, 2, 3]], cache=cache)
-    before = cache.past["loop"].copy()
+    before = cache.read()["loop"]
     with pytest.raises(CapacityError, match="cannot take 2 more"):
         model.forward([[4, 5]], cache=cache)
-    assert np.array_equal(before, cache.past["loop"])
+    assert np.array_equal(before, cache.read()["loop"])
     assert cache.lengths.tolist() == [3]
     longest = model.spec.max_seq_len
     for wrong, error in (

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpp_programs import BUILD
+from test_exact import Eager
 
 from mythos_runtime.engine.core import Chunk, Core, Leaving
 from mythos_runtime.engine.engine import Engine
@@ -163,15 +164,9 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
             schedule["chunk"],
             schedule["patience"],
             prefixes=schedule["prefixes"],
-            speculate=schedule["speculate"] or "off",
+            speculation=Eager(schedule["speculate"], schedule["drafts"]) if schedule["speculate"] else None,
         )
         speculation = engine.speculation
-        if speculation is not None:  # what pays is different at every run
-
-            def choose(running: int, room: int) -> tuple[int, int]:
-                return schedule["speculate"], min(schedule["drafts"], room)
-
-            speculation.choose = choose  # type: ignore[method-assign]
         requests = [_request(each) for each in schedule["requests"]]
         tick = 0
         while len(running) < len(requests) or engine.busy:

@@ -20,6 +20,7 @@ from mythos_runtime import BackendMissing, Model, load
 
 pytestmark = needs_cpp
 
+CLOSE = 2e-5
 CASES = ["mla_decode", "gqa_decode", "hops"]
 TOKENS = 56  # after six of a prompt: the golden models take 64 positions
 SAMPLED = {"temperature": 0.8, "seed": 7, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
@@ -78,11 +79,15 @@ def test_tokens_and_logits_are_python_s(
     expected = model.generate_all(rows, max_new_tokens=TOKENS, prefill_chunk=3, **options)
     assert found["tokens"] == expected.tokens and {len(row) for row in found["tokens"]} == {TOKENS}
     assert found["depth"] == expected.depth
+    assert found["loops"] == expected.loops
     parts = python_logits(model, rows, padding == "left")
     logits = np.fromfile(tmp_path / "logits", np.float32)
     assert logits.size == sum(part.size for part in parts)
-    difference = np.abs(logits - np.concatenate([part.ravel() for part in parts])).max()
-    assert difference <= 1e-6, f"logits differ by {difference:.1e}"
+    whole, cached = np.split(logits, [parts[0].size])
+    assert np.abs(whole - parts[0].ravel()).max() <= 1e-6
+    # Python's cache is pages that the row graphs fill, C++'s the buffers of the whole graph.
+    expected_cached = np.concatenate([part.ravel() for part in parts[1:]])
+    assert np.abs(cached - expected_cached).max() <= CLOSE * np.abs(expected_cached).max()
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["ids", "text"])
@@ -96,8 +101,8 @@ def test_the_command_takes_the_same_options_and_ends_with_the_same_json(
         ours, theirs = cpp(RUN, *arguments, *more), python(*arguments, *more)
         assert (ours.returncode, theirs.returncode) == (0, 0), ours.stderr + theirs.stderr
         found, expected = (json.loads(result.stdout.splitlines()[-1]) for result in (ours, theirs))
-        assert found.keys() >= expected.keys()
-        for key in set(expected) - {"tokens_per_second", "prefill_seconds", "policy", "loops"}:
+        assert list(found) == [*expected, "steps", "rows", "late", "drafted", "accepted"]
+        for key in set(expected) - {"tokens_per_second", "prefill_seconds"}:
             assert found[key] == expected[key], key
         assert 0 < found["steps"] <= found["rows"] and found["late"] < found["rows"]
         assert ours.stdout.splitlines()[:-1] == theirs.stdout.splitlines()[:-1]
@@ -229,6 +234,13 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
         ["--ids", "1", "--top-k", "-3"],
         ["--ids", "1", "--max-new-tokens", "0"],
         ["--ids", "1", "--max-new-tokens", "100000000"],
+        ["--ids", "1", "--max-loops", "-1"],
+        ["--ids", "1", "--max-loops", "257"],
+        ["--ids", "1", "--loops-per-token", "0.5"],
+        ["--ids", "1", "--latency-ms", "-1"],
+        ["--ids", "1", "--speculate", "0"],
+        ["--ids", "1", "--speculate", "257"],
+        ["--ids", "1", "--depth-trace", "/nowhere/trace"],
         ["--ids", "1", "--eos", "-2"],
         ["--ids", "1", "--eos", "128"],
         ["--ids", "1", "--eos", "2", "--ignore-eos"],

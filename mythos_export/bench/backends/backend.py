@@ -20,7 +20,6 @@ import numpy as np
 
 from mythos_export.bench.workloads import Case
 from mythos_runtime import Model, Output, load
-from mythos_runtime.model import Policy
 from mythos_runtime.session import OpLibrary
 from mythos_runtime.spec import LoopSpec
 
@@ -111,13 +110,10 @@ class BundleBackend(Backend):
         if workload.kind == "prefill":
             return prefill
         cache = model.new_cache(workload.batch, case.capacity, workload.depth)
-        for name, entries in case.past.items():
-            cache.past[name][..., : workload.held, :] = entries
-        cache.lengths[:] = workload.held
-        policy: Policy = "last" if workload.depth is None else "full"
+        cache.write(case.past, np.full(workload.batch, workload.held))
 
         def decode() -> Outcome:
-            out = model.forward(case.ids, cache=cache, halt_threshold=case.threshold, policy=policy)
+            out = model.forward(case.ids, cache=cache, halt_threshold=case.threshold)
             cache.truncate(workload.held)
             return _outcome(out)
 

@@ -45,6 +45,7 @@ class EagerSession:
 
     name = "eager"
     operators = "engine"
+    runs_rows = False
 
     def __init__(self, file: Path, ports: Ports, options: Options) -> None:
         """Load the program, which has these ports.

@@ -1,4 +1,6 @@
-"""Token by token: prefill in chunks, then one step per token for the whole batch.
+"""Token by token, for a batch of prompts: the engine's requests, handed out one step for all rows at a time.
+
+Backends without row graphs run the whole model for each step instead, every loop of it.
 
 >>> for step in model.generate([[1, 2, 3]], max_new_tokens=16):
 ...     print(step.tokens, step.depth)
@@ -6,6 +8,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from mythos_runtime.batch import integer, pad_rows, split_prompts
-from mythos_runtime.cache import Cache, Policy
+from mythos_runtime.cache import Cache
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.request import Budget, Request, Running
+from mythos_runtime.engine.row_cache import Pool
+from mythos_runtime.engine.sequence import Policy
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.sampling import Sampler, SamplingOptions
 from mythos_runtime.spec import LoopSpec
@@ -24,7 +33,17 @@ class Model(Protocol):
 
     spec: LoopSpec
 
-    def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache: ...
+    def new_cache(
+        self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None
+    ) -> Cache: ...
+
+    def threshold(self, halt_threshold: float | None) -> float: ...
+
+    @property
+    def eos(self) -> frozenset[int]: ...
+
+    @property
+    def pool(self) -> Pool | None: ...
 
     @property
     def forward(self) -> Callable[..., Any]: ...
@@ -41,9 +60,11 @@ class Step:
     Attributes:
         tokens: int64 [B], the new ids; -1 for a row that had finished before.
         depth: int32 [B], loops that the position behind each choice took; 0 for a finished row.
-        loops: iterations that the engine ran for this step.
-        seconds: time in the engine for it; of the first step, for the whole prefill.
+        loops: the most of them; where the whole model runs, those that ran.
+        seconds: time in the engine since the last step; of the first step, for the whole prefill. Rows run ahead of
+            each other, and several tokens may come of one round of drafts.
         finished: per row, "eos", "stop" or "length" once it has ended, else None.
+        capped: bool [B], whether a budget kept the position from going deeper.
     """
 
     tokens: np.ndarray
@@ -51,6 +72,7 @@ class Step:
     loops: int
     seconds: float
     finished: tuple[str | None, ...]
+    capped: np.ndarray
 
 
 @dataclass
@@ -86,9 +108,12 @@ def generate(
     stop: Sequence[Sequence[int]] = (),
     max_loops: int | None = None,
     halt_threshold: float | None = None,
-    policy: Policy = "full",
-    prefill_chunk: int = 512,
+    policy: Policy | None = None,
+    prefill_chunk: int = 256,
     state_seed: int = 0,
+    loops_per_token: float | None = None,
+    latency_ms: float | None = None,
+    speculate: Speculate = "auto",
 ) -> Iterator[Step]:
     """Generate for a batch of prompts of any lengths; arguments are checked at once, the work is done as it is read.
 
@@ -97,9 +122,14 @@ def generate(
         max_new_tokens: default and most: the configuration's max_output_tokens, as far as max_seq_len reaches.
         temperature, top_k, top_p, min_p, repetition_penalty, seed: see `mythos_runtime.sampling`; default greedy.
         state_seed: what the first states are drawn with, of models that draw them.
-        eos: ids that end a row. stop: sequences of ids that end a row. Both stay in the result.
-        max_loops, halt_threshold, policy: as for `Model.forward`.
-        prefill_chunk: the most prompt tokens per call of the engine.
+        eos: ids that end a row; default: the bundle's; (): none. stop: sequences of ids that end a row. Both stay in
+            the result.
+        max_loops, halt_threshold: as for `Model.forward`. policy: as for `Model.new_cache`.
+        prefill_chunk: the most tokens of a prompt per call of a graph.
+        loops_per_token, latency_ms: budgets: new tokens halt earlier than the model would where they have to, and
+            `Step.capped` says which. loops_per_token is kept on average; latency_ms by what calls took lately.
+        speculate: "auto": draft tokens from early loops where that pays; "off"; or the loops after which a draft is
+            taken. It changes the speed, never the tokens.
 
     Raises:
         RequestError, CapacityError: before anything is computed.
@@ -123,15 +153,81 @@ def generate(
                 f"{longest} prompt tokens and {count} new ones exceed the {spec.max_seq_len} that this model takes "
                 f"(max_seq_len); at most {room} new ones fit"
             )
-    ends = {integer(end, "eos", 0) for end in ([] if eos is None else [eos] if isinstance(eos, int) else eos)}
+    given = model.eos if eos is None else [eos] if isinstance(eos, int) else eos
+    ends = {integer(end, "eos", 0) for end in given}
     stops = [[integer(token, "stop", 0) for token in sequence] for sequence in stop]
     if any(not sequence for sequence in stops):
         raise RequestError("a stop sequence is empty; it should hold at least one id")
-    cache = model.new_cache(len(prompts), longest + count - 1, max_loops)
-    call = {"cache": cache, "policy": policy, "halt_threshold": halt_threshold, "max_loops": max_loops}
-    call["state_seed"] = integer(state_seed, "state_seed", 0, (1 << 64) - 1)
-    samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
-    return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
+    seed_of_states = integer(state_seed, "state_seed", 0, (1 << 64) - 1)
+    threshold = model.threshold(halt_threshold)
+    pool, budget = model.pool, Budget(loops_per_token, latency_ms)
+    if pool is None:
+        if budget:
+            raise RequestError("a budget needs the row graphs of a bundle, which this backend does not run")
+        cache = model.new_cache(len(prompts), longest + count - 1, max_loops, policy)
+        call = {"cache": cache, "halt_threshold": halt_threshold, "state_seed": seed_of_states}
+        samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
+        return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
+    limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0)
+    held = _Held(pool, [len(prompt) + count - 1 for prompt in prompts], limit)
+    engine = Engine(pool.core, len(prompts), prefill_chunk, speculation=pool.speculation(speculate))
+    running = [
+        engine.submit(
+            Request(
+                prompt.tolist(),
+                count,
+                limit,
+                threshold,
+                policy or "lazy",
+                options,
+                frozenset(ends),
+                tuple(tuple(sequence) for sequence in stops),
+                row,
+                seed_of_states,
+                budget,
+            )
+        )
+        for row, prompt in enumerate(prompts)
+    ]
+    return _engine_steps(held, engine, running)
+
+
+class _Held:
+    """Room for a generation, given back when nobody needs it any more."""
+
+    def __init__(self, pool: Pool, positions: list[int], loops: int) -> None:
+        self.pool = pool
+        for each in positions:
+            weakref.finalize(self, pool.leave, pool.claim(1, each, loops), [])
+
+
+def _engine_steps(held: _Held, engine: Engine, running: list[Running]) -> Iterator[Step]:
+    """Tick until every row has its next token; rows that are ahead wait to be told of."""
+    number = 0
+    try:
+        while any(row.finished is None or len(row.tokens) > number for row in running):
+            started = time.perf_counter()
+            with held.pool.alone():
+                while any(row.finished is None and len(row.tokens) <= number for row in running):
+                    engine.tick()
+            seconds = time.perf_counter() - started
+            for row in running:
+                if row.error is not None:
+                    raise row.error
+            going = [row if len(row.tokens) > number else None for row in running]
+            depth = np.array([row.depth[number] if row else 0 for row in going], np.int32)
+            yield Step(
+                tokens=np.array([row.tokens[number] if row else NO_TOKEN for row in going], np.int64),
+                depth=depth,
+                loops=int(depth.max()),
+                seconds=seconds,
+                finished=tuple(row.finished if len(row.tokens) <= number + 1 else None for row in running),
+                capped=np.array([bool(row and row.capped[number]) for row in going]),
+            )
+            number += 1
+    finally:
+        with held.pool.alone():
+            engine.close()
 
 
 def _steps(
@@ -160,7 +256,7 @@ def _steps(
                 finished[row] = STOP
             elif number == count:
                 finished[row] = LENGTH
-        yield Step(tokens, depth, loops, seconds, tuple(finished))
+        yield Step(tokens, depth, loops, seconds, tuple(finished), np.zeros(rows, bool))
         valid = np.array([reason is None for reason in finished])
         if not valid.any():
             return

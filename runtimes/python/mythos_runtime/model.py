@@ -19,7 +19,11 @@ import numpy as np
 from mythos_runtime import generate as generation
 from mythos_runtime import noise
 from mythos_runtime.batch import Chunk, integer, make_chunk, number
-from mythos_runtime.cache import POLICIES, Cache, Policy, empty_past
+from mythos_runtime.cache import Cache, empty_past
+from mythos_runtime.dense import DenseCache
+from mythos_runtime.engine.opening import has_rows, open_core
+from mythos_runtime.engine.row_cache import Pool, RowCache
+from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
@@ -44,8 +48,7 @@ class Output:
         logits: float32 [B, T, V]; where a token is padding they mean nothing.
         depth: int32 [B, T], loops that contributed to a token; 0 for padding.
         loops: loop iterations that ran.
-        policy: "full" or "last", the cache policy; "none" without a cache.
-        exact: False where an approximation entered: this pass read cache entries that the policy `last` copied.
+        policy: the cache's (lazy, full or share); "none" without a cache. All but share give what the model computes.
         seconds: time in the engine.
     """
 
@@ -53,7 +56,6 @@ class Output:
     depth: np.ndarray
     loops: int
     policy: str
-    exact: bool
     seconds: float
 
 
@@ -61,10 +63,16 @@ class Model:
     """A model ready to run. Make one with `load`."""
 
     def __init__(
-        self, spec: LoopSpec, session: Session, manifest: Manifest | None = None, folder: Path | None = None
+        self,
+        spec: LoopSpec,
+        session: Session,
+        manifest: Manifest | None = None,
+        folder: Path | None = None,
+        options: Options | None = None,
     ) -> None:
-        """From parts; `manifest` and `folder` are only needed for the tokenizer."""
+        """From parts; the last three are needed for the tokenizer and the row graphs."""
         self.spec, self.session, self.manifest, self.folder = spec, session, manifest, folder
+        self._options = options or Options()
         self._new = {port.name: str(port.group) for port in spec.ports.outputs if port.group is not None}
 
     def __repr__(self) -> str:
@@ -77,8 +85,9 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the engine and its memory. Caches can still be read; the model cannot run any more (RequestError)."""
+        """Free the engine and its memory. The model cannot run any more (RequestError)."""
         self.session = ClosedSession()
+        self.__dict__["pool"] = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -87,13 +96,41 @@ class Model:
             return None
         return load_tokenizer(self.folder, self.manifest, self.spec.vocab_size)
 
-    def new_cache(self, batch: int, capacity: int, max_loops: int | None = None) -> Cache:
+    @property
+    def eos(self) -> frozenset[int]:
+        """The ids that end a text, as the bundle has them."""
+        entry = None if self.manifest is None else self.manifest.tokenizer
+        return frozenset() if entry is None else frozenset(entry.eos)
+
+    @cached_property
+    def pool(self) -> Pool | None:
+        """What runs the row graphs, where the bundle has them and the backend is ONNX Runtime on the CPU."""
+        if self.manifest is None or self.folder is None or not self.session.runs_rows or not has_rows(self.manifest):
+            return None
+        return Pool(open_core(self.folder, self.manifest, self._options))
+
+    def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
+
+        Args:
+            policy: what happens at the depths that a token did not run before it halted. lazy (default): they run when
+                a later token needs them, exactly. full: they run at once; the only one of backends without row graphs.
+                share: its deepest entry stands for them, which is approximate: `mythos verify --policy share` says
+                what it costs.
 
         Raises:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
+            RequestError: this backend does not have the policy.
         """
-        return Cache(batch, capacity, self.spec, max_loops)
+        pool = self.pool
+        if pool is None:
+            if policy not in (None, "full"):
+                raise RequestError(
+                    f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
+                    f"full only, found {policy!r}"
+                )
+            return DenseCache(batch, capacity, self.spec, max_loops)
+        return RowCache(pool, batch, capacity, self.spec, max_loops, policy or "lazy")
 
     @one_at_a_time
     def forward(
@@ -105,7 +142,6 @@ class Model:
         max_loops: int | None = None,
         halt_threshold: float | None = None,
         cache: Cache | None = None,
-        policy: Policy = "full",
         initial_state: Any = None,
         state_seed: int = 0,
     ) -> Output:
@@ -115,12 +151,10 @@ class Model:
             ids: integers [B, T], or [T] for a batch of one.
             lengths: integers [B]: row b's tokens from lengths[b] on are padding. Or:
             valid: booleans [B, T], False for padding.
-            max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number.
+            max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number; with a
+                cache, it is the cache's.
             halt_threshold: where the exit rule (`spec.exit`) lets a token halt; default: as trained. math.inf: never.
             cache: read, and extended by the new tokens. Without one, the tokens are whole sequences.
-            policy: how a cache and early exit go together. "full": every depth runs; exact; max_loops must be the
-                cache's. "last": leave the loop when all have halted; the deepest entry computed stands for the deeper
-                ones, so later tokens that go deeper are approximate. Without a cache, the early exit is always exact.
             initial_state: float32 [B, T, S], of models that draw a state before the first loop; default: drawn.
             state_seed: what it is drawn with, whatever the batch and the chunks.
 
@@ -130,23 +164,34 @@ class Model:
             ResultError: the engine returned what cannot be right, NaN among it. Nothing was written to the cache.
         """
         chunk = make_chunk(ids, self.spec.vocab_size, lengths, valid)
-        if policy not in POLICIES:
-            raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(POLICIES)}")
-        loops = self._loops(max_loops, cache, policy)
-        threshold = self._threshold(halt_threshold)
-        early_exit = cache is None or policy == "last"
-        inputs = self._inputs(chunk, loops, threshold, early_exit, cache, self._initial(initial_state, state_seed))
+        loops = self._loops(max_loops, cache)
+        threshold = np.array(self.threshold(halt_threshold), np.float32)
+        draw = self._initial(initial_state, state_seed)
+        if cache is not None and cache.spec is not self.spec and cache.spec != self.spec:
+            raise RequestError("the cache was made for another model; make one with this model's new_cache")
+        if cache is not None and cache.batch != chunk.ids.shape[0]:
+            raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
+        if isinstance(cache, RowCache):
+            return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
+        assert cache is None or isinstance(cache, DenseCache)
+        inputs = self._inputs(chunk, loops, threshold, cache, draw)
         started = time.perf_counter()
         outputs = self.session.run(inputs)
         seconds = time.perf_counter() - started
-        ran = self._check(outputs, chunk, loops, early_exit, cache)
-        exact = True
+        ran = self._check(outputs, chunk, loops, cache)
         if cache is not None:
-            exact = cache.exact  # of what this pass read
             cache.append({group: outputs[name] for name, group in self._new.items()}, chunk.valid)
-            cache.exact = exact and ran == cache.max_loops
-        name = NO_CACHE if cache is None else policy
-        return Output(outputs["logits"], outputs["depth"], ran, name, exact, seconds)
+        return Output(outputs["logits"], outputs["depth"], ran, NO_CACHE if cache is None else "full", seconds)
+
+    def _on_rows(self, cache: RowCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int) -> Output:
+        if isinstance(self.session, ClosedSession):
+            self.session.run({})
+        cache.check_room(chunk.counts)
+        drawn = draw(chunk.positions(cache.lengths))
+        started = time.perf_counter()
+        logits, depth, ran = cache.forward(chunk, threshold, state_seed, drawn.get("initial_state"))
+        seconds = time.perf_counter() - started
+        return Output(logits, depth, ran, cache.policy, seconds)
 
     def generate(self, ids: Any, **options: Any) -> Iterator[generation.Step]:
         """Generate token by token; see `mythos_runtime.generate.generate` for the options."""
@@ -158,26 +203,26 @@ class Model:
 
     # -- the request --------------------------------------------------------------------------------------------------
 
-    def _loops(self, max_loops: int | None, cache: Cache | None, policy: Policy) -> int:
+    def _loops(self, max_loops: int | None, cache: Cache | None) -> int:
         if max_loops is None:
             return self.spec.trained_loops if cache is None else cache.max_loops
         loops = integer(max_loops, "max_loops", 0, _MOST_LOOPS)
-        if cache is not None and loops > cache.max_loops:
+        if cache is not None and loops != cache.max_loops:
             raise RequestError(
-                f"max_loops is {loops}, but the cache holds {cache.max_loops} loop depths; make one with "
-                f"new_cache(..., max_loops={loops})"
-            )
-        if cache is not None and policy == "full" and loops != cache.max_loops:
-            raise RequestError(
-                f"the cache policy full runs every depth of the cache ({cache.max_loops}), but max_loops is {loops}; "
-                f"make a cache with new_cache(..., max_loops={loops}), or use policy='last'"
+                f"max_loops is {loops}, but the cache holds {cache.max_loops} loop depths, the same for all its "
+                f"tokens; make one with new_cache(..., max_loops={loops})"
             )
         return loops
 
-    def _threshold(self, halt_threshold: float | None) -> np.ndarray:
+    def threshold(self, halt_threshold: float | None) -> float:
+        """The float32 that a call runs with: what is asked for, or as trained (NaN where the model has none).
+
+        Raises:
+            RequestError: the model has no threshold, or not this one.
+        """
         knob = self.spec.exit.knob("halt_threshold")
         if halt_threshold is None:
-            return np.array(math.nan if knob is None else knob.default, np.float32)
+            return math.nan if knob is None else float(np.float32(knob.default))
         if knob is None:
             raise RequestError(f"this model ({self.spec.family}) has no halt_threshold: {self.spec.exit.meaning}")
         if isinstance(halt_threshold, float) and math.isinf(halt_threshold):
@@ -189,7 +234,7 @@ class Model:
         if not inside or (abs(value) > _MOST_THRESHOLD and math.isfinite(value)):
             bounds = f"from {low if low is not None else '-inf'} to {high if high is not None else 'inf'}"
             raise RequestError(f"halt_threshold should be a float32 {bounds}, found {halt_threshold!r}")
-        return np.array(value, np.float32)
+        return float(np.float32(value))
 
     def _initial(self, given: Any, seed: int) -> Draw:
         """What makes the graph's input `initial_state` of the positions; nothing where the model has none."""
@@ -217,7 +262,7 @@ class Model:
         return check
 
     def _inputs(
-        self, chunk: Chunk, loops: int, threshold: np.ndarray, early_exit: bool, cache: Cache | None, draw: Draw
+        self, chunk: Chunk, loops: int, threshold: np.ndarray, cache: DenseCache | None, draw: Draw
     ) -> dict[str, np.ndarray]:
         """The graph's inputs; every reason to refuse the tokens is found here."""
         batch = chunk.ids.shape[0]
@@ -230,10 +275,6 @@ class Model:
                 )
             past, past_lengths = empty_past(self.spec, batch, 0, loops), np.zeros(batch, np.int64)
         else:
-            if cache.batch != batch:
-                raise RequestError(f"ids have {batch} rows, the cache has {cache.batch}")
-            if cache.spec is not self.spec and cache.spec != self.spec:
-                raise RequestError("the cache was made for another model; make one with this model's new_cache")
             cache.check_room(chunk.counts)
             past, past_lengths = cache.past, cache.lengths
         positions = chunk.positions(past_lengths)
@@ -243,16 +284,14 @@ class Model:
             "past_lengths": past_lengths,
             "max_loops": np.array(loops, np.int64),
             "halt_threshold": threshold,
-            "early_exit": np.array(early_exit),
+            "early_exit": np.array(cache is None),
             **draw(positions),
         }
         return self.spec.ports.by_role(values, past)
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
-    def _check(
-        self, outputs: dict[str, np.ndarray], chunk: Chunk, max_loops: int, early_exit: bool, cache: Cache | None
-    ) -> int:
+    def _check(self, outputs: dict[str, np.ndarray], chunk: Chunk, max_loops: int, cache: Cache | None) -> int:
         """Loops that ran, after holding the outputs against the contract (ResultError).
 
         Graph compilers have been seen to run a loop once too often, so the counter is not taken on trust.
@@ -260,6 +299,7 @@ class Model:
         depths = max(max_loops if cache is None else cache.max_loops, 1)
         symbols = {"B": chunk.ids.shape[0], "T": chunk.ids.shape[1], "N": depths}
         check_arrays(self.spec.ports.outputs, outputs, symbols, _wrong_output)
+        early_exit = cache is None
         ran, deepest = int(outputs["loops"]), int(outputs["depth"].max())
         if not deepest <= ran <= max_loops or (not early_exit and ran != max_loops):
             wanted = f"{deepest} to {max_loops}" if early_exit else str(max_loops)
@@ -304,4 +344,4 @@ def load(
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     session = open_session(folder, manifest, backend, options)
-    return Model(manifest.spec, session, manifest, folder)
+    return Model(manifest.spec, session, manifest, folder, options)

@@ -133,6 +133,7 @@ class OrtSession:
         _compare(file, ports.inputs, self.inference.get_inputs())
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
+        self.runs_rows = active[0] == _PROVIDERS["cpu"]
         self.operators = "native" if library else "portable"
         kernels = f"native operators of {library.name}" if library else "portable operators"
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"

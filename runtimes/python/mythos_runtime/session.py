@@ -36,6 +36,9 @@ class Session(Protocol):
     operators: str
     """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), the "engine" itself."""
 
+    runs_rows: bool
+    """Whether the row graphs of a bundle run in the same way, on the CPU."""
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
 
@@ -50,6 +53,7 @@ class ClosedSession:
     """What is left of a session that was closed."""
 
     name = description = operators = "closed"
+    runs_rows = False
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError("this model was closed; load it again")

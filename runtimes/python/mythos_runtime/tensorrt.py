@@ -102,6 +102,7 @@ class TensorRTSession:
 
     name = "tensorrt"
     operators = "engine"
+    runs_rows = False
 
     def __init__(self, plan: bytes, ports: Ports, trt: Any, cuda: Any, label: str) -> None:
         """Deserialize a plan. `trt` is tensorrt or tensorrt_rtx, `cuda` is cuda.bindings.runtime.

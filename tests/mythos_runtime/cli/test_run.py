@@ -149,7 +149,7 @@ def saying(text: bytes) -> Any:
     def generate(ids: list[list[int]], **options: Any) -> Iterator[Step]:
         for place, byte in enumerate(text):
             finished = LENGTH if place == len(text) - 1 else None
-            yield Step(np.array([byte]), np.array([3]), 4, 0.5, (finished,))
+            yield Step(np.array([byte]), np.array([3]), 4, 0.5, (finished,), np.array([False]))
 
     session = SimpleNamespace(operators="native")
     return SimpleNamespace(tokenizer=ByteTokenizer(256), generate=generate, session=session)

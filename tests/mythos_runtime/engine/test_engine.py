@@ -110,3 +110,31 @@ def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has no row graphs.*exit rule act there are none.*another --exit"):
         open_engine(folder)
+
+
+def test_prompts_that_begin_alike_share_their_entries(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    prompt = np.random.default_rng(4).integers(0, 50, 70).tolist()
+    requests = [Request((*prompt, 3), 6), Request((*prompt, 3, 4), 6), Request((*prompt[:40], 9, 9), 6)]
+    expected = [serve(Engine(core), [request], [0])[0].tokens for request in requests]
+    engine = Engine(core, prefixes=2)
+    running = []
+    for request in requests:
+        running.append(engine.submit(request))
+        while engine.busy:
+            engine.tick()
+    assert [each.tokens for each in running] == expected
+    assert [each.reused for each in running] == [0, 71, 40]
+    assert len(engine.prefixes) == 1  # the others' whole pages are its own
+    engine.close()
+    assert idle(core)
+
+
+def test_depths_that_were_recorded_are_replayed(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    free = serve(Engine(core), [Request((1,), 12)], [0])[0]
+    again = serve(Engine(core), [Request((1,), 12, depths=tuple(free.depth))], [0])[0]
+    assert (again.tokens, again.depth) == (free.tokens, free.depth)
+    planted = serve(Engine(core), [Request((1, 2, 3), 4, depths=(1, 5, 2, 4))], [0])[0]
+    assert planted.depth == [1, 5, 2, 4]
+    assert idle(core)

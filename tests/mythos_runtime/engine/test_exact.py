@@ -16,6 +16,7 @@ from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pages import Table
 from mythos_runtime.engine.request import Request, Running, Token
+from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.sampling import SamplingOptions
 
@@ -104,6 +105,22 @@ def some_requests(draw: st.DrawFn, plain: bool = False) -> list[Request]:
     return requests
 
 
+class Eager(Speculation):
+    """Drafts whatever it brings, which is nothing on models so small."""
+
+    def __init__(self, depth: int, length: int) -> None:
+        super().__init__(5, depth)
+        self.length = length
+
+    def choose(self, running: int, room: int) -> tuple[int, int]:
+        return self.depths[0], min(self.length, room)
+
+
+@st.composite
+def some_speculation(draw: st.DrawFn) -> Speculation | None:
+    return Eager(draw(st.integers(1, 4)), draw(st.integers(1, 5))) if draw(st.booleans()) else None
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, threads: int) -> None:
     core = core_of(row_model, threads)
@@ -127,11 +144,8 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
                 prefixes=draw(st.sampled_from([0, 0, 1, 3])),
-                speculate=draw(st.sampled_from(["off", "off", 1, 2, 4])),
+                speculation=draw(some_speculation()),
             )
-            if engine.speculation is not None:  # nothing pays on models so small
-                drafts = draw(st.integers(1, 5))
-                engine.speculation.choose = lambda running, room: (engine.speculation.depths[0], min(drafts, room))
             results = serve(engine, requests, arrivals, cancels)
             engine.close()
         finally:

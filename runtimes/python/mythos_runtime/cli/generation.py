@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ import click
 from mythos_runtime import Model
 from mythos_runtime.chat import encode_chat
 from mythos_runtime.cli.terminal import mark
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError
 from mythos_runtime.generate import STOP
 from mythos_runtime.stops import StopTexts
@@ -38,6 +40,7 @@ class Run:
     tokens: list[int]
     depth: list[int]
     loops: list[int]
+    capped: int
     prefill_seconds: float
     decode_seconds: float
     policy: str
@@ -56,6 +59,8 @@ class Run:
             f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first "
             f"({1e3 * self.prefill_seconds:.1f} ms), mean depth {mean:.1f} loops, cache policy {self.policy}"
         ]
+        if self.capped:
+            lines.append(f"{self.capped} of them went no deeper because of the budget")
         counts = Counter(self.depth)
         most = max(counts.values())
         for depth in range(min(counts), max(counts) + 1):
@@ -69,6 +74,7 @@ class Run:
             "tokens": self.tokens,
             "depth": self.depth,
             "loops": self.loops,
+            "capped": self.capped,
             "tokens_per_second": self.tokens_per_second,
             "prefill_seconds": self.prefill_seconds,
             "policy": self.policy,
@@ -164,6 +170,7 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
         raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
     bundled = entry.eos if entry is not None and not ignore else ()
     sequences = [id_list("--stop-ids", text) for text in given.pop("stop_ids")]
+    given.setdefault("policy", "full" if model.pool is None else "lazy")
     return Request({**taken, **given, "eos": eos or bundled, "stop": sequences}, stops, notes)
 
 
@@ -191,6 +198,7 @@ def stream(model: Model, ids: list[int], request: Request, write: Callable[[str]
     tokens: list[int] = []
     depth: list[int] = []
     loops: list[int] = []
+    capped = 0
     prefill = decode = 0.0
     finished: str | None = None
 
@@ -207,6 +215,7 @@ def stream(model: Model, ids: list[int], request: Request, write: Callable[[str]
         tokens.append(int(step.tokens[0]))
         depth.append(int(step.depth[0]))
         loops.append(step.loops)
+        capped += int(step.capped[0])
         finished = step.finished[0]
         if decoder is None:
             write(f"{tokens[-1]} ")
@@ -221,4 +230,24 @@ def stream(model: Model, ids: list[int], request: Request, write: Callable[[str]
     assert finished is not None  # a generation ends only where its row has
     text = None if decoder is None else "".join(shown)
     policy, operators = str(request.options["policy"]), model.session.operators
-    return Run(text, tokens, depth, loops, prefill, decode, policy, finished, operators)
+    return Run(text, tokens, depth, loops, capped, prefill, decode, policy, finished, operators)
+
+
+def speculation(text: str) -> Speculate:
+    """The option --speculate (RequestError)."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    if not text.isdecimal() or not int(text):
+        raise RequestError(f"--speculate {text!r} is not auto, off, or a number of loops")
+    return int(text)
+
+
+def write_trace(path: Path, prompt: int, run: Run) -> None:
+    """Depths of a run, for `mythos bench --depth-trace` to replay."""
+    document = {"requests": [{"prompt": prompt, "depth": run.depth}]}
+    try:
+        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--depth-trace {path} cannot be written: {error.strerror}") from error

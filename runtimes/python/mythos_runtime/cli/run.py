@@ -33,7 +33,24 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 @click.option("--stop-ids", multiple=True, help="Ids in a row that end the text, such as 4,5; may be repeated.")
 @click.option("--max-loops", type=int, help="Default: as trained.")
 @click.option("--halt-threshold", type=float, help="Default: as trained.")
-@click.option("--policy", type=click.Choice(["full", "last"]), default="full", show_default=True)
+@click.option(
+    "--policy",
+    type=click.Choice(["lazy", "full", "share"]),
+    help="Depths that a token did not run: run when they are needed (lazy, the default), at once (full; the same "
+    "text), or stood for by its deepest (share; approximate).",
+)
+@click.option("--loops-per-token", type=float, help="Budget: the mean depth of new tokens, which then halt earlier.")
+@click.option("--latency-ms", type=float, help="Budget: milliseconds of a new token, by what calls took lately.")
+@click.option(
+    "--speculate",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|LOOPS",
+    help="Draft tokens after so many loops; changes the speed, never the text.",
+)
+@click.option(
+    "--depth-trace", type=click.Path(path_type=Path), help="Write the depth of every new token there, for mythos bench."
+)
 @click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt", "eager"]))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option(
@@ -48,12 +65,14 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> None:
     """Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on stderr."""
     from mythos_runtime import load
-    from mythos_runtime.cli.generation import named_options, plan, prompt_ids, stream
+    from mythos_runtime.cli.generation import named_options, plan, prompt_ids, speculation, stream, write_trace
 
     with named_options(context.command):
         threads = bounded_threads(options.pop("threads"))
         model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
         detail(f"{model!r}")
+        options["speculate"] = speculation(options["speculate"])
+        trace = options.pop("depth_trace")
         words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
         ids = prompt_ids(model, **words)
         detail(f"{len(ids)} prompt tokens")
@@ -61,6 +80,8 @@ def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> 
         for line in request.notes:
             err.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
         result = stream(model, ids, request, write)
+        if trace is not None:
+            write_trace(trace, len(ids), result)
         err.print(result.summary(), markup=False, highlight=False, soft_wrap=True)
         if as_json:
             write(json.dumps(result.to_json()) + "\n")

@@ -136,8 +136,7 @@ class Core:
         return twin
 
     def truncate(self, sequence: Sequence, length: int) -> None:
-        """Forget the positions from `length` on. Only between chunks."""
-        assert sequence.job is None
+        """Forget the positions from `length` on, and what was to be done."""
         self._cut(sequence, length)
 
     def _cut(self, sequence: Sequence, length: int) -> None:
@@ -225,6 +224,12 @@ class Core:
                 sequence.job = None
                 self._release(sequence)
         return answering
+
+    def run(self, sequences: Several[Sequence]) -> int:
+        """Step until the jobs of all are through; the loops that ran for them."""
+        while sum(sequence.job is not None for sequence in sequences) > len(self.step(sequences)):
+            continue
+        return max((sequence.job.depth for sequence in sequences if sequence.job is not None), default=0)
 
     def leave(self, leaving: Several[Leaving]) -> list[Answer]:
         """Answer chunks whose jobs are through."""
@@ -319,7 +324,9 @@ class Core:
             self.states.end(sequence.lines[:done].tolist())
             sequence.lines = sequence.lines[done:]
 
-    def repay(self, sequence: Sequence) -> None:
-        """Make what lags run, where it is too much: call it when nothing of the sequence will be forgotten."""
-        if self.max_lag is not None and sequence.lag >= self.max_lag:
+    def repay(self, sequence: Sequence, at_least: int | None = None) -> None:
+        """Make what lags run, where it is too much (`at_least` positions; default: `max_lag`): call it when nothing of
+        the sequence will be forgotten."""
+        most = self.max_lag if at_least is None else at_least
+        if most is not None and sequence.lag >= most:
             sequence.job = Job(sequence.complete, sequence.length - 1, sequence.limit, whole=True, answers=False)

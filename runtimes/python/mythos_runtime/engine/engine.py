@@ -24,7 +24,7 @@ from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, EOS, ERROR, LENGTH, STOP, Budget, Request, Round, Running, Token
 from mythos_runtime.engine.sequence import POLICIES, Sequence
-from mythos_runtime.engine.speculation import Speculate, Speculation, Speed
+from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, PAGE, STEP
 from mythos_runtime.sampling import Sampler
@@ -52,23 +52,19 @@ class Engine:
         *,
         budget: Budget | None = None,
         prefixes: int = 0,
-        speculate: Speculate = "off",
+        speculation: Speculation | None = None,
     ) -> None:
         """
         Args:
             prefixes: how many ended sequences are kept.
-            speculate: "auto", "off", or the loops after which a draft is taken.
         """
         self.core, self.spec = core, core.graphs.spec
         self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
         self.budget = budget or Budget()
         self._check_budget(self.budget)
         self.prefixes = Prefixes(prefixes, core.close)
-        self.speed = Speed()
-        self.speculation: Speculation | None = None
-        if speculate != "off":
-            fixed = None if speculate == "auto" else integer(speculate, "speculate", 1, MOST_LOOPS)
-            self.speculation = Speculation(self.spec.trained_loops, self.speed, fixed)
+        self.speculation = speculation
+        self.speed = Speed() if speculation is None else speculation.speed
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
         self._through: list[Running] = []  # their positions are to leave

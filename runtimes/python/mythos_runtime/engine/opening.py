@@ -10,7 +10,7 @@ from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.request import Budget
-from mythos_runtime.engine.speculation import Speculate
+from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
@@ -43,7 +43,8 @@ def open_engine(
         memory: bytes for caches and states, which the system gives as they are touched.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
-        most_running, chunk, budget, prefixes, speculate: see `Engine`.
+        most_running, chunk, budget, prefixes: see `Engine`.
+        speculate: "auto", "off", or the loops after which a draft is taken.
 
     Raises:
         BundleError: the bundle has no row graphs, or they are damaged.
@@ -56,7 +57,10 @@ def open_engine(
     room = Memory.of(spec, memory, spec.trained_loops if max_loops is None else max_loops)
     most = min(spec.max_seq_len, room.positions)
     core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag)
-    return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculate=speculate)
+    speculation = None
+    if speculate != "off":
+        speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
+    return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculation=speculation)
 
 
 def open_core(folder: Path, manifest: Manifest, options: Options) -> Core:

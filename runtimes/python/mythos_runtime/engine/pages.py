@@ -76,6 +76,11 @@ class PagedCache:
         return len(self._free)
 
     @property
+    def page_bytes(self) -> int:
+        """Of a page, all slots."""
+        return self.memory.nbytes // max(self.pages, 1)
+
+    @property
     def held(self) -> int:
         """Pages that somebody holds."""
         return self.pages - self.free

@@ -15,7 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mythos_runtime.row_ports import ENTER, LEAVE, STEP
+from mythos_runtime.batch import integer
+from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, STEP
 
 Speculate = Literal["auto", "off"] | int
 MOST_DRAFTS = 8
@@ -78,17 +79,23 @@ class Speculation:
     """Chooses how to draft.
 
     Attributes:
+        speed: what calls took lately.
         drafted, accepted: drafts so far, and those that were right.
         rounds: of drafting. tokens: that they gave.
     """
 
-    def __init__(self, loops: int, speed: Speed, fixed: int | None = None, most: int = MOST_DRAFTS) -> None:
+    def __init__(self, loops: int, fixed: int | None = None, most: int = MOST_DRAFTS) -> None:
         """
         Args:
             loops: as trained. fixed: draft after so many, always.
             most: drafts of a round.
+
+        Raises:
+            RequestError: `fixed` is no number of loops.
         """
-        self._speed, self._most, self._fixed = speed, most, fixed
+        if fixed is not None:
+            integer(fixed, "speculate", 1, MOST_LOOPS)
+        self.speed, self._most, self._fixed = Speed(), most, fixed
         self.depths = [fixed] if fixed is not None else sorted({1, 2, 3, loops // 2} & set(range(1, loops)))
         self._right = {depth: 0.0 for depth in self.depths}
         self._tried = {depth: 0.0 for depth in self.depths}
@@ -112,7 +119,7 @@ class Speculation:
             return untried[0], min(2, most)
         if not untried and self._turn % _PEEK == 0:
             return self.depths[self._turn // _PEEK % len(self.depths)], 1
-        best, chosen = 1 / max(self._speed.per_token(self._loops, running), 1e-9), (0, 0)
+        best, chosen = 1 / max(self.speed.per_token(self._loops, running), 1e-9), (0, 0)
         for depth in self.depths:
             if untried and self._fixed is None:
                 break
@@ -142,7 +149,7 @@ class Speculation:
 
     def _seconds(self, depth: int, count: int, running: int) -> float:
         """That a round should take."""
-        speed = self._speed
+        speed = self.speed
         shallow = min(float(depth), self._loops)
         drafts = count * (speed.of(STEP, 1, running) * shallow + speed.of(LEAVE, 1, running))
         first = (count + 1) * speed.of(ENTER, 1, running) + shallow * speed.of(STEP, 1, running)

@@ -1,0 +1,105 @@
+"""The cache of a graph that is the whole model: preallocated buffers, which it reads where they lie.
+
+Every depth of every token is computed, so it is exact, and saves nothing by halting. For the backends that have no row
+graphs to run (TensorRT, PyTorch, ONNX Runtime on CUDA); the others have `mythos_runtime.engine.row_cache`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mythos_runtime.cache import Cache, empty_past, past_shapes
+from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.spec import LoopSpec
+
+
+class DenseCache(Cache):
+    """See `Cache`.
+
+    Attributes:
+        past: by cache group, [..., batch, capacity, width], as the graph takes it.
+    """
+
+    def __init__(self, batch: int, capacity: int, spec: LoopSpec, max_loops: int | None = None) -> None:
+        super().__init__(batch, capacity, spec, max_loops)
+        try:
+            self.past = empty_past(spec, int(batch), self.capacity, self.max_loops)
+        except (MemoryError, ValueError) as error:  # ValueError: larger than any array may be
+            shapes = past_shapes(spec, int(batch), self.capacity, self.max_loops)
+            size = sum(math.prod(shape) * numpy_dtype(dtype).itemsize for shape, dtype in shapes.values())
+            raise no_memory(batch, capacity, self.max_loops, size, error) from error
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.past.values())
+
+    def append(self, new: Mapping[str, np.ndarray], valid: np.ndarray) -> None:
+        """Write the valid tokens of a chunk behind each row's tokens, in place.
+
+        Args:
+            new: by cache group, [..., batch, T, width].
+            valid: bool [batch, T]; False marks padding, which is skipped.
+
+        Raises:
+            CapacityError: a row has no room; nothing was written then.
+            RequestError: a shape does not fit.
+        """
+        tokens = valid.shape[-1]
+        pairs = [(self.past[name], new[name]) for name in self.past]
+        for name, (past, chunk) in zip(self.past, pairs, strict=True):
+            expected = (*past.shape[:-2], tokens, past.shape[-1])
+            if chunk.shape != expected:
+                raise RequestError(f"new entries of {name} have shape {list(chunk.shape)}, expected {list(expected)}")
+        start, *others = self.lengths.tolist()
+        stop = start + tokens
+        if stop <= self.capacity and others == [start] * len(others) and valid.all():
+            # The usual step: one write for the whole batch.
+            for past, chunk in pairs:
+                past[..., start:stop, :] = chunk
+            self.lengths += tokens
+            return
+        counts = valid.sum(axis=1)
+        self.check_room(counts)
+        for row in np.flatnonzero(counts):
+            start, stop, keep = self.lengths[row], self.lengths[row] + counts[row], valid[row]
+            for past, chunk in pairs:
+                past[..., row, start:stop, :] = chunk[..., row, keep, :]
+        self.lengths += counts
+
+    def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> DenseCache:
+        chosen = self._rows(rows)
+        copy = DenseCache(len(chosen), self.capacity, self.spec, self.max_loops)
+        used = int(self.lengths[chosen].max())
+        for name, past in self.past.items():
+            copy.past[name][..., :used, :] = past[..., chosen, :used, :]
+        copy.lengths[:] = self.lengths[chosen]
+        return copy
+
+    def read(self) -> dict[str, np.ndarray]:
+        held = np.arange(self.lengths.max()) < self.lengths[:, None]
+        return {
+            name: np.where(held[..., None], past[..., : held.shape[1], :], past.dtype.type(0))
+            for name, past in self.past.items()
+        }
+
+    def write(self, entries: Mapping[str, np.ndarray], lengths: Sequence[int] | np.ndarray) -> None:
+        counts = self._entries(entries, lengths)
+        longest = int(counts.max())
+        for name, past in self.past.items():
+            past[..., :longest, :] = entries[name][..., :longest, :]
+        self.lengths[:] = counts
+
+    def _cut(self, row: int, length: int) -> None:
+        pass  # what stands behind a row's length is not read
+
+
+def no_memory(batch: int, capacity: int, max_loops: int, size: int, error: BaseException) -> CapacityError:
+    """What to say where a cache of `size` bytes does not fit this machine."""
+    return CapacityError(
+        f"a cache for {batch} x {capacity} tokens at {max(max_loops, 1)} loop depths needs {size / 2**30:.1f} GiB, "
+        f"which this machine does not give ({error}); ask for less capacity, fewer rows or fewer max_loops"
+    )

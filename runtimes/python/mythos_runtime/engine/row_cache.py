@@ -1,0 +1,246 @@
+"""A batch of sequences on the row graphs: the cache of `Model.forward`, whose depths are filled as they are needed."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mythos_runtime.batch import Chunk as Tokens
+from mythos_runtime.cache import Cache, past_shapes
+from mythos_runtime.dense import no_memory
+from mythos_runtime.engine import sequence as sequences
+from mythos_runtime.engine.core import Chunk, Core, Leaving
+from mythos_runtime.engine.memory import Room, bytes_per_position
+from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.sequence import Policy
+from mythos_runtime.engine.speculation import Speculate, Speculation
+from mythos_runtime.errors import RequestError
+from mythos_runtime.guards import check_numbers
+from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.row_ports import MOST_LOOPS, PAGE
+from mythos_runtime.spec import LoopSpec
+
+
+@dataclass
+class Pool:
+    """A core and what of its memory is spoken for, so that nobody runs out of pages.
+
+    Attributes:
+        claimed: by all caches, and by generations on their way.
+    """
+
+    core: Core
+    claimed: Room = field(default_factory=Room)
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+    _learnt: dict[Speculate, Speculation] = field(default_factory=dict)
+    _gone: deque[tuple[Room, list[sequences.Sequence]]] = field(default_factory=deque)
+
+    def claim(self, batch: int, positions: int, loops: int) -> Room:
+        """Room for so many sequences. Give it back with `leave`.
+
+        Raises:
+            CapacityError: the machine does not give the memory.
+        """
+        room = Room.of(batch, positions, max(loops, 1))
+        self._sweep()
+        try:
+            self.core.reserve(self.claimed + room)
+        except (MemoryError, ValueError) as error:
+            size = bytes_per_position(self.core.graphs.spec, max(loops, 1)) * room.lines
+            raise no_memory(batch, positions, loops, size, error) from error
+        self.claimed += room
+        return room
+
+    def leave(self, room: Room, held: list[sequences.Sequence]) -> None:
+        """Somebody needs neither the room nor the sequences any more. For any thread, at any moment."""
+        self._gone.append((room, held))
+
+    def speculation(self, speculate: Speculate) -> Speculation | None:
+        """What chooses drafts; the same for all generations, since it learns."""
+        if speculate == "off":
+            return None
+        if speculate not in self._learnt:
+            loops = self.core.graphs.spec.trained_loops
+            self._learnt[speculate] = Speculation(loops, None if speculate == "auto" else speculate)
+        return self._learnt[speculate]
+
+    def _sweep(self) -> None:
+        while self._gone:
+            room, held = self._gone.popleft()
+            for sequence in held:
+                self.core.close(sequence)
+            self.claimed -= room
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """RequestError where another thread is inside."""
+        if not self._busy.acquire(blocking=False):
+            raise RequestError("this model's caches are in use by another thread; give each thread a model of its own")
+        try:
+            self._sweep()
+            yield
+        finally:
+            self._busy.release()
+
+
+class RowCache(Cache):
+    """See `Cache`. Positions that have halted lack the depths behind, until a later one needs them.
+
+    Attributes:
+        policy: lazy (exact), full (the same, with every depth run at once) or share (approximate): see
+            `engine.sequence.Sequence`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        batch: int,
+        capacity: int,
+        spec: LoopSpec,
+        max_loops: int | None = None,
+        policy: Policy = "lazy",
+    ) -> None:
+        super().__init__(batch, capacity, spec, max_loops)
+        if self.max_loops > MOST_LOOPS:
+            raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
+        if policy not in sequences.POLICIES:
+            raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(sequences.POLICIES)}")
+        self.policy, self._pool = policy, pool
+        room = pool.claim(int(batch), self.capacity, self.max_loops)
+        core = pool.core
+        self._sequences = [core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]
+        weakref.finalize(self, pool.leave, room, self._sequences)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the pages that this cache's rows hold; shared ones count for each."""
+        core, total = self._pool.core, 0
+        for sequence in self._sequences:
+            if core.around is not None:
+                total += len(sequence.around) * core.around.page_bytes
+            total += sum(map(len, sequence.loop)) * core.loop.page_bytes
+        return total
+
+    def forward(
+        self, tokens: Tokens, threshold: float, state_seed: int, initial: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Append a batch of tokens.
+
+        Args:
+            threshold: where they halt.
+            initial: float32 [B, T, S], their states before the first loop, of models that draw them; None: drawn.
+
+        Returns: logits float32 [B, T, V] and depth int32 [B, T], zeros for padding; the loops that ran.
+        """
+        self.check_room(tokens.counts)
+        core, shape = self._pool.core, tokens.ids.shape
+        logits = np.zeros((*shape, self.spec.vocab_size), np.float32)
+        depth, loops = np.zeros(shape, np.int32), 0
+        places = [np.flatnonzero(valid) for valid in tokens.valid]
+        before, at = self.lengths.copy(), np.zeros(self.batch, np.int64)
+        with self._pool.alone():
+            try:
+                while (waiting := np.flatnonzero(at < tokens.counts)).size:
+                    waiting = waiting[: core.graphs.most_rows]
+                    most = core.graphs.most_rows // len(waiting)
+                    chunks: list[Chunk] = []
+                    cuts: list[np.ndarray] = []
+                    for row in waiting:
+                        cut = places[row][at[row] : at[row] + most]
+                        sequence = self._sequences[row]
+                        sequence.threshold, sequence.state_seed = threshold, state_seed
+                        own = None if initial is None else initial[row, cut]
+                        chunks.append(Chunk(sequence, tokens.ids[row, cut], initial=own))
+                        cuts.append(cut)
+                        at[row] += len(cut)
+                    core.enter(chunks)
+                    loops = max(loops, core.run([chunk.sequence for chunk in chunks]))
+                    answers = core.leave([Leaving(chunk.sequence, every=True) for chunk in chunks])
+                    for row, cut, answer, chunk in zip(waiting, cuts, answers, chunks, strict=True):
+                        logits[row, cut], depth[row, cut] = answer.logits, answer.depth
+                        core.repay(chunk.sequence)
+                    core.run([chunk.sequence for chunk in chunks])
+                check_numbers(logits, tokens.valid, "row graphs")
+            except BaseException:
+                for index, length in enumerate(before.tolist()):
+                    self._cut(index, length)
+                raise
+        self.lengths += tokens.counts
+        return logits, depth, loops
+
+    def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> RowCache:
+        chosen = self._rows(rows)
+        twin = RowCache(self._pool, len(chosen), self.capacity, self.spec, self.max_loops, self.policy)
+        with self._pool.alone():
+            core = self._pool.core
+            for index, row in enumerate(chosen.tolist()):
+                core.close(twin._sequences[index])
+                twin._sequences[index] = core.fork(self._sequences[row])
+        twin.lengths[:] = self.lengths[chosen]
+        return twin
+
+    def read(self) -> dict[str, np.ndarray]:
+        """As `Cache.read`; what lags is run first."""
+        longest = int(self.lengths.max())
+        shapes = past_shapes(self.spec, self.batch, longest, self.max_loops)
+        entries = {name: np.zeros(shape, numpy_dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+        with self._pool.alone():
+            core = self._pool.core
+            for sequence in self._sequences:
+                core.repay(sequence, at_least=1)
+            core.run(self._sequences)
+            for row, sequence in enumerate(self._sequences):
+                for group, table, part in self._tables(sequence, entries, row):
+                    part[:, : sequence.length] = _gather(group, table, sequence.length)
+        return entries
+
+    def write(self, entries: Mapping[str, np.ndarray], lengths: Sequence[int] | np.ndarray) -> None:
+        counts = self._entries(entries, lengths)
+        self.reset()
+        with self._pool.alone():
+            for row, sequence in enumerate(self._sequences):
+                length = int(counts[row])
+                if not length:
+                    continue
+                for group, table, part in self._tables(sequence, entries, row):
+                    group.extend(table, 0, length - 1)
+                    _scatter(group, table, part[:, :length])
+                sequence.length = sequence.answered = length
+                sequence.filled = [length] * sequence.limit
+        self.lengths[:] = counts
+
+    def _tables(
+        self, sequence: sequences.Sequence, entries: Mapping[str, np.ndarray], row: int
+    ) -> Iterator[tuple[PagedCache, Table, np.ndarray]]:
+        """A sequence's tables, and what belongs there of entries [..., batch, n, width]: [slots, n, width]."""
+        core = self._pool.core
+        for group in self.spec.caches:
+            mine = entries[group.name][..., row, :, :]
+            if not group.per_loop:
+                assert core.around is not None
+                yield core.around, sequence.around, mine
+                continue
+            for depth, table in enumerate(sequence.loop):
+                yield core.loop, table, mine[depth][None] if group.slots == 1 else mine[depth]
+
+    def _cut(self, row: int, length: int) -> None:
+        self._pool.core.truncate(self._sequences[row], length)
+
+
+def _gather(group: PagedCache, table: Table, length: int) -> np.ndarray:
+    """The first entries of a table, [slots, length, width]."""
+    pages = group.memory[:, table.pages[: -(-length // PAGE)]]
+    entries: np.ndarray = pages.reshape(pages.shape[0], -1, pages.shape[-1])[:, :length]
+    return entries
+
+
+def _scatter(group: PagedCache, table: Table, entries: np.ndarray) -> None:
+    """Set the first entries of a table, [slots, n, width]."""
+    block, offset = np.divmod(np.arange(entries.shape[1]), PAGE)
+    group.memory[:, table.pages[block], offset] = entries
