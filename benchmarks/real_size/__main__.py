@@ -72,7 +72,7 @@ def measure(form: str, folder: Path, threads: int, rounds: int, with_llama: bool
     turns = []
     for _ in range(rounds):
         turn = {"load": os.getloadavg()[0], "ours": ours.round()}
-        if with_llama:  # anew every time: xllamacpp 2026.10 ends without a word at the third request
+        if with_llama:  # anew every time: nothing of the prompt is kept from one round to the next
             theirs = Worker("benchmarks.real_size.llama", gguf, threads)
             turn["llama"] = theirs.round()
             theirs.close()
