@@ -64,22 +64,20 @@ def measure(form: str, folder: Path, threads: int, rounds: int, with_llama: bool
     read, passes = weight_bytes(bundle), CONFIG.total_ut_steps
     document: dict[str, Any] = {"precision": form, "threads": threads, "bytes": read}
     ours = Worker("benchmarks.real_size.ours", bundle, threads)
-    theirs = None
     if with_llama:
         if not gguf.exists():
             write_model(gguf.with_suffix(".partial"), FORMS[form], passes * CONFIG.num_hidden_layers)
             gguf.with_suffix(".partial").rename(gguf)
-        theirs = Worker("benchmarks.real_size.llama", gguf, threads)
         document["llama_bytes"] = gguf.stat().st_size - _embedding(form)
     turns = []
     for _ in range(rounds):
         turn = {"load": os.getloadavg()[0], "ours": ours.round()}
-        if theirs is not None:
+        if with_llama:  # anew every time: nothing of the prompt is kept from one round to the next
+            theirs = Worker("benchmarks.real_size.llama", gguf, threads)
             turn["llama"] = theirs.round()
+            theirs.close()
         turns.append(turn)
-    for worker in (ours, theirs):
-        if worker is not None:
-            worker.close()
+    ours.close()
     return {**document, "rounds": turns, "summary": summary(document, turns)}
 
 

@@ -1,6 +1,6 @@
 """llama.cpp (of the package xllamacpp) on a dense model that reads as many bytes a token as four passes of Ouro-1.4B.
 
-    python -m benchmarks.real_size.llama FILE.gguf Q4_0|Q8_0 LAYERS THREADS     # a line of JSON for every line of stdin
+    python -m benchmarks.real_size.llama FILE.gguf THREADS     # a line of JSON for every line of stdin
 
 The model has Ouro's layers once for each pass, of one format all through, and its head. Its weights are random bytes
 with small scales: what it says means nothing, and takes as long.
@@ -23,8 +23,8 @@ _BLOCK = {"Q4_0": 18, "Q8_0": 34}  # bytes of 32 weights, the first two their sc
 PROMPT, TOKENS = 16, 8
 
 
-def write_model(path: Path, form: str, layers: int) -> int:
-    """Write it; returns the bytes that a token reads."""
+def write_model(path: Path, form: str, layers: int) -> None:
+    """Write a model of so many layers, its matrices in the format `form`, Q4_0 or Q8_0."""
     import gguf
 
     c = CONFIG
@@ -45,15 +45,13 @@ def write_model(path: Path, form: str, layers: int) -> int:
     writer.add_token_scores([0.0] * len(words))
     writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * (c.vocab_size - 259)])
     kind = gguf.GGMLQuantizationType[form]
-    generator, read = np.random.default_rng(0), 0
+    generator = np.random.default_rng(0)
 
     def matrix(name: str, rows: int, inputs: int) -> None:
-        nonlocal read
         blocks = generator.integers(0, 256, (64, inputs // 32, _BLOCK[form]), np.uint8)
         blocks[..., :2] = np.full((64, inputs // 32), 0.01 * inputs**-0.5, np.float16)[..., None].view(np.uint8)
         data = np.tile(blocks.reshape(64, -1), (rows // 64, 1))
         writer.add_tensor(name, data, raw_dtype=kind)
-        read += data.nbytes if name != "token_embd.weight" else 0
 
     D, F = c.hidden_size, c.intermediate_size
     ones = np.ones(D, np.float32)
@@ -72,7 +70,6 @@ def write_model(path: Path, form: str, layers: int) -> int:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return read
 
 
 def serve(path: Path, threads: int) -> None:
@@ -101,9 +98,4 @@ def serve(path: Path, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
-    if not file.exists():
-        partial = file.with_suffix(".partial")
-        write_model(partial, sys.argv[2], int(sys.argv[3]))
-        partial.rename(file)
-    serve(file, int(sys.argv[4]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
