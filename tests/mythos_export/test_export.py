@@ -195,6 +195,7 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
         "tensorrt graph",
         "tensorrt network",
         "tensorrt engine",
+        "kernels",
     ]
     states = {stage["name"]: stage["state"] for stage in stages}
     assert states["tensorrt network"] == "pass"
