@@ -54,7 +54,7 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   app.add_option("--latency-ms", out.generate.latency_ms, "Budget: milliseconds of a new token, by what calls took lately");
   app.add_option("--speculate", out.speculate,
                  "auto, off or loops: draft tokens after so many; changes the speed, never the text")->capture_default_str();
-  app.add_option("--depth-trace", out.depth_trace, "Write the depth of every new token there, for mythos bench");
+  app.add_option("--depth-trace", out.depth_trace, "Write the depth of every new token there, as JSON");
   app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
   integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));

@@ -14,7 +14,7 @@ struct Arguments {
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::vector<std::string> stop, stop_ids;  // the latter each as it was given: 4,5
   std::vector<std::int64_t> eos;
-  std::string speculate = "auto";
+  std::string speculate = "off";
   std::optional<std::string> depth_trace;
   bool ignore_eos = false, json = false, verbose = false;
   mythos::LoadOptions load;

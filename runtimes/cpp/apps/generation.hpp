@@ -27,7 +27,7 @@ struct Run {
 Ids prompt_ids(const mythos::Model& model, const Arguments& arguments);
 // The option --speculate (RequestError).
 std::int64_t speculation(const std::string& text);
-// Depths of a run, for `mythos bench --depth-trace` to replay.
+// Depths of a run, which the engine replays (Request::depths).
 void write_trace(const std::string& path, std::size_t prompt, const Run& run);
 // The options, completed by the bundle's defaults and by what this model can do; `note` takes what was not asked for.
 mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_tokens, const Arguments& arguments,

@@ -157,7 +157,7 @@ struct GenerateOptions {
   // What happens at the loops that a token did not run before it halted (see Request in mythos_engine.hpp): "lazy", "full"
   // with the same results, or "share", which is approximate. "": lazy, or, where no row graphs run, full.
   std::string policy;
-  std::int64_t speculate = kAuto;               // loops after which tokens are drafted; kAuto: as it pays; 0: never
+  std::int64_t speculate = 0;                   // loops after which tokens are drafted; kAuto: as it pays; 0: never
   std::optional<double> loops_per_token;        // budgets, by which new tokens halt earlier than the model would: on average,
   std::optional<double> latency_ms;             // or by what calls of the graphs have taken lately
 };

@@ -165,7 +165,6 @@ mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};
   options.top_p = options.repetition_penalty = 1;
   options.forward = mythos_default_forward_options();
-  options.speculate = mythos::kAuto;
   return options;
 }
 

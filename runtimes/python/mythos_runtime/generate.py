@@ -113,7 +113,7 @@ def generate(
     state_seed: int = 0,
     loops_per_token: float | None = None,
     latency_ms: float | None = None,
-    speculate: Speculate = "auto",
+    speculate: Speculate = "off",
 ) -> Iterator[Step]:
     """Generate for a batch of prompts of any lengths; arguments are checked at once, the work is done as it is read.
 
@@ -128,8 +128,8 @@ def generate(
         prefill_chunk: the most tokens of a prompt per call of a graph.
         loops_per_token, latency_ms: budgets: new tokens halt earlier than the model would where they have to, and
             `Step.capped` says which. loops_per_token is kept on average; latency_ms by what calls took lately.
-        speculate: "auto": draft tokens from early loops where that pays; "off"; or the loops after which a draft is
-            taken. It changes the speed, never the tokens.
+        speculate: "off"; "auto": draft tokens from early loops where that should pay; or the loops after which a draft
+            is taken. It changes the speed, never the tokens.
 
     Raises:
         RequestError, CapacityError: before anything is computed.

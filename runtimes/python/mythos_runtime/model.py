@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from mythos_runtime import generate as generation
-from mythos_runtime import noise
-from mythos_runtime.batch import Chunk, integer, make_chunk, number
+from mythos_runtime import knobs, noise
+from mythos_runtime.batch import Chunk, integer, make_chunk
 from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.opening import has_rows, open_core
@@ -37,7 +36,6 @@ Verify = Literal["hashes", "sizes"]
 VERIFICATIONS: tuple[Verify, ...] = ("hashes", "sizes")
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
-_MOST_THRESHOLD = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,7 @@ class Model:
         Args:
             policy: what happens at the depths that a token did not run before it halted. lazy (default): they run when
                 a later token needs them, exactly. full: they run at once; the only one of backends without row graphs.
-                share: its deepest entry stands for them, which is approximate: `mythos verify --policy share` says
-                what it costs.
+                share: its deepest entry stands for them, which is approximate; what it costs depends on the model.
 
         Raises:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
@@ -220,21 +217,7 @@ class Model:
         Raises:
             RequestError: the model has no threshold, or not this one.
         """
-        knob = self.spec.exit.knob("halt_threshold")
-        if halt_threshold is None:
-            return math.nan if knob is None else float(np.float32(knob.default))
-        if knob is None:
-            raise RequestError(f"this model ({self.spec.family}) has no halt_threshold: {self.spec.exit.meaning}")
-        if isinstance(halt_threshold, float) and math.isinf(halt_threshold):
-            value = float(halt_threshold)
-        else:
-            value = number(halt_threshold, "halt_threshold")
-        low, high = knob.least, knob.most
-        inside = (low is None or value >= low) and (high is None or value <= high)
-        if not inside or (abs(value) > _MOST_THRESHOLD and math.isfinite(value)):
-            bounds = f"from {low if low is not None else '-inf'} to {high if high is not None else 'inf'}"
-            raise RequestError(f"halt_threshold should be a float32 {bounds}, found {halt_threshold!r}")
-        return float(np.float32(value))
+        return knobs.halt_threshold(self.spec, halt_threshold)
 
     def _initial(self, given: Any, seed: int) -> Draw:
         """What makes the graph's input `initial_state` of the positions; nothing where the model has none."""

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from destinations import alone, content, put, write_bundle
 
 from mythos_export.destination import renames, staged
-from mythos_export.errors import PackageError, StorageError
-from mythos_runtime.errors import BundleError
+from mythos_export.errors import PackageError
 from mythos_runtime.manifest import FORMAT_VERSION
-from mythos_runtime.staging import LOCK, NEW, OLD, State, mend, stage_name, stages_of, state_of
-
-needs_namespaces = pytest.mark.skipif(
-    shutil.which("unshare") is None
-    or subprocess.run(["unshare", "-Urmpf", "true"], capture_output=True).returncode != 0,
-    reason="this system makes no new namespaces",
-)
-
-
-def write_bundle(folder: Path, text: str = "new", version: int = 1) -> Path:
-    """As much of a bundle as a destination looks at."""
-    folder.mkdir(exist_ok=True)
-    (folder / "engines").mkdir()
-    (folder / "model.onnx").write_text(text)
-    (folder / "engines" / "a.engine").write_text(text)
-    files = {name: {"sha256": "0" * 64, "bytes": len(text)} for name in ("model.onnx", "engines/a.engine")}
-    fields = dict.fromkeys(("created", "precision", "source", "targets", "tool_versions"))
-    (folder / "manifest.json").write_text(json.dumps({"format_version": version, "files": files, **fields}))
-    return folder
-
-
-def put(place: Path, text: str = "new", force: bool = False, checkpoint: Path | None = None) -> None:
-    with staged(place, force, checkpoint) as folder:
-        write_bundle(folder, text)
-
-
-def content(place: Path) -> str:
-    texts = {(place / name).read_text() for name in ("model.onnx", "engines/a.engine")}
-    assert len(texts) == 1 and (place / "manifest.json").is_file()
-    return texts.pop()
-
-
-def alone(place: Path) -> bool:
-    """Whether nothing of an export is left beside a destination."""
-    return [path.name for path in place.parent.iterdir() if path.name.startswith(".")] == []
+from mythos_runtime.staging import OLD, mend, stages_of
 
 
 @pytest.fixture(params=["exchange", "two renames"])
@@ -314,166 +275,3 @@ def test_the_replaced_bundle_cannot_be_renamed_over(tmp_path: Path, monkeypatch:
     place.unlink()
     mend(place)
     assert content(place) == "old"
-
-
-# -- what was killed --------------------------------------------------------------------------------------------------
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mythos_export.destination import staged
-
-with staged(Path(sys.argv[1]), force=True) as folder:
-    (folder / "half").write_text("written")
-    print("filling", flush=True)
-    sys.stdin.read()
-"""
-
-
-def is_alive(stage: Path) -> bool:
-    with state_of(stage) as state:
-        return state is State.ALIVE
-
-
-def start_export(place: Path, *prefix: str) -> subprocess.Popen[str]:
-    command = [*prefix, sys.executable, "-c", KILLED, str(place)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "filling\n"
-    return process
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    place = tmp_path / "bundle"
-    process = start_export(place)
-    process.kill()
-    process.communicate()
-    assert stages_of(place)
-    put(tmp_path / "other")
-    assert stages_of(place)  # another name's business
-    put(place)
-    assert content(place) == "new" and alone(place)
-
-
-@needs_namespaces
-def test_a_stage_of_another_container_stays_as_long_as_it_is_written(tmp_path: Path) -> None:
-    """Its process has a number there that means nothing here, or means another process."""
-    place = tmp_path / "bundle"
-    process = start_export(place, "unshare", "-Urpf", "--kill-child", "--mount-proc")
-    with pytest.raises(PackageError, match="another export is writing"):
-        put(place)
-    (stage,) = stages_of(place)
-    assert (stage / NEW / "half").read_text() == "written"
-    process.kill()  # and with it, as it is the first process there, all of its namespace
-    assert process.stdout is not None and process.stdout.read() == ""  # they are gone: only now may its input end
-    process.communicate()
-    while is_alive(stage):
-        time.sleep(0.01)
-    put(place)
-    assert content(place) == "new" and alone(place)
-
-
-def test_a_stage_whose_lock_cannot_be_asked_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mythos_runtime.staging as staging
-
-    place = tmp_path / "bundle"
-    stage = tmp_path / stage_name("bundle", "0123abcd")
-    (stage / NEW).mkdir(parents=True)
-    (stage / LOCK).touch()
-    monkeypatch.setattr(staging, "fcntl", None)  # as on file systems without locks
-    put(place)
-    assert content(place) == "new" and (stage / NEW).is_dir()
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_between_two_renames_the_old_bundle_is_put_back(tmp_path: Path, force: bool) -> None:
-    place = tmp_path / "bundle"
-    stage = tmp_path / stage_name("bundle", "0123abcd")
-    stage.mkdir()
-    (stage / LOCK).touch()
-    write_bundle(stage / OLD, "old")
-    write_bundle(stage / NEW, "new")
-    if force:
-        put(place, "newer", force=True)
-        assert content(place) == "newer" and alone(place)
-        return
-    with pytest.raises(PackageError, match="exists"):
-        put(place)
-    assert content(place) == "old"
-
-
-def test_mending_waits_for_an_export_that_is_between_its_renames(tmp_path: Path) -> None:
-    import fcntl
-
-    place = tmp_path / "bundle"
-    stage = tmp_path / stage_name("bundle", "0123abcd")
-    stage.mkdir()
-    write_bundle(stage / OLD, "old")
-    with open(stage / LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        timer = threading.Timer(0.2, lambda: write_bundle(place, "new"))
-        timer.start()
-        mend(place)
-    assert content(place) == "new"
-    timer.join()
-
-
-def test_a_bundle_that_cannot_be_put_back_is_said_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = tmp_path / stage_name("bundle", "0123abcd")
-    stage.mkdir()
-    (stage / LOCK).touch()
-    write_bundle(stage / OLD, "old")
-
-    def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(source))
-
-    monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(BundleError, match="whole in .*old"):
-        mend(tmp_path / "bundle")
-
-
-# -- disks ------------------------------------------------------------------------------------------------------------
-
-
-ON_A_SMALL_DISK = """
-import subprocess, sys
-from pathlib import Path
-from mythos_export.destination import staged
-
-disk = Path(sys.argv[1])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
-def attempt():
-    try:
-        with staged(disk / "deep" / "bundle", force=False) as folder:
-            (folder / "weights").write_bytes(bytes(1 << 20))
-    except Exception as error:
-        print(type(error).__name__, error.exit_code, str(error).replace(str(disk), "DISK"), list(disk.iterdir()))
-attempt()
-subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-attempt()
-"""
-
-
-@needs_namespaces
-def test_a_full_and_a_read_only_disk_are_exit_code_3(tmp_path: Path) -> None:
-    command = ["unshare", "-Urm", sys.executable, "-c", ON_A_SMALL_DISK, str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.stdout.splitlines() == [
-        "StorageError 3 cannot write DISK/deep/bundle: there is no space left on the disk; no bundle was written []",
-        "StorageError 3 cannot write DISK/deep/bundle: the file system is read-only; no bundle was written []",
-    ], found.stderr
-
-
-def test_no_permission_is_exit_code_3(tmp_path: Path) -> None:
-    user = os.geteuid()
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
-        os.chmod(name, 0o555)
-        if user == 0:  # who may write everywhere
-            os.seteuid(65534)
-        try:
-            for place in (Path(name) / "bundle", Path(name) / "deep" / "bundle"):
-                with pytest.raises(StorageError, match="cannot write .*permission denied"):
-                    put(place)
-        finally:
-            os.seteuid(user)
-            os.chmod(name, 0o755)
-        assert os.listdir(name) == []

@@ -245,7 +245,7 @@ def speculation(text: str) -> Speculate:
 
 
 def write_trace(path: Path, prompt: int, run: Run) -> None:
-    """Depths of a run, for `mythos bench --depth-trace` to replay."""
+    """Depths of a run, which the engine replays (`engine.Request.depths`)."""
     document = {"requests": [{"prompt": prompt, "depth": run.depth}]}
     try:
         path.write_text(json.dumps(document) + "\n", encoding="utf-8")

@@ -43,13 +43,13 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 @click.option("--latency-ms", type=float, help="Budget: milliseconds of a new token, by what calls took lately.")
 @click.option(
     "--speculate",
-    default="auto",
+    default="off",
     show_default=True,
     metavar="auto|off|LOOPS",
     help="Draft tokens after so many loops; changes the speed, never the text.",
 )
 @click.option(
-    "--depth-trace", type=click.Path(path_type=Path), help="Write the depth of every new token there, for mythos bench."
+    "--depth-trace", type=click.Path(path_type=Path), help="Write the depth of every new token there, as JSON."
 )
 @click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt", "eager"]))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")

@@ -18,16 +18,16 @@ from collections import deque
 
 import numpy as np
 
-from mythos_runtime.batch import integer, number, split_prompts
+from mythos_runtime.engine.admission import admit, check_budget
 from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
+from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
 from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, EOS, ERROR, LENGTH, STOP, Budget, Request, Round, Running, Token
-from mythos_runtime.engine.sequence import POLICIES, Sequence
+from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
-from mythos_runtime.errors import CapacityError, RequestError, ResultError
-from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, PAGE, STEP
-from mythos_runtime.sampling import Sampler
+from mythos_runtime.errors import ResultError
+from mythos_runtime.row_ports import ENTER, LEAVE, STEP
 
 
 class Engine:
@@ -61,7 +61,7 @@ class Engine:
         self.core, self.spec = core, core.graphs.spec
         self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
         self.budget = budget or Budget()
-        self._check_budget(self.budget)
+        check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
         self.speculation = speculation
         self.speed = Speed() if speculation is None else speculation.speed
@@ -95,25 +95,7 @@ class Engine:
             RequestError: it asks for what this model cannot do.
             CapacityError: its tokens do not fit the model, or all the memory.
         """
-        spec = self.spec
-        (prompt,) = split_prompts([request.prompt], spec.vocab_size)
-        integer(request.max_new_tokens, "max_new_tokens", 1)
-        limit = spec.trained_loops if request.max_loops is None else request.max_loops
-        integer(limit, "max_loops", 0, MOST_LOOPS)
-        if request.policy not in POLICIES:
-            raise RequestError(f"there is no cache policy {request.policy!r}; the policies are {', '.join(POLICIES)}")
-        self._check_room(len(prompt) + request.max_new_tokens - 1, limit)
-        knob = spec.exit.knob("halt_threshold")
-        usual = 0.0 if knob is None else knob.default
-        threshold = usual if request.halt_threshold is None else request.halt_threshold
-        budget = self.budget if request.budget is None else request.budget
-        self._check_budget(budget)
-        if request.depths:
-            self._check_halts("depths cannot be given")
-            for depth in request.depths:
-                integer(depth, "depths", 1, max(limit, 1))
-        sampler = Sampler(request.sampling, request.row, spec.vocab_size, prompt)
-        running = Running(request, limit, threshold, budget, sampler)
+        running = admit(request, self.core, self.budget)
         self._waiting.append(running)
         return running
 
@@ -127,31 +109,6 @@ class Engine:
         for running in [*self._running, *self._waiting]:
             self.cancel(running)
         self.prefixes.clear()
-
-    def _check_room(self, positions: int, limit: int) -> None:
-        core, blocks = self.core, -(-positions // PAGE)
-        if positions > self.spec.max_seq_len:
-            raise CapacityError(
-                f"a request of {positions} positions exceeds the {self.spec.max_seq_len} that this model takes"
-            )
-        fits = core.around is None or blocks <= core.around.pages
-        if not fits or blocks * limit > core.loop.pages or positions > core.states.lines:
-            raise CapacityError(
-                f"a request of {positions} positions at {limit} loops does not fit the engine's memory by itself: give "
-                "it more, or ask for less"
-            )
-
-    def _check_budget(self, budget: Budget) -> None:
-        if budget:
-            self._check_halts("a budget cannot be kept")
-        if budget.loops_per_token is not None and number(budget.loops_per_token, "loops_per_token") < 1:
-            raise RequestError(f"loops_per_token should be at least 1, found {budget.loops_per_token}")
-        if budget.latency_ms is not None and number(budget.latency_ms, "latency_ms") <= 0:
-            raise RequestError(f"latency_ms should be above 0, found {budget.latency_ms}")
-
-    def _check_halts(self, what: str) -> None:
-        if self.spec.exit.knob("halt_threshold") is None:
-            raise RequestError(f"{what}: no position of this model halts by itself; give max_loops instead")
 
     # -- a tick -------------------------------------------------------------------------------------------------------
 
@@ -258,66 +215,17 @@ class Engine:
     def _chunk(self, running: Running, sequence: Sequence, most: int) -> Chunk:
         """What enters next of a request."""
         if running.decoding and running.round is None:
-            running.cap = self._cap(running)
-            running.round = self._plan(running)
+            running.cap = budgeted_cap(running, self.speed, len(self._running))
+            room = self.core.graphs.most_rows - 1
+            running.round = plan_round(running, self.speculation, len(self._running), room)
         drafts = running.round
         ids = running.next(most)
         answers = len(ids) == running.left
         depths = None
         if drafts is not None and len(drafts.drafts) < drafts.length:
             depths = drafts.depth
-        caps, forced = self._caps(running, sequence.length, len(ids))
+        caps, forced = caps_of(running, sequence.length, len(ids))
         return Chunk(sequence, ids, answers, caps, forced, depths)
-
-    # -- depth --------------------------------------------------------------------------------------------------------
-
-    def _cap(self, running: Running) -> int | None:
-        """The most loops of the position that enters, by the budget."""
-        budget, spent = running.budget, running.depth
-        allowed: list[float] = []
-        if budget.loops_per_token is not None:
-            allowed.append(budget.loops_per_token * (len(spent) + 1) - sum(spent))
-        if budget.latency_ms is not None:
-            sharing = 1  # a call is waited for as a whole, whoever is in it
-            step = self.speed.of(STEP, len(self._running), sharing)
-            if step > 0:
-                allowed.append((budget.latency_ms / 1e3 - self.speed.per_token(0, sharing)) / step)
-        if not allowed:
-            return None
-        return max(1, int(min(*allowed, running.limit)))
-
-    def _caps(self, running: Running, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set.
-
-        Both are set again where a request is computed anew.
-        """
-        request = running.request
-        if not request.depths and not running.budget:
-            return None, None
-        caps, forced = np.full(count, running.limit, np.int32), np.zeros(count, bool)
-        behind = len(request.prompt) - 1  # this position's answer is the first token
-        for position in range(max(first, behind), first + count):
-            token, at = position - behind, position - first
-            if token < len(running.tokens):
-                forced[at] = token < len(request.depths) or running.capped[token]
-                caps[at] = running.depth[token] if forced[at] else running.limit
-            elif token < len(request.depths):
-                caps[at], forced[at] = request.depths[token], True
-            elif running.cap is not None:
-                caps[at] = running.cap
-        return caps, forced
-
-    def _plan(self, running: Running) -> Round | None:
-        """The drafts of the round that begins."""
-        request, assistant = running.request, self.speculation
-        if assistant is None or running.budget or request.policy == "share" or running.limit < 2:
-            return None
-        room = request.max_new_tokens - len(running.tokens) - 1
-        depth, length = assistant.choose(len(self._running), min(room, self.core.graphs.most_rows - 1))
-        if not length or depth >= running.limit:
-            return None
-        assert running.sequence is not None
-        return Round(running.sequence.length, depth, length, running.sampler.copy())
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ Speculate = Literal["auto", "off"] | int
 MOST_DRAFTS = 8
 _FORGET = 0.97  # of what was counted, with each new count
 _PEEK = 128  # rounds between two that try another depth
+_KEEP = 16  # rounds that a choice holds for: to weigh all of them takes as long as a call of a small model
 _SPREAD = 0.05  # of a call of one row, what another row costs, as long as nothing was measured
 
 
@@ -101,6 +102,7 @@ class Speculation:
         self._tried = {depth: 0.0 for depth in self.depths}
         self._loops, self._deepest = float(loops), float(loops)
         self._turn = 0
+        self._held: tuple[int, int] | None = None
         self.drafted = self.accepted = self.rounds = self.tokens = 0
 
     def choose(self, running: int, room: int) -> tuple[int, int]:
@@ -119,6 +121,9 @@ class Speculation:
             return untried[0], min(2, most)
         if not untried and self._turn % _PEEK == 0:
             return self.depths[self._turn // _PEEK % len(self.depths)], 1
+        if self._held and self._turn % _KEEP and self._fixed is None:
+            depth, count = self._held
+            return (depth, min(count, most)) if count else self._held
         best, chosen = 1 / max(self.speed.per_token(self._loops, running), 1e-9), (0, 0)
         for depth in self.depths:
             if untried and self._fixed is None:
@@ -127,6 +132,8 @@ class Speculation:
                 gain = self._tokens(depth, count) / max(self._seconds(depth, count, running), 1e-9)
                 if gain > best or (self._fixed is not None and chosen == (0, 0)):
                     best, chosen = gain, (depth, count)
+        if not untried:
+            self._held = chosen
         return chosen
 
     def saw(self, depth: int, drafts: int, right: int, deepest: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass
 
-import numpy as np
-
 from mythos_runtime.engine import Budget, Request
 from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.knobs import halt_threshold
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.server.schemas import ChatRequest, CompletionRequest, Generation, Message
 from mythos_runtime.server.settings import Settings
@@ -18,7 +16,6 @@ from mythos_runtime.spec import LoopSpec
 
 COMPLETION_TOKENS = 16  # of a completion that does not say how many: the protocol's default
 _SEEDS = 1 << 64
-_MOST_THRESHOLD = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,8 @@ class Asker:
         loops = settings.max_loops if body.max_loops is None else body.max_loops
         if loops is not None and loops > settings.most_loops:
             raise RequestError(f"max_loops is {loops}, but this server runs at most {settings.most_loops}")
-        threshold = self._threshold(settings.halt_threshold if body.halt_threshold is None else body.halt_threshold)
+        asked = settings.halt_threshold if body.halt_threshold is None else body.halt_threshold
+        threshold = None if asked is None else halt_threshold(self.spec, asked)
         budget = Budget(
             settings.loops_per_token if body.loops_per_token is None else body.loops_per_token,
             settings.latency_ms if body.latency_ms is None else body.latency_ms,
@@ -102,18 +100,6 @@ class Asker:
         chosen = usual | {name: value for name, value in given.items() if value is not None}
         seed = secrets.randbelow(_SEEDS) if body.seed is None else body.seed % _SEEDS
         return SamplingOptions(**{**chosen, "top_k": int(chosen["top_k"])}, seed=seed)
-
-    def _threshold(self, asked: float | None) -> float | None:
-        if asked is None:
-            return None
-        rule = self.spec.exit
-        knob = rule.knob("halt_threshold")
-        if knob is None:
-            raise RequestError(f"this model ({self.spec.family}) has no halt_threshold: {rule.meaning}")
-        least, most = (-math.inf if knob.least is None else knob.least), (math.inf if knob.most is None else knob.most)
-        if not least <= asked <= most or abs(asked) > _MOST_THRESHOLD:
-            raise RequestError(f"halt_threshold should be a float32 from {least:g} to {most:g}, found {asked:g}")
-        return asked
 
     def _count(self, prompt: list[int], most: int | None, usual: int | None) -> int:
         """How many new tokens: as asked, or as many of the usual number as fit."""
