@@ -27,6 +27,7 @@ from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
 from mythos_export.passes.remove_unused import remove_unused
+from mythos_export.passes.share_products import share_products
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
 from mythos_runtime.ports import Ports
@@ -95,6 +96,7 @@ def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tu
         LowerError: as `lower`.
     """
     models = split_graphs(_lowered(captured, None if dump is None else dump / "rows"), captured.graphs)
+    share_products(models.values(), folder / WEIGHTS)
     link_weights(models.values(), folder / WEIGHTS, folder / ROW_WEIGHTS)
     paths = tuple(folder / f"{name}.onnx" for name in models)
     for path, model in zip(paths, models.values(), strict=True):

@@ -22,9 +22,9 @@ def externalize_weights(model: ir.Model, path: Path) -> None:
     The file is an ordinary safetensors file, so that other graphs, other runtimes and people can read it as well.
     """
     values = _large(model)
-    offsets = write_tensors(path, {name: _to_torch(value.const_value) for name, value in values.items()})
+    offsets = write_tensors(path, {name: to_torch(value.const_value) for name, value in values.items()})
     for name, value in values.items():
-        _point(value, path, offsets[name])
+        point(value, path, offsets[name])
 
 
 def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
@@ -39,9 +39,11 @@ def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
     with safe_open(shared, framework="pt") as file:
         for number, model in enumerate(models):
             for name, value in _large(model).items():
-                tensor = _to_torch(value.const_value)
+                if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.path == str(shared):
+                    continue  # `share_products` has found it there
+                tensor = to_torch(value.const_value)
                 if name in offsets and _equal(file.get_tensor(name), tensor):
-                    _point(value, shared, offsets[name])
+                    point(value, shared, offsets[name])
                     continue
                 if name in kept and not _equal(kept[name], tensor):
                     name = f"{name}.{number}"
@@ -50,7 +52,7 @@ def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
     if kept:
         offsets = write_tensors(own, kept)
         for value, name in later:
-            _point(value, own, offsets[name])
+            point(value, own, offsets[name])
 
 
 def _large(model: ir.Model) -> dict[str, ir.Value]:
@@ -61,7 +63,8 @@ def _large(model: ir.Model) -> dict[str, ir.Value]:
     }
 
 
-def _point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
+def point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
+    """Replace a value's tensor by a reference into a file, from byte to byte."""
     tensor = value.const_value
     assert tensor is not None
     value.const_value = ir.ExternalTensor(
@@ -79,7 +82,8 @@ def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
     return left.dtype == right.dtype and left.shape == right.shape and torch.equal(left, right)
 
 
-def _to_torch(tensor: ir.TensorProtocol | None) -> torch.Tensor:
+def to_torch(tensor: ir.TensorProtocol | None) -> torch.Tensor:
+    """A tensor's values, bfloat16 as such."""
     assert tensor is not None
     raw = tensor.raw if hasattr(tensor, "raw") else None
     if isinstance(raw, torch.Tensor):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -148,13 +149,61 @@ def test_both_caches_hold_the_same(model: Model) -> None:
         dense.write(entries, [41, 0])
 
 
-def test_a_cache_is_not_for_two_threads(model: Model) -> None:
-    cache = model.new_cache(1, 8)
+def test_threads_with_caches_of_their_own_take_turns(model: Model) -> None:
+    rows = prompts(model, [20, 17, 9, 30])
+
+    def answer(row: int) -> np.ndarray:
+        cache, logits = model.new_cache(1, 40), []
+        for token in rows[row]:
+            logits.append(model.forward([[token]], cache=cache).logits)
+            cache.truncate(cache.lengths)
+        tokens = model.generate_all([rows[row]], max_new_tokens=6).tokens[0]
+        return np.append(np.concatenate(logits, 1), tokens)
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(answer, range(4)))
+    assert all(np.array_equal(found, answer(row)) for row, found in enumerate(together))
+
+
+def test_a_cache_that_memory_does_not_hold_costs_the_others_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.array(prompts(model, [20]))
+    calm, shaken = model.new_cache(1, 40), model.new_cache(1, 40)
     assert model.pool is not None
-    with model.pool.alone(), pytest.raises(RequestError, match="in use by another thread"):
-        model.forward([[1]], cache=cache)
-    assert cache.lengths.tolist() == [0]
-    model.forward([[1]], cache=cache)
+
+    def refuse(pages: int) -> None:
+        raise MemoryError("no more")
+
+    for position in range(20):
+        token = ids[:, position : position + 1]
+        expected = model.forward(token, cache=calm).logits
+        if position == 10:
+            with monkeypatch.context() as patch:
+                patch.setattr(model.pool.core.loop, "grow", refuse)
+                with pytest.raises(CapacityError, match="which this machine does not give"):
+                    model.new_cache(50, 40)
+        if position == 15:
+            model.new_cache(50, 40)
+        assert np.array_equal(model.forward(token, cache=shaken).logits, expected)
+
+
+def test_a_generation_that_is_dropped_gives_its_pages_back(model: Model) -> None:
+    steps = model.generate(prompts(model, [5]), max_new_tokens=4)
+    next(steps)
+    assert model.pool is not None
+    with model.pool.alone():
+        steps.close()  # as the garbage collector may, in the middle of another call
+    claimed = model.pool.claimed
+    with model.pool.alone():
+        assert model.pool.core.loop.held <= sum(len(table) for each in model.pool.core.sequences for table in each.loop)
+    assert model.pool.claimed == claimed or model.pool.claimed.loop < claimed.loop
+
+
+def test_a_cache_runs_on_the_model_that_made_it(bundles: Bundles) -> None:
+    first, second = load(bundles["mla_decode"]), load(bundles["mla_decode"])
+    with pytest.raises(RequestError, match="made by another model"):
+        second.forward([[1]], cache=first.new_cache(1, 4))
 
 
 def test_memory_of_caches_that_are_gone_is_used_again(model: Model) -> None:
@@ -229,6 +278,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -
         (lambda: model.generate([[1]], max_new_tokens=longest + 1), CapacityError),
         (lambda: model.forward([[model.spec.vocab_size]]), RequestError),
         (lambda: model.forward([[1]], cache=model.new_cache(1, 4), max_loops=1), RequestError),
+        (lambda: model.generate([[1]], max_new_tokens=1, max_loops=257), RequestError),
         (lambda: model.generate([[1]], max_new_tokens=model.spec.max_output_tokens + 1), RequestError),
     ):
         with pytest.raises(error):

@@ -217,7 +217,6 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options, const 
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
   for (const auto& sequence : options.stop)
     if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
-  if (options.forward.max_loops) integer(*options.forward.max_loops, "max_loops", 0);
   if (engine::Core* core = parts_->rows()) {
     auto& speculation = parts_->learnt[options.speculate];
     if (!speculation) speculation = engine::speculation_of(options.speculate, spec.trained_loops);

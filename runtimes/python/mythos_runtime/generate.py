@@ -19,11 +19,13 @@ import numpy as np
 from mythos_runtime.batch import integer, pad_rows, split_prompts
 from mythos_runtime.cache import Cache
 from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.memory import Room
 from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.row_cache import Pool
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.sampling import Sampler, SamplingOptions
 from mythos_runtime.spec import LoopSpec
 
@@ -159,7 +161,7 @@ def generate(
     if any(not sequence for sequence in stops):
         raise RequestError("a stop sequence is empty; it should hold at least one id")
     seed_of_states = integer(state_seed, "state_seed", 0, (1 << 64) - 1)
-    threshold = model.threshold(halt_threshold)
+    model.threshold(halt_threshold)  # checked before memory is taken
     pool, budget = model.pool, Budget(loops_per_token, latency_ms)
     if pool is None:
         if budget:
@@ -168,7 +170,7 @@ def generate(
         call = {"cache": cache, "halt_threshold": halt_threshold, "state_seed": seed_of_states}
         samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
         return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
-    limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0)
+    limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0, MOST_LOOPS)
     held = _Held(pool, [len(prompt) + count - 1 for prompt in prompts], limit)
     engine = Engine(pool.core, len(prompts), prefill_chunk, speculation=pool.speculation(speculate))
     running = [
@@ -177,7 +179,7 @@ def generate(
                 prompt.tolist(),
                 count,
                 limit,
-                threshold,
+                halt_threshold,
                 policy or "lazy",
                 options,
                 frozenset(ends),
@@ -225,9 +227,8 @@ def _engine_steps(held: _Held, engine: Engine, running: list[Running]) -> Iterat
                 capped=np.array([bool(row and row.capped[number]) for row in going]),
             )
             number += 1
-    finally:
-        with held.pool.alone():
-            engine.close()
+    finally:  # at any moment, by the garbage collector of any thread: the pool closes them when it can
+        held.pool.leave(Room(), [row.sequence for row in running if row.sequence is not None])
 
 
 def _steps(

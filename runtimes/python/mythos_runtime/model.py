@@ -169,6 +169,8 @@ class Model:
         if cache is not None and cache.batch != chunk.ids.shape[0]:
             raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
         if isinstance(cache, RowCache):
+            if cache.pool is not self.pool and not isinstance(self.session, ClosedSession):
+                raise RequestError("the cache was made by another model; make one with this model's new_cache")
             return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
         assert cache is None or isinstance(cache, DenseCache)
         inputs = self._inputs(chunk, loops, threshold, cache, draw)

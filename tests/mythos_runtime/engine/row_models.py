@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 
 from mythos_export.capture import capture_rows
@@ -64,7 +65,10 @@ class RowModel:
 
     @classmethod
     def of(cls, model: LoopedModel, folder: Path) -> RowModel:
-        save_file(model.state_dict(), folder / WEIGHTS)
+        state = model.state_dict()  # and the matrices transposed, as the whole model's graph stores them
+        copied = torch.contiguous_format
+        state |= {f"{name} T": each.T.clone(memory_format=copied) for name, each in state.items() if each.ndim == 2}
+        save_file(state, folder / WEIGHTS)
         lower_rows(capture_rows(model), folder)
         return cls(model, folder)
 

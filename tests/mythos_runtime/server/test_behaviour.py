@@ -23,6 +23,8 @@ from golden_bundles import SHIPPED_HOPS, Bundles
 from served_bundles import NAME, Serving, all_free, serving
 
 from mythos_runtime.cli import mythos
+from mythos_runtime.errors import RequestError
+from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server import answering, limits
 from mythos_runtime.server.settings import Settings
 
@@ -97,8 +99,14 @@ def test_limits_on_body_prompt_tokens_and_time(small: Path) -> None:
 def test_a_body_that_does_not_come_in(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=10) as client:
-        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
-        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999\r\n\r\n{")
+        client.settimeout(0.03)
+        until, answer = time.monotonic() + 10, b""
+        while not answer and time.monotonic() < until:  # a byte now and then is no body either
+            client.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_client_that_stops_reading(
@@ -130,6 +138,8 @@ def test_keys(small: Path) -> None:
         for path in ("/", "/health", "/ready", "/metrics"):
             assert http.get(path).status_code == 200, path
         assert server.openai("secret").models.list().data[0].id == NAME
+        accented = http.get("/v1/models", headers={"Authorization": "Bearer clé".encode()})
+        assert accented.status_code == 200
         with pytest.raises(openai.AuthenticationError):
             server.openai("Secret").models.list()
 
@@ -230,3 +240,12 @@ def test_a_port_that_is_taken(small: Path) -> None:
 
 def test_settings_have_no_secret_defaults() -> None:
     assert Settings(name="x", most_loops=1).keys == () and not Settings(name="x", most_loops=1).log_prompts
+
+
+def test_fewer_loops_than_trained_are_everybodys(small: Path) -> None:
+    with serving(small, most_loops=2) as server:
+        extra = {"return_depth": True}
+        answer = server.openai().completions.create(model=NAME, prompt="ab", max_tokens=12, extra_body=extra)
+        assert max((answer.choices[0].model_extra or {})["depth"]) <= 2
+    with pytest.raises(RequestError, match="max_loops is 20, but at most 10 are served"):
+        Settings(name="x", most_loops=10, max_loops=20).check(read_manifest(small).spec)

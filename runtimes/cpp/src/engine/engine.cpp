@@ -169,6 +169,7 @@ Sequence& Engine::begin(Work& work) {
         return sequence;
       } catch (const OutOfPages&) {  // it is begun anew
       }
+  work.reused = 0;  // whatever it found before it was sent back
   return core_.open(work.limit, work.threshold, work.policy, request.state_seed);
 }
 

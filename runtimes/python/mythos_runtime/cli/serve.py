@@ -70,7 +70,13 @@ class Size(click.ParamType):
     show_default=True,
     help="For requests to end in, after SIGTERM.",
 )
-@click.option("--max-lag", type=click.IntRange(1), help="Positions that may lag: bounds what a hard token waits for.")
+@click.option(
+    "--max-lag",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Positions that may lag: bounds what a hard token waits for.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
 @click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
@@ -115,6 +121,7 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         policy=options.pop("policy"),
         log_prompts=options.pop("log_prompts"),
     )
+    settings.check(manifest.spec)
     if options["speculate"] not in ("auto", "off"):
         options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
     drain = options.pop("drain_seconds")

@@ -34,7 +34,7 @@ def admit(request: Request, core: Core, usual: Budget) -> Running:
     if request.depths:
         _check_halts("depths cannot be given", spec)
         for depth in request.depths:
-            integer(depth, "depths", 1, max(limit, 1))
+            integer(depth, "depths", min(limit, 1), limit)
     sampler = Sampler(request.sampling, request.row, spec.vocab_size, prompt)
     return Running(request, limit, threshold, budget, sampler)
 

@@ -105,8 +105,10 @@ class Core:
         """Have at least so much memory."""
         have = Room(self.around.pages if self.around else room.around, self.loop.pages, self.states.lines)
         if room.around > have.around or room.loop > have.loop or room.lines > have.lines:
-            self.memory.grow(room)
-            self.graphs.bind(self.memory)
+            try:
+                self.memory.grow(room)
+            finally:  # a part of it may have grown before memory ran out
+                self.graphs.bind(self.memory)
 
     # -- sequences ----------------------------------------------------------------------------------------------------
 

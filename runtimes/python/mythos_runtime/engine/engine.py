@@ -179,6 +179,7 @@ class Engine:
                 self.core.truncate(sequence, common)
                 running.fed = running.reused = common
                 return sequence
+        running.reused = 0  # whatever it found before it was sent back
         return self.core.open(running.limit, running.threshold, request.policy, request.state_seed)
 
     def _enter(self) -> None:

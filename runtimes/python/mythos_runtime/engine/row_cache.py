@@ -31,13 +31,15 @@ from mythos_runtime.spec import LoopSpec
 class Pool:
     """A core and what of its memory is spoken for, so that nobody runs out of pages.
 
+    Threads that have caches of their own take turns at it: whoever touches the core does so inside `alone`.
+
     Attributes:
         claimed: by all caches, and by generations on their way.
     """
 
     core: Core
     claimed: Room = field(default_factory=Room)
-    _busy: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.RLock = field(default_factory=threading.RLock)
     _learnt: dict[Speculate, Speculation] = field(default_factory=dict)
     _gone: deque[tuple[Room, list[sequences.Sequence]]] = field(default_factory=deque)
 
@@ -48,13 +50,13 @@ class Pool:
             CapacityError: the machine does not give the memory.
         """
         room = Room.of(batch, positions, max(loops, 1))
-        self._sweep()
-        try:
-            self.core.reserve(self.claimed + room)
-        except (MemoryError, ValueError) as error:
-            size = bytes_per_position(self.core.graphs.spec, max(loops, 1)) * room.lines
-            raise no_memory(batch, positions, loops, size, error) from error
-        self.claimed += room
+        with self.alone():
+            try:
+                self.core.reserve(self.claimed + room)
+            except (MemoryError, ValueError) as error:
+                size = bytes_per_position(self.core.graphs.spec, max(loops, 1)) * room.lines
+                raise no_memory(batch, positions, loops, size, error) from error
+            self.claimed += room
         return room
 
     def leave(self, room: Room, held: list[sequences.Sequence]) -> None:
@@ -79,14 +81,10 @@ class Pool:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """RequestError where another thread is inside."""
-        if not self._busy.acquire(blocking=False):
-            raise RequestError("this model's caches are in use by another thread; give each thread a model of its own")
-        try:
+        """Nobody else is at the core meanwhile."""
+        with self._turn:
             self._sweep()
             yield
-        finally:
-            self._busy.release()
 
 
 class RowCache(Cache):
@@ -111,16 +109,16 @@ class RowCache(Cache):
             raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
         if policy not in sequences.POLICIES:
             raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(sequences.POLICIES)}")
-        self.policy, self._pool = policy, pool
+        self.policy, self.pool = policy, pool
         room = pool.claim(int(batch), self.capacity, self.max_loops)
-        core = pool.core
-        self._sequences = [core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]
+        with pool.alone():
+            self._sequences = [pool.core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]
         weakref.finalize(self, pool.leave, room, self._sequences)
 
     @property
     def nbytes(self) -> int:
         """Of the pages that this cache's rows hold; shared ones count for each."""
-        core, total = self._pool.core, 0
+        core, total = self.pool.core, 0
         for sequence in self._sequences:
             if core.around is not None:
                 total += len(sequence.around) * core.around.page_bytes
@@ -139,12 +137,12 @@ class RowCache(Cache):
         Returns: logits float32 [B, T, V] and depth int32 [B, T], zeros for padding; the loops that ran.
         """
         self.check_room(tokens.counts)
-        core, shape = self._pool.core, tokens.ids.shape
+        core, shape = self.pool.core, tokens.ids.shape
         logits = np.zeros((*shape, self.spec.vocab_size), np.float32)
         depth, loops = np.zeros(shape, np.int32), 0
         places = [np.flatnonzero(valid) for valid in tokens.valid]
         before, at = self.lengths.copy(), np.zeros(self.batch, np.int64)
-        with self._pool.alone():
+        with self.pool.alone():
             try:
                 while (waiting := np.flatnonzero(at < tokens.counts)).size:
                     waiting = waiting[: core.graphs.most_rows]
@@ -176,9 +174,9 @@ class RowCache(Cache):
 
     def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> RowCache:
         chosen = self._rows(rows)
-        twin = RowCache(self._pool, len(chosen), self.capacity, self.spec, self.max_loops, self.policy)
-        with self._pool.alone():
-            core = self._pool.core
+        twin = RowCache(self.pool, len(chosen), self.capacity, self.spec, self.max_loops, self.policy)
+        with self.pool.alone():
+            core = self.pool.core
             for index, row in enumerate(chosen.tolist()):
                 core.close(twin._sequences[index])
                 twin._sequences[index] = core.fork(self._sequences[row])
@@ -190,8 +188,8 @@ class RowCache(Cache):
         longest = int(self.lengths.max())
         shapes = past_shapes(self.spec, self.batch, longest, self.max_loops)
         entries = {name: np.zeros(shape, numpy_dtype(dtype)) for name, (shape, dtype) in shapes.items()}
-        with self._pool.alone():
-            core = self._pool.core
+        with self.pool.alone():
+            core = self.pool.core
             for sequence in self._sequences:
                 core.repay(sequence, at_least=1)
             core.run(self._sequences)
@@ -203,7 +201,7 @@ class RowCache(Cache):
     def write(self, entries: Mapping[str, np.ndarray], lengths: Sequence[int] | np.ndarray) -> None:
         counts = self._entries(entries, lengths)
         self.reset()
-        with self._pool.alone():
+        with self.pool.alone():
             for row, sequence in enumerate(self._sequences):
                 length = int(counts[row])
                 if not length:
@@ -219,7 +217,7 @@ class RowCache(Cache):
         self, sequence: sequences.Sequence, entries: Mapping[str, np.ndarray], row: int
     ) -> Iterator[tuple[PagedCache, Table, np.ndarray]]:
         """A sequence's tables, and what belongs there of entries [..., batch, n, width]: [slots, n, width]."""
-        core = self._pool.core
+        core = self.pool.core
         for group in self.spec.caches:
             mine = entries[group.name][..., row, :, :]
             if not group.per_loop:
@@ -230,7 +228,8 @@ class RowCache(Cache):
                 yield core.loop, table, mine[depth][None] if group.slots == 1 else mine[depth]
 
     def _cut(self, row: int, length: int) -> None:
-        self._pool.core.truncate(self._sequences[row], length)
+        with self.pool.alone():
+            self.pool.core.truncate(self._sequences[row], length)
 
 
 def _gather(group: PagedCache, table: Table, length: int) -> np.ndarray:

@@ -67,7 +67,9 @@ class Asker:
             raise RequestError("stop is text, and this bundle has no tokenizer")
         sampling = self._sampling(body)
         loops = settings.max_loops if body.max_loops is None else body.max_loops
-        if loops is not None and loops > settings.most_loops:
+        if loops is None:
+            loops = min(self.spec.trained_loops, settings.most_loops)
+        if loops > settings.most_loops:
             raise RequestError(f"max_loops is {loops}, but this server runs at most {settings.most_loops}")
         asked = settings.halt_threshold if body.halt_threshold is None else body.halt_threshold
         threshold = None if asked is None else halt_threshold(self.spec, asked)

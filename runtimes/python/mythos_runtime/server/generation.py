@@ -48,9 +48,11 @@ class Generation:
         while going:
             index, event = self._early.pop(0) if self._early else await self._next()
             choice = self.choices[index]
+            if choice.done:
+                continue
             if isinstance(event, Failed):
                 raise event.error
-            if isinstance(event, Accepted) or choice.done:
+            if isinstance(event, Accepted):
                 continue
             piece = choice.feed(event)
             if choice.done:

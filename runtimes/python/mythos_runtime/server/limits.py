@@ -27,13 +27,14 @@ class BodyLimit:
             await refusal.response()(scope, receive, send)
             return
         read, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + _SECONDS
 
         async def limited() -> Message:
             nonlocal read, complete
             if complete:
                 return await receive()
             try:
-                async with asyncio.timeout(_SECONDS):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
                 raise Refusal(408, f"the body did not come within {_SECONDS:g} s") from None

@@ -51,9 +51,9 @@ class Strict(BaseModel):
         return {name: _whole(value) for name, value in values.items()} if isinstance(values, dict) else values
 
 
-def _whole(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_whole(each) for each in value]
+def _whole(value: Any, levels: int = 3) -> Any:
+    if isinstance(value, list) and levels:  # no field is a list any deeper
+        return [_whole(each, levels - 1) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mythos_runtime.engine.admission import check_budget
+from mythos_runtime.engine.request import Budget
 from mythos_runtime.engine.sequence import Policy
+from mythos_runtime.errors import RequestError
+from mythos_runtime.knobs import halt_threshold
+from mythos_runtime.spec import LoopSpec
 
 LAZY: Policy = "lazy"
 """lazy: no deeper than needed, exactly. full: every loop of every position, as for comparisons."""
@@ -23,7 +28,7 @@ class Settings:
         most_loops: that a request may ask for. most_seconds: from a request's arrival to its end.
         max_loops, halt_threshold, loops_per_token, latency_ms, policy: defaults of a request (None: as trained, and no
             budget).
-        log_prompts: write prompts and answers to the log.
+        log_prompts: write what is asked to the log.
     """
 
     name: str
@@ -42,3 +47,11 @@ class Settings:
     latency_ms: float | None = None
     policy: Policy = LAZY
     log_prompts: bool = False
+
+    def check(self, spec: LoopSpec) -> None:
+        """RequestError where the defaults are such that every request that leaves them would be refused."""
+        if self.max_loops is not None and self.max_loops > self.most_loops:
+            raise RequestError(f"max_loops is {self.max_loops}, but at most {self.most_loops} are served (most_loops)")
+        if self.halt_threshold is not None:
+            halt_threshold(spec, self.halt_threshold)
+        check_budget(Budget(self.loops_per_token, self.latency_ms), spec)

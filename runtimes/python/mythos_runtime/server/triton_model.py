@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from mythos_runtime.server.schemas import CompletionRequest
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
+
+_log = logging.getLogger(__name__)
 
 FINISHED = {None: 0, "stop": 1, "length": 2}
 _USED = b"used_dltensor"
@@ -89,9 +92,12 @@ class _Answer:
         self._choice, self._sender, self._loop = choice, sender, loop
 
     def __call__(self, event: Event) -> None:
+        if self._choice.done:
+            return  # its final response is sent, and nothing may follow
         if isinstance(event, Failed):
+            self._choice.whole.finished = "stop"
             _fail(self._sender, str(event.error))
-        elif isinstance(event, Chosen) and not self._choice.done:
+        elif isinstance(event, Chosen):
             self._send(event)
 
     def _send(self, event: Chosen) -> None:
@@ -114,7 +120,10 @@ class _Answer:
 
 def _deliver(batch: Sequence[tuple[Ticket, Event]]) -> None:
     for ticket, event in batch:
-        ticket.receive(event)
+        try:
+            ticket.receive(event)
+        except Exception:  # of one client alone; the engine's thread goes on with the others
+            _log.exception("a response could not be sent")
 
 
 def _body(request: Any, name: str) -> CompletionRequest:

@@ -1,0 +1,61 @@
+"""Weights lie in one file, once, whichever way a graph's products take them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import onnxruntime as ort  # type: ignore[import-untyped]
+import torch
+from safetensors import safe_open
+
+from mythos_export.passes.externalize_weights import externalize_weights, link_weights
+from mythos_export.passes.share_products import share_products
+
+WEIGHT = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32)  # [out, in], as a checkpoint has it
+OTHER = WEIGHT + 1
+
+
+def product(node: str, inputs: str, weights: dict[str, np.ndarray]) -> ir.Model:
+    text = f'<ir_version: 10, opset_import: ["" : 23]> graph ({inputs} x) => (float[a,b] y) {{ {node} }}'
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+    values = {value.name: value for each in model.graph for value in each.inputs if value is not None}
+    for name, weight in weights.items():
+        values[name].const_value = ir.tensor(weight, name=name)
+        values[name].shape, values[name].type = ir.Shape(weight.shape), ir.TensorType(ir.DataType.FLOAT)
+        model.graph.initializers.add(values[name])
+    return model
+
+
+def run(model: ir.Model, path: Path, x: np.ndarray) -> np.ndarray:
+    ir.save(model, path)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_a_product_over_rows_takes_the_matrix_that_is_stored_transposed(tmp_path: Path) -> None:
+    shared, own = tmp_path / "weights.safetensors", tmp_path / "rows.safetensors"
+    whole = product("y = MatMul (x, w)", "float[b,t,24]", {"w": np.ascontiguousarray(WEIGHT.T)})
+    externalize_weights(whole, shared)
+    before = shared.read_bytes()
+    rows = product(
+        "a = Gemm <transB = 1> (x, v) b = Gemm <transB = 1> (x, v) c = Gemm <transB = 1> (x, o)"
+        "d = Add (a, b) y = Add (c, d)",
+        "float[r,24]",
+        {"v": WEIGHT, "o": OTHER},
+    )
+    x = np.random.default_rng(1).standard_normal((3, 24)).astype(np.float32)
+    share_products([rows], shared)
+    link_weights([rows], shared, own)
+    assert shared.read_bytes() == before
+    with safe_open(own, framework="pt") as file:
+        assert list(file.keys()) == ["o"]  # it alone is nowhere in the other graph
+        assert torch.equal(file.get_tensor("o"), torch.from_numpy(OTHER))
+    assert {value.const_value.path for value in rows.graph.initializers.values()} == {str(shared), str(own)}
+    gemms = [node for node in rows.graph if node.op_type == "Gemm"]
+    assert [node.attributes["transB"].as_int() for node in gemms] == [0, 0, 1]
+    assert gemms[0].inputs[1] is gemms[1].inputs[1]
+    expected = x @ (2 * WEIGHT + OTHER).T
+    np.testing.assert_allclose(run(rows, tmp_path / "rows.onnx", x), expected, rtol=1e-5, atol=1e-5)
