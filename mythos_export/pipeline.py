@@ -1,10 +1,11 @@
 """The pipeline, in the order the data flows.
 
-    load      checkpoint -> Loaded                the eager model, and what it came from
+    load      checkpoint -> Loaded                the model without weights, and what it comes from
+    write     Loaded -> WeightsFile               the weights, one after the other; the model on top of them
     capture   LoopedModel -> Captured             torch.export, the loop kept
     lower     Captured -> Lowered                 ONNX with one Loop
     build     Lowered -> Built                    what each target makes of it
-    package   Captured, Lowered, Built -> Bundle  the manifest, and every file hashed
+    package   Captured, Built -> Bundle           the manifest, and every file hashed
     verify    Bundle -> Verified                  every artifact against the eager model, inside the loop too
 
 All of it happens out of sight; then the bundle gets its name, by one rename.
@@ -33,8 +34,11 @@ from mythos_export.verify.cases import given_questions
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.results import PASS
 from mythos_export.verify.tolerances import FACTOR
+from mythos_export.verify.weights import Weighing
+from mythos_export.weights_file import WeightsFile, write_weights
 from mythos_model import Checkpoint, LoopedModel, load_checkpoint
 from mythos_runtime.manifest import VERIFIED, Manifest
+from mythos_runtime.program import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -105,16 +109,18 @@ def export(
             progress(f"note: {note}")
         check_room(folder, loaded.bytes * (1 if target == BASE else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
+        progress("write the weights")
+        weights = write_weights(loaded.model, loaded.checkpoint.sources, folder / WEIGHTS, Weighing)
         progress("capture the program")
-        captured, rows = capture(loaded.model), capture_rows(loaded.model)
+        captured, rows = capture(weights.model), capture_rows(weights.model)
         progress("lower to ONNX")
-        lowered = lower(captured, folder, dump=dump)
+        lowered = lower(captured, weights, dump=dump)
         if rows is not None:
-            lowered = replace(lowered, rows=lower_rows(rows, folder, dump))
+            lowered = replace(lowered, rows=lower_rows(rows, weights, dump))
         built = build(lowered, folder, chosen, options, progress)
         progress("package")
-        bundle = package(folder, loaded.checkpoint, options.precision, captured, lowered, built, words)
-        verified = verify(bundle, loaded.model, given, output.with_name(f"{output.name}.repro"), progress)
+        bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words)
+        verified = verify(bundle, weights, given, output.with_name(f"{output.name}.repro"), progress)
         finished = verified.bundle.without(left_out)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
@@ -122,7 +128,7 @@ def export(
 
 @dataclass(frozen=True)
 class Loaded:
-    """The eager model at the export's precision, and the checkpoint that it came from."""
+    """The model at the export's precision, without weights, and the checkpoint that has them."""
 
     model: LoopedModel
     checkpoint: Checkpoint
@@ -142,9 +148,9 @@ def load(
     exit_rule: str | None = None,
     cases: Path | None = None,
 ) -> Loaded:
-    """Read a checkpoint, and round it; `cases` are looked at here, so that a wrong file is found before long work."""
+    """Look at a checkpoint; and at `cases`, so that a wrong file is found before long work."""
     found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
-    model = PRECISIONS[precision].model(found)
+    model = PRECISIONS[precision].structure(found)
     if cases is not None:
         next(given_questions(model.spec, cases))
     return Loaded(model, found)
@@ -160,7 +166,7 @@ class Verified:
 
 def verify(
     bundle: Bundle,
-    model: LoopedModel,
+    weights: WeightsFile,
     cases: Path | None = None,
     reproductions: Path | None = None,
     progress: Progress = silent,
@@ -172,7 +178,9 @@ def verify(
     """
     answering = "answer the golden cases with the eager model"
     progress(answering)
-    golden = make_golden(model, bundle.manifest.precision, cases, lambda part: progress(answering, part))
+    golden = make_golden(
+        weights.model, bundle.manifest.precision, cases, lambda part: progress(answering, part), weights.prints
+    )
     save_golden(golden, bundle.folder / GOLDEN)
     parity = verify_bundle(
         bundle.folder,

@@ -23,6 +23,6 @@ class OnnxTarget:
         """There is nothing more to refuse: an ONNX graph takes any size."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        files = tuple(path.name for path in (lowered.path, lowered.weights, *lowered.rows))
+        files = tuple(path.name for path in (*lowered.files, *lowered.rows))
         proof = (FunctionBodies.name, RowBodies.name) if lowered.rows else (FunctionBodies.name,)
         return Built(self.name, files, proof, {}, {"onnxruntime": onnxruntime.__version__})

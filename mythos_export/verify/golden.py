@@ -93,9 +93,14 @@ class Golden:
 
 
 def make_golden(
-    model: LoopedModel, precision: str, given: Path | None = None, progress: Callable[[float], None] = lambda part: None
+    model: LoopedModel,
+    precision: str,
+    given: Path | None = None,
+    progress: Callable[[float], None] = lambda part: None,
+    weights: Prints | None = None,
 ) -> Golden:
     """Answer the fixed questions, and those of a file, with the eager models; `progress` is told the part that is done.
+    `weights` are the prints of the model's tensors where they were made already.
 
     Raises:
         CasesError: the given inputs cannot be used.
@@ -110,7 +115,9 @@ def make_golden(
             progress((fixed + number) / (fixed + len(own)))
             truth.ask(question)
         golden = _judged(truth, precision)
-        golden = replace(golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model))
+        golden = replace(
+            golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model, weights)
+        )
         return replace(golden, text=_text(truth, golden, sizes, given is not None))
 
 

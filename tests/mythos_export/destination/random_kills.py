@@ -38,10 +38,13 @@ PAUSE = 0.02
 def fake_stages(ready: Path) -> None:
     manifest = read_manifest(ready)
     loaded = SimpleNamespace(
-        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), source=ready), bytes=0
+        model=SimpleNamespace(spec=manifest.spec),
+        checkpoint=SimpleNamespace(notes=(), source=ready, sources=None),
+        bytes=0,
     )
 
-    def lower(captured: Any, folder: Path, dump: Path | None = None) -> Lowered:
+    def lower(captured: Any, weights: Any, dump: Path | None = None) -> Lowered:
+        folder = weights.path.parent
         for name in manifest.files:
             (folder / name).parent.mkdir(exist_ok=True)
             with (folder / name).open("wb") as stream:
@@ -50,7 +53,7 @@ def fake_stages(ready: Path) -> None:
                     stream.write(part)
                     stream.flush()
                     time.sleep(PAUSE)
-        return Lowered(folder / "model.onnx", folder / "weights.safetensors", manifest.spec)
+        return Lowered(folder / "model.onnx", manifest.spec, ())
 
     def package(folder: Path, *rest: Any) -> Bundle:
         return Bundle(folder, replace(manifest, files={}, created=NEW), ()).grown()
@@ -61,6 +64,7 @@ def fake_stages(ready: Path) -> None:
 
     fakes: dict[str, Any] = {
         "load": lambda *rest: loaded,
+        "write_weights": lambda model, sources, path, weigh: SimpleNamespace(path=path, model=model),
         "capture": lambda model: None,
         "lower": lower,
         "capture_rows": lambda model: None,

@@ -175,7 +175,7 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     for name in ("model.onnx", "weights.safetensors"):
         shutil.copy(bundles["mla_decode"] / name, tmp_path)
     spec = read_manifest(bundles["mla_decode"]).spec
-    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", spec)
+    lowered = Lowered(tmp_path / "model.onnx", spec, ())
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
     target = find_target("tensorrt")
     check_request(target, options)
