@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mythos_export.errors import PackageError
 from mythos_export.tensor_file import Place, header, raw_bytes
 from mythos_model.checkpoint.files import Mapped
 from mythos_model.looped import LoopedModel
@@ -104,46 +105,105 @@ def write_weights(
         ModelError: a weight cannot be rounded.
         OSError: the disk is full, and the like.
     """
-    wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in structure.state_dict().items()}
-    transposed = frozenset(f"{name}.weight" for name, module in structure.named_modules() if type(module) is nn.Linear)
-    groups = _groups(sources, wanted)
-    stored = {
-        name: (dtype, shape[::-1] if name in transposed else shape)
-        for name, (dtype, shape) in ((name, wanted[name]) for names in groups.values() for name in names)
-        if math.prod(shape) * dtype.itemsize > INLINE_BYTES
-    }
-    head, places = header(stored)
-    weighings = {} if weigh is None else {name: weigh(*each) for name, each in wanted.items()}
-    small: dict[str, list[Tensor]] = {}
-    stacked: set[str] = set()
-    sha = hashlib.sha256(head)
-    with path.open("wb") as stream, ThreadPoolExecutor(2) as others:
-        stream.write(head)
-        for source, names in groups.items():
-            if sources.stacked(source):
-                stacked.update(names)
-            for name, piece in _made(structure, source, names, sources.pieces(source), wanted[names[0]][0]):
-                weighed = others.submit(weighings[name].add, piece) if weighings else None
-                if name in stored:
-                    data = raw_bytes(piece.T if name in transposed else piece)
-                    hashed = others.submit(sha.update, data)
-                    stream.write(data)
-                    hashed.result()
-                else:
-                    small.setdefault(name, []).append(piece.clone())
-                if weighed is not None:
-                    weighed.result()
+    plan = _Plan.of(structure, sources)
+    sha = hashlib.sha256(plan.head)
+    with path.open("wb") as stream, ThreadPoolExecutor(1) as hashing:
+        stream.write(plan.head)
+
+        def put(data: memoryview) -> None:
+            hashed = hashing.submit(sha.update, data)
+            stream.write(data)
+            hashed.result()
+
+        small, prints = plan.run(sources, weigh, put)
         size = stream.tell()
         stream.flush()
         os.fsync(stream.fileno())  # where a file system finds out only now that it is full
-    mapped = Mapped(path)
-    state = {name: _lying(mapped, place, *wanted[name], name in transposed) for name, place in places.items()}
-    for name, pieces in small.items():
-        state[name] = torch.stack(pieces) if name in stacked else pieces[0]
-    structure.load_state_dict(state, assign=True)
-    model = structure.requires_grad_(False).eval()
-    prints = {name: weighing.done() for name, weighing in weighings.items()}
-    return WeightsFile(path, model, FileEntry(sha.hexdigest(), size), places, prints, mapped)
+    return plan.put_on(path, FileEntry(sha.hexdigest(), size), small, prints)
+
+
+def open_weights(
+    structure: LoopedModel, sources: Sources, path: Path, entry: FileEntry, weigh: type[Weighing] | None = None
+) -> WeightsFile:
+    """The same on a file that was written before, of the same model. Its content is not looked at: what is weighed are
+    the sources, for the artifacts to be held to.
+
+    Raises:
+        PackageError: the file is laid out in another way.
+    """
+    plan = _Plan.of(structure, sources)
+    with path.open("rb") as stream:
+        if stream.read(len(plan.head)) != plan.head:
+            raise PackageError(f"{path} is not laid out as this version does it; export the model again")
+    return plan.put_on(path, entry, *plan.run(sources, weigh, None))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What lies where.
+
+    Attributes:
+        wanted: of every tensor of the model.
+        groups: what is made of each source, in the order of the file.
+        head: what the file begins with.
+    """
+
+    structure: LoopedModel
+    wanted: Mapping[str, Stored]
+    groups: Mapping[str, tuple[str, ...]]
+    transposed: frozenset[str]
+    head: bytes
+    places: Mapping[str, Place]
+
+    @classmethod
+    def of(cls, structure: LoopedModel, sources: Sources) -> _Plan:
+        wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in structure.state_dict().items()}
+        layers = (name for name, module in structure.named_modules() if type(module) is nn.Linear)
+        transposed = frozenset(f"{name}.weight" for name in layers)
+        groups = _groups(sources, wanted)
+        stored = {
+            name: (dtype, shape[::-1] if name in transposed else shape)
+            for name, (dtype, shape) in ((name, wanted[name]) for names in groups.values() for name in names)
+            if math.prod(shape) * dtype.itemsize > INLINE_BYTES
+        }
+        return cls(structure, wanted, groups, transposed, *header(stored))
+
+    def run(
+        self, sources: Sources, weigh: type[Weighing] | None, put: Callable[[memoryview], None] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Make every tensor, one after the other, for `put` and to be weighed. Returns those that no file holds, and
+        what came of the weighing."""
+        weighings = {} if weigh is None else {name: weigh(*each) for name, each in self.wanted.items()}
+        small: dict[str, list[Tensor]] = {}
+        with ThreadPoolExecutor(1) as weighing:
+            for source, names in self.groups.items():
+                if put is None and weigh is None and all(name in self.places for name in names):
+                    continue
+                dtype = self.wanted[names[0]][0]
+                for name, piece in _made(self.structure, source, names, sources.pieces(source), dtype):
+                    weighed = weighing.submit(weighings[name].add, piece) if weighings else None
+                    if name not in self.places:
+                        small.setdefault(name, []).append(piece.clone())
+                    elif put is not None:
+                        put(raw_bytes(piece.T if name in self.transposed else piece))
+                    if weighed is not None:
+                        weighed.result()
+        stacked = {name for source, names in self.groups.items() if sources.stacked(source) for name in names}
+        whole = {name: torch.stack(pieces) if name in stacked else pieces[0] for name, pieces in small.items()}
+        return whole, {name: each.done() for name, each in weighings.items()}
+
+    def put_on(
+        self, path: Path, entry: FileEntry, small: Mapping[str, Tensor], prints: Mapping[str, Any]
+    ) -> WeightsFile:
+        """The model on top of the file."""
+        mapped = Mapped(path)
+        lying = {
+            name: _lying(mapped, place, *self.wanted[name], name in self.transposed)
+            for name, place in self.places.items()
+        }
+        self.structure.load_state_dict({**lying, **small}, assign=True)
+        model = self.structure.requires_grad_(False).eval()
+        return WeightsFile(path, model, entry, self.places, prints, mapped)
 
 
 def _groups(sources: Sources, wanted: Mapping[str, Stored]) -> dict[str, tuple[str, ...]]:

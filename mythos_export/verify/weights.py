@@ -14,14 +14,13 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from mythos_export.verify.compare import Problem
 from mythos_export.verify.results import Weighed
-from mythos_export.verify.stages.stage import Stage
 from mythos_export.verify.trace import to_numpy
 from mythos_model.looped import LoopedModel
 from mythos_model.moe import MixtureOfExperts
@@ -151,12 +150,20 @@ def prints(model: LoopedModel, known: Prints | None = None) -> dict[str, Print]:
     return found | {name: Print.of_computed(tensor) for name, tensor in tables.items()}
 
 
-def compare_weights(stage: Stage, expected: Prints) -> tuple[Problem | None, tuple[Weighed, ...]]:
+class Holder(Protocol):
+    """Who holds weights: a stage, say."""
+
+    def weights(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The tensors, by file and name."""
+        ...
+
+
+def compare_weights(stage: Holder, expected: Prints) -> tuple[Problem | None, tuple[Weighed, ...]]:
     """The first thing that is wrong, and a line for every file that the stage holds tensors of."""
     problems: list[Problem] = []
     weighed: list[Weighed] = []
     for file, tensors in stage.weights().items():
-        wrong, line = _compare(file, {name: each for name, each in tensors.items() if each.size >= _SMALL}, expected)
+        wrong, line = _compare(file, tensors, expected)
         problems += wrong
         weighed.append(line)
     return next(iter(problems), None), tuple(weighed)
@@ -166,8 +173,11 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
     known = {form: name for name, each in expected.items() for form in each.forms}
     seen: set[str] = set()
     left: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        array = array.squeeze()
+    count = 0
+    for name, array in tensors.items():  # each is let go of before the next one
+        if array.size < _SMALL:
+            continue
+        count, array = count + 1, array.squeeze()
         hashed = _hash(array)
         own = expected.get(name)
         owner = known.get(hashed) if own is None else name if hashed in own.forms else None
@@ -183,9 +193,9 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
         if found is not None:
             changed.add(name)
             problems.append((name, *found))
-    equal = len(tensors) - len(left)
+    equal = count - len(left)
     derived = tuple(name for name in left if name not in changed)
-    return _worded(artifact, problems, expected), Weighed(artifact, len(tensors), equal, derived)
+    return _worded(artifact, problems, expected), Weighed(artifact, count, equal, derived)
 
 
 def _changed(name: str, array: np.ndarray, missing: Prints) -> tuple[str, list[int]] | None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage, constants, failing, load_graph
+from mythos_export.verify.stages.stage import Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
@@ -53,8 +53,8 @@ class _OnnxRuntime(Stage):
                 )
         return Answer(outputs, self.twin.trace(watched))
 
-    def weights(self) -> dict[str, dict[str, np.ndarray]]:
-        return {} if self.library is not None else {self.artifact: constants(self.path)}
+    def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
+        return {} if self.library is not None else {self.artifact: Constants(self.path)}
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(load_graph(self.path))
