@@ -13,43 +13,23 @@ All of it happens out of sight; then the bundle gets its name, by one rename.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
-from mythos_export.capture import capture, capture_rows
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
-from mythos_export.lower import lower, lower_rows
-from mythos_export.package import PARTS, Bundle, package
-from mythos_export.precision import PRECISIONS
+from mythos_export.making import load, make
+from mythos_export.package import PARTS
 from mythos_export.progress import Progress, silent
 from mythos_export.targets.registry import find_target
-from mythos_export.targets.target import BASE, Built, Target, TargetOptions, build, check_request
+from mythos_export.targets.target import BASE, TargetOptions, check_request
 from mythos_export.text_files import add_text
-from mythos_export.verify import GOLDEN, Golden, Parity, make_golden, save_golden, verify_bundle
-from mythos_export.verify.cases import given_questions
-from mythos_export.verify.page import write_reports
-from mythos_export.verify.reduced import make_few, scope, verify_whole
-from mythos_export.verify.results import PASS
-from mythos_export.verify.tolerances import FACTOR
-from mythos_export.verify.weights import Weighing
-from mythos_export.weights_file import WeightsFile, write_weights
-from mythos_model import Checkpoint, LoopedModel, load_checkpoint
-from mythos_model.checkpoint.reduced import reduced, reductions
-from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
-from mythos_runtime.program import WEIGHTS
-from mythos_runtime.tokenizer_entry import TokenizerEntry
-
-FULL, TWIN, LATER = VERIFICATIONS = ("full", "twin", "later")
-LARGE = 1 << 30  # bytes of weights in float32: more take minutes to be verified as a whole
-BODIES = 5  # times as much memory the portable bodies take
+from mythos_export.verification import VERIFICATIONS, choose, verify
+from mythos_export.verify import Parity
+from mythos_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -132,174 +112,6 @@ def export(
         finished = verified.bundle.without(left_out)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The model at the export's precision, without weights, and the checkpoint that has them."""
-
-    model: LoopedModel
-    checkpoint: Checkpoint
-
-    @property
-    def bytes(self) -> int:
-        """What the model's weights take."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values())
-
-
-def load(
-    checkpoint: str | Path,
-    precision: str,
-    config: Mapping[str, Any] | str | Path | None = None,
-    variant: str | None = None,
-    weights_key: str | None = None,
-    exit_rule: str | None = None,
-    cases: Path | None = None,
-) -> Loaded:
-    """Look at a checkpoint; and at `cases`, so that a wrong file is found before long work."""
-    found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
-    model = PRECISIONS[precision].structure(found)
-    if cases is not None:
-        next(given_questions(model.spec, cases))
-    return Loaded(model, found)
-
-
-@dataclass(frozen=True)
-class Made:
-    """A bundle that nothing of has been executed yet, and its weights with the model on top of them."""
-
-    bundle: Bundle
-    weights: WeightsFile
-
-
-def make(
-    loaded: Loaded,
-    folder: Path,
-    target: Target,
-    options: TargetOptions,
-    progress: Progress = silent,
-    words: TokenizerEntry | None = None,
-) -> Made:
-    """Fill a folder: from writing the weights to packaging."""
-    progress("write the weights")
-    weights = write_weights(loaded.model, loaded.checkpoint.sources, folder / WEIGHTS, Weighing)
-    progress("capture the program")
-    captured, rows = capture(weights.model), capture_rows(weights.model)
-    progress("lower to ONNX")
-    lowered = lower(captured, weights, dump=options.dump)
-    if rows is not None:
-        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
-    built = build(lowered, folder, target, options, progress)
-    progress("package")
-    return Made(package(folder, loaded.checkpoint, options.precision, captured, weights, built, words), weights)
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A bundle with golden cases, reports and the states that verification found its targets in; and how it went: None
-    where it was put off."""
-
-    bundle: Bundle
-    parity: Parity | None
-
-
-def choose(loaded: Loaded) -> str:
-    """How a model is verified if nobody says: as a whole where that takes neither most of the memory nor an hour."""
-    family, config = loaded.checkpoint.family, loaded.checkpoint.config
-    whole = 4 * sum(tensor.numel() for tensor in family.model.structure(config, torch.float32).parameters())
-    fits = whole <= LARGE and whole * BODIES <= psutil.virtual_memory().available
-    return FULL if fits or family.twin is None else TWIN
-
-
-def verify(
-    made: Made,
-    checkpoint: Checkpoint,
-    verification: str,
-    cases: Path | None = None,
-    reproductions: Path | None = None,
-    progress: Progress = silent,
-) -> Verified:
-    """Have the eager model answer the golden cases, and hold every artifact of the bundle to the answers.
-
-    Args:
-        verification: FULL; TWIN, all cases on a reduced twin and a few on the model itself; or LATER.
-
-    Raises:
-        ParityError: one differs; a reproduction of each failure is in `reproductions`.
-    """
-    bundle = made.bundle
-    if verification == LATER:
-        return Verified(
-            _with_states(bundle, {target.name for target in bundle.built if target.proof}, NOT_VERIFIED), None
-        )
-    golden, parity = (_verify_full if verification == FULL else _verify_twin)(
-        made, checkpoint, cases, reproductions, progress
-    )
-    parity.raise_unless_passed()
-    progress("write the report")
-    save_golden(golden, bundle.folder / GOLDEN)
-    proven = {target.name for target in bundle.built if _is_proven(target, parity)}
-    bundle = _with_states(bundle, proven, VERIFIED if verification == FULL else TWIN_VERIFIED)
-    tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
-    bundle = replace(bundle, manifest=replace(bundle.manifest, tolerances=tolerances))
-    write_reports(bundle.folder / PARTS["reports"], parity, bundle.manifest)
-    return Verified(bundle.grown(), parity)
-
-
-Compared = tuple[Golden, Parity]
-"""The cases that go into the bundle, and how it went."""
-
-
-def _verify_full(
-    made: Made, checkpoint: Checkpoint, cases: Path | None, reproductions: Path | None, progress: Progress
-) -> Compared:
-    golden = _answers(made, cases, progress)
-    return golden, _compared(made.bundle, golden, reproductions, progress)
-
-
-def _verify_twin(
-    made: Made, checkpoint: Checkpoint, cases: Path | None, reproductions: Path | None, progress: Progress
-) -> Compared:
-    bundle, precision = made.bundle, made.bundle.manifest.precision
-    smaller = reduced(checkpoint)
-    with tempfile.TemporaryDirectory(prefix=".twin-", dir=bundle.folder) as folder:
-        loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
-        progress("make a reduced twin")
-        twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision))
-        parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
-    progress("answer a few cases with the eager model")
-    golden = make_few(made.weights.model, precision, made.weights.prints)
-    made.weights.forget()
-    whole, problems = verify_whole(bundle.folder, bundle.manifest, golden, progress)
-    said = scope(reductions(checkpoint, smaller), len(golden.cases))
-    return golden, replace(parity, whole=whole, problems=(*parity.problems, *problems), scope=said)
-
-
-def _answers(made: Made, cases: Path | None, progress: Progress) -> Golden:
-    answering = "answer the golden cases with the eager model"
-    progress(answering)
-    precision, weights = made.bundle.manifest.precision, made.weights
-    return make_golden(weights.model, precision, cases, lambda part: progress(answering, part), weights.prints)
-
-
-def _compared(bundle: Bundle, golden: Golden, reproductions: Path | None, progress: Progress) -> Parity:
-    return verify_bundle(
-        bundle.folder,
-        bundle.manifest,
-        lambda stage, part=None: progress(f"verify {stage}", part),
-        golden=golden,
-        reproductions=reproductions,
-    )
-
-
-def _with_states(bundle: Bundle, names: Collection[str], state: str) -> Bundle:
-    targets = tuple(replace(each, state=state) if each.name in names else each for each in bundle.manifest.targets)
-    return replace(bundle, manifest=replace(bundle.manifest, targets=targets))
-
-
-def _is_proven(target: Built, parity: Parity) -> bool:
-    passed = {stage.name for stage in parity.stages if stage.state == PASS}
-    return bool(target.proof) and passed >= set(target.proof)
 
 
 def _left_out(parts: Collection[str] | None) -> set[str]:

@@ -25,9 +25,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mythos_export import pipeline
+from mythos_export import making, pipeline
 from mythos_export.lower import Lowered
 from mythos_export.package import Bundle
+from mythos_export.verification import Verified
 from mythos_runtime import BundleError, read_manifest
 
 _NEW_USER, _NEW_PID = 0x10000000, 0x20000000  # CLONE_NEWUSER, CLONE_NEWPID
@@ -58,9 +59,9 @@ def fake_stages(ready: Path) -> None:
     def package(folder: Path, *rest: Any) -> Bundle:
         return Bundle(folder, replace(manifest, files={}, created=NEW), ()).grown()
 
-    def verify(bundle: Bundle, *rest: Any) -> pipeline.Verified:
+    def verify(made: making.Made, *rest: Any) -> Verified:
         time.sleep(PAUSE)
-        return pipeline.Verified(bundle, None)  # type: ignore[arg-type]
+        return Verified(made.bundle, None)
 
     fakes: dict[str, Any] = {
         "load": lambda *rest: loaded,
@@ -72,10 +73,12 @@ def fake_stages(ready: Path) -> None:
         "build": lambda *rest: (),
         "package": package,
         "verify": verify,
+        "choose": lambda loaded: "full",
     }
     for name, fake in fakes.items():
-        assert hasattr(pipeline, name)
-        setattr(pipeline, name, fake)
+        home = pipeline if name in ("load", "verify", "choose") else making
+        assert hasattr(home, name)
+        setattr(home, name, fake)
 
 
 def start(ready: Path, place: Path, elsewhere: bool = False) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from mythos_export.verify.weights import compare_weights
 from mythos_runtime import read_manifest
 
 Tensors = dict[str, np.ndarray]
-MIXTURE, DOWN = "recurrent.block.ffn", "coda.0.ffn.down.weight"
+MIXTURE = "recurrent.block.ffn"
+DOWN = "coda.0.ffn.down.weight"
 ORDER = [1, 0, 2, 3, 4, 5, 6, 7]
 
 
