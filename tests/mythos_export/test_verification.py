@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from golden_bundles import GOLDEN
+from golden_bundles import GOLDEN, config_of
 from golden_families import GoldenCase
 
 from mythos_export import export, verification
@@ -27,29 +27,38 @@ from mythos_runtime import load, read_manifest
 from mythos_runtime.errors import NotVerified
 from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED
 
-CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
+OTHER = GOLDEN / "hops" / "step_0001794.pt"
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(CHECKPOINT, tmp_path_factory.mktemp("twin") / "bundle", verification="twin")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with more layers and experts than a twin has."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    shutil.copy(GOLDEN / "mla_prefill" / "model.safetensors", folder)
+    (folder / "config.json").write_text(json.dumps(config_of("mla_prefill")["config"]))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(CHECKPOINT, tmp_path_factory.mktemp("later") / "bundle", verification="later").path
+def twin(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(source, tmp_path_factory.mktemp("twin") / "bundle", verification="twin")
 
 
-def test_a_twin_has_the_widths_and_the_first_of_the_weights() -> None:
-    for checkpoint in (load_checkpoint(CHECKPOINT), *(_family(name) for name in ("ouro", "huginn", "nanbeige"))):
+@pytest.fixture(scope="module")
+def later(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(source, tmp_path_factory.mktemp("later") / "bundle", verification="later").path
+
+
+def test_a_twin_has_the_widths_and_the_first_of_the_weights(source: Path) -> None:
+    for checkpoint in (load_checkpoint(source), *(_family(name) for name in ("ouro", "huginn", "nanbeige"))):
         small = reduced(checkpoint)
-        assert reductions(checkpoint, small), checkpoint.family.name
         model = small.model()
         assert model.sizes.dim == checkpoint.model().sizes.dim
         for name, tensor in small.state.items():
             corner = checkpoint.state[name][tuple(slice(size) for size in tensor.shape)]
             assert np.array_equal(tensor.float().numpy(), corner.float().numpy())
-        assert set(small.state) < set(checkpoint.state) or checkpoint.family.name != "ouro"
+    mine = load_checkpoint(source)
+    assert {"prelude_layers 1 of 2", "n_experts 4 of 8"} <= set(reductions(mine, reduced(mine)))
 
 
 def _family(name: str):  # type: ignore[no-untyped-def]
@@ -106,21 +115,21 @@ def test_later_is_said_everywhere(later: Path) -> None:
     assert refused.exit_code == 2 and "--against" in refused.stderr
 
 
-def test_later_comes(later: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_comes(source: Path, later: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect is found then, too; and the bundle says afterwards what was found."""
     folder = shutil.copytree(later, tmp_path / "bundle")
     with pytest.raises(CasesError, match="is another model"):
-        verify_later(folder, read_manifest(folder), GOLDEN / "hops" / "step_0001794.pt")
+        verify_later(folder, read_manifest(folder), OTHER)
     broken = shutil.copytree(later, tmp_path / "broken")
     weights = bytearray((broken / "weights.safetensors").read_bytes())
     weights[-2] ^= 0xFF
     (broken / "weights.safetensors").write_bytes(weights)
     monkeypatch.setattr(verification, "choose", lambda loaded: TWIN)
     with pytest.raises(ParityError, match="whole model"):
-        verify_later(broken, read_manifest(broken, verify_hashes=False), CHECKPOINT)
+        verify_later(broken, read_manifest(broken, verify_hashes=False), source)
     assert read_manifest(broken, verify_hashes=False).doubt is not None
     monkeypatch.undo()
-    done = CliRunner().invoke(mythos, ["verify", str(folder), "--against", str(CHECKPOINT)])
+    done = CliRunner().invoke(mythos, ["verify", str(folder), "--against", str(source)])
     assert done.exit_code == 0 and f"is {VERIFIED}" in " ".join(done.stdout.split()), done.output
     manifest = read_manifest(folder)
     assert [target.state for target in manifest.targets] == [VERIFIED] and "reports/parity.html" in manifest.files
@@ -129,10 +138,10 @@ def test_later_comes(later: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load(folder)
 
 
-def test_a_model_is_verified_as_a_whole_unless_it_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_structure(CHECKPOINT, "int4")
+def test_a_model_is_verified_as_a_whole_unless_it_is_large(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_structure(source, "int4")
     assert choose(loaded) == FULL
     monkeypatch.setattr(verification, "LARGE", 1000)
     assert choose(loaded) == TWIN
-    refused = CliRunner().invoke(export_command, [str(CHECKPOINT), "--verify", "never"])
+    refused = CliRunner().invoke(export_command, [str(source), "--verify", "never"])
     assert refused.exit_code == 2 and "later" in refused.stderr

@@ -140,7 +140,7 @@ def test_a_stage_with_other_weights_fails_before_anything_that_comes_of_it(
     held = FunctionBodies.weights
 
     def planted(self: FunctionBodies) -> dict[str, Tensors]:
-        tensors = held(self)
+        tensors = {file: dict(each) for file, each in held(self).items()}
         array = tensors["model.onnx"][f"{MIXTURE}.routed_down"].copy()
         array[5, 0, 0] = np.nextafter(array[5, 0, 0], np.float32(1))
         tensors["model.onnx"][f"{MIXTURE}.routed_down"] = array
