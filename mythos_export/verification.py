@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
-import torch
 
 from mythos_export.making import Loaded, Made, make
 from mythos_export.package import PARTS, Bundle
@@ -46,8 +45,8 @@ class Verified:
 
 def choose(loaded: Loaded) -> str:
     """How a model is verified if nobody says: as a whole where that takes neither most of the memory nor an hour."""
-    family, config = loaded.checkpoint.family, loaded.checkpoint.config
-    whole = 4 * sum(tensor.numel() for tensor in family.model.structure(config, torch.float32).parameters())
+    family = loaded.checkpoint.family
+    whole = 4 * loaded.model.size
     fits = whole <= LARGE and whole * BODIES <= psutil.virtual_memory().available
     return FULL if fits or family.twin is None else TWIN
 

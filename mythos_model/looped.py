@@ -25,7 +25,7 @@ from mythos_model.drivers import run_python, run_while_loop
 from mythos_model.exact import widened
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
-from mythos_model.quantized import plain_state
+from mythos_model.quantized import Quantized, plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
 from mythos_model.weights import Sources
@@ -34,7 +34,7 @@ from mythos_runtime.row_ports import row_ports
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
 LAYERS, LOOP = "layers", "loop"
-_LARGE = 128 << 20  # bytes of weights, above which float64 copies of all of them are too much
+_LARGE = 1 << 28  # weights, above which float64 copies of all of them are too much
 
 
 class LoopedModel(nn.Module, ABC):
@@ -180,9 +180,21 @@ class LoopedModel(nn.Module, ABC):
             model = cls(config)
         return model.to(dtype).requires_grad_(False).eval()
 
+    def unrounded(self) -> Self:
+        """The same model with the values that its rounded weights stand for, which are then not made anew at every use:
+        itself where it has none, or where they would take much memory."""
+        if not any(isinstance(module, Quantized) for module in self.modules()) or self.size > _LARGE:
+            return self
+        return type(self).from_state(self.config, self.reference_state(), torch.float32)
+
+    @property
+    def size(self) -> int:
+        """How many weights it has, however they are stored."""
+        return sum(tensor.numel() for tensor in type(self).structure(self.config, torch.float32).parameters())
+
     def exact(self) -> Self:
         """The same model in float64, with this one's own (rounded) weights; those of a large one are not copied."""
-        if sum(tensor.nbytes for tensor in self.state_dict().values()) > _LARGE:
+        if self.size > _LARGE:
             return widened(self)
         return type(self).from_state(self.config, self.reference_state(), torch.float64)
 
