@@ -47,7 +47,7 @@ def said_by_python(template: str, conversation: list[dict[str, str]]) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_text_that_python_makes(name: str, bundles: Bundles, tmp_path: Path) -> None:
-    bundle = change_template(speaking_copy(bundles["mla_decode"], tmp_path / "bundle"), TEMPLATES[name], SPECIAL)
+    bundle = change_template(speaking_copy(bundles["hops"], tmp_path / "bundle"), TEMPLATES[name], SPECIAL)
     for conversation in CONVERSATIONS:
         assert said_by_cpp(bundle, conversation) == said_by_python(TEMPLATES[name], conversation), conversation
 
@@ -72,7 +72,7 @@ def test_the_text_that_python_makes(name: str, bundles: Bundles, tmp_path: Path)
 def test_a_template_that_cannot_or_must_not_is_one_line(
     template: str, words: str, bundles: Bundles, tmp_path: Path
 ) -> None:
-    bundle = change_template(speaking_copy(bundles["mla_decode"], tmp_path / "bundle"), template, SPECIAL)
+    bundle = change_template(speaking_copy(bundles["hops"], tmp_path / "bundle"), template, SPECIAL)
     found = said_by_cpp(bundle, CONVERSATIONS[0])
     assert words in found and "\n" not in found
 
@@ -80,7 +80,7 @@ def test_a_template_that_cannot_or_must_not_is_one_line(
 @needs_library
 @pytest.mark.slow
 def test_the_program_chats_as_mythos_run_does(bundles: Bundles, tmp_path: Path) -> None:
-    bundle = speaking_copy(bundles["mla_decode"], tmp_path / "bundle")
+    bundle = speaking_copy(bundles["hops"], tmp_path / "bundle")
     asked = cpp(RUN, bundle, "--chat", "--system", "be brief", "--prompt", "why?", "--max-new-tokens", "5", "--json")
     assert asked.returncode == 0, asked.stderr
     prompt = "[system] be brief\n[user] why?\n[assistant] "
@@ -97,12 +97,12 @@ def test_the_program_chats_as_mythos_run_does(bundles: Bundles, tmp_path: Path) 
     ],
 )
 def test_options_that_do_not_go_together(arguments: list[str], words: str, bundles: Bundles) -> None:
-    asked = cpp(RUN, bundles["mla_decode"], *arguments)
+    asked = cpp(RUN, bundles["hops"], *arguments)
     assert (asked.returncode, asked.stderr.splitlines()[-1]) == (2, f"error: {words}")
 
 
 def test_without_a_template_or_the_library_it_says_so(bundles: Bundles, tmp_path: Path) -> None:
-    bundle = speaking_copy(bundles["mla_decode"], tmp_path / "bundle")
+    bundle = speaking_copy(bundles["hops"], tmp_path / "bundle")
     nowhere = cpp(
         RUN, bundle, "--chat", "--prompt", "x", env={"MYTHOS_TOKENIZER": "/nowhere", "MYTHOS_OP_LIBRARY": "none"}
     )

@@ -31,7 +31,7 @@ bool write_all(int file, const char* data, std::size_t size) {
 // In a process of its own, which may take neither long nor much memory: a template is a stranger's program. Its answer goes
 // into `pipe`, a byte that says whether there is a text before it. Never returns.
 [[noreturn]] void render_here(const std::string& source, const std::string& values, int pipe) {
-  std::signal(SIGALRM, SIG_DFL);
+  for (const int number : {SIGALRM, SIGABRT}) std::signal(number, SIG_DFL);  // whatever the caller makes of them
   sigset_t alarmed;
   sigemptyset(&alarmed);
   sigaddset(&alarmed, SIGALRM);
@@ -41,8 +41,8 @@ bool write_all(int file, const char* data, std::size_t size) {
   rlim_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   const rlim_t most = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + kMemory;
-  const rlimit limit{most, most};
-  if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(1);
+  const rlimit limit{most, most}, nothing{0, 0};
+  if (setrlimit(RLIMIT_AS, &limit) != 0 || setrlimit(RLIMIT_CORE, &nothing) != 0) _exit(1);
   std::string text;
   const char kind = render_template(source, values, text) ? '1' : '0';
   _exit(write_all(pipe, &kind, 1) && write_all(pipe, text.data(), text.size()) ? 0 : 1);

@@ -70,6 +70,7 @@ fn environment() -> Environment<'static> {
     });
     made.set_unknown_method_callback(python::method);
     made.add_filter("tojson", tojson);
+    made.add_filter("trim", python::trim);
     made.add_filter("string", |value: Value| python::text(&value));
     made.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))

@@ -53,6 +53,20 @@ fn quoted(text: &str) -> String {
     out
 }
 
+/// Python's white space has four control characters that Unicode's has not.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+fn ends_line(c: char) -> bool {
+    matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
+/// The filter `trim`, which strips these characters, or white space.
+pub fn trim(text: String, characters: Option<String>) -> String {
+    text.trim_matches(|c| characters.as_ref().map_or(is_space(c), |s| s.contains(c))).to_string()
+}
+
 /// A method that minijinja's values have not: UnknownMethod where they have it in Python neither, or not here.
 pub fn method(_: &State, value: &Value, name: &str, given: &[Value]) -> Result<Value, Error> {
     match value.kind() {
@@ -98,7 +112,7 @@ fn of_text(text: &str, name: &str, given: &[Value]) -> Result<Value, Error> {
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let characters = texts(name, given, 0, 1)?[0];
-            let cut = |c: char| characters.map_or(c.is_whitespace() || ('\x1c'..='\x1f').contains(&c), |s| s.contains(c));
+            let cut = |c: char| characters.map_or(is_space(c), |s| s.contains(c));
             let left = if name == "rstrip" { text } else { text.trim_start_matches(cut) };
             Ok(Value::from(if name == "lstrip" { left } else { left.trim_end_matches(cut) }))
         }
@@ -152,9 +166,9 @@ fn of_text(text: &str, name: &str, given: &[Value]) -> Result<Value, Error> {
         }
         "splitlines" => {
             texts(name, given, 0, 0)?;
-            let text = text.replace("\r\n", "\n").replace('\r', "\n");
-            let whole = text.strip_suffix('\n').unwrap_or(&text);
-            let lines = whole.split('\n').map(str::to_string).collect();
+            let text = text.replace("\r\n", "\n");
+            let whole = text.strip_suffix(ends_line).unwrap_or(&text);
+            let lines = whole.split(ends_line).map(str::to_string).collect();
             Ok(Value::from(if text.is_empty() { Vec::<String>::new() } else { lines }))
         }
         "isdigit" => Ok(Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit()))),
@@ -165,11 +179,11 @@ fn of_text(text: &str, name: &str, given: &[Value]) -> Result<Value, Error> {
 fn split(text: &str, by: Option<&str>, most: Option<usize>) -> Vec<String> {
     let Some(word) = by else {
         let mut parts = Vec::new();
-        let mut rest = text.trim_start();
+        let mut rest = text.trim_start_matches(is_space);
         while !rest.is_empty() && most.is_none_or(|n| parts.len() < n) {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            let end = rest.find(is_space).unwrap_or(rest.len());
             parts.push(rest[..end].to_string());
-            rest = rest[end..].trim_start();
+            rest = rest[end..].trim_start_matches(is_space);
         }
         if !rest.is_empty() {
             parts.push(rest.to_string());
