@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-CHATML = """{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}{% endif %}
+CHATML = """{% if messages[0]['role'] != 'system' %}
+    {{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}
+{%- endif %}
 {%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
 {%- endfor %}
@@ -38,7 +40,7 @@ INSTRUCTIONS = """{{- bos_token }}
     {%- endif %}
 {%- endfor %}"""
 
-THINKING = """{%- macro words(content) %}{% if content is string %}{{ content }}{% else %}{{ content | tojson }}{% endif %}
+THINKING = """{%- macro words(said) %}{% if said is string %}{{ said }}{% else %}{{ said | tojson }}{% endif %}
 {%- endmacro %}
 {%- set ns = namespace(last=-1, turns=0) %}
 {%- for message in messages[::-1] %}
@@ -57,7 +59,9 @@ THINKING = """{%- macro words(content) %}{% if content is string %}{{ content }}
     {%- if loop.index0 == ns.last %}{{- ' (' ~ ns.last ~ ')' }}{% endif %}
     {%- if not loop.last and loop.nextitem.role != message.role %}{{- '\\n' }}{% endif %}
 {%- endfor %}
-{%- if add_generation_prompt and not (enable_thinking is defined and enable_thinking) %}{{- '\\n<|assistant|>\\n' }}{% endif %}"""
+{%- if add_generation_prompt and not (enable_thinking is defined and enable_thinking) %}
+    {{- '\\n<|assistant|>\\n' }}
+{%- endif %}"""
 
 EVERYTHING = """{% for m in messages %}{% if loop.index > 4 %}{% break %}{% endif %}
 {{ m | tojson }} {{ m | tojson(indent=2) }} {{ m.keys() | list }} {{ m.get('name', 'nobody') }} {{ m.get('x') }}
@@ -65,9 +69,11 @@ EVERYTHING = """{% for m in messages %}{% if loop.index > 4 %}{% break %}{% endi
 
   {% set text = m.content %}
 {{ [text.title(), text.capitalize(), text.lower(), text.count('a'), text.find('a'), text.isdigit(), 1.5, none, true] }}
-{{ text.replace('a', '-', 1) }} {{ text.split() }} {{ text.split(' ', 1) }} {{ text.split('a') }} {{ text.splitlines() }}
-{{ ','.join(['x', 'y']) }} {{ text.startswith(('a', 'W')) }} {{ text.endswith('?') }} {{ text.rstrip('?!') }} {{ text.strip() }}
-{{ undefined_name }}{{ m.nothing }}{{ '%d' if false else m.role | string }} {{ (loop.index * 2) ~ '' }} {{ m.content[:3] }}
+{{ text.replace('a', '-', 1) }} {{ text.split() }} {{ text.split(' ', 1) }} {{ text.split('a') }}
+{{ text.splitlines() }}
+{{ ','.join(['x', 'y']) }} {{ text.startswith(('a', 'W')) }} {{ text.endswith('?') }} {{ text.rstrip('?!') }}
+{{ text.strip() }}
+{{ undefined_name }}{{ m.nothing }}{{ 'x' if false else m.role | string }} {{ (loop.index * 2) ~ '' }} {{ text[:3] }}
 {% endfor %}{{ strftime_now('%Y') | length }} {{ {'b': [1, 'it\\'s'], 'a': none} }}
 """
 

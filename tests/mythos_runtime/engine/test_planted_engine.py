@@ -1,7 +1,8 @@
 """Plants in the engine's pages, states, schedule and calls: what it serves together is held to the eager model alone.
 
 Four requests of different thresholds run at once, one of them over the end of a page. Two more come when these have
-ended, one after the other, and begin like the last of them, on its pages. A plant is caught at the request, token and value that it spoils first.
+ended, one after the other, and begin like the last of them, on its pages. A plant is caught at the request, token and
+value that it spoils first.
 """
 
 from __future__ import annotations
