@@ -24,22 +24,29 @@ from mythos_runtime.cli.terminal import Command, out, write
 @click.option("--capacity", type=click.IntRange(min=2), help="Tokens that a cache can hold [default: 4096 at most].")
 @click.option("--backends", help="Some of bodies, kernels, eager, cuda, tensorrt, triton; ratios refer to the first.")
 @click.option("--ids", type=click.Path(path_type=Path), help="Safetensors with input_ids, instead of random ids.")
+@click.option("--generation", is_flag=True, help="Time generation by depth instead: one sequence and many, in turns.")
+@click.option("--depth-trace", type=click.Path(path_type=Path), help="Depths to replay there (mythos run writes them).")
 @click.option("--compare", nargs=2, type=click.Path(path_type=Path), help="Two reports: what changed beyond noise.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def bench(
     bundle: Path | None,
     output: Path | None,
     backends: str | None,
+    generation: bool,
+    depth_trace: Path | None,
     compare: tuple[Path, Path] | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Time a BUNDLE on this machine, and hold it against what the machine can do.
 
-    Writes latency.json and latency.html; a bundle stays valid with them. With --compare A B, compares two reports.
+    Writes latency.json and latency.html, or generation.json and generation.html with --generation; a bundle stays valid
+    with them. With --compare A B, compares two latency reports.
     """
     if (bundle is None) == (compare is None):
         raise click.UsageError("give either a BUNDLE to time, or --compare A.json B.json")
+    if depth_trace is not None and not generation:
+        raise click.UsageError("--depth-trace belongs to --generation")
     if compare is not None:
         _show_changes(*compare, as_json)
         return
@@ -50,6 +57,9 @@ def bench(
     assert bundle is not None
     folder = output or bundle / "reports"
     probe(folder)
+    if generation:
+        _generation(bundle, folder, depth_trace, as_json, options)
+        return
     command = f"mythos bench {bundle.name}" + _words(options, backends)
     if backends:
         options["backends"] = tuple(_backends(backends))
@@ -58,6 +68,25 @@ def bench(
         document = run_bench(bundle, BenchOptions(command=command, **options), step.phase)
     json_file, page = write_report(document, folder)
     show(document)
+    out.print(f"Written: {page} and {json_file.name}", highlight=False)
+    if as_json:
+        write(json.dumps(document) + "\n")
+
+
+def _generation(bundle: Path, folder: Path, trace: Path | None, as_json: bool, options: dict[str, Any]) -> None:
+    from mythos_export.bench.generation.measure import GenerationOptions, measure_generation
+    from mythos_export.bench.generation.report import headline, write_report
+
+    threads, rounds = options["threads"], options["rounds"]
+    sequences = (1, 8) if options["quick"] else GenerationOptions.sequences
+    command = f"mythos bench {bundle.name} --generation" + ("" if trace is None else f" --depth-trace {trace.name}")
+    command += _words(options | {"turn_seconds": 0.2}, None)
+    given = GenerationOptions(threads, rounds, 5 * options["turn_seconds"], sequences, trace, command)
+    with steps() as step:
+        step("measure")
+        document = measure_generation(bundle, given, step.phase)
+    json_file, page = write_report(document, folder)
+    out.print(headline(document), style="bold", highlight=False)
     out.print(f"Written: {page} and {json_file.name}", highlight=False)
     if as_json:
         write(json.dumps(document) + "\n")

@@ -11,6 +11,7 @@ import click
 from mythos_export.cli.show import show_parity
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
+from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import read_manifest
 
@@ -25,19 +26,34 @@ FRESH_CASES = 24
 @click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
 @click.option("--seed", type=int, help="Of the fresh cases, with --against [default: 0].")
 @click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's, not the checkpoint's.")
+@click.option("--policy", type=click.Choice(["share"]), help="Instead: what this cache policy costs on --data.")
+@click.option("--data", type=click.Path(path_type=Path), help="With --policy: safetensors with input_ids [Q, T].")
 @click.option("--repro", type=click.Path(path_type=Path), help="Replay the reproduction of a failure, a folder.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write parity.html and parity.json into this folder.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
+def verify(
+    bundle: Path | None,
+    repro: Path | None,
+    policy: Policy | None,
+    data: Path | None,
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Hold every stage of a BUNDLE to the float64 model, inside the loop too, on this machine.
 
     Runs the bundle's golden cases; with --against, also fresh ones that the checkpoint answers; and every operator of
     this machine's CPU library at the sizes where its kernels take another path. A failure leaves a
     reproduction beside it in BUNDLE.repro, cut down to what shows it, which --repro replays.
+
+    With --policy share, the bundle is not held to anything: the same tokens are read with every cache entry and with
+    the policy, and what that costs is printed.
     """
     if (bundle is None) == (repro is None):
         raise click.UsageError("give a BUNDLE, or --repro with the folder of a reproduction")
+    if (policy is None) != (data is None):
+        raise click.UsageError("--policy and --data go together: what a policy costs depends on the data")
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if repro is not None and given:
         raise click.UsageError(f"{given[0]} goes with a BUNDLE; --repro replays what the reproduction holds")
@@ -45,10 +61,25 @@ def verify(bundle: Path | None, repro: Path | None, threads: int | None, as_json
     if options["against"] is None and alone:
         raise click.UsageError(f"{alone[0]} needs --against: fresh cases are answered by the checkpoint's model")
     threads = bounded_threads(threads)
-    if repro is not None:
+    if policy is not None and (repro is not None or given):
+        raise click.UsageError(f"{'--repro' if repro is not None else given[0]} does not go with --policy")
+    if policy is not None and bundle is not None and data is not None:
+        _policy(bundle, policy, data, threads, as_json)
+    elif repro is not None:
         _replay(repro, threads, as_json)
     elif bundle is not None:
         _verify(bundle, threads, as_json, **options)
+
+
+def _policy(bundle: Path, policy: Policy, data: Path, threads: int | None, as_json: bool) -> None:
+    from mythos_export.verify.policy import cost_of_policy
+
+    with steps() as step:
+        step(f"read {data.name} with and without the policy")
+        cost = cost_of_policy(bundle, policy, data, threads, step.phase)
+    out.print(cost.sentence, highlight=False)
+    if as_json:
+        write(json.dumps(cost.to_json()) + "\n")
 
 
 def _verify(
