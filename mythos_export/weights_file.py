@@ -158,7 +158,11 @@ class _Plan:
     @classmethod
     def of(cls, structure: LoopedModel, sources: Sources) -> _Plan:
         wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in structure.state_dict().items()}
-        layers = (name for name, module in structure.named_modules() if type(module) is nn.Linear)
+        layers = (  # of one row or column, whichever way it lies is the same
+            name
+            for name, module in structure.named_modules()
+            if type(module) is nn.Linear and 1 not in module.weight.shape
+        )
         transposed = frozenset(f"{name}.weight" for name in layers)
         groups = _groups(sources, wanted)
         stored = {

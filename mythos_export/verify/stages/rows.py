@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.onnxruntime import run, twin_session
+from mythos_export.verify.stages.onnxruntime import fold_of, run, twin_session
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
@@ -79,7 +79,7 @@ class Rows(Stage):
                 self.taps = _tap(model, self.spec)
             if whole:
                 _show(model, [name for node in model.graph.node for name in node.output if name])
-            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options)
+            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options, fold_of(bundle))
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:

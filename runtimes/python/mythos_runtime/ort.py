@@ -33,6 +33,7 @@ _ORT_TYPES = {
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
 NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
+MOST_FOLDED = "optimization.constant_folding_max_output_size_in_bytes"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
 
@@ -91,8 +92,9 @@ class OrtSession:
 
     name = "onnxruntime"
 
-    def __init__(self, file: Path, ports: Ports, options: Options) -> None:
-        """Load the graph, which has these ports.
+    def __init__(self, file: Path, ports: Ports, options: Options, fold: int | None = None) -> None:
+        """Load the graph, which has these ports. `fold`: the most bytes of a constant that is computed when it is loaded,
+        such as a transposed matrix, which takes memory beside the one that is mapped; None: ONNX Runtime's choice.
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -114,6 +116,8 @@ class OrtSession:
         settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        if fold is not None:
+            settings.add_session_config_entry(MOST_FOLDED, str(fold))
         library = find_op_library(options.op_library)
         if library is not None:
             self._register(settings, library)
