@@ -93,7 +93,7 @@ class OrtSession:
     name = "onnxruntime"
 
     def __init__(self, file: Path, ports: Ports, options: Options, fold: int | None = None) -> None:
-        """Load the graph, which has these ports. `fold`: the most bytes of a constant that is computed when it is loaded,
+        """Load the graph, which has these ports. `fold`: the most bytes of a constant that is computed while it loads,
         such as a transposed matrix, which takes memory beside the one that is mapped; None: ONNX Runtime's choice.
 
         Raises:
