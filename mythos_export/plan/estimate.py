@@ -135,10 +135,10 @@ def estimate(model: Model, precision: str, device: Device, context: int, batch: 
 def _shard(model: Model, wanted: Need, device: Device, devices: int, cache: float) -> str:
     """Where most of the bytes are decides."""
     experts = sum(part.rounded for part in model.parts if part.place == "expert")
-    where = f"{devices} of {device.name}" + ("" if devices <= device.count else f" (the box has {device.count})")
+    where = f"{devices} devices" + ("" if devices <= device.count else f" ({device.name} has {device.count})")
     if cache > wanted.weights:
         return f"the cache over {where}, by sequences or heads: it is larger than the weights"
     if model.experts and experts > model.parameters / 2:
         each = math.ceil(model.experts / devices)
-        return f"the {model.experts} experts over {where}, {each} each; the rest is small, and on each of them"
+        return f"the {model.experts} experts over {where}, at most {each} each, and every other matrix by rows"
     return f"each matrix over {where}, by rows: the layers of the loop run at every depth, and no device may wait"

@@ -100,7 +100,7 @@ def test_what_is_too_large_is_sharded_and_the_limit_is_the_slower_of_the_two() -
     model, device = read_model("1t"), find_device("8xh200")
     plan = estimate(model, "fp16", device, 4096, 1, 2 * model.loops)
     assert not plan.fits and plan.devices == math.ceil((plan.need.weights + plan.cache) / (0.9 * 141e9))
-    assert plan.shard is not None and "512 experts" in plan.shard and "(the box has 8)" in plan.shard
+    assert plan.shard is not None and "512 experts" in plan.shard and "(8xh200 has 8)" in plan.shard
     assert list(plan.seconds) == sorted(plan.seconds) and len(plan.seconds) == 128
     small = estimate(read_model("1b"), "int4", find_device("h100"), 0, 1, 16)
     assert small.fits and small.bound == "reading"
