@@ -80,7 +80,7 @@ def export(
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
         verification: full; twin, which verifies a reduced twin on the same weights in place of a model that is too
             large for it, and of the model itself the weights and a few cases; later, which leaves a bundle that says
-            everywhere that it is not verified. By default full, or twin for models of more than 256 million weights.
+            everywhere that it is not verified. By default full, or twin for models of more than 268 million weights.
         dump_passes: a folder for the graph before and after each pass.
         progress: called with the name of each stage as it begins.
 

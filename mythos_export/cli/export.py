@@ -64,7 +64,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     "verification",
     type=click.Choice(["full", "twin", "later"]),
     help="twin: all cases on a reduced twin on the same weights, a few on the model itself; later: leave a bundle that "
-    "says that it is not verified. [default: full; twin from 256 million weights on, or where memory is short]",
+    "says that it is not verified. [default: full; twin from 268 million weights on, or where memory is short]",
 )
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
