@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native tokenizer triton wheels aarch64 sanitize fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu lint native tokenizer triton wheels aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
@@ -18,7 +18,7 @@ help:
 	@echo "make tokenizer  build what the C++ runtime reads a tokenizer.json with (needs cargo)"
 	@echo "make wheels  both distributions into dist/, as a registry would take them"
 	@echo "make aarch64  cross-compile kernels and C++ runtime, run their tests under qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"
-	@echo "make sanitize, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
+	@echo "make sanitize, make sanitize-threads, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make fuzz-readers  10,000 damaged checkpoints, configurations, tokenizers and manifests (minutes)"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
@@ -84,6 +84,9 @@ aarch64: setup
 
 sanitize: setup
 	$(BIN)/python cmake/build_runtime.py sanitize
+
+sanitize-threads: build/fuzz/bundle
+	$(BIN)/python cmake/build_runtime.py threads build/fuzz/bundle
 
 fuzz: setup
 	$(BIN)/python cmake/build_runtime.py fuzz

@@ -2,6 +2,7 @@
 
     python cmake/build_runtime.py               # release
     python cmake/build_runtime.py sanitize      # address and undefined-behaviour sanitizers, then ctest
+    python cmake/build_runtime.py threads BUNDLE  # the thread sanitizer, over the kernels and over the runtime
     python cmake/build_runtime.py fuzz [SECONDS]  # the manifest reader: libFuzzer with clang, else its own mutations
 
 The ONNX Runtime that is linked is the one of the Python that runs this.
@@ -42,6 +43,19 @@ def sanitize() -> None:
     _run("ctest", "--test-dir", str(folder), "--output-on-failure")
 
 
+def threads(bundle: str) -> None:
+    """The kernels' tests, which share their work among threads, the runtime's, and two threads over a bundle."""
+    thread = ("-DMYTHOS_SANITIZE=THREAD", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
+    kernels, runtime = ROOT / "build/kernels-threads", ROOT / "build/native-threads"
+    only = ("-DMYTHOS_BUILD_OPS=OFF", "-DMYTHOS_BUILD_TESTS=ON")
+    _run("cmake", "-S", str(ROOT / "mythos_export/kernels"), "-B", str(kernels), *thread, *only)
+    _run("cmake", "--build", str(kernels), "--parallel", str(os.cpu_count() or 1))
+    build(runtime, *thread, "-DMYTHOS_OPENSSL=OFF")
+    for folder in (kernels, runtime):
+        _run("ctest", "--test-dir", str(folder), "--output-on-failure")
+    _run(str(runtime / "mythos_threads"), bundle)
+
+
 def fuzz(seconds: str) -> None:
     """A minute by default. Without clang the same target mutates seeds by itself, with no coverage to guide it."""
     folder = ROOT / "build/native-fuzz"
@@ -73,6 +87,8 @@ if __name__ == "__main__":
     try:
         if what == "sanitize":
             sanitize()
+        elif what == "threads":
+            threads(sys.argv[2])
         elif what == "fuzz":
             fuzz(sys.argv[2] if len(sys.argv) > 2 else "60")
         else:

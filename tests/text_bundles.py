@@ -28,6 +28,17 @@ def speaking_copy(bundle: Path, folder: Path) -> Path:
     return folder
 
 
+def change_template(folder: Path, template: str, special_tokens: dict[str, str]) -> Path:
+    """Another template in a `speaking_copy`."""
+    file = folder / "chat_template.jinja"
+    file.write_text(template)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file.name] = vars(describe(file))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_tokenizer(folder, special_tokens=special_tokens)
+    return folder
+
+
 def hub_folder(folder: Path, vocab_size: int) -> Path:
     """A small model as hubs hold one, with random embeddings: config.json with foreign fields, model.safetensors."""
     golden = Path(__file__).parent / "golden" / "mla_prefill"

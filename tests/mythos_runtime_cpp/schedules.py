@@ -102,6 +102,13 @@ def plain(request: Request) -> dict[str, Any]:
     }
 
 
+def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
+    """A schedule with the usual options."""
+    usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
+    usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
+    return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
+
+
 @contextlib.contextmanager
 def _clean(core: Core) -> Iterator[None]:
     try:

@@ -74,8 +74,8 @@ OnStep = c.CFUNCTYPE(c.c_int, c.POINTER(Step), c.c_void_p)
 class Library:
     """mythos_runtime.h with a bundle loaded; a call that fails raises its text."""
 
-    def __init__(self, bundle: Path) -> None:
-        self.dll = c.CDLL(str(BUILD / "libmythos_runtime.so"))
+    def __init__(self, bundle: Path, library: Path = BUILD / "libmythos_runtime.so") -> None:
+        self.dll = c.CDLL(str(library))
         self.dll.mythos_last_error.restype = self.dll.mythos_version.restype = c.c_char_p
         self.dll.mythos_default_options.restype, self.dll.mythos_default_forward_options.restype = Options, Forward
         for function in (self.dll.mythos_free, self.dll.mythos_cache_free):

@@ -13,7 +13,7 @@ from golden_families import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
-from schedules import ROWS, SCHEDULE, CppEngine, PythonEngine, plain
+from schedules import SCHEDULE, CppEngine, PythonEngine, serving
 from test_exact import some_requests
 
 from mythos_model import load_checkpoint
@@ -47,12 +47,6 @@ def same(engines: Engines, schedule: dict[str, Any]) -> dict[str, Any]:
     assert found == expected
     assert found["idle"]
     return found
-
-
-def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
-    usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
-    usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
-    return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
 
 
 def test_any_schedule(engines: Engines) -> None:

@@ -25,6 +25,7 @@ from mythos_runtime import load
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtimes" / "python"
+TOKENIZER = ROOT / "build/tokenizer/libmythos_tokenizer.so"  # make tokenizer
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -141,7 +142,8 @@ def test_the_runtime_runs_where_there_is_no_torch(built: Path, bundles: Bundles,
     answer = model.generate_all([model.tokenizer.encode("Once")], max_new_tokens=4, eos=[7, EOS]).tokens[0]
     assert box.run("mythos", "run", tmp_path / "speaks", "--prompt", "Once") == model.tokenizer.decode(answer) + "\n"
     prefix = box.run("python", "-m", "mythos_runtime.cpp").strip()
-    if (Path(prefix) / "lib/libmythos_tokenizer.so").is_file():
+    assert (Path(prefix) / "lib/libmythos_tokenizer.so").is_file() == TOKENIZER.is_file()
+    if TOKENIZER.is_file():
         assert (Path(prefix) / "lib/libmythos_tokenizer.notices.txt").is_file()
         spoken = box.run("mythos_run", tmp_path / "speaks", "--prompt", "Once")
         assert spoken == model.tokenizer.decode(answer) + "\n"

@@ -33,6 +33,8 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   app.add_option("--prompt", out.prompt, "Text to go on from (bundles with a tokenizer); - reads it from stdin");
   app.add_option("--file", out.file, "A UTF-8 file with the prompt; - is stdin");
   app.add_option("--ids", out.ids, "Token ids to go on from, such as 1,2,3");
+  app.add_flag("--chat", out.chat, "The prompt is a message: put it into the bundle's chat template");
+  app.add_option("--system", out.system, "With --chat: a system message before it");
   integer("--max-new-tokens", out.max_new_tokens, "Default: the bundle's, or 64, as far as the model allows");
   app.add_option("--temperature", out.temperature, "0: greedy. Default: the bundle's, or 0");
   integer("--top-k", out.top_k, "0: off. Default: the bundle's, or 0");

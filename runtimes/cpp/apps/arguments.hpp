@@ -9,14 +9,14 @@
 
 struct Arguments {
   std::string bundle;
-  std::optional<std::string> prompt, file, ids;
+  std::optional<std::string> prompt, file, ids, system;
   std::optional<std::int64_t> max_new_tokens, top_k;  // none: the bundle's
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::vector<std::string> stop, stop_ids;  // the latter each as it was given: 4,5
   std::vector<std::int64_t> eos;
   std::string speculate = "off";
   std::optional<std::string> depth_trace;
-  bool ignore_eos = false, json = false, verbose = false;
+  bool chat = false, ignore_eos = false, json = false, verbose = false;
   mythos::LoadOptions load;
   mythos::GenerateOptions generate;
 };

@@ -94,11 +94,20 @@ class StopTexts {
 Ids prompt_ids(const mythos::Model& model, const Arguments& arguments) {
   if (arguments.prompt.has_value() + arguments.file.has_value() + arguments.ids.has_value() != 1)
     throw mythos::RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3");
+  if (arguments.system && !arguments.chat)
+    throw mythos::RequestError("--system is a message of a conversation: give --chat too");
+  if (arguments.ids && arguments.chat)
+    throw mythos::RequestError("--chat makes a prompt of text: give --prompt or --file instead of --ids");
   if (arguments.ids) return id_list("--ids", *arguments.ids);
   const auto tokenizer = model.tokenizer();
   if (!tokenizer) throw mythos::RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer");
-  if (arguments.prompt && *arguments.prompt != "-") return tokenizer->encode(*arguments.prompt);
-  return tokenizer->encode(read_prompt(arguments.file.value_or("-")));
+  const bool given = arguments.prompt && *arguments.prompt != "-";
+  const std::string text = given ? *arguments.prompt : read_prompt(arguments.file.value_or("-"));
+  if (!arguments.chat) return tokenizer->encode(text);
+  std::vector<mythos::ChatMessage> messages;
+  if (arguments.system) messages.push_back({"system", *arguments.system});
+  messages.push_back({"user", text});
+  return model.encode_chat(messages);
 }
 
 std::int64_t speculation(const std::string& text) {

@@ -58,12 +58,15 @@ MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the defau
 /* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
 MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
 
-/* -- text; a tokenizer.json needs libmythos_tokenizer beside this library (else: an error) ------------------------------- */
+/* -- text; a tokenizer.json and chat templates need libmythos_tokenizer beside this library (else: an error) -------------- */
 
-/* Both set the number of elements to *count, and write at most `room` of them: call twice where the size is not known.
- * Text is UTF-8 without a terminating zero. */
+/* All set the number of elements to *count, and write at most `room` of them: call twice where the size is not known.
+ * Text is UTF-8, without a terminating zero where its length is given. */
 MYTHOS_API int mythos_encode(const mythos_model* model, const char* text, size_t bytes, int64_t* ids, size_t room,
                              size_t* count);
+/* Of a conversation and the words with which the model's answer begins, by the bundle's chat template: texts end in a zero. */
+MYTHOS_API int mythos_encode_chat(const mythos_model* model, const char* const* roles, const char* const* contents,
+                                  size_t messages, int64_t* ids, size_t room, size_t* count);
 MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count, char* text, size_t room,
                              size_t* count);
 

@@ -209,11 +209,18 @@ class MYTHOS_API Tokenizer {
   virtual std::unique_ptr<Stream> stream() const = 0;
 };
 
+// A part of a conversation; role: system, user or assistant.
+struct ChatMessage {
+  std::string role, content;
+};
+
 // What a bundle says of its text.
 struct MYTHOS_API TokenizerEntry {
   std::string kind, file;                      // "bytes", "tokenizer.json" with its file, "ids", or "" where it says nothing
   std::vector<std::int64_t> eos;               // ids that end a generation
   std::map<std::string, double> defaults;      // of a generation: temperature, top_k, ..., max_new_tokens
+  std::string chat_template;                   // the Jinja template in the bundle that makes a prompt of a conversation, or ""
+  std::map<std::string, std::string> special_tokens;  // texts that it may ask for by name, such as bos_token
   std::map<std::string, std::string> sources;  // where these came from, by field, for people
 };
 
@@ -232,8 +239,13 @@ class MYTHOS_API Model {
   const TokenizerEntry& tokenizer_entry() const;
   // Null where the bundle has none; BackendMissing where libmythos_tokenizer is needed, and not installed.
   std::unique_ptr<Tokenizer> tokenizer() const;
+  // The ids of a conversation and of the words with which the model's answer begins, by the bundle's chat template.
+  // RequestError where it has none or that refuses the conversation; BackendMissing without libmythos_tokenizer.
+  std::vector<std::int64_t> encode_chat(const std::vector<ChatMessage>& messages) const;
 
   Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
+  // ResultError where the engine returned what cannot be right, NaN among it; RequestError where another thread is at work
+  // with the cache. Nothing is written to it then.
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);
   // Calls back after every token until no row has more to say or the callback returns false. On the CPU it is the engine of
   // mythos_engine.hpp that runs, with a request for each row.

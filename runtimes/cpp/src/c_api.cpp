@@ -152,6 +152,19 @@ int mythos_encode(const mythos_model* model, const char* text, size_t bytes, int
   });
 }
 
+int mythos_encode_chat(const mythos_model* model, const char* const* roles, const char* const* contents, size_t messages,
+                       int64_t* ids, size_t room, size_t* count) {
+  return guarded([&] {
+    require(model && roles && contents && count, "mythos_encode_chat needs a model, messages and a place for the number of ids");
+    std::vector<mythos::ChatMessage> conversation;
+    for (size_t i = 0; i < messages; ++i) {
+      require(roles[i] && contents[i], "a message of mythos_encode_chat has no role or no content");
+      conversation.push_back({roles[i], contents[i]});
+    }
+    copy_out(model->model.encode_chat(conversation), ids, room, count);
+  });
+}
+
 int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count, char* text, size_t room, size_t* count) {
   return guarded([&] {
     require(model && ids && count, "mythos_decode needs a model, ids and a place for the number of bytes");

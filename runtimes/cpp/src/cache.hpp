@@ -1,6 +1,7 @@
 // What a Cache holds (cache.py): buffers that the graph reads where they lie.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -24,6 +25,7 @@ struct Cache::Buffers {
   std::int64_t batch = 0, capacity = 0, max_loops = 0;
   std::vector<Group> past;  // in the order of spec->caches
   std::vector<std::int64_t> lengths;
+  std::atomic<bool> in_use{false};  // by a call (guards.hpp)
 
   // CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written.
   void check_room(const std::vector<std::int64_t>& counts) const;

@@ -91,14 +91,17 @@ TokenizerEntry read_tokenizer(Fields& top, const Manifest& manifest) {
   else if (file)
     throw fields.fail("file", "null for the kind " + entry.kind, *file);
   entry.file = file.value_or("");
-  if (const auto chat = fields.optional_text("chat_template")) listed("chat_template", chat);
+  if (const auto chat = fields.optional_text("chat_template")) {
+    listed("chat_template", chat);
+    entry.chat_template = *chat;
+  }
   if (fields.peek("eos"))
     for (const Json& id : fields.listed("eos")) {
       entry.eos.emplace_back();
       if (!id.as_int64(entry.eos.back()) || entry.eos.back() < 0) throw fields.fail("eos", "a list of ids", id);
     }
   if (const Json* bos = fields.peek("bos")) bos->kind == Json::Kind::null ? void(fields.take("bos")) : void(fields.integer("bos"));
-  read_texts(fields, "special_tokens");
+  entry.special_tokens = read_texts(fields, "special_tokens");
   if (fields.peek("defaults")) {
     Fields inner = fields.inner("defaults");
     for (const std::string& name : inner.names())

@@ -9,7 +9,9 @@
 #include <map>
 
 #include "batch.hpp"
+#include "chat.hpp"
 #include "files.hpp"
+#include "guards.hpp"
 #include "noise.hpp"
 #include "text.hpp"
 
@@ -82,6 +84,17 @@ std::unique_ptr<Tokenizer> Model::tokenizer() const {
   return make_json_tokenizer(parts_->json);
 }
 
+std::vector<std::int64_t> Model::encode_chat(const std::vector<ChatMessage>& messages) const {
+  const TokenizerEntry& entry = tokenizer_entry();
+  const auto text = tokenizer();
+  if (!text) throw RequestError("this bundle has no tokenizer, so it cannot chat; export it with --tokenizer");
+  if (entry.chat_template.empty())
+    throw RequestError("this bundle has no chat template: give a prompt as the model was trained to see it, or export it from "
+                       "a folder with a chat_template.jinja or a tokenizer_config.json");
+  const std::string source = read_template(parts_->bundle.folder, entry.chat_template);
+  return text->encode(render_chat(source, messages, entry.special_tokens), false);
+}
+
 engine::Core* Model::Parts::rows() {
   if (!core && open_graph) core = engine::growing_core(bundle.manifest.spec, open_graph);
   return core.get();
@@ -102,6 +115,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
   Symbols symbols{{"B", B}, {"T", T}, {"P", 0}, {"N", std::max<std::int64_t>(loops, 1)}};
   std::vector<std::int64_t> past_lengths(static_cast<std::size_t>(B), 0);
   Cache::Buffers* buffers = cache ? cache->buffers_.get() : nullptr;
+  const Using alone(buffers);
   if (!buffers) {
     const std::int64_t longest = *std::max_element(counts.begin(), counts.end());
     if (longest > spec.max_seq_len)
@@ -152,6 +166,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
                       std::to_string(loops) + ", deepest token " + std::to_string(deepest) +
                       "); its results cannot be trusted (" + description() + ")");
   const auto* logits = static_cast<const float*>(output("logits"));
+  check_numbers(logits, tokens, spec.vocab_size, description());
   out.batch = B, out.tokens = T, out.vocab = spec.vocab_size;
   out.logits.assign(logits, logits + B * T * spec.vocab_size);
   if (buffers) {

@@ -18,7 +18,7 @@ namespace mythos {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::uint32_t kInterface = 1;  // of runtimes/tokenizer/src/lib.rs, which says what its functions do
+constexpr std::uint32_t kInterface = 2;  // of runtimes/tokenizer/src/lib.rs, which says what its functions do
 
 struct Buffer {
   std::uint8_t* data = nullptr;
@@ -34,6 +34,7 @@ struct Functions {
   bool (*encode)(const void*, const std::uint8_t*, std::size_t, bool, Buffer*);
   bool (*decode)(const void*, const std::uint32_t*, std::size_t, Buffer*);
   void* (*stream)(const void*);
+  bool (*chat)(const std::uint8_t*, std::size_t, const std::uint8_t*, std::size_t, Buffer*);
   bool (*feed)(void*, std::uint32_t, Buffer*);
   bool (*finish)(void*, Buffer*);
   void (*stream_close)(void*);
@@ -56,7 +57,7 @@ Functions open() {
   const std::string path = library();
   if (path.empty())
     throw BackendMissing(std::string("this C++ runtime was installed without libmythos_tokenizer.so, which reads a "
-                                     "tokenizer.json") + kRemedy);
+                                     "tokenizer.json and chat templates") + kRemedy);
   void* const opened = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // for as long as the process lives
   if (!opened) throw BackendMissing(std::string(dlerror()) + kRemedy);
   const auto find = [&](const char* name, auto& function) {
@@ -70,8 +71,8 @@ Functions open() {
     throw BackendMissing(path + " has the interface " + std::to_string(f.interface()) + ", this program expects " +
                          std::to_string(kInterface) + kRemedy);
   find("release", f.release), find("read", f.read), find("close", f.close), find("largest", f.largest);
-  find("encode", f.encode), find("decode", f.decode), find("stream", f.stream), find("feed", f.feed);
-  find("finish", f.finish), find("stream_close", f.stream_close);
+  find("encode", f.encode), find("decode", f.decode), find("chat", f.chat), find("stream", f.stream);
+  find("feed", f.feed), find("finish", f.finish), find("stream_close", f.stream_close);
   return f;
 }
 
@@ -166,7 +167,7 @@ class JsonTokenizer : public Tokenizer {
 }  // namespace
 
 std::shared_ptr<JsonFile> open_tokenizer_json(const std::string& path, std::int64_t vocab_size) {
-  functions();  // where the library is not there, that is the error to name
+  open_tokenizer_library();  // where it is not there, that is the error to name
   std::ifstream stream(path, std::ios::binary);
   const std::string content{std::istreambuf_iterator<char>(stream), {}};
   if (stream.bad() || !stream.is_open()) throw BundleError(path + " cannot be read: " + os_error(errno, path));
@@ -176,6 +177,16 @@ std::shared_ptr<JsonFile> open_tokenizer_json(const std::string& path, std::int6
     throw RequestError(fs::path(path).filename().string() + " has ids up to " + std::to_string(largest) +
                        ", the model's vocabulary ends at " + std::to_string(vocab_size - 1) + ": it is another model's");
   return file;
+}
+
+void open_tokenizer_library() { functions(); }
+
+bool render_template(const std::string& source, const std::string& values, std::string& out) {
+  const auto bytes = [](const std::string& text) { return reinterpret_cast<const std::uint8_t*>(text.data()); };
+  Buffer text;
+  const bool done = functions().chat(bytes(source), source.size(), bytes(values), values.size(), &text);
+  out = taken(text);
+  return done;
 }
 
 std::unique_ptr<Tokenizer> make_json_tokenizer(std::shared_ptr<JsonFile> file) {

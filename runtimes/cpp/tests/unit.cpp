@@ -9,6 +9,7 @@
 
 #include "batch.hpp"
 #include "cache.hpp"
+#include "guards.hpp"
 #include "manifest.hpp"
 #include "noise.hpp"
 #include "sampling.hpp"
@@ -119,6 +120,21 @@ void a_cache_writes_only_what_is_valid() {
   refuses<mythos::CapacityError>([&] { buffers.check_room({1, 2}); }, "row 1 of the cache holds 2 tokens");
 }
 
+void what_no_call_passes_over() {
+  mythos::Cache::Buffers buffers;
+  {
+    const mythos::Using first(&buffers);
+    refuses<mythos::RequestError>([&] { mythos::Using second(&buffers); }, "in use by another call: a cache is for one thread");
+  }
+  mythos::Using again(&buffers), none(nullptr), no_other(nullptr);
+  const mythos::Tokens tokens = mythos::Tokens::rows({{1, 2}, {3}});
+  float logits[] = {0, 1, 2, 3, 4, 5, NAN, NAN};  // of the padding nothing is asked
+  mythos::check_numbers(logits, tokens, 2, "zeros");
+  logits[5] = NAN;
+  refuses<mythos::ResultError>([&] { mythos::check_numbers(logits, tokens, 2, "zeros"); },
+                               "the engine's logits hold NaN at row 1, token 0: its results are broken (zeros)");
+}
+
 void ports_in_words() {
   const auto spec = small_spec(24);
   const mythos::Port& past = spec->ports().of("past", "loop");
@@ -192,6 +208,7 @@ int main() {
   greedy_takes_the_lowest_of_the_largest();
   python_words();
   a_cache_writes_only_what_is_valid();
+  what_no_call_passes_over();
   ports_in_words();
   padding();
   bytes_as_text();

@@ -1,7 +1,11 @@
-//! The C interface of a `tokenizer.json`; its caller is runtimes/cpp/src/tokenizer_json.cpp, which declares it again.
+//! The C interface of a `tokenizer.json` and of chat templates; its caller is runtimes/cpp/src/tokenizer_json.cpp, which
+//! declares it again.
 //!
 //! Text is UTF-8 that the caller has checked. A function that can fail returns null or false and leaves the error's text
 //! in `out`; else `out` has the answer. Buffers are the caller's to release. No panic leaves this library.
+
+mod chat;
+mod python;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::slice;
@@ -9,7 +13,7 @@ use tokenizers::tokenizer::{step_decode_stream, DecodeStreamError};
 use tokenizers::Tokenizer;
 
 /// Changes whenever this interface does; the caller refuses another.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// A stream shows what it has after this many tokens at the latest; a character has four bytes at most.
 const MOST_PENDING: usize = 64;
@@ -125,6 +129,27 @@ pub unsafe extern "C" fn mythos_tokenizer_decode(
 
 fn decoded(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String, String> {
     tokenizer.decode(ids, true).map_err(|error| error.to_string())
+}
+
+/// The text of a conversation, in `out`, by a Jinja template and a JSON object of the values that it may use. A template is
+/// a stranger's program: it reaches nothing outside, but nothing here bounds its time and memory.
+///
+/// # Safety
+/// `template` has `template_bytes` bytes, `values` has `value_bytes`.
+#[no_mangle]
+pub unsafe extern "C" fn mythos_tokenizer_chat(
+    template: *const u8,
+    template_bytes: usize,
+    values: *const u8,
+    value_bytes: usize,
+    out: &mut Buffer,
+) -> bool {
+    let text = guarded(out, || {
+        let template = std::str::from_utf8(slice_of(template, template_bytes)).map_err(|error| error.to_string())?;
+        let values = std::str::from_utf8(slice_of(values, value_bytes)).map_err(|error| error.to_string())?;
+        chat::render(template, values)
+    });
+    text.map(|text| out.set(text.into_bytes())).is_some()
 }
 
 /// Ids one by one, text as it becomes certain; the same as mythos_runtime/tokenizer.py's.

@@ -1,0 +1,58 @@
+// Threads: a model for each of two, and one cache that both want. `mythos_threads BUNDLE`; `make sanitize-threads` runs it
+// under the thread sanitizer.
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <iostream>
+#include <thread>
+
+#include "mythos_runtime.hpp"
+
+namespace {
+
+constexpr int kCalls = 30;
+
+void at_once(const std::function<void(int)>& work) {
+  std::thread other(work, 1);
+  work(0);
+  other.join();
+}
+
+int failed(const char* what) {
+  std::cerr << "FAILED: " << what << "\n";
+  return 1;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  if (count != 2) return 2;
+  mythos::LoadOptions options;
+  options.threads = 1;  // ONNX Runtime's own threads are not what is tested, and its locks are not seen
+  options.op_library = "none";
+  std::vector<mythos::Model> models;
+  for (int i = 0; i < 2; ++i) models.push_back(mythos::Model::load(values[1], options));
+  std::vector<std::vector<std::int64_t>> tokens(2);
+  at_once([&](int i) {
+    mythos::GenerateOptions generate;
+    generate.max_new_tokens = 4;
+    tokens[static_cast<std::size_t>(i)] = models[static_cast<std::size_t>(i)].generate_all({{1, 2, 3}}, generate).tokens[0];
+  });
+  if (tokens[0] != tokens[1] || tokens[0].size() != 4) return failed("two models that run at once give the same tokens");
+
+  mythos::Cache cache = models[0].new_cache(1, models[0].spec().max_seq_len);
+  std::atomic<int> appended{0}, refused{0}, wrong{0};
+  const int room = static_cast<int>(std::min<std::int64_t>(cache.capacity() / 2, kCalls));
+  at_once([&](int i) {
+    for (int call = 0; call < room; ++call) try {
+        models[static_cast<std::size_t>(i)].forward(mythos::Tokens::rows({{1}}), {}, &cache);
+        ++appended;
+      } catch (const mythos::RequestError& error) {
+        ++(std::string(error.what()).find("in use by another call") != std::string::npos ? refused : wrong);
+      }
+  });
+  std::cout << appended << " calls had the cache for themselves, " << refused << " were refused\n";
+  if (wrong || cache.lengths()[0] != appended || appended + refused != 2 * room)
+    return failed("a cache that two threads use has the tokens of the calls that were not refused");
+  return 0;
+}
