@@ -29,7 +29,7 @@ class _OnnxRuntime(Stage):
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
         self.fold = fold_of(bundle)
-        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, self.fold)
+        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, fold=self.fold)
         self.twin = make_twin(load_graph(self.path), names(bundle.spec))
         self.session = twin_session(self.twin, self.path.parent, self.options, self.fold)
 

@@ -90,7 +90,8 @@ class RowModel:
             return made
 
         def open_graph(name: str) -> OrtSession:
-            return OrtSession(self.folder / f"{name}.onnx", spec.graphs[name], Options(threads, provider="cpu"))
+            file, options = self.folder / f"{name}.onnx", Options(threads, provider="cpu")
+            return OrtSession(file, spec.graphs[name], options, in_turns=True)
 
         layers, per_loop = spec.cache("layers"), spec.cache("loop")
         around = None if layers is None else cache(layers, around_pages)
