@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
+import psutil
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, failing, load_graph
@@ -18,6 +19,8 @@ from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_lib
 from mythos_runtime.session import OpLibrary, Options
 
 _LARGE = 64 << 20  # bytes of weights
+_WIDENED = {"int8": 4 / (1 + 2 / 32), "int4": 4 / (0.5 + 2 / 32)}  # float32 bytes of a byte of weights
+BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take
 
 
 class _OnnxRuntime(Stage):
@@ -72,6 +75,10 @@ class FunctionBodies(_OnnxRuntime):
     runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
     artifact: ClassVar[str] = "model.onnx"
 
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return short_of_memory(bundle)
+
 
 class CpuKernels(_OnnxRuntime):
     """model.onnx with this project's own CPU kernels."""
@@ -92,6 +99,19 @@ class TensorRTGraph(_OnnxRuntime):
     name: ClassVar[str] = "tensorrt graph"
     runner: ClassVar[str] = "ONNX Runtime"
     artifact: ClassVar[str] = "model.tensorrt.onnx"
+
+
+def short_of_memory(bundle: Bundle) -> str | None:
+    """Why portable bodies cannot be run here, in words: of rounded weights, every call makes all matrices in float32,
+    several of them side by side. None where there is room."""
+    whole = bundle.weight_bytes * _WIDENED.get(bundle.manifest.precision, 0)
+    free = psutil.virtual_memory().available
+    if whole <= _LARGE or BODIES * whole <= free:
+        return None
+    return (
+        f"portable bodies make every rounded matrix anew in float32, which takes about {BODIES * whole / 1e9:.0f} GB, "
+        f"and {free / 1e9:.0f} GB are free"
+    )
 
 
 def fold_of(bundle: Bundle) -> int | None:
