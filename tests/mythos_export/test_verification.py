@@ -23,7 +23,7 @@ from mythos_export.making import load as load_structure
 from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
-from mythos_export.verify.stages import Bundle, FunctionBodies, RowBodies, onnxruntime
+from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
 from mythos_runtime import load, read_manifest
@@ -161,3 +161,12 @@ def test_portable_bodies_are_run_where_there_is_room_for_them(monkeypatch: pytes
         assert stage.lacking(bundle("fp32", 4e9)) is stage.lacking(bundle("int4", 1e8)) is None
         reason = stage.lacking(bundle("int4", 6e8))
         assert reason is not None and "about 21 GB, and 4 GB are free" in reason
+
+
+def test_plain_forms_of_many_rounded_weights_are_given_the_calls_of_few_loops(twin: Exported) -> None:
+    entry = SimpleNamespace(bytes=10**8)
+    for precision, loops, short in (("int4", 3, True), ("int4", 4, False), ("fp32", 99, True)):
+        files = {"weights.safetensors": entry}
+        manifest = SimpleNamespace(precision=precision, files=files, spec=twin.manifest.spec)
+        large, inputs = Bundle(Path(), cast(Manifest, manifest)), {"max_loops": np.array(loops)}
+        assert large.is_short(inputs) is Program.takes(large, inputs) is FunctionBodies.takes(large, inputs) is short

@@ -11,15 +11,13 @@ import onnxruntime as ort
 import psutil
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Constants, Stage, failing, load_graph
+from mythos_export.verify.stages.stage import LARGE, Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
 
-_LARGE = 64 << 20  # bytes of weights
-_WIDENED = {"int8": 4 / (1 + 2 / 32), "int4": 4 / (0.5 + 2 / 32)}  # float32 bytes of a byte of weights
 BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take
 
 
@@ -79,6 +77,10 @@ class FunctionBodies(_OnnxRuntime):
     def lacking(cls, bundle: Bundle) -> str | None:
         return short_of_memory(bundle)
 
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        return bundle.is_short(inputs)
+
 
 class CpuKernels(_OnnxRuntime):
     """model.onnx with this project's own CPU kernels."""
@@ -104,9 +106,8 @@ class TensorRTGraph(_OnnxRuntime):
 def short_of_memory(bundle: Bundle) -> str | None:
     """Why portable bodies cannot be run here, in words: of rounded weights, every call makes all matrices in float32,
     several of them side by side. None where there is room."""
-    whole = bundle.weight_bytes * _WIDENED.get(bundle.manifest.precision, 0)
-    free = psutil.virtual_memory().available
-    if whole <= _LARGE or BODIES * whole <= free:
+    whole, free = bundle.widened_bytes, psutil.virtual_memory().available
+    if BODIES * whole <= free:
         return None
     return (
         f"portable bodies make every rounded matrix anew in float32, which takes about {BODIES * whole / 1e9:.0f} GB, "
@@ -116,7 +117,7 @@ def short_of_memory(bundle: Bundle) -> str | None:
 
 def fold_of(bundle: Bundle) -> int | None:
     """Of a large model ONNX Runtime would make transposed copies of all weights, session by session."""
-    return 1 << 20 if bundle.weight_bytes > _LARGE else None
+    return 1 << 20 if bundle.weight_bytes > LARGE else None
 
 
 def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = None) -> ort.InferenceSession:

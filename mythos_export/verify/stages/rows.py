@@ -283,6 +283,10 @@ class RowBodies(Rows):
     def lacking(cls, bundle: Bundle) -> str | None:
         return short_of_memory(bundle)
 
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
+        return super().takes(bundle, inputs) and bundle.is_short(inputs)
+
 
 class RowKernels(Rows):
     """The row graphs with this project's own CPU kernels."""
