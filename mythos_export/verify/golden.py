@@ -93,9 +93,14 @@ class Golden:
 
 
 def make_golden(
-    model: LoopedModel, precision: str, given: Path | None = None, progress: Callable[[float], None] = lambda part: None
+    model: LoopedModel,
+    precision: str,
+    given: Path | None = None,
+    progress: Callable[[float], None] = lambda part: None,
+    weights: Prints | None = None,
 ) -> Golden:
     """Answer the fixed questions, and those of a file, with the eager models; `progress` is told the part that is done.
+    `weights` are the prints of the model's tensors where they were made already.
 
     Raises:
         CasesError: the given inputs cannot be used.
@@ -109,8 +114,10 @@ def make_golden(
         for number, question in enumerate(own):
             progress((fixed + number) / (fixed + len(own)))
             truth.ask(question)
-        golden = _judged(truth, precision)
-        golden = replace(golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model))
+        golden = judged(truth, precision)
+        golden = replace(
+            golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model, weights)
+        )
         return replace(golden, text=_text(truth, golden, sizes, given is not None))
 
 
@@ -137,10 +144,11 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
         truth = Truth(model)
         for question in random_questions(model.spec, count, seed, truth.outputs, truth.case):
             truth.ask(question)
-        return _judged(truth, precision)
+        return judged(truth, precision)
 
 
-def _judged(truth: Truth, precision: str) -> Golden:
+def judged(truth: Truth, precision: str) -> Golden:
+    """What was asked, with the tolerances measured on it."""
     near = [asked for asked in truth.asked if not is_far(asked.case)]
     tolerances = measure(near, [compare(asked.case, asked.eager, None) for asked in near], precision)
     apart = {
