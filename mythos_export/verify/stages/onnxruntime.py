@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,6 +20,7 @@ from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
 
+_CPU = ["CPUExecutionProvider"]
 BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take
 
 
@@ -121,7 +124,8 @@ def fold_of(bundle: Bundle) -> int | None:
 
 
 def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = None) -> ort.InferenceSession:
-    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is.
+    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is. Of a large
+    model it is there while it is opened: ONNX Runtime maps the weights of a file, and reads those of a graph in memory.
 
     Raises:
         BackendFailed: ONNX Runtime refuses the graph.
@@ -138,7 +142,12 @@ def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = 
     with failing("ONNX Runtime, the verification twin", *error_types()):
         if library is not None:
             settings.register_custom_ops_library(str(library))
-        return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        if fold is None or not os.access(folder, os.W_OK):
+            return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=_CPU)
+        with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as file:
+            file.write(twin.model.SerializeToString())
+            file.flush()
+            return ort.InferenceSession(file.name, settings, providers=_CPU)
 
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
