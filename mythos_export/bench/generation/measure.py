@@ -172,7 +172,7 @@ class _Measuring:
         """What the model decides, on random prompts."""
         tokens = min(self.spec.max_output_tokens, self._room()) // 2
         return from_rows(
-            "as the model decides, greedy behind random prompts",
+            "as the model decides",
             [list(row) for row in self.engine.depths(self._prompts(8), min(tokens, MOST_TOKENS))],
             self.spec.trained_loops,
         )
