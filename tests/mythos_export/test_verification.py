@@ -7,6 +7,8 @@ import shutil
 import struct
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,11 +23,12 @@ from mythos_export.making import load as load_structure
 from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
+from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
 from mythos_runtime import load, read_manifest
 from mythos_runtime.errors import NotVerified
-from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED
+from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
 
 OTHER = GOLDEN / "hops" / "step_0001794.pt"
 
@@ -145,3 +148,25 @@ def test_a_model_is_verified_as_a_whole_unless_it_is_large(source: Path, monkeyp
     assert choose(loaded) == TWIN
     refused = CliRunner().invoke(export_command, [str(source), "--verify", "never"])
     assert refused.exit_code == 2 and "later" in refused.stderr
+
+
+def test_portable_bodies_are_run_where_there_is_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**9))
+
+    def bundle(precision: str, size: float) -> Bundle:
+        manifest = SimpleNamespace(precision=precision, files={"weights.safetensors": SimpleNamespace(bytes=int(size))})
+        return Bundle(Path(), cast(Manifest, manifest))
+
+    for stage in (FunctionBodies, RowBodies):
+        assert stage.lacking(bundle("fp32", 4e9)) is stage.lacking(bundle("int4", 1e8)) is None
+        reason = stage.lacking(bundle("int4", 6e8))
+        assert reason is not None and "about 21 GB, and 4 GB are free" in reason
+
+
+def test_plain_forms_of_many_rounded_weights_are_given_the_calls_of_few_loops(twin: Exported) -> None:
+    entry = SimpleNamespace(bytes=10**8)
+    for precision, loops, short in (("int4", 3, True), ("int4", 4, False), ("fp32", 99, True)):
+        files = {"weights.safetensors": entry}
+        manifest = SimpleNamespace(precision=precision, files=files, spec=twin.manifest.spec)
+        large, inputs = Bundle(Path(), cast(Manifest, manifest)), {"max_loops": np.array(loops)}
+        assert large.is_short(inputs) is Program.takes(large, inputs) is FunctionBodies.takes(large, inputs) is short

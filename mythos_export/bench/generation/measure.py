@@ -101,7 +101,12 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
         "format": FORMAT,
         "version": VERSION,
         "command": options.command,
-        "bundle": {"name": bundle.resolve().name, "source": manifest.source.name, "precision": manifest.precision},
+        "bundle": {
+            "name": bundle.resolve().name,
+            "source": manifest.source.name,
+            "precision": manifest.precision,
+            "doubt": manifest.doubt,
+        },
         "machine": machine,
         "method": {"rounds": options.rounds, "prompt": PROMPT, "max_lag": MAX_LAG, "schedules": SCHEDULES},
         "trained_loops": spec.trained_loops,
