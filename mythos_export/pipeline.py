@@ -30,6 +30,7 @@ from mythos_export.targets.target import BASE, Built, TargetOptions, build, chec
 from mythos_export.text_files import add_text
 from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.cases import given_questions
+from mythos_export.verify.coverage import profiles_of
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.results import PASS
 from mythos_export.verify.tolerances import FACTOR
@@ -172,7 +173,14 @@ def verify(
     """
     answering = "answer the golden cases with the eager model"
     progress(answering)
-    golden = make_golden(model, bundle.manifest.precision, cases, lambda part: progress(answering, part))
+    described = [each for target in bundle.manifest.targets for each in target.details.get("profiles", [])]
+    golden = make_golden(
+        model,
+        bundle.manifest.precision,
+        cases,
+        lambda part: progress(answering, part),
+        profiles_of(model.spec, described),
+    )
     save_golden(golden, bundle.folder / GOLDEN)
     parity = verify_bundle(
         bundle.folder,
