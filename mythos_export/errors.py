@@ -47,6 +47,10 @@ class CasesError(ExportError):
     """Inputs that were given for the comparison cannot be used."""
 
 
+class PlanError(ExportError):
+    """There is no such model or device to plan for."""
+
+
 class BenchError(ExportError):
     """The request cannot be measured: nothing fits the model, or a report cannot be read."""
 

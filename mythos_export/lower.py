@@ -20,7 +20,7 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import OPSET
 from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.drop_metadata import drop_metadata
-from mythos_export.passes.externalize_weights import externalize_weights, link_weights
+from mythos_export.passes.externalize_weights import link_weights
 from mythos_export.passes.lift_constants import lift_constants
 from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_taps import name_taps
@@ -30,10 +30,11 @@ from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.share_products import share_products
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
+from mythos_export.weights_file import WeightsFile
 from mythos_runtime.ports import Ports
 from mythos_runtime.spec import LoopSpec
 
-WEIGHTS, ROW_WEIGHTS = "weights.safetensors", "rows.safetensors"
+COMPUTED, ROW_COMPUTED = "computed.safetensors", "rows.safetensors"
 
 Pass = Callable[[ir.Model], None]
 
@@ -58,19 +59,20 @@ class Lowered:
 
     Attributes:
         path: model.onnx.
-        weights: the safetensors file that its external data points into, in the same folder.
         spec: of the model.
+        files: the graph, and what its external data points into, in the same folder; the first is the model's weights.
         rows: the files of the row graphs (`lower_rows`).
     """
 
     path: Path
-    weights: Path
     spec: LoopSpec
+    files: tuple[Path, ...]
     rows: tuple[Path, ...] = ()
 
 
-def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
-    """Write the program as ONNX into `folder`, with its weights beside it in `weights.safetensors`.
+def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
+    """Write the program as ONNX beside the model's weights, which it points into. What it holds beyond them, computed
+    once, goes into `computed.safetensors`.
 
     Args:
         dump: a folder for what each pass did; see `run_passes`.
@@ -79,15 +81,16 @@ def lower(captured: Captured, folder: Path, name: str = "model.onnx", dump: Path
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
     model = _lowered(captured, None if dump is None else dump / "onnx")
-    path, weights = folder / name, folder / WEIGHTS
-    externalize_weights(model, weights)
+    folder = weights.path.parent
+    path, computed = folder / name, folder / COMPUTED
+    link_weights([model], weights, computed)
     ir.save(model, path)
     check(path)
-    return Lowered(path, weights, captured.spec)
+    return Lowered(path, captured.spec, (path, weights.path, *([computed] if computed.exists() else [])))
 
 
-def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write the row graphs into `folder`, where `lower` wrote the model, whose weights they share. Returns the files.
+def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = None) -> tuple[Path, ...]:
+    """Write the row graphs where `lower` wrote the model, whose weights they share. Returns the files.
 
     What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
     Runtime follows no path that leads out of a graph's own.
@@ -96,13 +99,14 @@ def lower_rows(captured: Captured, folder: Path, dump: Path | None = None) -> tu
         LowerError: as `lower`.
     """
     models = split_graphs(_lowered(captured, None if dump is None else dump / "rows"), captured.graphs)
-    share_products(models.values(), folder / WEIGHTS)
-    link_weights(models.values(), folder / WEIGHTS, folder / ROW_WEIGHTS)
+    folder = weights.path.parent
+    share_products(models.values(), weights)
+    link_weights(models.values(), weights, folder / ROW_COMPUTED, folder / COMPUTED)
     paths = tuple(folder / f"{name}.onnx" for name in models)
     for path, model in zip(paths, models.values(), strict=True):
         ir.save(model, path)
         check(path, loops=0)
-    own = folder / ROW_WEIGHTS
+    own = folder / ROW_COMPUTED
     return (*paths, own) if own.exists() else paths
 
 

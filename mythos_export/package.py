@@ -1,4 +1,4 @@
-"""A bundle: its folder, what it says about itself, and its files, each hashed once, when it is new."""
+"""A bundle: its folder, what it says about itself, and its files, each hashed once, while or when it is written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch
 from mythos_export.capture import Captured
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS, calls_of
-from mythos_export.lower import Lowered
 from mythos_export.program_file import write_program
 from mythos_export.targets.target import Built
 from mythos_export.verify.golden import GOLDEN
+from mythos_export.weights_file import WeightsFile
 from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, TokenizerEntry, write_manifest
@@ -64,12 +64,12 @@ def package(
     checkpoint: Checkpoint,
     precision: str,
     captured: Captured,
-    lowered: Lowered,
+    weights: WeightsFile,
     built: tuple[Built, ...],
     tokenizer: TokenizerEntry | None = None,
 ) -> Bundle:
     """The bundle of what was built in `folder`, with the captured program. Nothing in it has been executed yet."""
-    write_program(captured.program, lowered.weights, folder / PROGRAM)
+    write_program(captured.program, weights, folder / PROGRAM)
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     for target in built:
         versions |= target.tool_versions
@@ -79,7 +79,7 @@ def package(
         precision=precision,
         targets=tuple(TargetEntry(t.name, NOT_EXECUTED, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,
-        files={},
+        files={weights.path.name: weights.entry},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
         operators=fallback.record(_operators(folder, captured.spec), _tensorrt_implementation(built)),

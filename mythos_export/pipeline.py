@@ -1,10 +1,11 @@
 """The pipeline, in the order the data flows.
 
-    load      checkpoint -> Loaded                the eager model, and what it came from
+    load      checkpoint -> Loaded                the model without weights, and what it comes from
+    write     Loaded -> WeightsFile               the weights, one after the other; the model lies on top of them
     capture   LoopedModel -> Captured             torch.export, the loop kept
     lower     Captured -> Lowered                 ONNX with one Loop
     build     Lowered -> Built                    what each target makes of it
-    package   Captured, Lowered, Built -> Bundle  the manifest, and every file hashed
+    package   Captured, Built -> Bundle           the manifest, and every file hashed
     verify    Bundle -> Verified                  every artifact against the eager model, inside the loop too
 
 All of it happens out of sight; then the bundle gets its name, by one rename.
@@ -13,38 +14,31 @@ All of it happens out of sight; then the bundle gets its name, by one rename.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mythos_export.capture import capture, capture_rows
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
-from mythos_export.lower import lower, lower_rows
-from mythos_export.package import PARTS, Bundle, package
-from mythos_export.precision import PRECISIONS
+from mythos_export.making import load, make
+from mythos_export.package import PARTS
 from mythos_export.progress import Progress, silent
 from mythos_export.targets.registry import find_target
-from mythos_export.targets.target import BASE, Built, TargetOptions, build, check_request
+from mythos_export.targets.target import BASE, TargetOptions, check_request
 from mythos_export.text_files import add_text
-from mythos_export.verify import GOLDEN, Parity, make_golden, save_golden, verify_bundle
-from mythos_export.verify.cases import given_questions
-from mythos_export.verify.coverage import profiles_of
-from mythos_export.verify.page import write_reports
-from mythos_export.verify.results import PASS
-from mythos_export.verify.tolerances import FACTOR
-from mythos_model import Checkpoint, LoopedModel, load_checkpoint
-from mythos_runtime.manifest import VERIFIED, Manifest
+from mythos_export.verification import VERIFICATIONS, choose, verify
+from mythos_export.verify import Parity
+from mythos_runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished bundle: where it is, what it says about itself, and how it compared."""
+    """A finished bundle: where it is, what it says about itself, and how it compared; None where that was put off."""
 
     path: Path
     manifest: Manifest
-    parity: Parity
+    parity: Parity | None
 
 
 def export(
@@ -67,6 +61,7 @@ def export(
     cases: str | Path | None = None,
     parts: Collection[str] | None = None,
     force: bool = False,
+    verification: str | None = None,
     dump_passes: str | Path | None = None,
     progress: Progress = silent,
 ) -> Exported:
@@ -83,6 +78,9 @@ def export(
         tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
+        verification: full; twin, which verifies a reduced twin on the same weights in place of a model that is too
+            large for it, and of the model itself the weights and a few cases; later, which leaves a bundle that says
+            everywhere that it is not verified. By default full, or twin for models of more than 268 million weights.
         dump_passes: a folder for the graph before and after each pass.
         progress: called with the name of each stage as it begins.
 
@@ -98,6 +96,8 @@ def export(
     options = TargetOptions(precision or chosen.precisions[0], sm, batch, tokens, context, plugins, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
+    if verification not in (None, *VERIFICATIONS):
+        raise PackageError(f"there is no verification {verification!r}; there are {', '.join(VERIFICATIONS)}")
 
     with staged(output, force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
@@ -106,104 +106,12 @@ def export(
             progress(f"note: {note}")
         check_room(folder, loaded.bytes * (1 if target == BASE else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
-        progress("capture the program")
-        captured, rows = capture(loaded.model), capture_rows(loaded.model)
-        progress("lower to ONNX")
-        lowered = lower(captured, folder, dump=dump)
-        if rows is not None:
-            lowered = replace(lowered, rows=lower_rows(rows, folder, dump))
-        built = build(lowered, folder, chosen, options, progress)
-        progress("package")
-        bundle = package(folder, loaded.checkpoint, options.precision, captured, lowered, built, words)
-        verified = verify(bundle, loaded.model, given, output.with_name(f"{output.name}.repro"), progress)
+        made = make(loaded, folder, chosen, options, progress, words)
+        place = output.with_name(f"{output.name}.repro")
+        verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
         finished = verified.bundle.without(left_out)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The eager model at the export's precision, and the checkpoint that it came from."""
-
-    model: LoopedModel
-    checkpoint: Checkpoint
-
-    @property
-    def bytes(self) -> int:
-        """What the model's weights take."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values())
-
-
-def load(
-    checkpoint: str | Path,
-    precision: str,
-    config: Mapping[str, Any] | str | Path | None = None,
-    variant: str | None = None,
-    weights_key: str | None = None,
-    exit_rule: str | None = None,
-    cases: Path | None = None,
-) -> Loaded:
-    """Read a checkpoint, and round it; `cases` are looked at here, so that a wrong file is found before long work."""
-    found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
-    model = PRECISIONS[precision].model(found)
-    if cases is not None:
-        next(given_questions(model.spec, cases))
-    return Loaded(model, found)
-
-
-@dataclass(frozen=True)
-class Verified:
-    """A bundle with golden cases, reports and the states that verification found its targets in; and how it went."""
-
-    bundle: Bundle
-    parity: Parity
-
-
-def verify(
-    bundle: Bundle,
-    model: LoopedModel,
-    cases: Path | None = None,
-    reproductions: Path | None = None,
-    progress: Progress = silent,
-) -> Verified:
-    """Have the eager model answer the golden cases, and hold every artifact of the bundle to the answers.
-
-    Raises:
-        ParityError: one differs; a reproduction of each failure is in `reproductions`.
-    """
-    answering = "answer the golden cases with the eager model"
-    progress(answering)
-    described = [each for target in bundle.manifest.targets for each in target.details.get("profiles", [])]
-    golden = make_golden(
-        model,
-        bundle.manifest.precision,
-        cases,
-        lambda part: progress(answering, part),
-        profiles_of(model.spec, described),
-    )
-    save_golden(golden, bundle.folder / GOLDEN)
-    parity = verify_bundle(
-        bundle.folder,
-        bundle.manifest,
-        lambda stage, part=None: progress(f"verify {stage}", part),
-        golden=golden,
-        reproductions=reproductions,
-    )
-    parity.raise_unless_passed()
-    progress("write the report")
-    proven = {target.name for target in bundle.built if _is_proven(target, parity)}
-    targets = tuple(
-        replace(target, state=VERIFIED) if target.name in proven else target for target in bundle.manifest.targets
-    )
-    tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
-    manifest = replace(bundle.manifest, targets=targets, tolerances=tolerances)
-    write_reports(bundle.folder / PARTS["reports"], parity, manifest)
-    return Verified(replace(bundle, manifest=manifest).grown(), parity)
-
-
-def _is_proven(target: Built, parity: Parity) -> bool:
-    passed = {stage.name for stage in parity.stages if stage.state == PASS}
-    return bool(target.proof) and passed >= set(target.proof)
 
 
 def _left_out(parts: Collection[str] | None) -> set[str]:

@@ -39,7 +39,13 @@ class Precision:
         Raises:
             ModelError: a weight is too large for a block-wise form's scale.
         """
-        model = checkpoint.model(self.dtype)
+        return self._rounded(checkpoint.model(self.dtype))
+
+    def structure(self, checkpoint: Checkpoint) -> LoopedModel:
+        """The same model without weights."""
+        return self._rounded(checkpoint.family.model.structure(checkpoint.config, self.dtype))
+
+    def _rounded(self, model: LoopedModel) -> LoopedModel:
         return quantize_model(model, self.name, model.keeps) if self.quantized else model
 
 

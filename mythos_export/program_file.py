@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
 from mythos_export.destination.storage import Guarded
-from mythos_runtime.program import STORED, read_tensors
+from mythos_export.weights_file import WeightsFile
+from mythos_runtime.program import STORED
 
 
-def write_program(program: ExportedProgram, weights: Path, path: Path) -> None:
-    """Write a program as a `.pt2` archive; what `weights` holds bit for bit, perhaps transposed, is left out.
+def write_program(program: ExportedProgram, weights: WeightsFile, path: Path) -> None:
+    """Write a program as a `.pt2` archive; what lies in the file of weights, perhaps transposed, is left out.
 
     Raises:
         OSError: the disk is full, and the like.
@@ -30,34 +29,16 @@ def write_program(program: ExportedProgram, weights: Path, path: Path) -> None:
         torch.export.save(program, cast(IO[bytes], file), extra_files={STORED: json.dumps(stored)})
 
 
-def _stored(program: ExportedProgram, weights: Path) -> dict[str, dict[str, object]]:
+def _stored(program: ExportedProgram, weights: WeightsFile) -> dict[str, dict[str, object]]:
     """Where the program's weights are in the file; those that are not there are left out."""
-    alike: dict[tuple[torch.dtype, int], list[tuple[str, Tensor]]] = defaultdict(list)
-    for name, tensor in read_tensors(weights).items():
-        alike[tensor.dtype, tensor.numel()].append((name, tensor))
+    names = {place: name for name, place in weights.places.items()}
     found: dict[str, dict[str, object]] = {}
-    for name, wanted in program.state_dict.items():
-        for other, tensor in alike[wanted.dtype, wanted.numel()]:
-            if _same(tensor, wanted):
-                found[name] = {"tensor": other, "transposed": False}
-            elif tensor.ndim == 2 and _same(tensor.T, wanted):
-                found[name] = {"tensor": other, "transposed": True}
-            if name in found:
-                break
+    for name, tensor in program.state_dict.items():
+        for turned in (False, True):
+            place = weights.place(tensor.detach().T if turned and tensor.ndim == 2 else tensor.detach())
+            if place in names and name not in found:
+                found[name] = {"tensor": names[place], "transposed": turned}
     return found
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    """Bit for bit; a look at the first row settles most."""
-    if first.shape != second.shape:
-        return False
-    if first.ndim > 1 and not torch.equal(_bits(first[0]), _bits(second[0])):
-        return False
-    return torch.equal(_bits(first), _bits(second))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mythos_model import ops
-from mythos_model.blocks import RMSNorm, Rotary
+from mythos_model.blocks import Matrix, RMSNorm, Rotary
 from mythos_model.paged_ops import paged_gqa_attention, paged_mla_attention
 from mythos_model.taps import tap
 
@@ -112,7 +112,7 @@ class LatentAttention(nn.Module):
         self.q_up_rope = nn.Linear(q_rank, heads * rope, bias=False)
         self.kv_down = nn.Linear(dim, latent + rope, bias=False)
         self.kv_norm = RMSNorm(latent)
-        self.kv_up = nn.Linear(latent, heads * (nope + v), bias=False)
+        self.kv_up = Matrix(latent, heads * (nope + v), bias=False)
         self.wo = nn.Linear(heads * v, dim, bias=False)
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,10 @@ def shape_logits(logits: Tensor, scale: float = 1.0, cap: float | None = None) -
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+class Matrix(nn.Linear):
+    """A matrix [out, in] that an operator is given as it lies. No layer multiplies by it, and no format rounds it."""
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate x) * up x), the feed-forward network of prelude and coda."""
 

@@ -19,7 +19,9 @@ by zeros to whole tiles and blocks. A byte of several weights holds, from its lo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,25 +45,33 @@ class Packed(NamedTuple):
     scale: Tensor | None
 
 
+# Blocks that are rounded together: so few that all steps stay in the cache, and that PyTorch starts no threads for
+# them (it does from 32768 elements on). Threads of our own take them in turns.
+_TOGETHER = 1000
+
+
 def _round_int8(blocks: Tensor) -> tuple[Tensor, Tensor]:
     largest = blocks.abs().amax(-1, keepdim=True)
     scale = _usable(largest / 127)
     # Rounded down, the scale would clip the largest weight: by a whole step where it is a subnormal float16.
     scale = torch.where(scale.float() * 127 < largest, (scale.view(torch.int16) + 1).view(torch.float16), scale)
-    return (blocks / scale.float()).round().clamp(-127, 127), scale
+    return (blocks / scale.float()).round_().clamp_(-127, 127), scale
 
 
 def _round_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    at = blocks.abs().argmax(-1, keepdim=True)
-    best = torch.full_like(blocks[..., :1], torch.inf)
-    q, scale = torch.zeros_like(blocks), torch.ones_like(best, dtype=torch.float16)
+    largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
+    best, scale = torch.full_like(largest, torch.inf), torch.ones_like(largest, dtype=torch.float16)
+    rounded = torch.empty_like(blocks)
     for factor in _FACTORS:
-        tried = _usable(blocks.gather(-1, at) * (factor / -8))
-        rounded = (blocks / tried.float()).round().clamp(-8, 7)
-        error = (rounded * tried.float() - blocks).square().sum(-1, keepdim=True)
+        tried = _usable(largest * (factor / -8))
+        step = tried.float()
+        torch.div(blocks, step, out=rounded).round_().clamp_(-8, 7).mul_(step).sub_(blocks)
+        error = rounded.square_().sum(-1, keepdim=True)
         better = error < best
-        best, scale, q = (torch.where(better, new, old) for new, old in ((error, best), (tried, scale), (rounded, q)))
-    return q, scale if best.isfinite().all() else torch.full_like(scale, torch.inf)
+        best, scale = torch.where(better, error, best), torch.where(better, tried, scale)
+    if not best.isfinite().all():
+        return rounded.zero_(), torch.full_like(scale, torch.inf)
+    return torch.div(blocks, scale.float(), out=rounded).round_().clamp_(-8, 7), scale
 
 
 def _usable(scale: Tensor) -> Tensor:
@@ -82,7 +92,7 @@ class Format:
         block: inputs that share a scale.
         tile: rows that lie beside each other.
         zero: what is stored for q = 0.
-        round: [..., blocks, block] -> (q, scale [..., blocks, 1]).
+        round: [blocks, block] -> (q, scale [blocks, 1]).
     """
 
     name: str
@@ -109,24 +119,42 @@ class Format:
         Raises:
             ModelError: a weight is not a number, or too large for a float16 scale.
         """
-        if self.round is None or self.element is None:
+        if self.round is None or self.element is None or self.scale is None:
             return Packed(weight, None)
-        if weight.isnan().any():
+        if not weight.is_meta and weight.isnan().any():
             raise ModelError("a weight is not a number")
         padded = F.pad(self.pad_rows(weight.float()), (0, -weight.shape[-1] % self.block))
-        q, scale = self.round(padded.unflatten(-1, (-1, self.block)))  # [..., rows, blocks, block]
-        if not scale.isfinite().all():
+        blocks = padded.unflatten(-1, (-1, self.block))  # [..., rows, blocks, block]
+        q, scale = torch.empty_like(blocks, dtype=torch.int8), blocks.new_empty(blocks.shape[:-1], dtype=self.scale)
+        if not weight.is_meta:  # of one without values, the shapes are the answer
+            self._round(blocks.view(-1, self.block), q.view(-1, self.block), scale.view(-1, 1))
+        if not weight.is_meta and not scale.isfinite().all():
             raise ModelError(
                 f"a weight of magnitude {weight.abs().max():.3g} is too large for {self.name}, whose scales are "
                 "float16; use --precision fp32"
             )
         tiles = q.flatten(-2).unflatten(-2, (-1, self.tile)).transpose(-1, -2)  # [..., tiles, inputs, tile]
-        scales = scale.squeeze(-1).unflatten(-2, (-1, self.tile)).transpose(-1, -2)
+        scales = scale.unflatten(-2, (-1, self.tile)).transpose(-1, -2)
         stored = (tiles + self.zero).to(self.element).split(self.lanes, -1)
         packed = stored[0]
         for place, part in enumerate(stored[1:], 1):
             packed = packed | (part << (place * self.bits))
         return Packed(packed.contiguous(), scales.contiguous())
+
+    def _round(self, blocks: Tensor, q: Tensor, scale: Tensor) -> None:
+        """Round [blocks, block] into q, of the same shape, and scale [blocks, 1], on all cores."""
+
+        def few(start: int) -> None:
+            assert self.round is not None
+            some = slice(start, start + _TOGETHER)
+            q[some], scale[some] = self.round(blocks[some])
+
+        starts = range(0, len(blocks), _TOGETHER)
+        if len(starts) == 1:
+            few(0)
+        else:
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                deque(pool.map(few, starts), 0)
 
     def unpack(
         self, weight: Tensor, scale: Tensor | None, rows: int | None = None, inputs: int | None = None

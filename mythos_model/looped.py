@@ -22,16 +22,19 @@ from torch import Tensor, nn
 
 from mythos_model.attention import Past
 from mythos_model.drivers import run_python, run_while_loop
+from mythos_model.exact import widened
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
-from mythos_model.quantized import plain_state
+from mythos_model.quantized import Quantized, plain_state
 from mythos_model.state import Call, Carry, Check, Context, Lines, Output, Sizes
 from mythos_model.taps import tap
+from mythos_model.weights import Sources
 from mythos_runtime import noise
 from mythos_runtime.row_ports import row_ports
 from mythos_runtime.spec import MODEL, CacheGroup, LoopSpec, StateTensor, TraceTensor, model_ports
 
 LAYERS, LOOP = "layers", "loop"
+_LARGE = 1 << 28  # weights, above which float64 copies of all of them are too much
 
 
 class LoopedModel(nn.Module, ABC):
@@ -52,7 +55,12 @@ class LoopedModel(nn.Module, ABC):
     @classmethod
     def from_state(cls, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Self:
         """A model in evaluation mode from the checkpoint's names; `dtype` casts the weights."""
-        return cls.assigned(config, state, dtype)
+        return cls.assigned(config, cls.sources(config, state), dtype)
+
+    @classmethod
+    def sources(cls, config: Any, state: Mapping[str, Tensor]) -> Sources:
+        """The model's own tensors, made of those of a checkpoint as they are asked for."""
+        return Sources.plain(state)
 
     def reference_state(self) -> dict[str, Tensor]:
         """The weights under the checkpoint's names. Rounded ones are the float32 values that they stand for."""
@@ -161,13 +169,33 @@ class LoopedModel(nn.Module, ABC):
         they keep theirs, mixed ones becoming the widest among them."""
         if dtype is None:
             dtype = functools.reduce(torch.promote_types, {tensor.dtype for tensor in state.values()})
-        with torch.device("meta"):
-            model = cls(config)
+        model = cls.structure(config, dtype)
         model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
         return model.requires_grad_(False).eval()
 
+    @classmethod
+    def structure(cls, config: Any, dtype: torch.dtype) -> Self:
+        """The model without weights, in evaluation mode: what it holds has shapes and a dtype, and no values."""
+        with torch.device("meta"):
+            model = cls(config)
+        return model.to(dtype).requires_grad_(False).eval()
+
+    def unrounded(self) -> Self:
+        """The same model with the values that its rounded weights stand for, which are then not made anew at every use:
+        itself where it has none, or where they would take much memory."""
+        if not any(isinstance(module, Quantized) for module in self.modules()) or self.size > _LARGE:
+            return self
+        return type(self).from_state(self.config, self.reference_state(), torch.float32)
+
+    @property
+    def size(self) -> int:
+        """How many weights it has, however they are stored."""
+        return sum(tensor.numel() for tensor in type(self).structure(self.config, torch.float32).parameters())
+
     def exact(self) -> Self:
-        """The same model in float64, with this one's own (rounded) weights."""
+        """The same model in float64, with this one's own (rounded) weights; those of a large one are not copied."""
+        if self.size > _LARGE:
+            return widened(self)
         return type(self).from_state(self.config, self.reference_state(), torch.float64)
 
     def forward(

@@ -1,18 +1,19 @@
 """The operators that multiply by weights, in plain PyTorch, over every format of `mythos_model.formats`; see `ops`.
 
 Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales lie as `formats` says.
-Rounded weights are exact in float32; a product is taken in the dtype of what they are multiplied by.
+Rounded weights are exact in float32; a product is taken in the dtype of what they are multiplied by. Weights that are
+rounded, or narrower than that, are widened some rows at a time: so a model is computed in float64 that would not fit.
 """
 
 from __future__ import annotations
-
-from types import EllipsisType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mythos_model.formats import FORMATS, PLAIN, Format
+from mythos_model.formats import FORMATS, PLAIN, Format, Packed
+
+_TOGETHER = 1 << 23  # elements of a matrix that are widened at a time
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: str = PLAIN) -> Tensor:
@@ -25,7 +26,27 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: s
 
     Returns: [..., rows] in x's dtype.
     """
-    return F.linear(x, FORMATS[format].unpack(weight, scale, rows, x.shape[-1]).to(x.dtype))
+    return _product(x, Packed(weight, scale), rows, FORMATS[format])
+
+
+def _product(x: Tensor, matrix: Packed, rows: int | None, form: Format) -> Tensor:
+    """x [..., K] times a matrix [rows, K], at most _TOGETHER of whose elements are widened at a time."""
+    weight, scale = matrix
+    if form.name == PLAIN and weight.dtype == x.dtype:
+        return F.linear(x, weight)
+    lines = weight.shape[0]  # tiles of rounded weights
+    several = max(_TOGETHER // (x.shape[-1] * form.tile), 1)
+    parts = [
+        F.linear(x, form.unpack(weight[i : i + several], _cut(scale, i, several), None, x.shape[-1]).to(x.dtype))
+        for i in range(0, lines, several)
+    ]
+    if not parts:
+        return x.new_empty(*x.shape[:-1], 0)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, -1))[..., :rows]
+
+
+def _cut(scale: Tensor | None, start: int, count: int) -> Tensor | None:
+    return None if scale is None else scale[start : start + count]
 
 
 def embedding(ids: Tensor, weight: Tensor, scale: Tensor | None, dim: int, format: str = PLAIN) -> Tensor:
@@ -75,45 +96,28 @@ def moe(
 
     Returns: [..., D] in x's dtype.
     """
-    if format != PLAIN:
-        used, expert_index = torch.unique(expert_index, return_inverse=True)  # no others are unpacked
-        routed_gate_up, routed_down = _unpack_experts(
-            FORMATS[format], x, routed_gate_up, routed_gate_up_scale, routed_down, routed_down_scale, used
-        )
-        shared_gate_up, shared_down = _unpack_experts(
-            FORMATS[format], x, shared_gate_up, shared_gate_up_scale, shared_down, shared_down_scale
-        )
-    shape = x.shape
+    form, shape, width = FORMATS[format], x.shape, x.shape[-1]
+    routed = Packed(routed_gate_up, routed_gate_up_scale), Packed(routed_down, routed_down_scale)
+    shared = Packed(shared_gate_up, shared_gate_up_scale), Packed(shared_down, shared_down_scale)
     x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
-    y = swiglu(x, shared_gate_up, shared_down)
-    if x.shape[0] == 1:  # decode: read the chosen experts and nothing else
+    y = _expert(x, *shared, width, form)
+    if x.shape[0] == 1 and format == PLAIN and routed_down.dtype == x.dtype:  # decode: the chosen experts at once
         chosen = expert_index[0]
         gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
         out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]
         return (y + (expert_weight[0].unsqueeze(-1) * out).sum(0, keepdim=True)).view(shape)
     for expert in torch.unique(expert_index).tolist():
         token, slot = torch.where(expert_index == expert)
-        out = swiglu(x[token], routed_gate_up[expert], routed_down[expert])
+        gate_up, down = (Packed(w[expert], None if scale is None else scale[expert]) for w, scale in routed)
+        out = _expert(x[token], gate_up, down, width, form)
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
     return y.view(shape)
 
 
-def _unpack_experts(
-    form: Format,
-    x: Tensor,
-    gate_up: Tensor,
-    gate_up_scale: Tensor | None,
-    down: Tensor,
-    down_scale: Tensor | None,
-    used: Tensor | EllipsisType = ...,
-) -> tuple[Tensor, Tensor]:
-    """gate_up [..., 2F, D] and down [..., D, F] of the experts `used`, in x's dtype."""
-
-    def unpack(weight: Tensor, scale: Tensor | None, rows: int | None, inputs: int) -> Tensor:
-        return form.unpack(weight[used], None if scale is None else scale[used], rows, inputs).to(x.dtype)
-
-    both = unpack(gate_up, gate_up_scale, None, x.shape[-1])
-    return both, unpack(down, down_scale, x.shape[-1], both.shape[-2] // 2)
+def _expert(x: Tensor, gate_up: Packed, down: Packed, rows: int, form: Format) -> Tensor:
+    """down(silu(gate x) * up x), [n, D]; gate and up of rounded weights are padded apart, to whole tiles."""
+    gate, up = _product(x, gate_up, None, form).chunk(2, -1)
+    return _product(F.silu(gate) * up, down, rows, form)
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def held_names(name: str) -> tuple[str, str]:
+    """What a rounded weight and its scales are called where the weight was called `name`."""
+    return f"{name}_quantized", f"{name}_scale"
+
+
 class Quantized(nn.Module):
     """Holds, for each rounded weight NAME [..., rows, inputs], the buffers `NAME_quantized` and `NAME_scale`."""
 
@@ -73,9 +78,18 @@ class Quantized(nn.Module):
 
     def hold(self, name: str, weight: Tensor) -> None:
         """Round a weight and keep it."""
-        packed = self.form.pack(weight.detach())
-        self.register_buffer(f"{name}_quantized", packed.weight)
-        self.register_buffer(f"{name}_scale", packed.scale)
+        for part, tensor in self.rounded(name, weight).items():
+            self.register_buffer(part, tensor)
+
+    def rounded(self, name: str, weight: Tensor) -> dict[str, Tensor]:
+        """What is held of a weight, or of a slice of it along the first axis, by its buffers' names."""
+        packed = self.form.pack(self.padded(name, weight.detach()))
+        assert packed.scale is not None
+        return dict(zip(held_names(name), (packed.weight, packed.scale), strict=True))
+
+    def padded(self, name: str, weight: Tensor) -> Tensor:
+        """A weight with whatever rows of zeros its operator wants inside."""
+        return weight
 
     def parts(self, name: str) -> Packed:
         """A weight as it is stored."""
@@ -138,9 +152,13 @@ class QuantizedExperts(Quantized, MixtureOfExperts):
         self.dim = experts.routed_down.shape[1]
         self.widths = {"routed": experts.routed_down.shape[2], "shared": experts.shared_down.shape[1]}
         for kind in self.widths:
-            gate, up = getattr(experts, f"{kind}_gate_up").chunk(2, -2)
-            self.hold(f"{kind}_gate_up", torch.cat([self.form.pad_rows(gate), self.form.pad_rows(up)], -2))
-            self.hold(f"{kind}_down", getattr(experts, f"{kind}_down"))
+            for part in ("gate_up", "down"):
+                self.hold(f"{kind}_{part}", getattr(experts, f"{kind}_{part}"))
+
+    def padded(self, name: str, weight: Tensor) -> Tensor:
+        if not name.endswith("gate_up"):
+            return weight
+        return torch.cat([self.form.pad_rows(half) for half in weight.chunk(2, -2)], -2)
 
     def plain(self) -> dict[str, Tensor]:
         weights = {}

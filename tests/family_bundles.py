@@ -19,8 +19,10 @@ from mythos_export.progress import silent
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, build
 from mythos_export.text_files import add_text
+from mythos_export.weights_file import write_weights
 from mythos_model import load_checkpoint
 from mythos_runtime.files import describe
+from mythos_runtime.program import WEIGHTS
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]  # ids 0 to 2
 CHATML = (
@@ -66,13 +68,14 @@ class FamilyBundles(dict[str, Path]):
 
 def _make(case: GoldenCase, folder: Path) -> None:
     checkpoint = load_checkpoint(case.folder, case.config, exit_rule=case.exit_rule)
-    model = checkpoint.model(torch.float32)
-    captured, rows = capture(model), capture_rows(model)
-    lowered = lower(captured, folder)
+    structure = checkpoint.family.model.structure(checkpoint.config, torch.float32)
+    weights = write_weights(structure, checkpoint.sources, folder / WEIGHTS)
+    captured, rows = capture(weights.model), capture_rows(weights.model)
+    lowered = lower(captured, weights)
     if rows is not None:
-        lowered = replace(lowered, rows=lower_rows(rows, folder))
+        lowered = replace(lowered, rows=lower_rows(rows, weights))
     built = build(lowered, folder, find_target("onnx"), TargetOptions("fp32"), silent)
-    package(folder, checkpoint, "fp32", captured, lowered, built).finish()
+    package(folder, checkpoint, "fp32", captured, weights, built).finish()
 
 
 def _write_text_files(home: Path) -> None:

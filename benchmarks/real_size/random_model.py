@@ -19,10 +19,12 @@ from mythos_export.package import package
 from mythos_export.progress import silent
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, build
+from mythos_export.weights_file import store_model
 from mythos_model import Checkpoint
 from mythos_model.blocks import Embedding
 from mythos_model.families.ouro import FAMILY, Ouro, OuroConfig
 from mythos_model.quantized import Quantized, QuantizedEmbedding, QuantizedLinear
+from mythos_runtime.program import WEIGHTS
 
 ROWS = 64  # that are random; the others repeat them
 CONFIG = OuroConfig(
@@ -76,13 +78,13 @@ def make_bundle(config: OuroConfig, form: str, folder: Path) -> Path:
     than small machines have. Of small models of the same family it is the same graph."""
     model = random_model(config, form)
     folder.mkdir(parents=True)
-    captured, rows = capture(model), capture_rows(model)
+    weights = store_model(model, folder / WEIGHTS)
+    captured, rows = capture(weights.model), capture_rows(weights.model)
     assert rows is not None
-    lowered = lower(captured, folder)
-    lowered = replace(lowered, rows=lower_rows(rows, folder))
+    lowered = replace(lower(captured, weights), rows=lower_rows(rows, weights))
     built = build(lowered, folder, find_target("onnx"), TargetOptions(form), silent)
     checkpoint = Checkpoint(FAMILY, config, {}, Path(f"random-ouro-{form}"), "0" * 64, "random", folder)
-    package(folder, checkpoint, form, captured, lowered, built).without({"program"}).finish()
+    package(folder, checkpoint, form, captured, weights, built).without({"program"}).finish()
     return folder
 
 

@@ -59,6 +59,13 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 )
 @click.option("--cases", type=click.Path(path_type=Path), help="Safetensors file with input_ids [n, T] to verify with.")
 @click.option("--parts", help="Kept beside what runs: of program,golden,reports, or none [default: all].")
+@click.option(
+    "--verify",
+    "verification",
+    type=click.Choice(["full", "twin", "later"]),
+    help="twin: all cases on a reduced twin on the same weights, a few on the model itself; later: leave a bundle that "
+    "says that it is not verified. [default: full; twin from 268 million weights on, or where memory is short]",
+)
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
 @click.option(
@@ -89,7 +96,8 @@ def export_command(
     destination = output or Path(f"{_name(checkpoint)}-{target}")
     with terminable("terminated; no bundle was written"), steps() as step:
         exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
-    show_parity(exported.parity)
+    if exported.parity is not None:
+        show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
     page = "reports/parity.html"
     if page in exported.manifest.files:
@@ -99,7 +107,7 @@ def export_command(
             "bundle": str(exported.path),
             "targets": {t.name: t.state for t in exported.manifest.targets},
             "precision": exported.manifest.precision,
-            "parity": summary(exported.parity),
+            "parity": None if exported.parity is None else summary(exported.parity),
         }
         write(json.dumps(document) + "\n")
 

@@ -14,7 +14,7 @@ def show_parity(parity: Any) -> None:
     """The short form: a row a stage, what turned, and the verdict in one sentence."""
     table = Table("stage", "cases", "positions", "worst tensor", "error", "allowed", "")
     words = {"pass": "[green]equal[/]", "fail": "[red]differs[/]", "not run": "[yellow]not run[/]"}
-    for stage in parity.stages:
+    for stage in (*parity.stages, *parity.whole):
         if stage.worst is None:
             table.add_row(stage.name, "", "", "", "", "", words[stage.state])
             continue
@@ -24,7 +24,7 @@ def show_parity(parity: Any) -> None:
         numbers = (_number(error), _number(tolerance))
         table.add_row(stage.name, str(len(stage.results)), seen, worst, *numbers, words[stage.state])
     out.print(table)
-    for stage in parity.stages:
+    for stage in (*parity.stages, *parity.whole):
         if stage.reason is not None:
             out.print(f"{stage.name} was not run: {stage.reason}", style="yellow", markup=False, highlight=False)
     checks = [f"{check.name} {check.value:.4f} (below {check.bound:g})" for check in parity.checks]

@@ -13,7 +13,7 @@ from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import BundleError
-from mythos_runtime.manifest import read_manifest
+from mythos_runtime.manifest import Manifest, read_manifest
 
 FRESH_CASES = 24
 
@@ -100,6 +100,11 @@ def _verify(
     manifest = read_manifest(bundle)
     if report is not None:
         check_place(report, bundle, manifest)
+    if against is not None and manifest.doubt is not None:
+        _verify_later(bundle, manifest, against, config, as_json)
+        return
+    if against is None and manifest.doubt is not None:
+        raise BundleError(f"{bundle}: {manifest.doubt}")
     if against is None and GOLDEN not in manifest.files:
         raise BundleError(
             f"{bundle} was exported without its golden cases (--parts); give its checkpoint with --against, to have "
@@ -123,6 +128,19 @@ def _verify(
     if as_json:
         write(json.dumps(parity.to_json()) + "\n")
     parity.raise_unless_passed()
+
+
+def _verify_later(bundle: Path, manifest: Manifest, against: Path, config: Path | None, as_json: bool) -> None:
+    """What an export with --verify later left out: its golden cases and reports go into the bundle."""
+    from mythos_export.verification import verify_later
+
+    with steps() as step:
+        verified = verify_later(bundle, manifest, against, config, step)
+    assert verified.parity is not None
+    show_parity(verified.parity)
+    out.print(f"{bundle} is {verified.bundle.manifest.targets[0].state}.", highlight=False)
+    if as_json:
+        write(json.dumps(verified.parity.to_json()) + "\n")
 
 
 def _replay(folder: Path, threads: int | None, as_json: bool) -> None:

@@ -1,4 +1,8 @@
-"""Move the weights into one safetensors file, and point the graph into it by offset."""
+"""Point the graph into the safetensors files that hold its weights, by offset.
+
+The model's weights are in one file before there is a graph (`weights_file`), and an initializer is looked up there by
+its address. What else a graph holds, computed of weights or of nothing, goes into a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +11,48 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from safetensors import safe_open
 
 from mythos_export.tensor_file import write_tensors
+from mythos_export.weights_file import INLINE_BYTES, WeightsFile
 
-INLINE_BYTES = 1024  # smaller tensors stay in the graph: constants that shape inference wants to see
 
+def link_weights(models: Iterable[ir.Model], weights: WeightsFile, own: Path, computed: Path | None = None) -> None:
+    """Replace every initializer above INLINE_BYTES by a reference into a file.
 
-def externalize_weights(model: ir.Model, path: Path) -> None:
-    """Write every initializer above INLINE_BYTES to `path` and replace it by a reference into the file.
-
-    The file is an ordinary safetensors file, so that other graphs, other runtimes and people can read it as well.
+    It is one of the model's weights, or in `computed`, another graph's `own`, under its name and with its values; or it
+    goes into `own`, each once. There is no such file where there are none.
     """
-    values = _large(model)
-    offsets = write_tensors(path, {name: to_torch(value.const_value) for name, value in values.items()})
-    for name, value in values.items():
-        point(value, path, offsets[name])
-
-
-def link_weights(models: Iterable[ir.Model], shared: Path, own: Path) -> None:
-    """Point the initializers of further graphs into `shared`, which `externalize_weights` has written.
-
-    A tensor is shared if it has the name and the values of one there. The others go into `own`, each once; there is no
-    such file where there are none.
-    """
-    offsets = tensor_offsets(shared)
+    known = tensor_offsets(computed) if computed is not None and computed.exists() else {}
     kept: dict[str, torch.Tensor] = {}
     later: list[tuple[ir.Value, str]] = []
-    with safe_open(shared, framework="pt") as file:
-        for number, model in enumerate(models):
-            for name, value in _large(model).items():
-                if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.path == str(shared):
-                    continue  # `share_products` has found it there
-                tensor = to_torch(value.const_value)
-                if name in offsets and _equal(file.get_tensor(name), tensor):
-                    point(value, shared, offsets[name])
-                    continue
-                if name in kept and not _equal(kept[name], tensor):
-                    name = f"{name}.{number}"
-                kept[name] = tensor
-                later.append((value, name))
+    for number, model in enumerate(models):
+        for name, value in large_initializers(model).items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                continue  # `share_products` has found it
+            place = weights.place(array_of(value.const_value))
+            if place is not None:
+                point(value, weights.path, place)
+                continue
+            tensor = to_torch(value.const_value)
+            if computed is not None and name in known and _equal(_read(computed, name), tensor):
+                point(value, computed, known[name])
+                continue
+            if name in kept and not _equal(kept[name], tensor):
+                name = f"{name}.{number}"
+            kept[name] = tensor
+            later.append((value, name))
     if kept:
         offsets = write_tensors(own, kept)
         for value, name in later:
             point(value, own, offsets[name])
 
 
-def _large(model: ir.Model) -> dict[str, ir.Value]:
+def large_initializers(model: ir.Model) -> dict[str, ir.Value]:
+    """Those that do not stay in the graph."""
     return {
         name: value
         for name, value in model.graph.initializers.items()
@@ -67,29 +64,29 @@ def point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
     """Replace a value's tensor by a reference into a file, from byte to byte."""
     tensor = value.const_value
     assert tensor is not None
-    value.const_value = ir.ExternalTensor(
-        path.name,
-        place[0],
-        place[1] - place[0],
-        tensor.dtype,
-        shape=ir.Shape(tensor.shape.numpy()),
-        name=value.name or "",
-        base_dir=path.parent,
+    value.const_value = reference(value.name or "", path, place, tensor.dtype, ir.Shape(tensor.shape.numpy()))
+
+
+def reference(name: str, path: Path, place: tuple[int, int], dtype: ir.DataType, shape: ir.Shape) -> ir.ExternalTensor:
+    """A tensor that lies in a file."""
+    return ir.ExternalTensor(
+        path.name, place[0], place[1] - place[0], dtype, shape=shape, name=name, base_dir=path.parent
     )
 
 
-def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return left.dtype == right.dtype and left.shape == right.shape and torch.equal(left, right)
+def array_of(tensor: ir.TensorProtocol | None) -> torch.Tensor | np.ndarray:
+    """A tensor's values where they are, nothing copied."""
+    assert tensor is not None
+    raw = tensor.raw if hasattr(tensor, "raw") else None
+    return raw.detach() if isinstance(raw, torch.Tensor) else tensor.numpy()
 
 
 def to_torch(tensor: ir.TensorProtocol | None) -> torch.Tensor:
     """A tensor's values, bfloat16 as such."""
-    assert tensor is not None
-    raw = tensor.raw if hasattr(tensor, "raw") else None
-    if isinstance(raw, torch.Tensor):
-        return raw.detach().contiguous()
-    array = tensor.numpy()
-    if tensor.dtype == ir.DataType.BFLOAT16:
+    array = array_of(tensor)
+    if isinstance(array, torch.Tensor):
+        return array.contiguous()
+    if tensor is not None and tensor.dtype == ir.DataType.BFLOAT16:
         return torch.from_numpy(array.view("uint16").copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
 
@@ -105,3 +102,12 @@ def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
+
+
+def _read(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(name)
+
+
+def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and torch.equal(left, right)

@@ -16,7 +16,7 @@ def seconds(value: float) -> str:
 
 def size(value: float) -> str:
     """Bytes in powers of 1000: 12.3 MB."""
-    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= factor:
             return f"{_three_digits(value / factor)} {unit}"
     return f"{value:.0f} B"

@@ -10,6 +10,13 @@ from mythos_export.lower import Lowered
 from mythos_export.targets.target import Built, Progress, TargetOptions
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.rows import RowBodies
+from mythos_runtime.row_ports import GRAPHS
+from mythos_runtime.spec import LoopSpec
+
+
+def proof_of(spec: LoopSpec) -> tuple[str, ...]:
+    """The stages that show that the graphs compute what the model does."""
+    return (FunctionBodies.name, RowBodies.name) if set(GRAPHS) <= set(spec.graphs) else (FunctionBodies.name,)
 
 
 class OnnxTarget:
@@ -23,6 +30,5 @@ class OnnxTarget:
         """There is nothing more to refuse: an ONNX graph takes any size."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        files = tuple(path.name for path in (lowered.path, lowered.weights, *lowered.rows))
-        proof = (FunctionBodies.name, RowBodies.name) if lowered.rows else (FunctionBodies.name,)
-        return Built(self.name, files, proof, {}, {"onnxruntime": onnxruntime.__version__})
+        files = tuple(path.name for path in (*lowered.files, *lowered.rows))
+        return Built(self.name, files, proof_of(lowered.spec), {}, {"onnxruntime": onnxruntime.__version__})

@@ -7,7 +7,7 @@ from pathlib import Path
 from mythos_export.errors import CasesError
 from mythos_export.precision import PRECISIONS
 from mythos_export.verify.golden import Golden, make_random
-from mythos_model import load_checkpoint
+from mythos_model import Checkpoint, load_checkpoint
 from mythos_runtime.manifest import Manifest
 
 
@@ -23,7 +23,13 @@ def fresh_cases(
         CasesError: the checkpoint is another model than the bundle's.
         ModelError: it cannot be read.
     """
-    loaded = load_checkpoint(checkpoint, config, default=manifest.config)
+    loaded = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
+    model = PRECISIONS[manifest.precision].model(loaded)
+    return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
+
+
+def same_model(manifest: Manifest, loaded: Checkpoint, checkpoint: Path) -> Checkpoint:
+    """The checkpoint that was read, if it has the configuration of the bundle's model. Raises CasesError."""
     other = {name for name, value in loaded.config.to_dict().items() if manifest.config.get(name) != value}
     if other:
         name = min(other)
@@ -31,8 +37,7 @@ def fresh_cases(
             f"{checkpoint} is another model than the bundle: {name} is {loaded.config.to_dict()[name]}, in the bundle "
             f"{manifest.config.get(name)}; give the checkpoint that the bundle was made from"
         )
-    model = PRECISIONS[manifest.precision].model(loaded)
-    return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
+    return loaded
 
 
 def _other_file(manifest: Manifest, checkpoint: Path, sha256: str | None) -> str | None:

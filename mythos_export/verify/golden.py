@@ -97,10 +97,12 @@ def make_golden(
     precision: str,
     given: Path | None = None,
     progress: Callable[[float], None] = lambda part: None,
+    weights: Prints | None = None,
     profiles: Profiles | None = None,
 ) -> Golden:
     """Answer the fixed questions, and those of a file, with the eager models; `progress` is told the part that is done.
-    `profiles` are those of an engine in the bundle.
+    `weights` are the prints of the model's tensors where they were made already; `profiles` are those of an engine in
+    the bundle.
 
     Raises:
         CasesError: the given inputs cannot be used.
@@ -114,9 +116,12 @@ def make_golden(
         for number, question in enumerate(own):
             progress((fixed + number) / (fixed + len(own)))
             truth.ask(question)
-        golden = _judged(truth, precision)
+        golden = judged(truth, precision)
         golden = replace(
-            golden, boundaries=_boundaries(truth, sizes, profiles), tie=make_tie(truth), weights=prints(model)
+            golden,
+            boundaries=_boundaries(truth, sizes, profiles),
+            tie=make_tie(truth),
+            weights=prints(model, weights),
         )
         return replace(golden, text=_text(truth, golden, sizes, given is not None))
 
@@ -144,10 +149,11 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
         truth = Truth(model)
         for question in random_questions(model.spec, count, seed, truth.outputs, truth.case):
             truth.ask(question)
-        return _judged(truth, precision)
+        return judged(truth, precision)
 
 
-def _judged(truth: Truth, precision: str) -> Golden:
+def judged(truth: Truth, precision: str) -> Golden:
+    """What was asked, with the tolerances measured on it."""
     near = [asked for asked in truth.asked if not is_far(asked.case)]
     tolerances = measure(near, [compare(asked.case, asked.eager, None) for asked in near], precision)
     apart = {

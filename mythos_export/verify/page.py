@@ -33,6 +33,8 @@ HEADLINES = {
     False: "This bundle does not give the answers of the PyTorch model; do not use it.",
 }
 
+SCOPED = "A reduced twin on the same weights gives the PyTorch model's answers, and so does this bundle in a few cases."
+
 
 def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
     """Refuse to write over what the bundle's manifest vouches for: the report of its export.
@@ -68,6 +70,7 @@ def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
 def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
     """What the template shows."""
     ran = [stage for stage in parity.stages if stage.state != NOT_RUN]
+    whole = [stage for stage in parity.whole if stage.results]
     inside = [(stage, growth) for stage in ran if (growth := stage.growth(state(parity.spec))) is not None]
     ties = [(stage.name, tie) for stage in parity.stages for tie in stage.near_ties]
     worst = sorted(parity.results, key=lambda result: result.worst.used, reverse=True)[:WORST_CASES]
@@ -75,13 +78,13 @@ def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:
         "source": manifest.source.name,
         "created": manifest.created,
         "parity": parity,
-        "verdict_state": "fail" if not parity.passed else "warn" if parity.basis.weak() else "pass",
-        "headline": HEADLINES[parity.passed],
+        "verdict_state": "fail" if not parity.passed else "warn" if parity.basis.weak() or parity.scope else "pass",
+        "headline": SCOPED if parity.passed and parity.scope else HEADLINES[parity.passed],
         "truth": TRUTH,
         "factor": f"{FACTOR:g}",
         "ulps": f"{FLOOR_ULPS:g}",
-        "stage_rows": [_stage_row(parity.spec, stage) for stage in parity.stages],
-        "logits_rows": [_logits_row(stage) for stage in ran],
+        "stage_rows": [_stage_row(parity.spec, stage) for stage in (*parity.stages, *parity.whole)],
+        "logits_rows": [_logits_row(stage) for stage in (*ran, *whole)],
         "checks": [_check(check) for check in parity.checks],
         "state": state(parity.spec),
         "growth_rows": [_growth_row(stage, growth) for stage, growth in inside],

@@ -7,6 +7,7 @@
     sentence          the verdict in words
     precision         fp32, fp16, bf16, int8 or int4
     truth             what the stages are held to
+    scope             what was verified in place of the whole model (a reduced twin of it), or null
     stages            a list, in the order of the pipeline:
       name, runner, artifact
       state, reason     "pass", "fail", or "not run" with the reason, else null
@@ -23,6 +24,7 @@
       depths            {depth: positions} of that stage
       weights           per file that it holds tensors of: artifact, tensors, equal (of them, to the model's, bit by
                         bit), derived (names of those that were computed of weights: the cases compare them)
+    whole             with a scope: stages of the model itself, as in stages
     depths            {depth: positions} of float64, in all cases; a stage may have run fewer of them
     near_ties         total, and in `listed` the first MOST_LISTED: stage, case, row, token, iteration, decision,
                       margin, band, possible (true: the stage does not show whether it fell otherwise)
@@ -81,18 +83,22 @@ class Parity:
     coverage: tuple[Covered, ...] = field(default=())
     apart: Mapping[str, Tolerances] = field(default_factory=dict)
     """By case at far positions, its own tolerances."""
+    whole: tuple[StageResult, ...] = ()
+    """Where `stages` are those of a reduced twin: what of the model itself was compared."""
+    scope: str | None = None
+    """What was verified in place of the whole model, in a sentence; None where it was the whole."""
 
     @property
     def passed(self) -> bool:
-        return not self.problems and all(stage.state != FAIL for stage in self.stages)
+        return not self.problems and all(stage.state != FAIL for stage in (*self.stages, *self.whole))
 
     @property
     def failures(self) -> list[Failure]:
-        return [stage.failure for stage in self.stages if stage.failure is not None]
+        return [stage.failure for stage in (*self.stages, *self.whole) if stage.failure is not None]
 
     @property
     def results(self) -> list[CaseResult]:
-        return [result for stage in self.stages for result in stage.results]
+        return [result for stage in (*self.stages, *self.whole) for result in stage.results]
 
     @property
     def basis(self) -> Basis:
@@ -100,7 +106,7 @@ class Parity:
 
     def verdict(self) -> str:
         """In a sentence, and of a pass how much it rests on."""
-        ran = [stage for stage in self.stages if stage.state != NOT_RUN]
+        ran = [stage for stage in (*self.stages, *self.whole) if stage.state != NOT_RUN]
         if self.problems:
             return self.problems[0]
         if self.failures:
@@ -112,6 +118,7 @@ class Parity:
         return (
             f"{len(ran)} stages compute what the eager model computes, inside the loop too; the largest error is "
             f"{used:.0%} of what {self.precision} allows. {self.basis.sentence()}{rest}"
+            + (f" {self.scope}" if self.scope else "")
         )
 
     def raise_unless_passed(self) -> None:
@@ -133,7 +140,9 @@ class Parity:
                 "sentence": self.verdict(),
                 "precision": self.precision,
                 "truth": TRUTH,
+                "scope": self.scope,
                 "stages": [stage.to_json(state(self.spec)) for stage in self.stages],
+                "whole": [stage.to_json(state(self.spec)) for stage in self.whole],
                 "depths": {str(depth): count for depth, count in self.depths.items()},
                 "near_ties": {"total": len(ties), "listed": ties[:MOST_LISTED]},
                 "failures": [_failure(failure) for failure in self.failures],

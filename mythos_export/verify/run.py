@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def verify_bundle(
     golden: Golden | None = None,
     reproductions: Path | None = None,
     kernels: bool = False,
+    kinds: Sequence[type[Stage]] | None = None,
 ) -> Parity:
     """Hold every stage to the float64 model's answers.
 
@@ -56,6 +57,7 @@ def verify_bundle(
         threads: CPU threads of every stage; by default the runner's choice.
         golden: the cases; by default those that the bundle holds.
         reproductions: where a failing stage leaves a reproduction, one folder a stage; None: nowhere.
+        kinds: the stages that are opened, where the bundle has them; all by default.
         kernels: whether this machine's operator library is checked by itself, too.
 
     Raises:
@@ -64,7 +66,7 @@ def verify_bundle(
     golden = golden or load_golden(folder / GOLDEN, manifest.spec)
     bundle = Bundle(folder, manifest, threads)
     results = [_eager(golden)]
-    for kind in STAGES:
+    for kind in STAGES if kinds is None else kinds:
         if kind.applies(bundle):
             results.append(_run(kind, bundle, golden, progress, reproductions))
         elif kind.optional:

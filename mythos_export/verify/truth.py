@@ -44,6 +44,7 @@ class Truth:
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()
+        self.model = self.model.unrounded()
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""

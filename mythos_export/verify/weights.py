@@ -11,16 +11,16 @@ the loop's codes) as the model computes it. What then is left over on both sides
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from mythos_export.verify.compare import Problem
 from mythos_export.verify.results import Weighed
-from mythos_export.verify.stages.stage import Stage
 from mythos_export.verify.trace import to_numpy
 from mythos_model.looped import LoopedModel
 from mythos_model.moe import MixtureOfExperts
@@ -55,9 +55,9 @@ class Print:
     values: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, tensor: torch.Tensor, experts: str | None = None) -> Print:
+    def of(cls, tensor: torch.Tensor) -> Print:
         array = to_numpy(tensor).squeeze()
-        return cls(array.shape, tuple(_hash(form) for form in _forms(array)), _rows(array), experts)
+        return cls(array.shape, tuple(_hash(form) for form in _forms(array)), _rows(array))
 
     @classmethod
     def of_computed(cls, tensor: torch.Tensor) -> Print:
@@ -87,8 +87,48 @@ class Print:
 Prints = Mapping[str, Print]
 
 
-def prints(model: LoopedModel) -> dict[str, Print]:
-    """Of the model's tensors, and of what is computed of them before any token is seen."""
+class Weighing:
+    """The print of a tensor that passes by in slices of its first axis, or as a whole.
+
+    >>> weighing = Weighing(torch.float32, (64, 2048, 2048))
+    >>> for expert in experts:
+    ...     weighing.add(expert)
+    >>> weighing.done()     # the print of all of them together
+    """
+
+    def __init__(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._print: Print | None = None
+        self._slices: list[torch.Tensor] = []
+        self._rows: list[str] = []
+        self._forms: list[Any] = []
+
+    def add(self, piece: torch.Tensor) -> None:
+        """The next of them."""
+        if piece.numel() == math.prod(self.shape):
+            self._print = Print.of(piece.reshape(self.shape))
+        elif 1 in self.shape or piece.ndim < 2:  # a small one, whose print is made without the axis of 1
+            self._slices.append(piece)
+        else:
+            array = to_numpy(piece)
+            forms = list(_widened(array))
+            self._forms = self._forms or [_begun(form.dtype, self.shape) for form in forms]
+            for made, form in zip(self._forms, forms, strict=True):
+                made.update(_bytes(form))
+            self._rows.append(_hash(array)[:12])
+
+    def done(self) -> Print:
+        """The tensor's print."""
+        if self._slices:
+            self._print = Print.of(torch.stack(self._slices))
+        if self._print is not None:
+            return self._print
+        rows = tuple(self._rows) if len(self._rows) <= _MOST_ROWS else ()
+        return Print(self.shape, tuple(made.hexdigest() for made in self._forms), rows)
+
+
+def prints(model: LoopedModel, known: Prints | None = None) -> dict[str, Print]:
+    """Of the model's tensors, and of what is computed of them before any token is seen; `known` are those of some."""
     mixtures = {
         f"{name}.{held}": name
         for name, module in model.named_modules()
@@ -96,7 +136,11 @@ def prints(model: LoopedModel) -> dict[str, Print]:
         for held in module.state_dict()
         if held.startswith(("routed_", "router"))
     }
-    found = {name: Print.of(tensor, mixtures.get(name)) for name, tensor in model.state_dict().items()}
+    known = known or {}
+    found = {
+        name: replace(known[name] if name in known else Print.of(tensor), experts=mixtures.get(name))
+        for name, tensor in model.state_dict().items()
+    }
     with torch.no_grad():
         tables = {name: buffer for name, buffer in RowParts(model).named_buffers(recurse=False)}
         for depths in {MOST_LOOPS, model.sizes.loops}:
@@ -106,12 +150,20 @@ def prints(model: LoopedModel) -> dict[str, Print]:
     return found | {name: Print.of_computed(tensor) for name, tensor in tables.items()}
 
 
-def compare_weights(stage: Stage, expected: Prints) -> tuple[Problem | None, tuple[Weighed, ...]]:
+class Holder(Protocol):
+    """Who holds weights: a stage, say."""
+
+    def weights(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The tensors, by file and name."""
+        ...
+
+
+def compare_weights(stage: Holder, expected: Prints) -> tuple[Problem | None, tuple[Weighed, ...]]:
     """The first thing that is wrong, and a line for every file that the stage holds tensors of."""
     problems: list[Problem] = []
     weighed: list[Weighed] = []
     for file, tensors in stage.weights().items():
-        wrong, line = _compare(file, {name: each for name, each in tensors.items() if each.size >= _SMALL}, expected)
+        wrong, line = _compare(file, tensors, expected)
         problems += wrong
         weighed.append(line)
     return next(iter(problems), None), tuple(weighed)
@@ -121,8 +173,11 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
     known = {form: name for name, each in expected.items() for form in each.forms}
     seen: set[str] = set()
     left: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        array = array.squeeze()
+    count = 0
+    for name, array in tensors.items():  # each is let go of before the next one
+        if array.size < _SMALL:
+            continue
+        count, array = count + 1, array.squeeze()
         hashed = _hash(array)
         own = expected.get(name)
         owner = known.get(hashed) if own is None else name if hashed in own.forms else None
@@ -138,9 +193,9 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
         if found is not None:
             changed.add(name)
             problems.append((name, *found))
-    equal = len(tensors) - len(left)
+    equal = count - len(left)
     derived = tuple(name for name in left if name not in changed)
-    return _worded(artifact, problems, expected), Weighed(artifact, len(tensors), equal, derived)
+    return _worded(artifact, problems, expected), Weighed(artifact, count, equal, derived)
 
 
 def _changed(name: str, array: np.ndarray, missing: Prints) -> tuple[str, list[int]] | None:
@@ -196,12 +251,16 @@ def _worded(artifact: str, found: list[tuple[str, str, list[int]]], expected: Pr
 
 def _forms(array: np.ndarray) -> Iterator[np.ndarray]:
     """The ways in which a tensor is stored."""
-    for form in (
-        (array, array.astype(np.float32)) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else (array,)
-    ):
+    for form in _widened(array):
         yield form
         if form.ndim == 2:
             yield form.T
+
+
+def _widened(array: np.ndarray) -> Iterator[np.ndarray]:
+    yield array
+    if array.dtype.itemsize == 2 and array.dtype.kind in "fV":
+        yield array.astype(np.float32)
 
 
 def _rows(array: np.ndarray) -> tuple[str, ...]:
@@ -210,9 +269,17 @@ def _rows(array: np.ndarray) -> tuple[str, ...]:
     return tuple(_hash(row)[:12] for row in array)
 
 
+def _begun(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    return hashlib.blake2b(f"{dtype} {shape}".encode(), digest_size=_SIZE)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def _hash(array: np.ndarray) -> str:
-    made = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=_SIZE)
-    made.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    made = _begun(array.dtype, array.shape)
+    made.update(_bytes(array))
     return made.hexdigest()
 
 

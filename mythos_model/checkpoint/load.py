@@ -20,10 +20,12 @@ from torch import Tensor
 from mythos_model import families
 from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint
 from mythos_model.checkpoint.rotary import check_table
+from mythos_model.checkpoint.stored import Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.errors import CheckpointError, ConfigError, some
 from mythos_model.families.family import Family
 from mythos_model.looped import LoopedModel
+from mythos_model.weights import Sources
 
 _MOST_COUNTED = 4096  # layers or experts that an error may list as missing
 
@@ -35,7 +37,7 @@ class Checkpoint:
     Attributes:
         family: whose it is.
         config: the model's configuration, of the family's class.
-        state: weights under the checkpoint's names, exactly `family.shapes(config)`.
+        state: weights under the checkpoint's names, exactly `family.shapes(config)`, read when they are looked at.
         source: the file or folder.
         sha256: of the file; of a folder, over the names and hashes of the files read.
         format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
@@ -45,12 +47,17 @@ class Checkpoint:
 
     family: Family
     config: Any
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
     source: Path
     sha256: str
     format: str
     folder: Path
     notes: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> Sources:
+        """The model's own tensors, made of the checkpoint's as they are asked for."""
+        return self.family.model.sources(self.config, self.state)
 
     def model(self, dtype: torch.dtype | None = None) -> LoopedModel:
         """The model, in evaluation mode; `dtype` casts the weights."""
@@ -114,7 +121,7 @@ def load_checkpoint(
     for table, (base, width) in family.rotary(found).items():
         if table in raw.shapes:
             check_table(raw.source, table, raw.tensors[table], base, width)
-    state = {name: raw.tensors[stored] for name, stored in known.items()}
+    state = Tensors({name: raw.tensors.stored[stored] for name, stored in known.items()})
     return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
 
 

@@ -61,6 +61,9 @@ class Family:
         rotary: of those, the rotary tables that the model would use: the base and the channels they have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
+        twin: of a configuration, a smaller one for the reduced twin of a model: fewer layers, experts and ids, all
+            widths the same, so that the first of the model's own tensors, and of their rows, are its weights. None:
+            there is no such configuration.
     """
 
     name: str
@@ -77,11 +80,17 @@ class Family:
     counts: tuple[str, ...] = ()
     distinct: bool = True
     variants: Mapping[str, Any] = field(default_factory=dict)
+    twin: Callable[[Any], Any] | None = None
 
     def claims(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration says that it is this family's."""
         classes = [config.get("_class_name"), *_texts(config.get("architectures"))]
         return config.get("model_type") in self.model_types or any(name in self.class_names for name in classes)
+
+
+def fewer(config: Any, **most: int) -> Any:
+    """A configuration with at most so many of something, for `Family.twin`."""
+    return dataclasses.replace(config, **{name: min(getattr(config, name), count) for name, count in most.items()})
 
 
 def own_fields(configuration: type, given: Mapping[str, Any], foreign: Collection[str] = ()) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mythos_export.cli.export import export_command
 from mythos_model import families, load_checkpoint
 from mythos_runtime import Model, load
 from mythos_runtime.engine import Engine, Request, Running, open_engine
+from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
 from mythos_runtime.session import Options
 
 NATIVE = Path(__file__).parents[2] / "build" / "native"
@@ -106,6 +107,27 @@ def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
     chunks = np.concatenate([part.ravel() for part in (expected[:, :cut], expected[:, cut:])])
     assert np.abs(whole - expected.ravel()).max() <= CLOSE * np.abs(expected).max()
     assert np.abs(halves - chunks).max() <= CLOSE * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "target", "precision"),
+    [
+        *((f"{family}_decode", "onnx", "int8") for family in ("ouro", "huginn", "nanbeige")),
+        ("ouro_exit_decode", "tensorrt", "fp16"),
+    ],
+)
+def test_families_are_exported_rounded_and_for_tensorrt(name: str, target: str, precision: str, tmp_path: Path) -> None:
+    if target == "tensorrt":
+        pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    case = GoldenCase.load(name)
+    exported = export(
+        case.folder, tmp_path / "bundle", target, config=case.config, precision=precision, exit_rule=case.exit_rule
+    )
+    assert exported.parity is not None and exported.parity.passed
+    states = {each.name: each.state for each in exported.manifest.targets}
+    assert states == {"onnx": VERIFIED} | ({"tensorrt": NOT_EXECUTED} if target == "tensorrt" else {})
+    assert load(exported.path).forward(case.ids, max_loops=case.loops).logits.shape[:2] == case.ids.shape
 
 
 def test_the_command_lists_the_families() -> None:

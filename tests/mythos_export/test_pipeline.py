@@ -19,7 +19,7 @@ import toy_target
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
-from mythos_export import export, package, pipeline
+from mythos_export import export, making, package, pipeline, verification
 from mythos_export.cli import export_command, mythos
 from mythos_export.errors import PackageError, TargetError
 from mythos_export.package import Bundle
@@ -83,13 +83,16 @@ def test_only_what_ran_is_verified(exported: pipeline.Exported) -> None:
     assert {"onnx", "program"} <= {stage.name for stage in exported.parity.stages if stage.state == "pass"}
     proofs = {(): False, ("onnx",): True, ("onnx", "tensorrt engine"): False, ("onnx", "program"): True}
     for proof, proven in proofs.items():
-        assert pipeline._is_proven(Built("x", (), proof), exported.parity) is proven
+        assert verification._is_proven(Built("x", (), proof), exported.parity) is proven
 
 
 def test_every_file_is_hashed_once_and_listed(exported: pipeline.Exported, hashed: Counter[str]) -> None:
     present = {path.relative_to(exported.path).as_posix() for path in exported.path.rglob("*") if path.is_file()}
     assert present == {*exported.manifest.files, "manifest.json"}
-    assert hashed == Counter(Path(name).name for name in exported.manifest.files)
+    while_written = exported.manifest.files["weights.safetensors"]
+    assert while_written == describe(exported.path / "weights.safetensors")
+    names = exported.manifest.files.keys() - {"weights.safetensors"}
+    assert hashed == Counter(Path(name).name for name in names)
 
 
 def test_modes_follow_the_umask(exported: pipeline.Exported) -> None:
@@ -141,7 +144,7 @@ def test_a_model_that_cannot_be_captured_or_lowered_is_exit_code_2(
     monkeypatch.setattr(torch.export if stage == "capture" else torch.onnx, "export", fail)
     if stage == "lower":
         for name in ("capture", "capture_rows"):
-            monkeypatch.setattr(pipeline, name, lambda model: SimpleNamespace(program=None, ports=model.spec.ports))
+            monkeypatch.setattr(making, name, lambda model: SimpleNamespace(program=None, ports=model.spec.ports))
     result = CliRunner().invoke(export_command, [str(CHECKPOINT), "-o", str(tmp_path / "bundle")])
     assert result.exit_code == 2 and "error: torch" in result.stderr and "RuntimeError" in result.stderr, result.stderr
     assert list(tmp_path.iterdir()) == []

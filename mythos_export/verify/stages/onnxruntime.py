@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime as ort
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Stage, constants, failing, load_graph
+from mythos_export.verify.stages.stage import Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import OrtSession, error_types, find_op_library, why_no_op_library
+from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
+
+_LARGE = 64 << 20  # bytes of weights
 
 
 class _OnnxRuntime(Stage):
@@ -26,9 +28,10 @@ class _OnnxRuntime(Stage):
     def __init__(self, bundle: Bundle) -> None:
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
-        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options)
+        self.fold = fold_of(bundle)
+        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, fold=self.fold)
         self.twin = make_twin(load_graph(self.path), names(bundle.spec))
-        self.session = twin_session(self.twin, self.path.parent, self.options)
+        self.session = twin_session(self.twin, self.path.parent, self.options, self.fold)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
@@ -53,12 +56,12 @@ class _OnnxRuntime(Stage):
                 )
         return Answer(outputs, self.twin.trace(watched))
 
-    def weights(self) -> dict[str, dict[str, np.ndarray]]:
-        return {} if self.library is not None else {self.artifact: constants(self.path)}
+    def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
+        return {} if self.library is not None else {self.artifact: Constants(self.path)}
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(load_graph(self.path))
-        outputs = run(twin_session(twin, self.path.parent, self.options), inputs)
+        outputs = run(twin_session(twin, self.path.parent, self.options, self.fold), inputs)
         return [values_of(twin, outputs, iteration) for iteration in iterations]
 
 
@@ -91,7 +94,12 @@ class TensorRTGraph(_OnnxRuntime):
     artifact: ClassVar[str] = "model.tensorrt.onnx"
 
 
-def twin_session(twin: Twin, folder: Path, options: Options) -> ort.InferenceSession:
+def fold_of(bundle: Bundle) -> int | None:
+    """Of a large model ONNX Runtime would make transposed copies of all weights, session by session."""
+    return 1 << 20 if bundle.weight_bytes > _LARGE else None
+
+
+def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = None) -> ort.InferenceSession:
     """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is.
 
     Raises:
@@ -99,6 +107,9 @@ def twin_session(twin: Twin, folder: Path, options: Options) -> ort.InferenceSes
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
+    if fold is not None:
+        settings.add_session_config_entry(MOST_FOLDED, str(fold))
+        settings.enable_cpu_mem_arena = False
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads

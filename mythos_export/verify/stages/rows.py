@@ -15,8 +15,8 @@ import onnxruntime as ort
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.onnxruntime import run, twin_session
-from mythos_export.verify.stages.stage import Bundle, Stage, constants, load_graph, with_weights
+from mythos_export.verify.stages.onnxruntime import fold_of, run, twin_session
+from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
 from mythos_runtime.engine.states import first_state
@@ -79,7 +79,7 @@ class Rows(Stage):
                 self.taps = _tap(model, self.spec)
             if whole:
                 _show(model, [name for node in model.graph.node for name in node.output if name])
-            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options)
+            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options, fold_of(bundle))
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
@@ -123,9 +123,9 @@ class Rows(Stage):
         }
         return Answer(call.outputs(outputs, loops), stacked(seen))
 
-    def weights(self) -> dict[str, dict[str, np.ndarray]]:
+    def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
         files = () if self.library is not None else [f"{graph}.onnx" for graph in GRAPHS]
-        return {file: constants(self.bundle.folder / file) for file in files}
+        return {file: Constants(self.bundle.folder / file) for file in files}
 
     def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
         """Those of the rows that are no padding."""

@@ -12,10 +12,13 @@ from typing import ClassVar
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Parts, parts_of
+from mythos_model.checkpoint.files import Mapped
+from mythos_model.errors import CheckpointError
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
@@ -38,21 +41,42 @@ def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
         return onnx.load(path, load_external_data=weights)
 
 
-def constants(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor that an ONNX file holds or points to, its Loop's body's too."""
-    graph = load_graph(path).graph
+class Constants(Mapping[str, np.ndarray]):
+    """Every tensor that an ONNX file holds or points to, its Loop's body's too. What lies in other files is mapped when
+    it is looked at, and let go of with the array."""
 
-    def inside(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
-        yield from ((each.name, numpy_helper.to_array(each, str(path.parent))) for each in graph.initializer)
-        for node in graph.node:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.name == "value":
-                    yield node.output[0], numpy_helper.to_array(attribute.t)
-                if attribute.HasField("g"):
-                    yield from inside(attribute.g)
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
+        self._tensors = dict(_tensors_in(load_graph(path).graph))
+        self._mapped: dict[str, Mapped] = {}
 
-    with failing("onnx", OSError, ValueError, onnx.checker.ValidationError):
-        return dict(inside(graph))
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = self._tensors[name]
+        with failing("onnx", OSError, ValueError, CheckpointError, onnx.checker.ValidationError):
+            if not uses_external_data(tensor):
+                return numpy_helper.to_array(tensor)
+            place = ExternalDataInfo(tensor)
+            if place.location not in self._mapped:
+                self._mapped[place.location] = Mapped(self._folder / place.location)
+            start, length = place.offset or 0, place.length or 0
+            view = self._mapped[place.location].view(start, start + length)
+            return np.frombuffer(view, helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _tensors_in(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    yield from ((each.name, each) for each in graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                yield node.output[0], attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors_in(attribute.g)
 
 
 def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:

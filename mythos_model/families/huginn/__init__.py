@@ -1,9 +1,11 @@
 """Huginn (card.md): a few layers run many times from a random state; every loop is given the prompt's embedding."""
 
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, fewer
 from mythos_model.families.huginn.config import HuginnConfig, read_config
 from mythos_model.families.huginn.model import Huginn
 from mythos_model.families.huginn.names import shapes
+
+_AROUND = {"n_layers_in_prelude": 1, "n_layers_in_coda": 1}
 
 FAMILY = Family(
     name="huginn",
@@ -18,6 +20,9 @@ FAMILY = Family(
     ignored=("freqs_cis",),
     rotary=lambda config: {"freqs_cis": (config.rope_base, config.head_dim)},
     counts=("n_layers_in_prelude", "n_layers_in_recurrent_block", "n_layers_in_coda"),
+    twin=lambda config: fewer(
+        config, n_layers_in_prelude=1, n_layers_in_recurrent_block=2, n_layers_in_coda=1, padded_vocab_size=512
+    ),
 )
 
 __all__ = ["FAMILY", "Huginn", "HuginnConfig"]

@@ -18,6 +18,7 @@ from mythos_model.looped import LoopedModel
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Context, Lines, Sizes
+from mythos_model.weights import Sources
 from mythos_runtime.spec import StateTensor
 
 ANSWERED = {rule.name: rule for rule in (EntropyDiff, Divergence, MinPDivergence, StableChoice)}
@@ -60,8 +61,8 @@ class Huginn(LoopedModel):
             self.rule = Converged(c.exit, c.threshold)
 
     @classmethod
-    def from_state(cls, config: HuginnConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Huginn:
-        return cls.assigned(config, to_model(config, state), dtype)
+    def sources(cls, config: HuginnConfig, state: Mapping[str, Tensor]) -> Sources:
+        return to_model(config, state)
 
     def reference_state(self) -> dict[str, Tensor]:
         return from_model(self.config, plain_state(self))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mythos_model.families.family import Shape
 from mythos_model.families.huginn.config import HuginnConfig
+from mythos_model.weights import Sources
 
 # The checkpoint's name of a block's tensor and the model's, where one is one.
 _PLAIN = {
@@ -58,15 +60,14 @@ def shapes(config: HuginnConfig) -> dict[str, Shape]:
     return outside | {theirs + name: shape for theirs, _ in blocks(config) for name, shape in block.items()}
 
 
-def to_model(config: HuginnConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_model(config: HuginnConfig, state: Mapping[str, Tensor]) -> Sources:
     """The checkpoint's tensors under the model's names."""
-    found = {ours: state[theirs] for theirs, ours in _OUTSIDE.items()}
+    found = {ours: partial(state.__getitem__, theirs) for theirs, ours in _OUTSIDE.items()}
     for theirs, ours in blocks(config):
-        found |= {ours + mine: state[theirs + name] for name, mine in _PLAIN.items()}
+        found |= {ours + mine: partial(state.__getitem__, theirs + name) for name, mine in _PLAIN.items()}
         for name, parts in _FUSED.items():
-            pieces = state[theirs + name].chunk(len(parts))
-            found |= {ours + part: _flat(piece) for part, piece in zip(parts, pieces, strict=True)}
-    return found
+            found |= {ours + part: partial(_part, state, theirs + name, i, len(parts)) for i, part in enumerate(parts)}
+    return Sources(found)
 
 
 def from_model(config: HuginnConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,6 +81,8 @@ def from_model(config: HuginnConfig, state: Mapping[str, Tensor]) -> dict[str, T
     return found
 
 
-def _flat(piece: Tensor) -> Tensor:
-    """A matrix, or the bias [1, 1, H, d] as [H*d]; in memory of its own, since torch.export takes no views."""
+def _part(state: Mapping[str, Tensor], name: str, index: int, count: int) -> Tensor:
+    """A matrix of several that are one, or the bias [1, 1, H, d] as [H*d]; in memory of its own, since torch.export
+    takes no views."""
+    piece = state[name].chunk(count)[index]
     return piece.clone() if piece.ndim == 2 else piece.flatten().clone()

@@ -1,6 +1,6 @@
 """Nanbeige 4.2 (card.md): a decoder run twice over, its final norm between the passes."""
 
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, fewer
 from mythos_model.families.nanbeige.config import NanbeigeConfig, read_config
 from mythos_model.families.nanbeige.model import Nanbeige
 from mythos_model.families.nanbeige.names import shapes
@@ -18,6 +18,7 @@ FAMILY = Family(
     aliases=lambda config: {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
     ignored=("model.layers.*.self_attn.rotary_emb.inv_freq",),
     counts=("num_hidden_layers",),
+    twin=lambda config: fewer(config, num_hidden_layers=2, vocab_size=512),
 )
 
 __all__ = ["FAMILY", "Nanbeige", "NanbeigeConfig"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from mythos_model.attention import GroupedQueryAttention, Past
@@ -17,6 +16,7 @@ from mythos_model.looped import LoopedModel
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Context, Lines, Sizes
+from mythos_model.weights import Sources
 
 
 class Layer(nn.Module):
@@ -49,10 +49,8 @@ class Nanbeige(LoopedModel):
         self.rule = Fixed()
 
     @classmethod
-    def from_state(
-        cls, config: NanbeigeConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
-    ) -> Nanbeige:
-        return cls.assigned(config, to_model(config, state), dtype)
+    def sources(cls, config: NanbeigeConfig, state: Mapping[str, Tensor]) -> Sources:
+        return to_model(config, state)
 
     def reference_state(self) -> dict[str, Tensor]:
         return from_model(self.config, plain_state(self))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
 from mythos_model.families.family import Shape
 from mythos_model.families.halves import to_halves, to_pairs
 from mythos_model.families.nanbeige.config import NanbeigeConfig
+from mythos_model.weights import Sources
 
 # The checkpoint's names and the model's, without the layer's own prefix.
 _LAYER = {
@@ -52,12 +54,13 @@ def shapes(config: NanbeigeConfig) -> dict[str, Shape]:
     return {theirs: of[inner(ours)] for theirs, ours in names(c).items()}
 
 
-def to_model(config: NanbeigeConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_model(config: NanbeigeConfig, state: Mapping[str, Tensor]) -> Sources:
     """The checkpoint's tensors under the model's names."""
-    return {
-        ours: to_pairs(state[theirs], config.head_dim) if _rotated(theirs) else state[theirs]
-        for theirs, ours in names(config).items()
-    }
+
+    def made(theirs: str) -> Tensor:
+        return to_pairs(state[theirs], config.head_dim) if _rotated(theirs) else state[theirs]
+
+    return Sources({ours: partial(made, theirs) for theirs, ours in names(config).items()})
 
 
 def from_model(config: NanbeigeConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,16 @@
 """OpenMythos (card.md): prelude, one looped block with experts, LoRA, injection and ACT halting, coda."""
 
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, fewer
 from mythos_model.families.openmythos.config import VARIANTS, MythosConfig
 from mythos_model.families.openmythos.model import MythosModel
 from mythos_model.families.openmythos.names import read_config, reference_shapes
+
+
+def _twin(config: MythosConfig) -> MythosConfig:
+    """An expert more than a token chooses: enough for choices to differ."""
+    layers = {"prelude_layers": 1, "coda_layers": 1}
+    return fewer(config, vocab_size=512, n_experts=config.n_experts_per_tok + 1, n_shared_experts=1, **layers)  # type: ignore[no-any-return]
+
 
 FAMILY = Family(
     name="openmythos",
@@ -21,6 +28,7 @@ FAMILY = Family(
     },
     counts=("prelude_layers", "coda_layers", "n_experts", "n_shared_experts"),
     variants=VARIANTS,
+    twin=_twin,
 )
 
 __all__ = ["FAMILY", "VARIANTS", "MythosConfig", "MythosModel"]

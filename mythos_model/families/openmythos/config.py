@@ -206,46 +206,9 @@ def _problems(config: MythosConfig) -> Iterator[str]:
             yield f"n_heads ({config.n_heads}) is not divisible by n_kv_heads ({config.n_kv_heads})"
 
 
-def _variant(*sizes: int, theta: float = 5e5, output: int = 4096) -> MythosConfig:
-    vocab, dim, heads, kv_heads, seq, loops, layers, kv, q, rope, head, experts, shared, chosen, width, lora = sizes
-    return MythosConfig(
-        vocab_size=vocab,
-        dim=dim,
-        n_heads=heads,
-        n_kv_heads=kv_heads,
-        max_seq_len=seq,
-        max_loop_iters=loops,
-        prelude_layers=layers,
-        coda_layers=layers,
-        kv_lora_rank=kv,
-        q_lora_rank=q,
-        qk_rope_head_dim=rope,
-        qk_nope_head_dim=head,
-        v_head_dim=head,
-        n_experts=experts,
-        n_shared_experts=shared,
-        n_experts_per_tok=chosen,
-        expert_dim=width,
-        rope_theta=theta,
-        lora_rank=lora,
-        max_output_tokens=output,
-    )
-
-
-# columns: vocab, dim, heads, kv heads, max_seq_len, loops, prelude = coda, kv_lora, q_lora, rope, nope = v,
-#          experts, shared, chosen per token, expert_dim, lora rank
 VARIANTS: dict[str, MythosConfig] = {
-    "1b": _variant(32000, 2048, 16, 4, 4096, 16, 2, 256, 512, 32, 64, 64, 2, 4, 2048, 8),
-    "3b": _variant(32000, 3072, 24, 6, 4096, 16, 2, 384, 768, 32, 96, 64, 2, 4, 4096, 8),
-    "10b": _variant(32000, 4096, 32, 8, 8192, 24, 2, 512, 1024, 64, 128, 128, 2, 4, 5632, 16),
-    "50b": _variant(32000, 6144, 48, 8, 8192, 32, 3, 512, 1536, 64, 128, 256, 4, 4, 9728, 32),
-    "100b": _variant(
-        32000, 8192, 64, 8, 1_000_000, 32, 4, 512, 2048, 64, 128, 256, 4, 8, 13568, 64, theta=1e6, output=131072
-    ),
-    "500b": _variant(
-        100000, 12288, 96, 16, 1_000_000, 48, 4, 1024, 3072, 64, 128, 512, 8, 8, 23040, 128, theta=1e6, output=131072
-    ),
-    "1t": _variant(
-        100000, 16384, 128, 16, 1_000_000, 64, 6, 1024, 4096, 64, 128, 512, 8, 8, 34560, 256, theta=2e6, output=131072
-    ),
+    name: MythosConfig(**fields)
+    for name, fields in json.loads(Path(__file__).with_name("variants.json").read_text(encoding="utf-8")).items()
 }
+"""The named variants, in variants.json by the fields in which they differ from the defaults: `mythos plan` reads them
+without importing torch."""

@@ -24,6 +24,7 @@ from mythos_model.moe import MixtureOfExperts
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Check, Context, Lines, Sizes
+from mythos_model.weights import Sources
 from mythos_runtime.spec import TraceTensor
 
 
@@ -133,10 +134,8 @@ class MythosModel(LoopedModel):
         self.norm = RMSNorm(config.dim)
 
     @classmethod
-    def from_state(
-        cls, config: MythosConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
-    ) -> MythosModel:
-        return cls.assigned(config, stack_experts(config, state), dtype)
+    def sources(cls, config: MythosConfig, state: Mapping[str, Tensor]) -> Sources:
+        return stack_experts(config, state)
 
     def reference_state(self) -> dict[str, Tensor]:
         return unstack_experts(self.config, plain_state(self))

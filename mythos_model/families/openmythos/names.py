@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from mythos_model.errors import CheckpointError
 from mythos_model.families.family import only, own_fields
 from mythos_model.families.openmythos.config import MythosConfig
+from mythos_model.weights import Maker, Sources
 
 Shape = tuple[int, ...]
 LOOP = "recurrent.block."
@@ -173,29 +175,30 @@ def _inferred(shapes: Mapping[str, Shape]) -> dict[str, object]:
 FFN = f"{LOOP}ffn."
 
 
-def stack_experts(config: MythosConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stack_experts(config: MythosConfig, state: Mapping[str, Tensor]) -> Sources:
     """The checkpoint's names -> MythosModel's: routed experts stacked on a first axis, shared ones side by side."""
-    stacked = {
-        name: tensor
-        for name, tensor in state.items()
-        if not name.startswith((f"{FFN}routed_experts.", f"{FFN}shared_experts."))
+    experts = (f"{FFN}routed_experts.", f"{FFN}shared_experts.")
+    found: dict[str, Maker | list[Maker]] = {
+        name: partial(state.__getitem__, name) for name in state if not name.startswith(experts)
     }
 
-    def experts(kind: str, count: int, projection: str) -> list[Tensor]:
-        return [state[f"{FFN}{kind}_experts.{j}.{projection}.weight"] for j in range(count)]
+    def of(kind: str, expert: int, projection: str) -> Tensor:
+        return state[f"{FFN}{kind}_experts.{expert}.{projection}.weight"]
 
-    routed = {projection: experts("routed", config.n_experts, projection) for projection in ("gate", "up", "down")}
-    gate_up = [torch.cat(pair) for pair in zip(routed["gate"], routed["up"], strict=True)]
-    stacked[f"{FFN}routed_gate_up"] = torch.stack(gate_up)  # [E, 2F, D]
-    stacked[f"{FFN}routed_down"] = torch.stack(routed["down"])  # [E, D, F]
+    def gate_up(expert: int) -> Tensor:
+        return torch.cat([of("routed", expert, "gate"), of("routed", expert, "up")])
 
-    like = stacked["embed.weight"]
-    shared = config.n_shared_experts
-    gate_up = experts("shared", shared, "gate") + experts("shared", shared, "up")
-    down = experts("shared", shared, "down")
-    stacked[f"{FFN}shared_gate_up"] = torch.cat(gate_up) if gate_up else like.new_empty(0, config.dim)  # [2Fs, D]
-    stacked[f"{FFN}shared_down"] = torch.cat(down, 1) if down else like.new_empty(config.dim, 0)  # [D, Fs]
-    return stacked
+    def shared(projections: tuple[str, ...], axis: int) -> Tensor:
+        parts = [of("shared", j, projection) for projection in projections for j in range(config.n_shared_experts)]
+        empty = (0, config.dim) if axis == 0 else (config.dim, 0)
+        return torch.cat(parts, axis) if parts else state["embed.weight"].new_empty(empty)
+
+    routed = range(config.n_experts)
+    found[f"{FFN}routed_gate_up"] = [partial(gate_up, j) for j in routed]  # [E, 2F, D]
+    found[f"{FFN}routed_down"] = [partial(of, "routed", j, "down") for j in routed]  # [E, D, F]
+    found[f"{FFN}shared_gate_up"] = partial(shared, ("gate", "up"), 0)  # [2Fs, D]
+    found[f"{FFN}shared_down"] = partial(shared, ("down",), 1)  # [D, Fs]
+    return Sources(found)
 
 
 def unstack_experts(config: MythosConfig, stacked: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Ouro (card.md): a decoder run several times over, with a learnt gate that says when to leave."""
 
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, fewer
 from mythos_model.families.ouro.config import OuroConfig, read_config
 from mythos_model.families.ouro.model import Ouro
 from mythos_model.families.ouro.names import shapes
@@ -15,6 +15,7 @@ FAMILY = Family(
     read_config=read_config,
     shapes=shapes,
     counts=("num_hidden_layers",),
+    twin=lambda config: fewer(config, num_hidden_layers=2, vocab_size=512),
 )
 
 __all__ = ["FAMILY", "Ouro", "OuroConfig"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from mythos_model.attention import GroupedQueryAttention, Past
@@ -17,6 +16,7 @@ from mythos_model.looped import LoopedModel
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Context, Lines, Sizes
+from mythos_model.weights import Sources
 
 
 class Layer(nn.Module):
@@ -50,8 +50,8 @@ class Ouro(LoopedModel):
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @classmethod
-    def from_state(cls, config: OuroConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Ouro:
-        return cls.assigned(config, to_model(config, state), dtype)
+    def sources(cls, config: OuroConfig, state: Mapping[str, Tensor]) -> Sources:
+        return to_model(config, state)
 
     def reference_state(self) -> dict[str, Tensor]:
         return from_model(self.config, plain_state(self))

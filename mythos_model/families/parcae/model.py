@@ -19,6 +19,7 @@ from mythos_model.looped import LoopedModel
 from mythos_model.ops import accumulation_dtype
 from mythos_model.quantized import plain_state
 from mythos_model.state import Check, Context, Lines, Sizes
+from mythos_model.weights import Sources
 from mythos_runtime.spec import StateTensor
 
 QK_EPS = torch.finfo(torch.float32).eps  # whatever the precision
@@ -142,8 +143,8 @@ class Parcae(LoopedModel):
         self.rule = Fixed()
 
     @classmethod
-    def from_state(cls, config: ParcaeConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> Parcae:
-        return cls.assigned(config, to_model(config, state), dtype)
+    def sources(cls, config: ParcaeConfig, state: Mapping[str, Tensor]) -> Sources:
+        return to_model(config, state)
 
     def reference_state(self) -> dict[str, Tensor]:
         return from_model(self.config, plain_state(self))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mythos_model.families.family import Shape
 from mythos_model.families.parcae.config import ParcaeConfig
+from mythos_model.weights import Sources
 
 GATED = 32  # channels that a value embedding's gate reads
 
@@ -92,17 +94,16 @@ def shapes(config: ParcaeConfig) -> dict[str, Shape]:
     return found
 
 
-def to_model(config: ParcaeConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_model(config: ParcaeConfig, state: Mapping[str, Tensor]) -> Sources:
     """The checkpoint's tensors under the model's names, without those that nothing reads."""
-    found = {ours: state[theirs] for theirs, (ours, _) in _outside(config).items()}
+    found = {ours: partial(state.__getitem__, theirs) for theirs, (ours, _) in _outside(config).items()}
     for layer, theirs, ours in blocks(config):
         for name, (parts, _) in _of_block(config, layer).items():
             if len(parts) == 1:
-                found[ours + parts[0]] = state[theirs + name]
+                found[ours + parts[0]] = partial(state.__getitem__, theirs + name)
                 continue
-            pieces = state[theirs + name].chunk(len(parts))
-            found |= {ours + part: _flat(piece) for part, piece in zip(parts, pieces, strict=True)}
-    return found
+            found |= {ours + part: partial(_part, state, theirs + name, i, len(parts)) for i, part in enumerate(parts)}
+    return Sources(found)
 
 
 def from_model(config: ParcaeConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,6 +115,8 @@ def from_model(config: ParcaeConfig, state: Mapping[str, Tensor]) -> dict[str, T
     return found
 
 
-def _flat(piece: Tensor) -> Tensor:
-    """A matrix, or the bias [1, 1, H, d] as [H*d]; in memory of its own, since torch.export takes no views."""
+def _part(state: Mapping[str, Tensor], name: str, index: int, count: int) -> Tensor:
+    """A matrix of several that are one, or the bias [1, 1, H, d] as [H*d]; in memory of its own, since torch.export
+    takes no views."""
+    piece = state[name].chunk(count)[index]
     return piece.clone() if piece.ndim == 2 else piece.flatten().clone()

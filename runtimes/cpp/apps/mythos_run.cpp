@@ -46,6 +46,9 @@ mythos::LoadOptions bounded_threads(mythos::LoadOptions load) {
 void run(const Arguments& arguments) {
   mythos::Model model = mythos::Model::load(arguments.bundle, bounded_threads(arguments.load));
   if (arguments.verbose) say(arguments.bundle + ": " + model.description());
+  if (model.not_verified())
+    say("this bundle is not verified: nothing in it was compared with its model (it was exported with --verify later); "
+        "mythos verify BUNDLE --against CHECKPOINT does that");
   if (model.operators() == "portable")
     say("no library of native operators is loaded: the portable ones serve, which are slower");
   const Ids ids = prompt_ids(model, arguments);

@@ -73,8 +73,9 @@ struct EngineOptions {
   std::int64_t most_rows = 256;                 // of a call
   std::int64_t most_running = 64;               // requests that run at a time; the others wait, in the order they came
   std::int64_t chunk = 64;                      // the most tokens of a prompt that enter at a time
-  double patience = 0.125;  // a share of the running requests: so many finished positions are waited for before they leave
-                            // together, since the layers around the loop cost a call about the same for one as for a few
+  std::optional<double> patience;  // a share of the running requests: so many finished positions are waited for before they
+                                   // leave together, since the layers around the loop cost a call about the same for one as
+                                   // for many; none: as long as waiting has cost less than one more call of them
   std::optional<std::int64_t> max_lag = 64;  // positions of a request that may lag before they are made to run every depth:
                                              // a bound on what a hard token has to wait for; none: no bound
   Budget budget;                // of requests that have none of their own

@@ -234,6 +234,7 @@ class MYTHOS_API Model {
 
   const LoopSpec& spec() const;
   const std::string& description() const;   // engine, device, threads, kernels
+  bool not_verified() const;                // exported with --verify later: nothing was compared with its model
   const std::string& operators() const;     // "native" kernels, "portable" bodies in the graph (slow), or the "engine"'s own
   bool runs_rows() const;                   // whether generating runs the engine, on the bundle's row graphs
   const TokenizerEntry& tokenizer_entry() const;

@@ -69,6 +69,11 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
 
 const LoopSpec& Model::spec() const { return *parts_->bundle.manifest.spec; }
 const std::string& Model::description() const { return parts_->session->description; }
+bool Model::not_verified() const {
+  const auto& targets = parts_->bundle.manifest.targets;
+  return std::any_of(targets.begin(), targets.end(), [](const Target& target) { return target.state == "not verified"; });
+}
+
 const std::string& Model::operators() const { return parts_->session->operators; }
 
 bool Model::runs_rows() const { return static_cast<bool>(parts_->open_graph); }

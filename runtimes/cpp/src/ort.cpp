@@ -139,16 +139,17 @@ void guarded(const Call& call) {
 
 }  // namespace
 
-OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context)
+OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role)
     : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
-  const std::string library = ep_context ? "" : find_op_library(options.op_library);
+  if (role == Role::kInTurns) settings.AddConfigEntry("session.force_spinning_stop", "1");
+  const std::string library = role == Role::kEngine ? "" : find_op_library(options.op_library);
   if (!library.empty()) add_operators(settings, library);
   std::string provider = "CPUExecutionProvider";
-  if (ep_context) {
+  if (role == Role::kEngine) {
     settings.AppendExecutionProvider("NvTensorRtRtx", {});
     provider = kRtx;
   } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
@@ -167,7 +168,7 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
                 (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                 (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
   on_cpu = provider == "CPUExecutionProvider";
-  if (!ep_context) operators = library.empty() ? "portable" : "native";
+  if (role != Role::kEngine) operators = library.empty() ? "portable" : "native";
 }
 
 Ort::Value OrtSession::tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const {
@@ -233,10 +234,10 @@ void OrtSession::compare(const std::string& file, const std::vector<Port>& expec
 }
 
 std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                       bool ep_context) {
+                                       Role role) {
   require_api();
   try {
-    return std::make_unique<OrtSession>(file, ports, options, ep_context);
+    return std::make_unique<OrtSession>(file, ports, options, role);
   } catch (const Ort::Exception& error) {
     throw BackendMissing("ONNX Runtime could not start: " + words(error));
   }
@@ -244,7 +245,7 @@ std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& por
 
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports, const LoadOptions& options,
                                           bool ep_context) {
-  return open_graph(file, ports, options, ep_context);
+  return open_graph(file, ports, options, ep_context ? Role::kEngine : Role::kWhole);
 }
 
 std::string missing_for_rtx() {

@@ -9,11 +9,15 @@
 
 namespace mythos {
 
+// What a graph is: the whole model; one of several that run in turns, so that its threads must not go on spinning and hold
+// the cores that the next one's need; a file that wraps a TensorRT-RTX engine.
+enum class Role { kWhole, kInTurns, kEngine };
+
 class OrtSession : public Session {
  public:
-  // See `open_graph`. `ep_context`: the file wraps a TensorRT-RTX engine. BundleError: the graph is damaged, or its ports are not these.
-  // BackendMissing: no such provider, no kernel for an operator.
-  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, bool ep_context = false);
+  // See `open_graph`. BundleError: the graph is damaged, or its ports are not these. BackendMissing: no such provider, no
+  // kernel for an operator.
+  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role);
 
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) override;
   // On what is bound (BackendFailed).
@@ -33,6 +37,6 @@ class OrtSession : public Session {
 
 // As the constructor, after holding the library against the headers that this was built with (BackendMissing).
 std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                       bool ep_context = false);
+                                       Role role);
 
 }  // namespace mythos

@@ -145,7 +145,7 @@ class Driver {
     memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
     const auto open = [&](const std::string& graph) {
       return std::shared_ptr<mythos::OrtSession>(
-          mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load));
+          mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load, mythos::Role::kInTurns));
     };
     auto graphs = std::make_unique<Recorded>(spec, open, memory, rows, spec->max_seq_len);
     recorded_ = graphs.get();

@@ -26,6 +26,10 @@ class BundleError(RuntimeBundleError):
     exit_code = 2
 
 
+class NotVerified(UserWarning):
+    """A warning: nothing in the bundle was ever compared with its model."""
+
+
 class RequestError(RuntimeBundleError):
     """The caller asked for something that this model cannot do."""
 

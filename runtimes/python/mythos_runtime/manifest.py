@@ -10,8 +10,9 @@
     spec            what running the model needs, graphs and their ports included: `mythos_runtime.spec.LoopSpec`
     config          the hyper-parameters of its family, for people: no reader computes with them
     precision       fp32, fp16, bf16, int8 or int4: how the weights are stored
-    targets         [{name, state, files, details}]; state is "verified" or "built, not executed"; details are the
-                    target's own, such as {sm, profiles}
+    targets         [{name, state, files, details}]; state is "verified", "verified on a reduced twin" (the model is too
+                    large for the whole), "not verified" (put off) or "built, not executed"; details are the target's
+                    own, such as {sm, profiles}
     tool_versions   {tool: version}
     files           {relative path: {sha256, bytes}}, every file that the bundle needs, the manifest itself excepted
     tolerances      what parity was held to
@@ -43,6 +44,8 @@ MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 
 VERIFIED = "verified"
+TWIN_VERIFIED = "verified on a reduced twin"
+NOT_VERIFIED = "not verified"
 NOT_EXECUTED = "built, not executed"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -88,6 +91,16 @@ class Manifest:
     def target(self, name: str) -> Target | None:
         """The target of that name, or None."""
         return next((target for target in self.targets if target.name == name), None)
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence where nothing in the bundle was compared with its model; None where something was."""
+        if not any(target.state == NOT_VERIFIED for target in self.targets):
+            return None
+        return (
+            "this bundle is not verified: nothing in it was compared with its model (it was exported with --verify "
+            "later); mythos verify BUNDLE --against CHECKPOINT does that"
+        )
 
     def file_ending(self, suffix: str, prefer: str) -> str | None:
         """The listed file `prefer`, or the only other one that ends in `suffix`; None where there is no such file."""

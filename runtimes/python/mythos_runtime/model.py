@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.opening import has_rows, open_core
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Policy
-from mythos_runtime.errors import CapacityError, RequestError, ResultError
+from mythos_runtime.errors import CapacityError, NotVerified, RequestError, ResultError
 from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
@@ -328,5 +329,7 @@ def load(
         raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
+    if manifest.doubt is not None:
+        warnings.warn(f"{folder}: {manifest.doubt}", NotVerified, stacklevel=2)
     session = open_session(folder, manifest, backend, options)
     return Model(manifest.spec, session, manifest, folder, options)

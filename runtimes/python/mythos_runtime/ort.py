@@ -33,6 +33,7 @@ _ORT_TYPES = {
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
 NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
+MOST_FOLDED = "optimization.constant_folding_max_output_size_in_bytes"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
 
@@ -91,8 +92,16 @@ class OrtSession:
 
     name = "onnxruntime"
 
-    def __init__(self, file: Path, ports: Ports, options: Options) -> None:
+    def __init__(
+        self, file: Path, ports: Ports, options: Options, in_turns: bool = False, fold: int | None = None
+    ) -> None:
         """Load the graph, which has these ports.
+
+        Args:
+            in_turns: other sessions run between its calls, so that its threads must not go on spinning then: they would
+                hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
+            fold: the most bytes of a constant that is computed while it loads, such as a transposed matrix, which takes
+                memory beside the one that is mapped; None: ONNX Runtime's choice.
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -114,6 +123,10 @@ class OrtSession:
         settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        if fold is not None:
+            settings.add_session_config_entry(MOST_FOLDED, str(fold))
+        if in_turns:
+            settings.add_session_config_entry("session.force_spinning_stop", "1")
         library = find_op_library(options.op_library)
         if library is not None:
             self._register(settings, library)

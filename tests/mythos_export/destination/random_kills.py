@@ -25,9 +25,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mythos_export import pipeline
+from mythos_export import making, pipeline
 from mythos_export.lower import Lowered
 from mythos_export.package import Bundle
+from mythos_export.verification import Verified
 from mythos_runtime import BundleError, read_manifest
 
 _NEW_USER, _NEW_PID = 0x10000000, 0x20000000  # CLONE_NEWUSER, CLONE_NEWPID
@@ -38,10 +39,13 @@ PAUSE = 0.02
 def fake_stages(ready: Path) -> None:
     manifest = read_manifest(ready)
     loaded = SimpleNamespace(
-        model=SimpleNamespace(spec=manifest.spec), checkpoint=SimpleNamespace(notes=(), source=ready), bytes=0
+        model=SimpleNamespace(spec=manifest.spec),
+        checkpoint=SimpleNamespace(notes=(), source=ready, sources=None),
+        bytes=0,
     )
 
-    def lower(captured: Any, folder: Path, dump: Path | None = None) -> Lowered:
+    def lower(captured: Any, weights: Any, dump: Path | None = None) -> Lowered:
+        folder = weights.path.parent
         for name in manifest.files:
             (folder / name).parent.mkdir(exist_ok=True)
             with (folder / name).open("wb") as stream:
@@ -50,17 +54,18 @@ def fake_stages(ready: Path) -> None:
                     stream.write(part)
                     stream.flush()
                     time.sleep(PAUSE)
-        return Lowered(folder / "model.onnx", folder / "weights.safetensors", manifest.spec)
+        return Lowered(folder / "model.onnx", manifest.spec, ())
 
     def package(folder: Path, *rest: Any) -> Bundle:
         return Bundle(folder, replace(manifest, files={}, created=NEW), ()).grown()
 
-    def verify(bundle: Bundle, *rest: Any) -> pipeline.Verified:
+    def verify(made: making.Made, *rest: Any) -> Verified:
         time.sleep(PAUSE)
-        return pipeline.Verified(bundle, None)  # type: ignore[arg-type]
+        return Verified(made.bundle, None)
 
     fakes: dict[str, Any] = {
         "load": lambda *rest: loaded,
+        "write_weights": lambda model, sources, path, weigh: SimpleNamespace(path=path, model=model),
         "capture": lambda model: None,
         "lower": lower,
         "capture_rows": lambda model: None,
@@ -68,10 +73,12 @@ def fake_stages(ready: Path) -> None:
         "build": lambda *rest: (),
         "package": package,
         "verify": verify,
+        "choose": lambda loaded: "full",
     }
     for name, fake in fakes.items():
-        assert hasattr(pipeline, name)
-        setattr(pipeline, name, fake)
+        home = pipeline if name in ("load", "verify", "choose") else making
+        assert hasattr(home, name)
+        setattr(home, name, fake)
 
 
 def start(ready: Path, place: Path, elsewhere: bool = False) -> tuple[int, int]:

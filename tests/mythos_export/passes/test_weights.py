@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx.parser
@@ -10,15 +11,26 @@ import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from safetensors import safe_open
+from torch import nn
 
-from mythos_export.passes.externalize_weights import externalize_weights, link_weights
+from mythos_export.passes.externalize_weights import link_weights
 from mythos_export.passes.share_products import share_products
+from mythos_export.weights_file import WeightsFile, write_weights
+from mythos_model.looped import LoopedModel
+from mythos_model.weights import Sources
+from mythos_runtime.files import describe
 
 WEIGHT = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32)  # [out, in], as a checkpoint has it
 OTHER = WEIGHT + 1
 
 
-def product(node: str, inputs: str, weights: dict[str, np.ndarray]) -> ir.Model:
+def stored(path: Path) -> WeightsFile:
+    """A model of one linear layer, w."""
+    model = nn.ModuleDict({"w": nn.Linear(24, 40, bias=False)})
+    return write_weights(cast(LoopedModel, model), Sources.plain({"w.weight": torch.from_numpy(WEIGHT)}), path)
+
+
+def product(node: str, inputs: str, weights: dict[str, Any]) -> ir.Model:
     text = f'<ir_version: 10, opset_import: ["" : 23]> graph ({inputs} x) => (float[a,b] y) {{ {node} }}'
     model = ir.serde.deserialize_model(onnx.parser.parse_model(text))
     values = {value.name: value for each in model.graph for value in each.inputs if value is not None}
@@ -37,19 +49,25 @@ def run(model: ir.Model, path: Path, x: np.ndarray) -> np.ndarray:
 
 def test_a_product_over_rows_takes_the_matrix_that_is_stored_transposed(tmp_path: Path) -> None:
     shared, own = tmp_path / "weights.safetensors", tmp_path / "rows.safetensors"
-    whole = product("y = MatMul (x, w)", "float[b,t,24]", {"w": np.ascontiguousarray(WEIGHT.T)})
-    externalize_weights(whole, shared)
-    before = shared.read_bytes()
+    weights = stored(shared)
+    held = weights.model.state_dict()["w.weight"]
+    assert torch.equal(held, torch.from_numpy(WEIGHT)) and not held.is_contiguous()
+    whole = product("y = MatMul (x, w)", "float[b,t,24]", {"w": held.numpy().T})
+    link_weights([whole], weights, tmp_path / "computed.safetensors")
+    assert not (tmp_path / "computed.safetensors").exists()
+    assert describe(shared) == weights.entry
+    x = np.random.default_rng(1).standard_normal((2, 3, 24)).astype(np.float32)
+    np.testing.assert_allclose(run(whole, tmp_path / "whole.onnx", x), x @ WEIGHT.T, rtol=1e-5, atol=1e-5)
     rows = product(
         "a = Gemm <transB = 1> (x, v) b = Gemm <transB = 1> (x, v) c = Gemm <transB = 1> (x, o)"
         "d = Add (a, b) y = Add (c, d)",
         "float[r,24]",
-        {"v": WEIGHT, "o": OTHER},
+        {"v": held, "o": OTHER},
     )
     x = np.random.default_rng(1).standard_normal((3, 24)).astype(np.float32)
-    share_products([rows], shared)
-    link_weights([rows], shared, own)
-    assert shared.read_bytes() == before
+    share_products([rows], weights)
+    link_weights([rows], weights, own)
+    assert describe(shared) == weights.entry
     with safe_open(own, framework="pt") as file:
         assert list(file.keys()) == ["o"]  # it alone is nowhere in the other graph
         assert torch.equal(file.get_tensor("o"), torch.from_numpy(OTHER))

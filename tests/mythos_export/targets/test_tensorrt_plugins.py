@@ -172,10 +172,11 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
         "plans_for",
         lambda *of: tuple(plan for plan in plans_for(*of) if plan.path == "decode"),
     )
-    for name in ("model.onnx", "weights.safetensors"):
+    files = {"model.onnx", "weights.safetensors", "computed.safetensors"}
+    for name in files:
         shutil.copy(bundles["mla_decode"] / name, tmp_path)
     spec = read_manifest(bundles["mla_decode"]).spec
-    lowered = Lowered(tmp_path / "model.onnx", tmp_path / "weights.safetensors", spec)
+    lowered = Lowered(tmp_path / "model.onnx", spec, ())
     options = TargetOptions("fp32", sm=str(SM), plugins=True)
     target = find_target("tensorrt")
     check_request(target, options)
@@ -184,7 +185,7 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
     present = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert present == {*built.files, "model.onnx", "weights.safetensors"}
+    assert present == {*built.files, *files}
     engine = (tmp_path / f"engines/tensorrt_rtx-sm{SM}.engine").read_bytes()
     cubins = [name for name in built.files if name.endswith(".cubin")]
     assert len(cubins) == 5 and all((tmp_path / name).read_bytes() in engine for name in cubins)

@@ -16,7 +16,7 @@ from mythos_export.verify import run
 from mythos_export.verify.golden import GOLDEN, load_golden
 from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
-from mythos_export.verify.stages.stage import constants
+from mythos_export.verify.stages.stage import Constants
 from mythos_export.verify.weights import compare_weights
 from mythos_runtime import read_manifest
 
@@ -28,7 +28,7 @@ ORDER = [1, 0, 2, 3, 4, 5, 6, 7]
 
 def found(bundle: Path, file: str, plant: Callable[[Tensors], None] = lambda tensors: None) -> Any:
     """The problem that a file's tensors show with a plant in them, and what was compared."""
-    tensors = {name: array.copy() for name, array in constants(bundle / file).items()}
+    tensors = {name: array.copy() for name, array in Constants(bundle / file).items()}
     plant(tensors)
     stage = cast(Stage, SimpleNamespace(weights=lambda: {file: tensors}))
     return compare_weights(stage, load_golden(bundle / GOLDEN, read_manifest(bundle).spec).weights)
@@ -140,7 +140,7 @@ def test_a_stage_with_other_weights_fails_before_anything_that_comes_of_it(
     held = FunctionBodies.weights
 
     def planted(self: FunctionBodies) -> dict[str, Tensors]:
-        tensors = held(self)
+        tensors = {file: dict(each) for file, each in held(self).items()}
         array = tensors["model.onnx"][f"{MIXTURE}.routed_down"].copy()
         array[5, 0, 0] = np.nextafter(array[5, 0, 0], np.float32(1))
         tensors["model.onnx"][f"{MIXTURE}.routed_down"] = array

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
 from mythos_export.capture import capture_rows
-from mythos_export.lower import WEIGHTS, lower_rows
+from mythos_export.lower import lower_rows
+from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel, MythosConfig, MythosModel
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.graphs import RowGraphs
@@ -18,6 +17,7 @@ from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
+from mythos_runtime.program import WEIGHTS
 from mythos_runtime.session import Options
 from mythos_runtime.spec import CacheGroup
 
@@ -65,11 +65,10 @@ class RowModel:
 
     @classmethod
     def of(cls, model: LoopedModel, folder: Path) -> RowModel:
-        state = model.state_dict()  # and the matrices transposed, as the whole model's graph stores them
-        copied = torch.contiguous_format
-        state |= {f"{name} T": each.T.clone(memory_format=copied) for name, each in state.items() if each.ndim == 2}
-        save_file(state, folder / WEIGHTS)
-        lower_rows(capture_rows(model), folder)
+        weights = store_model(model, folder / WEIGHTS)
+        captured = capture_rows(weights.model)
+        assert captured is not None
+        lower_rows(captured, weights)
         return cls(model, folder)
 
     def core(
@@ -91,7 +90,8 @@ class RowModel:
             return made
 
         def open_graph(name: str) -> OrtSession:
-            return OrtSession(self.folder / f"{name}.onnx", spec.graphs[name], Options(threads, provider="cpu"))
+            file, options = self.folder / f"{name}.onnx", Options(threads, provider="cpu")
+            return OrtSession(file, spec.graphs[name], options, in_turns=True)
 
         layers, per_loop = spec.cache("layers"), spec.cache("loop")
         around = None if layers is None else cache(layers, around_pages)

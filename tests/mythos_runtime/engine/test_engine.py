@@ -17,7 +17,8 @@ from mythos_runtime.engine import Engine, Request, open_engine
 from mythos_runtime.engine.core import Answer, Leaving
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
-from mythos_runtime.row_ports import PAGE
+from mythos_runtime.engine.speculation import Speed
+from mythos_runtime.row_ports import LEAVE, PAGE, STEP
 
 
 def test_requests_that_do_not_fit_are_refused(row_model: RowModel) -> None:
@@ -138,3 +139,27 @@ def test_depths_that_were_recorded_are_replayed(row_model: RowModel) -> None:
     planted = serve(Engine(core), [Request((1, 2, 3), 4, depths=(1, 5, 2, 4))], [0])[0]
     assert planted.depth == [1, 5, 2, 4]
     assert idle(core)
+
+
+@pytest.mark.parametrize(("step", "around", "waits"), [(1.0, 1e-3, False), (1e-3, 1.0, True)])
+def test_positions_leave_together_where_that_costs_less(
+    row_model: RowModel, step: float, around: float, waits: bool
+) -> None:
+    class Known(Speed):
+        """Calls cost the same, whatever their rows, and whatever they took."""
+
+        calls = 0
+
+        def saw(self, graph: str, rows: int, started: float) -> None:
+            self.calls += bool(rows) and graph == LEAVE
+
+        def of_call(self, graph: str) -> float:
+            return step if graph == STEP else around
+
+    core = core_of(row_model, 1)
+    requests = [Request((number + 1,), 4, depths=(1 + number % 4,) * 4) for number in range(8)]
+    engine = Engine(core)
+    engine.speed = Known()
+    running = serve(engine, requests, [0] * len(requests))
+    assert [each.depth for each in running] == [list(request.depths) for request in requests]
+    assert (engine.speed.calls == 4) is waits  # once a token, or whenever some are through

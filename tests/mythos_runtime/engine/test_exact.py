@@ -142,7 +142,7 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
                 core,
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
-                patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                patience=draw(st.sampled_from([None, 0.0, 0.2, 1.0])),
                 prefixes=draw(st.sampled_from([0, 0, 1, 3])),
                 speculation=draw(some_speculation()),
             )

@@ -21,9 +21,10 @@ auto find(Several& several, const Running* running) {
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
       chunk_(std::min(integer(options.chunk, "chunk", 1), core.graphs->most_rows)),
-      patience_(number(options.patience, "patience")), budget_(options.budget),
+      patience_(options.patience), budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
       speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
+  if (patience_) number(*patience_, "patience");
   check_budget(budget_);
 }
 
@@ -121,11 +122,8 @@ void Engine::timed(const char* graph, const Call& rows_of_call) {
 }
 
 std::vector<Token> Engine::leave() {
-  const auto looping = static_cast<std::size_t>(
-      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); }));
-  // As Python rounds: halves to the even.
-  const auto enough = static_cast<std::size_t>(std::max(1.0, std::nearbyint(patience_ * static_cast<double>(running_.size()))));
-  if (through_.empty() || (through_.size() < enough && through_.size() < looping)) return {};
+  if (through_.empty() || waits()) return {};
+  idled_ = 0;
   std::vector<Leaving> leaving;
   std::int64_t rows = 0;
   for (const auto& work : through_) {
@@ -146,6 +144,19 @@ std::vector<Token> Engine::leave() {
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
   return tokens;
+}
+
+// Whether finished positions wait for others to leave with them.
+bool Engine::waits() {
+  const auto through = static_cast<double>(through_.size());
+  const auto looping = static_cast<double>(
+      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); }));
+  if (through >= looping) return false;
+  if (patience_)  // as Python rounds: halves to the even
+    return through < std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(running_.size())));
+  // Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
+  idled_ += speed_.of_call(kStep) * through / looping;
+  return idled_ < speed_.of_call(kEnter) + speed_.of_call(kLeave);
 }
 
 void Engine::admit() {

@@ -34,6 +34,7 @@ class Engine {
   template <typename Call>
   void timed(const char* graph, const Call& rows_of_call);
   std::vector<Token> leave();
+  bool waits();
   void admit();
   Sequence& begin(Work& work);
   void enter();
@@ -55,7 +56,7 @@ class Engine {
 
   Core& core_;
   std::int64_t most_running_, chunk_;
-  double patience_;
+  std::optional<double> patience_;
   Budget budget_;
   Prefixes prefixes_;
   Speculation* speculation_;
@@ -64,6 +65,7 @@ class Engine {
   std::deque<std::shared_ptr<Work>> waiting_;
   Works running_;      // in the order they were admitted
   Works through_;      // their positions are to leave
+  double idled_ = 0;   // seconds that waiting to leave has cost, since some left
   bool full_ = false;  // one was sent back, and none has ended since
 };
 

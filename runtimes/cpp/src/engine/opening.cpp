@@ -38,7 +38,7 @@ OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const
   return [folder, chosen, spec = manifest.spec,
           opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
     auto& session = opened[graph];
-    if (!session) session = open_graph(plain_path(folder + "/" + file_of(graph)), spec->graphs.at(graph), chosen);
+    if (!session) session = open_graph(plain_path(folder + "/" + file_of(graph)), spec->graphs.at(graph), chosen, Role::kInTurns);
     return session;
   };
 }

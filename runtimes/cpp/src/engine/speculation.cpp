@@ -34,6 +34,11 @@ std::pair<double, double> Line::fit() const {
   return {std::max(seconds - slope * mean, 0.0), slope};
 }
 
+double Speed::of_call(const std::string& graph) const {
+  const auto found = lines_.find(graph);
+  return found == lines_.end() ? 0 : found->second.fit().first;
+}
+
 double Speed::of(const std::string& graph, double rows, double sharing) const {
   const auto found = lines_.find(graph);
   if (found == lines_.end()) return 0;

@@ -34,6 +34,8 @@ class Line {
 class Speed {
  public:
   void add(const std::string& graph, double rows, double seconds) { lines_[graph].add(rows, seconds); }
+  // Seconds of a call, whatever its rows.
+  double of_call(const std::string& graph) const;
   // Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it.
   double of(const std::string& graph, double rows, double sharing = 1) const;
   // Seconds of a token of so many loops, one row in each call.

@@ -21,7 +21,7 @@ from mythos_runtime.cli.terminal import Group
 __all__ = ["mythos"]
 
 COMMANDS = "mythos_runtime.commands"
-_ELSEWHERE = {"verify": "mythos-export", "bench": "mythos-export"}  # commands, and the package that brings them
+_ELSEWHERE = dict.fromkeys(("verify", "bench", "plan"), "mythos-export")  # commands, and the package that brings them
 
 
 class Mythos(Group):

@@ -146,7 +146,7 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
     entry = model.manifest.tokenizer if model.manifest is not None else None
     defaults = dict(entry.defaults) if entry is not None else {}
     given = {name: value for name, value in options.items() if value is not None}
-    notes = []
+    notes = [model.manifest.doubt] if model.manifest is not None and model.manifest.doubt is not None else []
     if model.session.operators == "portable":
         notes.append("no library of native operators is loaded: the portable ones serve, which are slower")
     taken = {name: defaults[name] for name in _SAMPLING if name in defaults and name not in given}

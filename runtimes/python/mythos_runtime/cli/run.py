@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,13 @@ def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> 
     """Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on stderr."""
     from mythos_runtime import load
     from mythos_runtime.cli.generation import named_options, plan, prompt_ids, speculation, stream, write_trace
+    from mythos_runtime.errors import NotVerified
 
     with named_options(context.command):
         threads = bounded_threads(options.pop("threads"))
-        model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotVerified)  # it is among the notes below
+            model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
         detail(f"{model!r}")
         options["speculate"] = speculation(options["speculate"])
         trace = options.pop("depth_trace")

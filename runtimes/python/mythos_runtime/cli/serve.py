@@ -131,6 +131,8 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
 
         run(replicated(bundle, settings, options, *replicas), host, port, cluster)
         return
+    if manifest.doubt is not None:
+        err.print(manifest.doubt, style="red", highlight=False, soft_wrap=True)
     served = Served.open(bundle, manifest, settings, **options)
     err.print(f"{settings.name} at {command.address(listening)}", highlight=False, soft_wrap=True)
     command.run(served, listening, drain)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mythos_runtime.cli.terminal import out
-from mythos_runtime.manifest import NOT_EXECUTED, Manifest
+from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
 from mythos_runtime.ort import find_op_library, why_no_op_library
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
@@ -18,7 +18,7 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
     spec = manifest.spec
     table = Table("target", "state", "files", title=f"{path}", title_justify="left")
     for target in manifest.targets:
-        color = "yellow" if target.state == NOT_EXECUTED else "green"
+        color = {VERIFIED: "green", NOT_VERIFIED: "red"}.get(target.state, "yellow")
         table.add_row(target.name, f"[{color}]{target.state}[/]", "\n".join(_sizes(target.files, manifest)))
     out.print(table)
     out.print(
@@ -30,6 +30,15 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
     if manifest.tokenizer is not None:
         _show_text(manifest.tokenizer)
     _show_operators(manifest)
+    if manifest.doubt is not None:
+        out.print(f"{manifest.doubt[0].upper()}{manifest.doubt[1:]}.", style="red", highlight=False)
+    if any(target.state == TWIN_VERIFIED for target in manifest.targets):
+        out.print(
+            "The model is too large to be verified as a whole: all cases ran on a reduced twin of it, with the same "
+            "weights; of the model itself every weight was compared, and a few cases.",
+            style="yellow",
+            highlight=False,
+        )
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         out.print(
             "The graph given to TensorRT was run by ONNX Runtime and compared. "

@@ -37,7 +37,8 @@ class Engine:
         most_running: requests that run at a time; the others wait, in the order they came.
         chunk: the most tokens of a prompt that enter at a time.
         patience: a share of the running requests: so many finished positions are waited for before they leave together,
-            since the layers around the loop cost a call about the same for one as for a few.
+            since the layers around the loop cost a call about the same for one as for many. None: as long as waiting
+            has cost less than one more call of them, by what calls took lately.
         budget: of requests that have none of their own.
         prefixes: ended sequences that the next ones may begin with.
         speed: what calls took lately. speculation: how tokens are drafted; None: not at all.
@@ -48,7 +49,7 @@ class Engine:
         core: Core,
         most_running: int = 64,
         chunk: int = 64,
-        patience: float = 0.125,
+        patience: float | None = None,
         *,
         budget: Budget | None = None,
         prefixes: int = 0,
@@ -69,6 +70,7 @@ class Engine:
         self._running: list[Running] = []  # in the order they were admitted
         self._through: list[Running] = []  # their positions are to leave
         self._by_sequence: dict[Sequence, Running] = {}
+        self._idled = 0.0  # seconds that waiting to leave has cost, since some left
         self._full = False  # one was sent back, and none has ended since
 
     @property
@@ -132,10 +134,9 @@ class Engine:
         return tokens
 
     def _leave(self) -> list[Token]:
-        looping = sum(sequence.job is not None for sequence in self._by_sequence)
-        enough = max(1, round(self.patience * len(self._running)))
-        if not self._through or (len(self._through) < enough and len(self._through) < looping):
+        if not self._through or self._waits():
             return []
+        self._idled = 0.0
         leaving: list[Leaving] = []
         rows = 0
         for running in self._through:
@@ -154,6 +155,17 @@ class Engine:
         for running, each, answer in zip(left, leaving, answers, strict=True):
             tokens += self._answered(running, each.early, answer)
         return tokens
+
+    def _waits(self) -> bool:
+        """Whether finished positions wait for others to leave with them."""
+        through, looping = len(self._through), sum(sequence.job is not None for sequence in self._by_sequence)
+        if through >= looping:
+            return False
+        if self.patience is not None:
+            return through < max(1, round(self.patience * len(self._running)))
+        # Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
+        self._idled += self.speed.of_call(STEP) * through / looping
+        return self._idled < self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.

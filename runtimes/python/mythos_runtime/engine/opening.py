@@ -104,6 +104,6 @@ def _core(
     spec, chosen = manifest.spec, replace(options, provider="cpu")
 
     def open_graph(name: str) -> OrtSession:
-        return OrtSession(folder / f"{name}.onnx", spec.graphs[name], chosen)
+        return OrtSession(folder / f"{name}.onnx", spec.graphs[name], chosen, in_turns=True)
 
     return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions), memory, max_lag)

@@ -66,6 +66,10 @@ class Speed:
         if rows:
             self.lines[graph].add(rows, time.perf_counter() - started)
 
+    def of_call(self, graph: str) -> float:
+        """Seconds of a call, whatever its rows."""
+        return self.lines[graph].fit()[0]
+
     def of(self, graph: str, rows: float, sharing: int = 1) -> float:
         """Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it."""
         call, row = self.lines[graph].fit()

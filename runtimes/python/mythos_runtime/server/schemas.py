@@ -277,6 +277,8 @@ class ModelCard(BaseModel):
     halt_threshold: float | None
     tokenizer: str | None
     chat: bool
+    state: str
+    """How far the bundle was verified: "verified", "verified on a reduced twin" or "not verified"."""
 
 
 class ModelList(BaseModel):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_runtime.engine import Engine, open_engine
-from mythos_runtime.manifest import Manifest
+from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
 from mythos_runtime.server.schemas import ModelCard
 from mythos_runtime.server.settings import Settings
@@ -19,12 +19,13 @@ from mythos_runtime.spec import LoopSpec
 
 @dataclass(frozen=True)
 class Served:
-    """An engine, how it is opened anew, and what its bundle says of text."""
+    """An engine, how it is opened anew, what its bundle says of text, and how far that was verified."""
 
     engine: Engine
     reopen: Callable[[], Engine]
     words: Words
     settings: Settings
+    state: str
 
     @classmethod
     def open(cls, bundle: Path, manifest: Manifest, settings: Settings, **options: Any) -> Served:
@@ -32,7 +33,9 @@ class Served:
         reopen = partial(
             open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
         )
-        return cls(reopen(), reopen, Words.of(bundle, manifest), settings)
+        target = manifest.target("onnx")
+        state = target.state if target is not None else NOT_EXECUTED
+        return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state)
 
     @property
     def spec(self) -> LoopSpec:
@@ -60,4 +63,5 @@ class Served:
             halt_threshold=settings.halt_threshold if settings.halt_threshold is not None else usual,
             tokenizer=None if self.words.tokenizer is None else self.words.entry.kind,
             chat=self.words.template is not None,
+            state=self.state,
         )

@@ -1,0 +1,77 @@
+"""`mythos plan`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from mythos_runtime.cli.terminal import Command, out, write
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@click.option("--device", default="this", show_default=True, help="A preset such as h100 or 8xh100, or this machine.")
+@click.option("--context", type=click.IntRange(0), default=4096, show_default=True, help="Cached tokens of a sequence.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences whose cache has to fit.")
+@click.option("--depths", type=click.IntRange(1, 4096), help="Most loops to time [default: twice as trained].")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the plan as a page there.")
+@click.option("--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=lambda *given: _list(*given))
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def plan(
+    model: str, device: str, context: int, batch: int, depths: int | None, html: Path | None, as_json: bool
+) -> None:
+    """What a MODEL takes, and how fast a token can be on a device: a variant such as 1t, a config.json or its folder,
+    or a bundle. Nothing is loaded."""
+    from mythos_export.plan.devices import find_device
+    from mythos_export.plan.estimate import PRECISIONS, estimate
+    from mythos_export.plan.models import read_model
+    from mythos_export.plan.words import ESTIMATE_COLUMNS, MODEL_COLUMNS, NOTE, estimate_rows, facts, model_rows
+
+    found, on = read_model(model), find_device(device)
+    chosen = PRECISIONS if found.precision is None else (found.precision,)
+    rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
+    for name, value in facts(found, on, rows):
+        out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+    if context > found.longest:
+        out.print(f"The model was made for at most {found.longest} positions.", style="yellow", highlight=False)
+    _show(MODEL_COLUMNS, model_rows(found, [each.need for each in rows]))
+    _show(ESTIMATE_COLUMNS, estimate_rows(found, rows))
+    for each in rows:
+        if each.shard is not None:
+            out.print(f"{each.need.precision}: shard {each.shard}", markup=False, highlight=False, soft_wrap=True)
+    out.print(NOTE, style="dim", highlight=False)
+    if html is not None:
+        from mythos_export.plan.page import write_plan
+
+        write_plan(html, found, on, rows)
+        out.print(f"page: {html}", markup=False, highlight=False)
+    if as_json:
+        known = asdict(found) | {"parameters": found.parameters, "active_per_loop": found.active_per_loop}
+        document = {"model": known, "device": asdict(on), "estimates": [each.to_json() for each in rows]}
+        write(json.dumps(document) + "\n")
+
+
+def _show(columns: list[str], rows: list[list[str]]) -> None:
+    table = Table()
+    for name in columns:
+        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from mythos_export.plan.devices import PRESETS
+    from mythos_export.report.format import size
+
+    for device in PRESETS.values():
+        boxes = f"{device.count} x " if device.count > 1 else ""
+        rate = f"{device.multiply / 1e12:g} TFLOP/s"
+        write(f"{device.name}: {boxes}{size(device.memory)}, {size(device.read)}/s, {rate}\n")
+    context.exit()

@@ -1,0 +1,81 @@
+"""From a checkpoint to a bundle that nothing of has been executed yet: the pipeline up to verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mythos_export.capture import capture, capture_rows
+from mythos_export.lower import lower, lower_rows
+from mythos_export.package import Bundle, package
+from mythos_export.precision import PRECISIONS
+from mythos_export.progress import Progress, silent
+from mythos_export.targets.target import Target, TargetOptions, build
+from mythos_export.verify.cases import given_questions
+from mythos_export.verify.weights import Weighing
+from mythos_export.weights_file import WeightsFile, write_weights
+from mythos_model import Checkpoint, LoopedModel, load_checkpoint
+from mythos_runtime.program import WEIGHTS
+from mythos_runtime.tokenizer_entry import TokenizerEntry
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model at the export's precision, without weights, and the checkpoint that has them."""
+
+    model: LoopedModel
+    checkpoint: Checkpoint
+
+    @property
+    def bytes(self) -> int:
+        """What the model's weights take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values())
+
+
+def load(
+    checkpoint: str | Path,
+    precision: str,
+    config: Mapping[str, Any] | str | Path | None = None,
+    variant: str | None = None,
+    weights_key: str | None = None,
+    exit_rule: str | None = None,
+    cases: Path | None = None,
+) -> Loaded:
+    """Look at a checkpoint; and at `cases`, so that a wrong file is found before long work."""
+    found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
+    model = PRECISIONS[precision].structure(found)
+    if cases is not None:
+        next(given_questions(model.spec, cases))
+    return Loaded(model, found)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle that nothing of has been executed yet, and its weights with the model on top of them."""
+
+    bundle: Bundle
+    weights: WeightsFile
+
+
+def make(
+    loaded: Loaded,
+    folder: Path,
+    target: Target,
+    options: TargetOptions,
+    progress: Progress = silent,
+    words: TokenizerEntry | None = None,
+) -> Made:
+    """Fill a folder: from writing the weights to packaging."""
+    progress("write the weights")
+    weights = write_weights(loaded.model, loaded.checkpoint.sources, folder / WEIGHTS, Weighing)
+    progress("capture the program")
+    captured, rows = capture(weights.model), capture_rows(weights.model)
+    progress("lower to ONNX")
+    lowered = lower(captured, weights, dump=options.dump)
+    if rows is not None:
+        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
+    built = build(lowered, folder, target, options, progress)
+    progress("package")
+    return Made(package(folder, loaded.checkpoint, options.precision, captured, weights, built, words), weights)

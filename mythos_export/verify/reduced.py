@@ -1,0 +1,103 @@
+"""A model too large to be verified as a whole within the memory or the time there is.
+
+Its reduced twin is verified in its place: the same weights, fewer of them (`mythos_model.checkpoint.reduced`), taken
+through the same pipeline, and held to every case in every stage. Of the model itself are held to the eager model
+
+    weights      every tensor of its graphs, bit by bit
+    a few cases  short ones, by the CPU kernels, which read of the weights what they need
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mythos_export.progress import Progress
+from mythos_export.verify.cases import Question
+from mythos_export.verify.golden import Golden, judged
+from mythos_export.verify.past import Past
+from mythos_export.verify.results import Failure, StageResult
+from mythos_export.verify.run import verify_bundle
+from mythos_export.verify.stages import CpuKernels, RowKernels, Stage
+from mythos_export.verify.stages.stage import Constants
+from mythos_export.verify.threads import few_threads
+from mythos_export.verify.truth import Truth
+from mythos_export.verify.weights import BIT_BY_BIT, Prints, compare_weights, prints
+from mythos_model.looped import LoopedModel
+from mythos_runtime.manifest import Manifest
+from mythos_runtime.spec import LoopSpec
+
+WHOLE = "whole model, "  # before the names of its stages
+_KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels)
+
+
+def make_few(model: LoopedModel, precision: str, known: Prints) -> Golden:
+    """A few short cases: of experts and pages they read little. `known` are the prints of the model's tensors."""
+    with few_threads(model):
+        truth = Truth(model)
+        _ask(truth)
+        return replace(judged(truth, precision), weights=prints(model, known))
+
+
+def _ask(truth: Truth) -> None:
+    spec, rng = truth.model.spec, np.random.default_rng(0)
+
+    def ids(count: int) -> np.ndarray:
+        return rng.integers(0, spec.vocab_size, (1, count))
+
+    loops, held = min(2, spec.trained_loops), min(2, max(spec.max_seq_len - 1, 1))
+    past = Past.empty(spec, 1, held, loops)
+    prompt = past.inputs(ids(held), [held], loops, early_exit=False)
+    past.append(truth.ask(Question("a short prompt", prompt)), [held])
+    if spec.max_seq_len > held:
+        truth.ask(Question("a token behind it", past.inputs(ids(1), [1], loops, early_exit=False)))
+    more = min(3, spec.trained_loops)
+    truth.ask(Question("leaves by itself", Past.empty(spec, 1, 0, more).inputs(ids(1), [1], more)))
+
+
+def verify_whole(
+    folder: Path, manifest: Manifest, golden: Golden, progress: Progress
+) -> tuple[tuple[StageResult, ...], tuple[str, ...]]:
+    """The whole model's stages, of `make_few`'s cases, and what is wrong beyond them."""
+
+    def said(step: str, part: float | None = None, /) -> None:
+        progress(f"verify {WHOLE}{step}", part)
+
+    said("weights")
+    weights = _weights(folder, manifest.spec, golden.weights)
+    parity = verify_bundle(folder, manifest, said, golden=replace(golden, weights={}), kinds=_KINDS)
+    others = (replace(stage, name=WHOLE + stage.name, failure=_renamed(stage.failure)) for stage in parity.stages)
+    return (weights, *others), parity.problems
+
+
+def _weights(folder: Path, spec: LoopSpec, expected: Prints) -> StageResult:
+    name, files = f"{WHOLE}weights", [f"{graph}.onnx" for graph in spec.graphs]
+    held = _Held({file: Constants(folder / file) for file in files})
+    problem, weighed = compare_weights(held, expected)
+    failure = None if problem is None else Failure(name, BIT_BY_BIT, problem)
+    return StageResult(name, "hashes of every tensor", ", ".join(files), (), None, failure, None, weighed)
+
+
+def _renamed(failure: Failure | None) -> Failure | None:
+    return None if failure is None else replace(failure, stage=WHOLE + failure.stage)
+
+
+class _Held:
+    """Files with their tensors, as a stage has them."""
+
+    def __init__(self, files: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        self._files = files
+
+    def weights(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        return self._files
+
+
+def scope(fewer: Sequence[str], cases: int) -> str:
+    """What was verified in the whole model's place, in a sentence."""
+    return (
+        f"That was a reduced twin on the same weights ({', '.join(fewer)}), as the model is too large for all of it; "
+        f"of the model itself every weight and {cases} short cases were compared."
+    )

@@ -1,0 +1,135 @@
+"""A plan is of the model that the family builds, of the bytes that a bundle has, and takes no torch and no second."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from golden_bundles import GOLDEN, Bundles, config_of
+from golden_families import GoldenCase
+
+from mythos_export.bench.model_cost import GraphCost
+from mythos_export.bench.workloads import Workload
+from mythos_export.cli import mythos
+from mythos_export.plan.devices import PRESETS, find_device
+from mythos_export.plan.estimate import PRECISIONS, estimate, need
+from mythos_export.plan.models import of_config, read_model, variants
+from mythos_model import VARIANTS, MythosConfig, load_checkpoint
+from mythos_runtime import read_manifest
+
+TIED = "nanbeige_norm_once_tied"
+FAMILIES = ["gqa_prefill", "mla_prefill", "ouro_prefill", "huginn_prefill", "nanbeige_prefill", TIED]
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_variants_are_those_of_the_family(name: str) -> None:
+    config, model = VARIANTS[name], read_model(name)
+    assert MythosConfig.from_dict(variants()[name]) == config
+    assert model.parameters == config.parameter_count()
+    assert model.active_per_loop == config.active_parameters_per_loop()
+    assert (model.width, model.loops, model.around) == (
+        config.cache_dim,
+        config.max_loop_iters,
+        2 * config.prelude_layers,
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_and_cache_lines_are_those_of_the_model(name: str) -> None:
+    if name.split("_")[0] in ("gqa", "mla"):
+        loaded = load_checkpoint(GOLDEN / name / "model.safetensors", **config_of(name))
+    else:
+        case = GoldenCase.load(name)
+        loaded = load_checkpoint(case.folder, case.config, exit_rule=case.exit_rule)
+    family, model = loaded.family, loaded.model()
+    planned = of_config(name, loaded.config.to_dict(), family.name)
+    assert planned.parameters == sum(math.prod(shape) for shape in family.shapes(loaded.config).values())
+    caches = {group.name: (group.slots, group.width) for group in model.spec.caches}
+    assert (planned.inside, planned.width) == caches["loop"]
+    assert planned.around == (caches["layers"][0] if "layers" in caches else 0)
+    assert (planned.loops, planned.longest) == (model.spec.trained_loops, model.spec.max_seq_len)
+
+
+@pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
+def test_bytes_and_arithmetic_of_a_loop_are_those_of_the_graph(case: str, bundles: Bundles) -> None:
+    cost = GraphCost(bundles[case] / "model.onnx").loop(Workload("decode", 1, 0, 1, 1))
+    planned = need(read_model(str(bundles[case])), "fp32")
+    few = 4 * 3 * 64  # what lowering computes once, of vectors
+    assert planned.loop + planned.cache_loop == pytest.approx(cost.bytes, abs=4 * few)
+    assert planned.loop_flops == pytest.approx(cost.flops, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_bundle_has_the_bytes_that_were_planned(precision: str, bundles: Bundles) -> None:
+    name = {"fp32": "gqa_decode", "int8": "gqa_decode, int8", "int4": "gqa_decode, int4"}.get(precision)
+    if name is None:
+        pytest.skip("the bundles of the tests have no float16")
+    manifest = read_manifest(bundles[name])
+    model = read_model(str(bundles[name]))
+    assert model.precision == precision
+    held = manifest.files["weights.safetensors"].bytes
+    # Narrow matrices are padded to whole tiles and blocks; what is small lies in the graphs.
+    assert need(model, precision).weights == pytest.approx(held, rel=0.15 if precision == "fp32" else 0.6)
+
+
+_ALONE = """
+import sys
+from mythos_export.plan.devices import find_device
+from mythos_export.plan.estimate import estimate
+from mythos_export.plan.models import read_model
+model, device = read_model("1t"), find_device("8xh100")
+print([estimate(model, precision, device, 10**6, 1, 64).devices for precision in ("fp16", "int4")])
+assert not {"torch", "onnxruntime", "mythos_model"} & set(sys.modules)
+"""
+
+
+def test_no_torch_and_less_than_a_second() -> None:
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", _ALONE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[") and time.perf_counter() - started < 10  # a second of a loaded machine's
+
+
+def test_what_is_too_large_is_sharded_and_the_limit_is_the_slower_of_the_two() -> None:
+    model, device = read_model("1t"), find_device("8xh200")
+    plan = estimate(model, "fp16", device, 4096, 1, 2 * model.loops)
+    assert not plan.fits and plan.devices == math.ceil((plan.need.weights + plan.cache) / (0.9 * 141e9))
+    assert plan.shard is not None and "512 experts" in plan.shard and "(8xh200 has 8)" in plan.shard
+    assert list(plan.seconds) == sorted(plan.seconds) and len(plan.seconds) == 128
+    small = estimate(read_model("1b"), "int4", find_device("h100"), 0, 1, 16)
+    assert small.fits and small.bound == "reading"
+    assert small.seconds[15] == pytest.approx(small.need.bytes(16) / 3350e9)
+    assert find_device("2xh100").count == 2 and PRESETS["8xh100"].count == 8
+
+
+def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    done = CliRunner().invoke(mythos, ["plan", "10b", "--device", "h100", "--html", str(page), "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert [each["need"]["precision"] for each in document["estimates"]] == list(PRECISIONS)
+    text = page.read_text()
+    assert text.count("<svg") == 1 and "<script" not in text and "10b on h100" in text
+    for arguments, words in (
+        (["plan", "nothing"], "there is no model 'nothing': give a variant (1b, 3b"),
+        (["plan", "1b", "--device", "abacus"], "there is no device 'abacus'; there are l4"),
+        (["plan", str(tmp_path / "config.json")], "there is no model"),
+    ):
+        refused = CliRunner().invoke(mythos, arguments)
+        assert refused.exit_code == 2 and words in " ".join(refused.stderr.split()), refused.stderr
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    refused = CliRunner().invoke(mythos, ["plan", str(tmp_path)])
+    assert refused.exit_code == 2 and "known are huginn, nanbeige, openmythos, ouro" in " ".join(refused.stderr.split())
+    listed = CliRunner().invoke(mythos, ["plan", "--list-devices"])
+    assert listed.exit_code == 0 and "8xh200: 8 x 141 GB, 4800 GB/s, 989 TFLOP/s" in listed.stdout
+
+
+def test_this_machine_is_measured() -> None:
+    device = find_device("this")
+    assert device.measured and device.memory > 1e9 and 1e8 < device.read < 1e13 and 1e8 < device.multiply < 1e15
