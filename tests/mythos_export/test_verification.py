@@ -23,6 +23,7 @@ from mythos_export.making import load as load_structure
 from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
+from mythos_export.verify.past import Past
 from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
@@ -170,3 +171,19 @@ def test_plain_forms_of_many_rounded_weights_are_given_the_calls_of_few_loops(tw
         manifest = SimpleNamespace(precision=precision, files=files, spec=twin.manifest.spec)
         large, inputs = Bundle(Path(), cast(Manifest, manifest)), {"max_loops": np.array(loops)}
         assert large.is_short(inputs) is Program.takes(large, inputs) is FunctionBodies.takes(large, inputs) is short
+
+
+def test_a_large_model_is_looked_into_without_copies_of_its_weights(
+    twin: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is folded, and the twin's graph is in the folder only while it is opened."""
+    bundle = Bundle(twin.path, twin.manifest, 1)
+    inputs = Past.empty(bundle.spec, 1, 0, 2).inputs(np.array([[1, 2, 3]]), [3], 2, early_exit=False)
+    expected = FunctionBodies.open(bundle).answer(inputs).outputs
+    before = sorted(path.name for path in twin.path.iterdir())
+    monkeypatch.setattr(onnxruntime, "LARGE", 0)
+    assert onnxruntime.fold_of(bundle) is not None
+    found = FunctionBodies.open(bundle).answer(inputs).outputs
+    assert sorted(path.name for path in twin.path.iterdir()) == before
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
