@@ -22,6 +22,7 @@ from mythos_export.verify.coverage import profiles_of
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.reduced import make_few, scope, verify_whole
 from mythos_export.verify.results import PASS
+from mythos_export.verify.stages.onnxruntime import BODIES
 from mythos_export.verify.tolerances import FACTOR
 from mythos_export.verify.weights import Weighing
 from mythos_export.weights_file import open_weights
@@ -32,7 +33,6 @@ from mythos_runtime.program import WEIGHTS
 
 FULL, TWIN, LATER = VERIFICATIONS = ("full", "twin", "later")
 LARGE = 1 << 30  # bytes of weights in float32: more take minutes to be verified as a whole
-BODIES = 5  # times as much memory the portable bodies take
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,7 @@ def _bundle_json(bundle: Path, manifest: Manifest) -> dict[str, Any]:
         "source": manifest.source.name,
         "precision": manifest.precision,
         "created": manifest.created,
+        "doubt": manifest.doubt,
         "config": manifest.config,
         "files": {name: entry.bytes for name, entry in manifest.files.items()},
         "bytes": sum(entry.bytes for entry in manifest.files.values()),

@@ -7,6 +7,8 @@ import shutil
 import struct
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,11 +23,13 @@ from mythos_export.making import load as load_structure
 from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
+from mythos_export.verify.past import Past
+from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
 from mythos_runtime import load, read_manifest
 from mythos_runtime.errors import NotVerified
-from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED
+from mythos_runtime.manifest import NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
 
 OTHER = GOLDEN / "hops" / "step_0001794.pt"
 
@@ -145,3 +149,41 @@ def test_a_model_is_verified_as_a_whole_unless_it_is_large(source: Path, monkeyp
     assert choose(loaded) == TWIN
     refused = CliRunner().invoke(export_command, [str(source), "--verify", "never"])
     assert refused.exit_code == 2 and "later" in refused.stderr
+
+
+def test_portable_bodies_are_run_where_there_is_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**9))
+
+    def bundle(precision: str, size: float) -> Bundle:
+        manifest = SimpleNamespace(precision=precision, files={"weights.safetensors": SimpleNamespace(bytes=int(size))})
+        return Bundle(Path(), cast(Manifest, manifest))
+
+    for stage in (FunctionBodies, RowBodies):
+        assert stage.lacking(bundle("fp32", 4e9)) is stage.lacking(bundle("int4", 1e8)) is None
+        reason = stage.lacking(bundle("int4", 6e8))
+        assert reason is not None and "about 21 GB, and 4 GB are free" in reason
+
+
+def test_plain_forms_of_many_rounded_weights_are_given_the_calls_of_few_loops(twin: Exported) -> None:
+    entry = SimpleNamespace(bytes=10**8)
+    for precision, loops, short in (("int4", 3, True), ("int4", 4, False), ("fp32", 99, True)):
+        files = {"weights.safetensors": entry}
+        manifest = SimpleNamespace(precision=precision, files=files, spec=twin.manifest.spec)
+        large, inputs = Bundle(Path(), cast(Manifest, manifest)), {"max_loops": np.array(loops)}
+        assert large.is_short(inputs) is Program.takes(large, inputs) is FunctionBodies.takes(large, inputs) is short
+
+
+def test_a_large_model_is_looked_into_without_copies_of_its_weights(
+    twin: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is folded, and the twin's graph is in the folder only while it is opened."""
+    bundle = Bundle(twin.path, twin.manifest, 1)
+    inputs = Past.empty(bundle.spec, 1, 0, 2).inputs(np.array([[1, 2, 3]]), [3], 2, early_exit=False)
+    expected = FunctionBodies.open(bundle).answer(inputs).outputs
+    before = sorted(path.name for path in twin.path.iterdir())
+    monkeypatch.setattr(onnxruntime, "LARGE", 0)
+    assert onnxruntime.fold_of(bundle) is not None
+    found = FunctionBodies.open(bundle).answer(inputs).outputs
+    assert sorted(path.name for path in twin.path.iterdir()) == before
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)

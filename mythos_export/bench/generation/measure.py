@@ -101,7 +101,12 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
         "format": FORMAT,
         "version": VERSION,
         "command": options.command,
-        "bundle": {"name": bundle.resolve().name, "source": manifest.source.name, "precision": manifest.precision},
+        "bundle": {
+            "name": bundle.resolve().name,
+            "source": manifest.source.name,
+            "precision": manifest.precision,
+            "doubt": manifest.doubt,
+        },
         "machine": machine,
         "method": {"rounds": options.rounds, "prompt": PROMPT, "max_lag": MAX_LAG, "schedules": SCHEDULES},
         "trained_loops": spec.trained_loops,
@@ -167,7 +172,7 @@ class _Measuring:
         """What the model decides, on random prompts."""
         tokens = min(self.spec.max_output_tokens, self._room()) // 2
         return from_rows(
-            "as the model decides, greedy behind random prompts",
+            "as the model decides",
             [list(row) for row in self.engine.depths(self._prompts(8), min(tokens, MOST_TOKENS))],
             self.spec.trained_loops,
         )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
+import psutil
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.stage import Bundle, Constants, Stage, failing, load_graph
+from mythos_export.verify.stages.stage import LARGE, Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library, why_no_op_library
 from mythos_runtime.session import OpLibrary, Options
 
-_LARGE = 64 << 20  # bytes of weights
+_CPU = ["CPUExecutionProvider"]
+BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take
 
 
 class _OnnxRuntime(Stage):
@@ -72,6 +76,14 @@ class FunctionBodies(_OnnxRuntime):
     runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
     artifact: ClassVar[str] = "model.onnx"
 
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return short_of_memory(bundle)
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        return bundle.is_short(inputs)
+
 
 class CpuKernels(_OnnxRuntime):
     """model.onnx with this project's own CPU kernels."""
@@ -94,13 +106,26 @@ class TensorRTGraph(_OnnxRuntime):
     artifact: ClassVar[str] = "model.tensorrt.onnx"
 
 
+def short_of_memory(bundle: Bundle) -> str | None:
+    """Why portable bodies cannot be run here, in words: of rounded weights, every call makes all matrices in float32,
+    several of them side by side. None where there is room."""
+    whole, free = bundle.widened_bytes, psutil.virtual_memory().available
+    if BODIES * whole <= free:
+        return None
+    return (
+        f"portable bodies make every rounded matrix anew in float32, which takes about {BODIES * whole / 1e9:.0f} GB, "
+        f"and {free / 1e9:.0f} GB are free"
+    )
+
+
 def fold_of(bundle: Bundle) -> int | None:
     """Of a large model ONNX Runtime would make transposed copies of all weights, session by session."""
-    return 1 << 20 if bundle.weight_bytes > _LARGE else None
+    return 1 << 20 if bundle.weight_bytes > LARGE else None
 
 
 def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = None) -> ort.InferenceSession:
-    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is.
+    """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is. Of a large
+    model it is there while it is opened: ONNX Runtime maps the weights of a file, and reads those of a graph in memory.
 
     Raises:
         BackendFailed: ONNX Runtime refuses the graph.
@@ -117,7 +142,12 @@ def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = 
     with failing("ONNX Runtime, the verification twin", *error_types()):
         if library is not None:
             settings.register_custom_ops_library(str(library))
-        return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        if fold is None or not os.access(folder, os.W_OK):
+            return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=_CPU)
+        with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as file:
+            file.write(twin.model.SerializeToString())
+            file.flush()
+            return ort.InferenceSession(file.name, settings, providers=_CPU)
 
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class Program(Stage):
         return [cls.artifact, WEIGHTS]
 
     @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
+        return bundle.is_short(inputs)
+
+    @classmethod
     def open(cls, bundle: Bundle) -> Program:
         import mythos_model.ops  # noqa: F401  (registers the operators that the program calls)
 

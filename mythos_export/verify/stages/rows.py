@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.onnxruntime import fold_of, run, twin_session
+from mythos_export.verify.stages.onnxruntime import fold_of, run, short_of_memory, twin_session
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
@@ -278,6 +278,14 @@ class RowBodies(Rows):
 
     name: ClassVar[str] = "rows"
     runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
+
+    @classmethod
+    def lacking(cls, bundle: Bundle) -> str | None:
+        return short_of_memory(bundle)
+
+    @classmethod
+    def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
+        return super().takes(bundle, inputs) and bundle.is_short(inputs)
 
 
 class RowKernels(Rows):

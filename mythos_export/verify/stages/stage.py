@@ -89,6 +89,11 @@ def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:
     return list(names)
 
 
+LARGE = 64 << 20  # bytes of weights
+_WIDENED = {"int8": 4 / (1 + 2 / 32), "int4": 4 / (0.5 + 2 / 32)}  # float32 bytes of a byte of weights
+_SHORT = 3  # loops
+
+
 @dataclass(frozen=True)
 class Bundle:
     """What the stages are opened on: a bundle's folder and what its manifest says, and the CPU threads to use."""
@@ -105,6 +110,18 @@ class Bundle:
     def weight_bytes(self) -> int:
         entry = self.manifest.files.get("weights.safetensors")
         return entry.bytes if entry is not None else 0
+
+    @property
+    def widened_bytes(self) -> float:
+        """What rounded weights take in float32, as the plain forms of the operators make them at every use; 0 of others
+        and of those that are small."""
+        whole = self.weight_bytes * _WIDENED.get(self.manifest.precision, 0)
+        return whole if whole > LARGE else 0
+
+    def is_short(self, inputs: Mapping[str, np.ndarray]) -> bool:
+        """Whether a call is within what the plain forms do in reasonable time."""
+        loops = int(inputs[self.spec.ports.of("max_loops").name])
+        return not self.widened_bytes or loops <= _SHORT
 
 
 class Stage(ABC):

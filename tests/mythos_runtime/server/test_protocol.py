@@ -25,6 +25,7 @@ def test_the_model_says_what_it_can(server: Serving) -> None:
     extra = card.model_extra or {}
     assert card.id == NAME and server.openai().models.retrieve(NAME).id == NAME
     assert (extra["trained_loops"], extra["max_model_len"], extra["chat"]) == (10, spec.max_seq_len, True)
+    assert extra["state"] == "verified"
 
 
 def test_a_completion_is_the_engine_s(server: Serving, small: Path) -> None:
