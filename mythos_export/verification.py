@@ -18,6 +18,7 @@ from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, Built, TargetOptions
 from mythos_export.verify import GOLDEN, Golden, Parity, make_golden, save_golden, verify_bundle
 from mythos_export.verify.against import same_model
+from mythos_export.verify.coverage import profiles_of
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.reduced import make_few, scope, verify_whole
 from mythos_export.verify.results import PASS
@@ -119,7 +120,15 @@ def _answers(made: Made, cases: Path | None, progress: Progress) -> Golden:
     answering = "answer the golden cases with the eager model"
     progress(answering)
     precision, weights = made.bundle.manifest.precision, made.weights
-    return make_golden(weights.model, precision, cases, lambda part: progress(answering, part), weights.prints)
+    profiles = [each for target in made.bundle.manifest.targets for each in target.details.get("profiles", [])]
+    return make_golden(
+        weights.model,
+        precision,
+        cases,
+        lambda part: progress(answering, part),
+        weights.prints,
+        profiles_of(weights.model.spec, profiles),
+    )
 
 
 def _compared(bundle: Bundle, golden: Golden, reproductions: Path | None, progress: Progress) -> Parity:

@@ -23,6 +23,8 @@ from mythos_runtime.spec import LoopSpec
 # Of an input file: every stage runs its rows, and the answers travel in the bundle, the loop from inside too.
 GIVEN_ROWS = 12
 GIVEN_VALUES = 1 << 25
+# Of a drawn question, the most tokens and the longest past: most are small, some pass two blocks of keys.
+SHORT, LONG = (12, 16), (40, 80)
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,18 @@ def random_questions(
     rule = spec.exit.knob("halt_threshold")
     usual = rule.default if rule is not None else 0.0
     for index in range(count):
-        batch, tokens = int(rng.integers(1, 5)), int(rng.integers(1, min(12, spec.max_seq_len) + 1))
-        held = int(rng.integers(0, min(16, spec.max_seq_len - tokens) + 1)) if rng.random() < 0.5 else 0
+        most_tokens, most_held = LONG if rng.random() < 0.25 else SHORT
+        batch, tokens = int(rng.integers(1, 7)), int(rng.integers(1, min(most_tokens, spec.max_seq_len) + 1))
+        held = int(rng.integers(0, min(most_held, spec.max_seq_len - tokens) + 1)) if rng.random() < 0.5 else 0
         loops = int(rng.integers(0, spec.trained_loops + 5))
-        threshold = float(rng.choice([usual, usual, 0.05, 0.3, 0.6, 0.9999, 1e9]))
+        threshold = float(rng.choice([usual, usual, -1.0, 0.0, 0.05, 0.3, 0.6, 0.9999, 1.5, 1e9]))
         early_exit = bool(rng.random() < 0.6)
         counts = [int(rng.integers(1, tokens + 1)) for _ in range(batch)]
         counts[int(rng.integers(batch))] = tokens  # no column of padding only
-        past = Past.empty(spec, batch, held, loops)
+        real = np.arange(tokens) < np.array(counts)[:, None]
+        if rng.random() < 0.4:  # padding anywhere
+            real = rng.permuted(real, axis=1)
+        past = Past.empty(spec, batch, held, loops + int(rng.choice([0, 0, 2])))
         if held:
             lengths = [int(rng.integers(0, held + 1)) for _ in range(batch)]
             ids = _drawn(spec, (batch, held), generator)
@@ -126,7 +132,7 @@ def random_questions(
         name = f"random {index + 1}: batch {batch}, {tokens} tokens, past {held}, {loops} loops"
         if rule is not None:
             name += f", threshold {threshold:g}"
-        question = Question(name, past.inputs(ids, counts, loops, threshold, early_exit))
+        question = Question(name, past.inputs(ids, real, loops, threshold, early_exit))
         who = halting(spec)
         if index % 6 == 5 and loops and rule is not None and who is not None and who.of is not None:
             case = true(question)

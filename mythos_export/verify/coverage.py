@@ -28,10 +28,13 @@ Boundaries = Mapping[str, Sequence[Value]]
 
 # Parameters whose values hang on the weights: some cannot be reached, and say so instead of failing.
 LEFT, CHOSEN = "loop left early after", "chosen"
+# Or too large to be asked everywhere: an engine's own machine has to.
+BEYOND = "beyond what is asked:"
 _INEXACT = (257, 2049, 65537, (1 << 24) + 1)
 """Positions that bfloat16, float16, 16 bits and float32 do not hold."""
 FAR = 256  # from here on a case is judged by its own tolerances: angles are rounded by their size
 _MOST_PAST = 4 << 20  # bytes of a past that a case may bring along to have a full cache
+_MOST_LOGITS = 1 << 22  # of a case at the end of a profile
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,15 @@ class Covered:
     sure: bool
 
 
-def boundaries_of(spec: LoopSpec, cuts: Cuts, choices: Mapping[str, int]) -> dict[str, list[Value]]:
-    """Those of a model and of the kernels that run it; `choices` says of how many each choice of the trace is made."""
+Profiles = Mapping[str, Mapping[str, tuple[int, int]]]
+"""What shapes an engine was built for: by profile and size (batch, tokens, capacity, depths), from and to."""
+
+
+def boundaries_of(
+    spec: LoopSpec, cuts: Cuts, choices: Mapping[str, int], profiles: Profiles | None = None
+) -> dict[str, list[Value]]:
+    """Those of a model, of the kernels and of the engine that run it; `choices` says of how many each choice of the
+    trace is made."""
     longest, trained, keys = spec.max_seq_len, spec.trained_loops, cuts.keys
     heights = {size for tile in cuts.heights for size in (tile - 1, tile, tile + 1) if size > 0}
     found: dict[str, list[Value]] = {
@@ -75,7 +85,52 @@ def boundaries_of(spec: LoopSpec, cuts: Cuts, choices: Mapping[str, int]) -> dic
         found["halt_threshold"] = ["below 0", "0", "as trained", "above 1"]
         found[LEFT] = [*exits(spec)]
     found |= {f"{CHOSEN} {name}": list(range(count)) for name, count in choices.items()}
+    for name, ranges in (profiles or {}).items():
+        for size, ends in ranges.items():
+            fits = [end for end in sorted({*ends}) if is_asked(spec, corner(ranges, size, end))]
+            found[profile_size(name, size)] = [*fits]
+            if len(fits) < len({*ends}):
+                found[f"{BEYOND} {profile_size(name, size)}"] = [ends[1]]
     return found
+
+
+_SIZES = {"B": "batch", "T": "tokens", "P": "capacity", "N": "depths"}
+
+
+def profile_size(profile: str, size: str) -> str:
+    """The parameter of one size of a profile."""
+    return f"{size} of the engine's profile {profile}"
+
+
+def profiles_of(spec: LoopSpec, described: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[int, int]]]:
+    """Profiles by name, as a target's details describe them: of every input its least, usual and largest shape."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for profile in described:
+        sizes = found.setdefault(profile["name"], {})
+        for port in spec.ports.inputs:
+            least, _, most = profile["shapes"][port.name]
+            for dim, low, high in zip(port.dims, least, most, strict=True):
+                if dim in _SIZES:
+                    sizes[_SIZES[dim]] = (low, high)
+    return found
+
+
+def corner(ranges: Mapping[str, tuple[int, int]], size: str, end: int) -> dict[str, int]:
+    """The smallest call of a profile with one of its sizes at an end."""
+    return {name: low for name, (low, _) in ranges.items()} | {size: end}
+
+
+def is_asked(spec: LoopSpec, sizes: Mapping[str, int]) -> bool:
+    """Whether a call is small enough to be asked of every artifact, on the CPU."""
+    logits = sizes["batch"] * sizes["tokens"] * spec.vocab_size
+    return (
+        logits <= _MOST_LOGITS and _past_bytes(spec, sizes["depths"], sizes["batch"] * sizes["capacity"]) <= _MOST_PAST
+    )
+
+
+def _past_bytes(spec: LoopSpec, depths: int, positions: int) -> int:
+    lines = sum(group.slots * group.width * (depths if group.per_loop else 1) for group in spec.caches)
+    return lines * positions * 4
 
 
 def sizes_within(sizes: Iterable[int], most: int) -> list[int]:
@@ -104,8 +159,7 @@ def far_positions(spec: LoopSpec) -> list[int]:
 
 def holds_full_cache(spec: LoopSpec) -> bool:
     """Whether a case may bring a past that leaves room for one token only, at two depths."""
-    lines = sum(group.slots * group.width * (2 if group.per_loop else 1) for group in spec.caches)
-    return 2 <= spec.max_seq_len <= FAR and lines * spec.max_seq_len * 4 <= _MOST_PAST
+    return 2 <= spec.max_seq_len <= FAR and _past_bytes(spec, 2, spec.max_seq_len) <= _MOST_PAST
 
 
 def deepest(spec: LoopSpec) -> int:
@@ -126,7 +180,7 @@ def coverage(cases: Iterable[Case], boundaries: Boundaries) -> tuple[Covered, ..
     """Every parameter over the cases."""
     found: dict[str, set[Value]] = {}
     for case in cases:
-        for name, values in facts(case).items():
+        for name, values in (facts(case) | _in_profiles(case, boundaries)).items():
             found.setdefault(name, set()).update(values)
     rows = []
     for name, wanted in boundaries.items():
@@ -134,7 +188,7 @@ def coverage(cases: Iterable[Case], boundaries: Boundaries) -> tuple[Covered, ..
         numbers = [value for value in values if isinstance(value, int)]
         hit = tuple(value for value in wanted if value in values)
         missed = tuple(value for value in wanted if value not in values)
-        sure = not name.startswith((LEFT, CHOSEN))
+        sure = not name.startswith((LEFT, CHOSEN, BEYOND))
         rows.append(Covered(name, min(numbers, default=None), max(numbers, default=None), hit, missed, sure))
     return tuple(rows)
 
@@ -191,6 +245,23 @@ def facts(case: Case) -> dict[str, set[Any]]:
             if who is not None:
                 running[1:] &= ~case.trace[who.name][:-1]
             found[f"{CHOSEN} {tensor.name}"] = {*np.unique(case.trace[tensor.name][running]).tolist()}
+    return found
+
+
+def _in_profiles(case: Case, boundaries: Boundaries) -> dict[str, set[Any]]:
+    """The sizes of a case, of every profile that takes it."""
+    past = next(group.name for group in case.spec.caches if group.per_loop)
+    shape = case.inputs[case.spec.ports.of("past", past).name].shape
+    sizes = {**dict(zip(("batch", "tokens"), case.real.shape, strict=True)), "capacity": shape[-2], "depths": shape[0]}
+    found: dict[str, set[Any]] = {}
+    for profile in {name.rpartition(" ")[2] for name in boundaries if " of the engine's profile " in name}:
+        mine = {size: profile_size(profile, size) for size in sizes}
+        ends = {
+            size: [*boundaries.get(name, ()), *boundaries.get(f"{BEYOND} {name}", ())] for size, name in mine.items()
+        }
+        if all(min(map(int, ends[size])) <= value <= max(map(int, ends[size])) for size, value in sizes.items()):
+            found |= {name: {sizes[size]} for size, name in mine.items()}
+            found |= {f"{BEYOND} {name}": {sizes[size]} for size, name in mine.items()}
     return found
 
 

@@ -16,11 +16,14 @@ import numpy as np
 from mythos_export.kernels.library import Cuts
 from mythos_export.verify.cases import Question
 from mythos_export.verify.coverage import (
+    Profiles,
     boundaries_of,
+    corner,
     deepest,
     exits,
     far_positions,
     holds_full_cache,
+    is_asked,
     past_lengths,
     sizes_within,
 )
@@ -39,10 +42,16 @@ _ROWS = ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 1), (0, 1, 0), (1, 0
 
 
 def golden_questions(
-    truth: Truth, cuts: Cuts, asking: Callable[[int, int], None] = lambda asked, of: None, seed: int = 0
+    truth: Truth,
+    cuts: Cuts,
+    asking: Callable[[int, int], None] = lambda asked, of: None,
+    seed: int = 0,
+    profiles: Profiles | None = None,
 ) -> None:
-    """Ask the fixed questions. `asking` is told, before each, how many were asked of how many."""
-    steps = list(_Questions(truth, cuts, seed).steps())
+    """Ask the fixed questions, and those at the ends of an engine's profiles. `asking` is told, before each, how many
+    were asked of how many."""
+    questions = _Questions(truth, cuts, seed)
+    steps = [*questions.steps(), *questions.at_ends(profiles or {})]
     for number, step in enumerate(steps):
         asking(number, len(steps))
         step()
@@ -85,6 +94,18 @@ class _Questions:
         if self.knob is not None:
             for loop in exits(spec):
                 yield functools.partial(self.leaving, loop)
+
+    def at_ends(self, profiles: Profiles) -> Iterator[Callable[[], None]]:
+        """A few calls that are at each end of each size that a profile leaves open."""
+        for name, ranges in profiles.items():
+            least, most = ({size: ends[at] for size, ends in ranges.items()} for at in (0, 1))
+            some = [least, most | {"tokens": least["tokens"]}, *(corner(ranges, size, most[size]) for size in most)]
+            hit: set[tuple[str, int]] = set()
+            for sizes in some:
+                if is_asked(self.spec, sizes) and not hit.issuperset(sizes.items()):
+                    hit.update(sizes.items())
+                    words = ", ".join(f"{size} {value}" for size, value in sizes.items())
+                    yield functools.partial(self.at_end, f"{name}: {words}", **sizes)
 
     # -- every loop runs ----------------------------------------------------------------------------------------------
 
@@ -146,6 +167,12 @@ class _Questions:
     def far(self, position: int) -> None:
         """A position that is far behind its past: what hangs on positions alone."""
         self.behind(f"position {position}", [2], [(1, 1)], 2, 2, ahead=position - 3)
+
+    def at_end(self, name: str, batch: int, tokens: int, capacity: int, depths: int) -> None:
+        """A call of these sizes, of a loop or two."""
+        held = min(capacity, self.spec.max_seq_len - tokens)
+        real = [[1] * tokens] * batch
+        self.behind(name, [held] * batch, real, min(2, depths), depths, early_exit=False, room=capacity - held)
 
     def height(self, size: int | None) -> None:
         """A call of so many rows, on one side of a tile; everything else in turn. Nothing where there was one.

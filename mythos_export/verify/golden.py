@@ -21,7 +21,7 @@ from mythos_export.kernels.library import Cuts, cuts
 from mythos_export.tensor_file import write_tensors
 from mythos_export.verify.cases import Case, Question, given_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
-from mythos_export.verify.coverage import Boundaries, Covered, boundaries_of, coverage, is_far
+from mythos_export.verify.coverage import Boundaries, Covered, Profiles, boundaries_of, coverage, is_far
 from mythos_export.verify.covering import golden_questions
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.measure import measure
@@ -98,9 +98,11 @@ def make_golden(
     given: Path | None = None,
     progress: Callable[[float], None] = lambda part: None,
     weights: Prints | None = None,
+    profiles: Profiles | None = None,
 ) -> Golden:
     """Answer the fixed questions, and those of a file, with the eager models; `progress` is told the part that is done.
-    `weights` are the prints of the model's tensors where they were made already.
+    `weights` are the prints of the model's tensors where they were made already; `profiles` are those of an engine in
+    the bundle.
 
     Raises:
         CasesError: the given inputs cannot be used.
@@ -109,20 +111,23 @@ def make_golden(
     own = list(given_questions(spec, given)) if given is not None else []
     with few_threads(model):
         truth, sizes = Truth(model), cuts()
-        golden_questions(truth, sizes, lambda asked, of: progress(asked / (of + len(own))))
+        golden_questions(truth, sizes, lambda asked, of: progress(asked / (of + len(own))), profiles=profiles)
         fixed = len(truth.asked)
         for number, question in enumerate(own):
             progress((fixed + number) / (fixed + len(own)))
             truth.ask(question)
         golden = judged(truth, precision)
         golden = replace(
-            golden, boundaries=_boundaries(truth, sizes), tie=make_tie(truth), weights=prints(model, weights)
+            golden,
+            boundaries=_boundaries(truth, sizes, profiles),
+            tie=make_tie(truth),
+            weights=prints(model, weights),
         )
         return replace(golden, text=_text(truth, golden, sizes, given is not None))
 
 
-def _boundaries(truth: Truth, sizes: Cuts) -> Boundaries:
-    return boundaries_of(truth.model.spec, sizes, truth.choices)
+def _boundaries(truth: Truth, sizes: Cuts, profiles: Profiles | None) -> Boundaries:
+    return boundaries_of(truth.model.spec, sizes, truth.choices, profiles)
 
 
 def _text(truth: Truth, golden: Golden, sizes: Cuts, given: bool) -> Text | None:

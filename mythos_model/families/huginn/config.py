@@ -14,7 +14,7 @@ from mythos_model.families.family import Shape, only, own_fields
 EXITS = ("latent-diff", "cosine", "entropy-diff", "kl", "minp-kl", "argmax-stability")
 NEVER = 1e6  # loops in a row that nobody runs
 CUT = 3.0  # standard deviations, at which the initial state is cut
-# What the training code notes, and the model's file does not read.
+# What the training code notes, and the model's file does not read; what follows from other fields is held to them.
 _UNREAD = [
     "activation_checkpoint_impl",
     "architecture_class_name",
@@ -154,4 +154,20 @@ def read_config(given: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Huginn
         raise ConfigError(
             f"a Huginn checkpoint needs its config.json, which tensors do not replace; missing: {', '.join(missing)}"
         )
-    return HuginnConfig(**own)
+    made = HuginnConfig(**own)
+    _agree(made, given)
+    return made
+
+
+def _agree(made: HuginnConfig, given: Mapping[str, Any]) -> None:
+    """What follows from other fields may be said a second time, and then has to be the same (ConfigError)."""
+    layers = made.n_layers_in_prelude + made.n_layers_in_recurrent_block + made.n_layers_in_coda
+    for name, value, of in (
+        ("n_layers", layers, "the layers before, in and behind the block"),
+        ("head_dim", made.head_dim, "n_embd over n_heads"),
+        ("num_key_value_heads", made.n_heads, "n_heads: every head has keys of its own"),
+        ("num_attention_heads", made.n_heads, "n_heads"),
+        ("hidden_size", made.n_embd, "n_embd"),
+    ):
+        if given.get(name, value) not in (value, None):
+            raise ConfigError(f"the model configuration's {name} is {given[name]!r}, expected {value}: {of}")

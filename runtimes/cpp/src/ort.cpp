@@ -29,12 +29,16 @@ std::string type_name(ONNXTensorElementDataType type) {
 }
 
 void require_api() {
-  static const OrtApi* api = onnxruntime().GetApi(ORT_API_VERSION);
+  // Once, whichever thread is first: what it sets is read by all.
+  static const OrtApi* const api = [] {
+    const OrtApi* const found = onnxruntime().GetApi(ORT_API_VERSION);
+    if (found) Ort::InitApi(found);
+    return found;
+  }();
   if (!api)
     throw BackendMissing("this program was built with headers of ONNX Runtime's API " + std::to_string(ORT_API_VERSION) +
                          ", but the library that was loaded is " + onnxruntime().GetVersionString() +
                          ": install onnxruntime 1." + std::to_string(ORT_API_VERSION) + " or newer");
-  Ort::InitApi(api);
 }
 
 Ort::Env& environment() {

@@ -23,15 +23,12 @@ int failed(const char* what) {
   return 1;
 }
 
-}  // namespace
-
-int main(int count, char** values) {
-  if (count != 2) return 2;
+int run(const std::string& bundle) {
   mythos::LoadOptions options;
   options.threads = 1;  // ONNX Runtime's own threads are not what is tested, and its locks are not seen
   options.op_library = "none";
   std::vector<mythos::Model> models;
-  for (int i = 0; i < 2; ++i) models.push_back(mythos::Model::load(values[1], options));
+  for (int i = 0; i < 2; ++i) models.push_back(mythos::Model::load(bundle, options));
   std::vector<std::vector<std::int64_t>> tokens(2);
   at_once([&](int i) {
     mythos::GenerateOptions generate;
@@ -55,4 +52,16 @@ int main(int count, char** values) {
   if (wrong || cache.lengths()[0] != appended || appended + refused != 2 * room)
     return failed("a cache that two threads use has the tokens of the calls that were not refused");
   return 0;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  if (count != 2) return 2;
+  try {
+    return run(values[1]);
+  } catch (const mythos::Error& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return error.exit_code();
+  }
 }

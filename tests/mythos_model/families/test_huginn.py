@@ -81,6 +81,9 @@ def test_a_threshold_lets_every_token_leave_by_itself() -> None:
         ({"test_time_noise": 0.1}, "test_time_noise"),
         ({"exit": "kl-diff"}, "no exit 'kl-diff'"),
         ({"n_head": 3}, "did you mean n_heads"),
+        ({"n_layers": 9}, "n_layers is 9, expected 8"),
+        ({"head_dim": 24}, "head_dim is 24, expected 12"),
+        ({"num_key_value_heads": 1}, "num_key_value_heads is 1, expected 2"),
     ],
 )
 def test_what_is_not_computed_is_refused(changed: dict[str, Any], message: str) -> None:

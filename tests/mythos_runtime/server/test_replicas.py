@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,12 +72,17 @@ def test_one_is_killed_under_load(replicas: str) -> None:
     alone = [client.completions.create(**request(number)).choices[0].text for number in range(32)]
     assert len(workers()) == 2
 
+    speaking = threading.Event()
+
     def ask(number: int) -> str | None:
         """The answer; None where it was lost, and said to be."""
         try:
             if number % 2:
                 return client.completions.create(**request(number)).choices[0].text
-            pieces = list(client.completions.create(**request(number), stream=True))
+            pieces = []
+            for piece in client.completions.create(**request(number), stream=True):
+                pieces.append(piece)
+                speaking.set()
         except (openai.InternalServerError, openai.APIConnectionError, httpx2.TransportError):
             return None
         whole = pieces and pieces[-1].choices[0].finish_reason is not None
@@ -84,7 +90,7 @@ def test_one_is_killed_under_load(replicas: str) -> None:
 
     with ThreadPoolExecutor(32) as threads:
         going = [threads.submit(ask, number) for number in range(32)]
-        time.sleep(0.4)
+        assert speaking.wait(60)  # by then all requests are at one replica or the other
         workers()[0].send_signal(signal.SIGKILL)
         answers = [each.result() for each in going]
         lost = [number for number, answer in enumerate(answers) if answer is None]
