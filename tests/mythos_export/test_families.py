@@ -23,7 +23,7 @@ from mythos_export.cli.export import export_command
 from mythos_model import families, load_checkpoint
 from mythos_runtime import Model, load
 from mythos_runtime.engine import Engine, Request, Running, open_engine
-from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.manifest import VERIFIED
 from mythos_runtime.session import Options
 
 NATIVE = Path(__file__).parents[2] / "build" / "native"
@@ -110,23 +110,12 @@ def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "target", "precision"),
-    [
-        *((f"{family}_decode", "onnx", "int8") for family in ("ouro", "huginn", "nanbeige")),
-        ("ouro_exit_decode", "tensorrt", "fp16"),
-    ],
-)
-def test_families_are_exported_rounded_and_for_tensorrt(name: str, target: str, precision: str, tmp_path: Path) -> None:
-    if target == "tensorrt":
-        pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+@pytest.mark.parametrize("name", ["ouro_decode", "huginn_decode", "nanbeige_decode"])
+def test_families_are_exported_rounded(name: str, tmp_path: Path) -> None:
     case = GoldenCase.load(name)
-    exported = export(
-        case.folder, tmp_path / "bundle", target, config=case.config, precision=precision, exit_rule=case.exit_rule
-    )
+    exported = export(case.folder, tmp_path / "bundle", config=case.config, precision="int8", exit_rule=case.exit_rule)
     assert exported.parity is not None and exported.parity.passed
-    states = {each.name: each.state for each in exported.manifest.targets}
-    assert states == {"onnx": VERIFIED} | ({"tensorrt": NOT_EXECUTED} if target == "tensorrt" else {})
+    assert {each.name: each.state for each in exported.manifest.targets} == {"onnx": VERIFIED}
     assert load(exported.path).forward(case.ids, max_loops=case.loops).logits.shape[:2] == case.ids.shape
 
 

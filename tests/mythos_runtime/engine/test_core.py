@@ -81,7 +81,7 @@ def test_forks_and_truncations_change_nothing(row_model: RowModel) -> None:
                 sequence = draw(st.sampled_from(list(known)))
                 if act == "feed":
                     chunks = {}
-                    for each in {sequence, draw(st.sampled_from(list(known)))}:
+                    for each in dict.fromkeys([sequence, draw(st.sampled_from(list(known)))]):  # in the order drawn
                         count = min(draw(st.sampled_from([1, 2, 20, 31])), POSITIONS - len(known[each]))
                         chunks[each] = ids_of(draw(st.integers(0, 3)), count)
                     chunks = {each: ids for each, ids in chunks.items() if len(ids)}
