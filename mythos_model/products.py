@@ -35,7 +35,7 @@ def _product(x: Tensor, matrix: Packed, rows: int | None, form: Format) -> Tenso
     if form.name == PLAIN and weight.dtype == x.dtype:
         return F.linear(x, weight)
     lines = weight.shape[0]  # tiles of rounded weights
-    several = max(_TOGETHER // (x.shape[-1] * form.tile), 1)
+    several = max(_TOGETHER // max(x.shape[-1] * form.tile, 1), 1)  # no inputs: of no shared expert
     parts = [
         F.linear(x, form.unpack(weight[i : i + several], _cut(scale, i, several), None, x.shape[-1]).to(x.dtype))
         for i in range(0, lines, several)

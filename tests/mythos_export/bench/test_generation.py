@@ -100,9 +100,9 @@ def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_timed(bundles: Bundles, tmp_path: Path) -> None:
-    done = CliRunner().invoke(mythos, ["bench", str(bundles["hops"]), "--generation", "-o", str(tmp_path)])
+    done = CliRunner().invoke(mythos, ["bench", str(bundles["shipped hops"]), "--generation", "-o", str(tmp_path)])
     assert done.exit_code == 2
     assert "answers with at most 1 tokens" in done.output
-    done = CliRunner().invoke(mythos, ["bench", str(bundles["hops"]), "--depth-trace", "x"])
+    done = CliRunner().invoke(mythos, ["bench", str(bundles["shipped hops"]), "--depth-trace", "x"])
     assert "--depth-trace belongs to --generation" in done.output
     assert not list(tmp_path.iterdir())

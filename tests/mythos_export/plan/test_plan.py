@@ -127,7 +127,7 @@ def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
     refused = CliRunner().invoke(mythos, ["plan", str(tmp_path)])
     assert refused.exit_code == 2 and "known are huginn, nanbeige, openmythos, ouro" in " ".join(refused.stderr.split())
     listed = CliRunner().invoke(mythos, ["plan", "--list-devices"])
-    assert listed.exit_code == 0 and "8xh200: 8 x 141 GB, 4800 GB/s, 989 TFLOP/s" in listed.stdout
+    assert listed.exit_code == 0 and "8xh200: 8 x 141 GB, 4.80 TB/s, 989 TFLOP/s" in listed.stdout
 
 
 def test_this_machine_is_measured() -> None:
