@@ -29,7 +29,8 @@ def main(disk: Path, checkpoint: Path, sizes: list[int]) -> None:
         except StorageError as error:
             text = str(error).replace(str(disk), "DISK")
             print(f"{stages[-1]} | {error.exit_code} | {text} | {[path.name for path in disk.iterdir()]}", flush=True)
-        subprocess.run(["umount", disk], check=True)
+        # Lazily: PyTorch's caches go on holding the captured model, and with it the map of the weights' file.
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_exports_onto_small_disks(tmp_path: Path, bundles: Bundles) -> None:
         "weights.safetensors": "load the checkpoint",  # refused before the work
         "step.onnx": "lower to ONNX",
         "model.pt2": "package",
-        "golden.safetensors": "answer the golden cases",
+        "golden.safetensors": "write the report",
         "reports/parity.html": "write the report",
     }
     sizes = [str(too_small_for(name, whole)) for name in expected]
