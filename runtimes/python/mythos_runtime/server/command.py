@@ -51,6 +51,7 @@ def run(served: Served, listening: socket.socket, drain_seconds: int) -> None:
     AppStatus.disable_automatic_graceful_drain()  # or streams would be cut off at once
     config = uvicorn.Config(
         make_app(served),
+        http="h11",  # httptools, which Ray brings along, takes two lengths of one body
         log_config=LOGGING,
         lifespan="on",
         ws="none",
