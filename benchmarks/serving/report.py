@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.measure import POLICIES
-from mythos_export.report import COLORS, figure, svg, write_page
+from mythos_export.report import COLORS, figure, svg, write_json, write_page
 
 LABELS = {"lazy": "halting by itself", "full": "every loop forced"}
 _LATENCIES = {"first": "to the first token, s", "whole": "to the end, s"}
@@ -16,7 +15,7 @@ _LATENCIES = {"first": "to the first token, s", "whole": "to the end, s"}
 def write(document: dict[str, Any], folder: Path) -> Path:
     """Both files into a folder; the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "serving.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "serving.json", document)
     sections = [(mix, _curves(mix), _summary(mix)) for mix in document["mixes"]]
     return write_page(
         folder / "serving.html",

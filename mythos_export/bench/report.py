@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mythos_export.bench.document import FORMAT, VERSION
 from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plot
 from mythos_export.bench.verdict import headline, main_workload
 from mythos_export.errors import BenchError
-from mythos_export.report import write_page
+from mythos_export.report import write_json, write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
 PARITY_NAME = "parity.html"  # the page of the export, in the same folder
@@ -40,9 +39,7 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{JSON_NAME}.partial"
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, folder / JSON_NAME)
+        write_json(folder / JSON_NAME, document)
         page = write_page(folder / PAGE_NAME, "latency.html.j2", **page_values(document, folder))
     except OSError as error:
         raise BenchError(f"cannot write the report into {folder} ({error.strerror}); name another with -o") from error

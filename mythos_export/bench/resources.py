@@ -17,7 +17,7 @@ _FORGET_PEAK = "5"  # see proc(5), /proc/pid/clear_refs
 
 @contextlib.contextmanager
 def starting_on(cores: Collection[int]) -> Iterator[None]:
-    """A process started inside has these cores from its first instruction on, before any library makes its threads."""
+    """Processes and threads started inside have these cores from their first instruction on."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

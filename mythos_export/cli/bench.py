@@ -47,6 +47,9 @@ def bench(
         raise click.UsageError("give either a BUNDLE to time, or --compare A.json B.json")
     if depth_trace is not None and not generation:
         raise click.UsageError("--depth-trace belongs to --generation")
+    others = {"capacity": options["capacity"], "backends": backends, "ids": options["ids"], "compare": compare}
+    if generation and (alone := [name for name, value in others.items() if value is not None]):
+        raise click.UsageError(f"--{alone[0]} does not go with --generation")
     if compare is not None:
         _show_changes(*compare, as_json)
         return

@@ -11,6 +11,6 @@ a template of its own in `templates/`; what it shows is computed elsewhere and a
 """
 
 from mythos_export.report.figures import COLORS, figure, legend, svg
-from mythos_export.report.page import render, write_page
+from mythos_export.report.page import render, write_json, write_page
 
-__all__ = ["COLORS", "figure", "legend", "render", "svg", "write_page"]
+__all__ = ["COLORS", "figure", "legend", "render", "svg", "write_json", "write_page"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,12 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     return path
 
 
-__all__ = ["Markup", "render", "write_page"]
+def write_json(path: Path, document: Any) -> Path:
+    """The figures beside a page, into a file. A failure leaves what was there before."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+    return path
+
+
+__all__ = ["Markup", "render", "write_json", "write_page"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from mythos_export.errors import PackageError
-from mythos_export.report import write_page
+from mythos_export.report import write_json, write_page
 from mythos_export.report.format import error as error_text
 from mythos_export.verify.compare import NearTie, line
 from mythos_export.verify.coverage import Covered, spread
@@ -56,12 +54,9 @@ def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
     Raises:
         PackageError: the folder cannot be written to.
     """
-    text = json.dumps(parity.to_json(), indent=1, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{JSON_NAME}.partial"
-        draft.write_text(text + "\n", encoding="utf-8")
-        os.replace(draft, folder / JSON_NAME)
+        write_json(folder / JSON_NAME, parity.to_json())
         write_page(folder / PAGE_NAME, "parity.html.j2", **page_values(parity, manifest))
     except OSError as error:
         raise PackageError(f"cannot write the report into {folder}: {error.strerror}; name another folder") from error

@@ -5,5 +5,5 @@
 
 `loads` says which depths tokens have (planted, or recorded from the bundle itself), `schedules` how they are run: by
 the engine with depth where it is needed, by the engine with every loop, and in lock-step by the whole model's graph.
-All are given the same depths, so that they do the same work; `measure` takes them in turns.
+The engine is given the depths; lock-step runs every loop whatever they are. `measure` takes them in turns.
 """

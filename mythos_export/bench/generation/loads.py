@@ -22,34 +22,39 @@ class Load:
     Attributes:
         name: as a report says it.
         rows: int [S, n], of S sequences; a run of more sequences begins again with the first.
+        shared: whether many sequences are timed with it, and not one alone.
     """
 
     name: str
     rows: np.ndarray
+    shared: bool = True
 
     def depths(self, sequence: int, tokens: int) -> tuple[int, ...]:
         """Of one sequence, as many as asked for: its own, begun again where they end."""
         return tuple(np.resize(self.rows[sequence % len(self.rows)], tokens).tolist())
 
-    @property
-    def mean(self) -> float:
-        return float(self.rows.mean())
+
+def planted(deepest: int) -> list[Load]:
+    """Those of a model of so many loops."""
+    depths = sorted({1, EASY, deepest // 2, deepest} & set(range(1, deepest + 1)))
+    even = [constant(depth, depth in (EASY, deepest)) for depth in depths]
+    return even if deepest <= EASY else [*even, mixed(deepest), alternating(deepest)]
 
 
-def constant(depth: int) -> Load:
+def constant(depth: int, shared: bool = True) -> Load:
     """Every token as deep."""
-    return Load(f"every token {depth} deep", np.array([[depth]]))
+    return Load(f"every token {depth} deep", np.array([[depth]]), shared)
 
 
-def mixed(deepest: int, seed: int = 0, sequences: int = 64, tokens: int = 200) -> Load:
+def mixed(deepest: int, sequences: int = 64, tokens: int = 200) -> Load:
     """One token in ten `deepest`, the others `EASY`, at places drawn at random."""
-    hard = np.random.default_rng(seed).random((sequences, tokens)) < HARD_SHARE
+    hard = np.random.default_rng(0).random((sequences, tokens)) < HARD_SHARE
     return Load(f"10 % of tokens {deepest} deep, the others {EASY}", np.where(hard, deepest, EASY))
 
 
 def alternating(deepest: int) -> Load:
     """Easy, hard, easy, ..."""
-    return Load(f"{EASY} and {deepest} deep in turns", np.array([[EASY, deepest]]))
+    return Load(f"{EASY} and {deepest} deep in turns", np.array([[EASY, deepest]]), shared=False)
 
 
 def recorded(path: Path, deepest: int) -> Load:

@@ -13,15 +13,17 @@ import numpy as np
 from mythos_export.bench.backends.backend import Setting
 from mythos_export.bench.depth_line import fit
 from mythos_export.bench.generation.limit import CallLimit
-from mythos_export.bench.generation.loads import EASY, Load, alternating, constant, from_rows, mixed, recorded
+from mythos_export.bench.generation.loads import EASY, Load, constant, from_rows, planted, recorded
 from mythos_export.bench.generation.schedules import PROMPT, ByDepth, LockStep, Run
 from mythos_export.bench.limits import Limits, best_of
 from mythos_export.bench.machine import describe_machine, usable_cores
+from mythos_export.bench.resources import starting_on
 from mythos_export.bench.statistics import median_interval
 from mythos_export.errors import BenchError
 from mythos_export.progress import Progress, silent
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.opening import MAX_LAG, check_rows
+from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
 
 FORMAT, VERSION = "mythos-generation", 1
@@ -77,23 +79,9 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
     trace = None if options.trace is None else recorded(options.trace, spec.trained_loops)
     machine = describe_machine(threads, cores)
-    progress("load")
-    limits = Limits()
-    limits.load(Setting(bundle, None, threads, bundle))
-    run = _Measuring(ByDepth(bundle, manifest, threads), LockStep(bundle, threads), spec, options)
-    loads = _loads(spec, trace, run)
-    rates = []
-    for number in range(options.rounds):
-        rates.append(json.loads(json.dumps(limits.measure("limits", 0.02))))
-        for load in loads:
-            progress(f"round {number + 1} of {options.rounds}: one sequence, {load.name}")
-            run.take(load, 1)
-        for sequences in options.sequences:
-            for load in _shared_loads(loads, spec):
-                progress(f"round {number + 1} of {options.rounds}: {sequences} sequences, {load.name}")
-                run.take(load, sequences)
-        progress(f"round {number + 1} of {options.rounds}: a hard token behind easy ones")
-        run.take_hard_tokens()
+    with starting_on(cores):  # the threads of sessions too
+        run, loads, rates = _measured(bundle, manifest, threads, trace, options, progress)
+    shared = [load for load in loads if load.shared]
     summed = best_of(rates)
     limit = CallLimit(bundle, summed)
     one = [run.row(load, 1, limit) for load in loads]
@@ -113,28 +101,42 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
         "limits": summed,
         "one": one,
         "line": _line(one),
-        "many": [run.row(load, n, limit) for load in _shared_loads(loads, spec) for n in options.sequences],
+        "many": [run.row(load, n, limit) for load in shared for n in options.sequences],
         "hard_tokens": run.hard_rows(),
     }
 
 
+def _measured(
+    bundle: Path, manifest: Manifest, threads: int, trace: Load | None, options: GenerationOptions, progress: Progress
+) -> tuple[_Measuring, list[Load], list[dict[str, Any]]]:
+    """All rounds: what was measured, of which loads, and the machine's limits in each."""
+    spec = manifest.spec
+    progress("load")
+    limits = Limits()
+    limits.load(Setting(bundle, None, threads, bundle))
+    run = _Measuring(ByDepth(bundle, manifest, threads), LockStep(bundle, threads), spec, options)
+    loads, rates = _loads(spec, trace, run), []
+    for number in range(options.rounds):
+        said = f"round {number + 1} of {options.rounds}"
+        rates.append(json.loads(json.dumps(limits.measure("limits", 0.02))))
+        for load in loads:
+            progress(f"{said}: one sequence, {load.name}")
+            run.take(load, 1)
+        for sequences in options.sequences:
+            for load in loads:
+                if load.shared:
+                    progress(f"{said}: {sequences} sequences, {load.name}")
+                    run.take(load, sequences)
+        progress(f"{said}: a hard token behind easy ones")
+        run.take_hard_tokens()
+    return run, loads, rates
+
+
 def _loads(spec: LoopSpec, trace: Load | None, run: _Measuring) -> list[Load]:
-    """Of one sequence."""
-    deepest = spec.trained_loops
+    """Planted ones, the model's own, and a recorded one; of a model that does not halt, all loops."""
     if spec.exit.knob("halt_threshold") is None:
-        return [constant(deepest)]
-    constants = [constant(depth) for depth in sorted({1, 2, deepest // 2, deepest} - {0})]
-    return [*constants, mixed(deepest), alternating(deepest), run.own_depths(), *([trace] if trace else [])]
-
-
-def _shared_loads(loads: list[Load], spec: LoopSpec) -> list[Load]:
-    """Of many: all easy, all deep, one in ten deep, and those that were not planted."""
-    if len(loads) == 1:
-        return loads
-    deepest = spec.trained_loops
-    wanted = {constant(2).name, constant(deepest).name, mixed(deepest).name}
-    planted = wanted | {load.name for load in loads[:-1] if load.rows.size <= 2}
-    return [load for load in loads if load.name in wanted or load.name not in planted]
+        return [constant(spec.trained_loops)]
+    return [*planted(spec.trained_loops), run.own_depths(), *([trace] if trace else [])]
 
 
 class _Measuring:
@@ -150,12 +152,12 @@ class _Measuring:
     def take(self, load: Load, sequences: int) -> None:
         """One round of a load, the schedules in turns."""
         prompts, tokens = self._prompts(sequences), self._tokens_of(sequences)
-        planted = load if self.spec.exit.knob("halt_threshold") else None
+        given = load if self.spec.exit.knob("halt_threshold") else None
         for schedule in SCHEDULES:
             if schedule == LOCK_STEP:
                 made = self.lock_step.run(prompts, tokens)
             else:
-                made = self.engine.run(prompts, tokens, planted, "lazy" if schedule == LAZY else "full", MAX_LAG)
+                made = self.engine.run(prompts, tokens, given, "lazy" if schedule == LAZY else "full", MAX_LAG)
             self._runs.setdefault((load.name, sequences, schedule), []).append(made)
 
     def take_hard_tokens(self) -> None:
@@ -163,9 +165,10 @@ class _Measuring:
         if self.spec.exit.knob("halt_threshold") is None:
             return
         deepest, (prompt,) = self.spec.trained_loops, self._prompts(1)
+        shallow = min(EASY, deepest)
         for easy in (0, *(n for n in EASY_BEFORE if n < min(self.spec.max_output_tokens, self._room() // 2))):
             for lag in (None, MAX_LAG) if easy else (None,):
-                seconds = self.engine.hard_token(prompt, max(easy, 1), EASY if easy else deepest, deepest, lag)
+                seconds = self.engine.hard_token(prompt, max(easy, 1), shallow if easy else deepest, deepest, lag)
                 self._hard.setdefault((easy, lag), []).append(seconds)
 
     def own_depths(self) -> Load:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from markupsafe import Markup
 
 from mythos_export.bench.generation.measure import FULL, LAZY, LOCK_STEP
 from mythos_export.errors import BenchError
-from mythos_export.report import COLORS, figure, svg, write_page
+from mythos_export.report import COLORS, figure, svg, write_json, write_page
 
 JSON_NAME, PAGE_NAME = "generation.json", "generation.html"
 LABELS = {LAZY: "depth where it is needed", FULL: "every depth, by the engine", LOCK_STEP: "every depth, in lock-step"}
@@ -25,7 +24,7 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / JSON_NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / JSON_NAME, document)
         page = write_page(
             folder / PAGE_NAME,
             "generation.html.j2",

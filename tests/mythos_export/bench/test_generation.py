@@ -21,9 +21,16 @@ def test_planted_depths() -> None:
     assert loads.alternating(9).depths(0, 5) == (2, 9, 2, 9, 2)
     mixed = loads.mixed(9)
     assert set(np.unique(mixed.rows)) == {2, 9}
-    assert mixed.mean == pytest.approx(2 + 0.1 * 7, abs=0.1)
+    assert mixed.rows.mean() == pytest.approx(2 + 0.1 * 7, abs=0.1)
     assert mixed.depths(0, 50) != mixed.depths(1, 50)
     assert mixed.depths(3, 50) == loads.mixed(9).depths(3, 50)
+
+
+def test_a_model_of_few_loops_has_few_loads() -> None:
+    for deepest, count in ((1, 1), (2, 2), (3, 5), (8, 6)):
+        planted = loads.planted(deepest)
+        assert len({load.name for load in planted}) == len(planted) == count
+        assert max(load.rows.max() for load in planted) == deepest
 
 
 def test_recorded_depths(bundles: Bundles, tmp_path: Path) -> None:
@@ -89,7 +96,12 @@ def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
     assert f"10 % of tokens {deepest} deep, the others 2" in names
     assert {row["sequences"] for row in document["many"]} == {1, 8}
     for row in (*document["one"], *document["many"]):
-        assert row["lazy"]["mean_depth"] <= row["full"]["mean_depth"] + 0.5 * deepest
+        if row["load"] == f"every token {deepest} deep":
+            assert row["lazy"]["mean_depth"] == row["full"]["mean_depth"] == deepest
+            assert row["lazy"]["late_share"] == 0
+        if row["load"] == "every token 2 deep":
+            assert row["lazy"]["mean_depth"] == row["full"]["mean_depth"] == 2
+            assert row["full"]["late_share"] > 0
         assert row["lock-step"]["mean_depth"] == deepest
         assert row["lazy"]["limit_seconds_per_token"] > 0
         assert row["lazy"]["pages"] > 0
@@ -105,4 +117,6 @@ def test_what_cannot_be_timed(bundles: Bundles, tmp_path: Path) -> None:
     assert "answers with at most 1 tokens" in done.output
     done = CliRunner().invoke(mythos, ["bench", str(bundles["shipped hops"]), "--depth-trace", "x"])
     assert "--depth-trace belongs to --generation" in done.output
+    done = CliRunner().invoke(mythos, ["bench", "x", "--generation", "--capacity", "9"])
+    assert "--capacity does not go with --generation" in done.output
     assert not list(tmp_path.iterdir())
