@@ -114,6 +114,21 @@ def moe(
     return y.view(shape)
 
 
+def expert_sum(parts: Tensor, expert_index: Tensor, expert_weight: Tensor, shared: Tensor) -> Tensor:
+    """What `moe` does last, where its experts are computed elsewhere: their weighted sum plus the shared experts.
+
+    Args:
+        parts: [..., K, D], what the chosen experts put out.
+        expert_index: int64 [..., K], which they are; the CPU kernel sums in their order, as moe's does.
+        expert_weight: [..., K].
+        shared: [..., D], what the shared experts put out; [0] where there are none.
+
+    Returns: [..., D].
+    """
+    y = (parts * expert_weight.unsqueeze(-1)).sum(-2)
+    return y + shared if shared.numel() else y
+
+
 def _expert(x: Tensor, gate_up: Packed, down: Packed, rows: int, form: Format) -> Tensor:
     """down(silu(gate x) * up x), [n, D]; gate and up of rounded weights are padded apart, to whole tiles."""
     gate, up = _product(x, gate_up, None, form).chunk(2, -1)
@@ -129,6 +144,7 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
 _linear_op = torch.library.custom_op("mythos::linear", linear, mutates_args=())
 _embedding_op = torch.library.custom_op("mythos::embedding", embedding, mutates_args=())
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
+_expert_sum_op = torch.library.custom_op("mythos::expert_sum", expert_sum, mutates_args=())
 
 
 @_linear_op.register_fake
@@ -144,3 +160,8 @@ def _(ids, weight, scale, dim, format=PLAIN):  # type: ignore[no-untyped-def]
 @_moe_op.register_fake
 def _(x, *routing_and_weights):  # type: ignore[no-untyped-def]
     return torch.empty_like(x)
+
+
+@_expert_sum_op.register_fake
+def _(parts, expert_index, expert_weight, shared):  # type: ignore[no-untyped-def]
+    return parts.new_empty(*parts.shape[:-2], parts.shape[-1])
