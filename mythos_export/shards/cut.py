@@ -17,7 +17,12 @@ from mythos_runtime.ports import Port, Ports
 from mythos_runtime.shards.entry import EXPERTS, REST, ROUTE, SHARED, ExpertShards, expert_ports, shared_ports
 
 _MOE = OPERATORS["moe"]
-_DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.INT64: "int64", ir.DataType.INT32: "int32", ir.DataType.BOOL: "bool"}
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+}
 _TYPES = {name: dtype for dtype, name in _DTYPES.items()}
 
 
@@ -52,7 +57,7 @@ def cut(step: ir.Model, ports: Ports, shards: int) -> Cut:
     )
     trunk, graphs = {}, {EXPERTS: expert_ports(dim)}
     if _shape(inputs["shared_gate_up"])[0]:
-        graphs[SHARED] = shared_ports(dim, str(node.inputs[0].name))
+        graphs[SHARED] = shared_ports(dim, str(getattr(inputs["x"], "name", None)))
         trunk[SHARED] = _shared(node, inputs, graphs[SHARED])
     halves, halves_ports = _halves(step, ports, node, SHARED in trunk)
     return Cut(ExpertShards(counts, graphs | halves_ports), halves | trunk, pieces)
@@ -152,7 +157,9 @@ def _port(value: ir.Value, role: str) -> Port:
         raise LowerError(f"the step cannot be cut at its experts: the rest of it reads {value.name}, which is not rows")
     dims = _shape(value)
     if -1 in dims[1:] or dims[0] != -1:
-        raise LowerError(f"the step cannot be cut at its experts: the rest of it reads {value.name} {list(value.shape)}")
+        raise LowerError(
+            f"the step cannot be cut at its experts: the rest of it reads {value.name} {list(value.shape)}"
+        )
     return Port(str(value.name), _DTYPES[value.dtype], ("R", *dims[1:]), role)
 
 
@@ -194,9 +201,7 @@ def _shared(node: ir.Node, inputs: dict[str, ir.Value | None], ports: Ports) -> 
     return graph.finish(_apart(graph, node, x, zeros, weights | _none(inputs)))
 
 
-def _apart(
-    graph: _Graph, node: ir.Node, x: ir.Value, expert: ir.Value, weights: dict[str, ir.Value]
-) -> ir.Value:
+def _apart(graph: _Graph, node: ir.Node, x: ir.Value, expert: ir.Value, weights: dict[str, ir.Value]) -> ir.Value:
     """moe of rows that choose one expert each, which counts 1."""
     index = graph.add("Unsqueeze", [expert, graph.constant("last", [-1])])
     shape = graph.add("Shape", [index])

@@ -1,4 +1,4 @@
-"""mythos::expert_sum as an ONNX function. It adds in no order of its own: what is equal to the bit is the CPU kernel."""
+"""mythos::expert_sum as an ONNX function. It adds in any order: moe's bits are the CPU kernel's."""
 
 from __future__ import annotations
 

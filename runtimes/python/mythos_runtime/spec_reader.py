@@ -241,9 +241,7 @@ def _trace(fields: Fields) -> TraceTensor:
     return tensor
 
 
-def read_ports(
-    fields: Fields, inputs: Iterable[str] = INPUT_ROLES, outputs: Iterable[str] = OUTPUT_ROLES
-) -> Ports:
+def read_ports(fields: Fields, inputs: Iterable[str] = INPUT_ROLES, outputs: Iterable[str] = OUTPUT_ROLES) -> Ports:
     """The ports of a graph, of these roles. Raises BundleError."""
     sides = [
         tuple(_port(item, tuple(roles)) for item in fields.items(side))

@@ -42,5 +42,3 @@ def test_what_does_not_fit_is_refused() -> None:
     rows = {"expert_index": np.zeros((2, 3), np.int64), "expert_weight": np.zeros((2, 3), np.float32)}
     with pytest.raises(Exception, match=r"parts .*\[2, 4, 8\].*\[2, 3, 8\]"):
         run.run(None, {"parts": np.zeros((2, 4, 8), np.float32), **rows, "shared": np.zeros(0, np.float32)})
-
-

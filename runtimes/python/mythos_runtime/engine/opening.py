@@ -21,7 +21,7 @@ from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import GRAPHS, PAGE, STEP
 from mythos_runtime.session import Options
 from mythos_runtime.shards.group import SECONDS, Shards
-from mythos_runtime.shards.near import Processes
+from mythos_runtime.shards.near import Processes, Starter
 
 DEFAULT_MEMORY = 1 << 30
 MAX_LAG = 64
@@ -124,11 +124,14 @@ def _core(
     return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions, step), memory, max_lag)
 
 
-def open_shards(folder: Path, manifest: Manifest, options: Options, seconds: float = SECONDS) -> Shards:
-    """The shards of a bundle that has them, in processes of this machine, which end with it.
+def open_shards(
+    folder: Path, manifest: Manifest, options: Options, starter: Starter | None = None, seconds: float = SECONDS
+) -> Shards:
+    """The shards of a bundle that has them; they end with what is returned.
 
     Args:
         options: threads are those of all of them together.
+        starter: who runs them; None: processes of this machine.
         seconds: see `Shards`.
 
     Raises:
@@ -137,6 +140,6 @@ def open_shards(folder: Path, manifest: Manifest, options: Options, seconds: flo
     assert manifest.shards is not None
     count = len(manifest.shards.counts)
     each = None if options.threads is None else max(1, options.threads // count)
-    shards = Shards(manifest, Processes(folder, count, each), seconds)
+    shards = Shards(manifest, starter or Processes(folder, count, each), seconds)
     shards.start()
     return shards

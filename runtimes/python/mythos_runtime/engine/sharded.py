@@ -3,8 +3,8 @@
     route -> the rows and their experts -> the shards; meanwhile the shared experts -> rest
 
 The parts share buffers under the names of their ports, so that nothing is copied between them. What the experts put
-out lies as [R, K, D], each where its row chose it, whenever it came; `rest` sums it in the order of the experts, so that
-a row's bits are those of the step as one graph.
+out lies as [R, K, D], each where its row chose it, whenever it came; `rest` sums it in the order of the experts, and
+with that a row's bits are those of the step as one graph.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ _PASSED = {
     "shared": "what the shared experts put out",
     "between": "anything else that the rest of the step reads",
 }
-_INPUTS = INPUT_ROLES | _PASSED | {"row": "of a pair", "expert": "of a pair", "parts": "what the chosen experts put out"}
-_OUTPUTS = OUTPUT_ROLES | _PASSED | {"out": "what the expert of a pair puts out"}
+_INPUTS = (*INPUT_ROLES, *_PASSED, "row", "expert", "parts")  # a pair's row and expert; what the chosen experts put out
+_OUTPUTS = (*OUTPUT_ROLES, *_PASSED, "out")  # what the expert of a pair puts out
 
 
 @dataclass(frozen=True)

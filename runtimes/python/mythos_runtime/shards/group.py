@@ -1,9 +1,9 @@
 """All shards of a model: asked together, and started anew where one is lost.
 
-    shards = Shards(manifest, starter)
-    shards.start()
-    asked = shards.ask(shares, x)          # the trunk computes something else meanwhile
-    lost = shards.take(asked, out)         # out [pairs, D] is filled; the shards that gave nothing, and why
+shards = Shards(manifest, starter)
+shards.start()
+asked = shards.ask(shares, x)          # the trunk computes something else meanwhile
+lost = shards.take(asked, out)         # out [pairs, D] is filled; the shards that gave nothing, and why
 """
 
 from __future__ import annotations

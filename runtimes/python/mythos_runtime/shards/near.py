@@ -51,7 +51,7 @@ class Processes:
             if self._stopped:
                 raise BackendFailed("the shards were stopped")
             _end(self._running.pop(index, None))
-            program = [sys.executable, "-m", f"{__package__}.worker", str(self._folder), str(index), str(self._threads)]
+            program = [sys.executable, "-m", str(__package__), str(self._folder), str(index), str(self._threads)]
             process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._running[index] = process
         assert process.stdin is not None and process.stdout is not None

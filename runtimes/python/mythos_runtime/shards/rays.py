@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -35,17 +36,22 @@ class Actors:
     def __init__(self, folder: Path, count: int, threads: int | None) -> None:
         """`threads`: of each, and the cores that it reserves."""
         self.key = secrets.token_bytes(32)
-        kind = ray.remote(ShardActor).options(
+        kind: Any = ray.remote(ShardActor).options(
             num_cpus=threads or 1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
         )
         self._given: dict[int, list[Address]] = {}
-        self._actors = [kind.remote(str(folder.resolve()), index, threads, self.key) for index in range(count)]
+        self._actors: list[Any] = [
+            kind.remote(str(folder.resolve()), index, threads, self.key) for index in range(count)
+        ]
 
     def start(self, index: int) -> Address:
         given = self._given.setdefault(index, [])
         try:
             address = self._address(index)
-            if given[-2:] == [address, address]:  # a way that is lost is tried again; then the process is taken for hung
+            if given[-2:] == [
+                address,
+                address,
+            ]:  # a way that is lost is tried again; then the process is taken for hung
                 ray.kill(self._actors[index], no_restart=False)
                 address = self._address(index)
         except (ray.exceptions.RayError, TimeoutError) as error:

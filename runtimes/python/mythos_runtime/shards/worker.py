@@ -1,4 +1,4 @@
-"""A shard in a process: `python -m mythos_runtime.shards.worker BUNDLE INDEX`, as `near.Processes` starts it.
+"""A shard in a process.
 
     server = ShardServer(folder, index, Options(threads), key)     # of any machine, in a process of anybody's
     server.listen("127.0.0.1")                                     # -> (host, port); answers in threads of its own
@@ -134,7 +134,3 @@ def main() -> None:
     if "port" in said:
         sys.stdin.read()
     os._exit(0 if "port" in said else 1)  # without waiting for a call that nobody wants any more
-
-
-if __name__ == "__main__":
-    main()
