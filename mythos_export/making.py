@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, capture_rows
-from mythos_export.errors import TargetError
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
 from mythos_export.precision import PRECISIONS
@@ -80,8 +79,6 @@ def make(
         lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
     shards = None
     if options.expert_shards is not None:
-        if rows is None:
-            raise TargetError("--expert-shards cuts the row graphs, which a model has none of whose exit reads logits")
         progress("put the experts into shards")
         shards, files = shard(folder, weights.model.spec, options.expert_shards)
         lowered = replace(lowered, rows=(*lowered.rows, *files))

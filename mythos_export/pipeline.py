@@ -24,6 +24,7 @@ from mythos_export.errors import PackageError
 from mythos_export.making import load, make
 from mythos_export.package import PARTS
 from mythos_export.progress import Progress, silent
+from mythos_export.shards.cut import check_shards
 from mythos_export.shards.files import stripped
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, TargetOptions, check_request
@@ -110,6 +111,8 @@ def export(
         loaded = load(checkpoint, options.precision, config, variant, weights_key, exit_rule, given)
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
+        if expert_shards is not None:
+            check_shards(loaded.model, expert_shards)
         check_room(folder, loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)

@@ -13,7 +13,10 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.text import DOMAIN, OPSET, VERSION
 from mythos_export.passes.attach_functions import attach_functions
 from mythos_export.passes.name_dimensions import NAMES
+from mythos_model import LoopedModel
+from mythos_model.moe import MixtureOfExperts
 from mythos_runtime.ports import Port, Ports
+from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.shards.entry import EXPERTS, REST, ROUTE, SHARED, ExpertShards, expert_ports, shared_ports
 
 _MOE = OPERATORS["moe"]
@@ -42,13 +45,27 @@ def deal(experts: int, shards: int) -> tuple[int, ...]:
     return tuple(experts // shards + (index < experts % shards) for index in range(shards))
 
 
+def check_shards(model: LoopedModel, shards: int) -> None:
+    """Refuse a model that cannot be cut at its experts so often, before any long work. Raises TargetError."""
+    found = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
+    if len(found) != 1:
+        raise TargetError(
+            f"--expert-shards cuts a loop at its mixture of experts; this model has {len(found) or 'none'} of them"
+        )
+    if not set(GRAPHS) <= set(model.spec.graphs):
+        raise TargetError(
+            f"--expert-shards cuts the row graphs, which there are none of with the exit rule {model.exit.rule().name}"
+        )
+    deal(found[0].router.out_features, shards)
+
+
 def cut(step: ir.Model, ports: Ports, shards: int) -> Cut:
-    """The step's graph, of these ports, in pieces. The model is used up.
+    """The step's graph, of these ports, in pieces; of a model that `check_shards` has looked at. It is used up.
 
     Raises:
-        TargetError: it has no experts, or not so many.
+        LowerError: more goes from one piece to the other than rows.
     """
-    node = _mixture(step.graph)
+    (node,) = (node for node in step.graph if node.domain == DOMAIN and node.op_type == "moe")
     inputs = dict(zip((*_MOE.inputs,), (*node.inputs, *[None] * len(_MOE.scales)), strict=False))
     experts, dim = _shape(inputs["routed_down"])[0], _shape(inputs["x"])[-1]
     counts = deal(experts, shards)
@@ -61,17 +78,6 @@ def cut(step: ir.Model, ports: Ports, shards: int) -> Cut:
         trunk[SHARED] = _shared(node, inputs, graphs[SHARED])
     halves, halves_ports = _halves(step, ports, node, SHARED in trunk)
     return Cut(ExpertShards(counts, graphs | halves_ports), halves | trunk, pieces)
-
-
-def _mixture(graph: ir.Graph) -> ir.Node:
-    found = [node for node in graph if node.domain == DOMAIN and node.op_type == "moe"]
-    if len(found) != 1:
-        raise TargetError(
-            f"--expert-shards cuts a loop at its mixture of experts; this model has {len(found) or 'none'} of them"
-        )
-    if found[0].inputs[0] is None or found[0].inputs[0].dtype != ir.DataType.FLOAT:
-        raise TargetError("--expert-shards goes with fp32, int8 and int4, whose rows are float32")
-    return found[0]
 
 
 def _shape(value: ir.Value | None) -> list[int]:

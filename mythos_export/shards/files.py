@@ -34,7 +34,7 @@ def shard(folder: Path, spec: LoopSpec, shards: int) -> tuple[ExpertShards, tupl
     the manifest has to say of it, and the files that are new.
 
     Raises:
-        TargetError, LowerError: as `cut`.
+        LowerError: as `cut`.
         OSError: the disk is full, and the like.
     """
     step = folder / f"{STEP}.onnx"
