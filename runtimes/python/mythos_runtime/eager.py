@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -27,6 +28,10 @@ OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
 """Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), it
 registers what it has and returns what then computes the operators, in words."""
+
+DEVICE_LOOP = "MYTHOS_DEVICE_LOOP"
+"""Set to "1", a program's loop on CUDA is one graph that halts by itself (`device_loop`). Built, not executed, and
+therefore not the default, in which the host reads the condition before every loop."""
 
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 
@@ -83,6 +88,9 @@ class EagerSession:
             passes = importlib.import_module("torch.export.passes")
             program = passes.move_to_device_pass(program, self._device)
         self._module = program.module()
+        if self._device != "cpu" and os.environ.get(DEVICE_LOOP) == "1":
+            self._module = self._looped_on_device(self._module)
+            operators.append("the loop as a CUDA graph (built, not executed)")
         where = f"CPU, {self._torch.get_num_threads()} threads"
         if self._device != "cpu":
             where = str(self._torch.cuda.get_device_name())
@@ -104,6 +112,17 @@ class EagerSession:
                 "that torch is a CUDA build"
             )
         return "cuda" if provider != "cpu" and self._torch.cuda.is_available() else "cpu"
+
+    def _looped_on_device(self, module: Any) -> Any:
+        try:
+            driver = importlib.import_module("cuda.bindings.driver")
+        except ImportError as error:
+            raise BackendMissing(
+                f"{DEVICE_LOOP}=1 needs the package cuda-bindings ({error}): pip install 'mythos-runtime[cuda]'"
+            ) from error
+        graphs = importlib.import_module("mythos_runtime.device_loop.graphs")
+        program = importlib.import_module("mythos_runtime.device_loop.program")
+        return program.looped(module, graphs.CudaGraphs(self._torch, driver))
 
     def _check_operators(self, file: Path) -> None:
         """Name what is not registered: torch itself says so only in its log."""
