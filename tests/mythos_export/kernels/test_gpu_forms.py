@@ -15,7 +15,7 @@ from mythos_export.kernels.launch_plan import Plan, choose
 from mythos_export.kernels.mla.plan import plans as mla_plans
 from mythos_export.kernels.moe.plan import plans as moe_plans
 from mythos_export.kernels.norm.reference import rms_norm as norm_reference
-from mythos_model import ops
+from mythos_model import ops, products
 
 pytest.importorskip("triton")
 
@@ -124,3 +124,18 @@ def test_norms_of_rows(D: int, given: str, weight: str) -> None:
     assert np.abs(found - expected).max() <= (2e-3 if "f2" in (given, weight) else 2e-6) * np.abs(expected).max()
     plain = ops.rms_norm(torch.from_numpy(x), None if by is None else torch.from_numpy(by), 1e-6).numpy()
     assert np.abs(found - plain).max() <= (2e-3 if "f2" in (given, weight) else 1e-6) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(1, torch.float32), (40, torch.float32), (7, torch.bfloat16)])
+def test_plain_experts_without_asking_the_device(n: int, dtype: torch.dtype) -> None:
+    """What plain PyTorch computes on a GPU, where the loop over experts would wait for their numbers."""
+    inputs = {k: torch.from_numpy(v) for k, v in moe_inputs(n, n, 16, 5, 2, 24, 0).items()}
+    x, index, weight, gate_up, down = (t.to(dtype) if t.is_floating_point() else t for t in list(inputs.values())[:5])
+    assert products.groupable(x, gate_up, down) and not products.groupable(x[:, :3], gate_up[..., :3], down[:, :3])
+    nothing = x.new_zeros(0, 16), x.new_zeros(16, 0)
+    expected = ops.moe(
+        *(t.double() if t.is_floating_point() else t for t in (x, index, weight, gate_up, down, *nothing))
+    )
+    found = products.by_expert(x, index, weight, gate_up, down)
+    assert (found - expected).norm() <= (2e-6 if dtype == torch.float32 else 2e-2) * expected.norm()
+    assert torch.equal(found, products.by_expert(x, index, weight, gate_up, down))
