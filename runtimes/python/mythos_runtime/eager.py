@@ -21,6 +21,7 @@ from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, numpy_dtype
 from mythos_runtime.program import load_program
 from mythos_runtime.session import Options, graph_file
+from mythos_runtime.stores import HOST, Held, Store, TorchStore
 
 OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 """Packages that register `torch.ops.mythos.*` name the module that does so under this entry point group."""
@@ -78,6 +79,7 @@ class EagerSession:
         program = load_program(file)
         self._inputs = [port.name for port in ports.inputs]
         self._outputs = [port.name for port in ports.outputs]
+        self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
         found = [len(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)]
         if found != [len(self._inputs), len(self._outputs)]:
             raise BundleError(
@@ -88,6 +90,7 @@ class EagerSession:
             passes = importlib.import_module("torch.export.passes")
             program = passes.move_to_device_pass(program, self._device)
         self._module = program.module()
+        self.store: Store = HOST if self._device == "cpu" else self.own_store()
         if self._device != "cpu" and os.environ.get(DEVICE_LOOP) == "1":
             self._module = self._looped_on_device(self._module)
             operators.append("the loop as a CUDA graph (built, not executed)")
@@ -96,14 +99,22 @@ class EagerSession:
             where = str(self._torch.cuda.get_device_name())
         self.description = f"torch {self._torch.__version__}, {where}, operators: {', '.join(operators)}"
 
+    def own_store(self) -> Store:
+        """Caches in torch tensors, where the program runs."""
+        return TorchStore(self._to_torch, self._to_numpy)
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [self._to_torch(inputs[name]) for name in self._inputs]  # its arguments are the ports, in their order
+        stay = self._new if any(isinstance(value, Held) for value in inputs.values()) else {}
         try:
             with self._torch.no_grad():
                 result = self._module(*tensors)
         except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
             raise BackendFailed(f"torch could not finish the call: {error}") from error
-        return {name: self._to_numpy(tensor) for name, tensor in zip(self._outputs, result, strict=True)}
+        return {
+            name: Held(tensor, tuple(tensor.shape), stay[name]) if name in stay else self._to_numpy(tensor)  # type: ignore[misc]
+            for name, tensor in zip(self._outputs, result, strict=True)
+        }
 
     def _choose_device(self, provider: str) -> str:
         if provider == "cuda" and not self._torch.cuda.is_available():
@@ -140,7 +151,9 @@ class EagerSession:
                 "mythos-export, or import the module that registers them (mythos_model.ops) before loading"
             )
 
-    def _to_torch(self, array: np.ndarray) -> Any:
+    def _to_torch(self, array: np.ndarray | Held) -> Any:
+        if isinstance(array, Held):
+            return array.value
         if array.dtype.name == "bfloat16":
             return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16).to(self._device)
         return self._torch.from_numpy(array).to(self._device)
