@@ -141,16 +141,23 @@ class AddressStore:
     def copy(self, target: Any, source: Any, rows: tuple[int, int] | None, firsts: tuple[int, int], count: int) -> None:
         if not count:
             return
-        ends = []
-        for end, held in enumerate((target, source)):
-            *leading, batch, positions, width = held.shape
-            line = width * held.dtype.itemsize
-            row = 0 if rows is None else rows[end]
-            apart = positions * line * (1 if rows is None else batch)
-            ends += [self._address(held.value) + (row * positions + firsts[end]) * line, apart]
+        *leading, batch, _, width = target.shape
+        line = width * target.dtype.itemsize
+        places = [
+            (target, 0 if rows is None else rows[0], firsts[0]),
+            (source, 0 if rows is None else rows[1], firsts[1]),
+        ]
+        (to, to_pitch), (of, of_pitch) = (self._place(held, row, first, rows is None) for held, row, first in places)
         together = math.prod(leading) * (batch if rows is None else 1)
         if together and line:
-            self._memory.copy(*ends, count * line, together)
+            self._memory.copy(to, to_pitch, of, of_pitch, count * line, together)
+
+    def _place(self, held: Held, row: int, first: int, every: bool) -> tuple[int, int]:
+        """Address of a position of a row; bytes from one row to the next, or to the same one of the next slot."""
+        batch, positions, width = held.shape[-3:]
+        line = width * held.dtype.itemsize
+        apart = positions * line * (1 if every else batch)
+        return self._address(held.value) + (row * positions + first) * line, apart
 
     def read(self, buffer: Held, count: int) -> np.ndarray:
         return self._download(buffer)[..., :count, :]
