@@ -137,7 +137,8 @@ class Manifest:
 def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
-    Sizes and places of the files are always checked, their hashes only with `verify_hashes`. A bundle that has no name
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`; those of shards may lie
+    where the shards run, and are then checked there. A bundle that has no name
     because an export was killed while it replaced it gets its name back.
 
     Raises:
@@ -160,10 +161,14 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{path} is larger than the {MAX_JSON_BYTES} bytes that a manifest may have")
     manifest = parse_manifest(text, str(path))
-    for name, entry in manifest.files.items():
+    away = (
+        set() if manifest.shards is None else {name for name in manifest.shards.apart() if not (folder / name).exists()}
+    )
+    listed = {name: entry for name, entry in manifest.files.items() if name not in away}
+    for name, entry in listed.items():
         check_file(folder, name, entry, verify_hash=False)  # cheap, so all of them before the first hash
     if verify_hashes:
-        for name, entry in manifest.files.items():
+        for name, entry in listed.items():
             check_file(folder, name, entry, verify_hash=True)
     return manifest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,23 @@ def test_a_machine_needs_its_shard_alone(sharded: Any, tmp_path: Path) -> None:
         starter.start(0)
     with pytest.raises(BundleError, match="3 shards of experts, and no shard 4"):
         starter.start(3)
+    graph = tmp_path / "experts-2-of-3.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    assert shard_of(tmp_path, 1)
+    with pytest.raises(BundleError, match="SHA-256 differs"):
+        shard_of(tmp_path, 1, verify_hashes=True)
+
+
+def test_the_trunk_s_machine_needs_none_of_them(sharded: Any, tmp_path: Path) -> None:
+    """But what is there is checked."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(sharded(HOPS, 3), folder)
+    (folder / "experts-2-of-3.onnx").unlink()
+    (folder / "experts-2-of-3.safetensors").unlink()
+    assert read_manifest(folder).shards is not None
+    (folder / "experts-3-of-3.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match="experts-3-of-3.onnx has 0 bytes"):
+        read_manifest(folder)
 
 
 def test_who_does_not_know_the_key_is_not_let_in(sharded: Any) -> None:

@@ -114,15 +114,22 @@ def replicated(bundle: Path, settings: Settings, options: dict[str, Any], least:
     return deployment(Replica).bind(str(bundle.resolve()), settings, options)
 
 
-def run(application: serve.Application, host: str, port: int, cluster: str | None) -> None:
+def run(application: serve.Application, host: str, port: int, cluster: str | None, cores: int | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; then who is being served may end.
 
     Args:
         cluster: the address of a Ray cluster, or "auto"; None: a cluster of this machine alone, for as long as this
             lasts.
+        cores: that this machine's own cluster deals out, where actors ask for more than there are.
     """
     ended = threading.Event()
-    ray.init(address=cluster, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(
+        address=cluster,
+        num_cpus=None if cluster else cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(application)

@@ -70,6 +70,10 @@ class ExpertShards:
         trunk = [f"{graph}.onnx" for graph in (ROUTE, SHARED, REST) if graph in self.graphs]
         return trunk + [f"{self.name(index)}.onnx" for index in range(len(self.counts))]
 
+    def apart(self) -> list[str]:
+        """The files that only the shards' own processes read."""
+        return [f"{self.name(index)}.{kind}" for index in range(len(self.counts)) for kind in ("onnx", "safetensors")]
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `read_shards` reads back to an equal entry."""
         graphs = {

@@ -22,7 +22,7 @@ class ShardActor:
 
     def __init__(self, folder: str, index: int, threads: int | None, key: bytes) -> None:
         host = ray.util.get_node_ip_address()
-        server = ShardServer(Path(folder), index, Options(threads, provider="cpu"), key)
+        server = ShardServer(Path(folder), index, Options(threads, provider="cpu"), key, verify_hashes=True)
         self._address = server.listen(host)
 
     def address(self) -> Address:

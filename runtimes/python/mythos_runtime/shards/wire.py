@@ -11,9 +11,9 @@ know the key is not listened to; what is sent is not encrypted: the network betw
 from __future__ import annotations
 
 import json
-import os
 import socket
 import struct
+import sys
 from dataclasses import asdict, dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -120,8 +120,11 @@ def accept(connection: Connection, key: bytes, hello: Hello, seconds: float) -> 
 
 def _prompt(connection: Connection, seconds: float) -> None:
     """Send what there is at once, notice a machine that is gone, and do not wait for one that stands still."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as own:
+    own = socket.socket(fileno=connection.fileno())
+    try:
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "SO_SNDTIMEO"):
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), 0))
+        if sys.platform != "win32":
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", max(1, round(seconds)), 0))
+    finally:
+        own.detach()  # it stays the connection's

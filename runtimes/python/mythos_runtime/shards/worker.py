@@ -28,7 +28,7 @@ from mythos_runtime.manifest import MANIFEST, Manifest, parse_manifest
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.session import Options
 from mythos_runtime.shards import wire
-from mythos_runtime.shards.entry import EXPERTS
+from mythos_runtime.shards.entry import EXPERTS, ExpertShards
 
 log = logging.getLogger(__name__)
 SECONDS = 30.0  # for the other end to take what it asked for
@@ -41,13 +41,16 @@ class ShardServer:
         hello: which they are.
     """
 
-    def __init__(self, folder: Path, index: int, options: Options, key: bytes) -> None:
+    def __init__(self, folder: Path, index: int, options: Options, key: bytes, verify_hashes: bool = False) -> None:
         """
+        Args:
+            verify_hashes: of its own files, which are read for it; else it was done by whoever read the bundle.
+
         Raises:
             BundleError: the bundle has no such shard, or its files are not there or damaged.
             BackendMissing: as `OrtSession`.
         """
-        entry, self.hello = shard_of(folder, index)
+        entry, self.hello = shard_of(folder, index, verify_hashes)
         self._dim, self._key, self._turn = entry.dim, key, threading.Lock()
         self._session = OrtSession(folder / f"{entry.name(index)}.onnx", entry.graphs[EXPERTS], options, in_turns=True)
 
@@ -82,7 +85,7 @@ class ShardServer:
                 wire.send_answer(connection, ask.number, answer)
 
 
-def shard_of(folder: Path, index: int) -> tuple[Any, wire.Hello]:
+def shard_of(folder: Path, index: int, verify_hashes: bool = False) -> tuple[ExpertShards, wire.Hello]:
     """The entry of a bundle, of which only the manifest and the shard's own files have to be here; and what the shard
     says of itself. Raises BundleError."""
     manifest = _manifest(folder)
@@ -92,7 +95,7 @@ def shard_of(folder: Path, index: int) -> tuple[Any, wire.Hello]:
         raise BundleError(f"{folder} has {count} shards of experts, and no shard {index + 1}")
     for name in (f"{entry.name(index)}.onnx", weights_of(manifest, index)):
         if name in manifest.files:
-            check_file(folder, name, manifest.files[name], verify_hash=False)
+            check_file(folder, name, manifest.files[name], verify_hashes)
     return entry, hello_of(manifest, index)
 
 
