@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mythos_export.card import find_licence, with_card
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
@@ -109,7 +110,7 @@ def export(
         made = make(loaded, folder, chosen, options, progress, words)
         place = output.with_name(f"{output.name}.repro")
         verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
-        finished = verified.bundle.without(left_out)
+        finished = with_card(verified.bundle.without(left_out), find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
 

@@ -45,7 +45,8 @@ def random_model(config: OuroConfig, form: str, seed: int = 0) -> Ouro:
     generator = torch.Generator().manual_seed(seed)
 
     def few(inputs: int) -> torch.Tensor:
-        return torch.randn(ROWS, inputs, generator=generator) * inputs**-0.5
+        drawn: torch.Tensor = torch.randn(ROWS, inputs, generator=generator) * inputs**-0.5
+        return drawn
 
     with torch.device("meta"):
         model = Ouro(config)

@@ -45,7 +45,7 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 def _coverage(n: int, skip: int) -> float:
     """Probability that the median lies between the order statistics `skip` and `n - 1 - skip`."""
-    return 1 - 2 * sum(math.comb(n, k) for k in range(skip + 1)) / 2**n
+    return float(1 - 2 * sum(math.comb(n, k) for k in range(skip + 1)) / 2**n)
 
 
 def spread(values: Sequence[float]) -> float:

@@ -106,7 +106,7 @@ def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
 
 def _read(path: Path, name: str) -> torch.Tensor:
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+        return file.get_tensor(name)  # type: ignore[no-any-return]
 
 
 def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -133,7 +133,7 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         ties = [{"stage": stage.name} | asdict(tie) for stage in self.stages for tie in stage.near_ties]
-        return _finite(
+        document: dict[str, Any] = _finite(
             {
                 "format": FORMAT,
                 "verdict": PASS if self.passed else FAIL,
@@ -165,6 +165,7 @@ class Parity:
                 ],
             }
         )
+        return document
 
 
 def summary(parity: Parity) -> dict[str, Any]:

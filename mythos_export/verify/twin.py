@@ -43,12 +43,12 @@ def loop_of(graph: GraphProto) -> NodeProto:
     found = [node for node in graph.node if node.op_type == "Loop"]
     if len(found) != 1:
         raise ParityError(f"cannot look inside the loop: the graph should hold one Loop, found {len(found)}")
-    return found[0]
+    return found[0]  # type: ignore[no-any-return]
 
 
 def body_of(loop: NodeProto) -> GraphProto:
     """The body of a Loop node."""
-    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 def _hash(array: np.ndarray) -> str:
     made = _begun(array.dtype, array.shape)
     made.update(_bytes(array))
-    return made.hexdigest()
+    return str(made.hexdigest())
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

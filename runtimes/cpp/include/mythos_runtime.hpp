@@ -43,7 +43,7 @@
 
 namespace mythos {
 
-MYTHOS_API const char* version();  // of this library, such as 0.1.0
+MYTHOS_API const char* version();  // of this library, such as 0.2.0
 
 // -- errors: each carries the exit code that a command line should leave with --------------------------------------------
 
