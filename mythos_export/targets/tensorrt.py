@@ -14,10 +14,10 @@ from mythos_export.passes.attach_functions import attach_tensorrt_functions, det
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
+from mythos_export.progress import Progress
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
-from mythos_export.progress import Progress
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.engine import Engine
 from mythos_runtime.spec import LoopSpec
