@@ -91,7 +91,7 @@ def package(
 
 
 def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """What lies in a folder and is not known yet, written to the disk for certain, and hashed."""
+    """What is in a folder and is not known yet, written to the disk for certain, and hashed."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -1,7 +1,7 @@
 """The pipeline, in the order the data flows.
 
     load      checkpoint -> Loaded                the model without weights, and what it comes from
-    write     Loaded -> WeightsFile               the weights, one after the other; the model lies on top of them
+    write     Loaded -> WeightsFile               the weights, one after the other; the model is on top of them
     capture   LoopedModel -> Captured             torch.export, the loop kept
     lower     Captured -> Lowered                 ONNX with one Loop
     build     Lowered -> Built                    what each target makes of it
@@ -76,7 +76,7 @@ def export(
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
-        tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
+        tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
         verification: full; twin, which verifies a reduced twin on the same weights in place of a model that is too

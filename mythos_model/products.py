@@ -1,6 +1,6 @@
 """The operators that multiply by weights, in plain PyTorch, over every format of `mythos_model.formats`; see `ops`.
 
-Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales lie as `formats` says.
+Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales are as `formats` says.
 Rounded weights are exact in float32; a product is taken in the dtype of what they are multiplied by. Weights that are
 rounded, or narrower than that, are widened some rows at a time: so a model is computed in float64 that would not fit.
 """

@@ -6,7 +6,7 @@ traced, and each compiler is given the first that it takes, in an order chosen b
 are not timed against each other):
 
 - `gathered`: the weights of the chosen experts are gathered per token. The one for one token: only those are read.
-- `per_expert`: each expert over the tokens that chose it; sizes hang on data. The first for many tokens.
+- `per_expert`: each expert over the tokens that chose it; sizes depend on data. The first for many tokens.
 - `dense`: every expert over every token, the unchosen weighed by zero. For compilers that refuse such sizes.
 
 A grouped product (torch.nn.functional.grouped_mm) would do, but PyTorch traces it in bfloat16 only.

@@ -59,7 +59,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def page_values(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template shows; `folder` is where the page will lie."""
+    """What the template shows; `folder` is where the page will be."""
     main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
     ours = {c["name"] for c in document["contestants"] if c["source"] in BACKENDS.values()}
     bars = [

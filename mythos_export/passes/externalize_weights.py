@@ -68,7 +68,7 @@ def point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
 
 
 def reference(name: str, path: Path, place: tuple[int, int], dtype: ir.DataType, shape: ir.Shape) -> ir.ExternalTensor:
-    """A tensor that lies in a file."""
+    """A tensor that is in a file."""
     return ir.ExternalTensor(
         path.name, place[0], place[1] - place[0], dtype, shape=shape, name=name, base_dir=path.parent
     )

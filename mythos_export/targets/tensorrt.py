@@ -28,7 +28,7 @@ TURING = 75  # takes no float32 matrix product
 # In order; what TensorRT's parser needs beyond the portable graph.
 PASSES = (
     expand_rotary,  # a layer that TensorRT-RTX has and cannot build
-    attach_tensorrt_functions,  # bodies without NonZero and without shapes that hang on data
+    attach_tensorrt_functions,  # bodies without NonZero and without shapes that depend on data
     inline_functions,  # a node of an unknown domain would be looked up as a plug-in
 )
 PLUGIN_PASSES = (

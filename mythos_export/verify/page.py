@@ -175,7 +175,7 @@ def _worst_row(spec: LoopSpec, result: CaseResult) -> list[Any]:
 
 def _coverage_row(row: Covered) -> list[str]:
     hit, missed = (", ".join(map(str, values)) for values in (row.hit, row.missed))
-    return [row.parameter, spread(row), hit, missed if row.sure or not missed else f"{missed} (hangs on the weights)"]
+    return [row.parameter, spread(row), hit, missed if row.sure or not missed else f"{missed} (depends on the weights)"]
 
 
 def _tensor(spec: LoopSpec, tensor: str, at: int | None) -> str:

@@ -89,7 +89,7 @@ def make_twin(model: ModelProto, tensors: Iterable[str]) -> Twin:
 def make_full_twin(model: ModelProto) -> Twin:
     """Tap every value of the graph, to find the operator that goes wrong first.
 
-    In the body, those that hang on the loop's state: the others, transposed weights say, are the same in every
+    In the body, those that depend on the loop's state: the others, transposed weights say, are the same in every
     iteration, and large.
     """
     body = body_of(loop_of(model.graph))

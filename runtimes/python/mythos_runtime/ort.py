@@ -1,6 +1,6 @@
 """The onnxruntime backend: model.onnx on the CPU, or on CUDA where onnxruntime-gpu has it.
 
-Past buffers are handed over as they lie: `InferenceSession.run` wraps a C-contiguous array without a copy (measured:
+Past buffers are handed over as they are: `InferenceSession.run` wraps a C-contiguous array without a copy (measured:
 11 us for a call with 512 MB of past, no memory touched; io_binding and OrtValue are slower, not leaner). On CUDA they
 are copied to the device at every call.
 """
