@@ -29,7 +29,7 @@ def detach_functions(model: ir.Model) -> None:
 
 
 def _attach(model: ir.Model, tensorrt: bool) -> None:
-    """A body may depend on the sizes of a call (how many experts): calls with different bodies are overloads of a name."""
+    """A body may depend on the sizes of a call (how many experts): calls with other bodies are overloads of a name."""
     for key in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
         del model.functions[key]
     overloads: dict[str, dict[bytes, str]] = {}  # by operator: a body, and what its overload is called
