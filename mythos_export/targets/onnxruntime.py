@@ -8,7 +8,8 @@ import onnxruntime
 
 from mythos_export.errors import TargetError
 from mythos_export.lower import Lowered
-from mythos_export.targets.target import Built, Progress, TargetOptions
+from mythos_export.progress import Progress
+from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.rows import RowBodies
 from mythos_export.verify.stages.shards import ShardBodies

@@ -74,7 +74,7 @@ class ShardedStep:
                 self._made.clear()
             frames = {name: part.frame(spans, rows) for name, part in self._parts.items()} | {ROUTE: route}
             tensors = {role: tensor for frame in frames.values() for role, tensor in frame.tensors.items()}
-            made = self._made[route] = _Frames(Frame(route, tensors), frames)
+            made = self._made[route] = _Frames(Frame(route, tensors, {}), frames)
         return made.whole
 
     def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
