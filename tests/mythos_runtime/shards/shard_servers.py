@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import openai
@@ -25,9 +25,21 @@ class Server:
     """
 
     def __init__(self, bundle: Path, *options: str) -> None:
-        program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()", "serve", str(bundle)]
-        given = ["--port", "0", "--name", NAME, "--threads", "1", "--memory", "32MiB", "--prefixes", "0", *options]
-        self.process = subprocess.Popen([*program, *given], stderr=subprocess.PIPE, text=True)
+        self._arguments = [str(bundle), *options]
+
+    def __enter__(self) -> Self:
+        program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()", "serve"]
+        given = ["--port", "0", "--name", NAME, "--threads", "1", "--memory", "32MiB", "--prefixes", "0"]
+        self.process = subprocess.Popen([*program, *self._arguments, *given], stderr=subprocess.PIPE, text=True)
+        try:
+            self._await()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def _await(self) -> None:
+        """Until it answers."""
         assert self.process.stderr is not None
         self.said: list[str] = []
         while not (found := re.search(r"http://[\d.:]+", line := self.process.stderr.readline())):
@@ -39,6 +51,10 @@ class Server:
         while not self.ready:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
 
     @property
     def shards(self) -> list[psutil.Process]:

@@ -89,11 +89,8 @@ def test_one_that_stands_still_is_taken_for_lost(sharded: Any) -> None:
 @pytest.fixture
 def pair(sharded: Any, bundles: Bundles) -> Iterator[tuple[Server, Server]]:
     """Servers of the whole bundle, and of it in two shards."""
-    whole, apart = Server(bundles["hops"]), Server(sharded("hops", 2))
-    yield whole, apart
-    for server in (whole, apart):
-        if server.process.poll() is None:
-            server.stop()
+    with Server(bundles["hops"]) as whole, Server(sharded("hops", 2)) as apart:
+        yield whole, apart
 
 
 def test_a_server_answers_the_same_loses_a_shard_and_has_it_again(pair: tuple[Server, Server]) -> None:

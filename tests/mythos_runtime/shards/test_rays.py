@@ -65,9 +65,8 @@ def test_actors_give_the_bits_of_the_whole_and_come_back(cluster: Any, sharded: 
 
 def test_a_replica_has_shards_of_its_own(sharded: Any, bundles: Bundles) -> None:
     pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
-    whole = Server(bundles["hops"])
-    known = [ask(whole.client(), number) for number in range(4)]
-    whole.stop()
+    with Server(bundles["hops"]) as whole:
+        known = [ask(whole.client(), number) for number in range(4)]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()", "serve"]
