@@ -1,7 +1,7 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture. Registers are a thread's, of 255; shared memory is a block's, at its launch. A
+every precision for every architecture; over rounded weights those of the 1b. Registers are a thread's, of 255; shared memory is a block's, at its launch. A
 kernel that spills, or needs more shared memory than a block has, is refused, here and in an export. Writes the table as
 JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from rich.console import Console
 from rich.progress import track
@@ -32,6 +34,7 @@ from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
 from mythos_model.families.openmythos.config import VARIANTS
+from mythos_model.formats import FORMATS, ROUNDED
 from mythos_runtime.manifest import NOT_EXECUTED
 
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
@@ -71,6 +74,30 @@ def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:
     return [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
 
 
+def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
+    """The calls of a model over weights in a format, as its graph would state them: experts, and one square product."""
+    c, format = config, FORMATS[form]
+
+    def packed(rows: int, inputs: int) -> tuple[int, ...]:
+        weight = format.pack(torch.empty(rows, inputs, device="meta")).weight
+        return tuple(weight.shape)
+
+    width, shared = (-(-units // format.tile) * format.tile for units in (c.expert_dim, c.shared_ffn_dim))
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "x": (None, None, c.dim),
+        "expert_index": (None, None, c.n_experts_per_tok),
+        "routed_gate_up": (c.n_experts, *packed(2 * width, c.dim)),
+        "routed_down": (c.n_experts, *packed(c.dim, width)),
+        "shared_gate_up": packed(2 * shared, c.dim),
+        "shared_down": packed(c.dim, shared),
+    }
+    square = {"x": (None, None, c.dim), "weight": packed(c.dim, c.dim)}
+    return (
+        OperatorCall("moe", {"format": form}, shapes),
+        OperatorCall("linear", {"format": form, "rows": c.dim}, square),
+    )
+
+
 def main() -> None:
     """Compile, tabulate."""
     needed = {
@@ -78,6 +105,8 @@ def main() -> None:
         for model, config in MODELS.items()
         for precision in PRECISIONS
     }
+    for form, precision in itertools.product(ROUNDED, PRECISIONS):
+        needed[f"1b, {form}", precision] = kernels_for(rounded(MODELS["1b"], form), precision)
     specs = {spec.name: spec for found in needed.values() for spec in found}
     kernels, tools = _compiled(list(specs.values()))
     models = {
@@ -87,7 +116,7 @@ def main() -> None:
             for spec in needed[model, precision]
             if spec.precision == precision  # halting is float32 at every precision
         ]
-        for model in MODELS
+        for model in dict.fromkeys(model for model, _ in needed)
     }
     document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
     document["command"] = "python -m benchmarks.triton_kernels"

@@ -55,17 +55,19 @@ def _register(device: str) -> str:
 
     from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
+    from mythos_export.kernels.linear.triton import linear
     from mythos_export.kernels.mla.triton import mla_attention
+    from mythos_export.kernels.moe.rounded import rounded_moe
     from mythos_export.kernels.moe.triton import moe
     from mythos_export.kernels.norm.triton import rms_norm
 
-    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm):
+    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
     def of_format(*arguments: Any) -> torch.Tensor:
-        """There are no kernels for rounded weights, which stay plain PyTorch. What is a default may be left out."""
+        """What is a default may be left out."""
         plain = len(arguments) < ROUNDED_ARGUMENTS or arguments[-1] == formats.PLAIN
-        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else products.moe(*arguments)
+        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else rounded_moe(*arguments)
 
     torch.library.register_kernel("mythos::moe", device, of_format)
     return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"
