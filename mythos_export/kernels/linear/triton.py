@@ -10,7 +10,7 @@ from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.linear.plan import plans
 from mythos_export.kernels.rounded import load_weights
 from mythos_export.kernels.triton_run import check_weights, execute, precision_of
-from mythos_model import ops
+from mythos_model import products
 from mythos_model.formats import PLAIN
 
 
@@ -20,7 +20,7 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: s
     x [..., K], weight and scale as `mythos_model.formats` lays them out -> [..., rows] in x's dtype.
     """
     if format == PLAIN or scale is None:
-        return ops.linear(x, weight, scale, rows, format)
+        return products.linear(x, weight, scale, rows, format)
     precision = precision_of("linear", x)
     check_weights("linear", weight=weight, scale=scale)
     out = x.new_empty(*x.shape[:-1], rows)

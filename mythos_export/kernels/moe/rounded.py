@@ -15,8 +15,35 @@ from torch import Tensor
 
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.moe.rounded_plan import plans
+from mythos_export.kernels.moe.triton import moe
 from mythos_export.kernels.rounded import load_weights
 from mythos_export.kernels.triton_run import check_weights, execute, precision_of
+from mythos_model.formats import PLAIN
+
+
+def moe_of_format(
+    x: Tensor,
+    expert_index: Tensor,
+    expert_weight: Tensor,
+    routed_gate_up: Tensor,
+    routed_down: Tensor,
+    shared_gate_up: Tensor,
+    shared_down: Tensor,
+    routed_gate_up_scale: Tensor | None = None,
+    routed_down_scale: Tensor | None = None,
+    shared_gate_up_scale: Tensor | None = None,
+    shared_down_scale: Tensor | None = None,
+    format: str = PLAIN,
+) -> Tensor:
+    """The kernels for weights in any format, with the signature and the result of `mythos_model.ops.moe`."""
+    weights = (routed_gate_up, routed_down, shared_gate_up, shared_down)
+    scales = (routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_down_scale)
+    if format == PLAIN:
+        return moe(x, expert_index, expert_weight, *weights)
+    given = [scale for scale in scales if scale is not None]
+    if len(given) != len(scales):
+        raise ValueError(f"mythos::moe in Triton: found {len(given)} scales beside weights in {format}, expected 4")
+    return rounded_moe(x, expert_index, expert_weight, *weights, *given, format)
 
 
 def rounded_moe(

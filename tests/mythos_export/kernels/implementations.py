@@ -123,15 +123,11 @@ def _triton_implementations() -> list[Implementation]:
     from mythos_export.kernels.linear import triton as linear_triton
     from mythos_export.kernels.mla import triton as mla_triton
     from mythos_export.kernels.moe import rounded
-    from mythos_export.kernels.moe import triton as moe_triton
-
-    def moe_of_format(**inputs: Any) -> torch.Tensor:
-        return rounded.rounded_moe(**inputs) if "format" in inputs else moe_triton.moe(**inputs)
 
     functions: dict[str, Callable[..., Any]] = {
         "act_halting": act_triton.act_halting,
         "linear": linear_triton.linear,
-        "moe": moe_of_format,
+        "moe": rounded.moe_of_format,
         "mla_attention": mla_triton.mla_attention,
         "gqa_attention": gqa_triton.gqa_attention,
     }
