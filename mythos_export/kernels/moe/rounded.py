@@ -43,7 +43,8 @@ def moe_of_format(
     given = [scale for scale in scales if scale is not None]
     if len(given) != len(scales):
         raise ValueError(f"mythos::moe in Triton: found {len(given)} scales beside weights in {format}, expected 4")
-    return rounded_moe(x, expert_index, expert_weight, *weights, *given, format)
+    routed_up, routed, shared_up, shared = given
+    return rounded_moe(x, expert_index, expert_weight, *weights, routed_up, routed, shared_up, shared, format)
 
 
 def rounded_moe(
