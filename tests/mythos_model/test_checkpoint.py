@@ -119,8 +119,10 @@ def test_every_wrong_tensor_is_in_one_error(tmp_path: Path) -> None:
 def test_wrong_config_and_foreign_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="misshapen|missing"):
         load_checkpoint(TRAINING, variant="1b")
-    with pytest.raises(ConfigError, match="unknown fields.*banana"):
-        load_checkpoint(TRAINING, config={"banana": 1})
+    with pytest.raises(ConfigError, match="unknown fields.*dimm.*did you mean dim"):
+        load_checkpoint(TRAINING, config={"dimm": 64})
+    with pytest.raises(ConfigError, match="both a configuration .* and the variant '1b'.*one of them"):
+        load_checkpoint(TRAINING, config={"dim": 64}, variant="1b")
     index = {"weight_map": {"norm.weight": "../outside.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="outside the folder"):
