@@ -153,7 +153,7 @@ class _Walk:
                 values[tensor.name] = np.take_along_axis(values[tensor.name], order, -1)
 
     def _is_choice(self, tensor: TraceTensor, iteration: int, found: np.ndarray) -> None:
-        """Near a tie, too, what is chosen is so many different ones: here of sorted [B, T, K], at every real position."""
+        """Near a tie, too, so many different ones are chosen: of sorted [B, T, K], at every real position."""
         twice = (found[..., 1:] == found[..., :-1]).any(-1) & self.case.real
         for row, token in np.argwhere(twice)[:1]:
             text = f"of {tensor.name} one is chosen twice: {', '.join(map(str, found[row, token]))}"
