@@ -95,17 +95,21 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model, folder: Path) -> 
 
 
 def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
-    """Hold the C++ runtime's logits, at once and in two chunks, to the reference's."""
+    """Hold the C++ runtime's logits, at once and in two chunks, its greedy tokens and its depths to the reference's."""
     rows = ";".join(",".join(map(str, row)) for row in case.ids.tolist())
     knobs = ["0", "0", "4", "right", str(case.loops or 0)]
     if case.initial is not None:
         (folder / "state").write_bytes(case.initial.tobytes())
         knobs.append(str(folder / "state"))
-    subprocess.run([MYTHOS_DUMP, bundle, rows, folder / "logits", *knobs], capture_output=True, check=True)
+    command = [MYTHOS_DUMP, bundle, rows, folder / "logits", *knobs]
+    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    depth = np.array(said["forward_depth"]).reshape(case.ids.shape)
+    assert np.array_equal(depth - 1, case.io["exit_step"]) if "exit_step" in case.io else len(set(depth.flat)) == 1
     expected = case.io["logits"]
     whole, halves = np.split(np.fromfile(folder / "logits", np.float32), [expected.size])
     cut = (expected.shape[1] + 1) // 2
     chunks = np.concatenate([part.ravel() for part in (expected[:, :cut], expected[:, cut:])])
+    assert np.array_equal(whole.reshape(expected.shape).argmax(-1), expected.argmax(-1))
     assert np.abs(whole - expected.ravel()).max() <= CLOSE * np.abs(expected).max()
     assert np.abs(halves - chunks).max() <= CLOSE * np.abs(expected).max()
 
