@@ -6,13 +6,13 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native tokenizer triton wheels aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
+.PHONY: help setup demo test test-slow test-gpu bench-gpu lint native tokenizer triton wheels aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
 
 help:
 	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
-	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
+	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet); make bench-gpu: its figures, part by part"
 	@echo "make lint    ruff and mypy"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make tokenizer  build what the C++ runtime reads a tokenizer.json with (needs cargo)"
@@ -65,8 +65,20 @@ build/triton/bin/python:
 	$(PYTHON) -m venv build/triton
 	build/triton/bin/pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 || { rm -rf build/triton; exit 3; }
 
-test-gpu: setup
-	$(BIN)/python -m pytest tests/gpu -m gpu -rs
+# Where a GPU is there may be no network: then without `make setup`, in the Python that is there (its own PyTorch, Triton,
+# ONNX), with a description of the packages in place of their installation.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_OUT ?= benchmarks/results/gpu
+GPU_PATH := PYTHONPATH=build/gpu/site:.:runtimes/python:$(PYTHONPATH)
+
+test-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu.pack --site-only
+	$(GPU_PATH) $(GPU_PYTHON) -m pytest tests/gpu -m gpu -rs
+
+# ARGS="--parts kernels,loop --seconds 200", or ARGS=--dry-run without a GPU. See benchmarks/gpu.
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu.pack
+	$(GPU_PATH) $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(ARGS)
 
 native: setup
 	$(BIN)/python cmake/build_native.py --tests

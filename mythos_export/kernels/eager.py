@@ -53,11 +53,13 @@ def _lack(device: str) -> str | None:
 def _register(device: str) -> str:
     import triton
 
+    from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
     from mythos_export.kernels.mla.triton import mla_attention
     from mythos_export.kernels.moe.triton import moe
+    from mythos_export.kernels.norm.triton import rms_norm
 
-    for kernel in (mla_attention, gqa_attention):
+    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
     def of_format(*arguments: Any) -> torch.Tensor:

@@ -16,6 +16,7 @@ import onnxscript
 import torch
 
 from mythos_export.kernels.act import function as act_function
+from mythos_export.kernels.act import plan as act_plan
 from mythos_export.kernels.act.reference import act_halting
 from mythos_export.kernels.call import OperatorCall, call_of
 from mythos_export.kernels.embedding import function as embedding_function
@@ -219,6 +220,7 @@ OPERATORS: dict[str, Operator] = {
             act_halting,
             portable=lambda call: act_function.function(),
             tensorrt=lambda call: act_function.function(),
+            plans=act_plan.plans_for,
             outputs=_names(act_function.OUTPUTS),
         ),
         Operator(

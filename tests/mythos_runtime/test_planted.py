@@ -16,6 +16,7 @@ from small_spec import spec
 from mythos_runtime import Model, sampling
 from mythos_runtime.ports import numpy_dtype, shape_of
 from mythos_runtime.sampling import Sampler, SamplingOptions
+from mythos_runtime.stores import HOST
 
 Patch = pytest.MonkeyPatch
 Array = np.ndarray
@@ -26,6 +27,7 @@ class Sums:
     """A session whose logits are sums over what a token sees: past entries by place, slot and depth, and the chunk."""
 
     description, name = "sums", "sums"
+    store = HOST
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         ids, positions, lengths = inputs["input_ids"], inputs["positions"], inputs["past_lengths"]
