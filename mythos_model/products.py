@@ -1,6 +1,6 @@
 """The operators that multiply by weights, in plain PyTorch, over every format of `mythos_model.formats`; see `ops`.
 
-Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales lie as `formats` says.
+Legend for the shape comments: as in `ops`; V rows of an embedding, K inputs. Weights and scales are as `formats` says.
 Rounded weights are exact in float32; a product is taken in the dtype of what they are multiplied by. Weights that are
 rounded, or narrower than that, are widened some rows at a time: so a model is computed in float64 that would not fit.
 """
@@ -140,7 +140,8 @@ def by_expert(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: T
     gate, up = F.grouped_mm(x[order // slots], gate_up.transpose(1, 2), offs=ends).chunk(2, -1)
     sorted_out = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
     out = torch.empty_like(sorted_out).index_copy(0, order, sorted_out)
-    return (out.unflatten(0, (-1, slots)) * weight.unsqueeze(-1)).sum(1)
+    by_slot: Tensor = out.unflatten(0, (-1, slots)) * weight.unsqueeze(-1)
+    return by_slot.sum(1)
 
 
 def _expert(x: Tensor, gate_up: Packed, down: Packed, rows: int, form: Format) -> Tensor:

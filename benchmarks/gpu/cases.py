@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -142,7 +142,9 @@ def attention_case(
     }
 
 
-def model_of(config: MythosConfig, device: str, dtype: torch.dtype, attention: str = "mla") -> MythosModel:
+def model_of(
+    config: MythosConfig, device: str, dtype: torch.dtype, attention: Literal["mla", "gqa"] = "mla"
+) -> MythosModel:
     """A random model, made on the device; its tokens halt at different depths."""
     with torch.device("meta"):
         model = MythosModel(dataclasses.replace(config, attn_type=attention))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def _graphs(run: Run) -> Graphs:
     if run.dry:
         from stand_ins import HostGraphs  # of tests/, which the keeper puts on the path
 
-        return HostGraphs()
+        return HostGraphs()  # type: ignore[no-any-return]
     from cuda.bindings import driver
 
     from mythos_runtime.device_loop.graphs import CudaGraphs
@@ -43,7 +44,7 @@ def _graphs(run: Run) -> Graphs:
 def _ways(run: Run, model: Any, S: int, limit: float) -> dict[str, Any]:
     given = call_of(model, run.device, 1, 1, S)
     ids, lengths = given["input_ids"], given["past_lengths"]
-    scalar = {"device": run.device}
+    scalar: dict[str, Any] = {"device": run.device}
     call = Call(
         lengths.unsqueeze(1),
         lengths,
@@ -78,7 +79,7 @@ def _ways(run: Run, model: Any, S: int, limit: float) -> dict[str, Any]:
         want = run_python(first, model.step, context)
         loops = int(want.iteration)
         row: dict[str, Any] = {"loops": loops}
-        ways = {
+        ways: dict[str, Callable[[], Any]] = {
             "graph": lambda: loop.run(start, []),
             "driven": lambda: loop.run_driven(start, []),
             "fixed": functools.partial(loop.run_fixed, start, [], loops),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,12 +17,13 @@ _DRY_CALLS = {"prefill": (2, 6, 0), "token": (2, 1, 9), "chunk": (1, 3, 9)}
 def main(run: Run) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     config = config_of("1b", run.dry)
-    for attention in ("mla", "gqa"):
+    kinds: tuple[Literal["mla", "gqa"], ...] = ("mla", "gqa")
+    for attention in kinds:
         for name, dtype in run.precisions.items():
             with run.record.step(f"{attention} {name}"):
                 model = model_of(config, run.device, dtype, attention)
                 calls = _DRY_CALLS if run.dry else _CALLS
-                found = {label: _compare(model, run.device, *sizes) for label, sizes in calls.items()}
+                found: dict[str, Any] = {label: _compare(model, run.device, *sizes) for label, sizes in calls.items()}
                 found["ok"] = all(call["depths_equal"] == 1.0 for call in found.values())
                 run.record.say(f"{attention} {name}", found)
             if name == ("fp16" if run.dry else "bf16") and attention == "mla":

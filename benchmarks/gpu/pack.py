@@ -14,6 +14,7 @@ Only --site-only needs nothing but Python.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import tomllib
@@ -23,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
 BUNDLES = ("mla_decode", "gqa_prefill")
+_VERSION = ROOT / "runtimes" / "python" / "mythos_runtime" / "__init__.py"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.toml")
 _CARRIED = (
     *("mythos_model", "mythos_export", "benchmarks", "runtimes/python", "pyproject.toml", "Makefile", "tests/gpu"),
@@ -36,7 +38,7 @@ _LEFT_FOLDERS = ("mythos_model/pretrained/", "benchmarks/results/")
 
 def dist_info(project: dict[str, Any], site: Path) -> Path:
     """Write a distribution's METADATA and entry points, as its pyproject.toml says them. Returns the folder."""
-    name, version = project["name"], project["version"]
+    name, version = project["name"], _version()
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
@@ -48,6 +50,13 @@ def dist_info(project: dict[str, Any], site: Path) -> Path:
         lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items()), ""]
     (folder / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
+
+
+def _version() -> str:
+    """Of both packages, from the one place that has it, which need not be importable here."""
+    found = re.search(r'^__version__ = "(.+)"$', _VERSION.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def site(folder: Path) -> list[Path]:

@@ -79,7 +79,7 @@ class Run:
             end.record()
             end.synchronize()
             found.append(start.elapsed_time(end) / 1e3)
-        return statistics.median(found)
+        return float(statistics.median(found))
 
     def graphed(self, call: Callable[[], Any], calls: int = 4) -> float | None:
         """Seconds of a call inside a CUDA graph of several: what the GPU needs, without launches from Python."""

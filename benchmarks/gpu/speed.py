@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from benchmarks.gpu.cases import Maker, attention_case, call_of, config_of, model_of, moe_case, triton_ops, with_triton
 from benchmarks.gpu.run import Run
 from mythos_model import ops as plain
-from mythos_model.products import by_expert, groupable, swiglu
+from mythos_model.products import by_expert, groupable, moe, swiglu
 from mythos_model.state import Call
 
 _TOKENS = (1, 2, 4, 8, 9, 16, 64, 512, 4096)
@@ -43,7 +43,7 @@ def _moe(run: Run, case: dict[str, Any]) -> dict[str, Any]:
     used, element = int(case["expert_index"].unique().numel()), case["x"].element_size()
     size = element * (3 * width * D * used + 3 * shared * D + 2 * n * D)
     operations = 6 * n * D * (case["expert_index"].shape[1] * width + shared)
-    contestants = {"triton": lambda: triton_ops()["moe"](**case), "plain": lambda: plain.moe(**case)}
+    contestants = {"triton": lambda: triton_ops()["moe"](**case), "plain": lambda: moe(**case)}
     if groupable(case["x"], case["routed_gate_up"], case["routed_down"]):
         contestants["grouped_mm"] = lambda: grouped(case)
     row = run.contest(contestants, max(size / run.bandwidth, operations / run.flops))
@@ -119,7 +119,7 @@ def _iteration(run: Run) -> dict[str, Any]:
     config, dtype = config_of("1b", run.dry), torch.float32 if run.dry else torch.bfloat16
     model = model_of(config, run.device, dtype)
     given = call_of(model, run.device, 1, 1, 16 if run.dry else 128)
-    lengths, scalar = given["past_lengths"], {"device": run.device}
+    lengths, scalar = given["past_lengths"], dict[str, Any](device=run.device)
     limits = torch.tensor(given["max_loops"], **scalar), torch.tensor(2.0, **scalar), torch.tensor(False, **scalar)
     context, _ = model.enter(given["input_ids"], Call(lengths.unsqueeze(1), lengths, *limits, given["past"]))
     first = model.start(context)

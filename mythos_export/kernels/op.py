@@ -74,7 +74,7 @@ class Operator:
             plain form serves on a GPU.
         plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
         outputs: names of its outputs, in order.
-        weights: the inputs that may lie in any of `mythos_model.formats`: which, its attribute `format` says.
+        weights: the inputs that may be in any of `mythos_model.formats`: which, its attribute `format` says.
         scales: trailing inputs, one for each of these, that only rounded weights have.
     """
 

@@ -18,7 +18,7 @@ from mythos_export.kernels.call import call_of
 from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.kernels.plugin.tensorrt import VARIANT
 from mythos_export.kernels.text import DOMAIN
-from mythos_export.targets.target import Progress
+from mythos_export.progress import Progress
 
 FOLDER = "kernels"
 _GRAPH = ".model.plugins.onnx"

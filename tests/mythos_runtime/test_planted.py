@@ -1,6 +1,6 @@
 """Plants in the runtime's own cache and sampler: what they get wrong shows, and each plant is told from a sound one.
 
-The model is a sum that anybody can check: a token's logits hang on every entry that it sees, its place and its depth.
+The model is a sum that anybody can check: a token's logits depend on every entry that it sees, its place and its depth.
 """
 
 from __future__ import annotations

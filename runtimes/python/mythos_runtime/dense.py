@@ -1,4 +1,4 @@
-"""The cache of a graph that is the whole model: preallocated buffers, which it reads where they lie (`stores`).
+"""The cache of a graph that is the whole model: preallocated buffers, which it reads where they are (`stores`).
 
 Every depth of every token is computed, so it is exact, and saves nothing by halting. For the backends that have no row
 graphs to run (TensorRT, PyTorch, ONNX Runtime on CUDA); the others have `mythos_runtime.engine.row_cache`.

@@ -1,6 +1,6 @@
 """The onnxruntime backend: model.onnx on the CPU, or on CUDA where onnxruntime-gpu has it.
 
-Past buffers are handed over as they lie: on the CPU `InferenceSession.run` wraps a C-contiguous array without a copy
+Past buffers are handed over as they are: on the CPU `InferenceSession.run` wraps a C-contiguous array without a copy
 (measured: 11 us for a call with 512 MB of past, no memory touched; io_binding and OrtValue are slower, not leaner). On
 CUDA they are OrtValues of the device, bound; only tokens go there and logits come back (built, not executed).
 """

@@ -19,7 +19,7 @@ from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import ops, paged_ops
 
-# What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
+# What is where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
 FINITE = 3.0
 
