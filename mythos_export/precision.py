@@ -56,5 +56,7 @@ PRECISIONS = {
         Precision("fp16", torch.float16),
         Precision("int8", torch.float32),
         Precision("int4", torch.float32),
+        Precision("int8a8", torch.float32),
+        Precision("int4a8", torch.float32),
     )
 }

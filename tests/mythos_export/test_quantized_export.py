@@ -57,7 +57,7 @@ def test_a_wrong_body_is_found(bundles: Bundles, tmp_path: Path, monkeypatch: py
     bundle = shutil.copytree(bundles[CASES["int4"]], tmp_path / "bundle")
     model = onnx.load(bundle / "model.onnx", load_external_data=False)
     body = next(function for function in model.functions if function.name == "linear")
-    joined = next(node for node in body.node if node.op_type == "Concat" and node.output[0].endswith("_q"))
+    joined = next(node for node in body.node if node.op_type == "Concat" and node.output[0].endswith("_quads"))
     joined.input[:] = reversed(joined.input)
     onnx.save(model, bundle / "model.onnx")
     (failure,) = run.verify_bundle(bundle, read_manifest(bundles[CASES["int4"]]), threads=1).failures
