@@ -9,8 +9,8 @@ from mythos_model.formats import FORMATS, LEAST_ROUNDED, PLAIN
 
 
 def weights(weight: Array, scale: Array | None, format: str, rows: int | None, inputs: int) -> Array:
-    """The weights [..., rows, inputs] of matrices, rounded ones in float32, input by input of a group; without rows, those
-    of the padding too."""
+    """The weights [..., rows, inputs] of matrices, rounded ones in float32, input by input of a group; without rows,
+    those of the padding too."""
     if scale is None:
         return weight[..., :rows, :inputs]
     form = FORMATS[format]
@@ -68,7 +68,9 @@ def rounded_activations(result: str, x: str, format: str) -> str:
   {result}_most_32 = Constant <value = float[1] {{127}}> ()
   {result}_most = CastLike ({result}_most_32, {result}_largest)
   {result}_zero = Sub ({result}_most, {result}_most)
-  {result}_quotient = Div ({result}_most, {result}_largest)
+  {result}_one_each = Div ({result}_most, {result}_most)
+  {result}_divisor = Where ({result}_nothing, {result}_one_each, {result}_largest)
+  {result}_quotient = Div ({result}_most, {result}_divisor)
   {result}_inverse = Where ({result}_nothing, {result}_zero, {result}_quotient)
   {result}_moved = Mul ({result}_blocks, {result}_inverse)
   {result}_integers = Round ({result}_moved)

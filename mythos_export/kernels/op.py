@@ -56,9 +56,7 @@ _TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
 _TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
 _STORED = list(
-    dict.fromkeys(
-        f"tensor({str(form.element).removeprefix('torch.')})" for form in FORMATS.values() if form.element
-    )
+    dict.fromkeys(f"tensor({str(form.element).removeprefix('torch.')})" for form in FORMATS.values() if form.element)
 )
 
 

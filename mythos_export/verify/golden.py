@@ -28,7 +28,7 @@ from mythos_export.verify.measure import measure
 from mythos_export.verify.results import EAGER, CaseResult
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.ties import Tie, make_tie
-from mythos_export.verify.tolerances import Tolerances
+from mythos_export.verify.tolerances import FACTOR, MOVED, Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
 from mythos_export.verify.weights import Print, Prints, prints
@@ -154,16 +154,22 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
 
 def judged(truth: Truth, precision: str) -> Golden:
     """What was asked, with the tolerances measured on it."""
-    near = [asked for asked in truth.asked if not is_far(asked.case)]
-    tolerances = measure(near, [compare(asked.case, asked.eager, None) for asked in near], precision)
+    tolerances = _measured(truth, precision, lambda asked: not is_far(asked.case))
     apart = {
-        asked.case.name: tolerances.merged(measure([asked], [compare(asked.case, asked.eager, None)], precision))
-        for asked in truth.asked
-        if is_far(asked.case)
+        name: tolerances.merged(_measured(truth, precision, lambda asked: asked.case.name == name))  # noqa: B023
+        for name in (asked.case.name for asked in truth.asked if is_far(asked.case))
     }
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)
     return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)
+
+
+def _measured(truth: Truth, precision: str, which: Callable[[Asked], bool]) -> Tolerances:
+    def of(asked: Iterable[Asked], factor: float) -> Tolerances:
+        chosen = [each for each in asked if which(each)]
+        return measure(chosen, [compare(each.case, each.eager, None) for each in chosen], precision, factor)
+
+    return of(truth.asked, FACTOR).merged(of(truth.apart, MOVED))
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

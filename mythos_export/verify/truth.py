@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mythos_export.verify.cases import Case, Question
 from mythos_export.verify.trace import Answer, Trace, decisions, names, stacked, to_numpy, to_torch
+from mythos_model.exact import with_plain_activations
 from mythos_model.looped import LoopedModel
 from mythos_model.taps import Recorded, recording
 
@@ -41,16 +42,30 @@ class Truth:
     asked: list[Asked] = field(default_factory=list)
     choices: dict[str, int] = field(default_factory=dict)
     """Of how many each choice of the trace is made."""
+    apart: list[Asked] = field(default_factory=list)
+    """Where activations are rounded, the same questions to the float64 model that rounds none: how far rounding moves
+    what there is to see. Two that round alike, in float32 and float64, part as soon as one value lies near the middle of
+    two integers, and are then about as far from each other as from this one."""
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()
+        self.unmoved = with_plain_activations(self.model.exact()) if self.model.rounds_activations else None
         self.model = self.model.unrounded()
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""
         outputs, seen = _run(self.model, question)
         true_outputs, true = _run(self.exact, question)
-        case, errors = self._case(question, true_outputs, true), {}
+        case = self._case(question, true_outputs, true)
+        answer = self._keep(self.asked, case, true, outputs, seen)
+        if self.unmoved is not None:
+            self._keep(self.apart, case, true, *_run(self.unmoved, question))
+        return answer.outputs
+
+    def _keep(
+        self, kept: list[Asked], case: Case, true: Recorded, outputs: Mapping[str, Tensor], seen: Recorded
+    ) -> Answer:
+        errors = {}
         for tensor in decisions(self.model.spec):
             if tensor.kind == "choice":
                 self.choices |= {tensor.name: scores[0].shape[-1]} if (scores := true.scores.get(tensor.name)) else {}
@@ -60,8 +75,8 @@ class Truth:
                 pairs = _pairs(seen.values, true.values, tensor.of or "")
                 errors[tensor.name] = _stack([(f.double() - e).abs() for f, e in pairs])
         answer = Answer(_arrays(outputs), stacked(self._steps(seen)))
-        self.asked.append(Asked(case, answer, errors))
-        return answer.outputs
+        kept.append(Asked(case, answer, errors))
+        return answer
 
     def outputs(self, question: Question) -> Mapping[str, np.ndarray]:
         """Those of eager at the export's precision; nothing is kept."""

@@ -19,8 +19,8 @@ from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Parts, parts_of
 from mythos_model.checkpoint.files import Mapped
 from mythos_model.errors import CheckpointError
-from mythos_runtime.errors import BackendFailed
 from mythos_model.formats import FORMATS
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
 
