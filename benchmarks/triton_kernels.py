@@ -22,6 +22,7 @@ from benchmarks.models import WIDE
 from mythos_export.errors import KernelResourceError
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import PRECISIONS, KernelSpec
+from mythos_export.kernels.norm.plan import plans as norm_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
 from mythos_model import MythosConfig
 from mythos_model.families.openmythos.config import VARIANTS
@@ -45,28 +46,40 @@ def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
         "shared_down": (c.dim, c.shared_ffn_dim),
     }
     moe = OperatorCall("moe", shapes=shapes)
+    act = OperatorCall("act_halting", shapes={"weight": (1, c.dim)})
     if c.attn_type == "gqa":
         q = (None, None, c.n_heads, c.head_dim)
-        return moe, OperatorCall("gqa_attention", {"kv_heads": c.n_kv_heads}, {"q": q})
+        return moe, act, OperatorCall("gqa_attention", {"kv_heads": c.n_kv_heads}, {"q": q})
     latent: dict[str, tuple[int | None, ...]] = {
         "q_nope": (None, None, c.n_heads, c.qk_nope_head_dim),
         "q_rope": (None, None, c.n_heads, c.qk_rope_head_dim),
         "kv_up": (None, c.kv_lora_rank),
     }
-    return moe, OperatorCall("mla_attention", {"v_head_dim": c.v_head_dim}, latent)
+    return moe, act, OperatorCall("mla_attention", {"v_head_dim": c.v_head_dim}, latent)
+
+
+def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:
+    """Of the loop's state, which is float32 at any precision, and of what is in the model's own."""
+    given = dict.fromkeys(("fp32", precision))
+    return [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
 
 
 def main() -> None:
     """Compile, tabulate."""
     needed = {
-        (model, precision): kernels_for(calls(config), precision)
+        (model, precision): kernels_for(calls(config), precision) + norms(config, precision)
         for model, config in MODELS.items()
         for precision in PRECISIONS
     }
     specs = {spec.name: spec for found in needed.values() for spec in found}
     kernels, tools = _compiled(specs.values())
     models = {
-        model: [_part(spec) | {"name": spec.name} for precision in PRECISIONS for spec in needed[model, precision]]
+        model: [
+            _part(spec) | {"name": spec.name}
+            for precision in PRECISIONS
+            for spec in needed[model, precision]
+            if spec.precision == precision  # halting is float32 at every precision
+        ]
         for model in MODELS
     }
     document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}

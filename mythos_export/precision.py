@@ -29,11 +29,6 @@ class Precision:
         """Whether the matrices are block-wise integers (`mythos_model.formats`)."""
         return self.name in ROUNDED
 
-    @property
-    def numpy_name(self) -> str:
-        """The dtype's name as manifests and numpy write it."""
-        return str(self.dtype).removeprefix("torch.")
-
     def model(self, checkpoint: Checkpoint) -> LoopedModel:
         """The eager model with the checkpoint's weights rounded to this precision.
 
@@ -61,7 +56,8 @@ def with_activations(precision: str, activations: str | None) -> str:
     name = f"{precision}a8"
     if activations != "int8" or name not in PRECISIONS:
         raise PackageError(
-            f"found --activations {activations} at --precision {precision}; expected fp32 or, for int8 and int4 weights, int8"
+            f"found --activations {activations} at --precision {precision}; expected fp32 or, for int8 and int4 "
+            "weights, int8"
         )
     return name
 

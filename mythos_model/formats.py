@@ -1,4 +1,4 @@
-"""How the weights of a matrix lie in memory: one table, which operators, bodies, references and kernels are made from.
+"""How the weights of a matrix are stored: one table, which operators, bodies, references and kernels are made from.
 
 `plain` is the weights themselves, row by row, in the type that is computed in. The others are rounded block by block:
 a block is `block` neighbouring inputs of one output row, with one scale, and a weight is `scale * q`, where q is an
@@ -96,7 +96,7 @@ class Format:
         element: dtype of the stored weights; None: the type that is computed in.
         scale: dtype of the scales.
         block: inputs that share a scale.
-        tile: rows that lie beside each other.
+        tile: rows that are beside each other.
         zero: what is stored for q = 0.
         round: [blocks, block] -> (q, scale [blocks, 1]).
         activations: whether what its weights are multiplied by is rounded, too.

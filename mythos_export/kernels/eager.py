@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mythos_model import formats, ops  # ops registers the plain form, which the kernels replace on one device
+from mythos_model import formats, ops, products  # noqa: F401  (ops registers what the kernels replace on one device)
 
 VARIABLE = "MYTHOS_TRITON"
 """Set to "none", the operators stay plain PyTorch."""
@@ -53,17 +53,19 @@ def _lack(device: str) -> str | None:
 def _register(device: str) -> str:
     import triton
 
+    from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
     from mythos_export.kernels.mla.triton import mla_attention
     from mythos_export.kernels.moe.triton import moe
+    from mythos_export.kernels.norm.triton import rms_norm
 
-    for kernel in (mla_attention, gqa_attention):
+    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
     def of_format(*arguments: Any) -> torch.Tensor:
         """There are no kernels for rounded weights, which stay plain PyTorch. What is a default may be left out."""
         plain = len(arguments) < ROUNDED_ARGUMENTS or arguments[-1] == formats.PLAIN
-        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else ops.moe(*arguments)
+        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else products.moe(*arguments)
 
     torch.library.register_kernel("mythos::moe", device, of_format)
     return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"

@@ -16,6 +16,7 @@ import onnxscript
 import torch
 
 from mythos_export.kernels.act import function as act_function
+from mythos_export.kernels.act import plan as act_plan
 from mythos_export.kernels.act.reference import act_halting
 from mythos_export.kernels.call import OperatorCall, call_of
 from mythos_export.kernels.embedding import function as embedding_function
@@ -75,7 +76,7 @@ class Operator:
             plain form serves on a GPU.
         plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
         outputs: names of its outputs, in order.
-        weights: the inputs that may lie in any of `mythos_model.formats`: which, its attribute `format` says.
+        weights: the inputs that may be in any of `mythos_model.formats`: which, its attribute `format` says.
         scales: trailing inputs, one for each of these, that only rounded weights have.
     """
 
@@ -221,6 +222,7 @@ OPERATORS: dict[str, Operator] = {
             act_halting,
             portable=lambda call: act_function.function(),
             tensorrt=lambda call: act_function.function(),
+            plans=act_plan.plans_for,
             outputs=_names(act_function.OUTPUTS),
         ),
         Operator(

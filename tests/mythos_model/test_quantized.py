@@ -39,7 +39,7 @@ def test_the_model_is_that_of_its_rounded_weights(family: str, form: str) -> Non
 
 @pytest.mark.parametrize("form", ["int8", "int4"])
 def test_activations_are_rounded_as_the_format_says(form: str) -> None:
-    """The same weights; what they are multiplied by differs by the nearest of 255 integers, in float64 as in float32."""
+    """The same weights; what they are multiplied by differs, by the nearest of 255 integers, in float64 too."""
     checkpoint = load_checkpoint(folder("hops"))
     ids = torch.arange(9).unsqueeze(0)
     models = {name: checkpoint.model(torch.float32) for name in (form, f"{form}a8")}

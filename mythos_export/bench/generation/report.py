@@ -32,6 +32,7 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
             headline=headline(document),
             labels=LABELS,
             others=[name for name in ("parity", "latency") if (folder / f"{name}.html").is_file()],
+            index=(folder / "index.html").is_file(),
             by_depth=_by_depth(document) if document["line"] else None,
             together=_together(document),
         )

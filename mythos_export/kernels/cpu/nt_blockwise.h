@@ -18,7 +18,7 @@ constexpr size_t kRowDepth = 2048;                  // inputs of one row that ar
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
 static_assert(kPanelDepth % kBlock == 0 && kRowDepth % kBlock == 0 && kTileRows % Simd::width == 0);
 
-// Where one tile's weights and scales lie.
+// Where one tile's weights and scales are.
 template <Format F>
 struct Tile {
   const uint8_t* weights;

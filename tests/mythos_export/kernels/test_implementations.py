@@ -16,7 +16,7 @@ from mythos_model.formats import FORMATS, PLAIN
 
 
 def test_every_operator_has_cases() -> None:
-    """In every format, where its weights may lie in any."""
+    """In every format, where its weights may be in any."""
     for name, operator in OPERATORS.items():
         forms = set(FORMATS if operator.weights else [PLAIN])
         if name == "embedding":  # which multiplies nothing

@@ -68,7 +68,7 @@ class Sequence:
         filled: per depth, see above.
         answered: positions whose entries behind the loop are there.
         around, loop: tables of pages.
-        lines: where the states of positions length - len(lines) .. length - 1 lie.
+        lines: where the states of positions length - len(lines) .. length - 1 are.
     """
 
     limit: int
