@@ -148,7 +148,7 @@ class Format:
         """Integers int8 [..., rows, inputs], whole tiles and blocks of them, as they are stored."""
         groups = q.unflatten(-2, (-1, self.tile)).unflatten(-1, (-1, self.group)).transpose(-2, -3)
         stored = (groups + self.zero).to(self.element).split(QUAD, -1)  # of [..., tiles, groups, tile, group]
-        packed = stored[0]
+        packed: Tensor = stored[0]
         for place, part in enumerate(stored[1:], 1):
             packed = packed | (part << (place * self.bits))
         return packed.contiguous()
@@ -196,7 +196,8 @@ def round_activations(x: Tensor, block: int) -> Tensor:
     blocks = F.pad(x, (0, -inputs % block)).unflatten(-1, (-1, block))
     largest = blocks.abs().amax(-1, keepdim=True)
     inverse = torch.where(largest < LEAST_ROUNDED, 0.0, 127 / largest)
-    return ((blocks * inverse).round() * (largest / 127)).flatten(-2)[..., :inputs]
+    seen: Tensor = ((blocks * inverse).round() * (largest / 127)).flatten(-2)
+    return seen[..., :inputs]
 
 
 _INT8 = Format("int8", bits=8, element=torch.int8, round=_round_int8, scale=torch.float16, block=32, tile=16)

@@ -9,7 +9,7 @@ the manifest's spec.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -54,8 +54,8 @@ class Golden:
         checks: what the model itself says must hold of its weights.
         text: a prompt and its greedy continuation; None for models with too short a context.
         boundaries: what the cases have to hit; nothing where they are only some.
-        apart: by case, its own tolerances where it has some: at far positions rounding is larger, and must not loosen
-            what the others are held to.
+        apart: by case, its own tolerances where it has some: at far positions, and far beyond the trained depth,
+            rounding is larger, and must not loosen what the others are held to.
         weights: hashes of the model's tensors; nothing where they are not to be compared.
         tie: where stages are made to decide at an exact tie; None where the exit rule decides nothing.
     """
@@ -154,22 +154,27 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
 
 def judged(truth: Truth, precision: str) -> Golden:
     """What was asked, with the tolerances measured on it."""
-    tolerances = _measured(truth, precision, lambda asked: not is_far(asked.case))
+    again = {each.case.name for each in truth.measured}
+    near = [asked for asked in truth.asked if not (is_far(asked.case) or asked.case.name in again)]
+    tolerances = _measured(truth, near, precision)
     apart = {
-        name: tolerances.merged(_measured(truth, precision, lambda asked: asked.case.name == name))  # noqa: B023
-        for name in (asked.case.name for asked in truth.asked if is_far(asked.case))
+        asked.case.name: tolerances.merged(_measured(truth, [asked, *truth.again(asked.case.name)], precision))
+        for asked in truth.asked
+        if is_far(asked.case) or asked.case.name in again
     }
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)
     return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)
 
 
-def _measured(truth: Truth, precision: str, which: Callable[[Asked], bool]) -> Tolerances:
-    def of(asked: Iterable[Asked], factor: float) -> Tolerances:
-        chosen = [each for each in asked if which(each)]
-        return measure(chosen, [compare(each.case, each.eager, None) for each in chosen], precision, factor)
+def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerances:
+    """By what eager errs on these cases and, where activations are rounded, by what rounding them moves."""
 
-    return of(truth.asked, FACTOR).merged(of(truth.apart, MOVED))
+    def of(each: Sequence[Asked], factor: float) -> Tolerances:
+        return measure(each, [compare(one.case, one.eager, None) for one in each], precision, factor)
+
+    names = {each.case.name for each in asked}
+    return of(asked, FACTOR).merged(of([each for each in truth.apart if each.case.name in names], MOVED))
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:
