@@ -61,11 +61,14 @@ class Row:
     times: dict[str, float]
 
 
-def write_walks(model: Model, expected: Written, data: Data, together: int, rounds: int = 1) -> list[Row]:
-    """Generate Q walks, `together` at a time and of one level, `rounds` times; a row per level, the mixed one last.
+def write_walks(
+    model: Model, expected: Written, data: Data, together: int, clock: Callable[[], float] = time.perf_counter
+) -> list[Row]:
+    """Generate Q walks, `together` at a time and of one level; a row per level, the mixed one last.
 
     Args:
         expected: of eager PyTorch, for all Q.
+        clock: what time is read from, in seconds.
     """
     ids = data["input_ids"].astype(np.int64)
     length = data["answers"].shape[1]
@@ -75,20 +78,21 @@ def write_walks(model: Model, expected: Written, data: Data, together: int, roun
     for level in levels:
         of_level = np.flatnonzero(data["level"] == level)
         batches += [of_level[at : at + together] for at in range(0, len(of_level) - together + 1, together)]
-    if not batches:
-        raise ValueError(f"no level has {together} walks")
+        if len(of_level) < together:
+            raise ValueError(
+                f"there are {len(of_level)} walks of level {level}, and {together} were to be written together"
+            )
     for write in schedules.values():  # warms up
         write(ids[batches[0]])
 
     random = np.random.default_rng(0)
-    seconds: dict[str, list[list[float]]] = {name: [[] for _ in batches] for name in schedules}
+    seconds = {name: np.zeros(len(batches)) for name in schedules}
     written: dict[str, list[Written]] = {name: [(np.empty(0), np.empty(0))] * len(batches) for name in schedules}
-    order = [batch for _ in range(rounds) for batch in random.permutation(len(batches))]
-    for batch in track(order, "walking", console=Console(stderr=True), transient=True):
+    for batch in track(random.permutation(len(batches)), "walking", console=Console(stderr=True), transient=True):
         for name in random.permutation(list(schedules)):  # a machine that slows down slows all alike
-            started = time.perf_counter()
+            started = clock()
             written[name][batch] = schedules[name](ids[batches[batch]])
-            seconds[name][batch].append((time.perf_counter() - started) / (together * length))
+            seconds[name][batch] = (clock() - started) / (together * length)
 
     rows = []
     for level in levels:
@@ -100,7 +104,7 @@ def write_walks(model: Model, expected: Written, data: Data, together: int, roun
             other, deep = (np.concatenate([written[name][n][part] for n in mine]) for part in (0, 1))
             same &= (tokens == other) & (depth == deep)
         right = tokens == data["answers"][walks]
-        per_token = {name: np.concatenate([seconds[name][n] for n in mine]) for name in schedules}
+        per_token = {name: each[mine] for name, each in seconds.items()}
         rows.append(
             Row(
                 level=level,
@@ -173,17 +177,25 @@ def show(console: Console, rows: list[Row]) -> None:
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--threads", default=1, show_default=True, help="CPU threads; the model is too small for more.")
-@click.option("--together", default=(1, 16), show_default=True, multiple=True, help="Walks at a time; several times.")
-@click.option("--rounds", default=1, show_default=True, help="Times that every walk is generated.")
+@click.option(
+    "--together",
+    default=(1, 16),
+    show_default=True,
+    multiple=True,
+    type=click.IntRange(1, 32),
+    help="Walks at a time; may be given again.",
+)
+@click.option("--processor-time", is_flag=True, help="Instead of time on the clock: for a busy machine, one thread.")
 @click.option("--json", "as_json", is_flag=True, help="Last line of stdout: all figures as JSON.")
-def main(bundle: Path, threads: int, together: tuple[int, ...], rounds: int, as_json: bool) -> None:
+def main(bundle: Path, threads: int, together: tuple[int, ...], processor_time: bool, as_json: bool) -> None:
     """Let the exported model `walk` in the folder BUNDLE write its held-out walks."""
     console = Console(stderr=as_json)
     with plain_errors():
         model = mythos_runtime.load(bundle, threads=threads)
     data = load_file(folder("walk") / "held_out.safetensors")
     expected = write_eagerly(data)
-    groups = [write_walks(model, expected, data, count, rounds) for count in together]
+    clock = time.process_time if processor_time else time.perf_counter
+    groups = [write_walks(model, expected, data, count, clock) for count in together]
     for rows in groups:
         show(console, rows)
     console.print(
