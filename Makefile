@@ -6,25 +6,27 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo test test-slow test-gpu lint native tokenizer triton wheels aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-walk train-text clean
+.PHONY: help setup demo docs test test-slow test-gpu bench-gpu lint native tokenizer triton wheels release aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-walk train-text clean
 
 help:
 	@echo "make demo    set up, export the demo models, ask them questions, let them generate"
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
-	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet)"
+	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet); make bench-gpu: its figures, part by part"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the documentation as a site, into build/site"
 	@echo "make native  build the CPU kernels into build/kernels, the C++ runtime into build/native"
 	@echo "make tokenizer  build what the C++ runtime reads a tokenizer.json with (needs cargo)"
 	@echo "make wheels  both distributions into dist/, as a registry would take them"
+	@echo "make release  those, with what they are made of and SHA256SUMS"
 	@echo "make aarch64  cross-compile kernels and C++ runtime, run their tests under qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"
 	@echo "make sanitize, make sanitize-threads, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make fuzz-readers  10,000 damaged checkpoints, configurations, tokenizers and manifests (minutes)"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-walk, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
-	@echo "make bench-serving  load on mythos serve, with curves; make soak: 30 minutes of mixed traffic"
-	@echo "make bench-results  all committed reports anew, and the README's tables from them (on a quiet machine)"
+	@echo "make bench-serving  load on mythos serve, with curves; make soak: 100,000 tokens through the engine, then 30 minutes of traffic"
+	@echo "make bench-results  all committed reports anew, and the tables of README and docs from them (on a quiet machine)"
 
 setup: $(INSTALLED)
 
@@ -67,8 +69,25 @@ build/triton/bin/python:
 	$(PYTHON) -m venv build/triton
 	build/triton/bin/pip install --quiet --disable-pip-version-check nvidia-pytriton==0.7.0 || { rm -rf build/triton; exit 3; }
 
-test-gpu: setup
-	$(BIN)/python -m pytest tests/gpu -m gpu -rs
+# Where a GPU is there may be no network: then without `make setup`, in the Python that is there (its own PyTorch, Triton,
+# ONNX), with a description of the packages in place of their installation.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_OUT ?= benchmarks/results/gpu
+GPU_PATH := PYTHONPATH=build/gpu/site:.:runtimes/python:$(PYTHONPATH)
+
+test-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu.pack --site-only
+	$(GPU_PATH) $(GPU_PYTHON) -m pytest tests/gpu -m gpu -rs
+
+# ARGS="--parts kernels,loop --seconds 200", or ARGS=--dry-run without a GPU. See benchmarks/gpu.
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu.pack
+	$(GPU_PATH) $(GPU_PYTHON) -m benchmarks.gpu --out $(GPU_OUT) $(ARGS)
+
+# The site, into build/site; a warning is an error, and a dead link is a warning.
+docs: setup
+	$(PIP) -e runtimes/python -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 native: setup
 	$(BIN)/python cmake/build_native.py --tests
@@ -80,6 +99,10 @@ tokenizer: setup
 
 wheels:
 	$(PYTHON) cmake/build_wheels.py dist
+
+# Distributions, bills of materials and checksums, into an empty dist/.
+release:
+	$(PYTHON) cmake/build_release.py dist
 
 aarch64: setup
 	$(BIN)/python cmake/build_aarch64.py
@@ -109,6 +132,7 @@ bench-serving: setup native
 	$(BIN)/python -m benchmarks.serving -o $(BENCH_OUT)/serving
 
 soak: setup native
+	$(BIN)/python -m benchmarks.engine_soak
 	$(BIN)/python -m benchmarks.serving.soak $(ARGS)
 
 BUNDLE ?= build/text
@@ -133,7 +157,7 @@ bench-results:
 	$(BIN)/python -m benchmarks.latency -o benchmarks/results/latency
 	$(BIN)/python -m benchmarks.quantization -o benchmarks/results
 	$(MAKE) depth DEPTH_OUT=benchmarks/results/depth
-	$(BIN)/python -m benchmarks.readme_tables
+	$(BIN)/python -m benchmarks.tables
 
 depth: setup
 	$(BIN)/mythos-export mythos_model/pretrained/hops --target onnx -o build/depth/hops --force

@@ -50,7 +50,7 @@ def in_turns(calls: Iterable[Callable[[], Any]], seconds: float) -> list[float]:
 
 
 def runner(nodes: str, inputs: dict[str, Array], threads: int) -> tuple[Callable[[], Any], Callable[[], Array]]:
-    """(run once, fetch the result) of a graph in ONNX's text form, its inputs bound where they lie."""
+    """(run once, fetch the result) of a graph in ONNX's text form, its inputs bound where they are."""
     types = {"f": "float", "i": "int64"}
     declared = ", ".join(f"{types[v.dtype.kind]}[{','.join(map(str, v.shape))}] {k}" for k, v in inputs.items())
     text = f'<ir_version: 10, opset_import: ["" : 21, "mythos" : 1]> g ({declared}) => (float[N, M] y) {{ {nodes} }}'

@@ -1,6 +1,6 @@
 """What int8 and int4 weights cost in quality, and save in bytes and time, on the trained models that ship here.
 
-    python -m benchmarks.quantization [-o benchmarks/results]      # quantization.json; the README's table is made of it
+    python -m benchmarks.quantization [-o benchmarks/results]   # quantization.json; the table of docs/weight-formats.md
 
 Every held-out input is run in every precision, one at a time, halting as trained; inputs are outermost and precisions
 in random order, so that a machine that slows down slows all alike.

@@ -65,7 +65,7 @@ class Attention(nn.Module):
         if mask is not None:
             scores = scores + mask
         rows = torch.matmul(F.softmax(scores, -1), v)
-        return self.wo(rows.transpose(1, 2).contiguous().view(B, T, -1))
+        return self.wo(rows.transpose(1, 2).contiguous().view(B, T, -1))  # type: ignore[no-any-return]
 
 
 class Expert(nn.Module):
@@ -75,7 +75,7 @@ class Expert(nn.Module):
         self.down = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
 
 
 class MixtureOfExperts(nn.Module):
@@ -117,7 +117,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, frequencies: Tensor, mask: Tensor | None, cache: Cache | None, key: str) -> Tensor:
         x = x + self.attn(self.attn_norm(x), frequencies, mask, cache, key)
-        return x + self.ffn(self.ffn_norm(x))
+        return x + self.ffn(self.ffn_norm(x))  # type: ignore[no-any-return]
 
 
 class Injection(nn.Module):
@@ -141,7 +141,7 @@ class LoRA(nn.Module):
 
     def forward(self, y: Tensor, t: int) -> Tensor:
         scale = self.scale(torch.tensor(min(t, self.loops - 1)))
-        return (self.down(y) * scale) @ self.B
+        return (self.down(y) * scale) @ self.B  # type: ignore[no-any-return]
 
 
 class Halting(nn.Module):

@@ -1,4 +1,4 @@
-"""Builds the C++ runtime into build/native, where `mythos_run` then lies: `make native` runs this.
+"""Builds the C++ runtime into build/native, where `mythos_run` then is: `make native` runs this.
 
     python cmake/build_runtime.py               # release
     python cmake/build_runtime.py sanitize      # address and undefined-behaviour sanitizers, then ctest

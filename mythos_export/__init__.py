@@ -23,12 +23,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mythos_runtime import __version__
+
 if TYPE_CHECKING:
     from mythos_export.errors import ExportError
     from mythos_export.pipeline import Exported, export
 
-__version__ = "0.1.0"
-__all__ = ["ExportError", "Exported", "export"]
+__all__ = ["ExportError", "Exported", "__version__", "export"]
 
 
 def __getattr__(name: str) -> Any:

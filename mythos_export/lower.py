@@ -92,7 +92,7 @@ def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", du
 def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = None) -> tuple[Path, ...]:
     """Write the row graphs where `lower` wrote the model, whose weights they share. Returns the files.
 
-    What only they have (the table of rotary angles) goes into `rows.safetensors`. All lie in one folder, for ONNX
+    What only they have (the table of rotary angles) goes into `rows.safetensors`. All are in one folder, for ONNX
     Runtime follows no path that leads out of a graph's own.
 
     Raises:

@@ -22,9 +22,10 @@ from mythos_export.verify.golden import GOLDEN
 from mythos_export.weights_file import WeightsFile
 from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
-from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, TokenizerEntry, write_manifest
+from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.spec import LoopSpec
+from mythos_runtime.tokenizer_entry import TokenizerEntry
 
 PROGRAM = "model.pt2"
 # What a bundle runs without, by the name that --parts has for it: its files, or folders of files.
@@ -90,7 +91,7 @@ def package(
 
 
 def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """What lies in a folder and is not known yet, written to the disk for certain, and hashed."""
+    """What is in a folder and is not known yet, written to the disk for certain, and hashed."""
     entries = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

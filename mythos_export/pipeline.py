@@ -1,7 +1,7 @@
 """The pipeline, in the order the data flows.
 
     load      checkpoint -> Loaded                the model without weights, and what it comes from
-    write     Loaded -> WeightsFile               the weights, one after the other; the model lies on top of them
+    write     Loaded -> WeightsFile               the weights, one after the other; the model is on top of them
     capture   LoopedModel -> Captured             torch.export, the loop kept
     lower     Captured -> Lowered                 ONNX with one Loop
     build     Lowered -> Built                    what each target makes of it
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mythos_export.card import find_licence, with_card
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
@@ -75,7 +76,7 @@ def export(
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
-        tokenizer, eos: instead of what lies beside the checkpoint; see `text_files.add_text`.
+        tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
         verification: full; twin, which verifies a reduced twin on the same weights in place of a model that is too
@@ -109,7 +110,7 @@ def export(
         made = make(loaded, folder, chosen, options, progress, words)
         place = output.with_name(f"{output.name}.repro")
         verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
-        finished = verified.bundle.without(left_out)
+        finished = with_card(verified.bundle.without(left_out), find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
 

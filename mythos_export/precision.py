@@ -28,11 +28,6 @@ class Precision:
         """Whether the matrices are block-wise integers (`mythos_model.formats`)."""
         return self.name in ROUNDED
 
-    @property
-    def numpy_name(self) -> str:
-        """The dtype's name as manifests and numpy write it."""
-        return str(self.dtype).removeprefix("torch.")
-
     def model(self, checkpoint: Checkpoint) -> LoopedModel:
         """The eager model with the checkpoint's weights rounded to this precision.
 

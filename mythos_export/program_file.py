@@ -18,7 +18,7 @@ from mythos_runtime.program import STORED
 
 
 def write_program(program: ExportedProgram, weights: WeightsFile, path: Path) -> None:
-    """Write a program as a `.pt2` archive; what lies in the file of weights, perhaps transposed, is left out.
+    """Write a program as a `.pt2` archive; what is in the file of weights, perhaps transposed, is left out.
 
     Raises:
         OSError: the disk is full, and the like.

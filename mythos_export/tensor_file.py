@@ -40,7 +40,7 @@ def write_tensors(
     Raises:
         OSError: the disk is full, and the like.
     """
-    # Larger elements first: every tensor lies at a multiple of its element's size.
+    # Larger elements first: every tensor is at a multiple of its element's size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     head, places = header({name: (tensors[name].dtype, tuple(tensors[name].shape)) for name in names}, metadata)
     with path.open("wb") as stream:
@@ -53,7 +53,7 @@ def write_tensors(
 def header(
     tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, Place]]:
-    """What a file of these tensors, one behind the other in this order, begins with; and where each of them lies."""
+    """What a file of these tensors, one behind the other in this order, begins with; and where each of them is."""
     entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets: dict[str, Place] = {}
     end = 0
@@ -68,5 +68,5 @@ def header(
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's elements as they lie in memory; a copy only where they do not lie in a row."""
+    """A tensor's elements as they are in memory; a copy only where they are not in a row."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

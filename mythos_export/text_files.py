@@ -43,7 +43,7 @@ def add_text(
     """Copy what belongs to text into the folder `bundle`, and return the manifest's entry; None where there is nothing.
 
     Args:
-        checkpoint: the model's file or folder; what lies beside the weights is read.
+        checkpoint: the model's file or folder; what is beside the weights is read.
         tokenizer: "bytes", "none", a tokenizer.json, or a folder with one; None: the one beside the weights.
         eos: ids that end a generation, instead of those that the files name.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from mythos_export.card import find_licence, with_card, write_index
 from mythos_export.making import Loaded, Made, make
 from mythos_export.package import PARTS, Bundle
 from mythos_export.precision import PRECISIONS
@@ -83,7 +84,8 @@ def verify(
     bundle = _with_states(bundle, proven, VERIFIED if verification == FULL else TWIN_VERIFIED)
     tolerances = {"factor": FACTOR, "logits_relative": golden.tolerances.of("logits", 0)}
     bundle = replace(bundle, manifest=replace(bundle.manifest, tolerances=tolerances))
-    write_reports(bundle.folder / PARTS["reports"], parity, bundle.manifest)
+    write_reports(bundle.folder / PARTS["reports"], parity, bundle.manifest, index=True)
+    write_index(bundle.folder / PARTS["reports"], bundle.manifest, parity)
     return Verified(bundle.grown(), parity)
 
 
@@ -170,5 +172,6 @@ def verify_later(
     made = Made(Bundle(folder, manifest, built), weights)
     place = folder.resolve()
     verified = verify(made, found, choose(loaded), None, place.with_name(f"{place.name}.repro"), progress)
-    verified.bundle.finish()
-    return verified
+    finished = with_card(verified.bundle, find_licence(found.folder), verified.parity)
+    finished.finish()
+    return replace(verified, bundle=finished)

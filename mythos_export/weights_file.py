@@ -1,4 +1,4 @@
-"""weights.safetensors: a model's weights, written as they are made, and the model on top of them where they lie.
+"""weights.safetensors: a model's weights, written as they are made, and the model on top of them where they are.
 
     file = write_weights(structure, sources, folder / WEIGHTS)    # one tensor in memory at a time, of experts one
     model = file.model                                            # its tensors are the file's bytes, mapped
@@ -52,7 +52,7 @@ class Weighing(Protocol):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The file, and the model whose weights lie in it.
+    """The file, and the model whose weights are in it.
 
     Attributes:
         model: in evaluation mode; its large tensors are mapped from the file, none of them is in memory.
@@ -69,7 +69,7 @@ class WeightsFile:
     _mapped: Mapped
 
     def place(self, tensor: Tensor | np.ndarray) -> Place | None:
-        """Where in the file an array's elements lie, one after the other; None where they are somewhere else."""
+        """Where in the file an array's elements are, one after the other; None where they are somewhere else."""
         if isinstance(tensor, Tensor):
             start, size, in_a_row = tensor.data_ptr(), tensor.nbytes, tensor.is_contiguous()
         else:
@@ -140,7 +140,7 @@ def open_weights(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What lies where.
+    """What is where.
 
     Attributes:
         wanted: of every tensor of the model.
@@ -158,7 +158,7 @@ class _Plan:
     @classmethod
     def of(cls, structure: LoopedModel, sources: Sources) -> _Plan:
         wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in structure.state_dict().items()}
-        layers = (  # of one row or column, whichever way it lies is the same
+        layers = (  # of one row or column, whichever way it is stored, the same
             name
             for name, module in structure.named_modules()
             if type(module) is nn.Linear and 1 not in module.weight.shape
@@ -213,7 +213,7 @@ class _Plan:
 def _groups(sources: Sources, wanted: Mapping[str, Stored]) -> dict[str, tuple[str, ...]]:
     """In the order of the file, what is made of each source: the tensor itself, or a rounded one and its scales.
 
-    Larger elements first, so that each lies at a multiple of its element's size: the bytes of a rounded tensor, whose
+    Larger elements first, so that each is at a multiple of its element's size: the bytes of a rounded tensor, whose
     scales follow, are a multiple of them anyway.
     """
     groups = {name: (name,) if name in wanted else held_names(name) for name in sources}

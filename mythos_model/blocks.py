@@ -58,7 +58,7 @@ def shape_logits(logits: Tensor, scale: float = 1.0, cap: float | None = None) -
 
 
 class Matrix(nn.Linear):
-    """A matrix [out, in] that an operator is given as it lies. No layer multiplies by it, and no format rounds it."""
+    """A matrix [out, in] that an operator is given as it is. No layer multiplies by it, and no format rounds it."""
 
 
 class SwiGLU(nn.Module):
@@ -71,4 +71,4 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]

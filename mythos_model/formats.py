@@ -1,10 +1,10 @@
-"""How the weights of a matrix lie in memory: one table, which operators, bodies, references and kernels are made from.
+"""How the weights of a matrix are stored: one table, which operators, bodies, references and kernels are made from.
 
 `plain` is the weights themselves, row by row, in the type that is computed in. The others are rounded block by block:
 a block is `block` neighbouring inputs of one output row, with one scale, and a weight is `scale * q`, where q is an
 integer, from -127 to 127 (int8) or from -8 to 7 (int4). Scales are float16, so that every weight is exact in float32.
 
-Rows lie in tiles of `tile`, one beside the other: an input's weights of a tile are neighbours, and a kernel makes a
+Rows are in tiles of `tile`, one beside the other: an input's weights of a tile are neighbours, and a kernel makes a
 tile's outputs from one sequential stream, with prefill and decode reading the same layout. Rows and inputs are padded
 by zeros to whole tiles and blocks. A byte of several weights holds, from its low bits up, those of row i, of row i +
 `lanes`, and so on, each with `zero` added.
@@ -90,7 +90,7 @@ class Format:
         element: dtype of the stored weights; None: the type that is computed in.
         scale: dtype of the scales.
         block: inputs that share a scale.
-        tile: rows that lie beside each other.
+        tile: rows that are beside each other.
         zero: what is stored for q = 0.
         round: [blocks, block] -> (q, scale [blocks, 1]).
     """

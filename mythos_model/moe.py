@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mythos_model import ops
+from mythos_model import ops, products
 from mythos_model.taps import chosen, tap
 from mythos_runtime.spec import TraceTensor
 
@@ -65,7 +65,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, D]
         routing = self.route(x)
-        run = torch.ops.mythos.moe if torch.compiler.is_exporting() else ops.moe
+        run = torch.ops.mythos.moe if torch.compiler.is_exporting() else products.moe
         return run(  # type: ignore[no-any-return]
             x,
             routing.experts,

@@ -202,7 +202,7 @@ def _keys_and_mask(
         keys = chunk
     else:
         stored = past.index_select(0, layer.view(1)).squeeze(0)
-        # What lies behind a row's length is not data: a NaN there would survive a weight of zero.
+        # What is behind a row's length is not data: a NaN there would survive a weight of zero.
         valid = torch.arange(S, device=past.device) < past_lengths.unsqueeze(1)
         keys = torch.cat([stored.masked_fill(~valid.unsqueeze(-1), 0), chunk], 1)
     in_past = (torch.arange(S, device=past.device) < past_lengths.view(-1, 1, 1)).expand(-1, T, -1)

@@ -5,7 +5,7 @@ rows of one (sequence, depth) are a span. Every row's cache entry is written fir
 0 .. position of its span: causality is a length, and a chunk needs no mask.
 
 The cache is a pool of pages, each with the entries of `page` consecutive positions of one span; a span's table names
-its pages in the order of positions. What lies in other pages, and behind a span's newest entry, is never read.
+its pages in the order of positions. What is in other pages, and behind a span's newest entry, is never read.
 
 Legend for the shape comments: r rows, s spans, b blocks of a table, H heads, G kv heads, R kv_lora_rank, P rotary
 width, C cache width.
@@ -66,7 +66,7 @@ def paged_mla_attention(
 ) -> tuple[Tensor, Tensor]:
     """Multi-head latent attention of packed rows, in the absorbed form whatever the number of rows.
 
-    The expanded form multiplies less for a long chunk, but rounds otherwise, and a row's result would hang on the
+    The expanded form multiplies less for a long chunk, but rounds otherwise, and a row's result would depend on the
     chunk that it came in.
 
     Args:

@@ -6,7 +6,7 @@ They are made of the family's own layers: what differs from a whole forward pass
 and that every row is at a depth of its own. `encode`, `advance`, `finish` and `readout` are called with rows [R, ...]
 where they have a batch of tokens [B, T, ...], and with an iteration [R] instead of a scalar.
 
-A row's values may not hang on the rows beside it, not even by a rounding. So the rotary angles are a table: the engines
+A row's values may not depend on the rows beside it, not even by a rounding. So the rotary angles are a table: engines
 compute cosines of many numbers at a time, and those left over in another way.
 """
 

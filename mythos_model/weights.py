@@ -21,7 +21,7 @@ Maker = Callable[[], Tensor]
 class Sources(Mapping[str, Tensor]):
     """Tensors by name, made anew by every look at them.
 
-    A name has one maker, or a sequence of makers, whose tensors lie on a new first axis.
+    A name has one maker, or a sequence of makers, whose tensors are on a new first axis.
     """
 
     def __init__(self, makers: Mapping[str, Maker | Sequence[Maker]]) -> None:

@@ -34,7 +34,7 @@ def family_bundles(tmp_path_factory: pytest.TempPathFactory) -> FamilyBundles:
 def _shared(factory: pytest.TempPathFactory, name: str) -> Path:
     """A folder that all processes of a test run have in common."""
     base = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the workers' folders lie in one of the whole run
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the workers' folders are in one of the whole run
         base = base.parent
     folder = base / name
     folder.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -90,7 +91,7 @@ def main(
         click.echo(files[0].read_text(encoding="utf-8").replace("\n", " "))
 
 
-def _report(path: Path) -> dict:
+def _report(path: Path) -> dict[str, Any]:
     """A report that this command wrote. A usage error where it is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +109,7 @@ def _spread(task: Task, count: int | None) -> Task:
     return Task(task.ids[chosen], None if task.answer is None else task.answer[chosen])
 
 
-def _show(console: Console, document: dict, recommended: list[Recommendation]) -> None:
+def _show(console: Console, document: dict[str, Any], recommended: list[Recommendation]) -> None:
     for knob, points in document["points"].items():
         columns = (knob, document["measure"], "right", "mean depth", "loops ran", "ms")
         table = Table(*columns, title=f"by {knob}", box=SIMPLE_HEAD)

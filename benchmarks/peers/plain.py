@@ -6,7 +6,7 @@ traced, and each compiler is given the first that it takes, in an order chosen b
 are not timed against each other):
 
 - `gathered`: the weights of the chosen experts are gathered per token. The one for one token: only those are read.
-- `per_expert`: each expert over the tokens that chose it; sizes hang on data. The first for many tokens.
+- `per_expert`: each expert over the tokens that chose it; sizes depend on data. The first for many tokens.
 - `dense`: every expert over every token, the unchosen weighed by zero. For compilers that refuse such sizes.
 
 A grouped product (torch.nn.functional.grouped_mm) would do, but PyTorch traces it in bfloat16 only.
@@ -26,7 +26,7 @@ from torch.export import ExportedProgram
 from mythos_export.bench.backends.backend import Backend, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import Exportable
-from mythos_model import MythosModel, load_checkpoint, ops
+from mythos_model import MythosModel, load_checkpoint, ops, products
 from mythos_model.moe import MixtureOfExperts
 from mythos_runtime.spec import LoopSpec
 
@@ -45,7 +45,7 @@ def per_expert(x: Tensor, index: Tensor, weight: Tensor, gate_up: Tensor, down: 
     y = torch.zeros_like(x)
     for expert in range(gate_up.shape[0]):
         token, slot = torch.where(index == expert)
-        out = ops.swiglu(x[token], gate_up[expert], down[expert])
+        out = products.swiglu(x[token], gate_up[expert], down[expert])
         y = y.index_add(0, token, out * weight[token, slot].unsqueeze(-1))
     return y
 
@@ -89,7 +89,7 @@ class PlainMixtureOfExperts(MixtureOfExperts):
         flat, index = x.flatten(0, 1), routing.experts.flatten(0, 1)
         weight = routing.weight.to(x.dtype).flatten(0, 1)
         y = self.form(flat, index, weight, self.routed_gate_up, self.routed_down)
-        return (y + ops.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x)
+        return (y + products.swiglu(flat, self.shared_gate_up, self.shared_down)).view_as(x)
 
 
 class CompiledPeer(Backend):
@@ -111,7 +111,7 @@ def plain_model(checkpoint: Path, form: Form) -> MythosModel:
     assert isinstance(model, MythosModel), "the peers are written for OpenMythos"
     experts = model.experts
     experts.__class__ = PlainMixtureOfExperts  # the same parameters, another way to run them
-    experts.form = form  # type: ignore[attr-defined]
+    experts.form = form  # type: ignore[attr-defined, assignment]
     return model
 
 
@@ -132,4 +132,4 @@ def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
         torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
         torch.ops.mythos.tap.default: lambda x, name: x.clone(),
     }
-    return program.run_decompositions({**torch.export.default_decompositions(), **plain})
+    return program.run_decompositions({**torch.export.default_decompositions(), **plain})  # type: ignore[no-any-return]

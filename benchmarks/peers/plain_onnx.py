@@ -75,8 +75,14 @@ def export_plain(case: Case, form: Form, setting: Setting, kind: str) -> tuple[P
     model = plain_model(setting.checkpoint, form)
     spec = model.spec
     program = exported(model, tensors(case, spec))
-    names = {f"{side}_names": [port.name for port in getattr(spec.ports, f"{side}s")] for side in ("input", "output")}
-    converted = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+    converted = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        input_names=[port.name for port in spec.ports.inputs],
+        output_names=[port.name for port in spec.ports.outputs],
+    )
     assert converted is not None
     place = setting.scratch / kind / f"{case.workload.name} {form.__name__}"
     place.mkdir(parents=True)

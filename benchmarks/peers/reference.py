@@ -52,6 +52,6 @@ class Reference(Backend):
 
     def _entry(self, module: str, entries: np.ndarray) -> dict[str, torch.Tensor]:
         latent, key = torch.from_numpy(entries).split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
-        weight = self.model.get_submodule(module).kv_norm.weight.detach()
+        weight = self.model.get_parameter(f"{module}.kv_norm.weight").detach()
         heads = key.unsqueeze(2).expand(-1, -1, self.config.n_heads, -1).contiguous()
         return {"c_kv": latent / weight, "k_rope": heads}

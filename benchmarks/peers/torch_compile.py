@@ -1,7 +1,7 @@
 """torch.compile (inductor) of the model in plain PyTorch.
 
 Each block and the loop's step are compiled, and Python drives them, as is usual for deep models (regional
-compilation): a loop whose length hangs on data breaks a graph of the whole. Weights are frozen into the code
+compilation): a loop whose length depends on data breaks a graph of the whole. Weights are frozen into the code
 (`freezing`), so that inductor may lay them out anew for its products; shapes are static.
 """
 
@@ -37,7 +37,7 @@ class TorchCompile(CompiledPeer):
 
     def compile(self, case: Case) -> str:
         form = forms_for(case)[0]
-        # Sizes that hang on data would be compiled anew for each; that part stays eager, inside a compiled step.
+        # Sizes that depend on data would be compiled anew for each; that part stays eager, inside a compiled step.
         eager = form is per_expert
         self.models[case.workload.name] = self._compiled(torch.compiler.disable(form) if eager else form)
         self.prepare(case)()

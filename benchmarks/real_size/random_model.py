@@ -1,7 +1,7 @@
 """Ouro of the size of Ouro-1.4B with random weights, rounded from the beginning: nowhere are there float32 matrices of
 the whole model, so that 24 layers of 2048 take what their rounded form takes.
 
-A few random rows are rounded and repeated. Speed does not hang on the values, but for the gate: it decides who leaves.
+A few random rows are rounded and repeated. Speed does not depend on values, but for the gate, which decides who leaves.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def random_model(config: OuroConfig, form: str, seed: int = 0) -> Ouro:
     generator = torch.Generator().manual_seed(seed)
 
     def few(inputs: int) -> torch.Tensor:
-        return torch.randn(ROWS, inputs, generator=generator) * inputs**-0.5
+        drawn: torch.Tensor = torch.randn(ROWS, inputs, generator=generator) * inputs**-0.5
+        return drawn
 
     with torch.device("meta"):
         model = Ouro(config)

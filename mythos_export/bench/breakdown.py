@@ -1,7 +1,7 @@
 """Where the time goes: ONNX Runtime's own profile, folded into prelude / loop / coda and attention / experts / rest.
 
 Regions come from time: what runs before the Loop node is the prelude, within it the loop, after it the coda. Parts come
-from structure: a residual branch is what lies between a value and the addition that takes up what was made of it, and
+from structure: a residual branch is what is between a value and the addition that takes up what was made of it, and
 its part is told by the operators in it; its nodes are renamed before the session is opened, and what is made of them by
 ONNX Runtime's optimizer keeps the beginning of their name. Time of no node is the row "between operators".
 """

@@ -25,7 +25,7 @@ class Contestant:
         source: "module:Class" of the backend.
         request: what `load` is asked with, the same every time.
         cores: the processor cores that the process may use.
-        precision: of its weights; what it has to read, and how far its logits may be off, hang on it.
+        precision: of its weights; what it has to read, and how far its logits may be off, depend on it.
         rounded: whether its weights are rounded from those of the others, and its name says so.
         name, description, load_seconds: what it says of itself, once loaded.
         compiled: by workload, the seconds that compiling took and a note of how it was done.

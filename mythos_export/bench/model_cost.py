@@ -31,7 +31,7 @@ _PER_VALUE = {
     for form in FORMATS.values()
     if form.element is not None
 }
-"""Weights in a value, of the element types that rounded ones are stored in: two of four bits lie in a byte."""
+"""Weights in a value, of the element types that rounded ones are stored in: two of four bits are in a byte."""
 _FLOATS = (_T.FLOAT, _T.FLOAT16, _T.BFLOAT16, _T.DOUBLE)
 
 
@@ -87,7 +87,7 @@ class GraphCost:
 
     @property
     def weights(self) -> int:
-        """All weights that the graph holds; tied ones count twice where they lie there twice."""
+        """All weights that the graph holds; tied ones count twice where they are there twice."""
         met = {id(weight): weight for node in (*self._nodes[False], *self._nodes[True]) for weight in self._met(node)}
         return sum(weight.count for weight in met.values())
 

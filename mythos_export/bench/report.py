@@ -15,7 +15,7 @@ from mythos_export.errors import BenchError
 from mythos_export.report import write_json, write_page
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
-PARITY_NAME = "parity.html"  # the page of the export, in the same folder
+PARITY_NAME, INDEX_NAME = "parity.html", "index.html"  # the pages of the export, in the same folder
 
 
 def probe(folder: Path) -> None:
@@ -59,7 +59,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def page_values(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template shows; `folder` is where the page will lie."""
+    """What the template shows; `folder` is where the page will be."""
     main = [name for kind in ("decode", "prefill") if (name := main_workload(document, kind))]
     ours = {c["name"] for c in document["contestants"] if c["source"] in BACKENDS.values()}
     bars = [
@@ -71,6 +71,7 @@ def page_values(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         "document": document,
         "headline": headline(document),
         "parity": PARITY_NAME if (folder / PARITY_NAME).is_file() else None,
+        "index": (folder / INDEX_NAME).is_file(),
         "first_prompt": next(iter(prompts), None),
         "bars": bars,
         "depth_plots": _depth_plots(document),

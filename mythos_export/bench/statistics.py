@@ -1,7 +1,7 @@
 """Medians with intervals that hold without a normal distribution, and the test whether a run was quiet.
 
 A figure is the median over rounds. A round restarts the processes and measures everything once, so that the spread of
-the rounds holds what one process never sees: where its memory lies, what the host does that minute. Calls of one round
+the rounds holds what one process never sees: where its memory is, what the host does that minute. Calls of one round
 are not independent, and no interval is made from them. (Kalibera and Jones, Rigorous Benchmarking in Reasonable Time,
 ISMM 2013.)
 """
@@ -44,8 +44,8 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def _coverage(n: int, skip: int) -> float:
-    """Probability that the median lies between the order statistics `skip` and `n - 1 - skip`."""
-    return 1 - 2 * sum(math.comb(n, k) for k in range(skip + 1)) / 2**n
+    """Probability that the median is between the order statistics `skip` and `n - 1 - skip`."""
+    return float(1 - 2 * sum(math.comb(n, k) for k in range(skip + 1)) / 2**n)
 
 
 def spread(values: Sequence[float]) -> float:

@@ -34,7 +34,7 @@ def staged(output: Path, force: bool, checkpoint: Path | None = None) -> Iterato
 
     Args:
         force: whether a bundle that is there is replaced; anything else never is.
-        checkpoint: what the bundle is made from; no folder that is it, holds it or lies in it is replaced.
+        checkpoint: what the bundle is made from; no folder that is it, holds it or is in it is replaced.
 
     Raises:
         PackageError: the destination is no place for a bundle, holds what may not be replaced, is being written by

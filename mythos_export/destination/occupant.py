@@ -81,7 +81,7 @@ def check_replaceable(output: Path, found: Occupant | None, force: bool, checkpo
         )
     if checkpoint is not None and _entangled(found.place, checkpoint):
         raise PackageError(
-            f"{output} is not replaced, because the checkpoint {checkpoint} is it, lies in it or holds it; choose "
+            f"{output} is not replaced, because the checkpoint {checkpoint} is it, is in it or holds it; choose "
             "another folder with -o"
         )
 
@@ -140,7 +140,7 @@ def _is_entry(value: object) -> bool:
 
 
 def _entangled(place: Path, checkpoint: Path) -> bool:
-    """Whether a folder is, holds or lies in a checkpoint, or holds what the checkpoint's links lead to."""
+    """Whether a folder is, holds or is in a checkpoint, or holds what the checkpoint's links lead to."""
     if not checkpoint.exists():
         return False
     real = Path(os.path.realpath(checkpoint))

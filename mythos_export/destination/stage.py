@@ -1,4 +1,4 @@
-"""The folder that an export fills, beside its destination; `mythos_runtime.staging` says what lies in it.
+"""The folder that an export fills, beside its destination; `mythos_runtime.staging` says what is in it.
 
 Which other stages are abandoned is told by their locks. A process number would not tell: it means something else on
 another host, and in another container.

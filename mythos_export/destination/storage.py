@@ -55,7 +55,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def _is_near(filename: object, place: Path) -> bool:
-    """Whether a file is the destination, lies in it or in a stage of it, or is a folder above it."""
+    """Whether a file is the destination, is in it or in a stage of it, or is a folder above it."""
     if not isinstance(filename, (str, bytes)):
         return False
     path = Path(os.path.abspath(os.fsdecode(filename)))

@@ -21,7 +21,7 @@ class OperatorCall:
     Attributes:
         operator: its name, without the domain.
         attributes: as the node has them.
-        shapes: of its inputs, by name; None for a dimension that hangs on the call. An input that the node leaves out,
+        shapes: of its inputs, by name; None for a dimension that the call decides. An input that the node leaves out,
             or whose rank is not known, is not there.
     """
 
@@ -31,7 +31,7 @@ class OperatorCall:
 
     @property
     def format(self) -> str:
-        """How its weights lie (`mythos_model.formats`)."""
+        """How its weights are stored (`mythos_model.formats`)."""
         return str(self.attributes.get("format", PLAIN))
 
     @property

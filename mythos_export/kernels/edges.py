@@ -3,7 +3,7 @@
     for call in edge_calls("linear", "int4", describe(library)): call.inputs, call.attributes
 
 The sizes are asked from the library: registers, heights of tiles, strips and panels, blocks of inputs and of keys. NaN
-lies wherever an operator has no business to read. `tests/mythos_export/kernels` draws more of each.
+is wherever an operator has no business to read. `tests/mythos_export/kernels` draws more of each.
 """
 
 from __future__ import annotations

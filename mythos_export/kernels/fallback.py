@@ -1,16 +1,16 @@
 """Which implementation of an operator runs where: the order of preference, in one table.
 
-An operator need not have them all (`Operator.lacks`): act_halting has no Triton kernels and no plug-in, nor has any
-operator over int8 and int4 weights, and what comes next in the order is taken. The latter have no form for TensorRT at
-all, which is why that target refuses these precisions.
+An operator need not have them all (`Operator.lacks`): act_halting has no plug-in, and what comes next in the order is
+taken. Operators over int8 and int4 weights have no form for TensorRT at all, which is why that target refuses these
+precisions.
 
 Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
-The README shows the same table; a test holds the two together.
+docs/kernels.md shows the same table; a test holds the two together.
 
 Not in the table because it is not there: plug-ins of full TensorRT that need no Python (its quick-deploy plug-ins with
 ahead-of-time implementations). Such a plug-in launches one kernel; these operators launch two to five, through scratch
-memory, and which ones hangs on the number of tokens. No registry that this project builds from has that TensorRT.
+memory, and which ones depends on the number of tokens. No registry that this project builds from has that TensorRT.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def dequantize(result: str, weight: str, scale: str, format: str) -> str:
 
 def unpack(result: str, weight: str, scale: str, format: str, leading: int) -> str:
     """Lines for result, float32 [..., inputs', rows'] with the padding, of weights with `leading` axes before; its
-    matrix lies as a product x . result takes it."""
+    matrix is as a product x . result takes it."""
     before = ", ".join(map(str, range(leading)))
     separate = ", " if leading else ""
     return f"""{dequantize(f"{result}_tiles", weight, scale, format)}

@@ -139,7 +139,7 @@ class Plan:
     Attributes:
         operator: its name; the inputs are the operator's own, the result is the buffer "out".
         variant: the sizes that it is for, of all calls of the operator; what tells its plans from those for others.
-        path: what it is for, "decode" or "prefill".
+        path: what it is for: "decode", "prefill", or a form of one of them.
         when: expression over `sizes`; of a variant's plans the first that holds is taken.
         sizes: what the caller states: names of integers (and attributes) of this call.
         derived: further sizes, each an expression over those before it.

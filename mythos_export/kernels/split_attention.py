@@ -6,7 +6,7 @@ of an online softmax (FlashAttention, https://arxiv.org/abs/2205.14135); the spa
 heads of one kv head in GQA, all heads in MLA, where the keys are the latents themselves (DeepSeek-V2,
 https://arxiv.org/abs/2405.04434).
 
-Keys are numbered 0 .. past_length - 1 in the past, then the chunk's T. The past is read where it lies, up to each
+Keys are numbered 0 .. past_length - 1 in the past, then the chunk's T. The past is read where it is, up to each
 row's own length.
 
 Legend: B batch, T new tokens, S capacity of the past, C cache width, G kv heads, SHARE query heads of a kv head,

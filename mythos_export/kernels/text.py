@@ -19,7 +19,7 @@ def parse_function(name: str, inputs: str, body: str, attributes: str = "", outp
 
 # What both attention bodies share. `stored_read` [B, U, C] is the part of the past that is read, `used` [1] its length
 # U, and `stored` the same with zeros behind a row's length: a weight of zero does not undo a NaN there.
-# ONNX Runtime copies only what is filled. TensorRT needs a shape that does not hang on data: it reads the capacity.
+# ONNX Runtime copies only what is filled. TensorRT needs a shape that does not depend on data: it reads the capacity.
 STORED_FILLED = """
   used = ReduceMax <keepdims = 1> (past_lengths)
   slice_starts = Concat <axis = 0> (layer_1, zero)

@@ -46,7 +46,7 @@ def precision_of(operator: str, *floats: Tensor) -> str:
 
 
 def check_weights(operator: str, **weights: Tensor) -> None:
-    """Weights are never copied in a call, so they have to lie row by row already."""
+    """Weights are never copied in a call, so they have to be row by row already."""
     for name, weight in weights.items():
         if not weight.is_contiguous():
             raise ValueError(
@@ -60,7 +60,7 @@ def cache_buffers(
 ) -> tuple[dict[str, Tensor], dict[str, int | float]]:
     """What both attentions hand to their plans: the cache's buffers, and the sizes that `split_plan.SIZES` names.
 
-    The past is copied only where its entries do not lie one behind another.
+    The past is copied only where its entries are not one behind another.
     """
     (B, T, C), S = chunk.shape, past.shape[2]
     if past.stride(3) != 1 or (S > 1 and past.stride(2) != C):

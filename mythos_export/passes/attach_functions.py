@@ -17,7 +17,7 @@ def attach_functions(model: ir.Model) -> None:
 
 
 def attach_tensorrt_functions(model: ir.Model) -> None:
-    """Replace the bodies by those that TensorRT can build: shapes that hang on no data, no NonZero."""
+    """Replace the bodies by those that TensorRT can build: shapes that depend on no data, no NonZero."""
     _attach(model, tensorrt=True)
 
 
@@ -29,7 +29,7 @@ def detach_functions(model: ir.Model) -> None:
 
 
 def _attach(model: ir.Model, tensorrt: bool) -> None:
-    """A body may hang on the sizes of a call (how many experts): calls whose bodies differ are overloads of a name."""
+    """A body may depend on the sizes of a call (how many experts): calls with other bodies are overloads of a name."""
     for key in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
         del model.functions[key]
     overloads: dict[str, dict[bytes, str]] = {}  # by operator: a body, and what its overload is called

@@ -68,7 +68,7 @@ def point(value: ir.Value, path: Path, place: tuple[int, int]) -> None:
 
 
 def reference(name: str, path: Path, place: tuple[int, int], dtype: ir.DataType, shape: ir.Shape) -> ir.ExternalTensor:
-    """A tensor that lies in a file."""
+    """A tensor that is in a file."""
     return ir.ExternalTensor(
         path.name, place[0], place[1] - place[0], dtype, shape=shape, name=name, base_dir=path.parent
     )
@@ -106,7 +106,7 @@ def tensor_offsets(path: Path) -> dict[str, tuple[int, int]]:
 
 def _read(path: Path, name: str) -> torch.Tensor:
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(name)
+        return file.get_tensor(name)  # type: ignore[no-any-return]
 
 
 def _equal(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Products over rows take their weights as the whole model's graph stores them.
 
 torch.onnx makes Gemm(x, W, transB = 1) of a product with rows [R, D], and MatMul(x, W^T) of one with [B, T, D]; W^T is
-what lies in the file of weights. Left so, the row graphs would bring nearly every matrix a second time.
+what is in the file of weights. Left so, the row graphs would bring nearly every matrix a second time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mythos_export.weights_file import INLINE_BYTES, WeightsFile
 
 
 def share_products(models: Iterable[ir.Model], weights: WeightsFile) -> None:
-    """Give each Gemm whose matrix lies transposed in the file of weights the one that lies there."""
+    """Give each Gemm whose matrix is transposed in the file of weights the one that is there."""
     for model in models:
         for node in model.graph:
             weight = _transposed(node)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 
 def split_graphs(model: ir.Model, names: Iterable[str]) -> dict[str, ir.Model]:
-    """The graph of every name: what lies between the ports NAME/..., which lose the prefix."""
+    """The graph of every name: what is between the ports NAME/..., which lose the prefix."""
     split = {}
     for name in names:
         inputs, outputs = (

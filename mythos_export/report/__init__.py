@@ -7,7 +7,7 @@
     write_page(path, "parity.html.j2", verdict=..., plot=svg(fig, "error per iteration, log scale"))
 
 Templates extend `base.html.j2` and use its macros (`macros.html.j2`), so that all reports look alike. Each report has
-a template of its own in `templates/`; what it shows is computed elsewhere and also lies beside it as JSON.
+a template of its own in `templates/`; what it shows is computed elsewhere and is also beside it as JSON.
 """
 
 from mythos_export.report.figures import COLORS, figure, legend, svg

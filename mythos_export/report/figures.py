@@ -1,4 +1,4 @@
-"""Plots in one style, as SVG that lies inside the page."""
+"""Plots in one style, as SVG that is inside the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ONNX file through which ONNX Runtime's TensorRT-RTX provider loads an engine that lies beside it.
+"""The ONNX file through which ONNX Runtime's TensorRT-RTX provider loads an engine that is beside it.
 
 C++ programs take this way (`runtimes/cpp/src/tensorrt.cpp`). Running it needs a GPU and was not done.
 """

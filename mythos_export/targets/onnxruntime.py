@@ -7,7 +7,8 @@ from pathlib import Path
 import onnxruntime
 
 from mythos_export.lower import Lowered
-from mythos_export.targets.target import Built, Progress, TargetOptions
+from mythos_export.progress import Progress
+from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.rows import RowBodies
 from mythos_runtime.row_ports import GRAPHS

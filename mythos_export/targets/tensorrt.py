@@ -14,10 +14,11 @@ from mythos_export.passes.attach_functions import attach_tensorrt_functions, det
 from mythos_export.passes.expand_float_products import expand_float_products
 from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
+from mythos_export.progress import Progress
 from mythos_export.targets import tensorrt_build as trt
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.ep_context import write_ep_context
-from mythos_export.targets.target import Built, Progress, TargetOptions
+from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.engine import Engine
 from mythos_runtime.spec import LoopSpec
 
@@ -27,7 +28,7 @@ TURING = 75  # takes no float32 matrix product
 # In order; what TensorRT's parser needs beyond the portable graph.
 PASSES = (
     expand_rotary,  # a layer that TensorRT-RTX has and cannot build
-    attach_tensorrt_functions,  # bodies without NonZero and without shapes that hang on data
+    attach_tensorrt_functions,  # bodies without NonZero and without shapes that depend on data
     inline_functions,  # a node of an unknown domain would be looked up as a plug-in
 )
 PLUGIN_PASSES = (

@@ -18,7 +18,7 @@ from mythos_export.kernels.call import call_of
 from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.kernels.plugin.tensorrt import VARIANT
 from mythos_export.kernels.text import DOMAIN
-from mythos_export.targets.target import Progress
+from mythos_export.progress import Progress
 
 FOLDER = "kernels"
 _GRAPH = ".model.plugins.onnx"
@@ -42,7 +42,7 @@ def compile_kernels(
 ) -> tuple[str, ...]:
     """The graph's kernels for these compute capabilities, into the bundle; returns their paths in it."""
     manifest = triton_build.build_for(
-        calls_of(model),
+        [call for call in calls_of(model) if OPERATORS[call.operator].plugin is not None],
         precision,
         bundle / FOLDER,
         architectures=sms,
@@ -61,7 +61,7 @@ def graph_of_plugins(model: ir.Model, precision: str, bundle: Path) -> Iterator[
     try:
         for node in named:
             operator = OPERATORS[node.op_type]
-            if operator.plans is not None:
+            if operator.plugin is not None and operator.plans is not None:
                 (variant,) = {plan.variant for plan in operator.plans(call_of(node, operator.inputs), precision)}
                 node.attributes.add(ir.AttrString(VARIANT, variant))
         ir.save(model, path)

@@ -26,7 +26,7 @@ Value = int | str
 Boundaries = Mapping[str, Sequence[Value]]
 """By parameter, what some case has to have."""
 
-# Parameters whose values hang on the weights: some cannot be reached, and say so instead of failing.
+# Parameters whose values depend on the weights: some cannot be reached, and say so instead of failing.
 LEFT, CHOSEN = "loop left early after", "chosen"
 # Or too large to be asked everywhere: an engine's own machine has to.
 BEYOND = "beyond what is asked:"
@@ -44,7 +44,7 @@ class Covered:
     Attributes:
         least, most: its range, where it is a number.
         hit, missed: of its boundaries.
-        sure: whether a missed one is a failure; else it hangs on the weights.
+        sure: whether a missed one is a failure; else it depends on the weights.
     """
 
     parameter: str
@@ -266,7 +266,7 @@ def _in_profiles(case: Case, boundaries: Boundaries) -> dict[str, set[Any]]:
 
 
 def _behind(past: np.ndarray, lengths: np.ndarray) -> set[Value]:
-    """What lies behind the rows' lengths in a past [..., B, S, width]."""
+    """What is behind the rows' lengths in a past [..., B, S, width]."""
     behind = np.arange(past.shape[-2]) >= lengths[:, None]
     if not behind.any():
         return {"nothing"}

@@ -165,7 +165,7 @@ class _Questions:
         self.behind("a full cache", [self.spec.max_seq_len - 1], [(1,)], 2, 2, room=0)
 
     def far(self, position: int) -> None:
-        """A position that is far behind its past: what hangs on positions alone."""
+        """A position that is far behind its past: what depends on positions alone."""
         self.behind(f"position {position}", [2], [(1, 1)], 2, 2, ahead=position - 3)
 
     def at_end(self, name: str, batch: int, tokens: int, capacity: int, depths: int) -> None:

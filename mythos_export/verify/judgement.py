@@ -53,7 +53,7 @@ class Basis:
         judged = "Every position was judged" if self.stage else "No position was judged"
         if self.left_out:
             judged = (
-                f"{self.left_out} of {self.positions} positions hang on near ties and could not be judged "
+                f"{self.left_out} of {self.positions} positions depend on near ties and could not be judged "
                 f"(in stage {self.stage}; {self.near_ties} near ties in all)"
             )
         weak = self.weak()
@@ -96,7 +96,7 @@ def problems(golden: Golden, stages: Sequence[StageResult]) -> list[str]:
         real, seen = _positions(stage)
         if stage.name != EAGER and seen < (1 - MOST_UNSEEN) * real:
             found.append(
-                f"only {seen} of {real} positions could be compared in stage {stage.name}, the others hang on "
+                f"only {seen} of {real} positions could be compared in stage {stage.name}, the others depend on "
                 f"decisions nearer to a tie than {golden.precision} can tell apart{advice}"
             )
     return found

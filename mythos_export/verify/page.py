@@ -48,8 +48,10 @@ def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
+def write_reports(folder: Path, parity: Parity, manifest: Manifest, index: bool = False) -> None:
     """Write parity.json and parity.html into a folder, which is made where it is not there.
+
+    `index`: whether a page that leads to all reports will be beside them.
 
     Raises:
         PackageError: the folder cannot be written to.
@@ -57,7 +59,7 @@ def write_reports(folder: Path, parity: Parity, manifest: Manifest) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / JSON_NAME, parity.to_json())
-        write_page(folder / PAGE_NAME, "parity.html.j2", **page_values(parity, manifest))
+        write_page(folder / PAGE_NAME, "parity.html.j2", index=index, **page_values(parity, manifest))
     except OSError as error:
         raise PackageError(f"cannot write the report into {folder}: {error.strerror}; name another folder") from error
 
@@ -173,7 +175,7 @@ def _worst_row(spec: LoopSpec, result: CaseResult) -> list[Any]:
 
 def _coverage_row(row: Covered) -> list[str]:
     hit, missed = (", ".join(map(str, values)) for values in (row.hit, row.missed))
-    return [row.parameter, spread(row), hit, missed if row.sure or not missed else f"{missed} (hangs on the weights)"]
+    return [row.parameter, spread(row), hit, missed if row.sure or not missed else f"{missed} (depends on the weights)"]
 
 
 def _tensor(spec: LoopSpec, tensor: str, at: int | None) -> str:

@@ -36,7 +36,7 @@
                       positions and left_out ones; near_ties over the stages; tensor that may be off the most and its
                       tolerance, a share of its scale; weak, sentences that say why that is little, or none
     coverage          of the cases, a list: parameter, least, most (null where it is no number), hit and missed of its
-                      boundaries, sure (false: it hangs on the weights, and a missed one is no failure)
+                      boundaries, sure (false: it depends on the weights, and a missed one is no failure)
     checks            of the model's weights: name, value, bound, meaning; a value that is not below its bound fails
     tolerances        factor, floor, tensors {name: series}, near_tie_bands {decision: series}
     text              prompt, tokens, margins and ties of the float64 model's greedy continuation, or null
@@ -133,7 +133,7 @@ class Parity:
 
     def to_json(self) -> dict[str, Any]:
         ties = [{"stage": stage.name} | asdict(tie) for stage in self.stages for tie in stage.near_ties]
-        return _finite(
+        document: dict[str, Any] = _finite(
             {
                 "format": FORMAT,
                 "verdict": PASS if self.passed else FAIL,
@@ -165,6 +165,7 @@ class Parity:
                 ],
             }
         )
+        return document
 
 
 def summary(parity: Parity) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from mythos_export.verify.golden import Golden, judged
 from mythos_export.verify.past import Past
 from mythos_export.verify.results import Failure, StageResult
 from mythos_export.verify.run import verify_bundle
-from mythos_export.verify.stages import CpuKernels, RowKernels, Stage
+from mythos_export.verify.stages import Stage
+from mythos_export.verify.stages.onnxruntime import CpuKernels
+from mythos_export.verify.stages.rows import RowKernels
 from mythos_export.verify.stages.stage import Constants
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.truth import Truth

@@ -159,7 +159,7 @@ def _cut(case: Case, problem: Problem) -> Case:
     """One row up to the wrong token and, inside the loop, the iterations up to the wrong one: all are causal."""
     spec, traced = case.spec, names(case.spec)
     around = {spec.ports.of("new", group.name).name for group in spec.caches if not group.per_loop}
-    # Tensors whose truth does not hang on the other rows and the later tokens.
+    # Tensors whose truth does not depend on the other rows and the later tokens.
     if problem.position is None or problem.tensor not in {*traced, *around, spec.ports.of("logits").name}:
         return case
     row, token = problem.position

@@ -219,7 +219,7 @@ class StageResult:
 def with_reproduction(
     stage: StageResult, operator: str | None, folder: str | None, note: str | None = None
 ) -> StageResult:
-    """The stage's failure with where it begins and where its reproduction lies, or why one of them is missing."""
+    """The stage's failure with where it begins and where its reproduction is, or why one of them is missing."""
     assert stage.failure is not None
     return replace(stage, failure=replace(stage.failure, operator=operator, reproduction=folder, note=note))
 

@@ -43,12 +43,12 @@ def loop_of(graph: GraphProto) -> NodeProto:
     found = [node for node in graph.node if node.op_type == "Loop"]
     if len(found) != 1:
         raise ParityError(f"cannot look inside the loop: the graph should hold one Loop, found {len(found)}")
-    return found[0]
+    return found[0]  # type: ignore[no-any-return]
 
 
 def body_of(loop: NodeProto) -> GraphProto:
     """The body of a Loop node."""
-    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def make_twin(model: ModelProto, tensors: Iterable[str]) -> Twin:
 def make_full_twin(model: ModelProto) -> Twin:
     """Tap every value of the graph, to find the operator that goes wrong first.
 
-    In the body, those that hang on the loop's state: the others, transposed weights say, are the same in every
+    In the body, those that depend on the loop's state: the others, transposed weights say, are the same in every
     iteration, and large.
     """
     body = body_of(loop_of(model.graph))

@@ -240,11 +240,11 @@ def _worded(artifact: str, found: list[tuple[str, str, list[int]]], expected: Pr
         first = next(iter(order.values()))
         if order.keys() == theirs and all(each == first for each in order.values()):
             text = (
-                f"{artifact}: the experts of {mixture} lie in another order ({', '.join(map(str, first))}), each with "
+                f"{artifact}: the experts of {mixture} are in another order ({', '.join(map(str, first))}), each with "
                 "its row of the router: an equivalent model, but their numbers are not the checkpoint's"
             )
         else:
-            text = f"{artifact}: experts of {mixture} lie in another order in {', '.join(sorted(order))} alone"
+            text = f"{artifact}: experts of {mixture} are in another order in {', '.join(sorted(order))} alone"
         problems.append(Problem(mixture, None, text))
     return problems
 
@@ -280,7 +280,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 def _hash(array: np.ndarray) -> str:
     made = _begun(array.dtype, array.shape)
     made.update(_bytes(array))
-    return made.hexdigest()
+    return str(made.hexdigest())
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Files as a checkpoint may name them: reached only where they may lie, opened only if regular, mapped once."""
+"""Files as a checkpoint may name them: reached only where they may be, opened only if regular, mapped once."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def reach(folder: Path, name: str) -> Path | None:
     """The regular file `name` of a folder, None where there is none. It is looked at, not opened.
 
     Raises:
-        CheckpointError: it lies outside (`root_of`), or is no regular file.
+        CheckpointError: it is outside (`root_of`), or is no regular file.
     """
     if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise CheckpointError(f"{folder}: a file named {shown(name)!r} would lie outside the folder; refused")
+        raise CheckpointError(f"{folder}: a file named {shown(name)!r} would be outside the folder; refused")
     path = folder / name
     try:
         real = path.resolve(strict=True)

@@ -22,7 +22,7 @@ class Chosen:
     """Files to read.
 
     Attributes:
-        folder: where they lie, and what goes with them.
+        folder: where they are, and what goes with them.
         files: the checkpoint's, in the order of their names.
         places: where an index says which tensor is, by tensor; None without an index.
         notes: what was taken among several, for the user.
@@ -78,7 +78,7 @@ def read_index(index: Path) -> Chosen:
     """The shards that an index names, each inside the index's folder, and which tensor is where.
 
     Raises:
-        CheckpointError: it is no index, a shard is missing, or one lies elsewhere.
+        CheckpointError: it is no index, a shard is missing, or one is elsewhere.
     """
     folder = index.parent
     value = read_json(index, LARGEST_INDEX, CheckpointError)

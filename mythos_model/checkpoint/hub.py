@@ -47,7 +47,7 @@ def fetch(reference: str) -> Path:
     name, revision = match.groups()
     try:
         from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
     except ImportError as error:
         raise HubError(
             f"there is no local {reference}; to download {name} from the hub: pip install 'mythos-export[hub]'"

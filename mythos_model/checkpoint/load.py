@@ -41,7 +41,7 @@ class Checkpoint:
         source: the file or folder.
         sha256: of the file; of a folder, over the names and hashes of the files read.
         format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
-        folder: where files that go with the weights lie.
+        folder: where files that go with the weights are.
         notes: what was chosen among several, one sentence each, for the user.
     """
 

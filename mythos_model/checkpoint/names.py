@@ -47,7 +47,7 @@ def prefixes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def copies(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The front parts under which one model lies more than once, such as "model." and "ema."; "" for names without one.
+    """The front parts under which one model is more than once, such as "model." and "ema."; "" for names without one.
 
     Empty where there is one set of weights. Two sets are the same model where every name of one is in the other with
     the same shape, and they are at least half of it.

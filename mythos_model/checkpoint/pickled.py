@@ -41,7 +41,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """The storage that a tensor lies in: its key in the file, its dtype (None: bytes), its elements."""
+    """The storage that a tensor is in: its key in the file, its dtype (None: bytes), its elements."""
 
     key: str
     dtype: torch.dtype | None
@@ -161,7 +161,7 @@ _REBUILT = {
     "sparse": "is sparse",
     "nested": "is a nested tensor",
     "qtensor": "is quantised",
-    "meta": "lies on the meta device and has no values",
+    "meta": "is on the meta device and has no values",
     "wrapper_subclass": "is of a class of its own (a distributed or quantised tensor)",
 }
 

@@ -1,7 +1,7 @@
 """Pickles, read without making anything that they ask for.
 
 A pickle is a program for a small machine. This one runs it with all classes and functions replaced by their names: what
-it asks for becomes an `Opaque` with the same fields, a tensor becomes a `PickledTensor` that says where its values lie,
+it asks for becomes an `Opaque` with the same fields, a tensor becomes a `PickledTensor` that says where its values are,
 and nothing is imported or called. Only text keys of dictionaries are kept: no others matter, and text cannot be made to
 collide.
 """

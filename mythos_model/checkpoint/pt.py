@@ -1,4 +1,4 @@
-"""`.pt` files: what torch.save writes, as a zip archive or in its older form, with tensors left where they lie."""
+"""`.pt` files: what torch.save writes, as a zip archive or in its older form, with tensors left where they are."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PtFile:
         self.value = self._open_zip() if _is_zip(file) else self._open_old()
 
     def stored(self, name: str, tensor: PickledTensor) -> Stored:
-        """Where a tensor lies. Raises CheckpointError, with its `name`, where it cannot be read."""
+        """Where a tensor is. Raises CheckpointError, with its `name`, where it cannot be read."""
         problem, ref = tensor.problem, tensor.storage
         if not problem and (not isinstance(ref, StorageRef) or ref.key not in self._storages):
             problem = "has no values in the file"
@@ -124,7 +124,7 @@ class PtFile:
             raise CheckpointError(f"{self.file.path} is a damaged zip archive ({reason}); copy it again") from error
 
     def _members(self, entries: list[zipfile.ZipInfo], end: int) -> dict[str, Storage]:
-        """The archive's members where they lie, each uncompressed, none over another."""
+        """The archive's members where they are, each uncompressed, none over another."""
         path = self.file.path
         checked = any(entry.CRC for entry in entries)  # torch can be told to save none: all are 0 then
         members: dict[str, Storage] = {}
@@ -143,7 +143,7 @@ class PtFile:
         last = 0
         for name, member in sorted(members.items(), key=lambda item: item[1].start):
             if member.start < last:
-                raise CheckpointError(f"{path} is damaged: its part {shown(name)} lies over another")
+                raise CheckpointError(f"{path} is damaged: its part {shown(name)} overlaps another")
             last = member.end
         return members
 

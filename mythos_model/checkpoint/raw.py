@@ -48,7 +48,7 @@ class RawCheckpoint:
     """A checkpoint as its files hold it.
 
     Attributes:
-        source: the file or folder that was asked for (of the hub: where it lies now).
+        source: the file or folder that was asked for (of the hub: where it is now).
         tensors: under the names of the file without the wrappers of training. Read when asked for: a view of the file's
             bytes, in the dtype of the file (8 bit floats become bfloat16, which holds each of their values).
         config: the checkpoint's own configuration, else that of a config.json beside it, foreign keys included; None
@@ -56,7 +56,7 @@ class RawCheckpoint:
         files: those that were read.
         format: "training checkpoint", "state dict" or "safetensors", "sharded " before it where there is an index.
         notes: what was chosen among several or left out, one sentence each, for the user.
-        folder: where files that go with the weights lie (tokenizer.json, generation_config.json); `beside` gives them.
+        folder: where files that go with the weights are (tokenizer.json, generation_config.json); `beside` gives them.
     """
 
     source: Path
@@ -78,8 +78,8 @@ class RawCheckpoint:
         return {name: READ_AS if s.dtype in FLOAT8 else s.dtype for name, s in self.tensors.stored.items()}
 
     def place(self, name: str) -> tuple[Path, int] | None:
-        """The file and the byte in it where a tensor's elements lie one after the other, little-endian, in its dtype;
-        None where they do not lie like that."""
+        """The file and the byte in it where a tensor's elements are one after the other, little-endian, in its dtype;
+        None where they are not like that."""
         return self.tensors.stored[name].place
 
     def beside(self, name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The header of a `.safetensors` file: a length, then a JSON object that says where each tensor lies."""
+"""The header of a `.safetensors` file: a length, then a JSON object that says where each tensor is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_safetensors(file: Mapped) -> dict[str, Stored]:
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].storage.start, item[1].storage.end)):
         if tensor.storage.start != end:
             raise CheckpointError(
-                f"{file.path} is damaged: by its header, the tensor {shown(name)} lies "
+                f"{file.path} is damaged: by its header, the tensor {shown(name)} is "
                 f"{'over another' if tensor.storage.start < end else 'behind bytes that belong to none'}"
             )
         end = tensor.storage.end

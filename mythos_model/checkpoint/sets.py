@@ -13,7 +13,7 @@ from mythos_model.checkpoint.texts import plain
 from mythos_model.errors import CheckpointError, shown, some
 
 COUNTERS = ("n_averaged", "num_batches_tracked")  # what training counts, no part of any model
-TOP = "."  # the weights that lie under no key
+TOP = "."  # the weights that are under no key
 _CONFIG_KEYS = ("model_config", "model_args", "cfg", "config")
 _DEEPEST = 5
 
@@ -71,7 +71,7 @@ def choose_names(
     """From the names of the model's tensors to those in the file, and the sets of weights that there were.
 
     Raises:
-        CheckpointError: several sets lie side by side and none was named, none lies where `wanted` says, or two tensors
+        CheckpointError: several sets are side by side and none was named, none is where `wanted` says, or two tensors
             would have one name.
     """
     names = clean(shapes)
@@ -109,7 +109,7 @@ def _several(path: Path, keys: Collection[str], wanted: str | None) -> str:
     there = some(f"{key} (those under no key)" if key == TOP else key for key in keys)
     if wanted is None:
         return f"{path} holds more than one set of weights; choose with --weights-key: {there}"
-    listed = f"sets of weights lie in it under: {there}" if keys else "it holds one set, so the option can be left out"
+    listed = f"sets of weights are in it under: {there}" if keys else "it holds one set, so the option can be left out"
     return f"{path} has no weights under {shown(wanted)!r}; {listed}"
 
 

@@ -1,4 +1,4 @@
-"""Tensors where they lie in files: shapes and places are known, values are read when somebody asks.
+"""Tensors where they are in files: shapes and places are known, values are read when somebody asks.
 
 tensors = Tensors({"embed.weight": Stored(Storage(mapped, 4096, 8192, torch.float32), (32, 32))})
 tensors["embed.weight"]    # a view of the file's bytes
@@ -66,7 +66,7 @@ class Stored:
     """One tensor in a file.
 
     Attributes:
-        storage: the bytes it lies in.
+        storage: the bytes it is in.
         shape: of the tensor.
         dtype: as it is stored.
         stride: in elements; None where it is contiguous.
@@ -100,7 +100,7 @@ class Stored:
     @property
     def place(self) -> tuple[Path, int] | None:
         """The file and the byte in it where the tensor's elements begin, one after the other in the tensor's own
-        dtype; None where they do not lie like that."""
+        dtype; None where they are not like that."""
         if self.dtype in FLOAT8 or (self.stride not in (None, _contiguous(self.shape)) and prod(self.shape) > 1):
             return None
         return self.storage.file.path, self.storage.start + self.offset * self.dtype.itemsize

@@ -39,7 +39,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     values = read_json(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} should hold a JSON object with the model's fields, not a {type(values).__name__}")
-    return plain(values, path)
+    fields: dict[str, Any] = plain(values, path)
+    return fields
 
 
 def plain(value: Any, path: Path) -> Any:

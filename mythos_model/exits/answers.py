@@ -1,7 +1,7 @@
 """Rules that look at what a state would answer (Huginn): a token leaves when another loop would not change its answer.
 
 They cost the layers behind the loop and the head at every loop. What an earlier token of the same call shows those
-layers is, while it has not left, its state of this loop; so where tokens of a prompt leave hangs on how it is cut. A
+layers is, while it has not left, its state of this loop; so where tokens of a prompt leave depends on how it is cut. A
 token that is decoded by itself sees what the cache holds.
 """
 

@@ -19,4 +19,5 @@ def to_halves(weight: Tensor, head_dim: int) -> Tensor:
 
 
 def _ordered(weight: Tensor, index: Tensor) -> Tensor:
-    return weight.unflatten(0, (-1, len(index)))[:, index].flatten(0, 1)
+    ordered: Tensor = weight.unflatten(0, (-1, len(index)))[:, index].flatten(0, 1)
+    return ordered

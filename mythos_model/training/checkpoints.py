@@ -3,7 +3,7 @@
 The tensors are the parameters (`model.*`) and AdamW's state (`exp_avg.*`, `exp_avg_sq.*`, `step.*`); the header's
 metadata holds the rest as JSON: the step, the run's settings, the task's state and the recorded figures. No code is
 stored or run.
-Beside it lies `model.safetensors` with `config.json`, ready for mythos-export.
+Beside it is `model.safetensors` with `config.json`, ready for mythos-export.
 """
 
 from __future__ import annotations

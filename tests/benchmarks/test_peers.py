@@ -1,4 +1,4 @@
-"""The peers compute the model that the bundle computes, and the README's tables are made of reports."""
+"""The peers compute the model that the bundle computes, and the documents' tables are made of reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles
 
-from benchmarks import models, readme_tables
+from benchmarks import models, tables
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.plain import dense, gathered, per_expert
 from benchmarks.peers.reference import Reference
@@ -85,21 +85,21 @@ def report(folder: Path, quiet: bool) -> None:
     (folder / "latency.json").write_text(json.dumps(document))
 
 
-def test_the_readme_shows_winners_losers_and_absentees(tmp_path: Path) -> None:
+def test_the_page_shows_winners_losers_and_absentees(tmp_path: Path) -> None:
     report(tmp_path / "peers" / "hops", quiet=True)
     report(tmp_path / "peers" / "wide", quiet=False)
-    text = readme_tables.tables(tmp_path)
+    text = tables.tables(tmp_path)
     assert "| one | 1.23 ms (1.20 ms to 1.30 ms), 50% of the limit |" in text
     assert "| three | failed |" in text
     assert "Not measured: Two (not installed)." in text
     broken = {"name": "x:One", "state": "failed", "reason": "broke"}
     lacking: dict[str, dict[str, Any]] = {"hops": {"contestants": [broken]}, "wide": {"contestants": []}}
-    assert readme_tables._absent(lacking) == "Not measured: One for the demo model (broke)."
+    assert tables._absent(lacking) == "Not measured: One for the demo model (broke)."
     assert text.count("The machine was not quiet: others were busy.") == 1
     readme = "before\n<!-- latency: begin -->\nold\n<!-- latency: end -->\nafter\n"
-    made = readme_tables.replaced(readme, "latency", text)
+    made = tables.replaced(readme, "latency", text)
     assert "old" not in made and made.startswith("before\n") and made.endswith("\nafter\n")
-    assert readme_tables.replaced(made, "latency", text) == made
+    assert tables.replaced(made, "latency", text) == made
 
 
 @pytest.mark.parametrize("arguments", [["--models", "foo"], ["--only", "typo"]])
@@ -115,7 +115,7 @@ def test_the_demo_model_is_the_one_that_ships() -> None:
     assert load_checkpoint(models.checkpoint("hops", Path())).config.max_loop_iters == 10
 
 
-@pytest.mark.parametrize("name", ["latency", "quantization"])
-def test_the_readme_has_the_marks(name: str) -> None:
-    readme = readme_tables.README.read_text(encoding="utf-8")
-    assert readme.index(f"<!-- {name}: begin -->") < readme.index(f"<!-- {name}: end -->")
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_the_tables_are_those_of_the_reports(page: str) -> None:
+    now, wanted = tables.current(page)
+    assert now == wanted, f"{page} is not current: python -m benchmarks.tables"

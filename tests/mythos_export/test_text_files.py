@@ -1,4 +1,4 @@
-"""What a bundle takes from the files that lie beside a model's weights, and which of them it believes."""
+"""What a bundle takes from the files that are beside a model's weights, and which of them it believes."""
 
 from __future__ import annotations
 

@@ -12,12 +12,14 @@ from small_spec import spec
 from mythos_runtime import Model, RequestError
 from mythos_runtime.errors import ResultError
 from mythos_runtime.ports import numpy_dtype, shape_of
+from mythos_runtime.stores import HOST
 
 
 class Zeros:
     """A session that computes nothing: outputs of the right shape, `broken` of them NaN."""
 
     description, name = "zeros", "zeros"
+    store = HOST
 
     def __init__(self, broken: tuple[int, ...] | None = None) -> None:
         self.broken = broken

@@ -1,6 +1,6 @@
 """Plants in the runtime's own cache and sampler: what they get wrong shows, and each plant is told from a sound one.
 
-The model is a sum that anybody can check: a token's logits hang on every entry that it sees, its place and its depth.
+The model is a sum that anybody can check: a token's logits depend on every entry that it sees, its place and its depth.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from small_spec import spec
 from mythos_runtime import Model, sampling
 from mythos_runtime.ports import numpy_dtype, shape_of
 from mythos_runtime.sampling import Sampler, SamplingOptions
+from mythos_runtime.stores import HOST
 
 Patch = pytest.MonkeyPatch
 Array = np.ndarray
@@ -26,6 +27,7 @@ class Sums:
     """A session whose logits are sums over what a token sees: past entries by place, slot and depth, and the chunk."""
 
     description, name = "sums", "sums"
+    store = HOST
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         ids, positions, lengths = inputs["input_ids"], inputs["positions"], inputs["past_lengths"]

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import build_release
 import pytest
 from golden_bundles import Bundles
 from text_bundles import EOS, byte_level, hub_folder, speaking_copy
@@ -33,10 +35,39 @@ def described(folder: Path) -> dict[str, Any]:
     return project
 
 
-def test_one_version_everywhere() -> None:
-    versions = {described(RUNTIME)["version"], described(ROOT)["version"]}
-    assert versions == {mythos_runtime.__version__} == {mythos_export.__version__}
-    assert f"mythos-runtime=={mythos_runtime.__version__}" in described(ROOT)["dependencies"]
+def test_the_version_is_in_one_place() -> None:
+    assert all("version" in described(folder)["dynamic"] for folder in (RUNTIME, ROOT))
+    assert mythos_export.__version__ is mythos_runtime.__version__
+    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None and first[1] == mythos_runtime.__version__
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    quoted = [
+        name
+        for name in listed.split("\0")
+        if name.endswith((".py", ".toml", ".txt")) and f'"{mythos_runtime.__version__}"' in (ROOT / name).read_text()
+    ]
+    assert quoted == ["runtimes/python/mythos_runtime/__init__.py"]
+
+
+def test_a_release_has_a_day(capsys: pytest.CaptureFixture[str]) -> None:
+    build_release.check_changelog("1.2.3", "# Changelog\n\n## 1.2.3 (2030-01-02)\n")
+    for text in ("# Changelog\n", "## 1.2.3 (unreleased)\n", "## 1.2.2 (2030-01-02)\n"):
+        with pytest.raises(SystemExit, match="expected '1.2.3"):
+            build_release.check_changelog("1.2.3", text)
+
+
+@pytest.mark.slow
+def test_what_a_release_says_of_itself(built: Path, tmp_path: Path) -> None:
+    release = shutil.copytree(built, tmp_path / "dist")
+    build_release.describe(built.parent / "wheel-tools" / "bin", release)
+    runtime = json.loads((release / "mythos_runtime.cdx.json").read_text())
+    names = {component["name"] for component in runtime["components"]}
+    assert {"mythos-runtime", "numpy", "onnxruntime", "fastapi", "nlohmann-json"} <= names and "torch" not in names
+    exporter = json.loads((release / "mythos_export.cdx.json").read_text())
+    declared = {component["name"]: component.get("version") for component in exporter["components"]}
+    assert declared["torch"] is not None and declared["mythos-runtime"] == mythos_runtime.__version__
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=release, check=True)
+    assert len((release / "SHA256SUMS").read_text().splitlines()) == len(list(release.iterdir())) - 1
 
 
 def test_the_notices_lie_beside_what_they_are_about() -> None:

@@ -7,7 +7,7 @@
 namespace mythos {
 namespace {
 
-// Partial sums in a fixed number of lanes: the compiler may compute them together, and their order hangs on D alone.
+// Partial sums in a fixed number of lanes: the compiler may compute them together, and their order depends on D alone.
 float dot(const float* a, const float* b, size_t n) {
   constexpr size_t kLanes = 16;
   float lane[kLanes] = {};

@@ -39,7 +39,7 @@ struct Schedule {
 // tensors.
 Schedule schedule(const Cache& cache, size_t groups, size_t rows_per_token, size_t products_per_pair);
 
-// Throws std::invalid_argument where layer or past_lengths lie outside of the cache.
+// Throws std::invalid_argument where layer or past_lengths are outside of the cache.
 void check_cache(const Cache& cache);
 
 // The cache of one batch row: columns from `key_column` are keys, from `value_column` values.

@@ -1,4 +1,4 @@
-// How weights lie in memory: the table of mythos_model/formats.py, which explains it, for C++.
+// How weights are stored: the table of mythos_model/formats.py, which explains it, for C++.
 // tests/mythos_export/kernels/test_formats.py holds the two together.
 #pragma once
 #include <cstddef>
@@ -15,7 +15,7 @@ struct FormatTraits {
   const char* name;  // as the operators' attribute `format` has it
   size_t bits;       // of an element, without scales
   size_t block;      // inputs that share a scale; 1 where there are none
-  size_t tile;       // rows that lie beside each other: rows can only be addressed at multiples of this
+  size_t tile;       // rows that are beside each other: rows can only be addressed at multiples of this
   int zero;          // what is stored for a weight of 0
 
   constexpr size_t input_bytes() const { return tile * bits / 8; }  // of one input of a tile

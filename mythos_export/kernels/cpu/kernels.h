@@ -3,14 +3,14 @@
 //   const Kernels& k = select_kernels();           // the best of this processor, or what MYTHOS_OPS_ISA says
 //   k.nt[f32](rows, m, weights, n, depth, c, ldc);  // c[m, n] = rows . weights^T
 //
-// Two products carry all of the work. `nt` takes both operands along the rows that lie in memory (a linear layer with
+// Two products carry all of the work. `nt` takes both operands along the rows that are in memory (a linear layer with
 // weights [out, in]; scores of queries against cached keys), so that weights and cache are read as they are, in order,
 // and nothing is packed. `nn` takes the right operand by columns (probabilities times cached values; queries times
 // W_uk).
 //
 // A weight format is one column of the tables `nt` and `nn` and its row in formats.h; operators address weights only
 // through `Weights` and cut them only at multiples of a format's `tile`. Prefill and decode share one layout, for a
-// kernel gets the number m of activation rows and chooses its tiling itself. Scales lie apart from the weights.
+// kernel gets the number m of activation rows and chooses its tiling itself. Scales are apart from the weights.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,7 @@ struct Weights {
   Weights row(size_t r) const {
     return {static_cast<const char*>(data) + r * row_bytes, row_bytes, format, scales + r * scale_row, scale_row};
   }
-  // The same rows without their first c elements; only for formats whose elements lie one behind the other.
+  // The same rows without their first c elements; only for formats whose elements are one behind the other.
   Weights column(size_t c) const {
     return {static_cast<const char*>(data) + c * format_of(format).bits / 8, row_bytes, format, nullptr, 0};
   }

@@ -1,4 +1,4 @@
-// c = keep * c + a . b, the right operand by columns: every row of b is read as it lies, and a's elements are
+// c = keep * c + a . b, the right operand by columns: every row of b is read as it is, and a's elements are
 // broadcast. A sum runs in the order of depth, so that it does not depend on the tile it is in. Part of kernels_impl.h.
 #pragma once
 #include "cpu/stored.h"

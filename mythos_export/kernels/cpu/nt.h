@@ -1,4 +1,4 @@
-// c = a . b^T, both operands along the rows that lie in memory: nothing is packed, and a sum depends on depth alone
+// c = a . b^T, both operands along the rows that are in memory: nothing is packed, and a sum depends on depth alone
 // (each lane of a register over every W-th product, then the lanes by halves), so that decode and prefill agree to the
 // bit. Part of kernels_impl.h.
 //
@@ -17,8 +17,8 @@ constexpr size_t kStrip = 12, kNarrowStrip = 4;
 constexpr size_t kStripBytes = 16384;  // half of a first-level cache
 constexpr size_t kManyRows = 24;       // so many that one tile of less than 3 among them does not count
 
-// What a tile asks for while it computes, into the second level, for the first has no room: what lies kAhead further in
-// its own rows, or what lies at `next`, a place that moves on with every step.
+// What a tile asks for while it computes, into the second level, for the first has no room: what is kAhead further in
+// its own rows, or what is at `next`, a place that moves on with every step.
 enum class Fetch { own_rows, next };
 
 // N rows at a time are N short streams, which the hardware fetches badly by itself (rows of 1 KB: a third of the

@@ -16,7 +16,7 @@ constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in t
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
 static_assert(kPanelDepth % kBlock == 0 && kTileRows % Simd::width == 0);
 
-// Where one tile's weights and scales lie.
+// Where one tile's weights and scales are.
 template <Format F>
 struct Tile {
   static constexpr size_t input_bytes = format_of(F).input_bytes();

@@ -102,7 +102,7 @@ class Input {
   Shape shape_;
 };
 
-// The elements of an input as float32: where they lie, or a copy.
+// The elements of an input as float32: where they are, or a copy.
 template <class T>
 class Floats {
  public:

@@ -1,4 +1,4 @@
-// How the operators run in parallel and where they keep what lies between two steps; both know nothing of ONNX Runtime.
+// How the operators run in parallel and where they keep what is between two steps; both know nothing of ONNX Runtime.
 #pragma once
 #include <atomic>
 #include <cstddef>

@@ -1,5 +1,5 @@
 // The operators that multiply by weights, over every format of formats.h: from ONNX Runtime's tensors to the arguments
-// of ops.h. One class an operator; what it computes in and how its weights lie is its `Column`. register.cpp includes
+// of ops.h. One class an operator; what it computes in and how its weights are stored is its `Column`. register.cpp includes
 // this.
 #pragma once
 #include <optional>
@@ -12,7 +12,7 @@
 namespace mythos {
 namespace {
 
-// T: what x and the result are, and plain weights; W: how the weights lie.
+// T: what x and the result are, and plain weights; W: how the weights are stored.
 template <class T_, Format W>
 struct Column {
   using T = T_;

@@ -1,4 +1,4 @@
-// The elements of a row of weights, as they lie in memory. Part of kernels_impl.h, and included after a simd_*.h.
+// The elements of a row of weights, as they are in memory. Part of kernels_impl.h, and included after a simd_*.h.
 #pragma once
 #include "cpu/kernels.h"
 

@@ -30,7 +30,7 @@ def gqa_attention(
 
     q [B, T, H, hd], past [L, B, S, 2 * G * hd], layer int64 [], chunk [B, T, 2 * G * hd], positions int64 [B, T]
     (-1: padding), past_lengths int64 [B], kv_heads G -> [B, T, H * hd], zeros where a position is -1; all floats of
-    one dtype. `past` is read where it lies, as in `mla_attention`.
+    one dtype. `past` is read where it is, as in `mla_attention`.
     """
     precision = precision_of("gqa_attention", q, past, chunk)
     B, T, H, head = q.shape

@@ -2,7 +2,7 @@
 //
 // Absorbed: q_lat = W_uk^T q_nope once per query, scores and weighted sums over the cached latents themselves, W_uv
 // once per query at the end. The keys and values of a head never exist; all heads of a token read the cache together,
-// where it lies. Expanded: keys and values of one head at a time, made block by block from the latents, for many
+// where it is. Expanded: keys and values of one head at a time, made block by block from the latents, for many
 // queries at once. It multiplies less where many new tokens meet few keys (prefill).
 #include <vector>
 
@@ -101,7 +101,7 @@ void absorbed(const Kernels& kernels, const Parallel& parallel, const Mla& op) {
 constexpr size_t kQueryBlock = 32;    // queries that attend together; the fewer, the closer to the causal half
 constexpr size_t kExpandedFor = 512;  // tokens that share the keys of one expansion
 
-// Reads rows of the cache as float32: where they lie if they are, else through `room`.
+// Reads rows of the cache as float32: where they are if they are, else through `room`.
 const float* as_float(const Kernels& kernels, const Weights& row, size_t n, float* room) {
   if (row.format == f32) return static_cast<const float*>(row.data);
   kernels.widen(static_cast<const uint16_t*>(row.data), room, n);

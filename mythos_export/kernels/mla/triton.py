@@ -35,7 +35,7 @@ def mla_attention(
     q_nope [B, T, H, nope], q_rope [B, T, H, P], past [L, B, S, R + P], layer int64 [], chunk [B, T, R + P], positions
     int64 [B, T] (-1: padding), past_lengths int64 [B], kv_up [H * (nope + v), R] -> [B, T, H * v], zeros where a
     position is -1; all floats of one dtype. `past` may be a view of a larger buffer along L, B and S; it is read
-    where it lies, no further than past_lengths, which must not exceed S.
+    where it is, no further than past_lengths, which must not exceed S.
     """
     precision = precision_of("mla_attention", q_nope, q_rope, past, chunk, kv_up)
     check_weights("mla_attention", kv_up=kv_up)

@@ -20,7 +20,7 @@ SCALES = "routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_
 
 
 def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int) -> str:
-    """Lines for result = down(silu(gate x) * up x); weights lie [in, out] here."""
+    """Lines for result = down(silu(gate x) * up x); weights are [in, out] here."""
     return f"""
   {result}_both = MatMul ({x}, {gate_up})
   {result}_gate, {result}_up = Split <axis = {axis}, num_outputs = 2> ({result}_both)

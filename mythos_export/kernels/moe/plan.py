@@ -7,6 +7,7 @@ expert and padded to whole blocks, so that every block of rows is one dense prod
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument as Arg
@@ -16,6 +17,8 @@ _SOURCE = "mythos_export.kernels.moe.triton"
 
 # Up to here reading an expert once per token that chose it costs less than sorting, and padding blocks of rows.
 DECODE_TOKENS = 8
+# Programs that sort the pairs: each adds up what all of them counted.
+CHUNKS = 64
 
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
@@ -28,7 +31,11 @@ def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
 def plans(D: int, F: int, Fs: int, E: int, K: int, precision: str) -> tuple[Plan, ...]:
     """For dim D, expert width F, shared width Fs (0: none), E experts of which K are chosen."""
     variant = f"D{D}-F{F}-Fs{Fs}-E{E}-K{K}"
-    return _decode(D, F, Fs, K, precision, variant), _prefill(D, F, Fs, E, K, precision, variant)
+    decode = _decode(D, F, Fs, K, precision, variant)
+    if precision == "fp32":
+        return decode, _prefill(D, F, Fs, E, K, precision, variant, "prefill", _WIDE)
+    many = _prefill(D, F, Fs, E, K, precision, variant, "prefill_many", _MANY)
+    return decode, many, _prefill(D, F, Fs, E, K, precision, variant, "prefill", _FEW)
 
 
 def _decode(D: int, F: int, Fs: int, K: int, precision: str, variant: str) -> Plan:
@@ -64,29 +71,70 @@ def _decode(D: int, F: int, Fs: int, K: int, precision: str, variant: str) -> Pl
     return Plan("moe", variant, "decode", f"n <= {DECODE_TOKENS}", ("n",), (), scratch, (up, down))
 
 
-def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: str) -> Plan:
-    wide = precision == "fp32"
-    block_m = 32
+@dataclass(frozen=True)
+class _Tiles:
+    """How a prefill is cut: rows of a block of one expert's pairs, columns of the hidden units, of what the experts
+    give and of the result, depth of a step, warps, stages of the pipeline.
+
+    Tensor cores of Hopper multiply 64 rows at a time by one group of four warps. Both halves of SwiGLU are summed up at
+    once, and the result beside what the experts gave, so that their columns count twice.
+    """
+
+    rows: int
+    hidden: int
+    routed: int
+    result: int
+    depth: int
+    warps: int
+    stages: int
+
+
+_WIDE = _Tiles(32, 32, 32, 32, 32, 4, 2)  # float32, multiplied in plain registers
+_FEW = _Tiles(64, 64, 128, 64, 64, 4, 3)
+_MANY = _Tiles(128, 64, 128, 64, 32, 8, 4)
+_MANY_ROWS = 128
+"""Pairs for each expert, on average, from which on blocks of twice as many rows are filled."""
+
+
+def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: str, path: str, tiles: _Tiles) -> Plan:
     experts = next_power_of_2(E)
     groups = [pointer("sorted_pairs", "i32"), pointer("block_expert", "i32")]
-    group = KernelSpec(
-        f"moe_prefill_group_{precision}_{variant}",
-        "moe",
-        f"{_SOURCE}:group_kernel",
-        precision,
-        (pointer("expert_index", "i64"), *groups, Arg("pairs", "i32", "pairs"), Arg("blocks", "i32", "blocks")),
-        # The one-hot matrix [pairs, experts] lives in registers: 4096 entries are 32 a thread.
-        {"BLOCK_E": experts, "BLOCK_PAIRS": max(1, min(64, 4096 // experts)), "BLOCK_M": block_m},
-        ("1", "1", "1"),
+    # The one-hot matrix [pairs, experts] lives in registers: 4096 entries are 32 a thread.
+    step = max(1, min(64, 4096 // experts))
+    sizes = [Arg("pairs", "i32", "pairs"), Arg("blocks", "i32", "blocks"), Arg("chunk", "i32", "chunk")]
+    index, counts = pointer("expert_index", "i64"), pointer("counts", "i32")
+
+    def kernel(
+        name: str,
+        function: str,
+        arguments: tuple[Arg, ...],
+        constants: dict[str, int | bool | str],
+        grid: tuple[str, str, str],
+        stages: int = tiles.stages,
+        warps: int = tiles.warps,
+    ) -> KernelSpec:
+        full = f"moe_{path}_{name}_{precision}_{variant}"
+        return KernelSpec(full, "moe", f"{_SOURCE}:{function}", precision, arguments, constants, grid, warps, stages)
+
+    one_hot: dict[str, int | bool | str] = {"BLOCK_E": experts, "BLOCK_PAIRS": step}
+    count = kernel("count", "count_kernel", (index, counts, sizes[0], sizes[2]), one_hot, ("chunks", "1", "1"), 1, 4)
+    group = kernel(
+        "group",
+        "group_kernel",
+        (index, counts, *groups, *sizes),
+        {**one_hot, "BLOCK_M": tiles.rows},
+        ("chunks", "1", "1"),
+        1,
+        4,
     )
-    tile = {"BLOCK_M": block_m, "BLOCK_N": 32 if wide else 64, "BLOCK_K": 32, "PRECISION": "ieee"}
+
+    def tile(columns: int) -> dict[str, int | bool | str]:
+        return {"BLOCK_M": tiles.rows, "BLOCK_N": columns, "BLOCK_K": tiles.depth, "PRECISION": "ieee"}
 
     def up(name: str, grouped: bool, width: int, hidden: str) -> KernelSpec:
-        return KernelSpec(
-            f"moe_prefill_{name}_up_{precision}_{variant}",
-            "moe",
-            f"{_SOURCE}:prefill_up_kernel",
-            precision,
+        return kernel(
+            f"{name}_up",
+            "prefill_up_kernel",
             (
                 pointer("x", precision),
                 pointer("gate_up", precision, f"{name}_gate_up"),
@@ -95,16 +143,13 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
                 pointer("hidden", precision, hidden),
                 Arg("rows", "i32", "pairs" if grouped else "n"),
             ),
-            {"GROUPED": grouped, "TOP_K": K, "F": width, "D": D, **tile},
+            {"GROUPED": grouped, "TOP_K": K, "F": width, "D": D, **tile(tiles.hidden)},
             ("blocks" if grouped else "cdiv(n, BLOCK_M)", "cdiv(F, BLOCK_N)", "1"),
-            num_stages=2 if wide else 3,
         )
 
-    routed_down = KernelSpec(
-        f"moe_prefill_routed_down_{precision}_{variant}",
-        "moe",
-        f"{_SOURCE}:prefill_routed_down_kernel",
-        precision,
+    routed_down = kernel(
+        "routed_down",
+        "prefill_routed_down_kernel",
         (
             pointer("hidden", precision, "routed_hidden"),
             pointer("down", precision, "routed_down"),
@@ -112,15 +157,12 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
             pointer("routed", "fp32"),
             Arg("rows", "i32", "pairs"),
         ),
-        {"F": F, "D": D, **tile},
+        {"F": F, "D": D, **tile(tiles.routed)},
         ("blocks", "cdiv(D, BLOCK_N)", "1"),
-        num_stages=2 if wide else 3,
     )
-    shared_down = KernelSpec(
-        f"moe_prefill_shared_down_{precision}_{variant}",
-        "moe",
-        f"{_SOURCE}:prefill_shared_down_kernel",
-        precision,
+    shared_down = kernel(
+        "shared_down",
+        "prefill_shared_down_kernel",
         (
             pointer("hidden", precision, "shared_hidden"),
             pointer("down", precision, "shared_down"),
@@ -128,24 +170,29 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
             pointer("out", precision),
             Arg("rows", "i32", "n"),
         ),
-        {"TOP_K": K, "F": Fs, "D": D, **tile},
+        {"TOP_K": K, "F": Fs, "D": D, **tile(tiles.result)},
         ("cdiv(n, BLOCK_M)", "cdiv(D, BLOCK_N)", "1"),
-        num_stages=2 if wide else 3,
     )
-    launches = [group, up("routed", True, F, "routed_hidden"), routed_down]
+    launches = [count, group, up("routed", True, F, "routed_hidden"), routed_down]
     if Fs:
         launches.append(up("shared", False, Fs, "shared_hidden"))
     launches.append(shared_down)  # also adds up the slots of a token, so it runs where nothing is shared, too
     return Plan(
         "moe",
         variant,
-        "prefill",
-        f"n > {DECODE_TOKENS}",
+        path,
+        f"n * {K} >= {_MANY_ROWS * E}" if tiles is _MANY else f"n > {DECODE_TOKENS}",
         ("n",),
-        # Every expert that anybody chose wastes less than one block.
-        (("pairs", f"n * {K}"), ("blocks", f"pairs // {block_m} + min(pairs, {E})")),
         (
-            Scratch("sorted_pairs", "i32", ("blocks", f"{block_m}")),
+            ("pairs", f"n * {K}"),
+            # Every expert that anybody chose wastes less than one block.
+            ("blocks", f"pairs // {tiles.rows} + min(pairs, {E})"),
+            ("chunk", f"cdiv(cdiv(pairs, {CHUNKS}), {step}) * {step}"),
+            ("chunks", "cdiv(pairs, chunk)"),
+        ),
+        (
+            Scratch("counts", "i32", ("chunks", f"{experts}")),
+            Scratch("sorted_pairs", "i32", ("blocks", f"{tiles.rows}")),
             Scratch("block_expert", "i32", ("blocks",)),
             Scratch("routed_hidden", precision, ("pairs", f"{F}")),
             Scratch("shared_hidden", precision, ("n", f"{Fs}")),

@@ -159,43 +159,72 @@ def decode_down_kernel(
 
 
 @triton.jit
+def count_kernel(
+    expert_index,  # int64 [n, K], read as [pairs]
+    counts,  # int32 [CHUNKS, BLOCK_E]
+    pairs,
+    chunk,  # pairs that a program looks at
+    BLOCK_E: tl.constexpr,
+    BLOCK_PAIRS: tl.constexpr,
+):
+    """How many pairs of a chunk chose each expert. Program (chunk)."""
+    expert = tl.arange(0, BLOCK_E)
+    first = tl.program_id(0) * chunk
+    found = tl.zeros((BLOCK_E,), tl.int32)
+    for start in range(first, tl.minimum(first + chunk, pairs), BLOCK_PAIRS):
+        pair = start + tl.arange(0, BLOCK_PAIRS)
+        chosen = tl.load(expert_index + pair, mask=pair < pairs, other=-1).to(tl.int32)
+        found += tl.sum((chosen[:, None] == expert[None, :]).to(tl.int32), 0)
+    tl.store(counts + tl.program_id(0) * BLOCK_E + expert, found)
+
+
+@triton.jit
 def group_kernel(
     expert_index,  # int64 [n, K], read as [pairs]
+    counts,  # int32 [CHUNKS, BLOCK_E]
     sorted_pairs,  # int32 [blocks, BLOCK_M]: pairs by expert, in order; `pairs` where a block has no row
     block_expert,  # int32 [blocks]: the expert of a block, -1 behind the last
     pairs,
     blocks,
+    chunk,
     BLOCK_E: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Counting sort of the pairs by expert, each expert padded to whole blocks. One program, stable."""
+    """Counting sort of the pairs by expert, each expert padded to whole blocks; stable. Program (chunk): it adds up
+    what all chunks counted, and places its own pairs behind those of the chunks before it."""
     expert = tl.arange(0, BLOCK_E)
-    counts = tl.zeros((BLOCK_E,), tl.int32)
-    for first in range(0, pairs, BLOCK_PAIRS):
-        pair = first + tl.arange(0, BLOCK_PAIRS)
-        chosen = tl.load(expert_index + pair, mask=pair < pairs, other=-1).to(tl.int32)
-        counts += tl.sum((chosen[:, None] == expert[None, :]).to(tl.int32), 0)
-    end = tl.cumsum((counts + BLOCK_M - 1) // BLOCK_M * BLOCK_M, 0)
-    start = end - (counts + BLOCK_M - 1) // BLOCK_M * BLOCK_M
-    rows = tl.max(end, 0)
+    own, chunks = tl.program_id(0), tl.num_programs(0)
+    total = tl.zeros((BLOCK_E,), tl.int32)
+    before = tl.zeros((BLOCK_E,), tl.int32)
+    for other in range(chunks):
+        found = tl.load(counts + other * BLOCK_E + expert)
+        total += found
+        before += tl.where(other < own, found, 0)
+    padded = (total + BLOCK_M - 1) // BLOCK_M * BLOCK_M
+    end = tl.cumsum(padded, 0)
+    start = end - padded
 
-    # Only the rows behind an expert's last pair are filled here: the others are written once, below.
-    unused = (start + counts)[:, None] + tl.arange(0, BLOCK_M)[None, :]
-    tl.store(sorted_pairs + unused, tl.zeros_like(unused) + pairs, mask=unused < end[:, None])
-    for first in range(0, blocks, BLOCK_PAIRS):
-        block = first + tl.arange(0, BLOCK_PAIRS)
-        before = tl.sum((end[None, :] <= (block * BLOCK_M)[:, None]).to(tl.int32), 1)
-        tl.store(block_expert + block, tl.where(block * BLOCK_M < rows, before, -1), mask=block < blocks)
+    if own == 0:
+        # Only the rows behind an expert's last pair are filled here: the others are written once, below.
+        for row in range(BLOCK_M):
+            unused = start + total + row
+            tl.store(sorted_pairs + unused, tl.zeros_like(unused) + pairs, mask=unused < end)
+        rows = tl.max(end, 0)
+        for first in range(0, blocks, BLOCK_PAIRS):
+            block = first + tl.arange(0, BLOCK_PAIRS)
+            ended = tl.sum((end[None, :] <= (block * BLOCK_M)[:, None]).to(tl.int32), 1)
+            tl.store(block_expert + block, tl.where(block * BLOCK_M < rows, ended, -1), mask=block < blocks)
 
-    for first in range(0, pairs, BLOCK_PAIRS):
+    place = start + before
+    for first in range(own * chunk, tl.minimum((own + 1) * chunk, pairs), BLOCK_PAIRS):
         pair = first + tl.arange(0, BLOCK_PAIRS)
         chosen = tl.load(expert_index + pair, mask=pair < pairs, other=-1).to(tl.int32)
         hit = (chosen[:, None] == expert[None, :]).to(tl.int32)
         rank = tl.cumsum(hit, 0) - hit
-        place = tl.sum(hit * (start[None, :] + rank), 1)
-        tl.store(sorted_pairs + place, pair, mask=pair < pairs)
-        start += tl.sum(hit, 0)
+        at = tl.sum(hit * (place[None, :] + rank), 1)
+        tl.store(sorted_pairs + at, pair, mask=pair < pairs)
+        place += tl.sum(hit, 0)
 
 
 @triton.jit

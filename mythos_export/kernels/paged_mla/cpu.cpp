@@ -2,7 +2,7 @@
 // sums over the cached latents themselves, W_uv once per query at the end.
 //
 // Never in the expanded form of mla_attention, whatever the number of rows: it rounds otherwise, and a row's result
-// would hang on the chunk that it came in.
+// would depend on the chunk that it came in.
 #include <algorithm>
 
 #include "cpu/paged.h"

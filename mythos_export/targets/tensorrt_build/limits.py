@@ -165,7 +165,7 @@ _LOG_PATTERNS: tuple[tuple[re.Pattern[str], Limit], ...] = tuple(
             Limit(
                 "an initializer in an external file",
                 "TensorRT could not read it",
-                "check that the file lies beside the ONNX file, complete, under a relative path, and that every "
+                "check that the file is beside the ONNX file, complete, under a relative path, and that every "
                 "external initializer states offset and length",
             ),
         ),

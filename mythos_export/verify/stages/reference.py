@@ -43,7 +43,7 @@ class Loop(_Loop):
 
     def _run(self, M: Any, cond: Any, *args: Any, **options: Any) -> tuple[Any, ...]:
         if cond and (M is None or M > 0):
-            return super()._run(M, cond, *args, **options)
+            return super()._run(M, cond, *args, **options)  # type: ignore[no-any-return]
         return (*args[: self.N], *(np.zeros(0, np.float32) for _ in range(self.K)))
 
 

@@ -55,7 +55,7 @@ class _Pages:
         return made
 
     def entries(self, line: int, slots: range, rows: Array, positions: Array) -> Array:
-        """What lies at these positions of these rows, [slots, r, width]."""
+        """What is at these positions of these rows, [slots, r, width]."""
         pages = self.tables[line, rows, positions // PAGE]
         return self.memory[slots.start : slots.stop][:, pages, positions % PAGE]
 

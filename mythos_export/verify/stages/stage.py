@@ -42,7 +42,7 @@ def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
 
 
 class Constants(Mapping[str, np.ndarray]):
-    """Every tensor that an ONNX file holds or points to, its Loop's body's too. What lies in other files is mapped when
+    """Every tensor that an ONNX file holds or points to, its Loop's body's too. What is in other files is mapped when
     it is looked at, and let go of with the array."""
 
     def __init__(self, path: Path) -> None:

@@ -61,7 +61,8 @@ def _divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if x.dtype.kind in "iu":  # rounds towards zero, as C does
         quotient: np.ndarray = np.trunc(x / np.where(y == 0, 1, y))
         return quotient
-    return np.divide(x, y)
+    exact: np.ndarray = np.divide(x, y)
+    return exact
 
 
 def _unary(layer: Any, trt: ModuleType) -> Compute:

@@ -122,7 +122,7 @@ def _add_to_loop(loop: Loop, kind: str, layer: Any, trt: ModuleType) -> None:
 def _order(
     layers: list[Layer], loops: list[Loop], inputs: Iterable[str], outputs: Iterable[str]
 ) -> tuple[Layer | Loop, ...]:
-    """Layers that hang on a loop's state go into its body, the others around it; each after what it reads."""
+    """Layers that depend on a loop's state go into its body, the others around it; each after what it reads."""
     producers = {name: layer for layer in layers for name, _ in layer.outputs}
     owner: dict[str, str | None] = dict.fromkeys(inputs)
     for loop in loops:
@@ -132,7 +132,7 @@ def _order(
     for layer in sorted_layers:
         owners = {owner[name] for name in layer.inputs if name is not None} - {None}
         if len(owners) > 1:
-            raise UnknownLayer(f"{layer.name}: it hangs on two loops; the interpreter knows no loop in a loop")
+            raise UnknownLayer(f"{layer.name}: it depends on two loops; the interpreter knows no loop in a loop")
         owner |= dict.fromkeys((name for name, _ in layer.outputs), next(iter(owners), None))
     for loop in loops:
         loop.body = [layer for layer in sorted_layers if owner[layer.outputs[0][0]] == loop.name]

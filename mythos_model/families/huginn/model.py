@@ -103,7 +103,7 @@ class Huginn(LoopedModel):
         x = self.norm(answer)
         for block in self.coda:
             x = block(x, lines, past)
-        return x
+        return x  # type: ignore[no-any-return]
 
     def readout(self, x: Tensor) -> Tensor:
         return self.embed.logits(self.norm(x))

@@ -51,7 +51,8 @@ class LoopLoRA(nn.Module):
         self.scale = nn.Embedding(loops, rank)
 
     def scales(self, iterations: Tensor) -> Tensor:  # int64 [N] -> [N, rank]
-        return self.scale(iterations.clamp(max=self.scale.num_embeddings - 1))  # beyond training, the last row serves
+        most = self.scale.num_embeddings - 1  # beyond training, the last row serves
+        return self.scale(iterations.clamp(max=most))  # type: ignore[no-any-return]
 
     def forward(self, y: Tensor, scale: Tensor) -> Tensor:  # [B, T, D], [rank] -> [B, T, D]
         return y + torch.matmul(self.down(y) * scale, self.B)

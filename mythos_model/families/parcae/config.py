@@ -150,7 +150,8 @@ class ParcaeConfig:
         """Standard deviation of the state before the first loop."""
         like_init = math.sqrt(2 / (5 * self.n_embd)) * self.embed_scale
         scales = {"like-init": like_init, "normal": 1.0, "embed": self.n_embd**-0.5, "zero": 0.0}
-        return scales[self.state_init]
+        scale: float = scales[self.state_init]
+        return scale
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

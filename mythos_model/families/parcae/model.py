@@ -72,7 +72,8 @@ class Block(nn.Module):
         """What is added to the values: u [..., D], the table's lines [..., G * hd] -> [..., G * hd]."""
         assert self.value_gate is not None
         share = 2 * torch.sigmoid(self.value_gate(u[..., :GATED]))  # [..., G]
-        return (share.unsqueeze(-1) * looked_up.unflatten(-1, (self.heads, self.head_dim))).flatten(-2)
+        looked: Tensor = looked_up.unflatten(-1, (self.heads, self.head_dim))
+        return (share.unsqueeze(-1) * looked).flatten(-2)
 
 
 class Diagonal(nn.Module):
@@ -94,7 +95,7 @@ class Diagonal(nn.Module):
 
     def fed(self, e: Tensor) -> Tensor:
         wide = accumulation_dtype(e.dtype)
-        return self.step(wide) * self.B(e).to(wide)
+        return self.step(wide) * self.B(e).to(wide)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, fed: Tensor, decay: Tensor) -> Tensor:
         return decay * x + fed

@@ -115,4 +115,4 @@ def rank_correlation(x: Tensor, y: Tensor) -> float | None:
 def _ranks(values: Tensor) -> Tensor:
     _distinct, place, count = values.unique(return_inverse=True, return_counts=True)
     ends = count.cumsum(0).double()
-    return (ends - (count - 1) / 2)[place]
+    return (ends - (count - 1) / 2)[place]  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ extern "C" {
 typedef struct mythos_model mythos_model;
 typedef struct mythos_cache mythos_cache;
 
-MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.1.0" */
+MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.2.0" */
 MYTHOS_API const char* mythos_last_error(void);
 
 /* -- models ------------------------------------------------------------------------------------------------------------ */

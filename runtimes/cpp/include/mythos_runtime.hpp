@@ -43,7 +43,7 @@
 
 namespace mythos {
 
-MYTHOS_API const char* version();  // of this library, such as 0.1.0
+MYTHOS_API const char* version();  // of this library, such as 0.2.0
 
 // -- errors: each carries the exit code that a command line should leave with --------------------------------------------
 
@@ -123,7 +123,7 @@ class MYTHOS_API Cache {
   std::size_t nbytes() const;
   const std::vector<std::int64_t>& lengths() const;   // tokens held, per row
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
-  void truncate(const std::vector<std::int64_t>& lengths);        // drops what lies beyond, per row
+  void truncate(const std::vector<std::int64_t>& lengths);        // drops what is beyond, per row
   void reset();
 
   struct Buffers;  // what it is made of is not for callers

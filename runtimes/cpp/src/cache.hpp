@@ -1,4 +1,4 @@
-// What a Cache holds (cache.py): buffers that the graph reads where they lie.
+// What a Cache holds (cache.py): buffers that the graph reads where they are.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// The files of a bundle: where a listed path may lie, and whether the file is the one that was listed (files.py).
+// The files of a bundle: where a listed path may be, and whether the file is the one that was listed (files.py).
 #pragma once
 
 #include <cstdint>

@@ -17,7 +17,7 @@ namespace mythos {
 struct Target {
   std::string name, state;
   std::vector<std::string> files;
-  const Json* details = nullptr;  // lies in the manifest's document
+  const Json* details = nullptr;  // is in the manifest's document
 };
 
 struct Manifest {

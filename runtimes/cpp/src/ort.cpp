@@ -1,4 +1,4 @@
-// The onnxruntime backend (ort.py): past buffers are handed over as they lie, outputs are read where they come.
+// The onnxruntime backend (ort.py): past buffers are handed over as they are, outputs are read where they come.
 #include "ort.hpp"
 
 #include <dlfcn.h>

@@ -23,7 +23,7 @@ class OrtSession : public Session {
   // On what is bound (BackendFailed).
   void run(const Ort::IoBinding& binding);
   Ort::IoBinding binding() { return Ort::IoBinding(session_); }
-  // A tensor that lies where `data` does.
+  // A tensor that is where `data` does.
   Ort::Value tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const;
 
  private:

@@ -1,4 +1,4 @@
-// ONNX Runtime's library, opened when it is first needed: where it lies differs between a build, an installation and a
+// ONNX Runtime's library, opened when it is first needed: where it is differs between a build, an installation and a
 // Python environment, and a program that lacks it should say what to install.
 #pragma once
 

@@ -24,7 +24,8 @@ from mythos_runtime.generate import GenerationResult, Step
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.model import Model, Output, load
 
-__version__ = "0.1.0"
+# Of everything in this repository; the builds of both packages and of the C++ runtime read this line.
+__version__ = "0.2.0"
 __all__ = [
     "BackendFailed",
     "BackendMissing",

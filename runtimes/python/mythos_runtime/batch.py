@@ -25,7 +25,8 @@ class Chunk:
     @cached_property
     def counts(self) -> np.ndarray:
         """Real tokens per row, int64 [B]."""
-        return self.valid.sum(axis=1, dtype=np.int64)
+        counts: np.ndarray = self.valid.sum(axis=1, dtype=np.int64)
+        return counts
 
     @cached_property
     def full(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, numpy_dtype
 from mythos_runtime.program import load_program
 from mythos_runtime.session import Options, graph_file
+from mythos_runtime.stores import HOST, Held, Store, TorchStore
 
 OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 """Packages that register `torch.ops.mythos.*` name the module that does so under this entry point group."""
@@ -27,6 +29,11 @@ OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
 """Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), it
 registers what it has and returns what then computes the operators, in words."""
+
+DEVICE_LOOP = "MYTHOS_DEVICE_LOOP"
+"""Set to "1", a program's loop on CUDA is one graph that halts by itself (`device_loop`); set to "compiled", PyTorch
+compiles its iterations first. Built, not executed, and therefore not the default, in which the host reads the condition
+before every loop."""
 
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 
@@ -64,8 +71,7 @@ class EagerSession:
         if options.threads is not None:
             self._torch.set_num_threads(options.threads)
         self._device = self._choose_device(options.provider)
-        for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT):
-            entry.load()
+        plain = [entry.load() for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT)]
         self._check_operators(file)
         operators = [
             entry.load()(self._device) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)
@@ -73,6 +79,7 @@ class EagerSession:
         program = load_program(file)
         self._inputs = [port.name for port in ports.inputs]
         self._outputs = [port.name for port in ports.outputs]
+        self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
         found = [len(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)]
         if found != [len(self._inputs), len(self._outputs)]:
             raise BundleError(
@@ -83,19 +90,34 @@ class EagerSession:
             passes = importlib.import_module("torch.export.passes")
             program = passes.move_to_device_pass(program, self._device)
         self._module = program.module()
+        self.store: Store = HOST if self._device == "cpu" else self.own_store()
+        way = os.environ.get(DEVICE_LOOP, "")
+        if self._device != "cpu" and way:
+            if way not in ("1", "compiled"):
+                raise RequestError(f"{DEVICE_LOOP} is {way!r}, expected 1 or compiled, or nothing at all")
+            self._module = self._looped_on_device(self._module, plain[0] if way == "compiled" else None)
+            operators.append(f"the loop as a CUDA graph{', compiled' * (way == 'compiled')} (built, not executed)")
         where = f"CPU, {self._torch.get_num_threads()} threads"
         if self._device != "cpu":
             where = str(self._torch.cuda.get_device_name())
         self.description = f"torch {self._torch.__version__}, {where}, operators: {', '.join(operators)}"
 
+    def own_store(self) -> Store:
+        """Caches in torch tensors, where the program runs."""
+        return TorchStore(self._to_torch, self._to_numpy)
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [self._to_torch(inputs[name]) for name in self._inputs]  # its arguments are the ports, in their order
+        stay = self._new if any(isinstance(value, Held) for value in inputs.values()) else {}
         try:
             with self._torch.no_grad():
                 result = self._module(*tensors)
         except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
             raise BackendFailed(f"torch could not finish the call: {error}") from error
-        return {name: self._to_numpy(tensor) for name, tensor in zip(self._outputs, result, strict=True)}
+        return {
+            name: Held(tensor, tuple(tensor.shape), stay[name]) if name in stay else self._to_numpy(tensor)  # type: ignore[misc]
+            for name, tensor in zip(self._outputs, result, strict=True)
+        }
 
     def _choose_device(self, provider: str) -> str:
         if provider == "cuda" and not self._torch.cuda.is_available():
@@ -104,6 +126,17 @@ class EagerSession:
                 "that torch is a CUDA build"
             )
         return "cuda" if provider != "cpu" and self._torch.cuda.is_available() else "cpu"
+
+    def _looped_on_device(self, module: Any, plain: Any) -> Any:
+        try:
+            driver = importlib.import_module("cuda.bindings.driver")
+        except ImportError as error:
+            raise BackendMissing(
+                f"{DEVICE_LOOP} needs the package cuda-bindings ({error}): pip install 'mythos-runtime[cuda]'"
+            ) from error
+        graphs = importlib.import_module("mythos_runtime.device_loop.graphs")
+        program = importlib.import_module("mythos_runtime.device_loop.program")
+        return program.looped(module, graphs.CudaGraphs(self._torch, driver), plain)
 
     def _check_operators(self, file: Path) -> None:
         """Name what is not registered: torch itself says so only in its log."""
@@ -121,7 +154,9 @@ class EagerSession:
                 "mythos-export, or import the module that registers them (mythos_model.ops) before loading"
             )
 
-    def _to_torch(self, array: np.ndarray) -> Any:
+    def _to_torch(self, array: np.ndarray | Held) -> Any:
+        if isinstance(array, Held):
+            return array.value
         if array.dtype.name == "bfloat16":
             return self._torch.from_numpy(array.view(np.uint16)).view(self._torch.bfloat16).to(self._device)
         return self._torch.from_numpy(array).to(self._device)

@@ -1,4 +1,4 @@
-"""The files of a bundle: where a listed path may lie, and whether the file is the one that was listed."""
+"""The files of a bundle: where a listed path may be, and whether the file is the one that was listed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def path_problem(path: str) -> str | None:
 
 
 def locate(folder: Path, path: str) -> Path:
-    """The file a manifest lists, inside the bundle and regular; BundleError where it is missing or lies outside.
+    """The file a manifest lists, inside the bundle and regular; BundleError where it is missing or is outside.
 
     Symbolic links are followed only as far as they stay in the folder.
     """
@@ -67,7 +67,7 @@ def locate(folder: Path, path: str) -> Path:
 
 
 def describe(file: Path) -> FileEntry:
-    """The manifest's entry for a file as it lies there now."""
+    """The manifest's entry for a file as it is there now."""
     with open(file, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return FileEntry(digest, stream.tell())

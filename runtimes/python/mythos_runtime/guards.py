@@ -36,7 +36,7 @@ def one_at_a_time(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
         finally:
             lock.release()
 
-    return guarded
+    return guarded  # type: ignore[return-value]  # a method, called with its object first
 
 
 def check_numbers(logits: np.ndarray, valid: np.ndarray, engine: str) -> None:

@@ -127,7 +127,7 @@ class Model:
                     f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
                     f"full only, found {policy!r}"
                 )
-            return DenseCache(batch, capacity, self.spec, max_loops)
+            return DenseCache(batch, capacity, self.spec, max_loops, self.session.store)
         return RowCache(pool, batch, capacity, self.spec, max_loops, policy or "lazy")
 
     @one_at_a_time

@@ -94,7 +94,8 @@ def _quantile(p: np.ndarray) -> np.ndarray:
     middle = q * _ratio(_MIDDLE, np.maximum(r, 0.0))
     edge = np.sqrt(-np.log(np.minimum(p, 1 - p)))
     tails = np.copysign(_ratio(_TAIL, edge - 1.6), q)
-    return np.where(np.abs(q) <= 0.425, middle, tails)
+    found: np.ndarray = np.where(np.abs(q) <= 0.425, middle, tails)
+    return found
 
 
 def _ratio(polynomials: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:

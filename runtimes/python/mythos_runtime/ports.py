@@ -107,7 +107,8 @@ def numpy_dtype(name: str) -> np.dtype:
         import ml_dtypes
     except ImportError:
         raise BackendMissing("this bundle's caches are bfloat16, which numpy lacks: pip install ml_dtypes") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    found: np.dtype = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
 @functools.cache

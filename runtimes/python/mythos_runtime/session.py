@@ -19,6 +19,7 @@ import numpy as np
 
 from mythos_runtime.errors import BundleError, RequestError
 from mythos_runtime.manifest import Manifest
+from mythos_runtime.stores import HOST, Store
 
 OpLibrary = Path | Literal["auto"] | None
 PROVIDERS = ("auto", "cpu", "cuda")
@@ -39,8 +40,14 @@ class Session(Protocol):
     runs_rows: bool
     """Whether the row graphs of a bundle run in the same way, on the CPU."""
 
+    store: Store
+    """Where its caches lie; a cache of another one's does not fit."""
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.
+
+        Where the past is `Held`, of this session's own store, it does not cross to the host, and nor do the new
+        entries: they are `Held`, too, and good until the next call.
 
         Raises:
             BackendFailed: the engine could not finish the call.
@@ -54,6 +61,7 @@ class ClosedSession:
 
     name = description = operators = "closed"
     runs_rows = False
+    store: Store = HOST
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError("this model was closed; load it again")

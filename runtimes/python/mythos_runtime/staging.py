@@ -1,4 +1,4 @@
-"""Where a bundle lies while it is made, and how what a killed export left there is told from what is being written.
+"""Where a bundle is while it is made, and how what a killed export left there is told from what is being written.
 
 Beside a destination NAME, each export has one folder of its own:
 

@@ -6,7 +6,8 @@ The manifest's targets say which engines there are. Optional, per target: `detai
 file in `.engine` is taken to be TensorRT-RTX's, to fit the GPU and to call none. The optimization profile (prefill or
 decode) is chosen per call, by its shapes.
 
-An engine is native code: load only what you built. Past buffers are copied to the device at every call.
+An engine is native code: load only what you built. Past buffers lie on the device and are bound where they lie; only
+tokens go there and logits come back.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mythos_runtime.fields import Fields
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, check_arrays, numpy_dtype, shape_of
 from mythos_runtime.session import Options
+from mythos_runtime.stores import AddressStore, CudaMemory, Held, Store
 
 _DTYPES = {
     "BOOL": "bool",
@@ -125,28 +127,39 @@ class TensorRTSession:
         if self._context is None:
             raise BackendFailed(f"{label}: TensorRT could not make an execution context; is the GPU's memory full?")
         self._profile = -1
+        self.store: Store = self._device.store()
         self.description = (
             f"{trt.__name__} {trt.__version__}, {label}, {self._engine.num_optimization_profiles} profiles"
         )
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         symbols = check_arrays(self._ports.inputs, inputs)
-        arrays = {port.name: np.ascontiguousarray(inputs[port.name]) for port in self._ports.inputs}
+        arrays = {port.name: _contiguous(inputs[port.name]) for port in self._ports.inputs}
+        stays = any(isinstance(array, Held) for array in arrays.values())
         self._choose_profile(arrays)
         for name, array in arrays.items():
             if not self._context.set_input_shape(name, tuple(array.shape)):
                 raise BackendFailed(f"TensorRT refuses the shape {list(array.shape)} for {name}")
             self._bind(name, self._address_of_input(name, array))
-        outputs = {
-            port.name: np.empty(shape_of(port, symbols), numpy_dtype(port.dtype)) for port in self._ports.outputs
-        }
+        outputs: dict[str, Any] = {}
+        for port in self._ports.outputs:
+            shape, dtype = shape_of(port, symbols), numpy_dtype(port.dtype)
+            if stays and port.role == "new":
+                held = Held(0, shape, dtype)
+                outputs[port.name] = replace(held, value=Borrowed(self._device.buffer(port.name, held.nbytes)))
+            else:
+                outputs[port.name] = np.empty(shape, dtype)
         on_host = {name for name in outputs if self._on_host(name)}
         for name, array in outputs.items():
-            self._bind(name, array.ctypes.data if name in on_host else self._device.buffer(name, array.nbytes))
+            if isinstance(array, Held):
+                self._bind(name, array.value.address)
+            else:
+                self._bind(name, array.ctypes.data if name in on_host else self._device.buffer(name, array.nbytes))
         if not self._context.execute_async_v3(self._device.stream):
             raise BackendFailed("TensorRT could not run the engine; its log says why")
         for name in outputs.keys() - on_host:
-            self._device.download(name, outputs[name])
+            if not isinstance(outputs[name], Held):
+                self._device.download(name, outputs[name])
         self._device.synchronize()  # until here the inputs' memory is in use
         return outputs
 
@@ -188,8 +201,10 @@ class TensorRTSession:
     def _on_host(self, name: str) -> bool:
         return bool(self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST)
 
-    def _address_of_input(self, name: str, array: np.ndarray) -> int:
+    def _address_of_input(self, name: str, array: np.ndarray | Held) -> int:
         """Where the engine finds an input: scalars that shape the graph stay on the host, the rest is uploaded."""
+        if isinstance(array, Held):
+            return int(array.value.address)
         return int(array.ctypes.data) if self._on_host(name) else self._device.upload(name, array)
 
     def _bind(self, name: str, address: int) -> None:
@@ -256,6 +271,27 @@ class Device:
     def synchronize(self) -> None:
         self._call(self._cuda.cudaStreamSynchronize(self.stream))
 
+    def store(self) -> Store:
+        """Caches in this memory. Their copies go into the stream that the engine runs in, so that nobody waits."""
+
+        def upload(array: np.ndarray) -> Owned:
+            (address,) = self._call(self._cuda.cudaMalloc(max(array.nbytes, 1)))
+            owned = Owned(int(address), self._cuda)
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+            self._call(self._cuda.cudaMemcpyAsync(owned.address, array.ctypes.data, array.nbytes, kind, self.stream))
+            self.synchronize()  # until here the array is in use
+            return owned
+
+        def download(held: Held) -> np.ndarray:
+            array = np.empty(held.shape, held.dtype)
+            kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            address = held.value.address
+            self._call(self._cuda.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, self.stream))
+            self.synchronize()
+            return array
+
+        return AddressStore(CudaMemory(self._cuda, self.stream, waits=False), upload, download, lambda v: v.address)
+
     def __del__(self) -> None:
         for address, _ in self._buffers.values():
             self._cuda.cudaFree(address)
@@ -271,6 +307,27 @@ class Device:
     def _text(self, error: Any) -> str:
         _, text = self._cuda.cudaGetErrorString(error)
         return text.decode() if isinstance(text, bytes) else str(text)
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """Memory of a port, good until the next call."""
+
+    address: int
+
+
+class Owned:
+    """Memory that is freed with this object."""
+
+    def __init__(self, address: int, cuda: Any) -> None:
+        self.address, self._cuda = address, cuda
+
+    def __del__(self) -> None:
+        self._cuda.cudaFree(self.address)
+
+
+def _contiguous(array: np.ndarray | Held) -> Any:
+    return array if isinstance(array, Held) else np.ascontiguousarray(array)
 
 
 def _fits(shape: tuple[int, ...], least: tuple[int, ...], most: tuple[int, ...]) -> bool:

@@ -42,7 +42,7 @@ def test_the_weights_of_the_graph_are_those_of_the_model(case: str, bundles: Bun
     cost = GraphCost(bundles[case] / "model.onnx")
     config = load_checkpoint(GOLDEN / case / "model.safetensors", **config_of(case)).config
     few = 2 * config.dim  # what lowering folds, makes, or moves out of the loop
-    tied = config.vocab_size * config.dim  # lies there twice, the head's side turned
+    tied = config.vocab_size * config.dim  # is there twice, the head's side turned
     assert cost.weights == pytest.approx(config.parameter_count() + tied, abs=few)
     token = Workload("decode", 1, 0, 1, 1)
     loop = cost.loop(token)

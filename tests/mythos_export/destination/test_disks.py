@@ -91,6 +91,8 @@ ORDER = (
     "golden.safetensors",
     "reports/parity.json",
     "reports/parity.html",
+    "reports/index.html",
+    "card.md",
 )
 
 

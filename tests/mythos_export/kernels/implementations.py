@@ -19,7 +19,7 @@ from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
 from mythos_model import ops, paged_ops
 
-# What lies where nothing may be read, for implementations that mask by adding: they promise the result for any finite
+# What is where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
 FINITE = 3.0
 
@@ -118,12 +118,16 @@ def _triton_implementations() -> list[Implementation]:
     tolerance = {"float32": 1e-5, "float16": 5e-3}
     if importlib.util.find_spec("triton") is None:
         return [Implementation("Triton", _reference, tolerance, missing="the package triton is not installed")]
+    from mythos_export.kernels.act import triton as act_triton
     from mythos_export.kernels.gqa import triton as gqa_triton
+    from mythos_export.kernels.linear import triton as linear_triton
     from mythos_export.kernels.mla import triton as mla_triton
-    from mythos_export.kernels.moe import triton as moe_triton
+    from mythos_export.kernels.moe import rounded
 
-    functions: dict[str, Callable[..., torch.Tensor]] = {
-        "moe": moe_triton.moe,
+    functions: dict[str, Callable[..., Any]] = {
+        "act_halting": act_triton.act_halting,
+        "linear": linear_triton.linear,
+        "moe": rounded.moe_of_format,
         "mla_attention": mla_triton.mla_attention,
         "gqa_attention": gqa_triton.gqa_attention,
     }

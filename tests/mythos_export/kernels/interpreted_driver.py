@@ -61,7 +61,7 @@ class InterpretedDriver:
         load_kernel(spec.source)[tuple(launch.grid)](*values, **spec.constants)
 
     def _tensor(self, address: int, dtype: torch.dtype) -> torch.Tensor:
-        """What lies at an address, to the end of its allocation."""
+        """What is at an address, to the end of its allocation."""
         for start, block in self.memory.items():
             size = block.numel() * block.element_size()
             if start <= address < start + size:

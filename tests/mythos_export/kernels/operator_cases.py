@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class OperatorCase:
-    """One call: inputs by name, attributes by name. NaN lies wherever an operator has no business to read."""
+    """One call: inputs by name, attributes by name. NaN is wherever an operator has no business to read."""
 
     op: str
     inputs: dict[str, Array]

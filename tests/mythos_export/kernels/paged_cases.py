@@ -27,7 +27,7 @@ def paged_inputs(seed: int, spans: list[tuple[int, int]], C: int, padding: int, 
     blocks = max(1, *(-(-(before + rows) // PAGE) for before, rows in spans)) + int(r.integers(2))
     free = list(r.permutation(len(spans) * blocks + 3))
     cache = np.full((len(free), PAGE, C), np.nan)
-    tables = r.choice([-7, 0, 2**40], (len(spans), blocks))  # what lies behind the last row's page is not read
+    tables = r.choice([-7, 0, 2**40], (len(spans), blocks))  # what is behind the last row's page is not read
     span, position = [], []
     for s, (before, rows) in enumerate(spans):
         for b in range(-(-(before + rows) // PAGE)):

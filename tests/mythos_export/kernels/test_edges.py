@@ -56,7 +56,7 @@ def test_the_sizes_are_those_of_the_kernels() -> None:
 
 
 def _without_tail(name: str, multiple: int) -> Callable[[dict[str, Array]], None]:
-    """What lies behind the last multiple of a register, tile or block is lost."""
+    """What is behind the last multiple of a register, tile or block is lost."""
 
     def plant(inputs: dict[str, Array]) -> None:
         inputs[name][..., inputs[name].shape[-1] // multiple * multiple :] = 0

@@ -1,4 +1,4 @@
-"""The order of implementations: one table in the code, the same in the README, and what a manifest says of it."""
+"""The order of implementations: one table in the code, the same in docs/kernels.md, and what a manifest says of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_runtime import read_manifest
 
 
-def test_the_readme_shows_the_table() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "kernels.md").read_text()
     for runner, order in ORDER.items():
         names = ", else ".join(implementation.name for implementation in order.implementations)
-        assert f"| {runner} | {names} | {order.decided} |" in readme
+        assert f"| {runner} | {names} | {order.decided} |" in page
 
 
 def test_the_manifest_records_what_was_taken() -> None:
@@ -27,11 +27,14 @@ def test_the_manifest_records_what_was_taken() -> None:
 
 
 def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
-    assert OPERATORS["act_halting"].lacks() == {TRITON, PLUGIN} and not OPERATORS["moe"].lacks()
-    assert OPERATORS["moe"].lacks("int8") == {TRITON, PLUGIN, DECOMPOSED}
+    assert OPERATORS["act_halting"].lacks() == {PLUGIN} and not OPERATORS["moe"].lacks()
+    assert OPERATORS["moe"].lacks("int8") == {PLUGIN, DECOMPOSED}
     entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks()}, PLUGIN)["mythos::act_halting"]
     assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
-    assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
+    assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]
+    assert TRITON in OPERATORS["linear"].lacks() - OPERATORS["linear"].lacks("int4")  # plain: the vendor's library
+    plain = record({"mythos::embedding": OPERATORS["embedding"].lacks("int8")}, DECOMPOSED)["mythos::embedding"]
+    assert plain["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
     rows = record({"mythos::paged_gqa_attention": OPERATORS["paged_gqa_attention"].lacks()}, DECOMPOSED)
     assert "TensorRT" not in rows["mythos::paged_gqa_attention"]
 

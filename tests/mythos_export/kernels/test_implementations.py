@@ -16,14 +16,20 @@ from mythos_model.formats import FORMATS, PLAIN
 
 
 def test_every_operator_has_cases() -> None:
-    """In every format, where its weights may lie in any."""
+    """In every format, where its weights may be in any."""
     for name, operator in OPERATORS.items():
         assert {form for op, form in CASES if op == name} == set(FORMATS if operator.weights else [PLAIN])
 
 
 # What an operator lacks (kernels/fallback.py) is not there to be tested.
 PAIRS = [
-    pytest.param(implementation, op, form, id=f"{implementation.name}-{op} {form}")
+    pytest.param(
+        implementation,
+        op,
+        form,
+        id=f"{implementation.name}-{op} {form}",
+        marks=[pytest.mark.slow] * (form != PLAIN and implementation.name.startswith("Triton")),  # interpreted
+    )
     for implementation in IMPLEMENTATIONS
     for op, form in CASES
     if implementation.serves(op, form)

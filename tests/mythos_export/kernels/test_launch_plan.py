@@ -43,10 +43,12 @@ def test_calls_of_other_sizes_have_kernels_of_their_own(tmp_path: Path) -> None:
         OperatorCall("moe", shapes={"expert_index": (None, 2), "routed_down": (4, 64, F), "shared_down": (64, 0)})
         for F in (16, 32)
     )
-    rounded = OperatorCall("moe", {"format": "int8"}, small.shapes)
-    plans = plans_for([small, large, small, rounded, OperatorCall("act_halting")], "fp16")
+    rounded = OperatorCall("embedding", {"format": "int8"})
+    plans = plans_for([small, large, small, rounded, OperatorCall("linear")], "fp16")
     assert [(plan.variant, plan.path) for plan in plans] == [
-        (variant, path) for variant in ("D64-F16-Fs0-E4-K2", "D64-F32-Fs0-E4-K2") for path in ("decode", "prefill")
+        (variant, path)
+        for variant in ("D64-F16-Fs0-E4-K2", "D64-F32-Fs0-E4-K2")
+        for path in ("decode", "prefill_many", "prefill")
     ]
     names = [spec.name for plan in plans for spec in plan.launches]
     assert len(names) == len(set(names)) == len(kernels_for([small, large], "fp16"))

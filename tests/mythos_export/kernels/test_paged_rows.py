@@ -1,4 +1,4 @@
-"""A row over a paged cache computes the same bits in any company, and its entry is appended where it lies.
+"""A row over a paged cache computes the same bits in any company, and its entry is appended where it is.
 
 The engine rests on both: it packs rows as requests come and go, and its answers are those of each request alone.
 """

@@ -1,4 +1,4 @@
-"""Weights lie in one file, once, whichever way a graph's products take them."""
+"""Weights are in one file, once, whichever way a graph's products take them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_bundle_has_the_bytes_that_were_planned(precision: str, name: str, bun
     model = read_model(str(bundles[name]))
     assert model.precision == precision
     held = manifest.files["weights.safetensors"].bytes
-    # Narrow matrices are padded to whole tiles and blocks; what is small lies in the graphs.
+    # Narrow matrices are padded to whole tiles and blocks; what is small is in the graphs.
     assert need(model, precision).weights == pytest.approx(held, rel=0.15 if precision == "fp32" else 0.6)
 
 

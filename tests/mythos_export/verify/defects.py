@@ -172,7 +172,7 @@ def padding_as_key(model: ModelProto) -> None:
 
 
 def stale_memory_behind_the_past(model: ModelProto) -> None:
-    """What lies behind a row's past is multiplied by a weight of zero, whatever it is."""
+    """What is behind a row's past is multiplied by a weight of zero, whatever it is."""
     node = _node(model, "stored", "Where")
     node.CopyFrom(helper.make_node("Identity", ["stored_read"], ["stored"]))
 

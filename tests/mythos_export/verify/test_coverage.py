@@ -129,7 +129,7 @@ def lost_in_chunk(keys: Tensor, mask: Tensor, held: int, positions: Tensor, leng
 
 
 def stray_nan(keys: Tensor, mask: Tensor, held: int, positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies behind a row's length is multiplied by a weight of zero."""
+    """What is behind a row's length is multiplied by a weight of zero."""
     behind = (torch.arange(keys.shape[1]) >= lengths.unsqueeze(1)) & (torch.arange(keys.shape[1]) < held)
     return keys.masked_fill(behind.unsqueeze(-1), torch.nan), mask
 
@@ -355,7 +355,7 @@ def test_the_case_of_a_far_position_has_tolerances_of_its_own(made: tuple[Looped
 
 
 def test_routing_at_an_exact_tie_is_a_near_tie_and_no_failure() -> None:
-    """Two experts of the same router row: whichever is chosen, nobody is wrong, and what hangs on it is left out."""
+    """Two experts of the same router row: whichever is chosen, nobody is wrong, and what depends on it is left out."""
     model = model_of("mla_decode")
     with torch.no_grad():
         mixture = model.recurrent.block.ffn

@@ -54,7 +54,7 @@ def test_both_sides_of_every_boundary_are_called() -> None:
 
 
 def _tail(name: str, width: int) -> Callable[[dict[str, Array]], None]:
-    """What lies behind the last whole register is lost."""
+    """What is behind the last whole register is lost."""
 
     def plant(inputs: dict[str, Array]) -> None:
         inputs[name][..., inputs[name].shape[-1] // width * width :] = 0

@@ -123,7 +123,7 @@ def test_tensors_of_other_kinds_are_named(tmp_path: Path) -> None:
         "quantised": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
     }
     for word, tensor in kinds.items():
-        assert f"odd.weight {'lies on the ' if word == 'meta' else 'is '}" in refusal(
+        assert f"odd.weight {'is on the ' if word == 'meta' else 'is '}" in refusal(
             tmp_path, STATE | {"odd.weight": tensor}
         )
     said = refusal(tmp_path, {"a.weight": torch.ones(1).expand(10**12)})

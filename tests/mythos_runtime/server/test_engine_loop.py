@@ -97,7 +97,7 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], Engine]) -> 
 
 
 def test_what_a_budget_set_is_set_again(opened: Callable[[], Engine]) -> None:
-    """A latency hangs on the clock; what was sent before a crash stays as it was."""
+    """A latency depends on the clock; what was sent before a crash stays as it was."""
     request = Request([60, 2, 4], 30, budget=Budget(latency_ms=0.5))
     loop = EngineLoop(opened(), opened, deliver, 16)
     ends = [Ended(), Ended()]

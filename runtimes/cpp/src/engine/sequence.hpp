@@ -48,12 +48,12 @@ struct Sequence {
   std::vector<std::int64_t> filled;  // per depth, see above
   Table around;
   std::vector<Table> loop;
-  Lines lines;  // where the states of positions length - lines.size() .. length - 1 lie
+  Lines lines;  // where the states of positions length - lines.size() .. length - 1 are
 
   // Positions that have run every depth, and those that have not.
   std::int64_t complete() const { return limit ? filled.back() : length; }
   std::int64_t lag() const { return length - complete(); }
-  // Where the state of a position lies that has one.
+  // Where the state of a position is that has one.
   std::int64_t line(std::int64_t position) const {
     return lines[static_cast<std::size_t>(position - length) + lines.size()];
   }
@@ -67,7 +67,7 @@ struct Span {
 };
 using Spans = std::vector<Span>;
 
-// Where the states of all the spans' rows lie.
+// Where the states of all the spans' rows are.
 inline Lines lines_of(const Spans& spans) {
   Lines lines;
   for (const Span& span : spans)

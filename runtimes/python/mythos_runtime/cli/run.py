@@ -63,7 +63,7 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
-def run(context: click.Context, bundle: Path, as_json: bool, **options: Any) -> None:
+def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) -> None:
     """Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on stderr."""
     from mythos_runtime import load
     from mythos_runtime.cli.generation import named_options, plan, prompt_ids, speculation, stream, write_trace

@@ -17,7 +17,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NEEDED = ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "jinja2")
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """Bytes, such as 512MiB."""
 
     name = "size"

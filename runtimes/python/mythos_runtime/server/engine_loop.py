@@ -8,7 +8,7 @@
 
 A tick that fails is nobody's fault at first: the engine is opened anew, and whoever was in it is computed again, in
 ever smaller company, until the one whose tick fails alone is found. It gets the error, and the others go on as if
-nothing had been, since a request's tokens hang on the request alone.
+nothing had been, since a request's tokens depend on the request alone.
 """
 
 from __future__ import annotations

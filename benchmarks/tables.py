@@ -1,4 +1,4 @@
-"""Writes the README's performance tables out of the committed reports: `python -m benchmarks.readme_tables`.
+"""Writes the tables of README.md and docs/ that are made of committed reports: `python -m benchmarks.tables`.
 
 Between marks such as `<!-- latency: begin -->` and `<!-- latency: end -->`; with --check it only says whether they are
 current (exit code 1 where they are not). No figure there is typed by hand.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,23 @@ from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 TITLES = {"hops": "The demo model", "wide": "The 512-wide model, random weights"}
+# Of the README's short table: everybody who kept the loop's depth open, and the reference.
+SHOWN = {
+    "ONNX Runtime, CPU kernels, int8 weights": "**mythos-export, int8**",
+    "ONNX Runtime, CPU kernels, int4 weights": "**mythos-export, int4**",
+    "ONNX Runtime, CPU kernels": "**mythos-export, float32**",
+    "OpenVINO": "OpenVINO",
+    "AOTInductor": "AOTInductor",
+    "torch.onnx.export + ONNX Runtime": "torch.onnx.export + ONNX Runtime",
+    "torch.compile": "torch.compile",
+    "reference in eager PyTorch": "reference code in eager PyTorch",
+}
 
 
 def tables(results: Path = RESULTS) -> str:
-    """The text between the marks."""
+    """Of the page on performance: everybody, with intervals."""
     peers = {name: read_report(results / "peers" / name) for name in TITLES}
     parts = [_about(next(iter(peers.values())))]
     parts += [_peers(name, document) for name, document in peers.items()]
@@ -47,7 +58,7 @@ def _peers(name: str, document: dict[str, Any]) -> str:
     workloads = list(dict.fromkeys(row["workload"] for row in document["rows"]))
     contestants = [c["name"] for c in document["contestants"] if c["state"] == "measured"]
     rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
-    link = f"benchmarks/results/peers/{name}/latency.json"
+    link = f"../benchmarks/results/peers/{name}/latency.json"
     noise = document["noise"]
     quiet = "" if noise["quiet"] else f" The machine was not quiet: {'; '.join(noise['reasons'])}."
     lines = [f"{TITLES[name]} ([all figures]({link})).{quiet}", ""]
@@ -95,7 +106,7 @@ def _context(document: dict[str, Any]) -> str:
     capacity = max(w["held"] for w in decode) + 1
     lines = [
         f"A token as the context grows, in a cache of {capacity} tokens: only what is filled is read "
-        "([all figures](benchmarks/results/latency/wide/latency.json)).",
+        "([all figures](../benchmarks/results/latency/wide/latency.json)).",
         "",
         f"| tokens held | {' | '.join(names)} |",
         "|---|" + "---|" * len(names),
@@ -106,25 +117,73 @@ def _context(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def replaced(readme: str, name: str, text: str) -> str:
-    """The README with the text between the marks of that name."""
+def short(results: Path = RESULTS) -> str:
+    """Of the README: a token and a prompt of the 512-wide model."""
+    document = read_report(results / "peers" / "wide")
+    decode, _, prefill = dict.fromkeys(row["workload"] for row in document["rows"])
+    rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
+    machine = document["machine"]
+    lines = [
+        f"A looped model, 512 wide, 8 loops, random weights; {machine['cpu']}, one thread, {machine['at'][:10]}, on a "
+        f"machine that was not quiet; medians (`{document['command']}`):",
+        "",
+        "| | a token behind 128 | a prompt of 128 |",
+        "|---|---|---|",
+    ]
+    for name, said in SHOWN.items():
+        lines.append(f"| {said} | {_median(rows.get((decode, name)))} | {_median(rows.get((prefill, name)))} |")
+    return "\n".join(lines)
+
+
+def cpp(results: Path = RESULTS) -> str:
+    """Of the page on performance: both runtimes."""
+    rows = json.loads((results / "cpp_against_python.json").read_text(encoding="utf-8"))["rows"]
+    lines = ["| | from process start to the first token | per token |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {row['first_token_ms']:.0f} ms | {row['per_token_ms']:.2f} ms |" for name, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def rounding(results: Path = RESULTS) -> str:
+    """Of the page on weight formats."""
+    return quantization.table(json.loads((results / quantization.NAME).read_text(encoding="utf-8")))
+
+
+# What stands between which marks of which page.
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"speed": short},
+    "docs/performance.md": {"latency": tables, "cpp": cpp},
+    "docs/weight-formats.md": {"quantization": rounding},
+}
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with the text between the marks of that name."""
     begin_mark, end_mark = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, begin, rest = readme.partition(begin_mark)
+    head, begin, rest = page.partition(begin_mark)
     _, end, tail = rest.partition(end_mark)
     if not begin or not end:
-        sys.exit(f"README.md lacks the marks {begin_mark} and {end_mark}")
+        sys.exit(f"the page lacks the marks {begin_mark} and {end_mark}")
     return f"{head}{begin}\n{text}\n{end}{tail}"
+
+
+def current(page: str) -> tuple[str, str]:
+    """A page as it is, and as the reports want it."""
+    now = wanted = (ROOT / page).read_text(encoding="utf-8")
+    for name, text in PAGES[page].items():
+        wanted = replaced(wanted, name, text())
+    return now, wanted
 
 
 def main() -> None:
     """Write, or with --check compare."""
-    now = README.read_text(encoding="utf-8")
-    wanted = replaced(now, "latency", tables())
-    rounded = json.loads((RESULTS / quantization.NAME).read_text(encoding="utf-8"))
-    wanted = replaced(wanted, "quantization", quantization.table(rounded))
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if now == wanted else "README.md is not current: python -m benchmarks.readme_tables")
-    README.write_text(wanted, encoding="utf-8")
+    for page in PAGES:
+        now, wanted = current(page)
+        if "--check" not in sys.argv[1:]:
+            (ROOT / page).write_text(wanted, encoding="utf-8")
+        elif now != wanted:
+            sys.exit(f"{page} is not current: python -m benchmarks.tables")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,25 @@
 """A family of looped models in one file, as somebody outside of the project would write it.
 
-No prelude and no coda: one block that is looped until its own gate says that it is enough.
+    python examples/custom_family/toy_family.py
+
+No prelude and no coda: one block that is looped until its own gate says that it is enough. Run as a program it
+registers the family, exports a model with random weights, verified like any other, and generates with it.
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mythos_export import export
+from mythos_model import families
 from mythos_model.attention import GroupedQueryAttention, Past
 from mythos_model.blocks import Embedding, RMSNorm, Rotary, SwiGLU
 from mythos_model.exits import Exit, Quantile
@@ -17,6 +27,7 @@ from mythos_model.families.family import Family, own_fields
 from mythos_model.looped import LoopedModel
 from mythos_model.ops import accumulation_dtype
 from mythos_model.state import Context, Lines, Sizes
+from mythos_runtime import load
 
 
 @dataclass(frozen=True)
@@ -76,3 +87,22 @@ FAMILY = Family(
     read_config=lambda given, shapes: ToyConfig(**own_fields(ToyConfig, given)),
     shapes=lambda config: {name: tuple(weight.shape) for name, weight in Toy(config).state_dict().items()},
 )
+
+
+def main() -> None:
+    families.register(FAMILY)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoint = Path(temporary) / "checkpoint"
+        checkpoint.mkdir()
+        save_file(Toy(ToyConfig()).state_dict(), checkpoint / "model.safetensors")
+        (checkpoint / "config.json").write_text(json.dumps({"model_type": "toy", **ToyConfig().to_dict()}))
+        bundle = export(checkpoint, Path(temporary) / "bundle")
+        print(f"{bundle.manifest.spec.family}: {bundle.manifest.targets[0].state}")
+        with load(bundle.path) as model:
+            result = model.generate_all([[1, 2, 3]], max_new_tokens=8)
+    print(f"tokens {result.tokens[0]}, loops {result.depth[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The kernels at the sizes of real variants, against the plain operators in float64 on the same device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.cases import VARIANTS, Maker, attention_case, config_of, double, moe_case, most_experts, triton_ops
+from benchmarks.gpu.run import LIMITS, Run, distance
+from benchmarks.gpu.spread import spread
+from mythos_model import ops as plain
+
+_TOKENS = (1, 2, 8, 9, 64, 513, 4096)
+_CALLS = ((1, 1, 0), (1, 1, 100), (1, 1, 4096), (3, 1, 1000), (64, 1, 2048), (1, 4, 777), (2, 128, 0), (1, 512, 512))
+_DRY_CALLS = ((1, 1, 0), (2, 1, 40), (1, 40, 9))
+_MOST_SCORES = 40_000_000  # of a call in float64: heads times new tokens times keys
+
+
+def main(run: Run) -> None:
+    if not run.select:
+        spread(run, "sizes", [f"{variant}-{name}" for variant in VARIANTS for name in run.precisions], main)
+        return
+    variant, _, name = run.select.partition("-")
+    config, dtype = config_of(variant, run.dry), run.precisions[name]
+    for n in (1, 20) if run.dry else _TOKENS:
+        _check(
+            run,
+            f"moe {variant} n={n} {name}",
+            "moe",
+            lambda make, n=n: moe_case(config, n, make, most_experts(variant)),
+            dtype,
+        )  # type: ignore[misc]
+    for op in ("mla_attention", "gqa_attention"):
+        for B, T, S in _DRY_CALLS if run.dry else _CALLS:
+            if B * T * (S + T) * config.n_heads > _MOST_SCORES:
+                continue
+            label = f"{op} {variant} B={B} T={T} S={S} {name}"
+            _check(run, label, op, functools.partial(attention_case, config, op, B, T, S), dtype)
+    for rows in (1, 700):
+        with run.record.step(f"rms_norm {variant} rows={rows} {name}"):
+            make = Maker(run.device, torch.float32, rows)
+            x, weight = make.normal(rows, config.dim), make.normal(config.dim).to(dtype)
+            far = distance(triton_ops()["rms_norm"](x, weight, 1e-6), plain.rms_norm(x.double(), weight.double(), 1e-6))
+            run.record.say(f"rms_norm {variant} rows={rows} {name}", {"distance": far, "ok": far < LIMITS[name]})
+
+
+def _check(run: Run, label: str, op: str, case_of: Callable[..., dict[str, Any]], dtype: torch.dtype) -> None:
+    with run.record.step(label):
+        case = case_of(make=Maker(run.device, dtype, sum(map(ord, label))))
+        far = distance(triton_ops()[op](**case), getattr(plain, op)(**double(case)))
+        run.record.say(label, {"distance": far, "ok": far < LIMITS[label.rpartition(" ")[2]]})
+        del case
+        if not run.dry:
+            torch.cuda.empty_cache()
