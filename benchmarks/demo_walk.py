@@ -198,11 +198,13 @@ def main(bundle: Path, threads: int, together: tuple[int, ...], processor_time: 
     groups = [write_walks(model, expected, data, count, clock) for count in together]
     for rows in groups:
         show(console, rows)
-    console.print(
-        "steps: to every stop. right, whole: stops, and walks without a wrong one, in percent. agree: the three"
-    )
-    console.print("and eager PyTorch give the same tokens and depths. loops: of a token, on average. lock: lock-step.")
-    console.print("/full, /lock: how many times as fast lazy is, the median over walks.")
+    for line in (
+        "steps: to every stop. right, whole: stops, and walks without a wrong one, in %.",
+        "agree: the three and eager PyTorch give the same tokens and depths, in %.",
+        "loops: of a token, on average. lock: lock-step.",
+        "/full, /lock: how many times as fast lazy is, the median over walks.",
+    ):
+        console.print(line, highlight=False)
     for rows in groups:
         easy, hard = rows[0], max(rows, key=lambda row: row.level)
         rates = [row.tokens_per_second[LAZY] for row in (easy, hard)]

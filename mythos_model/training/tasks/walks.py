@@ -95,4 +95,5 @@ def _nearest(
     distance = np.abs(depths - wanted[:, :, None]) + 0.5 * random.random((*wanted.shape, depths.shape[-1]))
     if allowed is not None:
         distance = np.where(allowed, distance, np.inf)
-    return distance.argmin(-1)
+    nearest: np.ndarray = distance.argmin(-1)
+    return nearest
