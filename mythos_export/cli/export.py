@@ -53,6 +53,11 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
+@click.option(
+    "--expert-shards",
+    type=click.IntRange(1),
+    help="onnx: the experts in so many shards, for as many processes of one machine or several.",
+)
 @click.option("--tokenizer", help="A tokenizer.json, 'bytes', or 'none' [default: the one beside the weights].")
 @click.option(
     "--eos", help="Ids that end a generation, such as 2 or 0,2 [default: as the files beside the weights say]."
