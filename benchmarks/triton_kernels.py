@@ -117,7 +117,7 @@ def main() -> None:
         ]
         for model in dict.fromkeys(model for model, _ in needed)
     }
-    document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
+    document: dict[str, Any] = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
     document["command"] = "python -m benchmarks.triton_kernels"
     if chosen != parser.get_default("models"):
         document["command"] += f" --models '{chosen}'"
