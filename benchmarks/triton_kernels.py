@@ -35,7 +35,7 @@ from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
 from mythos_model.families.openmythos.config import VARIANTS
-from mythos_model.formats import FORMATS, ROUNDED
+from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.manifest import NOT_EXECUTED
 
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
@@ -45,6 +45,7 @@ MODELS: dict[str, MythosConfig] = {
     **VARIANTS,
 }
 USED = ("registers", "shared_bytes")
+SERVED = tuple(name for name, form in FORMATS.items() if name != PLAIN and not form.activations)
 _SAVED = 10  # kernels between two savings
 
 
@@ -102,7 +103,7 @@ def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
 def main() -> None:
     """Compile, tabulate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_kernels", description=__doc__)
-    every = [*MODELS, *(f"1b {form}" for form in ROUNDED)]
+    every = [*MODELS, *(f"1b {form}" for form in SERVED)]
     parser.add_argument("--models", default=",".join(every), help=f"of {', '.join(every)}; default: all")
     chosen = parser.parse_args().models
     needed = {(model, precision): _needed(model, precision) for model in chosen.split(",") for precision in PRECISIONS}
@@ -128,7 +129,7 @@ def main() -> None:
 
 def _needed(model: str, precision: str) -> list[KernelSpec]:
     name, _, form = model.partition(" ")
-    if form in ROUNDED:
+    if form in SERVED:
         return kernels_for(rounded(MODELS[name], form), precision)
     return kernels_for(calls(MODELS[model]), precision) + norms(MODELS[model], precision)
 
