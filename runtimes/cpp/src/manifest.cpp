@@ -159,6 +159,9 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   top.mapping("operators");
   top.mapping("tolerances");
   manifest.tokenizer = read_tokenizer(top, manifest);
+  if (top.peek("shards"))
+    throw BundleError(where + ": the experts of this bundle are in shards, a process each, which the Python runtime "
+                      "runs (mythos run, mythos serve); for this one, export it without --expert-shards");
   Fields versions = top.inner("tool_versions");
   for (const auto& tool : versions.names()) versions.text(tool);
   top.done();
@@ -173,6 +176,7 @@ Manifest read_manifest(const std::string& folder, bool verify_hashes) {
                       "; expected the folder of a bundle, which holds a " + kManifest);
   if (!fs::is_regular_file(path, error))
     throw BundleError(folder + " holds no " + kManifest + ", so it is not a bundle; make one with mythos-export");
+  locate(folder, kManifest);  // no link that leaves the folder
   std::string text(std::min<std::uintmax_t>(fs::file_size(path, error), kMaxJsonBytes + 1), '\0');
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!stream) throw BundleError("cannot read " + path + ": " + os_error(errno, path));
