@@ -25,7 +25,7 @@ help:
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
 	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
-	@echo "make bench-serving  load on mythos serve, with curves; make soak: 30 minutes of mixed traffic"
+	@echo "make bench-serving  load on mythos serve, with curves; make soak: 100,000 tokens through the engine, then 30 minutes of traffic"
 	@echo "make bench-results  all committed reports anew, and the tables of README and docs from them (on a quiet machine)"
 
 setup: $(INSTALLED)
@@ -130,6 +130,7 @@ bench-serving: setup native
 	$(BIN)/python -m benchmarks.serving -o $(BENCH_OUT)/serving
 
 soak: setup native
+	$(BIN)/python -m benchmarks.engine_soak
 	$(BIN)/python -m benchmarks.serving.soak $(ARGS)
 
 BUNDLE ?= build/text

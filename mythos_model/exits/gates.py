@@ -84,10 +84,10 @@ class Expectation(Exit):
     name: ClassVar[str] = "weighted"
 
     class State(NamedTuple):
-        """`answer` is the weighted sum so far, `stays` [B, T] the probability of not having left."""
+        """`answer` is the weighted sum so far, `spent` [B, T] the sum of the weights."""
 
         answer: Tensor
-        stays: Tensor
+        spent: Tensor
         halted: Tensor
         depth: Tensor
 
@@ -96,26 +96,27 @@ class Expectation(Exit):
         self.gate = nn.Linear(dim, 1)
 
     def start(self, h: Tensor, halted: Tensor) -> State:
-        return self.State(torch.zeros_like(h), torch.ones_like(zeros(h)), halted, no_depth(halted))
+        return self.State(torch.zeros_like(h), zeros(h), halted, no_depth(halted))
 
     def update(
         self, state: State, h: Tensor, threshold: Tensor, last: Tensor, logits: Tensor | None = None
     ) -> tuple[State, Tensor]:
         logit = ops.halting_logit(h, self.gate.weight.to(h.dtype), self.gate.bias.to(h.dtype))
         leave = torch.reciprocal(1 + torch.exp(-logit))
-        share = tap(torch.where(last, state.stays, leave * state.stays), "share")
+        left = 1 - state.spent
+        share = tap(torch.where(last, left, leave * left), "share")
         answer = tap(state.answer + share.unsqueeze(-1) * h, "answer")
         depth = tap(state.depth + (~state.halted).to(state.depth.dtype), "depth")
         halted = state.halted.clone()  # a loop may not hand on a tensor unchanged
-        return self.State(answer, state.stays * (1 - leave), halted, depth), (~halted).any()
+        return self.State(answer, state.spent + share, halted, depth), (~halted).any()
 
     def rule(self) -> ExitRule:
-        return ExitRule(self.name, "every loop runs, and the answer is the expectation over all of them")
+        return ExitRule(self.name, "every loop runs, and the answer is the expectation over all of them", spent="spent")
 
     def state(self, dim: int, first: str) -> tuple[StateTensor, ...]:
         return (
             StateTensor("answer", "float32", (*FLAT, dim), "zeros"),
-            StateTensor("stays", "float32", FLAT, "ones"),
+            StateTensor("spent", "float32", FLAT, "zeros"),
             *HALTING,
         )
 

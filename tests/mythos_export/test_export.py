@@ -104,7 +104,7 @@ def test_nothing_in_a_bundle_tells_of_the_machine_that_made_it(bundles: Bundles)
             assert str(Path(__file__).parents[2]).encode() not in file.read_bytes(), file.name
 
 
-@pytest.mark.parametrize("attention", ["mla", "gqa"])
+@pytest.mark.parametrize("attention", ["gqa", pytest.param("mla", marks=pytest.mark.slow)])
 def test_a_folder_as_the_hub_has_it_becomes_a_bundle_that_chats(attention: str, tmp_path: Path) -> None:
     """The configuration of the reference's README, with random weights."""
     config = MythosConfig(
@@ -151,6 +151,7 @@ def test_a_folder_as_the_hub_has_it_becomes_a_bundle_that_chats(attention: str, 
     assert len(answers[0]["tokens"]) == 4
 
 
+@pytest.mark.slow
 def test_engine_with_caches_of_4096_tokens(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
     tiny = json.loads((GOLDEN / "mla_decode" / "case.json").read_text())["config"]
@@ -245,6 +246,7 @@ def test_a_wrong_result_is_exit_code_1_and_no_bundle(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [tmp_path / "bundle.repro"]
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_bundle(tmp_path: Path) -> None:
     source = str(GOLDEN / "training_checkpoint" / "step_0000010.pt")
     command = [sys.executable, "-c", "from mythos_export.cli import export_command; export_command()", source]

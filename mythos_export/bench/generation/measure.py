@@ -14,7 +14,7 @@ from mythos_export.bench.backends.backend import Setting
 from mythos_export.bench.depth_line import fit
 from mythos_export.bench.generation.limit import CallLimit
 from mythos_export.bench.generation.loads import EASY, Load, constant, from_rows, planted, recorded
-from mythos_export.bench.generation.schedules import PROMPT, ByDepth, LockStep, Run
+from mythos_export.bench.generation.schedules import PROMPT, ByDepth, ByDepthCpp, LockStep, Run
 from mythos_export.bench.limits import Limits, best_of
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.resources import starting_on
@@ -27,10 +27,11 @@ from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
 
 FORMAT, VERSION = "mythos-generation", 1
-LAZY, FULL, LOCK_STEP = "lazy", "full", "lock-step"
+LAZY, FULL, CPP, LOCK_STEP = "lazy", "full", "lazy, C++", "lock-step"
 SCHEDULES = {
     LAZY: "the engine, every depth that is needed",
     FULL: "the engine, every depth of every token",
+    CPP: "the engine in C++, every depth that is needed",
     LOCK_STEP: "the whole model's graph, every depth of every token, all sequences in one call",
 }
 LEAST_TOKENS, MOST_TOKENS = 8, 100
@@ -46,6 +47,7 @@ class GenerationOptions:
         rounds: repetitions of everything, in turns.
         turn_seconds: about how long each of them takes in a round, at the pace of lock-step.
         sequences: how many generate at a time.
+        cpp: `mythos_generation_bench`, to time the engine in C++ too.
         trace: depths that `mythos run --depth-trace` recorded, to run beside the planted ones.
         command: what the report is to name as the command that made it.
     """
@@ -54,6 +56,7 @@ class GenerationOptions:
     rounds: int = 5
     turn_seconds: float = 1.0
     sequences: tuple[int, ...] = (1, 8, 16, 64)
+    cpp: Path | None = None
     trace: Path | None = None
     command: str = "mythos bench --generation"
 
@@ -96,7 +99,12 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
             "doubt": manifest.doubt,
         },
         "machine": machine,
-        "method": {"rounds": options.rounds, "prompt": PROMPT, "max_lag": MAX_LAG, "schedules": SCHEDULES},
+        "method": {
+            "rounds": options.rounds,
+            "prompt": PROMPT,
+            "max_lag": MAX_LAG,
+            "schedules": {name: SCHEDULES[name] for name in run.schedules},
+        },
         "trained_loops": spec.trained_loops,
         "limits": summed,
         "one": one,
@@ -114,7 +122,8 @@ def _measured(
     progress("load")
     limits = Limits()
     limits.load(Setting(bundle, None, threads, bundle))
-    run = _Measuring(ByDepth(bundle, manifest, threads), LockStep(bundle, threads), spec, options)
+    cpp = None if options.cpp is None else ByDepthCpp(options.cpp, bundle, threads)
+    run = _Measuring(ByDepth(bundle, manifest, threads), cpp, LockStep(bundle, threads), spec, options)
     loads, rates = _loads(spec, trace, run), []
     for number in range(options.rounds):
         said = f"round {number + 1} of {options.rounds}"
@@ -129,6 +138,8 @@ def _measured(
                     run.take(load, sequences)
         progress(f"{said}: a hard token behind easy ones")
         run.take_hard_tokens()
+    if cpp is not None:
+        cpp.close()
     return run, loads, rates
 
 
@@ -142,8 +153,11 @@ def _loads(spec: LoopSpec, trace: Load | None, run: _Measuring) -> list[Load]:
 class _Measuring:
     """What was measured so far, by load, number of sequences and schedule."""
 
-    def __init__(self, engine: ByDepth, lock_step: LockStep, spec: LoopSpec, options: GenerationOptions) -> None:
-        self.engine, self.lock_step, self.spec, self.options = engine, lock_step, spec, options
+    def __init__(
+        self, engine: ByDepth, cpp: ByDepthCpp | None, lock_step: LockStep, spec: LoopSpec, options: GenerationOptions
+    ) -> None:
+        self.engine, self.cpp, self.lock_step, self.spec, self.options = engine, cpp, lock_step, spec, options
+        self.schedules = [schedule for schedule in SCHEDULES if cpp is not None or schedule != CPP]
         self._runs: dict[tuple[str, int, str], list[Run]] = {}
         self._hard: dict[tuple[int, int | None], list[float]] = {}
         self._tokens: dict[int, int] = {}
@@ -153,9 +167,12 @@ class _Measuring:
         """One round of a load, the schedules in turns."""
         prompts, tokens = self._prompts(sequences), self._tokens_of(sequences)
         given = load if self.spec.exit.knob("halt_threshold") else None
-        for schedule in SCHEDULES:
+        for schedule in self.schedules:
             if schedule == LOCK_STEP:
                 made = self.lock_step.run(prompts, tokens)
+            elif schedule == CPP:
+                assert self.cpp is not None
+                made = self.cpp.run(prompts, tokens, given, MAX_LAG)
             else:
                 made = self.engine.run(prompts, tokens, given, "lazy" if schedule == LAZY else "full", MAX_LAG)
             self._runs.setdefault((load.name, sequences, schedule), []).append(made)
@@ -182,7 +199,7 @@ class _Measuring:
 
     def row(self, load: Load, sequences: int, limit: CallLimit) -> dict[str, Any]:
         """A load's schedules, over all rounds."""
-        runs = {schedule: self._runs[load.name, sequences, schedule] for schedule in SCHEDULES}
+        runs = {schedule: self._runs[load.name, sequences, schedule] for schedule in self.schedules}
         row: dict[str, Any] = {"load": load.name, "sequences": sequences, "tokens": runs[LAZY][0].tokens}
         for schedule, each in runs.items():
             seconds = median_interval([run.per_token for run in each])
@@ -191,9 +208,10 @@ class _Measuring:
                 "tokens_per_second": 1 / seconds.median,
                 "mean_depth": float(np.mean([run.depth for run in each])),
             }
-        for schedule in (LAZY, FULL):
+        for schedule in self.schedules[:-1]:
             ratios = [a.per_token / b.per_token for a, b in zip(runs[LOCK_STEP], runs[schedule], strict=True)]
             row[schedule]["times_lock_step"] = vars(median_interval(ratios))
+        for schedule in (LAZY, FULL):
             last = runs[schedule][-1]
             calls = Counter((graph, rows) for graph, rows, _ in last.calls)
             rows = sum(rows for graph, rows, _ in last.calls if graph == "step")

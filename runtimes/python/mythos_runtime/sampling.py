@@ -108,9 +108,14 @@ class Sampler:
     def choose(self, logits: np.ndarray) -> int:
         """The next id for float32 logits [V]; it counts as seen from now on. Raises ResultError on NaN or infinity."""
         options = self.options
+        if options.temperature == 0 and options.repetition_penalty == 1:
+            token = int(np.argmax(logits))  # the first of the largest, or of NaN
+            _check(logits[token])
+            self.seen[token] = True
+            return token
         scores = penalize(logits, self.seen, options.repetition_penalty)
         if options.temperature == 0:
-            token = int(np.argmax(scores))  # the first of the largest
+            token = int(np.argmax(scores))
         else:
             ids, sums = candidates(scores, options)
             target = self.random.uniform() * sums[-1]
@@ -119,12 +124,15 @@ class Sampler:
         return token
 
 
+def _check(largest: np.floating) -> None:
+    if not np.isfinite(largest):
+        raise ResultError(f"the model's largest logit is {largest}: no token can be chosen; its results are broken")
+
+
 def penalize(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
     """Steps 1 and 2: float64 scores [V] of float32 logits [V], lowered where `seen` (bool [V])."""
     scores = logits.astype(np.float64)
-    largest = scores.max()
-    if not np.isfinite(largest):  # max passes a NaN on
-        raise ResultError(f"the model's largest logit is {largest}: no token can be chosen; its results are broken")
+    _check(scores.max())  # max passes a NaN on
     if penalty != 1:
         chosen = scores[seen]
         scores[seen] = np.where(chosen > 0, chosen / penalty, chosen * penalty)

@@ -4,6 +4,7 @@ cheats."""
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
 from test_exact import core_of, idle
 
+from mythos_model import load_checkpoint
 from mythos_runtime.engine import core as core_module
 from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
 from mythos_runtime.engine.scheduler import due
 from mythos_runtime.engine.sequence import Sequence, Span
 
 LIMIT, THRESHOLD = 5, 0.7
+GOLDEN_FAMILIES = Path(__file__).parents[2] / "golden_families"
 
 
 def ids_of(seed: int, count: int) -> np.ndarray:
@@ -155,3 +158,25 @@ def test_an_engine_that_cheats_is_found_out(row_model: RowModel, cheat: Any, mon
     assert not all(
         same(row_model, feed(core, [(sequence, np.array(ids[at : at + 1]))])[0], ids[: at + 1]) for at in range(40)
     )
+
+
+def test_an_early_answer_of_an_expectation_is_that_of_fewer_loops(tmp_path: Path) -> None:
+    """What drafts are taken from: a sum of states takes what its weights leave of 1 from the last one."""
+    model = load_checkpoint(GOLDEN_FAMILIES / "ouro_prefill", exit_rule="weighted").model(torch.float32)
+    row_model = RowModel.of(model.eval().requires_grad_(False), tmp_path)
+    core, ids = row_model.core(), ids_of(1, 9)
+    tokens = torch.tensor(ids)[None]
+    sequence = core.open(4, np.inf)
+    core.enter([Chunk(sequence, ids, depths=2)])
+    core.run([sequence])
+    (early,) = core.leave([Leaving(sequence, every=True, early=True)])
+    with torch.no_grad():
+        expected = row_model.model(tokens, max_loops=2).logits[0].numpy()
+    assert np.abs(early.logits - expected).max() < 2e-5 * np.abs(expected).max()
+    core.resume(sequence, 0)
+    core.run([sequence])
+    (whole,) = core.leave([Leaving(sequence, every=True)])
+    with torch.no_grad():
+        expected = row_model.model(tokens, max_loops=4).logits[0].numpy()
+    assert np.abs(whole.logits - expected).max() < 2e-5 * np.abs(expected).max()
+    assert np.abs(whole.logits - early.logits).max() > 1e-3 * np.abs(expected).max()

@@ -10,7 +10,7 @@
 namespace mythos::engine {
 namespace {
 
-constexpr std::size_t kMostBindings = 512;
+constexpr std::size_t kMostBindings = 128;
 constexpr float kAlways = -std::numeric_limits<float>::infinity();  // with `last`: every exit rule lets a position leave
 
 bool is_cache(const Port& port) { return port.role == "cache" || port.role == "cache_next"; }
@@ -91,13 +91,15 @@ void Part::run(const Spans& spans, const Tables& tables, std::int64_t rows, std:
   const Sizes sizes{rows, paged_ ? place(spans, tables) : 0, wanted};
   auto found = bindings_.find(sizes);
   if (found == bindings_.end()) {
-    if (bindings_.size() >= kMostBindings) {
+    if (bindings_.size() >= kMostBindings) {  // the one that was used longest ago goes
       bindings_.erase(order_.front());
       order_.erase(order_.begin());
     }
     found = bindings_.emplace(sizes, make(sizes)).first;
-    order_.push_back(sizes);
+  } else {
+    order_.erase(std::find(order_.begin(), order_.end(), sizes));
   }
+  order_.push_back(sizes);
   session_->run(found->second);
 }
 

@@ -67,7 +67,7 @@ class Part {
   std::map<std::string, char*> caches_;
   std::int64_t pages_ = 0;  // of a cache
   std::map<Sizes, Ort::IoBinding> bindings_;
-  std::vector<Sizes> order_;  // in which the bindings were made
+  std::vector<Sizes> order_;  // in which the bindings were used
 };
 
 class RowGraphs : public Graphs {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class Core:
         lines = self.states.copy(sequence.lines)
         twin = self.open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed)
         twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
-        twin.job = None if sequence.job is None else Job(**vars(sequence.job))
+        twin.job = None if sequence.job is None else replace(sequence.job, due=None)
         twin.capped, twin.lines = sequence.capped, lines
         if self.around is not None:
             twin.around = self.around.fork(sequence.around)
@@ -208,15 +208,20 @@ class Core:
         halted = self.states.halted
         waiting, through = [], []
         for sequence in sequences:
-            if sequence.job is not None:
-                span = due(sequence, halted)
-                if span is None:
+            job = sequence.job
+            if job is not None:
+                job.due = job.due or due(sequence, halted)
+                if job.due is None:
                     through.append(sequence)
                 else:
-                    waiting.append(span)
+                    waiting.append(job.due)
         if waiting:
-            self._run(self._with_pages(self.scheduler.plan(waiting)))
-            through += [span.sequence for span in waiting if due(span.sequence, halted) is None]
+            planned = self._with_pages(self.scheduler.plan(waiting))
+            self._run(planned)
+            for span in planned:
+                assert span.sequence.job is not None
+                span.sequence.job.due = due(span.sequence, halted)
+            through += [span.sequence for span in waiting if span.sequence.job and span.sequence.job.due is None]
         answering = []
         for sequence in through:
             assert sequence.job is not None

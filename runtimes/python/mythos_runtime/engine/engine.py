@@ -68,7 +68,7 @@ class Engine:
         self.speed = Speed() if speculation is None else speculation.speed
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
-        self._through: list[Running] = []  # their positions are to leave
+        self._through: dict[Running, None] = {}  # their positions are to leave; in this order
         self._by_sequence: dict[Sequence, Running] = {}
         self._idled = 0.0  # seconds that waiting to leave has cost, since some left
         self._full = False  # one was sent back, and none has ended since
@@ -128,9 +128,7 @@ class Engine:
             return tokens
         self.speed.saw(STEP, self.core.rows - rows, started)
         for sequence in done:
-            running = self._by_sequence[sequence]
-            if running not in self._through:
-                self._through.append(running)
+            self._through.setdefault(self._by_sequence[sequence])
         return tokens
 
     def _leave(self) -> list[Token]:
@@ -147,7 +145,9 @@ class Engine:
                 break
             early = job.stop < running.limit
             leaving.append(Leaving(running.sequence, running.round is not None and not early, early))
-        left, self._through = self._through[: len(leaving)], self._through[len(leaving) :]
+        left = list(self._through)[: len(leaving)]
+        for running in left:
+            del self._through[running]
         started = time.perf_counter()
         answers = self.core.leave(leaving)
         self.speed.saw(LEAVE, len(leaving), started)
@@ -197,10 +197,11 @@ class Engine:
     def _enter(self) -> None:
         left = self.core.graphs.most_rows
         chunks: list[tuple[Running, Chunk]] = []
-        for running in sorted(self._running, key=lambda running: running.left):  # a token before a prompt
+        idle = [running for running in self._running if running.sequence is not None and running.sequence.job is None]
+        for running in sorted(idle, key=lambda running: running.left):  # a token before a prompt
             sequence = running.sequence
             assert sequence is not None
-            if not left or not running.left or sequence.job is not None:
+            if not left or not running.left:
                 continue
             chunk = self._chunk(running, sequence, min(self.chunk, left))
             chunks.append((running, chunk))
@@ -329,8 +330,7 @@ class Engine:
         running.sequence, running.fed, running.round = None, 0, None
         del self._by_sequence[sequence]
         self._running.remove(running)
-        if running in self._through:
-            self._through.remove(running)
+        self._through.pop(running, None)
 
     def _keep(self, running: Running, sequence: Sequence) -> bool:
         """Keep an ended sequence for those that begin alike; whether it was."""

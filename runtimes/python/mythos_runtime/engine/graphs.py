@@ -23,21 +23,34 @@ from mythos_runtime.ports import Port, numpy_dtype
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, PAGE, STEP
 from mythos_runtime.spec import LoopSpec
 
-_MOST_FRAMES = 512
+_MOST_FRAMES = 128  # of a graph, about 20 kB each
 _ALWAYS = np.float32(-np.inf)  # with `last`: every exit rule lets a position leave
 
 
 class Frame:
     """A graph's tensors at some sizes, by role and group, and their binding."""
 
-    def __init__(self, binding: Any, tensors: dict[tuple[str, str | None], np.ndarray]) -> None:
-        self.binding, self._tensors = binding, tensors
+    def __init__(
+        self,
+        binding: Any,
+        tensors: dict[tuple[str, str | None], np.ndarray],
+        given: dict[str, tuple[Port, list[int]]],
+    ) -> None:
+        """`given`: outputs that have a new tensor at each run, by role, with their shapes."""
+        self.binding, self._tensors, self._given = binding, tensors, given
         self.carried = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state"]
         self.ahead = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state_next"]
 
     def __getitem__(self, role: str) -> np.ndarray:
         """The one tensor of a role."""
         return self._tensors[role, None]
+
+    def new(self, role: str) -> np.ndarray:
+        """The tensor that the next run puts an output in, which is the caller's: no buffer of this graph."""
+        port, shape = self._given[role]
+        tensor = np.empty(shape, numpy_dtype(port.dtype))
+        self.binding.bind_ortvalue_output(port.name, _ort().OrtValue.ortvalue_from_numpy(tensor))
+        return tensor
 
     def put_tokens(self, states: States, lines: np.ndarray) -> None:
         """Set the rows' tokens, where the graph reads them."""
@@ -96,29 +109,18 @@ class RowGraphs:
         frame.put_tokens(states, lines)
         for name, tensor in frame.carried:
             states.arrays[name].take(lines, 0, tensor, "clip")
+        rows = [span.rows for span in spans]
         loop, last = frame["loop"], frame["last"]
+        loop[:] = np.repeat([span.depth for span in spans], rows)
+        last[:] = np.repeat([span.depth + 1 == span.sequence.limit for span in spans], rows)
         threshold = frame.get("halt_threshold", self._unused[: len(lines)])
         states.threshold.take(lines, 0, threshold, "clip")
-        at = 0
-        for span in spans:
-            end, sequence = at + span.rows, span.sequence
-            loop[at:end] = span.depth
-            last[at:end] = span.depth + 1 == sequence.limit
-            if sequence.capped:
-                self._cap(span, states.cap[lines[at:end]], last[at:end], threshold[at:end])
-            at = end
+        if any(span.sequence.capped for span in spans):
+            own = np.repeat([span.sequence.threshold for span in spans], rows)
+            _cap(states.cap[lines] == loop + 1, own, last, threshold)
         part.run(frame, spans, tables)
         for name, tensor in frame.ahead:
             states.arrays[name][lines] = tensor
-
-    def _cap(self, span: Span, cap: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:
-        """Let a span's rows halt where their caps say."""
-        if span.depth + 1 < span.sequence.limit:
-            ends = cap == span.depth + 1
-            last[:] = ends
-            threshold[ends] = _ALWAYS
-        else:  # at the limit nothing is forced: a sum that falls short of the threshold takes no remainder
-            threshold[np.isnan(threshold)] = span.sequence.threshold
 
     def leave(
         self,
@@ -138,8 +140,8 @@ class RowGraphs:
         frame["answer"][:] = answers
         frame.put_tokens(states, lines)
         frame["pick"][:] = pick
+        logits = frame.new("logits")
         part.run(frame, spans, tables)
-        logits: np.ndarray = frame["logits"].copy()
         return logits
 
 
@@ -153,14 +155,14 @@ class _Part:
         self._memory = {
             port.name: np.zeros(int(np.prod(_shape(port, most))), numpy_dtype(port.dtype))
             for port in (*self._ports.inputs, *self._ports.outputs)
-            if not port.role.startswith("cache")
+            if not port.role.startswith("cache") and port.role != "logits"
         }
         self._caches: dict[str, Any] = {}
         self._slot = 0
         self._paged = any(port.role == "cache" for port in self._ports.inputs)
         if name == LEAVE and self._paged:
             self._slot = next(group.before for group in spec.caches if not group.per_loop)
-        self._positions = np.arange(most_positions)
+        self._numbers = np.arange(most_rows)
         self._frames: dict[tuple[int, int, int], Frame] = {}
 
     def bind(self, cache: PagedCache | None) -> None:
@@ -181,11 +183,12 @@ class _Part:
             last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
             blocks = 1 << (last // PAGE).bit_length()  # of few sizes, for each is bound anew
         key = (rows, blocks, wanted)
-        frame = self._frames.get(key)
+        frame = self._frames.pop(key, None)
         if frame is None:
             if len(self._frames) >= _MOST_FRAMES:
-                self._frames.pop(next(iter(self._frames)))
-            frame = self._frames[key] = self._make({"R": rows, "S": self._most_rows, "K": blocks, "W": wanted})
+                self._frames.pop(next(iter(self._frames)))  # the one that was used longest ago
+            frame = self._make({"R": rows, "S": self._most_rows, "K": blocks, "W": wanted})
+        self._frames[key] = frame
         return frame
 
     def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
@@ -195,15 +198,14 @@ class _Part:
             BackendFailed: ONNX Runtime could not finish the call.
         """
         if self._paged:
-            position, number, table = frame["position"], frame["span"], frame["tables"]
-            at = 0
+            rows = np.array([span.rows for span in spans])
+            ahead = np.array([span.first for span in spans]) - (rows.cumsum() - rows)  # of a span's place in the call
+            frame["position"][:] = np.repeat(ahead, rows) + self._numbers[: int(rows.sum())]
+            frame["span"][:] = np.repeat(self._numbers[: len(spans)], rows)
+            table = frame["tables"]
             for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
-                end = at + span.rows
-                position[at:end] = self._positions[span.first : span.last + 1]
-                number[at:end] = index
                 needed = span.last // PAGE + 1
                 table[index, :needed] = pages.pages[:needed]
-                at = end
         try:
             self._session.inference.run_with_iobinding(frame.binding)
         except self._session.failures as error:
@@ -212,11 +214,15 @@ class _Part:
     def _make(self, sizes: dict[str, int]) -> Frame:
         binding = self._session.inference.io_binding()
         tensors: dict[tuple[str, str | None], np.ndarray] = {}
+        given: dict[str, tuple[Port, list[int]]] = {}
         for ports, bind in (
             (self._ports.inputs, binding.bind_ortvalue_input),
             (self._ports.outputs, binding.bind_ortvalue_output),
         ):
             for port in ports:
+                if port.role == "logits":
+                    given[port.role] = port, _shape(port, sizes)
+                    continue
                 value = self._caches.get(port.name.removesuffix("_next")) if port.role.startswith("cache") else None
                 if value is None:
                     shape = _shape(port, sizes)
@@ -224,7 +230,21 @@ class _Part:
                     tensors[port.role, port.group if port.role.startswith("state") else None] = tensor
                     value = _ort().OrtValue.ortvalue_from_numpy(tensor)
                 bind(port.name, value)
-        return Frame(binding, tensors)
+        return Frame(binding, tensors, given)
+
+
+def _cap(ends: np.ndarray, own: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:
+    """Let rows halt where their caps say.
+
+    Args:
+        ends: bool [r], whether this loop is a row's cap. own: [r], thresholds of the rows' sequences.
+        last, threshold: [r], what the graph is to get: without caps, and then with them.
+    """
+    forced = last & np.isnan(threshold)
+    threshold[forced] = own[forced]  # at the limit nothing is forced: a sum that falls short takes no remainder
+    early = ends & ~last
+    last |= early
+    threshold[early] = _ALWAYS
 
 
 def _ort() -> Any:

@@ -104,7 +104,10 @@ class PagedCache:
         Raises:
             OutOfPages: nothing was changed.
         """
-        shared = [block for block in range(first // PAGE, len(table)) if self._holders[table[block]] > 1]
+        block = first // PAGE
+        if block == last // PAGE < len(table) and self._holders[table[block]] == 1:
+            return  # a token's usual case, many times a tick
+        shared = [block for block in range(block, len(table)) if self._holders[table[block]] > 1]
         new = last // PAGE + 1 - len(table)
         if len(shared) + max(new, 0) > self.free:
             raise OutOfPages

@@ -25,15 +25,17 @@ def due(sequence: Sequence, halted: np.ndarray) -> Span | None:
     """
     job = sequence.job
     assert job is not None
+    start = sequence.length - len(sequence.lines)  # the first position that has a state
     while job.depth < job.stop:
         last = job.last
-        if not job.whole:
-            still = ~halted[sequence.states(job.first, job.last)]
-            if not still[-1]:
-                behind = int(still[::-1].argmax())
-                if not behind:
-                    return None
-                last -= behind
+        if not job.whole and halted[sequence.lines[last - start]]:
+            if last == job.first:
+                return None
+            still = ~halted[sequence.states(job.first, last - 1)]
+            behind = int(still[::-1].argmax())
+            if not still[-1 - behind]:
+                return None
+            last -= 1 + behind
         if sequence.filled[job.depth] <= last:
             return Span(sequence, job.depth, sequence.filled[job.depth], last)
         job.depth += 1

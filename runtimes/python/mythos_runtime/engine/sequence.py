@@ -10,7 +10,7 @@ Invariants, with N the limit of the sequence and `filled` never increasing:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Job:
         stop: depths to run at most; fewer than the sequence's limit for a draft.
         whole: run them at every depth, whether they have halted or not.
         answers: the layers behind the loop wait for them.
+        due: the rows that run next, where that is known: nothing but a run of them changes it.
     """
 
     first: int
@@ -37,10 +38,10 @@ class Job:
     depth: int = 0
     whole: bool = False
     answers: bool = True
+    due: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Rows of one sequence at one depth, positions first..last."""
 
     sequence: Sequence
