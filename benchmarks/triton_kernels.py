@@ -1,20 +1,28 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture. Registers are a thread's, of 255; shared memory is a block's, at its launch. A
-kernel that spills, or needs more shared memory than a block has, is refused, here and in an export. Writes the table as
-JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
+every precision for every architecture; over rounded weights those of the 1b. Registers are a thread's, of 255; shared
+memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a block has, is refused, here
+and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is
+executed.
+
+What it takes is written as it goes: a kernel that has not changed since the last run is not compiled again, and a run
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import triton
 from rich.console import Console
 from rich.progress import track
 
@@ -24,8 +32,10 @@ from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import PRECISIONS, KernelSpec
 from mythos_export.kernels.norm.plan import plans as norm_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
+from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
 from mythos_model.families.openmythos.config import VARIANTS
+from mythos_model.formats import FORMATS, ROUNDED
 from mythos_runtime.manifest import NOT_EXECUTED
 
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
@@ -35,6 +45,7 @@ MODELS: dict[str, MythosConfig] = {
     **VARIANTS,
 }
 USED = ("registers", "shared_bytes")
+_SAVED = 10  # kernels between two savings
 
 
 def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
@@ -64,6 +75,30 @@ def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:
     return [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
 
 
+def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
+    """The calls of a model over weights in a format, as its graph would state them: experts, and one square product."""
+    c, format = config, FORMATS[form]
+
+    def packed(rows: int, inputs: int) -> tuple[int, ...]:
+        weight = format.pack(torch.empty(rows, inputs, device="meta")).weight
+        return tuple(weight.shape)
+
+    width, shared = (-(-units // format.tile) * format.tile for units in (c.expert_dim, c.shared_ffn_dim))
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "x": (None, None, c.dim),
+        "expert_index": (None, None, c.n_experts_per_tok),
+        "routed_gate_up": (c.n_experts, *packed(2 * width, c.dim)),
+        "routed_down": (c.n_experts, *packed(c.dim, width)),
+        "shared_gate_up": packed(2 * shared, c.dim),
+        "shared_down": packed(c.dim, shared),
+    }
+    square = {"x": (None, None, c.dim), "weight": packed(c.dim, c.dim)}
+    return (
+        OperatorCall("moe", {"format": form}, shapes),
+        OperatorCall("linear", {"format": form, "rows": c.dim}, square),
+    )
+
+
 def main() -> None:
     """Compile, tabulate."""
     needed = {
@@ -71,8 +106,10 @@ def main() -> None:
         for model, config in MODELS.items()
         for precision in PRECISIONS
     }
+    for form, precision in itertools.product(ROUNDED, PRECISIONS):
+        needed[f"1b, {form}", precision] = kernels_for(rounded(MODELS["1b"], form), precision)
     specs = {spec.name: spec for found in needed.values() for spec in found}
-    kernels, tools = _compiled(specs.values())
+    kernels, tools = _compiled(list(specs.values()))
     models = {
         model: [
             _part(spec) | {"name": spec.name}
@@ -80,7 +117,7 @@ def main() -> None:
             for spec in needed[model, precision]
             if spec.precision == precision  # halting is float32 at every precision
         ]
-        for model in MODELS
+        for model in dict.fromkeys(model for model, _ in needed)
     }
     document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
     document["command"] = "python -m benchmarks.triton_kernels"
@@ -89,12 +126,18 @@ def main() -> None:
     print(json.dumps(document))
 
 
-def _compiled(specs: Iterable[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:
+def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:
     """By name: threads, and by architecture what the kernel uses, or why it is refused there; and the tools."""
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    known, tools = before.get("kernels", {}), before.get("tools", {})
+    known = known if isinstance(known, dict) else {}
     kernels: dict[str, Any] = {}
-    tools: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, compiler() as worker:
-        for spec in track(list(specs), "compile", console=Console(stderr=True)):
+        for number, spec in enumerate(track(specs, "compile", console=Console(stderr=True))):
+            made_of = _made_of(spec)
+            if known.get(spec.name, {}).get("made_of") == made_of:
+                kernels[spec.name] = known[spec.name]
+                continue
             found: dict[str, Any] = {}
             for architecture in ARCHITECTURES:
                 try:
@@ -105,8 +148,16 @@ def _compiled(specs: Iterable[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
                 tools = made["tools"]
                 (binary,) = made["kernels"][0]["binaries"]
                 found[f"sm_{architecture}"] = {key: binary[key] for key in USED}
-            kernels[spec.name] = {"threads": 32 * spec.num_warps, "architectures": found}
+            kernels[spec.name] = {"threads": 32 * spec.num_warps, "made_of": made_of, "architectures": found}
+            if number % _SAVED == 0:
+                RESULT.write_text(json.dumps({"kernels": known | kernels, "tools": tools}, indent=1), encoding="utf-8")
     return kernels, tools
+
+
+def _made_of(spec: KernelSpec) -> str:
+    """What the result hangs on: the kernel's source and all it calls, its constants, the compiler."""
+    parts = [load_kernel(spec.source).cache_key, spec.to_json(), triton.__version__, ARCHITECTURES]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _part(spec: KernelSpec) -> dict[str, str]:

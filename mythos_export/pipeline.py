@@ -109,7 +109,10 @@ def export(
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)
         place = output.with_name(f"{output.name}.repro")
-        verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
+        try:
+            verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
+        finally:
+            made.weights.close()
         finished = with_card(verified.bundle.without(left_out), find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)

@@ -109,7 +109,10 @@ def _verify_twin(
         loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
         progress("make a reduced twin")
         twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision))
-        parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
+        try:
+            parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
+        finally:
+            twin.weights.close()
     progress("answer a few cases with the eager model")
     golden = make_few(made.weights.model, precision, made.weights.prints)
     made.weights.forget()
@@ -171,7 +174,10 @@ def verify_later(
     built = tuple(Built(name, (), proof_of(manifest.spec)) for name in names)
     made = Made(Bundle(folder, manifest, built), weights)
     place = folder.resolve()
-    verified = verify(made, found, choose(loaded), None, place.with_name(f"{place.name}.repro"), progress)
+    try:
+        verified = verify(made, found, choose(loaded), None, place.with_name(f"{place.name}.repro"), progress)
+    finally:
+        weights.close()
     finished = with_card(verified.bundle, find_licence(found.folder), verified.parity)
     finished.finish()
     return replace(verified, bundle=finished)

@@ -81,6 +81,15 @@ class WeightsFile:
         """Take the file's pages out of this process's memory; they come back as they are looked at."""
         self._mapped.view(0, len(self._mapped)).release()
 
+    def close(self) -> None:
+        """Take the weights out of the model, so that the file is let go of whoever else holds its tensors.
+
+        The rules by which onnxscript rewrites graphs keep the last one that each of them saw, as long as the process
+        lives; and with it the mapping, and the disk's space after the bundle was replaced.
+        """
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            tensor.data = tensor.data.new_empty(0)
+
     @property
     def _base(self) -> int:
         return int(np.frombuffer(self._mapped.memory, np.uint8).__array_interface__["data"][0])

@@ -4,6 +4,8 @@
     ...     model(input_ids)
     >>> seen.values["h"][2]              # the state after the third loop
 
+`disturbing` changes what is tapped by what rounding might have: another execution at the same precision.
+
 Nothing is recorded, copied or computed where nobody looks. While torch.export traces, a tap is the operator
 `mythos::tap`, an identity that keeps its name in the captured program; lowering names the value after it and drops it.
 """
@@ -48,10 +50,28 @@ def recording() -> Iterator[Recorded]:
         _recorder.reset(token)
 
 
+_disturber: contextvars.ContextVar[torch.Generator | None] = contextvars.ContextVar("disturber", default=None)
+
+
+@contextlib.contextmanager
+def disturbing(seed: int) -> Iterator[None]:
+    """Every floating-point number that the models inside tap is, by chance, up to one unit in the last place larger or
+    smaller: as if what made it had been rounded otherwise."""
+    token = _disturber.set(torch.Generator().manual_seed(seed))
+    try:
+        yield
+    finally:
+        _disturber.reset(token)
+
+
 def tap(x: Tensor, name: str) -> Tensor:
     """x itself, shown under a name. To be used on what comes back, so that the name stays with the value."""
     if torch.compiler.is_exporting():
         return torch.ops.mythos.tap(x, name)  # type: ignore[no-any-return]
+    by_chance = _disturber.get()
+    if by_chance is not None and x.is_floating_point():
+        moved = torch.randint(-1, 2, x.shape, generator=by_chance) * (torch.finfo(x.dtype).eps / 2)
+        x = (x.double() * (1 + moved.double().to(x.device))).to(x.dtype)
     seen = _recorder.get()
     if seen is not None:
         seen.values.setdefault(name, []).append(x)

@@ -48,12 +48,13 @@ def triton_ops() -> dict[str, Any]:
     """The operators' Triton kernels as PyTorch calls them."""
     from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
+    from mythos_export.kernels.linear.triton import linear
     from mythos_export.kernels.mla.triton import mla_attention
-    from mythos_export.kernels.moe.triton import moe
+    from mythos_export.kernels.moe.rounded import moe_of_format
     from mythos_export.kernels.norm.triton import rms_norm
 
-    found = (moe, mla_attention, gqa_attention, act_halting, rms_norm)
-    return {function.__name__: function for function in found}
+    found = (mla_attention, gqa_attention, act_halting, rms_norm, linear)
+    return {"moe": moe_of_format, **{function.__name__: function for function in found}}
 
 
 @contextlib.contextmanager

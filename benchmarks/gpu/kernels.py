@@ -11,24 +11,29 @@ from benchmarks.gpu.cases import triton_ops
 from benchmarks.gpu.run import LIMITS, Run, distance
 from benchmarks.gpu.spread import spread
 from mythos_export.kernels.op import OPERATORS
-from mythos_model.formats import PLAIN
+from mythos_model.formats import PLAIN, ROUNDED
 
 _EXAMPLES, _DRY_EXAMPLES = 40, 2
-_OPERATORS = ("moe", "mla_attention", "gqa_attention", "act_halting")
+_OPERATORS = (
+    *("moe", "mla_attention", "gqa_attention", "act_halting"),
+    *(f"{op}:{form}" for form in ROUNDED for op in ("moe", "linear")),
+)
+"""By name, and the format of the weights where that is not plain."""
 
 
 def main(run: Run) -> None:
     if not run.select:
         every = [f"{op}-{name}" for op in _OPERATORS for name in run.precisions]
         # Halting is float32 at any precision.
-        return spread(run, "kernels", [piece for piece in every if piece[:3] != "act" or piece.endswith("fp32")])
-    op, _, name = run.select.partition("-")
-    with run.record.step(f"{op} {name}"):
-        _drawn(run, op, name)
-    return None
+        spread(run, "kernels", [piece for piece in every if piece[:3] != "act" or piece.endswith("fp32")], main)
+        return
+    label, _, name = run.select.partition("-")
+    with run.record.step(f"{label} {name}"):
+        _drawn(run, label, name)
 
 
-def _drawn(run: Run, op: str, name: str) -> None:
+def _drawn(run: Run, label: str, name: str) -> None:
+    op, _, form = label.partition(":")
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
     from operator_cases import CASES, results  # of tests/, which the keeper puts on the path
@@ -46,13 +51,14 @@ def _drawn(run: Run, op: str, name: str) -> None:
     @given(st.data())
     def check(data: Any) -> None:
         nonlocal worst, seen
-        case = data.draw(CASES[op, PLAIN])
+        case = data.draw(CASES[op, form or PLAIN])
         if run.dry and any(value.size > 4000 for value in case.inputs.values()):
             return
         # NaN stays in the past, where nothing may read it; the chunk's is made finite, as the tests do.
         values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
         tensors = {k: torch.from_numpy(np.array(v)) for k, v in values.items()}
-        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+        cast = {k for k, v in tensors.items() if v.is_floating_point() and not k.endswith("scale")}
+        tensors = {k: v.to(dtype) if k in cast else v for k, v in tensors.items()}
         exact = {k: v.double().numpy() if v.is_floating_point() else v.numpy() for k, v in tensors.items()}
         expected = results(OPERATORS[op].reference(**exact, **case.attributes))
         on = {k: v.to(run.device) for k, v in tensors.items()}
@@ -67,7 +73,7 @@ def _drawn(run: Run, op: str, name: str) -> None:
 
     check()
     limits = {"worst": worst, "limit": LIMITS[name], "cases": seen}
-    run.record.say(f"{op} {name}", {**limits, "ok": not bad and seen > 0, "bad": len(bad), "first_bad": bad[:2]})
+    run.record.say(f"{label} {name}", {**limits, "ok": not bad and seen > 0, "bad": len(bad), "first_bad": bad[:2]})
 
 
 def _several(result: Any) -> tuple[torch.Tensor, ...]:

@@ -21,7 +21,8 @@ _MOST_SCORES = 40_000_000  # of a call in float64: heads times new tokens times 
 
 def main(run: Run) -> None:
     if not run.select:
-        return spread(run, "sizes", [f"{variant}-{name}" for variant in VARIANTS for name in run.precisions])
+        spread(run, "sizes", [f"{variant}-{name}" for variant in VARIANTS for name in run.precisions], main)
+        return
     variant, _, name = run.select.partition("-")
     config, dtype = config_of(variant, run.dry), run.precisions[name]
     for n in (1, 20) if run.dry else _TOKENS:
@@ -44,7 +45,6 @@ def main(run: Run) -> None:
             x, weight = make.normal(rows, config.dim), make.normal(config.dim).to(dtype)
             far = distance(triton_ops()["rms_norm"](x, weight, 1e-6), plain.rms_norm(x.double(), weight.double(), 1e-6))
             run.record.say(f"rms_norm {variant} rows={rows} {name}", {"distance": far, "ok": far < LIMITS[name]})
-    return None
 
 
 def _check(run: Run, label: str, op: str, case_of: Callable[..., dict[str, Any]], dtype: torch.dtype) -> None:

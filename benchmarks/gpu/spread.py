@@ -1,4 +1,7 @@
-"""A part as several processes at once, one for each of its pieces: compiling takes long, and there are many cores."""
+"""A part as several processes at once, one for each of its pieces: compiling takes long, and there are many cores.
+
+In a dry run, one after the other in this process: what takes long is to start one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.run import Run
@@ -15,8 +19,12 @@ from benchmarks.gpu.run import Run
 _SPARE = 12.0  # seconds before the part's own end
 
 
-def spread(run: Run, part: str, pieces: Sequence[str]) -> None:
-    """Run `part` with each of the pieces selected; findings come together here."""
+def spread(run: Run, part: str, pieces: Sequence[str], work: Callable[[Run], None]) -> None:
+    """Run `part`, whose function is `work`, with each of the pieces selected; findings come together here."""
+    if run.dry:
+        for piece in pieces:
+            work(replace(run, select=piece))
+        return
     begun = time.perf_counter()
     limit = run.limit - _SPARE if run.limit else float("inf")
     with tempfile.TemporaryDirectory(prefix="mythos-gpu-") as name:
@@ -26,7 +34,6 @@ def spread(run: Run, part: str, pieces: Sequence[str]) -> None:
             command = [sys.executable, "-m", "benchmarks.gpu", "--part", part, "--select", piece]
             command += ["--save", str(folder / f"{piece}.json"), "--bundles", str(run.bundles)]
             command += ["--examples", str(run.examples), "--bandwidth", str(run.bandwidth), "--flops", str(run.flops)]
-            command += ["--dry-run"] * run.dry
             with (folder / f"{piece}.log").open("w") as log:
                 running[piece] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         for piece, process in running.items():

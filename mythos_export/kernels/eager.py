@@ -9,18 +9,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from typing import Any
 
 import torch
 
-from mythos_model import formats, ops, products  # noqa: F401  (ops registers what the kernels replace on one device)
+from mythos_model import ops  # noqa: F401  (registers what the kernels replace on one device)
 
 VARIABLE = "MYTHOS_TRITON"
 """Set to "none", the operators stay plain PyTorch."""
 
 PLAIN = "plain PyTorch"
-PLAIN_ARGUMENTS, ROUNDED_ARGUMENTS = 7, 12
-"""Of `mythos::moe`: without scales and format, and with them."""
 
 
 def register(device: str) -> str:
@@ -55,17 +52,13 @@ def _register(device: str) -> str:
 
     from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
+    from mythos_export.kernels.linear.triton import linear
     from mythos_export.kernels.mla.triton import mla_attention
-    from mythos_export.kernels.moe.triton import moe
+    from mythos_export.kernels.moe.rounded import moe_of_format
     from mythos_export.kernels.norm.triton import rms_norm
 
-    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm):
+    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
-    def of_format(*arguments: Any) -> torch.Tensor:
-        """There are no kernels for rounded weights, which stay plain PyTorch. What is a default may be left out."""
-        plain = len(arguments) < ROUNDED_ARGUMENTS or arguments[-1] == formats.PLAIN
-        return moe(*arguments[:PLAIN_ARGUMENTS]) if plain else products.moe(*arguments)
-
-    torch.library.register_kernel("mythos::moe", device, of_format)
+    torch.library.register_kernel("mythos::moe", device, moe_of_format)
     return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"

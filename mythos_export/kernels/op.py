@@ -28,6 +28,7 @@ from mythos_export.kernels.gqa.reference import gqa_attention
 from mythos_export.kernels.gqa.tensorrt import PLUGIN as gqa_plugin
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.linear import function as linear_function
+from mythos_export.kernels.linear import plan as linear_plan
 from mythos_export.kernels.linear.reference import linear
 from mythos_export.kernels.mla import function as mla_function
 from mythos_export.kernels.mla import plan as mla_plan
@@ -35,6 +36,7 @@ from mythos_export.kernels.mla.reference import mla_attention
 from mythos_export.kernels.mla.tensorrt import PLUGIN as mla_plugin
 from mythos_export.kernels.moe import function as moe_function
 from mythos_export.kernels.moe import plan as moe_plan
+from mythos_export.kernels.moe import rounded_plan as rounded_moe_plan
 from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
 from mythos_export.kernels.paged import OUTPUTS as PAGED_OUTPUTS
@@ -45,7 +47,7 @@ from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
-from mythos_model.formats import FORMATS, PLAIN
+from mythos_model.formats import FORMATS, PLAIN, ROUNDED
 
 AttrType = onnx.defs.OpSchema.AttrType
 FunctionMaker = Callable[[OperatorCall], onnx.FunctionProto]
@@ -72,6 +74,7 @@ class Operator:
         tensorrt: the body that TensorRT can build: static shapes, no NonZero. None: TensorRT is not given it.
         plans: how its Triton kernels are called, for a call and a precision; None where it has none, and PyTorch's
             plain form serves on a GPU.
+        kernels: the formats of weights that these take.
         plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
         outputs: names of its outputs, in order.
         weights: the inputs that may be in any of `mythos_model.formats`: which, its attribute `format` says.
@@ -85,15 +88,21 @@ class Operator:
     portable: FunctionMaker
     tensorrt: FunctionMaker | None = None
     plans: PlanMaker | None = None
+    kernels: frozenset[str] = frozenset([PLAIN])
     plugin: PluginRecord | None = None
     outputs: tuple[str, ...] = ("out",)
     weights: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
 
     def lacks(self, format: str = PLAIN) -> frozenset[Implementation]:
-        """Implementations of `fallback.ORDER` that it does not have; rounded weights have none for a GPU so far."""
-        has = {TRITON: self.plans, PLUGIN: self.plugin, DECOMPOSED: self.tensorrt}
-        return frozenset(implementation for implementation, there in has.items() if there is None or format != PLAIN)
+        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights."""
+        plain = format == PLAIN
+        has = {
+            TRITON: self.plans is not None and format in self.kernels,
+            PLUGIN: self.plugin is not None and plain,
+            DECOMPOSED: self.tensorrt is not None and plain,
+        }
+        return frozenset(implementation for implementation, there in has.items() if not there)
 
     @property
     def torch_op(self) -> Any:
@@ -168,6 +177,8 @@ OPERATORS: dict[str, Operator] = {
             linear,
             portable=linear_function.function,
             tensorrt=linear_function.function,
+            plans=linear_plan.plans_for,
+            kernels=frozenset(ROUNDED),
             weights=("weight",),
             scales=_names(linear_function.SCALES),
         ),
@@ -188,7 +199,10 @@ OPERATORS: dict[str, Operator] = {
             moe,
             portable=moe_function.sparse,
             tensorrt=moe_function.dense,
-            plans=moe_plan.plans_for,
+            plans=lambda call, precision: (moe_plan if call.format == PLAIN else rounded_moe_plan).plans_for(
+                call, precision
+            ),
+            kernels=frozenset(FORMATS),
             plugin=moe_plugin,
             weights=_names(moe_function.WEIGHTS),
             scales=_names(moe_function.SCALES),

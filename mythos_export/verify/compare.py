@@ -135,6 +135,7 @@ class _Walk:
                 continue
             differs, margin = found[name] != expected[name], self.case.margins.get(name)
             if tensor.kind == "choice":
+                self._is_choice(tensor, iteration, found[name])
                 differs = differs.any(-1)
                 self._decision(tensor, iteration, differs & running, margin)
                 if not tensor.until_halted:
@@ -150,6 +151,13 @@ class _Walk:
             order = orders.get(tensor.name if tensor.kind == "choice" else tensor.of or "")
             if tensor.kind in ("choice", "chosen") and order is not None:
                 values[tensor.name] = np.take_along_axis(values[tensor.name], order, -1)
+
+    def _is_choice(self, tensor: TraceTensor, iteration: int, found: np.ndarray) -> None:
+        """Near a tie, too, so many different ones are chosen: of sorted [B, T, K], at every real position."""
+        twice = (found[..., 1:] == found[..., :-1]).any(-1) & self.case.real
+        for row, token in np.argwhere(twice)[:1]:
+            text = f"of {tensor.name} one is chosen twice: {', '.join(map(str, found[row, token]))}"
+            self._problem(tensor.name, iteration + 1, text, position=(int(row), int(token)))
 
     def _decision(
         self, tensor: TraceTensor, iteration: int, differs: np.ndarray, margin: np.ndarray | None, when: str = ""

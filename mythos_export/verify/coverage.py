@@ -32,6 +32,7 @@ LEFT, CHOSEN = "loop left early after", "chosen"
 BEYOND = "beyond what is asked:"
 _INEXACT = (257, 2049, 65537, (1 << 24) + 1)
 """Positions that bfloat16, float16, 16 bits and float32 do not hold."""
+DEEP = "far beyond the trained depth"  # a case that is judged by its own tolerances, too: by those of many executions
 FAR = 256  # from here on a case is judged by its own tolerances: angles are rounded by their size
 _MOST_PAST = 4 << 20  # bytes of a past that a case may bring along to have a full cache
 _MOST_LOGITS = 1 << 22  # of a case at the end of a profile

@@ -16,6 +16,7 @@ import numpy as np
 from mythos_export.kernels.library import Cuts
 from mythos_export.verify.cases import Question
 from mythos_export.verify.coverage import (
+    DEEP,
     Profiles,
     boundaries_of,
     corner,
@@ -35,6 +36,7 @@ Array = np.ndarray
 NEVER = 1e9  # a threshold that no summed probability reaches
 TIE = "one token each"  # the case that ties are planted into
 _ALONE = 16  # tokens that each stand alone in a row: from them those are taken that halt when it is asked for
+_EXECUTIONS = 12  # of eager, each rounded otherwise
 # A threshold (the model's own), loops (as trained), and whether to leave early.
 _MODES = ((-1.0, None, True), (0.0, None, True), (None, 2, True), (1.5, 1, False), (None, 1, True))
 # Per token of a row, real or padding; the rows of a call take them in turn.
@@ -74,7 +76,7 @@ class _Questions:
         yield self.prompt
         yield self.alone
         yield lambda: self.plain("no loops", (1, min(9, longest)), 0)
-        yield lambda: self.plain("far beyond the trained depth", (1, 1), deepest(spec), self.never, early_exit=False)
+        yield self.deep
         if longest > 3:
             yield self.pasts
         for tokens in sizes_within((2 * self.cuts.keys + 1,), longest):
@@ -124,6 +126,16 @@ class _Questions:
     def alone(self) -> None:
         self.plain(TIE, self.tokens, self.spec.trained_loops, self.never)
         self.watched = self.truth.asked[-1].case
+
+    def deep(self) -> None:
+        """Loops far beyond those that were trained, which may drive any two roundings apart, and by how much they do
+        is different at every loop: it is measured on many executions of the same token."""
+        loops, token = deepest(self.spec), self.tokens[:1]
+        self.plain(DEEP, token, loops, self.never, early_exit=False)
+        again = np.repeat(token, _EXECUTIONS, 0)
+        past = Past.empty(self.spec, _EXECUTIONS, 0, loops)
+        inputs = past.inputs(again, np.ones(again.shape, bool), loops, self.never, early_exit=False)
+        self.truth.measure(Question(DEEP, inputs), seed=0)
 
     def pasts(self) -> None:
         """A row for every length of the past, each with another padding; more depths than loops, NaN behind."""

@@ -9,7 +9,7 @@ the manifest's spec.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -54,8 +54,8 @@ class Golden:
         checks: what the model itself says must hold of its weights.
         text: a prompt and its greedy continuation; None for models with too short a context.
         boundaries: what the cases have to hit; nothing where they are only some.
-        apart: by case, its own tolerances where it has some: at far positions rounding is larger, and must not loosen
-            what the others are held to.
+        apart: by case, its own tolerances where it has some: at far positions, and far beyond the trained depth,
+            rounding is larger, and must not loosen what the others are held to.
         weights: hashes of the model's tensors; nothing where they are not to be compared.
         tie: where stages are made to decide at an exact tie; None where the exit rule decides nothing.
     """
@@ -154,16 +154,21 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
 
 def judged(truth: Truth, precision: str) -> Golden:
     """What was asked, with the tolerances measured on it."""
-    near = [asked for asked in truth.asked if not is_far(asked.case)]
-    tolerances = measure(near, [compare(asked.case, asked.eager, None) for asked in near], precision)
+    again = {each.case.name for each in truth.measured}
+    near = [asked for asked in truth.asked if not (is_far(asked.case) or asked.case.name in again)]
+    tolerances = _measured(near, precision)
     apart = {
-        asked.case.name: tolerances.merged(measure([asked], [compare(asked.case, asked.eager, None)], precision))
+        asked.case.name: tolerances.merged(_measured([asked, *truth.again(asked.case.name)], precision))
         for asked in truth.asked
-        if is_far(asked.case)
+        if is_far(asked.case) or asked.case.name in again
     }
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)
     return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)
+
+
+def _measured(asked: Sequence[Asked], precision: str) -> Tolerances:
+    return measure(asked, [compare(each.case, each.eager, None) for each in asked], precision)
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

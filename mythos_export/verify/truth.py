@@ -12,7 +12,7 @@ from torch import Tensor
 from mythos_export.verify.cases import Case, Question
 from mythos_export.verify.trace import Answer, Trace, decisions, names, stacked, to_numpy, to_torch
 from mythos_model.looped import LoopedModel
-from mythos_model.taps import Recorded, recording
+from mythos_model.taps import Recorded, disturbing, recording
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Truth:
 
     model: LoopedModel
     asked: list[Asked] = field(default_factory=list)
+    measured: list[Asked] = field(default_factory=list)
+    """Of questions that no stage is asked: they tell how far off eager may be, no more."""
     choices: dict[str, int] = field(default_factory=dict)
     """Of how many each choice of the trace is made."""
 
@@ -48,7 +50,22 @@ class Truth:
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""
-        outputs, seen = _run(self.model, question)
+        self.asked.append(self._compared(question, *_run(self.model, question)))
+        return self.asked[-1].eager.outputs
+
+    def measure(self, question: Question, seed: int) -> None:
+        """Answer a question that is no case, with eager rounding by chance (`taps.disturbing`): only how far off such
+        an execution is is of interest."""
+        with disturbing(seed):
+            outputs, seen = _run(self.model, question)
+        self.measured.append(self._compared(question, outputs, seen))
+
+    def again(self, name: str) -> list[Asked]:
+        """The executions that were measured of a case's question."""
+        return [each for each in self.measured if each.case.name == name]
+
+    def _compared(self, question: Question, outputs: Mapping[str, Tensor], seen: Recorded) -> Asked:
+        """What eager at the export's precision answered, beside the truth."""
         true_outputs, true = _run(self.exact, question)
         case, errors = self._case(question, true_outputs, true), {}
         for tensor in decisions(self.model.spec):
@@ -59,9 +76,7 @@ class Truth:
             else:
                 pairs = _pairs(seen.values, true.values, tensor.of or "")
                 errors[tensor.name] = _stack([(f.double() - e).abs() for f, e in pairs])
-        answer = Answer(_arrays(outputs), stacked(self._steps(seen)))
-        self.asked.append(Asked(case, answer, errors))
-        return answer.outputs
+        return Asked(case, Answer(_arrays(outputs), stacked(self._steps(seen))), errors)
 
     def outputs(self, question: Question) -> Mapping[str, np.ndarray]:
         """Those of eager at the export's precision; nothing is kept."""

@@ -11,19 +11,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from mythos_model.errors import CheckpointError, shown
+from mythos_runtime.files import root_of
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python names it from 3.13 on
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-
-
-def root_of(folder: Path) -> Path:
-    """How far links in a folder may lead: nowhere else; in the hub's cache, whose snapshots are links to its blobs
-    (`models--owner--name/snapshots/REVISION/file -> ../../blobs/HASH`), within that model's part of the cache."""
-    real = folder.resolve()
-    for parent in real.parents:
-        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
-            return parent.parent
-    return real
 
 
 def reach(folder: Path, name: str) -> Path | None:

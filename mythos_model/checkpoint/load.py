@@ -23,7 +23,7 @@ from mythos_model.checkpoint.rotary import check_table
 from mythos_model.checkpoint.stored import Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.errors import CheckpointError, ConfigError, some
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, front_of
 from mythos_model.looped import LoopedModel
 from mythos_model.weights import Sources
 
@@ -118,8 +118,8 @@ def load_checkpoint(
     names = [name for name in held if not (name in aliases and aliases[name] in raw.shapes)]
     known = {aliases.get(name, name): name for name in names}
     sha256 = _check(raw, known, expected)
-    for table, (base, width) in family.rotary(found).items():
-        if table in raw.shapes:
+    for pattern, (base, width) in family.rotary(found).items():
+        for table in [name for name in raw.shapes if fnmatchcase(name, pattern)]:
             check_table(raw.source, table, raw.tensors[table], base, width)
     state = Tensors({name: raw.tensors.stored[stored] for name, stored in known.items()})
     return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
@@ -156,7 +156,9 @@ def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, 
     problems = []
     missing, extra = sorted(set(expected) - set(known)), sorted(set(known) - set(expected))
     if missing:
-        problems.append(f"{len(missing)} missing: {some(missing)}")
+        front = front_of(missing, extra)
+        there = "" if front is None else f" (they are there behind {front!r}: --weights-key {front.rstrip('.')})"
+        problems.append(f"{len(missing)} missing: {some(missing)}{there}")
     if extra:
         problems.append(f"{len(extra)} not expected: {some(extra)}")
     misshapen = [

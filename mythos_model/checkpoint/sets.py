@@ -12,7 +12,8 @@ from mythos_model.checkpoint.stored import Stored
 from mythos_model.checkpoint.texts import plain
 from mythos_model.errors import CheckpointError, shown, some
 
-COUNTERS = ("n_averaged", "num_batches_tracked")  # what training counts, no part of any model
+# What training counts, the load of experts among it: no part of any model.
+COUNTERS = ("n_averaged", "num_batches_tracked", "tokens_per_expert", "local_tokens_per_expert", "expert_load")
 TOP = "."  # the weights that are under no key
 _CONFIG_KEYS = ("model_config", "model_args", "cfg", "config")
 _DEEPEST = 5

@@ -14,7 +14,7 @@ from typing import Any
 
 from mythos_model.errors import CheckpointError, ConfigError
 from mythos_model.families import huginn, nanbeige, openmythos, ouro, parcae
-from mythos_model.families.family import Family
+from mythos_model.families.family import Family, front_of
 
 FAMILIES: list[Family] = [
     openmythos.FAMILY,
@@ -61,7 +61,15 @@ def find(config: Mapping[str, Any], names: Collection[str]) -> Family:
 
 
 def _closest(names: Collection[str]) -> str:
-    """Which family's tensors have the most similar names, for an error; nothing where none are similar."""
+    """Which family's tensors have the most similar names, and what stands before them, for an error; nothing where
+    none are similar."""
+    for family in FAMILIES:
+        front = front_of(family.marks, names)
+        if front is not None:
+            key = front.rstrip(".")
+            return (
+                f"; behind {brief(front)} they are named like those of {family.name}: --weights-key {key} takes these"
+            )
     plain = {_unnumbered(name) for name in names}
     found = [(_likeness(family, plain), family) for family in FAMILIES]
     likeness, family = max(found, key=lambda each: (each[0], each[1].distinct))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from reprlib import repr as brief
 from typing import Any
@@ -58,7 +58,8 @@ class Family:
         aliases: other names under which a tied tensor may be stored, and the name it is known by; they must be equal.
             What is tied depends on the configuration.
         ignored: tensors that are recomputed, never loaded; patterns such as `model.layers.*.inv_freq`.
-        rotary: of those, the rotary tables that the model would use: the base and the channels they have to be for.
+        rotary: of those, the rotary tables that the model would use, as patterns too: the base and the channels they
+            have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
         twin: of a configuration, a smaller one for the reduced twin of a model: fewer layers, experts and ids, all
@@ -86,6 +87,13 @@ class Family:
         """Whether a configuration says that it is this family's."""
         classes = [config.get("_class_name"), *_texts(config.get("architectures"))]
         return config.get("model_type") in self.model_types or any(name in self.class_names for name in classes)
+
+
+def front_of(wanted: Collection[str], names: Iterable[str]) -> str | None:
+    """What all the wanted names have before them among these, such as "net."; None where there is no such thing."""
+    held, first = set(names), min(wanted, key=len)
+    fronts = sorted((name.removesuffix(first) for name in held if name.endswith(f".{first}")), key=len)
+    return next((front for front in fronts if all(front + name in held for name in wanted)), None)
 
 
 def fewer(config: Any, **most: int) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FREQUENCIES = "model.*rotary_emb.inv_freq"  # which re-saved folders of such models hold: recomputed, never loaded
+
 
 def to_pairs(weight: Tensor, head_dim: int) -> Tensor:
     """Rows of a query or key projection [heads * d, D]: row 2i of a head is the old i, row 2i + 1 the old i + d/2."""

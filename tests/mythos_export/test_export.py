@@ -214,6 +214,7 @@ def test_wrong_requests_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ([str(tmp_path / "empty.pt")], "is empty"),
         ([str(source), "--variant", "1b"], "does not fit its configuration"),
         ([str(source), "--weights-key", "ema"], "no weights under 'ema'"),
+        ([str(source), "--config", str(source), "--variant", "1b"], "both name the model's configuration"),
         ([str(source), "-o", str(tmp_path / "taken")], "--force"),
         ([str(source), "-o", str(tmp_path / "taken"), "--force"], "not a bundle"),
         ([str(source), "--sm", "86"], "it goes with --target tensorrt"),

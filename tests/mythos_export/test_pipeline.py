@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -98,6 +99,16 @@ def test_every_file_is_hashed_once_and_listed(exported: pipeline.Exported, hashe
 def test_modes_follow_the_umask(exported: pipeline.Exported) -> None:
     for path in [exported.path, *exported.path.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640), path
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_an_export_lets_go_of_its_files(exported: pipeline.Exported) -> None:
+    """Or a process that exports again and again would run out of descriptors, and the disk of space."""
+    gc.collect()
+    place = str(exported.path.parent)
+    assert place not in Path("/proc/self/maps").read_text()
+    opened = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert not [path for path in opened if place in path]
 
 
 def test_each_pass_is_dumped_in_order(exported: pipeline.Exported) -> None:

@@ -119,8 +119,10 @@ def test_every_wrong_tensor_is_in_one_error(tmp_path: Path) -> None:
 def test_wrong_config_and_foreign_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="misshapen|missing"):
         load_checkpoint(TRAINING, variant="1b")
-    with pytest.raises(ConfigError, match="unknown fields.*banana"):
-        load_checkpoint(TRAINING, config={"banana": 1})
+    with pytest.raises(ConfigError, match="unknown fields.*dimm.*did you mean dim"):
+        load_checkpoint(TRAINING, config={"dimm": 64})
+    with pytest.raises(ConfigError, match="both a configuration .* and the variant '1b'.*one of them"):
+        load_checkpoint(TRAINING, config={"dim": 64}, variant="1b")
     index = {"weight_map": {"norm.weight": "../outside.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="outside the folder"):
@@ -172,3 +174,28 @@ def test_what_stands_before_all_names_is_taken_off(tmp_path: Path) -> None:
     wrapped = {f"model.module.net.{name}": tensor for name, tensor in state.items()}
     torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "last.pt")
     assert set(load_checkpoint(tmp_path / "last.pt", config=golden_config("gqa_prefill")).state) == set(state)
+
+
+def test_what_stands_before_some_names_is_told_with_the_option_that_takes_it_off(tmp_path: Path) -> None:
+    config = golden_config("gqa_prefill")
+    state = load_file(GOLDEN / "gqa_prefill" / "model.safetensors")
+    wrapped = {f"actor.net.{name}": tensor for name, tensor in state.items()} | {"critic.head": torch.ones(1, 3)}
+    torch.save(wrapped, tmp_path / "rl.pt")
+    for given, words in (
+        (config, "missing: .*they are there behind 'actor.net.': --weights-key actor.net"),
+        (config.to_dict(), "behind 'actor.net.' they are named like those of openmythos: --weights-key actor.net"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            load_checkpoint(tmp_path / "rl.pt", config=given)
+    assert set(load_checkpoint(tmp_path / "rl.pt", config=config, weights_key="actor.net").state) == set(state)
+
+
+def test_what_training_counts_is_left_out_and_said_once(tmp_path: Path) -> None:
+    state = load_file(GOLDEN / "gqa_prefill" / "model.safetensors")
+    counted = {"recurrent.block.ffn.tokens_per_expert": torch.ones(8), "n_averaged": torch.tensor(3)}
+    counted |= {f"coda.{i}.ffn.expert_load": torch.ones(8) for i in range(2)}
+    torch.save(state | counted, tmp_path / "m.pt")
+    checkpoint = load_checkpoint(tmp_path / "m.pt", config=golden_config("gqa_prefill"))
+    assert set(checkpoint.state) == set(state)
+    (note,) = (note for note in checkpoint.notes if "training alone" in note)
+    assert all(name in note for name in counted)

@@ -18,7 +18,7 @@ _SOURCE = "mythos_export.kernels.moe.triton"
 # Up to here reading an expert once per token that chose it costs less than sorting, and padding blocks of rows.
 DECODE_TOKENS = 8
 # Programs that sort the pairs: each adds up what all of them counted.
-_CHUNKS = 64
+CHUNKS = 64
 
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
@@ -187,7 +187,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
             ("pairs", f"n * {K}"),
             # Every expert that anybody chose wastes less than one block.
             ("blocks", f"pairs // {tiles.rows} + min(pairs, {E})"),
-            ("chunk", f"cdiv(cdiv(pairs, {_CHUNKS}), {step}) * {step}"),
+            ("chunk", f"cdiv(cdiv(pairs, {CHUNKS}), {step}) * {step}"),
             ("chunks", "cdiv(pairs, chunk)"),
         ),
         (

@@ -73,12 +73,12 @@ def plans_for(calls: Iterable[OperatorCall], precision: str) -> tuple[Plan, ...]
         )
     # They bring torch, which asking what is missing here need not.
     from mythos_export.kernels.op import OPERATORS
-    from mythos_model.formats import PLAIN
 
     found = {}
     for call in calls:
-        make = OPERATORS[call.operator].plans
-        for plan in make(call, precision) if make is not None and call.format == PLAIN else ():
+        operator = OPERATORS[call.operator]
+        make = operator.plans if call.format in operator.kernels else None
+        for plan in make(call, precision) if make is not None else ():
             found[plan.operator, plan.variant, plan.path] = plan
     return tuple(found.values())
 

@@ -40,6 +40,15 @@ bool is_below(const fs::path& path, const fs::path& folder) {
   return true;
 }
 
+// How far links in a folder may lead: nowhere else; in the hub's cache, whose snapshots are links to its blobs
+// (models--owner--name/snapshots/REVISION/file -> ../../blobs/HASH), within that model's part of the cache.
+fs::path root_of(const fs::path& folder) {
+  for (fs::path parent = folder.parent_path(); parent.has_relative_path(); parent = parent.parent_path())
+    if (parent.filename() == "snapshots" && parent.parent_path().filename().string().rfind("models--", 0) == 0)
+      return parent.parent_path();
+  return folder;
+}
+
 }  // namespace
 
 std::string plain_path(const std::string& path) {
@@ -79,7 +88,7 @@ fs::path locate(const std::string& folder, const std::string& path) {
   const fs::path file = fs::path(folder) / path;
   std::error_code error;
   const fs::path real = fs::canonical(file, error);
-  const fs::path root = error ? fs::path() : fs::canonical(folder, error);
+  const fs::path root = error ? fs::path() : root_of(fs::canonical(folder, error));
   if (error == std::errc::no_such_file_or_directory)
     throw BundleError(folder + ": the file " + path + " is missing; export or copy the bundle again");
   const bool regular = !error && fs::is_regular_file(real, error);

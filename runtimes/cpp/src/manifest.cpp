@@ -173,6 +173,7 @@ Manifest read_manifest(const std::string& folder, bool verify_hashes) {
                       "; expected the folder of a bundle, which holds a " + kManifest);
   if (!fs::is_regular_file(path, error))
     throw BundleError(folder + " holds no " + kManifest + ", so it is not a bundle; make one with mythos-export");
+  locate(folder, kManifest);  // no link that leaves the folder
   std::string text(std::min<std::uintmax_t>(fs::file_size(path, error), kMaxJsonBytes + 1), '\0');
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!stream) throw BundleError("cannot read " + path + ": " + os_error(errno, path));

@@ -2,7 +2,7 @@
 // 1,2,3;4,5; loops 0: as trained; state: a file of float32 [batch, tokens, size], the state before the first loop.
 //
 // Writes float32 logits of the padded rows into FILE, without a cache and then through a cache in two chunks, and
-// prints one line of JSON with the generated tokens and depths.
+// prints one line of JSON with the generated tokens and depths, and as `forward_depth` those of the rows, at once.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -54,6 +54,7 @@ int main(int count, char** values) {
     if (!file) return 3;
     mythos::Output out = model.forward(tokens, whole);
     std::fwrite(out.logits.data(), sizeof(float), out.logits.size(), file);
+    const std::vector<std::int32_t> depth = out.depth;
     mythos::Cache cache = model.new_cache(tokens.batch, tokens.tokens + 1, whole.max_loops);
     const std::int64_t cut = (tokens.tokens + 1) / 2;
     for (const auto& [from, to] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, tokens.tokens}}) {
@@ -72,7 +73,8 @@ int main(int count, char** values) {
     }
     std::fclose(file);
     const mythos::GenerationResult result = model.generate_all(rows, options);
-    std::cout << nlohmann::json{{"tokens", result.tokens}, {"depth", result.depth}, {"loops", result.loops}} << "\n";
+    std::cout << nlohmann::json{{"tokens", result.tokens}, {"depth", result.depth}, {"loops", result.loops},
+                                {"forward_depth", depth}} << "\n";
     return 0;
   } catch (const mythos::Error& error) {
     std::cerr << "error: " << error.what() << "\n";

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, numpy_dtype
 from mythos_runtime.program import load_program
@@ -31,8 +31,9 @@ KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
 registers what it has and returns what then computes the operators, in words."""
 
 DEVICE_LOOP = "MYTHOS_DEVICE_LOOP"
-"""Set to "1", a program's loop on CUDA is one graph that halts by itself (`device_loop`). Built, not executed, and
-therefore not the default, in which the host reads the condition before every loop."""
+"""Set to "1", a program's loop on CUDA is one graph that halts by itself (`device_loop`); set to "compiled", PyTorch
+compiles its iterations first. Built, not executed, and therefore not the default, in which the host reads the condition
+before every loop."""
 
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 
@@ -70,8 +71,7 @@ class EagerSession:
         if options.threads is not None:
             self._torch.set_num_threads(options.threads)
         self._device = self._choose_device(options.provider)
-        for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT):
-            entry.load()
+        plain = [entry.load() for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT)]
         self._check_operators(file)
         operators = [
             entry.load()(self._device) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)
@@ -91,9 +91,12 @@ class EagerSession:
             program = passes.move_to_device_pass(program, self._device)
         self._module = program.module()
         self.store: Store = HOST if self._device == "cpu" else self.own_store()
-        if self._device != "cpu" and os.environ.get(DEVICE_LOOP) == "1":
-            self._module = self._looped_on_device(self._module)
-            operators.append("the loop as a CUDA graph (built, not executed)")
+        way = os.environ.get(DEVICE_LOOP, "")
+        if self._device != "cpu" and way:
+            if way not in ("1", "compiled"):
+                raise RequestError(f"{DEVICE_LOOP} is {way!r}, expected 1 or compiled, or nothing at all")
+            self._module = self._looped_on_device(self._module, plain[0] if way == "compiled" else None)
+            operators.append(f"the loop as a CUDA graph{', compiled' * (way == 'compiled')} (built, not executed)")
         where = f"CPU, {self._torch.get_num_threads()} threads"
         if self._device != "cpu":
             where = str(self._torch.cuda.get_device_name())
@@ -124,16 +127,16 @@ class EagerSession:
             )
         return "cuda" if provider != "cpu" and self._torch.cuda.is_available() else "cpu"
 
-    def _looped_on_device(self, module: Any) -> Any:
+    def _looped_on_device(self, module: Any, plain: Any) -> Any:
         try:
             driver = importlib.import_module("cuda.bindings.driver")
         except ImportError as error:
             raise BackendMissing(
-                f"{DEVICE_LOOP}=1 needs the package cuda-bindings ({error}): pip install 'mythos-runtime[cuda]'"
+                f"{DEVICE_LOOP} needs the package cuda-bindings ({error}): pip install 'mythos-runtime[cuda]'"
             ) from error
         graphs = importlib.import_module("mythos_runtime.device_loop.graphs")
         program = importlib.import_module("mythos_runtime.device_loop.program")
-        return program.looped(module, graphs.CudaGraphs(self._torch, driver))
+        return program.looped(module, graphs.CudaGraphs(self._torch, driver), plain)
 
     def _check_operators(self, file: Path) -> None:
         """Name what is not registered: torch itself says so only in its log."""

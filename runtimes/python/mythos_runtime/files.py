@@ -42,10 +42,20 @@ def path_problem(path: str) -> str | None:
     return None
 
 
+def root_of(folder: Path) -> Path:
+    """How far links in a folder may lead: nowhere else; in the hub's cache, whose snapshots are links to its blobs
+    (`models--owner--name/snapshots/REVISION/file -> ../../blobs/HASH`), within that model's part of the cache."""
+    real = folder.resolve()
+    for parent in real.parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            return parent.parent
+    return real
+
+
 def locate(folder: Path, path: str) -> Path:
     """The file a manifest lists, inside the bundle and regular; BundleError where it is missing or is outside.
 
-    Symbolic links are followed only as far as they stay in the folder.
+    Symbolic links are followed only as far as `root_of` the folder lets them.
     """
     problem = path_problem(path)
     if problem:
@@ -53,7 +63,7 @@ def locate(folder: Path, path: str) -> Path:
     file = folder / path
     try:
         real = file.resolve(strict=True)
-        inside = real.is_relative_to(folder.resolve(strict=True))
+        inside = real.is_relative_to(root_of(folder))
         regular = stat.S_ISREG(os.stat(real).st_mode)
     except FileNotFoundError:
         raise BundleError(f"{folder}: the file {path} is missing; export or copy the bundle again") from None

@@ -65,7 +65,9 @@ def fake_stages(ready: Path) -> None:
 
     fakes: dict[str, Any] = {
         "load": lambda *rest: loaded,
-        "write_weights": lambda model, sources, path, weigh: SimpleNamespace(path=path, model=model),
+        "write_weights": lambda model, sources, path, weigh: SimpleNamespace(
+            path=path, model=model, close=lambda: None
+        ),
         "capture": lambda model: None,
         "lower": lower,
         "capture_rows": lambda model: None,

@@ -120,12 +120,14 @@ def _triton_implementations() -> list[Implementation]:
         return [Implementation("Triton", _reference, tolerance, missing="the package triton is not installed")]
     from mythos_export.kernels.act import triton as act_triton
     from mythos_export.kernels.gqa import triton as gqa_triton
+    from mythos_export.kernels.linear import triton as linear_triton
     from mythos_export.kernels.mla import triton as mla_triton
-    from mythos_export.kernels.moe import triton as moe_triton
+    from mythos_export.kernels.moe import rounded
 
     functions: dict[str, Callable[..., Any]] = {
         "act_halting": act_triton.act_halting,
-        "moe": moe_triton.moe,
+        "linear": linear_triton.linear,
+        "moe": rounded.moe_of_format,
         "mla_attention": mla_triton.mla_attention,
         "gqa_attention": gqa_triton.gqa_attention,
     }

@@ -28,12 +28,13 @@ def test_the_manifest_records_what_was_taken() -> None:
 
 def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
     assert OPERATORS["act_halting"].lacks() == {PLUGIN} and not OPERATORS["moe"].lacks()
-    assert OPERATORS["moe"].lacks("int8") == {TRITON, PLUGIN, DECOMPOSED}
+    assert OPERATORS["moe"].lacks("int8") == {PLUGIN, DECOMPOSED}
     entry = record({"mythos::act_halting": OPERATORS["act_halting"].lacks()}, PLUGIN)["mythos::act_halting"]
     assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
     assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]
-    rounded = record({"mythos::linear": OPERATORS["linear"].lacks("int8")}, DECOMPOSED)["mythos::linear"]
-    assert rounded["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
+    assert TRITON in OPERATORS["linear"].lacks() - OPERATORS["linear"].lacks("int4")  # plain: the vendor's library
+    plain = record({"mythos::embedding": OPERATORS["embedding"].lacks("int8")}, DECOMPOSED)["mythos::embedding"]
+    assert plain["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
     rows = record({"mythos::paged_gqa_attention": OPERATORS["paged_gqa_attention"].lacks()}, DECOMPOSED)
     assert "TensorRT" not in rows["mythos::paged_gqa_attention"]
 

@@ -23,7 +23,13 @@ def test_every_operator_has_cases() -> None:
 
 # What an operator lacks (kernels/fallback.py) is not there to be tested.
 PAIRS = [
-    pytest.param(implementation, op, form, id=f"{implementation.name}-{op} {form}")
+    pytest.param(
+        implementation,
+        op,
+        form,
+        id=f"{implementation.name}-{op} {form}",
+        marks=[pytest.mark.slow] * (form != PLAIN and implementation.name.startswith("Triton")),  # interpreted
+    )
     for implementation in IMPLEMENTATIONS
     for op, form in CASES
     if implementation.serves(op, form)

@@ -43,7 +43,7 @@ def test_calls_of_other_sizes_have_kernels_of_their_own(tmp_path: Path) -> None:
         OperatorCall("moe", shapes={"expert_index": (None, 2), "routed_down": (4, 64, F), "shared_down": (64, 0)})
         for F in (16, 32)
     )
-    rounded = OperatorCall("moe", {"format": "int8"}, small.shapes)
+    rounded = OperatorCall("embedding", {"format": "int8"})
     plans = plans_for([small, large, small, rounded, OperatorCall("linear")], "fp16")
     assert [(plan.variant, plan.path) for plan in plans] == [
         (variant, path)

@@ -120,6 +120,20 @@ def test_experts_may_come_in_any_order_with_their_weights(golden: Golden) -> Non
     assert compare(case, without, golden.tolerances).problems[0].tensor == "weights"
 
 
+def test_an_expert_that_is_chosen_twice_is_wrong_at_an_exact_tie_too(golden: Golden) -> None:
+    case, answer = golden.cases[1], true_answer(golden, 1)
+    experts, margins = case.trace["experts"].copy(), case.margins["experts"].copy()
+    margins[0, 0, 0] = 0.0
+    tied = dataclasses.replace(case, margins={**case.margins, "experts": margins})
+    other = next(expert for expert in range(99) if expert not in experts[0, 0, 0])
+    experts[0, 0, 0, 1] = other
+    assert not compare(tied, with_trace(answer, experts=experts), golden.tolerances).problems
+    experts[0, 0, 0, 1] = experts[0, 0, 0, 0]
+    first = compare(tied, with_trace(answer, experts=experts), golden.tolerances).problems[0]
+    assert (first.tensor, first.iteration, first.position) == ("experts", 1, (0, 0))
+    assert "one is chosen twice" in first.text
+
+
 def test_nan_never_passes(golden: Golden) -> None:
     answer = true_answer(golden, 0)
     logits = golden.cases[0].outputs["logits"].copy()

@@ -56,11 +56,20 @@ def test_a_folder_that_transformers_5_saved_is_the_same_model(tmp_path: Path) ->
     config = json.loads((PREFILL / "config.json").read_text())
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    tables = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(8) for i in range(2)}
-    save_file(load_file(PREFILL / "model.safetensors") | tables, tmp_path / "model.safetensors")
-    saved, original = load_checkpoint(tmp_path), load_checkpoint(PREFILL)
-    assert saved.config == original.config
-    assert saved.state.keys() == original.state.keys()
+    original = load_checkpoint(PREFILL)
+    width, theta = original.config.head_dim, original.config.rope_theta
+    names = [f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(2)]
+    for base, dtype in ((theta, torch.float32), (theta, torch.bfloat16), (1.1 * theta, torch.float32)):
+        table = (base ** -(torch.arange(0, width, 2) / width)).to(dtype)
+        weights = load_file(PREFILL / "model.safetensors") | {name: table.clone() for name in names}
+        save_file(weights, tmp_path / "model.safetensors")
+        if base != theta:
+            with pytest.raises(CheckpointError, match=r"rotary table .*inv_freq .* not the one for a base of"):
+                load_checkpoint(tmp_path)
+            return
+        saved = load_checkpoint(tmp_path)
+        assert saved.config == original.config
+        assert saved.state.keys() == original.state.keys()
 
 
 def test_tensors_alone_do_not_tell_a_loop(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from golden_bundles import Bundles
 from stand_ins import FakeTorch, HostGraphs, NotingDriver
 
+from mythos_model import ops
 from mythos_runtime.device_loop.graphs import CONDITION, CudaGraphs
 from mythos_runtime.device_loop.loop import DeviceLoop
 from mythos_runtime.device_loop.program import looped
@@ -49,11 +52,8 @@ def test_so_many_iterations_whatever_the_condition_says() -> None:
     assert int(loop.run_fixed(start(), [torch.tensor(1), torch.ones(3)], 2)[0]) == 2
 
 
-def test_a_captured_program_runs_its_loop_so(bundles: Bundles) -> None:
-    """Prompts of two shapes, thresholds and depths: everything equal to the bit, and a WHILE node for each shape."""
-    folder = bundles["gqa_prefill"]
-    plain, graphs = load_program(folder / "model.pt2").module(), HostGraphs()
-    run = looped(load_program(folder / "model.pt2").module(), graphs)
+def calls(folder: Path) -> Iterator[list[torch.Tensor]]:
+    """Prompts of two shapes, thresholds and depths, as the program takes them."""
     ports = read_manifest(folder).spec.ports.inputs
     for tokens, loops, threshold, early in ((6, 4, 0.9, True), (6, 4, 2.0, False), (3, 2, 0.2, True)):
         values = {
@@ -66,10 +66,35 @@ def test_a_captured_program_runs_its_loop_so(bundles: Bundles) -> None:
         }
         sizes = {"B": 2, "P": 0, "N": loops}
         past = [torch.zeros([sizes.get(str(d), d) for d in port.dims]) for port in ports if port.role == "past"]
-        given = [values[port.role] for port in ports if port.role != "past"] + past
+        yield [values[port.role] for port in ports if port.role != "past"] + past
+
+
+def test_a_captured_program_runs_its_loop_so(bundles: Bundles) -> None:
+    """Everything equal to the bit, in one launch a call."""
+    folder = bundles["gqa_prefill"]
+    plain, graphs = load_program(folder / "model.pt2").module(), HostGraphs()
+    run = looped(load_program(folder / "model.pt2").module(), graphs)
+    for given in calls(folder):
         for found, expected in zip(run(*given), plain(*given), strict=True):
             assert torch.equal(found, expected)
     assert graphs.launched == ["while"] * 3
+
+
+@pytest.mark.slow
+def test_an_iteration_is_compiled_into_few_kernels(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, for which the same compiler fuses the same operators; products and heavy operators stay calls."""
+    from torch._inductor import config, metrics
+
+    monkeypatch.setattr(config, "force_disable_caches", True)  # what was compiled before is not counted
+
+    folder = bundles["gqa_prefill"]
+    plain = load_program(folder / "model.pt2").module()
+    run = looped(load_program(folder / "model.pt2").module(), HostGraphs(), ops)
+    before = metrics.generated_kernel_count
+    for given in list(calls(folder))[:2]:
+        for found, expected in zip(run(*given), plain(*given), strict=True):
+            assert (found.double() - expected.double()).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+    assert 0 < metrics.generated_kernel_count - before <= 24  # of about a hundred
 
 
 def test_what_the_driver_is_asked_for_and_in_which_order() -> None:

@@ -1,8 +1,8 @@
 """Plants in the engine's pages, states, schedule and calls: what it serves together is held to the eager model alone.
 
 Four requests of different thresholds run at once, one of them over the end of a page. Two more come when these have
-ended, one after the other, and begin like the last of them, on its pages. A plant is caught at the request, token and
-value that it spoils first.
+ended, one after the other, and begin like the last of them, on its pages; and a fork runs what lags. A plant is caught
+at the request, token and value that it spoils first.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import Request, Running
-from mythos_runtime.engine.sequence import Span
-from mythos_runtime.engine.states import States
+from mythos_runtime.engine.sequence import Sequence, Span
+from mythos_runtime.engine.states import ENCODED, TOKEN, States
 
 Patch = pytest.MonkeyPatch
 NEW = 6
@@ -95,9 +95,31 @@ def wrong(row_model: RowModel) -> str | None:
         return "nothing was shared"
     engine.close()
     memory = engine.core
+    found = late(memory)
+    if found is not None:
+        return found
     assert memory.around is not None
     free = memory.around.free == memory.around.pages and memory.loop.free == memory.loop.pages
     return None if free and memory.states.free == memory.states.lines else "memory is lost"
+
+
+def late(engine: core.Core) -> str | None:
+    """A fork's token that runs every loop, and with it all that lags, is held to the same token of what was forked."""
+    sequence = engine.open(engine.graphs.spec.trained_loops, 0.5)
+
+    def fed(to: Sequence, ids: tuple[int, ...], forced: bool) -> core.Answer:
+        engine.enter([core.Chunk(to, np.array(ids), forced=np.full(len(ids), forced))])
+        engine.run([to])
+        return engine.leave([core.Leaving(to)])[0]
+
+    fed(sequence, requests()[-1].prompt, False)
+    twin = engine.fork(sequence)
+    assert len(twin.lines) > 2 and len(set(twin.filled)) > 1, "nothing lags"
+    alone, forked = fed(sequence, (3,), True), fed(twin, (3,), True)
+    engine.close(sequence)
+    engine.close(twin)
+    same = alone.depth == forked.depth and np.array_equal(alone.logits, forked.logits)
+    return None if same else "a fork that runs deeper: "
 
 
 # -- plants ------------------------------------------------------------------------------------------------------------
@@ -159,6 +181,23 @@ def line_of_two(sound: Any, self: States, *given: Any) -> Any:
     lines = sound(self, *given)
     self._free.append(int(lines[0]))
     return lines
+
+
+@method(States, "copy")
+def lagging_states_of_one(sound: Any, self: States, lines: np.ndarray) -> Any:
+    """A fork's positions that lag all go on from the state of the first one."""
+    return sound(self, np.repeat(lines[:1], len(lines)))
+
+
+@method(States, "copy")
+def lagging_states_begin_anew(sound: Any, self: States, lines: np.ndarray) -> Any:
+    """A fork's positions that lag have forgotten the loops that they ran."""
+    copies, threshold = sound(self, lines), self.threshold[lines]
+    self.end(copies[::-1].tolist())
+    first = self.arrays[self._tensors[0].name][lines]
+    copies = self.begin(self.arrays[TOKEN][lines], self.arrays[ENCODED][lines], first)
+    self.threshold[copies], self.cap[copies] = threshold, self.cap[lines]
+    return copies
 
 
 def first_states_of_zeros(patch: Patch) -> None:
@@ -228,6 +267,8 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "a page too few is kept": (page_too_few, f"request {FORKED}, token 0: |it fails"),
     "encoded rows of the neighbour": (encoded_of_the_neighbour, "request 0, token 0: "),
     "a line of state is given to two": (line_of_two, "request 0, token 0: "),
+    "lagging states of a fork are one's": (lagging_states_of_one, "a fork that runs deeper: "),
+    "lagging states of a fork begin anew": (lagging_states_begin_anew, "a fork that runs deeper: "),
     "first states of zeros": (first_states_of_zeros, "request 0, token 0: "),
     "everybody halts at once": (thresholds(np.zeros_like), "request 0, token 0: depth"),
     "a request's own threshold is lost": (

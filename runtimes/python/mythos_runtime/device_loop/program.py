@@ -11,14 +11,22 @@ from mythos_runtime.device_loop.graphs import Graphs
 from mythos_runtime.device_loop.loop import DeviceLoop
 
 _TAP = "mythos.tap.default"
+_SMALL = tuple(f"mythos.{name}.default" for name in ("rms_norm", "rotary_embedding", "act_halting"))
+"""Operators whose plain form a compiler fuses with what stands around them."""
+
 _MOST_LOOPS = 16
 """Shapes whose loops are kept; each holds a copy of what its iterations read, and the memory that they work in."""
 
 
-def looped(module: Any, graphs: Graphs) -> Callable[..., Any]:
+def looped(module: Any, graphs: Graphs, plain: Any = None) -> Callable[..., Any]:
     """A function that computes what a torch.export module with `while_loop` in it computes: same arguments and results.
 
     Taps (`mythos::tap`, identities with a name) are taken out of the module's graphs, for each is a copy.
+
+    Args:
+        plain: what has the operators' plain forms as functions of their names. With it, PyTorch compiles the iteration
+            when it first comes in a shape: norms, injection, halting and what lies between them become few kernels,
+            and the heavy operators stay what they are. Sums may then be rounded in another order.
     """
     torch: Any = importlib.import_module("torch")
     while_loop = torch.ops.higher_order.while_loop
@@ -36,6 +44,8 @@ def looped(module: Any, graphs: Graphs) -> Callable[..., Any]:
             key = (node.name, *((tuple(t.shape), t.dtype) for t in (*carried, *extras)))
             loop = self.loops.pop(key, None)
             if loop is None:
+                if plain is not None:
+                    body = torch.compile(_with_plain_forms(body, plain), dynamic=False, fullgraph=True)
                 stays = [source.op == "get_attr" for source in node.args[3]]
                 loop = DeviceLoop(condition, body, carried, extras, graphs, stays)
             self.loops[key] = loop  # the newest
@@ -50,6 +60,15 @@ def looped(module: Any, graphs: Graphs) -> Callable[..., Any]:
         return interpreter.run(*flat, enable_io_processing=False)
 
     return call
+
+
+def _with_plain_forms(body: Any, plain: Any) -> Any:
+    """The graph with the plain forms of the small operators in it."""
+    for node in body.graph.nodes:
+        if node.op == "call_function" and str(node.target) in _SMALL:
+            node.target = getattr(plain, str(node.target).split(".")[1])
+    body.recompile()
+    return body
 
 
 def without_taps(module: Any) -> None:

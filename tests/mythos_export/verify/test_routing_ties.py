@@ -1,0 +1,33 @@
+"""Exact ties in routing: no input makes them in a model that has none, so they are planted into its router."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_bundles import GOLDEN, config_of
+from safetensors.torch import load_file
+
+from mythos_export import export
+from mythos_export.verify.golden import GOLDEN as CASES
+from mythos_export.verify.golden import load_golden
+from mythos_model import MythosConfig, save_checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_experts_that_a_router_cannot_tell_apart_are_no_false_alarm(precision: str, tmp_path: Path) -> None:
+    """Whichever of the two a stage takes is right, and what it takes are different ones (`compare`)."""
+    state, config = load_file(GOLDEN / "gqa_prefill" / "model.safetensors"), config_of("gqa_prefill")["config"]
+    for name in ("recurrent.block.ffn.router.weight", "recurrent.block.ffn.router_bias"):
+        state[name][1] = state[name][0]
+    folder = save_checkpoint(tmp_path / "tied", MythosConfig(**config), state)
+    exported = export(folder, tmp_path / "bundle", precision=precision)
+    assert exported.parity is not None and exported.parity.passed, exported.parity
+    golden = load_golden(tmp_path / "bundle" / CASES, exported.manifest.spec)
+    ties = [case.margins["experts"][:, case.real] for case in golden.cases if len(case.trace)]
+    assert sum(int((margins == 0).sum()) for margins in ties) > 20
+    chosen = [case.trace["experts"][:, case.real] for case in golden.cases if len(case.trace)]
+    split = [np.isin(experts, (0, 1)).sum(-1) == 1 for experts in chosen]  # one of the two, and not the other
+    assert sum(int(each.sum()) for each in split) > 20
