@@ -21,6 +21,8 @@ from mythos_export.kernels.act.reference import act_halting
 from mythos_export.kernels.call import OperatorCall, call_of
 from mythos_export.kernels.embedding import function as embedding_function
 from mythos_export.kernels.embedding.reference import embedding
+from mythos_export.kernels.expert_sum import function as expert_sum_function
+from mythos_export.kernels.expert_sum.reference import expert_sum
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
@@ -207,6 +209,7 @@ OPERATORS: dict[str, Operator] = {
             weights=_names(moe_function.WEIGHTS),
             scales=_names(moe_function.SCALES),
         ),
+        Operator("expert_sum", _names(expert_sum_function.INPUTS), (), expert_sum, expert_sum_function.function),
         Operator(
             "mla_attention",
             _names(mla_function.INPUTS),

@@ -28,6 +28,17 @@ struct Moe {
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
 
+// The sum of moe, over outputs of the experts that are given.
+struct ExpertSum {
+  size_t n, D, K;
+  const float* parts;           // [n, K, D]
+  const int64_t* expert_index;  // [n, K]
+  const float* expert_weight;   // [n, K]
+  const float* shared;          // [n, D], or null where there are no shared experts
+  float* y;                     // [n, D]
+};
+void expert_sum(const Kernels& kernels, const Parallel& parallel, const ExpertSum& op);
+
 // y = x . weights^T
 struct Linear {
   size_t n, K, rows;

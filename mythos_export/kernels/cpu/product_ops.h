@@ -155,5 +155,41 @@ struct MoeKernel {
   }
 };
 
+// What moe's experts have put out elsewhere, summed as moe does it.
+template <class T>
+struct ExpertSumKernel {
+  static constexpr const char* name = "expert_sum";
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, kInt64, F, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
+
+  explicit ExpertSumKernel(const Ort::ConstKernelInfo&) {}
+
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
+    auto shape = context.GetInputShape(0);
+    if (shape.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    shape.erase(shape.end() - 2);
+    return {{shape}};
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input parts(context, 0, "parts"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
+    const Input shared(context, 3, "shared");
+    const size_t D = parts.last(), K = index.last(), n = K ? index.size() / K : 0;
+    Shape of_parts = index.shape();
+    of_parts.push_back(static_cast<int64_t>(D));
+    parts.is(of_parts);
+    weight.is(index.shape());
+    const Shape rows = index.shape_with(D);
+    const bool none = shared.shape().size() == 1 && shared.size() == 0;
+    if (!none) shared.is(rows);
+    Output<T> y(context, rows);
+    expert_sum(kernels, OrtParallel(context),
+               {n, D, K, parts.data<T>(), index.data<int64_t>(), weight.data<T>(), none ? nullptr : shared.data<T>(),
+                y.get()});
+    y.finish(kernels);
+  }
+};
+
 }  // namespace
 }  // namespace mythos

@@ -108,8 +108,9 @@ class Bundle:
 
     @property
     def weight_bytes(self) -> int:
-        entry = self.manifest.files.get("weights.safetensors")
-        return entry.bytes if entry is not None else 0
+        files, stored = self.manifest.files, ("weights.safetensors", "trunk.safetensors", "experts-")
+        sizes = [entry.bytes for name, entry in files.items() if name.startswith(stored) and name.endswith("tensors")]
+        return max(files["weights.safetensors"].bytes if "weights.safetensors" in files else 0, sum(sizes))
 
     @property
     def widened_bytes(self) -> float:

@@ -152,6 +152,20 @@ def act_cases(draw: st.DrawFn) -> OperatorCase:
     return OperatorCase("act_halting", inputs, {})
 
 
+@st.composite
+def expert_sum_cases(draw: st.DrawFn) -> OperatorCase:
+    """No row to 40, one expert to nine, with and without shared ones."""
+    n, K, D = draw(st.integers(0, 40)), draw(st.integers(1, 9)), draw(st.sampled_from([1, 16, 37, 512]))
+    r = np.random.default_rng(draw(_seeds))
+    inputs = {
+        "parts": r.standard_normal((n, K, D)).astype(np.float32),
+        "expert_index": np.array([r.permutation(12)[:K] for _ in range(n)], np.int64).reshape(n, K),
+        "expert_weight": (r.standard_normal((n, K)) / K**0.5).astype(np.float32),
+        "shared": r.standard_normal((n, D) if draw(st.booleans()) else 0).astype(np.float32),
+    }
+    return OperatorCase("expert_sum", inputs, {})
+
+
 def _case(op: str, drawn: tuple[dict[str, Array], dict[str, Any]]) -> OperatorCase:
     return OperatorCase(op, *drawn)
 
@@ -160,6 +174,7 @@ CASES = {
     ("mla_attention", PLAIN): mla_cases(),
     ("gqa_attention", PLAIN): gqa_cases(),
     ("act_halting", PLAIN): act_cases(),
+    ("expert_sum", PLAIN): expert_sum_cases(),
     ("paged_gqa_attention", PLAIN): paged_cases.gqa().map(functools.partial(_case, "paged_gqa_attention")),
     ("paged_mla_attention", PLAIN): paged_cases.mla().map(functools.partial(_case, "paged_mla_attention")),
     **{
