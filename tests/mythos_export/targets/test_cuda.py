@@ -124,9 +124,7 @@ def test_what_a_bundle_brings_is_launched(
 def test_another_gpu_is_named(tmp_path: Path) -> None:
     (tmp_path / "kernels.json").write_text(json.dumps({"architectures": ["sm_90"], "kernels": []}))
     driver = InterpretedDriver(program_of("moe", (), {}))
-    with pytest.raises(
-        RuntimeError, match="compiled for sm_90, this GPU is sm_80: export again with --target"
-    ):
+    with pytest.raises(RuntimeError, match="compiled for sm_90, this GPU is sm_80: export again with --target"):
         Precompiled(tmp_path, driver)
 
 
