@@ -23,7 +23,7 @@ SCHEMA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "bundl
 def test_it_lists_what_the_reader_knows() -> None:
     fields = SCHEMA["properties"]
     spec, graph = fields["spec"]["properties"], SCHEMA["$defs"]["graph"]["properties"]
-    assert fields["format_version"]["const"] == FORMAT_VERSION and set(PRECISIONS) <= set(fields["precision"]["enum"])
+    assert fields["format_version"]["const"] == FORMAT_VERSION and fields["precision"]["enum"] == list(PRECISIONS)
     for side, roles in (("inputs", INPUT_ROLES), ("outputs", OUTPUT_ROLES)):
         port = graph[side]["items"]["properties"]
         assert port["role"]["enum"] == list(roles) and port["dtype"]["enum"] == list(DTYPES)
