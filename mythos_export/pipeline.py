@@ -24,6 +24,7 @@ from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
 from mythos_export.making import load, make
 from mythos_export.package import PARTS
+from mythos_export.precision import with_activations
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.cut import check_shards
 from mythos_export.shards.files import stripped
@@ -54,6 +55,7 @@ def export(
     weights_key: str | None = None,
     exit_rule: str | None = None,
     precision: str | None = None,
+    activations: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
     tokens: str | None = None,
@@ -77,6 +79,8 @@ def export(
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
+        activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
+            blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
@@ -99,7 +103,8 @@ def export(
     output, given = Path(output), None if cases is None else Path(cases)
     chosen = find_target(target)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = TargetOptions(precision or chosen.precisions[0], sm, batch, tokens, context, plugins, expert_shards, dump)
+    wanted = with_activations(precision or chosen.precisions[0], activations)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):

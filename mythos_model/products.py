@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mythos_model.formats import FORMATS, PLAIN, Format, Packed
+from mythos_model.formats import FORMATS, PLAIN, Format, Packed, round_activations
 
 _TOGETHER = 1 << 23  # elements of a matrix that are widened at a time
 
@@ -34,6 +34,8 @@ def _product(x: Tensor, matrix: Packed, rows: int | None, form: Format) -> Tenso
     weight, scale = matrix
     if form.name == PLAIN and weight.dtype == x.dtype:
         return F.linear(x, weight)
+    if form.activations:
+        x = round_activations(x, form.block)
     lines = weight.shape[0]  # tiles of rounded weights
     several = max(_TOGETHER // max(x.shape[-1] * form.tile, 1), 1)  # no inputs: of no shared expert
     parts = [
@@ -63,7 +65,7 @@ def embedding(ids: Tensor, weight: Tensor, scale: Tensor | None, dim: int, forma
         return F.embedding(ids, form.unpack(weight, scale))
     tile = ids // form.tile
     scales = None if scale is None else scale[tile].unsqueeze(-3)
-    tiles = form.unpack(weight[tile].unsqueeze(-3), scales, inputs=dim)  # [..., 16, dim]
+    tiles = form.unpack(weight[tile].unsqueeze(-4), scales, inputs=dim)  # [..., 16, dim]
     return tiles.gather(-2, (ids % form.tile)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
 
 

@@ -25,6 +25,7 @@ struct Moe {
   Weights shared_gate_up;       // [2Fs, D]
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
+  bool rounded = false;         // activations are rounded to int8 before every product
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
 
@@ -45,6 +46,7 @@ struct Linear {
   const float* x;   // [n, K]
   Weights weights;  // [rows, K]
   float* y;         // [n, rows]
+  bool rounded = false;  // x is rounded to int8
 };
 void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op);
 

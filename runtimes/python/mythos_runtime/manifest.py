@@ -43,7 +43,7 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8")
 
 VERIFIED = "verified"
 TWIN_VERIFIED = "verified on a reduced twin"

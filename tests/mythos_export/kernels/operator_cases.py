@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
+from mythos_export.verify.stages.kernels import ROUNDED_HIDDEN
 from mythos_model.formats import FORMATS, PLAIN
 
 Array = NDArray[Any]
@@ -44,9 +45,11 @@ class OperatorCase:
 
         Integers and decisions have to be equal, an empty result is right. Results are of order 1. Where few elements
         happen to cancel to less than 0.1 the distance is relative to 0.1, for the rounding errors are those of the
-        terms.
+        terms. Where experts' hidden values are rounded, one near the middle of two integers may go either way.
         """
-        return max(_distance(*pair) for pair in zip(got, self._expected, strict=True))
+        rounded = self.op == "moe" and FORMATS[self.call.format].activations
+        distances = [_distance(*pair) for pair in zip(got, self._expected, strict=True)]
+        return max(distance - ROUNDED_HIDDEN * rounded for distance in distances)
 
     @functools.cached_property
     def _expected(self) -> tuple[Array, ...]:
@@ -181,6 +184,7 @@ CASES = {
         (op, form): cases(form).map(functools.partial(_case, op))
         for op, cases in product_cases.CASES.items()
         for form in FORMATS
+        if op != "embedding" or not FORMATS[form].activations  # it multiplies nothing
     },
 }
 """By operator and weight format."""
