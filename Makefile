@@ -6,10 +6,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export PATH := $(PATH):$(abspath $(BIN))
 
-.PHONY: help setup demo docs test test-slow test-gpu bench-gpu lint native tokenizer triton wheels release aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-text clean
+.PHONY: help setup demo docs test test-slow test-gpu bench-gpu lint native tokenizer triton wheels release aarch64 sanitize sanitize-threads fuzz fuzz-readers valgrind bench bench-serving soak bench-results depth train-hops train-walk train-text clean
 
 help:
-	@echo "make demo    set up, export the demo model for TensorRT, ask it questions"
+	@echo "make demo    set up, export the demo models, ask them questions, let them generate"
 	@echo "make test    set up, lint, type check, and run every test"
 	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet); make bench-gpu: its figures, part by part"
@@ -23,7 +23,7 @@ help:
 	@echo "make sanitize, make sanitize-threads, make fuzz, make valgrind BUNDLE=...  checks of the C++ runtime"
 	@echo "make fuzz-readers  10,000 damaged checkpoints, configurations, tokenizers and manifests (minutes)"
 	@echo "make bench   both benchmark models against every peer, and the CPU kernels against ONNX Runtime's own operators"
-	@echo "make train-hops, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
+	@echo "make train-hops, make train-walk, make train-text  train the models that ship here (build/train; minutes, on a CPU)"
 	@echo "make depth   depth against quality and cost of the shipped models: reports and picture in build/depth/reports"
 	@echo "make bench-serving  load on mythos serve, with curves; make soak: 100,000 tokens through the engine, then 30 minutes of traffic"
 	@echo "make bench-results  all committed reports anew, and the tables of README and docs from them (on a quiet machine)"
@@ -44,6 +44,8 @@ $(INSTALLED): pyproject.toml runtimes/python/pyproject.toml
 demo: setup
 	$(BIN)/mythos-export mythos_model/pretrained/hops --target tensorrt -o demo/hops --force --cases mythos_model/pretrained/hops/held_out.safetensors
 	$(BIN)/python -m benchmarks.demo demo/hops
+	$(BIN)/mythos-export mythos_model/pretrained/walk --target onnx -o demo/walk --force --cases mythos_model/pretrained/walk/held_out.safetensors
+	$(BIN)/python -m benchmarks.demo_walk demo/walk
 
 lint: setup
 	$(BIN)/ruff check .
@@ -167,6 +169,9 @@ depth: setup
 # ARGS=--resume goes on with a run that was stopped.
 train-hops: setup
 	$(BIN)/python -m mythos_model.training hops --out build/train/hops $(ARGS)
+
+train-walk: setup
+	$(BIN)/python -m mythos_model.training walk --out build/train/walk $(ARGS)
 
 train-text: setup
 	$(BIN)/python -m mythos_model.training text --out build/train/text $(ARGS)

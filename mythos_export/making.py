@@ -12,6 +12,7 @@ from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
 from mythos_export.precision import PRECISIONS
 from mythos_export.progress import Progress, silent
+from mythos_export.shards.files import shard
 from mythos_export.targets.target import Target, TargetOptions, build
 from mythos_export.verify.cases import given_questions
 from mythos_export.verify.weights import Weighing
@@ -76,6 +77,12 @@ def make(
     lowered = lower(captured, weights, dump=options.dump)
     if rows is not None:
         lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
+    shards = None
+    if options.expert_shards is not None:
+        progress("put the experts into shards")
+        shards, files = shard(folder, weights.model.spec, options.expert_shards)
+        lowered = replace(lowered, rows=(*lowered.rows, *files))
     built = build(lowered, folder, target, options, progress)
     progress("package")
-    return Made(package(folder, loaded.checkpoint, options.precision, captured, weights, built, words), weights)
+    bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards)
+    return Made(bundle, weights)

@@ -24,6 +24,7 @@ from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
+from mythos_runtime.shards.entry import ExpertShards
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
 
@@ -68,6 +69,7 @@ def package(
     weights: WeightsFile,
     built: tuple[Built, ...],
     tokenizer: TokenizerEntry | None = None,
+    shards: ExpertShards | None = None,
 ) -> Bundle:
     """The bundle of what was built in `folder`, with the captured program. Nothing in it has been executed yet."""
     write_program(captured.program, weights, folder / PROGRAM)
@@ -83,8 +85,9 @@ def package(
         files={weights.path.name: weights.entry},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(folder, captured.spec), _tensorrt_implementation(built)),
+        operators=fallback.record(_operators(folder, captured.spec, shards), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
+        shards=shards,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Bundle(folder, manifest, built).grown()
@@ -102,9 +105,12 @@ def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEn
     return entries
 
 
-def _operators(folder: Path, spec: LoopSpec) -> dict[str, frozenset[fallback.Implementation]]:
+def _operators(
+    folder: Path, spec: LoopSpec, shards: ExpertShards | None
+) -> dict[str, frozenset[fallback.Implementation]]:
     """Of all graphs, with what each lacks."""
-    calls = [call for name in spec.graphs for call in calls_of(ir.load(folder / f"{name}.onnx"))]
+    files = [f"{name}.onnx" for name in spec.graphs] + ([] if shards is None else shards.files())
+    calls = [call for name in files for call in calls_of(ir.load(folder / name))]
     return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
 
 

@@ -24,11 +24,14 @@ from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
 from mythos_export.making import load, make
 from mythos_export.package import PARTS
+from mythos_export.precision import with_activations
 from mythos_export.progress import Progress, silent
+from mythos_export.shards.cut import check_shards
+from mythos_export.shards.files import stripped
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, TargetOptions, check_request
 from mythos_export.text_files import add_text
-from mythos_export.verification import VERIFICATIONS, choose, verify
+from mythos_export.verification import LATER, VERIFICATIONS, choose, verify
 from mythos_export.verify import Parity
 from mythos_runtime.manifest import Manifest
 
@@ -52,11 +55,13 @@ def export(
     weights_key: str | None = None,
     exit_rule: str | None = None,
     precision: str | None = None,
+    activations: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
     tokens: str | None = None,
     context: str | None = None,
     plugins: bool = False,
+    expert_shards: int | None = None,
     tokenizer: str | Path | None = None,
     eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
@@ -74,8 +79,12 @@ def export(
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx` or `tensorrt`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
+        activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
+            blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
+        expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
+            (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
         tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
@@ -94,18 +103,23 @@ def export(
     output, given = Path(output), None if cases is None else Path(cases)
     chosen = find_target(target)
     dump = None if dump_passes is None else Path(dump_passes)
-    options = TargetOptions(precision or chosen.precisions[0], sm, batch, tokens, context, plugins, dump)
+    wanted = with_activations(precision or chosen.precisions[0], activations)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):
         raise PackageError(f"there is no verification {verification!r}; there are {', '.join(VERIFICATIONS)}")
+    if expert_shards is not None and verification == LATER:
+        raise PackageError("--expert-shards and --verify later do not go together: what is verified is there only now")
 
     with staged(output, force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
         loaded = load(checkpoint, options.precision, config, variant, weights_key, exit_rule, given)
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
-        check_room(folder, loaded.bytes * (1 if target == BASE else 2))
+        if expert_shards is not None:
+            check_shards(loaded.model, expert_shards)
+        check_room(folder, loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)
         place = output.with_name(f"{output.name}.repro")
@@ -113,7 +127,8 @@ def export(
             verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
         finally:
             made.weights.close()
-        finished = with_card(verified.bundle.without(left_out), find_licence(loaded.checkpoint.folder), verified.parity)
+        finished = stripped(verified.bundle.without(left_out))
+        finished = with_card(finished, find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mythos_export.errors import PackageError
 from mythos_model import Checkpoint, LoopedModel
 from mythos_model.formats import ROUNDED
 from mythos_model.quantized import quantize_model
@@ -44,6 +45,23 @@ class Precision:
         return quantize_model(model, self.name, model.keeps) if self.quantized else model
 
 
+def with_activations(precision: str, activations: str | None) -> str:
+    """The precision's name with its weights multiplied by activations in `activations`, fp32 or int8.
+
+    Raises:
+        PackageError: there is no such form.
+    """
+    if activations in (None, "fp32"):
+        return precision
+    name = f"{precision}a8"
+    if activations != "int8" or name not in PRECISIONS:
+        raise PackageError(
+            f"found --activations {activations} at --precision {precision}; expected fp32 or, for int8 and int4 "
+            "weights, int8"
+        )
+    return name
+
+
 PRECISIONS = {
     precision.name: precision
     for precision in (
@@ -51,5 +69,7 @@ PRECISIONS = {
         Precision("fp16", torch.float16),
         Precision("int8", torch.float32),
         Precision("int4", torch.float32),
+        Precision("int8a8", torch.float32),
+        Precision("int4a8", torch.float32),
     )
 }

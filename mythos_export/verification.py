@@ -107,8 +107,9 @@ def _verify_twin(
     smaller = reduced(checkpoint)
     with tempfile.TemporaryDirectory(prefix=".twin-", dir=bundle.folder) as folder:
         loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
+        shards = None if bundle.manifest.shards is None else min(2, len(bundle.manifest.shards.counts))
         progress("make a reduced twin")
-        twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision))
+        twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision, expert_shards=shards))
         try:
             parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
         finally:

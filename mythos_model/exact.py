@@ -8,6 +8,7 @@ A float32 model of a billion weights takes no more memory so, where a copy in fl
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -38,6 +39,15 @@ def widened(model: Model) -> Model:
         elif isinstance(module, MixtureOfExperts) and not isinstance(module, Quantized):
             exact.set_submodule(name, NarrowExperts(module).eval())
     return exact
+
+
+def with_plain_activations(model: Model) -> Model:
+    """A model of `widened`, changed in place: its products see what they are given, whatever their format rounds."""
+    for module in model.modules():
+        held = module._held[0] if isinstance(module, NarrowEmbedding) else module
+        if isinstance(held, Quantized):
+            held.form = replace(held.form, activations=False, name=held.form.name.removesuffix("a8"))
+    return model
 
 
 def _is_shared(model: nn.Module, name: str) -> bool:

@@ -185,6 +185,8 @@ class LoopedModel(nn.Module, ABC):
         itself where it has none, or where they would take much memory."""
         if not any(isinstance(module, Quantized) for module in self.modules()) or self.size > _LARGE:
             return self
+        if self.rounds_activations:
+            return self
         return type(self).from_state(self.config, self.reference_state(), torch.float32)
 
     @property
@@ -192,9 +194,14 @@ class LoopedModel(nn.Module, ABC):
         """How many weights it has, however they are stored."""
         return sum(tensor.numel() for tensor in type(self).structure(self.config, torch.float32).parameters())
 
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether products round what they multiply, which plain modules on the same weights would not do."""
+        return any(isinstance(module, Quantized) and module.form.activations for module in self.modules())
+
     def exact(self) -> Self:
         """The same model in float64, with this one's own (rounded) weights; those of a large one are not copied."""
-        if self.size > _LARGE:
+        if self.size > _LARGE or self.rounds_activations:
             return widened(self)
         return type(self).from_state(self.config, self.reference_state(), torch.float64)
 

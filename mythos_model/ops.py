@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mythos_model.products import embedding, linear, moe, swiglu  # noqa: F401  (operators as well, of their own file)
+from mythos_model.products import embedding, expert_sum, linear, moe, swiglu  # noqa: F401  (operators as well, of their own file)
 
 # Large, yet finite in float32: a row that may attend to nothing must stay free of NaN.
 MASKED = -1e30

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mythos_model.formats import FORMATS, PLAIN, Format, Packed
+from mythos_model.formats import FORMATS, PLAIN, Format, Packed, round_activations
 
 _TOGETHER = 1 << 23  # elements of a matrix that are widened at a time
 
@@ -34,6 +34,8 @@ def _product(x: Tensor, matrix: Packed, rows: int | None, form: Format) -> Tenso
     weight, scale = matrix
     if form.name == PLAIN and weight.dtype == x.dtype:
         return F.linear(x, weight)
+    if form.activations:
+        x = round_activations(x, form.block)
     lines = weight.shape[0]  # tiles of rounded weights
     several = max(_TOGETHER // max(x.shape[-1] * form.tile, 1), 1)  # no inputs: of no shared expert
     parts = [
@@ -63,7 +65,7 @@ def embedding(ids: Tensor, weight: Tensor, scale: Tensor | None, dim: int, forma
         return F.embedding(ids, form.unpack(weight, scale))
     tile = ids // form.tile
     scales = None if scale is None else scale[tile].unsqueeze(-3)
-    tiles = form.unpack(weight[tile].unsqueeze(-3), scales, inputs=dim)  # [..., 16, dim]
+    tiles = form.unpack(weight[tile].unsqueeze(-4), scales, inputs=dim)  # [..., 16, dim]
     return tiles.gather(-2, (ids % form.tile)[..., None, None].expand(*ids.shape, 1, dim)).squeeze(-2)
 
 
@@ -116,6 +118,21 @@ def moe(
     return y.view(shape)
 
 
+def expert_sum(parts: Tensor, expert_index: Tensor, expert_weight: Tensor, shared: Tensor) -> Tensor:
+    """What `moe` does last, where its experts are computed elsewhere: their weighted sum plus the shared experts.
+
+    Args:
+        parts: [..., K, D], what the chosen experts put out.
+        expert_index: int64 [..., K], which they are; the CPU kernel sums in their order, as moe's does.
+        expert_weight: [..., K].
+        shared: [..., D], what the shared experts put out; [0] where there are none.
+
+    Returns: [..., D].
+    """
+    y = (parts * expert_weight.unsqueeze(-1)).sum(-2)
+    return y + shared if shared.numel() else y
+
+
 def groupable(x: Tensor, gate_up: Tensor, down: Tensor) -> bool:
     """Whether `by_expert` takes them: one dtype, rows of whole 16 bytes, and a PyTorch that has grouped products."""
     widths = (down.shape[1] * x.element_size(), down.shape[2] * x.element_size())
@@ -159,6 +176,7 @@ def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
 _linear_op = torch.library.custom_op("mythos::linear", linear, mutates_args=())
 _embedding_op = torch.library.custom_op("mythos::embedding", embedding, mutates_args=())
 _moe_op = torch.library.custom_op("mythos::moe", moe, mutates_args=())
+_expert_sum_op = torch.library.custom_op("mythos::expert_sum", expert_sum, mutates_args=())
 
 
 @_linear_op.register_fake
@@ -174,3 +192,8 @@ def _(ids, weight, scale, dim, format=PLAIN):  # type: ignore[no-untyped-def]
 @_moe_op.register_fake
 def _(x, *routing_and_weights):  # type: ignore[no-untyped-def]
     return torch.empty_like(x)
+
+
+@_expert_sum_op.register_fake
+def _(parts, expert_index, expert_weight, shared):  # type: ignore[no-untyped-def]
+    return parts.new_empty(*parts.shape[:-2], parts.shape[-1])

@@ -27,7 +27,7 @@ def quantize_model(model: Model, form: str, keeps: Callable[[str], bool]) -> Mod
     """Replace the matrices of a float32 model by rounded ones, in place; returns the model.
 
     Args:
-        form: "int8" or "int4".
+        form: one of `mythos_model.formats.ROUNDED`.
         keeps: whether the linear layer of a name stays as it is.
 
     Raises:

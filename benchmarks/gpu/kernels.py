@@ -11,12 +11,12 @@ from benchmarks.gpu.cases import triton_ops
 from benchmarks.gpu.run import LIMITS, Run, distance
 from benchmarks.gpu.spread import spread
 from mythos_export.kernels.op import OPERATORS
-from mythos_model.formats import PLAIN, ROUNDED
+from mythos_model.formats import FORMATS, PLAIN, ROUNDED
 
 _EXAMPLES, _DRY_EXAMPLES = 40, 2
 _OPERATORS = (
     *("moe", "mla_attention", "gqa_attention", "act_halting"),
-    *(f"{op}:{form}" for form in ROUNDED for op in ("moe", "linear")),
+    *(f"{op}:{form}" for form in ROUNDED if not FORMATS[form].activations for op in ("moe", "linear")),
 )
 """By name, and the format of the weights where that is not plain."""
 

@@ -69,7 +69,8 @@ def _repeated(module: Quantized, size: str, rows: int) -> Quantized:
     """The module with so many rows."""
     assert rows % ROWS == 0
     for name in module.held():
-        setattr(module, name, getattr(module, name).repeat(rows // ROWS, 1, 1))
+        held = getattr(module, name)
+        setattr(module, name, held.repeat(rows // ROWS, *[1] * (held.ndim - 1)))
     setattr(module, size, rows)
     return module
 

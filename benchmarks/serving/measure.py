@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from benchmarks.serving.mixes import MIXES, Mix
+from benchmarks.serving.mixes import Mix
 from benchmarks.serving.server import Server, served
 
 POLICIES = ("lazy", "full")
@@ -20,17 +21,18 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)
 USERS = 16
 
 
-def measure(bundles: dict[str, Path], seconds: float, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(
+    mixes: Sequence[Mix], bundles: dict[str, Path], seconds: float, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """For every mix: the capacity under each policy, then the runs at the same arrival rates for both.
 
     Args:
         bundles: by the model's name.
         seconds: of a run.
     """
-    mixes = []
-    for mix in MIXES:
-        if mix.model not in bundles:
-            continue
+    found = []
+    for mix in mixes:
+        load = psutil.getloadavg()[0]
         with served(bundles[mix.model]) as server:
             capacity = {}
             for policy in POLICIES:
@@ -44,9 +46,10 @@ def measure(bundles: dict[str, Path], seconds: float, tell: Callable[[str], None
                     tell(f"{mix.name}, {policy}: {rate:.1f} requests a second")
                     runs.append({"policy": policy, "rate": rate, **_figures(_run(server, mix, policy, seconds, rate))})
             samples = server.metrics()
-            mixes.append(
+            found.append(
                 {
                     "name": mix.name,
+                    "load_before": load,
                     "model": mix.model,
                     "max_tokens": mix.max_tokens,
                     "capacity": capacity,
@@ -54,7 +57,7 @@ def measure(bundles: dict[str, Path], seconds: float, tell: Callable[[str], None
                     "late_share": samples["mythos_late_share"],
                 }
             )
-    return mixes
+    return found
 
 
 def _run(

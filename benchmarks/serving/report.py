@@ -16,7 +16,7 @@ def write(document: dict[str, Any], folder: Path) -> Path:
     """Both files into a folder; the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "serving.json", document)
-    sections = [(mix, _curves(mix), _summary(mix)) for mix in document["mixes"]]
+    sections = [(mix, _curves(mix), summary(mix)) for mix in document["mixes"]]
     return write_page(
         folder / "serving.html",
         "serving.html.j2",
@@ -56,7 +56,7 @@ def _curves(mix: dict[str, Any]) -> str:
         return svg(made, f"{mix['name']}: answers and latencies over the arrival rate")
 
 
-def _summary(mix: dict[str, Any]) -> str:
+def summary(mix: dict[str, Any]) -> str:
     lazy, full = (mix["capacity"][policy] for policy in POLICIES)
     times = full["cpu_per_token"] / lazy["cpu_per_token"]
     milliseconds = [f"{1e3 * each['cpu_per_token']:.1f}" for each in (full, lazy)]

@@ -27,7 +27,7 @@ FLOAT32_ARITHMETIC = ("fp32", *ROUNDED)
 
 _T = onnx.TensorProto
 _PER_VALUE = {
-    getattr(_T, str(form.element).removeprefix("torch.").upper()): form.tile // form.lanes
+    getattr(_T, str(form.element).removeprefix("torch.").upper()): 8 // form.bits
     for form in FORMATS.values()
     if form.element is not None
 }

@@ -48,11 +48,22 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     metavar="[fp32|fp16|int8|int4]",
     help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
 )
-@click.option("--sm", help="tensorrt: compute capabilities, such as 86,89 [default: 86,89,120].")
+@click.option(
+    "--activations",
+    type=click.Choice(["fp32", "int8"]),
+    help="What int8 and int4 weights are multiplied by: float32, or int8 in blocks, which is faster, loses a little "
+    "and lets inner values be checked less tightly. [default: fp32]",
+)
+@click.option("--sm", help="tensorrt, cuda: compute capabilities, such as 86,89 [default: 86,89,120; 80,90].")
 @click.option("--batch", help="tensorrt: range min:opt:max.")
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
+@click.option(
+    "--expert-shards",
+    type=click.IntRange(1),
+    help="onnx: the experts in so many shards, for as many processes of one machine or several.",
+)
 @click.option("--tokenizer", help="A tokenizer.json, 'bytes', or 'none' [default: the one beside the weights].")
 @click.option(
     "--eos", help="Ids that end a generation, such as 2 or 0,2 [default: as the files beside the weights say]."

@@ -18,19 +18,32 @@ from mythos_runtime.cli.terminal import Command, out, write
 @click.option("--context", type=click.IntRange(0), default=4096, show_default=True, help="Cached tokens of a sequence.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences whose cache has to fit.")
 @click.option("--depths", type=click.IntRange(1, 4096), help="Most loops to time [default: twice as trained].")
+@click.option("--expert-shards", type=click.IntRange(1), help="Also: the experts in so many shards, a device each.")
+@click.option("--network", help="Between them: 1gbe to 400gbe, or GB per second:microseconds [default: 100gbe].")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the plan as a page there.")
 @click.option("--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=lambda *given: _list(*given))
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def plan(
-    model: str, device: str, context: int, batch: int, depths: int | None, html: Path | None, as_json: bool
+    model: str,
+    device: str,
+    context: int,
+    batch: int,
+    depths: int | None,
+    expert_shards: int | None,
+    network: str | None,
+    html: Path | None,
+    as_json: bool,
 ) -> None:
     """What a MODEL takes, and how fast a token can be on a device: a variant such as 1t, a config.json or its folder,
     or a bundle. Nothing is loaded."""
     from mythos_export.plan.devices import find_device
     from mythos_export.plan.estimate import PRECISIONS, estimate
     from mythos_export.plan.models import read_model
+    from mythos_export.plan.shards import SHARDED_COLUMNS, find_network, sharded, sharded_note, sharded_rows
     from mythos_export.plan.words import ESTIMATE_COLUMNS, MODEL_COLUMNS, NOTE, estimate_rows, facts, model_rows
 
+    if network is not None and expert_shards is None:
+        raise click.UsageError("--network is between the shards of --expert-shards: give that too")
     found, on = read_model(model), find_device(device)
     chosen = PRECISIONS if found.precision is None else (found.precision,)
     rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
@@ -44,6 +57,12 @@ def plan(
         if each.shard is not None:
             out.print(f"{each.need.precision}: shard {each.shard}", markup=False, highlight=False, soft_wrap=True)
     out.print(NOTE, style="dim", highlight=False)
+    spread = []
+    if expert_shards is not None:
+        link = find_network(network or "100gbe")
+        spread = [sharded(found, each, on, link, expert_shards, batch, context) for each in chosen]
+        _show(SHARDED_COLUMNS, sharded_rows(spread))
+        out.print(sharded_note(on, link, spread[0]), style="dim", highlight=False)
     if html is not None:
         from mythos_export.plan.page import write_plan
 
@@ -52,6 +71,7 @@ def plan(
     if as_json:
         known = asdict(found) | {"parameters": found.parameters, "active_per_loop": found.active_per_loop}
         document = {"model": known, "device": asdict(on), "estimates": [each.to_json() for each in rows]}
+        document |= {"expert_shards": [each.to_json() for each in spread]} if spread else {}
         write(json.dumps(document) + "\n")
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from pathlib import Path
 
 import torch
 
+from mythos_export.kernels import precompiled
+from mythos_export.kernels.plugin.driver import CudaDriver
 from mythos_model import ops  # noqa: F401  (registers what the kernels replace on one device)
 
 VARIABLE = "MYTHOS_TRITON"
@@ -20,8 +23,10 @@ VARIABLE = "MYTHOS_TRITON"
 PLAIN = "plain PyTorch"
 
 
-def register(device: str) -> str:
+def register(device: str, kernels: Path | None = None) -> str:
     """Give the operators their kernels for a device type, once a process; returns what computes them, in words.
+
+    `kernels` is a bundle's folder of compiled ones (`--target cuda`), which are launched instead of compiled.
 
     On "cuda" that is Triton, where the package is installed. On "cpu" it is plain PyTorch, unless TRITON_INTERPRET=1
     asks for Triton's interpreter (which is for tests, and slow). A kernel that cannot take a call's tensors says so;
@@ -30,7 +35,12 @@ def register(device: str) -> str:
     lack = _lack(device)
     if lack is not None:
         return f"{PLAIN}{lack}"
-    return _register(device)
+    words = _register(device)
+    if kernels is None or device != "cuda":
+        return words
+    torch.zeros(1, device=device)  # which makes the GPU's context current, as the driver's calls need it
+    count = precompiled.use(kernels, CudaDriver())
+    return f"{words}, {count} of them brought by the bundle (built, not executed)"
 
 
 def _lack(device: str) -> str | None:

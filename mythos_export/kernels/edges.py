@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mythos_model.formats import FORMATS, PLAIN
@@ -48,7 +49,7 @@ class Sizes:
         tiles = [form["tile"] for form in said["formats"]]
         widths = _sides(isa["width"] for isa in isas)
         strips = [size for isa in isas for size in (isa["strip"], 2 * isa["strip"])]
-        heights = [size for isa in isas for size in (isa["rows"], isa["panel_rows"])]
+        heights = [size for isa in isas for size in (isa["rows"], isa["panel_rows"], isa["rounded_rows"])]
         panels = [isa["panel_depth"] for isa in isas]
         key = int(said["key_block"])
         return cls(
@@ -66,7 +67,7 @@ def edge_calls(op: str, form: str, said: Said) -> Iterator[EdgeCall]:
     if op == "linear":
         for tokens, depth, rows in _cycled(sizes.tokens, sizes.depths, sizes.columns):
             yield _linear(form, tokens, depth, rows)
-    elif op == "embedding":
+    elif op == "embedding" and not FORMATS[form].activations:  # it multiplies nothing
         for dim, rows in _cycled(sizes.widths, sizes.columns):
             yield _embedding(form, dim, rows)
     elif op == "moe":
@@ -114,11 +115,22 @@ def _stored(r: np.random.Generator, form: str, name: str, *shape: int) -> dict[s
     if name.endswith("gate_up"):  # SwiGLU's two halves begin a tile each
         rows = 2 * -(-rows // 2 // lay.tile) * lay.tile
     tiles, blocks = -(-rows // lay.tile), -(-inputs // lay.block)
-    low, high, element, most = {"int8": (-127, 128, np.int8, 127), "int4": (0, 256, np.uint8, 8)}[form]
-    weight = r.integers(low, high, (*leading, tiles, blocks * lay.block, lay.lanes), element)
-    weight[..., inputs:, :] = {"int8": 0, "int4": 0x88}[form]
+    most = {8: 127, 4: 8}[lay.bits]
+    q = r.integers(-most, lay.zero or most + 1, (*leading, tiles * lay.tile, blocks * lay.block), np.int8)
+    q[..., inputs:] = 0
+    weight = lay.lay_out(torch.from_numpy(q)).numpy()
     scale = (r.standard_normal((*leading, tiles, blocks, lay.tile)) * order / most).astype(np.float16)
     return {name: weight, "scale" if name == "weight" else f"{name}_scale": scale}
+
+
+def _activations(r: np.random.Generator, form: str, shape: tuple[int, ...]) -> Array:
+    """Of order 0.3; where they are rounded, exactly what they are rounded to: a tie is nobody's mistake."""
+    x = 0.3 * r.standard_normal(shape)
+    lay = FORMATS[form]
+    if lay.activations:
+        x = np.rint(x * 256).clip(-127, 127) / 256
+        x[..., :: lay.block] = 127 / 256
+    return x.astype(np.float32)
 
 
 def _attributes(form: str, **others: Any) -> dict[str, Any]:
@@ -128,7 +140,7 @@ def _attributes(form: str, **others: Any) -> dict[str, Any]:
 
 def _linear(form: str, tokens: int, depth: int, rows: int) -> EdgeCall:
     r = np.random.default_rng(depth)
-    x = (0.3 * r.standard_normal((tokens, depth))).astype(np.float32)
+    x = _activations(r, form, (tokens, depth))
     return EdgeCall("linear", {"x": x, **_stored(r, form, "weight", rows, depth)}, _attributes(form, rows=rows))
 
 
@@ -148,7 +160,7 @@ def _moe(form: str, tokens: int, dim: int, width: int, shared: int) -> EdgeCall:
         **_stored(r, form, "shared_down", dim, shared),
     }
     inputs = {
-        "x": (0.3 * r.standard_normal((tokens, dim))).astype(np.float32),
+        "x": _activations(r, form, (tokens, dim)),
         "expert_index": np.stack([r.permutation(experts)[:chosen] for _ in range(tokens)]).astype(np.int64),
         "expert_weight": (r.standard_normal((tokens, chosen)) / chosen**0.5).astype(np.float32),
         **{name: weights[name] for name in sorted(weights, key=lambda name: name.endswith("_scale"))},

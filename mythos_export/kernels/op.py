@@ -21,6 +21,8 @@ from mythos_export.kernels.act.reference import act_halting
 from mythos_export.kernels.call import OperatorCall, call_of
 from mythos_export.kernels.embedding import function as embedding_function
 from mythos_export.kernels.embedding.reference import embedding
+from mythos_export.kernels.expert_sum import function as expert_sum_function
+from mythos_export.kernels.expert_sum.reference import expert_sum
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
@@ -47,7 +49,7 @@ from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.text import DOMAIN, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
-from mythos_model.formats import FORMATS, PLAIN, ROUNDED
+from mythos_model.formats import FORMATS, PLAIN
 
 AttrType = onnx.defs.OpSchema.AttrType
 FunctionMaker = Callable[[OperatorCall], onnx.FunctionProto]
@@ -58,7 +60,10 @@ _TYPES |= dict.fromkeys(("tables", "span", "position"), "tensor(int64)")
 _TYPES |= dict.fromkeys(("halted", "halted_next", "running"), "tensor(bool)")
 _TYPES |= dict.fromkeys(("depth", "depth_next"), "tensor(int32)")
 _FLOATS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"]
-_STORED = [f"tensor({str(form.element).removeprefix('torch.')})" for form in FORMATS.values() if form.element]
+_ON_A_GPU = frozenset(name for name, form in FORMATS.items() if not form.activations)
+_STORED = list(
+    dict.fromkeys(f"tensor({str(form.element).removeprefix('torch.')})" for form in FORMATS.values() if form.element)
+)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ OPERATORS: dict[str, Operator] = {
             portable=linear_function.function,
             tensorrt=linear_function.function,
             plans=linear_plan.plans_for,
-            kernels=frozenset(ROUNDED),
+            kernels=frozenset(_ON_A_GPU - {PLAIN}),
             weights=("weight",),
             scales=_names(linear_function.SCALES),
         ),
@@ -202,11 +207,12 @@ OPERATORS: dict[str, Operator] = {
             plans=lambda call, precision: (moe_plan if call.format == PLAIN else rounded_moe_plan).plans_for(
                 call, precision
             ),
-            kernels=frozenset(FORMATS),
+            kernels=_ON_A_GPU,
             plugin=moe_plugin,
             weights=_names(moe_function.WEIGHTS),
             scales=_names(moe_function.SCALES),
         ),
+        Operator("expert_sum", _names(expert_sum_function.INPUTS), (), expert_sum, expert_sum_function.function),
         Operator(
             "mla_attention",
             _names(mla_function.INPUTS),

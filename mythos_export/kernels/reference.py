@@ -5,6 +5,7 @@ A reference computes in the dtype it is given: float32 for what the operator mea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def swiglu(x: Array, gate_up: Array, down: Array) -> Array:
-    """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]. Shazeer 2020, GLU variants."""
+def swiglu(x: Array, gate_up: Array, down: Array, seen: Callable[[Array], Array] = np.asarray) -> Array:
+    """down(silu(gate x) * up x); x [..., D], gate_up [2F, D], down [D, F] -> [..., D]. Shazeer 2020, GLU variants.
+    `seen` is what `down` is multiplied by of what comes before it."""
     gate, up = np.split(x @ gate_up.T, 2, axis=-1)
-    return np.asarray((gate / (1 + np.exp(-gate)) * up) @ down.T)
+    return np.asarray(seen(gate / (1 + np.exp(-gate)) * up) @ down.T)
 
 
 def softmax(scores: Array) -> Array:

@@ -1,4 +1,8 @@
-"""Executes launch plans on torch tensors: on a GPU, or on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)."""
+"""Executes launch plans on torch tensors: on a GPU, or on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1).
+
+Kernels that a bundle brings compiled (`precompiled`) are launched as they are; Triton compiles the others when they are
+first called.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
+from mythos_export.kernels import precompiled
 from mythos_export.kernels.launch_plan import Plan, Sizes, evaluate
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
@@ -90,7 +95,12 @@ def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:
     for scratch in plan.scratch:
         shape = [evaluate(extent, known) for extent in scratch.shape]
         buffers[scratch.name] = torch.empty(shape, dtype=_DTYPES[scratch.type], device=device)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     for spec in plan.launches:
+        ready = precompiled.find(spec)
+        if ready is not None:
+            ready.launch(spec, {name: buffer.data_ptr() for name, buffer in buffers.items()}, known, stream)
+            continue
         names: dict[str, Any] = {**known, **spec.constants}
         grid = tuple(evaluate(extent, names) for extent in spec.grid)
         arguments = [buffers[a.value] if a.is_pointer else evaluate(a.value, names) for a in spec.arguments]

@@ -59,7 +59,8 @@ class Need:
 
 def need(model: Model, precision: str) -> Need:
     """What a model takes."""
-    rounded, kept = _ROUNDED[precision], _KEPT[precision]
+    stored = precision.removesuffix("a8")  # int4a8 lies as int4 does
+    rounded, kept = _ROUNDED[stored], _KEPT[stored]
 
     def of(read: tuple[float, float]) -> float:
         return read[0] * rounded + read[1] * kept

@@ -232,12 +232,46 @@ def _huginn(c: Config) -> Model:
     return Model("", "huginn", parts, loops, longest, before + after, core, 2 * D, 2 * D, tied=True)
 
 
+def _parcae(c: Config) -> Model:
+    D, F, V, H, kv = (
+        c[n] for n in ("n_embd", "intermediate_size", "padded_vocab_size", "num_attention_heads", "num_key_value_heads")
+    )
+    before, core, after = (c[f"n_layers_in_{part}"] for part in ("prelude", "recurrent_block", "coda"))
+    layers, hd = before + core + after, D // H
+    gated, diagonal = c.get("mlp_class_name") == "GatedMLP", c.get("injection_type", "diagonal") == "diagonal"
+    block = 2 * D * D + 2 * kv * hd * D + (3 if gated else 2) * D * F
+    small = 2 * D + (2 * D if c.get("qk_bias", False) else 0)
+    # Layers with a table of value embeddings and a gate for them: what parity makes of both, as the reference counts.
+    jump, parity = core * (c["mean_recurrence"] - 1), (core * c["mean_backprop_depth"] - 1) % 2
+    gates = [(j + (jump if j >= before + core else 0)) % 2 == parity for j in range(layers)]
+    valued = [j for j in range((layers - 1) % 2, layers, 2) if gates[j]]
+    inside = sum(before <= j < before + core for j in valued)
+    gate = kv * 32
+    fed = D * D + 2 * D if diagonal else 0  # computed once, before the loop
+    adapter = 2 * D * D if c.get("injection_type") == "linear" else 0
+    tied = bool(c.get("tie_embeddings", True))
+    around = (
+        (before + after) * small + (len(valued) - inside) * gate + fed + D + (D if c.get("prelude_norm", True) else 0)
+    )
+    parts = (
+        Part("embedding", "table", V * D, lines=V),
+        *([Part("value embeddings", "table", len(valued) * V * kv * hd, lines=V)] if valued else []),
+        Part("layers around the loop", "around", (before + after) * block + D * D, around),
+        Part("looped layers", "loop", core * block + adapter, core * small + inside * gate),
+        *([] if tied else [Part("head", "around", V * D)]),
+    )
+    longest, loops = c.get("block_size", 2048), c["mean_recurrence"]
+    return Model("", "parcae", parts, loops, longest, before + after, core, 2 * kv * hd, 2 * D, tied=tied)
+
+
 FAMILIES: dict[str, Callable[[Config], Model]] = {
     "openmythos": _openmythos,
     "ouro": _ouro,
     "nanbeige": _nanbeige,
     "huginn": _huginn,
+    "parcae": _parcae,
 }
 _TYPES = {"openmythos": "openmythos", "open_mythos": "openmythos", "ouro": "ouro", "nanbeige": "nanbeige"}
 _TYPES |= {"huginn_raven": "huginn"}
 _MARKS = {"openmythos": {"max_loop_iters", "n_experts_per_tok"}, "ouro": {"total_ut_steps"}, "nanbeige": {"num_loops"}}
+_MARKS |= {"parcae": {"n_layers_in_recurrent_block", "mean_backprop_depth", "injection_type"}}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TARGETS = {
     "onnx": "mythos_export.targets.onnxruntime:OnnxTarget",
     "tensorrt": "mythos_export.targets.tensorrt:TensorRTTarget",
+    "cuda": "mythos_export.targets.cuda:CudaTarget",
 }
 
 

@@ -28,7 +28,7 @@ from mythos_export.verify.measure import measure
 from mythos_export.verify.results import EAGER, CaseResult
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.ties import Tie, make_tie
-from mythos_export.verify.tolerances import Tolerances
+from mythos_export.verify.tolerances import FACTOR, MOVED, Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
 from mythos_export.verify.weights import Print, Prints, prints
@@ -156,9 +156,9 @@ def judged(truth: Truth, precision: str) -> Golden:
     """What was asked, with the tolerances measured on it."""
     again = {each.case.name for each in truth.measured}
     near = [asked for asked in truth.asked if not (is_far(asked.case) or asked.case.name in again)]
-    tolerances = _measured(near, precision)
+    tolerances = _measured(truth, near, precision)
     apart = {
-        asked.case.name: tolerances.merged(_measured([asked, *truth.again(asked.case.name)], precision))
+        asked.case.name: tolerances.merged(_measured(truth, [asked, *truth.again(asked.case.name)], precision))
         for asked in truth.asked
         if is_far(asked.case) or asked.case.name in again
     }
@@ -167,8 +167,14 @@ def judged(truth: Truth, precision: str) -> Golden:
     return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)
 
 
-def _measured(asked: Sequence[Asked], precision: str) -> Tolerances:
-    return measure(asked, [compare(each.case, each.eager, None) for each in asked], precision)
+def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerances:
+    """By what eager errs on these cases and, where activations are rounded, by what rounding them moves."""
+
+    def of(each: Sequence[Asked], factor: float) -> Tolerances:
+        return measure(each, [compare(one.case, one.eager, None) for one in each], precision, factor)
+
+    names = {each.case.name for each in asked}
+    return of(asked, FACTOR).merged(of([each for each in truth.apart if each.case.name in names], MOVED))
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

@@ -12,7 +12,9 @@ from mythos_export.verify.trace import AFTER_HALTING, decisions, halting
 from mythos_export.verify.truth import Asked
 
 
-def measure(asked: Iterable[Asked], comparisons: Iterable[Comparison], precision: str) -> Tolerances:
+def measure(
+    asked: Iterable[Asked], comparisons: Iterable[Comparison], precision: str, factor: float = FACTOR
+) -> Tolerances:
     """From eager's comparisons with the truth (`compare` without tolerances). Errors add up over the iterations, so a
     later one is allowed no less than an earlier one."""
     floor = FLOOR_ULPS * EPSILON[precision]
@@ -23,7 +25,7 @@ def measure(asked: Iterable[Asked], comparisons: Iterable[Comparison], precision
             _raise_to(errors.setdefault(name, []), series)
         for name, series in _decision_errors(item, comparison):
             _raise_to(bands.setdefault(name, []), series)
-    return Tolerances(precision, _finish(errors, floor), _finish(bands, floor))
+    return Tolerances(precision, _finish(errors, floor, factor), _finish(bands, floor, factor))
 
 
 def _decision_errors(item: Asked, comparison: Comparison) -> Iterator[tuple[str, list[float]]]:
@@ -52,9 +54,9 @@ def _decision_errors(item: Asked, comparison: Comparison) -> Iterator[tuple[str,
             yield tensor.name + AFTER_HALTING, series[False]
 
 
-def _finish(series: Mapping[str, list[float]], floor: float) -> dict[str, tuple[float, ...]]:
+def _finish(series: Mapping[str, list[float]], floor: float, factor: float) -> dict[str, tuple[float, ...]]:
     return {
-        name: tuple(float(max(floor, FACTOR * error)) for error in np.maximum.accumulate(values or [0.0]))
+        name: tuple(float(max(floor, factor * error)) for error in np.maximum.accumulate(values or [0.0]))
         for name, values in series.items()
     }
 

@@ -24,16 +24,16 @@ from mythos_export.verify.run import verify_bundle
 from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import CpuKernels
 from mythos_export.verify.stages.rows import RowKernels
+from mythos_export.verify.stages.shards import ShardKernels
 from mythos_export.verify.stages.stage import Constants
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.truth import Truth
 from mythos_export.verify.weights import BIT_BY_BIT, Prints, compare_weights, prints
 from mythos_model.looped import LoopedModel
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.spec import LoopSpec
 
 WHOLE = "whole model, "  # before the names of its stages
-_KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels)
+_KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels, ShardKernels)
 
 
 def make_few(model: LoopedModel, precision: str, known: Prints) -> Golden:
@@ -69,14 +69,15 @@ def verify_whole(
         progress(f"verify {WHOLE}{step}", part)
 
     said("weights")
-    weights = _weights(folder, manifest.spec, golden.weights)
+    weights = _weights(folder, manifest, golden.weights)
     parity = verify_bundle(folder, manifest, said, golden=replace(golden, weights={}), kinds=_KINDS)
     others = (replace(stage, name=WHOLE + stage.name, failure=_renamed(stage.failure)) for stage in parity.stages)
     return (weights, *others), parity.problems
 
 
-def _weights(folder: Path, spec: LoopSpec, expected: Prints) -> StageResult:
-    name, files = f"{WHOLE}weights", [f"{graph}.onnx" for graph in spec.graphs]
+def _weights(folder: Path, manifest: Manifest, expected: Prints) -> StageResult:
+    name, files = f"{WHOLE}weights", [f"{graph}.onnx" for graph in manifest.spec.graphs]
+    files += [] if manifest.shards is None else manifest.shards.files()
     held = _Held({file: Constants(folder / file) for file in files})
     problem, weighed = compare_weights(held, expected)
     failure = None if problem is None else Failure(name, BIT_BY_BIT, problem)

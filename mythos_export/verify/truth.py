@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mythos_export.verify.cases import Case, Question
 from mythos_export.verify.trace import Answer, Trace, decisions, names, stacked, to_numpy, to_torch
+from mythos_model.exact import with_plain_activations
 from mythos_model.looped import LoopedModel
 from mythos_model.taps import Recorded, disturbing, recording
 
@@ -43,14 +44,21 @@ class Truth:
     """Of questions that no stage is asked: they tell how far off eager may be, no more."""
     choices: dict[str, int] = field(default_factory=dict)
     """Of how many each choice of the trace is made."""
+    apart: list[Asked] = field(default_factory=list)
+    """Where activations are rounded, the same questions to the float64 model that rounds none: how far rounding moves
+    what there is to see. Two that round alike, in float32 and float64, part as soon as one value is near the middle of
+    two integers, and are then about as far from each other as from this one."""
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()
+        self.unmoved = with_plain_activations(self.model.exact()) if self.model.rounds_activations else None
         self.model = self.model.unrounded()
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""
         self.asked.append(self._compared(question, *_run(self.model, question)))
+        if self.unmoved is not None:
+            self.apart.append(self._compared(question, *_run(self.unmoved, question)))
         return self.asked[-1].eager.outputs
 
     def measure(self, question: Question, seed: int) -> None:

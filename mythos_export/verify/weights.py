@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ _SIZE = 16  # bytes of a hash
 _MOST_ROWS = 1 << 14  # of a tensor whose rows are told apart
 _FEW = 1 << 14  # values that are kept
 _ROUNDING = 1e-6
+_PART = re.compile(r"(.+)\[(\d+):(\d+)\]")  # some experts of all: `mythos_export.shards.cut`
 _SMALL = 8  # elements; fewer are shapes, axes and scalars of the graph itself
 
 
@@ -174,9 +176,14 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
     known = {form: name for name, each in expected.items() for form in each.forms}
     seen: set[str] = set()
     left: dict[str, np.ndarray] = {}
-    count = 0
+    count, problems = 0, list[Problem]()
     for name, array in tensors.items():  # each is let go of before the next one
         if array.size < _SMALL:
+            continue
+        if (part := _PART.fullmatch(name)) is not None and part[1] in expected:
+            count += 1
+            seen.add(part[1])
+            problems += _of_experts(artifact, name, array, expected[part[1]].rows[int(part[2]) : int(part[3])])
             continue
         count, array = count + 1, array.squeeze()
         hashed = _hash(array)
@@ -188,15 +195,24 @@ def _compare(artifact: str, tensors: Mapping[str, np.ndarray], expected: Prints)
         else:
             seen.add(owner)
     missing = {name: each for name, each in expected.items() if name not in seen}
-    problems, changed = [], set()
+    changed = {}
     for name, array in left.items():
         found = _changed(name, array, {**missing, **({name: expected[name]} if name in expected else {})})
         if found is not None:
-            changed.add(name)
-            problems.append((name, *found))
-    equal = count - len(left)
+            changed[name] = found
+    equal = count - len(left) - len(problems)
     derived = tuple(name for name in left if name not in changed)
-    return _worded(artifact, problems, expected), Weighed(artifact, count, equal, derived)
+    problems += _worded(artifact, [(name, *found) for name, found in changed.items()], expected)
+    return problems, Weighed(artifact, count, equal, derived)
+
+
+def _of_experts(artifact: str, name: str, array: np.ndarray, rows: Sequence[str]) -> list[Problem]:
+    """What is wrong with some of a mixture's experts, whose prints are `rows`."""
+    found = tuple(_hash(each.squeeze())[:12] for each in array)
+    if found == tuple(rows):
+        return []
+    wrong = [number for number, row in enumerate(found) if row not in rows[number : number + 1]]
+    return [Problem(name, None, f"{artifact}: {name} is not the model's: experts {wrong[:3]} of it differ")]
 
 
 def _changed(name: str, array: np.ndarray, missing: Prints) -> tuple[str, list[int]] | None:

@@ -1,4 +1,4 @@
-"""Two small trained models that ship with the package, each a checkpoint folder with its model card.
+"""Three small trained models that ship with the package, each a checkpoint folder with its model card.
 
 from mythos_model import load_checkpoint
 from mythos_model.pretrained import folder
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NAMES = ("hops", "text")
+NAMES = ("hops", "text", "walk")
 
 
 def folder(name: str) -> Path:

@@ -7,11 +7,11 @@
     result = train(Hops(), Path("build/train/hops"), seed=0)
 
 Read in this order: `unroll.py` (the model with every loop kept), `halting.py` (when to stop, learnt from the model's
-own answers), `tasks/hops.py` and `tasks/text.py` (a model's shape, its data, its loss), `trainer.py` (the loop around
-them). The folder a run leaves is a checkpoint for mythos-export.
+own answers), `hops.py`, `walk.py` and `text.py` in `tasks` (a model's shape, data and loss), `trainer.py` (the loop
+around them). The folder a run leaves is a checkpoint for mythos-export.
 """
 
-from mythos_model.training.tasks import TASKS, Hops, Task, Text
+from mythos_model.training.tasks import TASKS, Hops, Task, Text, Walk
 from mythos_model.training.trainer import Result, Settings, TrainingDiverged, train
 
-__all__ = ["TASKS", "Hops", "Result", "Settings", "Task", "Text", "TrainingDiverged", "train"]
+__all__ = ["TASKS", "Hops", "Result", "Settings", "Task", "Text", "TrainingDiverged", "Walk", "train"]

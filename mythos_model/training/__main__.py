@@ -1,4 +1,4 @@
-"""Command line: `python -m mythos_model.training hops|text --out FOLDER`."""
+"""Command line: `python -m mythos_model.training hops|walk|text --out FOLDER`."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
         {"policy": policy, "rate": rate, **_figures(samples(next=[]))} for rate in (1.0, 2.0) for policy in POLICIES
     ]
     slow = {"lazy": _figures(samples()), "full": _figures(samples(cpu=0.6))}
-    mix = {"name": "a <mix>", "max_tokens": 1, "capacity": slow, "runs": runs, "late_share": 0.25}
-    machine = {"cpu": "a processor", "logical_cores": 2, "load_before": 0.5}
+    mix = {"name": "a <mix>", "max_tokens": 1, "capacity": slow, "runs": runs, "late_share": 0.25, "load_before": 0.5}
+    machine = {"cpu": "a processor", "logical_cores": 2}
     page = write({"machine": machine, "date": "2026-01-01", "seconds": 4, "mixes": [mix]}, tmp_path).read_text()
     assert "a &lt;mix&gt;" in page and "a token takes 2.00 times the processor time (100.0 against 50.0 ms" in page
     assert "every loop forced" in page and "25% of the step" in page and "<svg" in page

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from golden_bundles import Bundles
+from sharded_bundles import split
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import FORMAT_VERSION, PRECISIONS, parse_manifest
@@ -29,6 +30,15 @@ def test_it_lists_what_the_reader_knows() -> None:
     assert spec["trace"]["items"]["properties"]["kind"]["enum"] == list(KINDS)
     assert spec["state"]["items"]["properties"]["start"]["enum"] == list(STARTS)
     assert SCHEMA["$defs"]["dims"]["items"]["anyOf"][1]["enum"] == list(SYMBOLS)
+
+
+def test_it_takes_a_bundle_in_shards(bundles: Bundles, tmp_path: Path) -> None:
+    folder = split(bundles["gqa_prefill"], tmp_path / "bundle", 2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    jsonschema.validate(manifest, SCHEMA)
+    for change in ({"counts": [0]}, {"colour": "red"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**manifest, "shards": manifest["shards"] | change}, SCHEMA)
 
 
 @pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])

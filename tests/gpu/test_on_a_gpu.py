@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from operator_cases import CASES, Array, OperatorCase
 from safetensors.numpy import load_file
 
+from benchmarks.gpu.record import Record
+from benchmarks.gpu.run import Run
 from mythos_export import export
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.op import OPERATORS
@@ -30,8 +32,10 @@ from mythos_export.kernels.plugin.program import Program
 from mythos_export.kernels.plugin.tensorrt import launch
 from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS
-from mythos_model.formats import PLAIN
+from mythos_model.formats import PLAIN, ROUNDED
 from mythos_runtime import load
+from mythos_runtime.eager import DEVICE_LOOP
+from mythos_runtime.stores import HostStore
 
 GPUS = gpu_capabilities()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -42,19 +46,12 @@ pytestmark = [
 ]
 needs_torch = pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} is no CUDA build")
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
-MODULES = {"moe": "moe", "mla_attention": "mla", "gqa_attention": "gqa"}
 
 
 def on_gpu(case: OperatorCase) -> dict[str, torch.Tensor]:
     """The case's inputs; only finite numbers in the chunk, where a kernel may multiply what it then masks."""
     values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
     return {k: torch.from_numpy(np.array(v)).cuda() for k, v in values.items()}
-
-
-def in_triton(case: OperatorCase, folder: Path) -> Array:
-    """The kernels as the eager runtime calls them: compiled by Triton for this GPU."""
-    module = importlib.import_module(f"mythos_export.kernels.{MODULES[case.op]}.triton")
-    return np.asarray(getattr(module, case.op)(**on_gpu(case), **case.attributes).cpu().numpy())
 
 
 def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
@@ -75,18 +72,62 @@ def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
 
 
 @needs_torch
-@pytest.mark.parametrize("op", list(MODULES))
-@pytest.mark.parametrize(("implementation", "examples"), [(in_triton, 40), (in_a_plugin, 6)], ids=["Triton", "plug-in"])
-def test_kernels_compute_what_the_reference_computes(
-    implementation: Any, examples: int, op: str, tmp_path: Path
-) -> None:
-    @settings(max_examples=examples, deadline=None)
+@pytest.mark.parametrize("op", ["moe", "mla_attention", "gqa_attention"])
+def test_plugins_compute_what_the_reference_computes(op: str, tmp_path: Path) -> None:
+    @settings(max_examples=6, deadline=None)
     @given(st.data())
     def check(data: Any) -> None:
         case = data.draw(CASES[op, PLAIN])
-        assert case.distance((implementation(case, tmp_path),)) < TOLERANCE[np.dtype(case.dtype).name]
+        assert case.distance((in_a_plugin(case, tmp_path),)) < TOLERANCE[np.dtype(case.dtype).name]
 
     check()
+
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("part", "piece"),
+    [
+        *[("kernels", f"{op}-{p}") for op in ("moe", "mla_attention", "gqa_attention") for p in PRECISIONS],
+        *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ROUNDED],
+        ("kernels", "act_halting-fp32"),
+        *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
+        ("loop", ""),
+        ("models", ""),
+    ],
+)
+def test_a_part_of_the_benchmark_finds_nothing_out_of_bounds(part: str, piece: str) -> None:
+    """Kernels in every precision, drawn and at real sizes; the loop as CUDA graphs; the whole 1b with equal depths."""
+    run = Run(Record(None), False, piece, 0, 0.0, Path(), 3.35e12, 800e12)
+    importlib.import_module(f"benchmarks.gpu.{part}").main(run)
+    assert run.record.found and not run.record.failed, run.record.found
+
+
+@needs_torch
+@pytest.mark.parametrize("way", ["1", "compiled"])
+def test_the_loop_of_a_program_halts_on_the_device(way: str, bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.arange(12).reshape(2, 6)
+    plain = load(bundles["mla_prefill"], backend="eager", provider="cuda")
+    monkeypatch.setenv(DEVICE_LOOP, way)
+    looped = load(bundles["mla_prefill"], backend="eager", provider="cuda")
+    for threshold in (0.5, 0.99, 2.0):
+        found, expected = (model.forward(ids, halt_threshold=threshold) for model in (looped, plain))
+        assert np.abs(found.logits - expected.logits).max() <= 1e-4 * np.abs(expected.logits).max()
+        assert np.array_equal(found.depth, expected.depth) and found.loops == expected.loops
+
+
+@needs_torch
+def test_caches_stay_on_the_device(bundles: Bundles) -> None:
+    model, plain = (load(bundles["gqa_prefill"], backend="eager", provider=name) for name in ("cuda", "cpu"))
+    assert not isinstance(model.session.store, HostStore)
+    caches = [each.new_cache(2, 16, policy="full") for each in (model, plain)]
+    rows = np.random.default_rng(0).integers(0, 50, (2, 12))
+    for chunk in (rows[:, :7], rows[:, 7:11], rows[:, 11:]):
+        found, expected = (m.forward(chunk, cache=cache) for m, cache in zip((model, plain), caches, strict=True))
+        assert np.abs(found.logits - expected.logits).max() <= 1e-4 * np.abs(expected.logits).max()
+        assert np.array_equal(found.depth, expected.depth)
 
 
 @needs_torch

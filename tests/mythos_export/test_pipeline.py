@@ -24,6 +24,7 @@ from mythos_export import export, making, package, pipeline, verification
 from mythos_export.cli import export_command, mythos
 from mythos_export.errors import PackageError, TargetError
 from mythos_export.package import Bundle
+from mythos_export.precision import with_activations
 from mythos_export.targets.registry import TARGETS, find_target
 from mythos_export.targets.target import Built, TargetOptions, check_request
 from mythos_export.tensor_file import write_tensors
@@ -128,7 +129,7 @@ def test_each_pass_is_dumped_in_order(exported: pipeline.Exported) -> None:
         ("onnx", TargetOptions("bf16"), "bf16 is not offered: .* use --precision fp32"),
         ("tensorrt", TargetOptions("bf16"), "bf16 is not offered: .* use --precision fp32"),
         ("tensorrt", TargetOptions("int4"), "has fp16, fp32; it goes with --target onnx"),
-        ("onnx", TargetOptions("fp64"), "has no precision 'fp64', it has fp32, fp16, int8, int4$"),
+        ("onnx", TargetOptions("fp64"), "has no precision 'fp64', it has fp32, fp16, int8, int4, int8a8, int4a8$"),
         ("onnx", TargetOptions("fp32", sm="86"), "--sm means nothing to --target onnx; it goes with --target tensorrt"),
         ("onnx", TargetOptions("fp32", plugins=True), "--plugins means nothing"),
     ],
@@ -136,6 +137,12 @@ def test_each_pass_is_dumped_in_order(exported: pipeline.Exported) -> None:
 def test_what_a_target_cannot_do_is_refused_before_any_work(target: str, options: TargetOptions, words: str) -> None:
     with pytest.raises(TargetError, match=words):
         check_request(find_target(target), options)
+
+
+def test_activations_are_rounded_only_beside_rounded_weights(tmp_path: Path) -> None:
+    assert with_activations("int4", "int8") == "int4a8" and with_activations("fp16", "fp32") == "fp16"
+    with pytest.raises(PackageError, match="found --activations int8 at --precision fp32; expected fp32 or, for int8"):
+        export(tmp_path / "absent", tmp_path / "bundle", activations="int8")
 
 
 def test_an_unknown_part_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import onnx
 import pytest
 from golden_bundles import Bundles
 
+from mythos_export import export
 from mythos_export.verify import run
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
 from mythos_runtime.ort import find_op_library
 
@@ -51,13 +53,26 @@ def test_token_by_token_as_all_at_once(form: str, native: bool, bundles: Bundles
         assert np.array_equal(out.depth[:, 0], whole.depth[:, t])
 
 
+@pytest.mark.slow
+def test_activations_in_int8_are_verified_and_the_report_says_how_much_that_rests_on(tmp_path: Path) -> None:
+    exported = export(folder("hops"), tmp_path / "bundle", precision="int4", activations="int8")
+    assert exported.parity is not None and exported.manifest.precision == "int4a8"
+    assert exported.manifest.targets[0].state == "verified"
+    assert "int4a8 has to allow more than 10% of a tensor's scale" in exported.parity.basis.sentence()
+    model = load(exported.path, threads=1)
+    ids = np.random.default_rng(0).integers(0, 64, (1, 7))
+    whole = model.forward(ids, max_loops=3).logits
+    other = load(exported.path, threads=2).forward(np.repeat(ids, 2, 0), max_loops=3).logits
+    assert np.array_equal(whole[0], other[0]) and np.array_equal(whole[0], other[1])
+
+
 def test_a_wrong_body_is_found(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """int4 unpacked as if the high halves of the bytes came first."""
     monkeypatch.setattr(run, "STAGES", (FunctionBodies,))
     bundle = shutil.copytree(bundles[CASES["int4"]], tmp_path / "bundle")
     model = onnx.load(bundle / "model.onnx", load_external_data=False)
     body = next(function for function in model.functions if function.name == "linear")
-    joined = next(node for node in body.node if node.op_type == "Concat" and node.output[0].endswith("_q"))
+    joined = next(node for node in body.node if node.op_type == "Concat" and node.output[0].endswith("_quads"))
     joined.input[:] = reversed(joined.input)
     onnx.save(model, bundle / "model.onnx")
     (failure,) = run.verify_bundle(bundle, read_manifest(bundles[CASES["int4"]]), threads=1).failures

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from mythos_model import MythosModel, load_checkpoint
 from mythos_model.pretrained import NAMES, folder
 from mythos_model.training import TASKS
+from mythos_model.training.tasks import evaluate_walk
 from mythos_model.training.tasks.evaluate_hops import TRAINED, HeldOut, evaluate
 
 
@@ -33,7 +34,7 @@ def test_shipped_folder_is_complete(name: str) -> None:
 
 
 def test_there_are_no_other_models() -> None:
-    with pytest.raises(ValueError, match="no model 'hop'; the models are hops, text"):
+    with pytest.raises(ValueError, match="no model 'hop'; the models are hops, text, walk"):
         folder("hop")
 
 
@@ -47,6 +48,17 @@ def test_hops_thinks_as_long_as_its_question_is_deep() -> None:
     assert all(abs(row.depth - row.hops - 1) < 1 for row in report.by_hops)
     assert report.rank_correlation is not None and report.rank_correlation > 0.99
     assert all(row.right < 0.6 < 0.9 < row.right_deeper for row in beyond)  # more loops than training had
+
+
+def test_walk_thinks_as_long_for_a_stop_as_the_way_to_it_is_long() -> None:
+    stored = load_file(folder("walk") / "held_out.safetensors")
+    sample = evaluate_walk.HeldOut(**{name: column.long()[::2] for name, column in stored.items()})
+    report = evaluate_walk.evaluate(shipped("walk"), sample)
+    assert [row.steps for row in report.by_steps] == [1, 2, 3, 4, 5, 6]
+    assert all(row.right >= 0.99 and abs(row.depth - row.steps - 1) < 0.2 for row in report.by_steps)
+    assert report.rank_correlation is not None and report.rank_correlation > 0.99
+    assert [row.level for row in report.by_level] == [0, 1, 2, 3, 4, 5, 6]
+    assert all(row.walks == 16 and row.whole >= 0.9 for row in report.by_level)  # all 12 stops right
 
 
 def test_text_writes_bytes_better_than_it_could_guess() -> None:

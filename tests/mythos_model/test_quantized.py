@@ -9,7 +9,7 @@ import torch
 from golden_families import GOLDEN, cases
 
 from mythos_model import load_checkpoint
-from mythos_model.formats import ROUNDED
+from mythos_model.formats import FORMATS, ROUNDED, round_activations
 from mythos_model.pretrained import folder
 from mythos_model.quantized import quantize_model
 
@@ -20,7 +20,7 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("form", ROUNDED)
+@pytest.mark.parametrize("form", [form for form in ROUNDED if not FORMATS[form].activations])
 @pytest.mark.parametrize("family", MODELS)
 def test_the_model_is_that_of_its_rounded_weights(family: str, form: str) -> None:
     checkpoint = load_checkpoint(Path(MODELS[family]))
@@ -37,9 +37,28 @@ def test_the_model_is_that_of_its_rounded_weights(family: str, form: str) -> Non
     assert all(model.keeps(name) for name in matrices)
 
 
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_activations_are_rounded_as_the_format_says(form: str) -> None:
+    """The same weights; what they are multiplied by differs, by the nearest of 255 integers, in float64 too."""
+    checkpoint = load_checkpoint(folder("hops"))
+    ids = torch.arange(9).unsqueeze(0)
+    models = {name: checkpoint.model(torch.float32) for name in (form, f"{form}a8")}
+    for name, model in models.items():
+        quantize_model(model, name, model.keeps)
+    exact, rounded = (model.exact()(ids, max_loops=1).logits for model in models.values())
+    assert exact.dtype == rounded.dtype == torch.float64
+    off = (exact - rounded).abs().max() / exact.abs().max()
+    assert 1e-4 < off < 5e-2
+    assert (models[f"{form}a8"](ids, max_loops=1).logits - rounded).abs().max() <= 2e-2 * exact.abs().max()
+    x = torch.tensor([[0.0, 127.0, -50.4, 2.5, 1.5, *[0.1] * 30, 1e-31]])
+    assert round_activations(x, 32).tolist()[0][:6] == [0.0, 127.0, -50.0, 2.0, 2.0, 0.0]  # a half goes to the even one
+    assert round_activations(x, 32)[0, -4:].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.0])
+    assert not round_activations(x[:, -1:], 32).any()
+
+
 def test_other_precisions_and_formats_are_refused() -> None:
     model = load_checkpoint(folder("hops")).model(torch.float16)
     with pytest.raises(ValueError, match="only a float32 model can be quantised, this one has torch.float16"):
         quantize_model(model, "int8", model.keeps)
-    with pytest.raises(ValueError, match="there is no block-wise form 'int3'; there are int8, int4"):
+    with pytest.raises(ValueError, match="there is no block-wise form 'int3'; there are int8, int4, int8a8, int4a8"):
         quantize_model(model, "int3", model.keeps)

@@ -238,9 +238,8 @@ def test_what_the_distributions_hold(built: Path) -> None:
     assert not [name for name in names if name.startswith(("benchmarks", "tests", "runtimes"))]
     with zipfile.ZipFile(only(built, "mythos_export-*-py3-none-any.whl")) as exporter:
         files = dict.fromkeys(exporter.namelist(), 0)
-    assert {"mythos_export/py.typed", "mythos_model/py.typed", "mythos_model/pretrained/hops/model.safetensors"} <= (
-        files.keys()
-    )
+    weights = {f"mythos_model/pretrained/{name}/model.safetensors" for name in ("hops", "text", "walk")}
+    assert {"mythos_export/py.typed", "mythos_model/py.typed", *weights} <= files.keys()
     assert not [name for name in files if name.startswith(("mythos_runtime", "benchmarks", "tests"))]
     assert not [name for name in files if name.endswith((".cpp", ".h"))]
 

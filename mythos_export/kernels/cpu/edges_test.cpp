@@ -61,6 +61,13 @@ void test_edges(const Kernels& k, Format f) {
   for (size_t n : columns) {
     for (size_t depth : depths) check_product(k, f, rows[turn++ % rows.size()], n, depth);
   }
+  if (block == 1) return;
+  const auto heights = around(2 * t.rounded_rows + 1, {});
+  const auto rounded = [&](size_t depth, size_t n) {
+    test_rounded_linear(k, f, Threads(1), heights[turn++ % heights.size()], depth, n);
+  };
+  for (size_t n : columns) rounded(depths[turn % depths.size()], n);
+  for (size_t depth : depths) rounded(depth, columns[turn % columns.size()]);
 }
 
 void test_element_edges(const Kernels& k) {

@@ -41,6 +41,15 @@ inline Weights rows_of(const void* data, size_t stride, Format f) {
   return {data, stride * format_of(f).bits / 8, f, nullptr, 0};
 }
 
+// A row of activations rounded to int8, as `round` makes it for one format: of every block of 32, integers, their scale
+// (a value is scale times integer), and what their sum has to be moved by for the zero of the weights.
+struct RoundedRow {
+  const int8_t* q;      // in whole blocks
+  const float* scale;   // [blocks]
+  const int32_t* zero;  // [blocks]
+};
+constexpr float kLeastRounded = 0x1p-100f;  // a block whose largest activation is less is rounded to zeros
+
 // Keys that one call of softmax_block covers at most, and the stride of its rows. 32 rows of a cache 160 wide stay in
 // the first level between the scores and the weighted sum.
 constexpr size_t kKeyBlock = 32;
@@ -53,6 +62,7 @@ struct Tiles {
   size_t columns;      // registers of columns of an `nn` tile at most
   size_t panel_rows;   // activation rows of a tile of a block-wise format at most
   size_t panel_depth;  // inputs of such a format that are unpacked at a time
+  size_t rounded_rows; // rounded activation rows of a tile at most
 };
 
 struct Kernels {
@@ -67,6 +77,10 @@ struct Kernels {
   // written. Null for int8 and int4.
   void (*nn[kFormats])(const float* a, size_t lda, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc,
                        const float* keep);
+
+  // Activations rounded to int8, and `nt` of such, for weights in int8 and int4; null for plain ones.
+  void (*round[kFormats])(const float* x, size_t depth, int8_t* q, float* scale, int32_t* zero);
+  void (*nt_rounded[kFormats])(const RoundedRow* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc);
 
   // h[i] = silu(gate[i]) * up[i]
   void (*silu_mul)(const float* gate, const float* up, float* h, size_t n);
@@ -86,10 +100,12 @@ struct Kernels {
 const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* vnni_kernels();
 const Kernels* neon_kernels();
+const Kernels* neon_dot_kernels();
 
-// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2, avx512, neon)
-// names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
+// The best table of this processor, or the one that the environment variable MYTHOS_OPS_ISA (generic, avx2,
+// avx512, avx512vnni, neon, neondot) names. Throws std::runtime_error for an unknown name and for instructions that this processor lacks.
 const Kernels& select_kernels();
 
 // What this library is made of, as JSON: the formats, and the tiles of every instruction set that this processor has.

@@ -1,11 +1,11 @@
 // The micro-kernels, written once over `Simd` and compiled once per instruction set (kernels_generic.cpp,
-// kernels_avx2.cpp, kernels_avx512.cpp and kernels_neon.cpp include this after their simd_*.h). Everything here is in an
-// unnamed namespace and uses nothing of the standard library but types: code compiled for a new processor must not be
+// kernels_avx2.cpp and the others include this after their simd_*.h). Everything here is in an unnamed namespace and uses nothing of the standard library but types: code compiled for a new processor must not be
 // linked into what an old one runs.
 #pragma once
 #include "cpu/nn.h"
 #include "cpu/nt.h"
 #include "cpu/nt_blockwise.h"
+#include "cpu/nt_rounded.h"
 #include "cpu/stored.h"
 
 namespace mythos {
@@ -116,11 +116,13 @@ void narrow(const float* x, uint16_t* half, size_t n) {
 }
 
 constexpr Kernels table(const char* isa) {
-  constexpr Tiles tiles{W, Simd::nt_rows, kStrip, nn_width<1>, Simd::panel_rows, kPanelDepth};
+  constexpr Tiles tiles{W, Simd::nt_rows, kStrip, nn_width<1>, Simd::panel_rows, kPanelDepth, Simd::rounded_rows};
   return {isa,
           tiles,
           {nt<f32>, nt<f16>, q_nt<int8>, q_nt<int4>},
           {nn<f32>, nn<f16>, nullptr, nullptr},
+          {nullptr, nullptr, round_row<int8>, round_row<int4>},
+          {nullptr, nullptr, r_nt<int8>, r_nt<int4>},
           silu_mul,
           softmax_block,
           axpy,

@@ -113,7 +113,7 @@ void test_errors(const Kernels& k, const Parallel& parallel) {
     });
   });
   setenv("MYTHOS_OPS_ISA", "sse9", 1);
-  expect_error("isa", "generic, avx2, avx512 or neon", [] { select_kernels(); });
+  expect_error("isa", "generic, avx2, avx512, avx512vnni, neon or neondot", [] { select_kernels(); });
   unsetenv("MYTHOS_OPS_ISA");
 }
 
@@ -121,7 +121,7 @@ void test_errors(const Kernels& k, const Parallel& parallel) {
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 40;
-  for (const char* isa : {"generic", "avx2", "avx512", "neon"}) {
+  for (const char* isa : {"generic", "avx2", "avx512", "avx512vnni", "neon", "neondot"}) {
     setenv("MYTHOS_OPS_ISA", isa, 1);
     const Kernels* k = nullptr;
     try {
@@ -148,6 +148,7 @@ int main(int argc, char** argv) {
         test_linear(*k, f, parallel);
         test_embedding(*k, f);
         test_moe(*k, f, parallel);
+        if (format_of(f).block > 1) test_rounded(*k, f, parallel);
       }
     }
     test_errors(*k, Threads(2));

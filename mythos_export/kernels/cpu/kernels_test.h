@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cpu/ops.h"
+#include "cpu/rounded.h"
 
 namespace mythos::test {
 
@@ -83,22 +84,19 @@ class Matrix {
       }
       return;
     }
-    const size_t tile = traits().tile, tiles = ceil_div(rows, tile), lane = traits().input_bytes();
+    const size_t tile = traits().tile, tiles = ceil_div(rows, tile), group = traits().group();
     const int most = f == int4 ? 7 : 127;
     std::vector<float> scale = normal(tiles * blocks_ * tile, typical / float(most));
-    bytes_.resize(tiles * padded() * lane);
+    bytes_.resize(tiles * padded() / group * kLine);
     scales_.resize(scale.size());
     k.narrow(scale.data(), scales_.data(), scale.size());
     k.widen(scales_.data(), scale.data(), scale.size());
     for (size_t row = 0; row < tiles * tile; ++row) {
       for (size_t d = 0; d < padded(); ++d) {
         const int q = d < inputs ? int(pick(0, size_t(2 * most))) - most : 0;
-        const size_t at = (row / tile * padded() + d) * lane, r = row % tile;
-        if (f == int4) {
-          bytes_[at + r % lane] = uint8_t(bytes_[at + r % lane] | (q + traits().zero) << (r < lane ? 0 : 4));
-        } else {
-          bytes_[at + r] = uint8_t(q);
-        }
+        const size_t r = row % tile, line = row / tile * (padded() / group) + d / group;
+        uint8_t& byte = bytes_[line * kLine + r * kQuad + d % kQuad];
+        byte = uint8_t(f == int4 ? byte | (q + traits().zero) << (d % group < kQuad ? 0 : 4) : q);
         if (row < rows && d < inputs)
           wide[row * inputs + d] = float(q) * scale[(row / tile * blocks_ + d / traits().block) * tile + r];
       }
@@ -177,5 +175,7 @@ void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel);
 void test_act_halting();
 void test_linear(const Kernels& k, Format f, const Parallel& parallel);
 void test_embedding(const Kernels& k, Format f);
+void test_rounded(const Kernels& k, Format f, const Parallel& parallel);
+void test_rounded_linear(const Kernels& k, Format f, const Parallel& parallel, size_t n, size_t K, size_t rows);
 
 }  // namespace mythos::test

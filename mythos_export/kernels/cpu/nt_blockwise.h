@@ -1,6 +1,7 @@
 // Products with block-wise int8 and int4 weights (mythos_model/formats.py has the layout: tiles of 16 rows, blocks of
-// 32 inputs). Activations and sums are float32. The products of a block are summed apart and scaled once, in the order
-// of the inputs, for one row of activations as for many: decode and prefill agree bit for bit.
+// 32 inputs, a cache line for the four or eight inputs that a row has side by side). Activations and sums are float32.
+// The products of a block are summed apart and scaled once, in the order of the inputs, for one row of activations as
+// for many: decode and prefill agree bit for bit.
 //
 // Included by kernels_impl.h; its rules apply.
 #pragma once
@@ -12,14 +13,14 @@ namespace {
 
 constexpr int kTileRegs = kTileRows / Simd::width;  // registers that hold the weights of one input and tile
 constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in the first-level cache
+constexpr size_t kRowDepth = 2048;                  // inputs of one row that are made ready at a time
 // Of one row's product: enough sums to keep the multipliers busy.
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
-static_assert(kPanelDepth % kBlock == 0 && kTileRows % Simd::width == 0);
+static_assert(kPanelDepth % kBlock == 0 && kRowDepth % kBlock == 0 && kTileRows % Simd::width == 0);
 
 // Where one tile's weights and scales are.
 template <Format F>
 struct Tile {
-  static constexpr size_t input_bytes = format_of(F).input_bytes();
   const uint8_t* weights;
   const Scale* scales;
 
@@ -27,69 +28,111 @@ struct Tile {
       : weights(static_cast<const uint8_t*>(w.data) + tile * kTileRows * w.row_bytes),
         scales(w.scales + tile * kTileRows * w.scale_row) {}
 
-  const uint8_t* input(size_t d) const { return weights + d * input_bytes; }
+  const uint8_t* line(size_t d) const { return weights + d / format_of(F).group() * kLine; }
   const Scale* block(size_t b) const { return scales + b * kTileRows; }
 };
 
-// The integers of one input, 16 rows, as floats.
+// Input I of a group, as many rows as a register has: the integers divided by unit<F>(I), a power of two.
+template <Format F, int I>
+Simd::Reg integers(Simd::Quads line) {
+  if constexpr (F == int4) return Simd::int4_at<2 * (I % kQuad) + I / kQuad>(line);
+  if constexpr (F == int8) return Simd::int8_at<I>(line);
+}
 template <Format F>
-void integers(const uint8_t* p, Simd::Reg* out) {
-  if constexpr (F == int4) {
-    Simd::load_nibbles(p, out);
-    const Simd::Reg zero = Simd::set(format_of(F).zero);
-    for (int r = 0; r < kTileRegs; ++r) out[r] = Simd::sub(out[r], zero);
-  } else {
-    Simd::load_int8(reinterpret_cast<const int8_t*>(p), out);
+constexpr float unit(int i) {
+  return F == int4 ? Simd::int4_unit(2 * (i % kQuad) + i / kQuad) : Simd::int8_unit;
+}
+
+// One row's inputs as `q_row` takes them: times the units of the weights that they meet, and zeros to a whole block.
+// Exact, unless an activation is below 1e-28.
+template <Format F>
+void make_ready(const float* x, size_t depth, float* ready) {
+  constexpr int group = format_of(F).group();
+  for (size_t d = 0; d < (depth + kBlock - 1) / kBlock * kBlock; ++d) ready[d] = d < depth ? x[d] * unit<F>(int(d % group)) : 0;
+}
+
+// The inputs I, I + 1, ... of a group, of N tiles.
+template <Format F, int N, int I>
+void q_group(const float* x, const Simd::Quads (*line)[kTileRegs], Simd::Reg (*sum)[kTileRegs]) {
+  if constexpr (I < int(format_of(F).group())) {
+    const Simd::Reg v = Simd::set(x[I]);
+    MYTHOS_UNROLL
+    for (int t = 0; t < N; ++t) {
+      MYTHOS_UNROLL
+      for (int r = 0; r < kTileRegs; ++r) sum[t][r] = Simd::fma(v, integers<F, I>(line[t][r]), sum[t][r]);
+    }
+    q_group<F, N, I + 1>(x, line, sum);
   }
 }
 
-// One row of activations, N tiles of weights beside each other: c[0 .. 16 N).
+// One row of activations, made ready, N tiles of weights beside each other: c[0 .. 16 N) is written, or added to.
 template <Format F, int N>
-void q_row(const float* x, const Weights& b, size_t tile, size_t depth, float* c) {
+void q_row(const float* x, const Weights& b, size_t tile, size_t start, size_t depth, float* c) {
   constexpr int R = kTileRegs;
+  constexpr size_t group = format_of(F).group();
   // As in nt.h: what the next tiles hold, so that weights from memory arrive in time (10 -> 17 G weights/s on Zen 3).
   const size_t tiles = N * kTileRows * b.row_bytes, ahead = tiles < kAhead ? tiles : kAhead;
   Simd::Reg total[N][R];
+  MYTHOS_UNROLL
   for (int t = 0; t < N; ++t) {
-    for (int r = 0; r < R; ++r) total[t][r] = Simd::zero();
+    MYTHOS_UNROLL
+    for (int r = 0; r < R; ++r) total[t][r] = start ? Simd::load(c + t * kTileRows + r * Simd::width) : Simd::zero();
   }
   for (size_t first = 0; first < depth; first += kBlock) {
-    const size_t count = depth - first < kBlock ? depth - first : kBlock;
     Simd::Reg sum[N][R];
     const uint8_t* p[N];
+    MYTHOS_UNROLL
     for (int t = 0; t < N; ++t) {
-      p[t] = Tile<F>(b, tile + t).input(first);
+      p[t] = Tile<F>(b, tile + t).line(start + first);
+      MYTHOS_UNROLL
       for (int r = 0; r < R; ++r) sum[t][r] = Simd::zero();
     }
-    for (size_t d = 0; d < count; ++d) {
-      const Simd::Reg v = Simd::set(x[first + d]);
+    for (size_t d = 0; d < kBlock; d += group) {
+      Simd::Quads line[N][R];
+      MYTHOS_UNROLL
       for (int t = 0; t < N; ++t) {
-        const size_t at = d * Tile<F>::input_bytes;
-        if (at % 64 == 0) {
-          __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p[t]) + at + ahead), 0, 2);
-        }
-        Simd::Reg w[R];
-        integers<F>(p[t] + at, w);
-        for (int r = 0; r < R; ++r) sum[t][r] = Simd::fma(v, w[r], sum[t][r]);
+        const uint8_t* const at = p[t] + d / group * kLine;
+        fetch(reinterpret_cast<uintptr_t>(at) + ahead);
+        MYTHOS_UNROLL
+        for (int r = 0; r < R; ++r) line[t][r] = Simd::load_quads(at + r * Simd::width * kQuad);
       }
+      q_group<F, N, 0>(x + first + d, line, sum);
     }
+    MYTHOS_UNROLL
     for (int t = 0; t < N; ++t) {
-      const Scale* scale = Tile<F>(b, tile + t).block(first / kBlock);
+      const Scale* scale = Tile<F>(b, tile + t).block((start + first) / kBlock);
+      MYTHOS_UNROLL
       for (int r = 0; r < R; ++r) total[t][r] = Simd::fma(sum[t][r], Simd::load(scale + r * Simd::width), total[t][r]);
     }
   }
+  MYTHOS_UNROLL
   for (int t = 0; t < N; ++t) {
+    MYTHOS_UNROLL
     for (int r = 0; r < R; ++r) Simd::store(c + t * kTileRows + r * Simd::width, total[t][r]);
   }
 }
 
-// Inputs [first, first + depth) of a tile: integers as float [depth][16], scales as float [blocks][16].
+// The inputs I, I + 1, ... of a group, of one tile, as float [inputs][16].
+template <Format F, int I>
+void unpack_group(const Simd::Quads* line, float* panel) {
+  if constexpr (I < int(format_of(F).group())) {
+    MYTHOS_UNROLL
+    for (int r = 0; r < kTileRegs; ++r) {
+      Simd::store(panel + I * kTileRows + r * Simd::width, Simd::mul(integers<F, I>(line[r]), Simd::set(unit<F>(I))));
+    }
+    unpack_group<F, I + 1>(line, panel);
+  }
+}
+
+// Inputs [first, first + depth) of a tile, to whole blocks: integers as float [depth][16], scales as float [blocks][16].
 template <Format F>
 void unpack(const Tile<F>& tile, size_t first, size_t depth, float* panel, float* scales) {
-  for (size_t d = 0; d < depth; ++d) {
-    Simd::Reg w[kTileRegs];
-    integers<F>(tile.input(first + d), w);
-    for (int r = 0; r < kTileRegs; ++r) Simd::store(panel + d * kTileRows + r * Simd::width, w[r]);
+  constexpr size_t group = format_of(F).group();
+  for (size_t d = 0; d < depth; d += group) {
+    Simd::Quads line[kTileRegs];
+    MYTHOS_UNROLL
+    for (int r = 0; r < kTileRegs; ++r) line[r] = Simd::load_quads(tile.line(first + d) + r * Simd::width * kQuad);
+    unpack_group<F, 0>(line, panel + d * kTileRows);
     if (d % kBlock == 0) {
       const Scale* half = tile.block((first + d) / kBlock);
       float* to = scales + d / kBlock * kTileRows;
@@ -163,28 +206,36 @@ void q_tile(const float* const* a, size_t m, const Weights& b, size_t tile, size
   }
 }
 
+// One row of activations against n rows of weights: c[n].
+template <Format F>
+void q_one(const float* x, const Weights& b, size_t n, size_t depth, float* c) {
+  constexpr size_t N = kTilesAtOnce;
+  const size_t whole = n / kTileRows, rest = n % kTileRows;
+  alignas(64) float ready[kRowDepth], part[kTileRows];  // part: the last tile holds rows that are not asked for
+  for (size_t start = 0; start < depth; start += kRowDepth) {
+    const size_t count = depth - start < kRowDepth ? depth - start : kRowDepth;
+    make_ready<F>(x + start, count, ready);
+    size_t tile = 0;
+    for (; tile + N <= whole; tile += N) q_row<F, N>(ready, b, tile, start, count, c + tile * kTileRows);
+    for (; tile < whole; ++tile) q_row<F, 1>(ready, b, tile, start, count, c + tile * kTileRows);
+    if (rest) q_row<F, 1>(ready, b, tile, start, count, part);
+  }
+  for (size_t j = 0; j < rest; ++j) c[whole * kTileRows + j] = part[j];
+}
+
 // `nt` of kernels.h; b begins with a whole tile, n may end within one.
 template <Format F>
 void q_nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc) {
-  constexpr size_t N = kTilesAtOnce, most = Simd::panel_rows;
+  constexpr size_t most = Simd::panel_rows;
   const size_t whole = n / kTileRows, rest = n % kTileRows;
-  size_t tile = 0;
-  if (m == 1) {
-    for (; tile + N <= whole; tile += N) q_row<F, N>(a[0], b, tile, depth, c + tile * kTileRows);
-    for (; tile < whole; ++tile) q_row<F, 1>(a[0], b, tile, depth, c + tile * kTileRows);
-  } else {
-    for (; tile < whole; ++tile) q_tile<F>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
-  }
+  if (m == 1) return q_one<F>(a[0], b, n, depth, c);
+  for (size_t tile = 0; tile < whole; ++tile) q_tile<F>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
   for (size_t i = 0; rest && i < m; i += most) {  // the last tile holds rows that are not asked for
     const size_t rows = m - i < most ? m - i : most;
     alignas(64) float part[most * kTileRows];
-    if (rows == 1) {
-      q_row<F, 1>(a[i], b, tile, depth, part);
-    } else {
-      q_tile<F>(a + i, rows, b, tile, depth, part, kTileRows);
-    }
+    q_tile<F>(a + i, rows, b, whole, depth, part, kTileRows);
     for (size_t r = 0; r < rows; ++r) {
-      for (size_t j = 0; j < rest; ++j) c[(i + r) * ldc + tile * kTileRows + j] = part[r * kTileRows + j];
+      for (size_t j = 0; j < rest; ++j) c[(i + r) * ldc + whole * kTileRows + j] = part[r * kTileRows + j];
     }
   }
 }

@@ -25,8 +25,20 @@ struct Moe {
   Weights shared_gate_up;       // [2Fs, D]
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
+  bool rounded = false;         // activations are rounded to int8 before every product
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
+
+// The sum of moe, over outputs of the experts that are given.
+struct ExpertSum {
+  size_t n, D, K;
+  const float* parts;           // [n, K, D]
+  const int64_t* expert_index;  // [n, K]
+  const float* expert_weight;   // [n, K]
+  const float* shared;          // [n, D], or null where there are no shared experts
+  float* y;                     // [n, D]
+};
+void expert_sum(const Kernels& kernels, const Parallel& parallel, const ExpertSum& op);
 
 // y = x . weights^T
 struct Linear {
@@ -34,6 +46,7 @@ struct Linear {
   const float* x;   // [n, K]
   Weights weights;  // [rows, K]
   float* y;         // [n, rows]
+  bool rounded = false;  // x is rounded to int8
 };
 void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op);
 

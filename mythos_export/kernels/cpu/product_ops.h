@@ -23,11 +23,14 @@ struct Column {
                                  : W == int4 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
                                              : Element<T>::onnx;
 
-  // A node says its format and has the types of its weights; both have to mean the same.
-  static void check(const Ort::ConstKernelInfo& info) {
+  // A node says its format and has the types of its weights; both have to mean the same. Whether activations are rounded
+  // to int8 before a product, the name's end says ("int4a8").
+  static bool check(const Ort::ConstKernelInfo& info) {
     const std::string found = attribute_or(info, "format", format_of(f32).name), expected = format_of(W).name;
+    if (!plain && found == expected + "a8") return true;
     if (found != expected)
       throw std::invalid_argument("format is '" + found + "', but the weights are those of '" + expected + "'");
+    return false;
   }
 };
 
@@ -48,7 +51,7 @@ Weights matrix(const Ort::KernelContext& context, const Input& weight, size_t sc
   } else {
     const size_t tiles = ceil_div(rows, format.tile), blocks = ceil_div(inputs, format.block);
     const Input scale(context, scale_index, scale_name);
-    weight.is(with_experts({tiles, blocks * format.block, format.input_bytes()}));
+    weight.is(with_experts({tiles, blocks * format.block / format.group(), format.tile, kQuad}));
     scale.is(with_experts({tiles, blocks, format.tile}));
     return {weight.data<void>(), blocks * format.block * format.bits / 8, C::format, scale.data<Scale>(), blocks};
   }
@@ -62,8 +65,10 @@ struct LinearKernel {
   static constexpr size_t optional_inputs = 1;
   static constexpr ONNXTensorElementDataType outputs[] = {F};
   size_t rows;
+  bool rounded;
 
-  explicit LinearKernel(const Ort::ConstKernelInfo& info) : rows(checked_size(info, "rows")) { C::check(info); }
+  explicit LinearKernel(const Ort::ConstKernelInfo& info)
+      : rows(checked_size(info, "rows")), rounded(C::check(info)) {}
 
   static Shapes output_shapes(Ort::ShapeInferContext& context) {
     auto shape = context.GetInputShape(0);
@@ -78,7 +83,7 @@ struct LinearKernel {
     const Weights w = matrix<C>(context, weight, 2, "scale", std::nullopt, rows, K);
     const Floats<typename C::T> x_floats(kernels, x);
     Output<typename C::T> y(context, x.shape_with(rows));
-    linear(kernels, OrtParallel(context), {n, K, rows, x_floats.get(), w, y.get()});
+    linear(kernels, OrtParallel(context), {n, K, rows, x_floats.get(), w, y.get(), rounded});
     y.finish(kernels);
   }
 };
@@ -103,7 +108,7 @@ struct EmbeddingKernel {
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
     const Input ids(context, 0, "ids"), weight(context, 1, "weight");
-    const size_t rows = weight.rank(C::plain ? 2 : 3).dim(0) * format_of(C::format).tile;
+    const size_t rows = weight.rank(C::plain ? 2 : 4).dim(0) * format_of(C::format).tile;
     const Weights w = matrix<C>(context, weight, 2, "scale", std::nullopt, rows, dim);
     Shape shape = ids.shape();
     shape.push_back(static_cast<int64_t>(dim));
@@ -122,7 +127,9 @@ struct MoeKernel {
   static constexpr size_t optional_inputs = 4;
   static constexpr ONNXTensorElementDataType outputs[] = {F};
 
-  explicit MoeKernel(const Ort::ConstKernelInfo& info) { C::check(info); }
+  bool rounded;
+
+  explicit MoeKernel(const Ort::ConstKernelInfo& info) : rounded(C::check(info)) {}
 
   static Shapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& x = context.GetInputShape(0);
@@ -131,7 +138,7 @@ struct MoeKernel {
   }
 
   void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
-    constexpr size_t tile = format_of(C::format).tile, rank = C::plain ? 2 : 3;
+    constexpr size_t tile = format_of(C::format).tile, rank = C::plain ? 2 : 4;
     const Input x(context, 0, "x"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
     const Input gate_up(context, 3, "routed_gate_up"), down(context, 4, "routed_down");
     const Input shared_gate_up(context, 5, "shared_gate_up"), shared_down(context, 6, "shared_down");
@@ -150,7 +157,43 @@ struct MoeKernel {
     Output<typename C::T> y(context, x.shape());
     moe(kernels, OrtParallel(context),
         {n, D, E, K, F, Fs, x_floats.get(), index.data<int64_t>(), weight_floats.get(), routed, routed_down, shared,
-         last, y.get()});
+         last, y.get(), rounded});
+    y.finish(kernels);
+  }
+};
+
+// What moe's experts have put out elsewhere, summed as moe does it.
+template <class T>
+struct ExpertSumKernel {
+  static constexpr const char* name = "expert_sum";
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F, kInt64, F, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
+
+  explicit ExpertSumKernel(const Ort::ConstKernelInfo&) {}
+
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
+    auto shape = context.GetInputShape(0);
+    if (shape.size() < 2) return std::nullopt;  // rank 0 stands for an unknown one too
+    shape.erase(shape.end() - 2);
+    return {{shape}};
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input parts(context, 0, "parts"), index(context, 1, "expert_index"), weight(context, 2, "expert_weight");
+    const Input shared(context, 3, "shared");
+    const size_t D = parts.last(), K = index.last(), n = K ? index.size() / K : 0;
+    Shape of_parts = index.shape();
+    of_parts.push_back(static_cast<int64_t>(D));
+    parts.is(of_parts);
+    weight.is(index.shape());
+    const Shape rows = index.shape_with(D);
+    const bool none = shared.shape().size() == 1 && shared.size() == 0;
+    if (!none) shared.is(rows);
+    Output<T> y(context, rows);
+    expert_sum(kernels, OrtParallel(context),
+               {n, D, K, parts.data<T>(), index.data<int64_t>(), weight.data<T>(), none ? nullptr : shared.data<T>(),
+                y.get()});
     y.finish(kernels);
   }
 };

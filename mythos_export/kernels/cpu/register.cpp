@@ -265,6 +265,7 @@ void add_all(Ort::CustomOpDomain& domain) {
   add_columns<LinearKernel>(domain);
   add_columns<EmbeddingKernel>(domain);
   add_columns<MoeKernel>(domain);
+  add<ExpertSumKernel, float>(domain);
   add<MlaKernel, float, uint16_t>(domain);
   add<GqaKernel, float, uint16_t>(domain);
   add<ActKernel, float>(domain);

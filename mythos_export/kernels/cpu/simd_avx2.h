@@ -34,18 +34,53 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
   }
-  // 16 int8 as floats, in two registers.
-  static void load_int8(const int8_t* p, Reg* out) {
-    for (int r = 0; r < 2; ++r) {
-      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * r));
-      out[r] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-    }
+  // Four bytes of as many rows as a register has.
+  using Quads = __m256i;
+  static Quads load_quads(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  // Each row's byte I as an integer, times 2^24: they are moved to the top, for no shift keeps the sign on its way down.
+  static constexpr float int8_unit = 0x1p-24f;
+  template <int I>
+  static Reg int8_at(Quads v) {
+    if (I < 3) v = _mm256_slli_epi32(v, 24 - 8 * I);
+    if (I > 0) v = _mm256_and_si256(v, _mm256_set1_epi32(-0x1000000));
+    return _mm256_cvtepi32_ps(v);
   }
-  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
-  static void load_nibbles(const uint8_t* p, Reg* out) {
-    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-    out[0] = _mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
-    out[1] = _mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4));
+  // Each row's half byte I, from the low bits up, less 8; times 16^I, for it is converted where it lies.
+  static constexpr float int4_unit(int i) { return 1.0f / static_cast<float>(1u << 4 * i); }
+  template <int I>
+  static Reg int4_at(Quads v) {
+    const auto at = [](uint32_t bits) { return _mm256_set1_epi32(static_cast<int>(bits << 4 * I)); };
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(v, at(15)), at(8)));
+  }
+  // Sums of products of four neighbours, weights times activations in int8. Half bytes are taken as they are stored, with
+  // their zero; their sums of a block stay within 16 bits (8 x 2 x 15 x 127).
+  static constexpr int rounded_rows = 4;  // activation rows of a tile: 4 x 2 results + 4 sums + 3 of 16 registers
+  static constexpr bool half_bytes_have_zero = true;
+  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  struct Bytes {
+    Quads signs, magnitudes;
+  };
+  static Quads no_sums() { return _mm256_setzero_si256(); }
+  static Quads quad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+  }
+  static Quads low_halves(Quads v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+  static Quads high_halves(Quads v) { return low_halves(_mm256_srli_epi16(v, 4)); }
+  static Quads dot_halves(Quads sums, Quads halves, Quads x) {
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(halves, x));
+  }
+  static Quads of_halves(Quads sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+  static Bytes bytes(Quads v) { return {v, _mm256_abs_epi8(v)}; }
+  static Quads dot_bytes(Quads sums, const Bytes& w, Quads x) {  // 2 x 127 x 127 are within 16 bits
+    const Quads pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signs));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static Quads flipped(Quads sums, const Bytes&) { return sums; }
+  static Quads less(Quads a, Quads b) { return _mm256_sub_epi32(a, b); }
+  static Reg sums_plus(Quads sums, int32_t n) {
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(sums, _mm256_set1_epi32(n)));
   }
   static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   static void store(float* p, Reg v, const Mask& m) { _mm256_maskstore_ps(p, m.lanes, v); }

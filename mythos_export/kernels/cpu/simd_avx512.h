@@ -26,15 +26,65 @@ struct Simd {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static Reg load(const uint16_t* p, Mask m) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p)); }
-  // 16 int8 as floats.
-  static void load_int8(const int8_t* p, Reg* out) {
-    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  // Four bytes of as many rows as a register has.
+  using Quads = __m512i;
+  static Quads load_quads(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  // Each row's byte I as an integer, times 2^24: they are moved to the top, for no shift keeps the sign on its way down.
+  static constexpr float int8_unit = 0x1p-24f;
+  template <int I>
+  static Reg int8_at(Quads v) {
+    if (I < 3) v = _mm512_slli_epi32(v, 24 - 8 * I);
+    if (I > 0) v = _mm512_and_si512(v, _mm512_set1_epi32(-0x1000000));
+    return _mm512_cvtepi32_ps(v);
   }
-  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
-  static void load_nibbles(const uint8_t* p, Reg* out) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), low = _mm_set1_epi8(15);
-    const __m128i halves = _mm_unpacklo_epi64(_mm_and_si128(bytes, low), _mm_and_si128(_mm_srli_epi16(bytes, 4), low));
-    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(halves));
+  // Each row's half byte I, from the low bits up, less 8: from a table, whose index is the low four bits.
+  static constexpr float int4_unit(int) { return 1; }
+  template <int I>
+  static Reg int4_at(Quads v) {
+    const Reg table = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_permutexvar_ps(I > 0 ? _mm512_srli_epi32(v, 4 * I) : v, table);
+  }
+  // Sums of products of four neighbours, weights times activations in int8. Half bytes are taken as they are stored, with
+  // their zero. With VNNI, activations that meet int8 are stored with 128 added, since one side has no sign there; what
+  // that adds is summed beside, once for all rows. Without it, sums of half bytes stay within 16 bits (8 x 2 x 15 x 127).
+  static constexpr int rounded_rows = 8;  // activation rows of a tile: 8 results + 8 sums + 3 of 32 registers
+  static constexpr bool half_bytes_have_zero = true;
+  static Quads no_sums() { return _mm512_setzero_si512(); }
+  static Quads quad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static Quads low_halves(Quads v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+  static Quads high_halves(Quads v) { return low_halves(_mm512_srli_epi16(v, 4)); }
+#if defined(__AVX512VNNI__)
+  static constexpr int8_t int8_flip = -128;
+  using Bytes = Quads;
+  static Quads dot_halves(Quads sums, Quads halves, Quads x) { return _mm512_dpbusd_epi32(sums, halves, x); }
+  static Quads of_halves(Quads sums) { return sums; }
+  static Bytes bytes(Quads v) { return v; }
+  static Quads dot_bytes(Quads sums, Bytes w, Quads x) { return _mm512_dpbusd_epi32(sums, x, w); }
+  static Quads flipped(Quads sums, Bytes w) { return _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w); }
+#else
+  static constexpr int8_t int8_flip = 0;
+  struct Bytes {
+    __mmask64 negative;
+    Quads magnitudes;
+  };
+  static Quads dot_halves(Quads sums, Quads halves, Quads x) {
+    return _mm512_add_epi16(sums, _mm512_maddubs_epi16(halves, x));
+  }
+  static Quads of_halves(Quads sums) { return _mm512_madd_epi16(sums, _mm512_set1_epi16(1)); }
+  static Bytes bytes(Quads v) { return {_mm512_movepi8_mask(v), _mm512_abs_epi8(v)}; }
+  static Quads dot_bytes(Quads sums, const Bytes& w, Quads x) {  // 2 x 127 x 127 are within 16 bits
+    const Quads turned = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitudes, turned), _mm512_set1_epi16(1)));
+  }
+  static Quads flipped(Quads sums, const Bytes&) { return sums; }
+#endif
+  static Quads less(Quads a, Quads b) { return _mm512_sub_epi32(a, b); }
+  static Reg sums_plus(Quads sums, int32_t n) {
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(sums, _mm512_set1_epi32(n)));
   }
   static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
   static void store(float* p, Reg v, Mask m) { _mm512_mask_storeu_ps(p, m, v); }

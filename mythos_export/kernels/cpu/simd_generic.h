@@ -44,6 +44,7 @@ inline uint16_t float_to_half(float f) {
 struct Simd {
   typedef float Reg __attribute__((vector_size(16)));
   typedef int32_t Int __attribute__((vector_size(16)));
+  typedef uint32_t Unsigned __attribute__((vector_size(16)));
   struct Mask {
     size_t n;
   };
@@ -79,23 +80,51 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) v[i] = half_to_float(p[i]);
     return v;
   }
-  // 16 int8 as floats, in four registers.
-  static void load_int8(const int8_t* p, Reg* out) {
-    for (int r = 0; r < 4; ++r) {
-      const int8_t* q = p + 4 * r;
-      out[r] =
-          Reg{static_cast<float>(q[0]), static_cast<float>(q[1]), static_cast<float>(q[2]), static_cast<float>(q[3])};
+  // Four bytes of as many rows as a register has.
+  using Quads = Int;
+  static Quads load_quads(const uint8_t* p) {
+    Quads v;
+    for (int i = 0; i < 4; ++i) {
+      v[i] = static_cast<int32_t>(p[4 * i] | p[4 * i + 1] << 8 | p[4 * i + 2] << 16 | static_cast<uint32_t>(p[4 * i + 3]) << 24);
     }
+    return v;
   }
-  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
-  static void load_nibbles(const uint8_t* p, Reg* out) {
-    int8_t q[16];
-    for (int i = 0; i < 8; ++i) {
-      q[i] = static_cast<int8_t>(p[i] & 15);
-      q[8 + i] = static_cast<int8_t>(p[i] >> 4);
-    }
-    load_int8(q, out);
+  // Each row's byte I as an integer.
+  static constexpr float int8_unit = 1;
+  template <int I>
+  static Reg int8_at(Quads v) {
+    return __builtin_convertvector(Int(Unsigned(v) << (24 - 8 * I)) >> 24, Reg);
   }
+  // Each row's half byte I, from the low bits up, less 8.
+  static constexpr float int4_unit(int) { return 1; }
+  template <int I>
+  static Reg int4_at(Quads v) {
+    return __builtin_convertvector((v >> 4 * I & 15) - 8, Reg);
+  }
+  // Sums of products of four neighbours, weights times activations in int8.
+  static constexpr int rounded_rows = 2;  // activation rows of a tile
+  static constexpr bool half_bytes_have_zero = true;
+  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  using Bytes = Quads;
+  static Quads no_sums() { return Quads{0, 0, 0, 0}; }
+  static Quads quad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return Quads{four, four, four, four};
+  }
+  static Quads low_halves(Quads v) { return v & 0x0F0F0F0F; }
+  static Quads high_halves(Quads v) { return v >> 4 & 0x0F0F0F0F; }
+  static Quads dot_halves(Quads sums, Quads halves, Quads x) { return dot_bytes(sums, halves, x); }
+  static Quads of_halves(Quads sums) { return sums; }
+  static Bytes bytes(Quads v) { return v; }
+  static Quads dot_bytes(Quads sums, Bytes w, Quads x) {
+    const Unsigned a = Unsigned(w), b = Unsigned(x);
+    for (int shift = 0; shift < 32; shift += 8) sums += (Int(a << shift) >> 24) * (Int(b << shift) >> 24);
+    return sums;
+  }
+  static Quads flipped(Quads sums, Bytes) { return sums; }
+  static Quads less(Quads a, Quads b) { return a - b; }
+  static Reg sums_plus(Quads sums, int32_t n) { return __builtin_convertvector(sums + n, Reg); }
   static void store(float* p, Reg v) { __builtin_memcpy(p, &v, sizeof v); }
   static void store(float* p, Reg v, Mask m) {
     for (size_t i = 0; i < m.n; ++i) p[i] = v[i];
@@ -128,7 +157,6 @@ struct Simd {
   }
 
  private:
-  typedef uint32_t Unsigned __attribute__((vector_size(16)));
   static Reg power_of_two(Int n) {  // unsigned, for n is anything where a is NaN
     const Unsigned bits = (__builtin_convertvector(n, Unsigned) + 127u) << 23;
     return as_float(__builtin_convertvector(bits, Int));

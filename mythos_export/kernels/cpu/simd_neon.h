@@ -34,14 +34,53 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
   }
-  // 16 int8 as floats, in four registers.
-  static void load_int8(const int8_t* p, Reg* out) { widen(vld1q_s8(p), out); }
-  // 16 halves of 8 bytes as floats 0 to 15: the low ones, then the high ones.
-  static void load_nibbles(const uint8_t* p, Reg* out) {
-    const uint8x8_t bytes = vld1_u8(p);
-    const uint8x16_t halves = vcombine_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8(bytes, 4));
-    widen(vreinterpretq_s8_u8(halves), out);
+  // Four bytes of as many rows as a register has.
+  using Quads = int32x4_t;
+  static Quads load_quads(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+  // Each row's byte I as an integer.
+  static constexpr float int8_unit = 1;
+  template <int I>
+  static Reg int8_at(Quads v) {
+    if (I < 3) v = vshlq_n_s32(v, (24 - 8 * I) & 31);
+    return vcvtq_n_f32_s32(I > 0 ? vandq_s32(v, vdupq_n_s32(-0x1000000)) : v, 24);
   }
+  // Each row's half byte I, from the low bits up, less 8.
+  static constexpr float int4_unit(int) { return 1; }
+  template <int I>
+  static Reg int4_at(Quads v) {
+    const auto at = [](uint32_t bits) { return vdupq_n_s32(static_cast<int32_t>(bits << 4 * I)); };
+    const int32x4_t integer = vsubq_s32(vandq_s32(v, at(15)), at(8));
+    if constexpr (I == 0) return vcvtq_f32_s32(integer);
+    if constexpr (I > 0) return vcvtq_n_f32_s32(integer, 4 * I);
+  }
+  // Sums of products of four neighbours, weights times activations in int8.
+  static constexpr int rounded_rows = 4;  // activation rows of a tile: 4 x 4 results + 4 sums + 3 of 32 registers
+  static constexpr bool half_bytes_have_zero = false;
+  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  using Bytes = Quads;
+  static Quads no_sums() { return vdupq_n_s32(0); }
+  static Quads quad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return vdupq_n_s32(four);
+  }
+  static Quads low_halves(Quads v) { return less_8(vandq_u8(vreinterpretq_u8_s32(v), vdupq_n_u8(15))); }
+  static Quads high_halves(Quads v) { return less_8(vshrq_n_u8(vreinterpretq_u8_s32(v), 4)); }
+  static Quads dot_halves(Quads sums, Quads halves, Quads x) { return dot_bytes(sums, halves, x); }
+  static Quads of_halves(Quads sums) { return sums; }
+  static Bytes bytes(Quads v) { return v; }
+  static Quads dot_bytes(Quads sums, Bytes w, Quads x) {
+    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sums, a, b);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_s8(vget_high_s8(a), vget_high_s8(b));
+    return vaddq_s32(sums, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+  }
+  static Quads flipped(Quads sums, Bytes) { return sums; }
+  static Quads less(Quads a, Quads b) { return vsubq_s32(a, b); }
+  static Reg sums_plus(Quads sums, int32_t n) { return vcvtq_f32_s32(vaddq_s32(sums, vdupq_n_s32(n))); }
   static void store(float* p, Reg v) { vst1q_f32(p, v); }
   static void store(float* p, Reg v, const Mask& m) {
     alignas(16) float part[4];
@@ -75,15 +114,11 @@ struct Simd {
   }
 
  private:
+  static Quads less_8(uint8x16_t v) {
+    return vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_u8(v), vdupq_n_s8(8)));
+  }
   static Reg power_of_two(int32x4_t n) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
-  }
-  static void widen(int8x16_t bytes, Reg* out) {
-    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
-    out[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
-    out[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(low)));
-    out[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
-    out[3] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)));
   }
 };
 

@@ -11,14 +11,14 @@ namespace {
 template <Format F>
 void blockwise_row(const Kernels& kernels, const Weights& weights, size_t row, size_t dim, float* y) {
   constexpr FormatTraits format = format_of(F);
-  constexpr size_t bytes = format.input_bytes();
+  constexpr size_t group = format.group();
   const size_t lane = row % kTileRows;
   const Weights tile = weights.row(row - lane);
   float scales[kTileRows];
   for (size_t d = 0; d < dim; ++d) {
     if (d % kBlock == 0) kernels.widen(tile.scales + d / kBlock * kTileRows, scales, kTileRows);
-    const uint8_t stored = static_cast<const uint8_t*>(tile.data)[d * bytes + lane % bytes];
-    const int q = F == int4 ? (stored >> (lane < bytes ? 0 : 4) & 15) - format.zero : static_cast<int8_t>(stored);
+    const uint8_t stored = static_cast<const uint8_t*>(tile.data)[d / group * kLine + lane * kQuad + d % kQuad];
+    const int q = F == int4 ? (stored >> (d % group < kQuad ? 0 : 4) & 15) - format.zero : static_cast<int8_t>(stored);
     y[d] = static_cast<float>(q) * scales[lane];
   }
 }

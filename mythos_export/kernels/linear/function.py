@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 
 from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.formats import inputs_of, unpack
+from mythos_export.kernels.formats import inputs_of, rounded_activations, unpack
 from mythos_export.kernels.text import parse_function
-from mythos_model.formats import PLAIN
+from mythos_model.formats import FORMATS, PLAIN
 
 INPUTS, SCALES = "x, weight", "scale"
 
@@ -29,5 +29,6 @@ def function(call: OperatorCall) -> onnx.FunctionProto:
     """The function body."""
     form = call.format
     matrix = _PLAIN if form == PLAIN else unpack("padded", "weight", "scale", form, 0) + _CUT
-    body = f"{matrix}\n  out = MatMul (x, matrix)\n"
+    seen, rounding = ("seen", rounded_activations("seen", "x", form)) if FORMATS[form].activations else ("x", "")
+    body = f"{matrix}{rounding}\n  out = MatMul ({seen}, matrix)\n"
     return parse_function("linear", inputs_of(INPUTS, SCALES, form), body, "rows, format")

@@ -15,7 +15,7 @@ FEW_ROWS = 16
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
     """The plans of one call."""
-    padded = call.size("weight", -2)
+    padded = call.size("weight", -3) * FORMATS[call.format].group
     return plans(call.size("x", -1), padded, call.attributes["rows"], call.format, precision)
 
 

@@ -11,15 +11,16 @@ from mythos_export.kernels.linear.plan import plans
 from mythos_export.kernels.rounded import load_weights
 from mythos_export.kernels.triton_run import check_weights, execute, precision_of
 from mythos_model import products
-from mythos_model.formats import PLAIN
+from mythos_model.formats import FORMATS, PLAIN
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: str = PLAIN) -> Tensor:
-    """x times a matrix; arguments as `mythos_model.ops.linear`. Plain weights are multiplied as there.
+    """x times a matrix; arguments as `mythos_model.ops.linear`. Plain weights are multiplied as there, and so are
+    those that what they meet is rounded for.
 
     x [..., K], weight and scale as `mythos_model.formats` lays them out -> [..., rows] in x's dtype.
     """
-    if format == PLAIN or scale is None:
+    if format == PLAIN or scale is None or FORMATS[format].activations:
         return products.linear(x, weight, scale, rows, format)
     precision = precision_of("linear", x)
     check_weights("linear", weight=weight, scale=scale)
@@ -28,7 +29,7 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: s
         return out
     K = x.shape[-1]
     sizes = {"n": x.numel() // K}
-    plan = choose(plans(K, weight.shape[-2], rows, format, precision), sizes)
+    plan = choose(plans(K, weight.shape[-3] * FORMATS[format].group, rows, format, precision), sizes)
     execute(plan, {"x": x.contiguous(), "weight": weight, "scale": scale, "out": out}, sizes)
     return out
 

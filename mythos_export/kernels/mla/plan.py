@@ -14,7 +14,7 @@ from mythos_export.kernels.split_plan import SIZES, split_plan
 
 _SOURCE = "mythos_export.kernels.mla.triton"
 _EXPANDED = "mythos_export.kernels.mla.expanded"
-_NARROW = 64  # width of a head's keys and values up to which larger blocks spill no registers
+_NARROW = 64  # width of a head's keys and values up to which blocks of 32 rows of float32 spill no registers
 
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
@@ -91,7 +91,7 @@ def _expanded(H: int, nope: int, P: int, v: int, R: int, precision: str) -> Plan
         {
             **{"H": H, "NOPE": nope, "P": P, "V": v, "C": R + P},
             "BLOCK_M": (16 if large else 32) if wide else 64,
-            "BLOCK_N": 32 if wide or large else 64,
+            "BLOCK_N": 32,
             **{name: next_power_of_2(size, 16) for name, size in blocks.items()},
             "PRECISION": "tf32x3" if wide else "ieee",
         },

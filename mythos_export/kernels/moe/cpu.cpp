@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/ops.h"
+#include "cpu/rounded.h"
 #include "cpu/tasks.h"
 
 namespace mythos {
@@ -30,6 +31,9 @@ struct Plan {
   std::vector<float> weight;      // what each counts in the sum
   std::vector<const float*> x;    // its row of the input
   std::vector<const float*> row;  // its hidden row
+  // The same where activations are rounded, and where the hidden ones of every place in that order lie.
+  std::vector<RoundedRow> rounded_x, rounded_row;
+  const RoundedRows* hidden = nullptr;
 };
 
 // A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
@@ -88,17 +92,25 @@ struct Piece {
 
 void hidden_units(const Kernels& kernels, const Moe& op, const Plan& plan, const Piece& piece) {
   const Expert& e = *piece.expert;
-  const auto nt = kernels.nt[e.gate.format];
-  const size_t block = token_block(op.D), rows = e.count < block ? e.count : block;
+  const Format format = e.gate.format;
+  const size_t block = token_block(op.rounded ? op.D / sizeof(float) : op.D), rows = e.count < block ? e.count : block;
   Buffer<float> gate(2 * rows * piece.count);
   float* const up = gate.get() + rows * piece.count;
   for (size_t t = 0; t < e.count; t += block) {
     const size_t m = e.count - t < block ? e.count - t : block;
-    nt(&plan.x[e.first + t], m, e.gate.row(piece.first), piece.count, op.D, gate.get(), piece.count);
-    nt(&plan.x[e.first + t], m, e.up.row(piece.first), piece.count, op.D, up, piece.count);
+    for (float* y : {gate.get(), up}) {
+      const Weights w = (y == up ? e.up : e.gate).row(piece.first);
+      if (op.rounded) {
+        kernels.nt_rounded[format](&plan.rounded_x[e.first + t], m, w, piece.count, op.D, y, piece.count);
+      } else {
+        kernels.nt[format](&plan.x[e.first + t], m, w, piece.count, op.D, y, piece.count);
+      }
+    }
     for (size_t i = 0; i < m; ++i) {
-      float* const h = e.hidden + (t + i) * e.stride + piece.first;
-      kernels.silu_mul(gate.get() + i * piece.count, up + i * piece.count, h, piece.count);
+      float* const g = gate.get() + i * piece.count;
+      float* const h = op.rounded ? g : e.hidden + (t + i) * e.stride + piece.first;
+      kernels.silu_mul(g, up + i * piece.count, h, piece.count);
+      if (op.rounded) plan.hidden->round(e.first + t + i, piece.first, h, piece.count);
     }
   }
 }
@@ -109,10 +121,15 @@ void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, siz
   }
   Buffer<float> part(op.n * count);
   for (const Expert& e : plan.experts) {
-    const size_t block = token_block(e.width);
+    const size_t block = token_block(op.rounded ? e.width / sizeof(float) : e.width);
     for (size_t t = 0; t < e.count; t += block) {
       const size_t m = e.count - t < block ? e.count - t : block;
-      kernels.nt[e.down.format](&plan.row[e.first + t], m, e.down.row(first), count, e.width, part.get(), count);
+      const Weights w = e.down.row(first);
+      if (op.rounded) {
+        kernels.nt_rounded[w.format](&plan.rounded_row[e.first + t], m, w, count, e.width, part.get(), count);
+      } else {
+        kernels.nt[w.format](&plan.row[e.first + t], m, w, count, e.width, part.get(), count);
+      }
       for (size_t i = 0; i < m; ++i) {
         const size_t slot = e.first + t + i;
         kernels.axpy(plan.weight[slot], part.get() + i * count, op.y + plan.token[slot] * op.D + first, count);
@@ -132,15 +149,27 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
     units += e.width;
     down_bytes += e.down.row_bytes;
   }
-  Buffer<float> hidden(floats);
-  plan.row.resize(plan.token.size());
+  const size_t slots = plan.token.size();
+  const RoundedRows x(kernels, op.routed_down.format, op.rounded ? op.n : 0, op.D);
+  const RoundedRows rounded_hidden(kernels, op.routed_down.format, op.rounded ? slots : 0, op.F > op.Fs ? op.F : op.Fs);
+  if (op.rounded) {
+    parallel.each(op.n, op.n * op.D, [&](size_t i) { x.round(i, 0, op.x + i * op.D, op.D); });
+    plan.hidden = &rounded_hidden;
+    for (size_t slot = 0; slot < slots; ++slot) {
+      plan.rounded_x.push_back(x.row(plan.token[slot]));
+      plan.rounded_row.push_back(rounded_hidden.row(slot));
+    }
+  }
+  Buffer<float> hidden(op.rounded ? 0 : floats);
+  plan.row.resize(slots);
   float* next = hidden.get();
   std::vector<Piece> pieces;
   for (Expert& e : plan.experts) {
     e.hidden = next;
     next += e.count * e.stride;
     for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
-    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units, e.count > 1 ? 24 : 0);
+    const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units,
+                                  op.rounded && e.count > 1 ? kBlock : e.count > 1 ? 24 : 0);
     for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
   }
   parallel.each(pieces.size(), 2 * products, [&](size_t i) { hidden_units(kernels, op, plan, pieces[i]); });

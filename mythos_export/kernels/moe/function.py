@@ -10,34 +10,40 @@ from __future__ import annotations
 import onnx
 
 from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.formats import inputs_of, unpack
+from mythos_export.kernels.formats import inputs_of, rounded_activations, unpack
 from mythos_export.kernels.text import parse_function
-from mythos_model.formats import PLAIN
+from mythos_model.formats import FORMATS, PLAIN
 
 WEIGHTS = "routed_gate_up, routed_down, shared_gate_up, shared_down"
 INPUTS = f"x, expert_index, expert_weight, {WEIGHTS}"
 SCALES = "routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_down_scale"
 
 
-def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int) -> str:
-    """Lines for result = down(silu(gate x) * up x); weights are [in, out] here."""
+def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int, form: str = PLAIN) -> str:
+    """Lines for result = down(silu(gate x) * up x); weights lie [in, out] here."""
+    hidden, before, between = f"{result}_hidden", "", ""
+    if FORMATS[form].activations:
+        before, x = rounded_activations(f"{result}_x", x, form), f"{result}_x"
+        between, hidden = rounded_activations(f"{result}_seen", hidden, form), f"{result}_seen"
     return f"""
+  {before}
   {result}_both = MatMul ({x}, {gate_up})
   {result}_gate, {result}_up = Split <axis = {axis}, num_outputs = 2> ({result}_both)
   {result}_sigmoid = Sigmoid ({result}_gate)
   {result}_silu = Mul ({result}_gate, {result}_sigmoid)
   {result}_hidden = Mul ({result}_silu, {result}_up)
-  {result} = MatMul ({result}_hidden, {down})
+  {between}
+  {result} = MatMul ({hidden}, {down})
 """
 
 
-def _shared(has_shared: bool) -> str:
+def _shared(has_shared: bool, form: str = PLAIN) -> str:
     """Lines for the result, in the shape of x."""
     back = "  x_shape = Shape (x)\n  out = Reshape <allowzero = 1> (y_rows, x_shape)\n"
     if not has_shared:
         return "  y_rows = Identity (routed)\n" + back
     return f"""
-  {_swiglu("shared", "rows_x", "shared_gate_up_t", "shared_down_t", 1)}
+  {_swiglu("shared", "rows_x", "shared_gate_up_t", "shared_down_t", 1, form)}
   y_rows = Add (routed, shared)
 {back}"""
 
@@ -117,7 +123,7 @@ def sparse(call: OperatorCall) -> onnx.FunctionProto:
   row{e} = Add (token_row{e}, slot{e})
   x{e} = Gather <axis = 0> (rows_x, token{e})
   {_expert(e, call.format)}
-  {_swiglu(f"y{e}", f"x{e}", f"gate_up_t{e}", f"down_t{e}", 1)}""")
+  {_swiglu(f"y{e}", f"x{e}", f"gate_up_t{e}", f"down_t{e}", 1, call.format)}""")
     names = range(experts)
     lines.append(f"""
   rows_1d = Concat <axis = 0> ({", ".join(f"row{e}" for e in names)})
@@ -132,7 +138,7 @@ def sparse(call: OperatorCall) -> onnx.FunctionProto:
   weighted = Mul (by_slot, slot_weight)
   routed = ReduceSum <keepdims = 0> (weighted, one)
 """)
-    body = "".join(lines) + _shared(has_shared)
+    body = "".join(lines) + _shared(has_shared, call.format)
     return parse_function("moe", inputs_of(INPUTS, SCALES, call.format), body, "format")
 
 

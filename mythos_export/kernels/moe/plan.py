@@ -49,7 +49,7 @@ def _decode(D: int, F: int, Fs: int, K: int, precision: str, variant: str) -> Pl
         f"{_SOURCE}:decode_up_kernel",
         precision,
         (pointer("x", precision), *routing, *weights, hidden),
-        {**shape, "BLOCK_F": 16, "BLOCK_D": min(256, next_power_of_2(D, 16))},
+        {**shape, "BLOCK_F": 16, "BLOCK_D": min(128 if precision == "fp32" else 256, next_power_of_2(D, 16))},
         ("n", "TOP_K * cdiv(F, BLOCK_F) + cdiv(FS, BLOCK_F)", "1"),
     )
     down = KernelSpec(

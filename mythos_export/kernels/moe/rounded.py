@@ -18,7 +18,8 @@ from mythos_export.kernels.moe.rounded_plan import plans
 from mythos_export.kernels.moe.triton import moe
 from mythos_export.kernels.rounded import load_weights
 from mythos_export.kernels.triton_run import check_weights, execute, precision_of
-from mythos_model.formats import PLAIN
+from mythos_model import products
+from mythos_model.formats import FORMATS, PLAIN
 
 
 def moe_of_format(
@@ -40,6 +41,8 @@ def moe_of_format(
     scales = (routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_down_scale)
     if format == PLAIN:
         return moe(x, expert_index, expert_weight, *weights)
+    if FORMATS[format].activations:
+        return products.moe(x, expert_index, expert_weight, *weights, *scales, format)
     given = [scale for scale in scales if scale is not None]
     if len(given) != len(scales):
         raise ValueError(f"mythos::moe in Triton: found {len(given)} scales beside weights in {format}, expected 4")
@@ -79,8 +82,8 @@ def rounded_moe(
     if not x.numel():
         return out
     D, K = x.shape[-1], expert_index.shape[-1]
-    widths = tuple(16 * part.shape[-3] // 2 for part in (routed_gate_up, shared_gate_up))
-    padded = tuple(part.shape[-2] for part in weights.values())
+    widths = tuple(16 * part.shape[-4] // 2 for part in (routed_gate_up, shared_gate_up))
+    padded = tuple(part.shape[-3] * FORMATS[format].group for part in weights.values())
     sizes = {"n": x.numel() // D}
     plan = choose(plans(D, widths, padded, routed_down.shape[0], K, format, precision), sizes)
     buffers = {

@@ -20,8 +20,8 @@ _WEIGHTS = ("routed_gate_up", "routed_down", "shared_gate_up", "shared_down")
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
     """The plans of one call."""
-    widths = tuple(16 * call.size(name, -3) // 2 for name in ("routed_gate_up", "shared_gate_up"))
-    padded = tuple(call.size(name, -2) for name in _WEIGHTS)
+    widths = tuple(16 * call.size(name, -4) // 2 for name in ("routed_gate_up", "shared_gate_up"))
+    padded = tuple(call.size(name, -3) * FORMATS[call.format].group for name in _WEIGHTS)
     E, K = call.size("routed_down", 0), call.size("expert_index", -1)
     return plans(call.size("x", -1), widths, padded, E, K, call.format, precision)
 

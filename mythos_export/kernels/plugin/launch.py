@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mythos_export.kernels.launch_plan import Plan, Sizes, choose, evaluate
+from mythos_export.kernels.launch_plan import KernelSpec, Plan, Sizes, choose, evaluate
 from mythos_export.kernels.plugin.driver import Driver, Launch
 from mythos_export.kernels.plugin.program import Binary, Program
 from mythos_export.kernels.plugin.record import Attributes
@@ -59,19 +59,11 @@ class Launcher:
         addresses = {**buffers, **{name: scratch + offset for name, offset in offsets.items()}}
         try:
             for spec in plan.launches:
-                names: dict[str, Any] = {**known, **spec.constants}
-                grid = [evaluate(extent, names) for extent in spec.grid]
-                if not all(grid):
-                    continue  # nothing to do, and a grid without blocks is an error to CUDA
-                arguments: list[ctypes._SimpleCData[Any]] = [
-                    ctypes.c_uint64(addresses[a.value]) if a.is_pointer else _SCALARS[a.type](evaluate(a.value, names))
-                    for a in spec.arguments
-                ]
-                arguments += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's own scratch, which none of them uses
                 binary = self._program.binaries[spec.name, self._architecture]
                 function = self._function(spec.name, binary)
-                launch = Launch(function, grid, _WARP * spec.num_warps, binary.shared_bytes, arguments)
-                self._driver.launch(launch, stream)
+                launch = launch_of(spec, function, binary.shared_bytes, addresses, known)
+                if launch is not None:
+                    self._driver.launch(launch, stream)
         finally:
             if total:
                 self._driver.free(scratch, stream)
@@ -80,6 +72,22 @@ class Launcher:
         if name not in self._functions:
             self._functions[name] = self._driver.function(binary.image, binary.entry, binary.shared_bytes)
         return self._functions[name]
+
+
+def launch_of(
+    spec: KernelSpec, function: int, shared_bytes: int, addresses: Mapping[str, int], sizes: Sizes
+) -> Launch | None:
+    """The start of a kernel on buffers at these addresses; None where there is nothing to do."""
+    names: dict[str, Any] = {**sizes, **spec.constants}
+    grid = [evaluate(extent, names) for extent in spec.grid]
+    if not all(grid):
+        return None  # a grid without blocks is an error to CUDA
+    arguments: list[ctypes._SimpleCData[Any]] = [
+        ctypes.c_uint64(addresses[a.value]) if a.is_pointer else _SCALARS[a.type](evaluate(a.value, names))
+        for a in spec.arguments
+    ]
+    arguments += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's own scratch, which none of them uses
+    return Launch(function, grid, _WARP * spec.num_warps, shared_bytes, arguments)
 
 
 def _layout(plan: Plan, known: Sizes) -> tuple[dict[str, int], int]:

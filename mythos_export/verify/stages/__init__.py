@@ -13,6 +13,7 @@ from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, 
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
 from mythos_export.verify.stages.rows import RowBodies, RowKernels
+from mythos_export.verify.stages.shards import ShardBodies, ShardKernels
 from mythos_export.verify.stages.stage import Bundle, Stage
 
 # In the order in which the artifacts are made: the first one that differs is where the fault came in.
@@ -22,6 +23,8 @@ STAGES: tuple[type[Stage], ...] = (
     CpuKernels,
     RowBodies,
     RowKernels,
+    ShardBodies,
+    ShardKernels,
     Reference,
     TensorRTGraph,
     Network,

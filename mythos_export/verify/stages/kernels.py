@@ -25,13 +25,14 @@ from mythos_export.progress import Progress
 from mythos_export.verify.compare import Problem
 from mythos_export.verify.results import Failure, StageResult
 from mythos_export.verify.stages.stage import failing
-from mythos_model.formats import FORMATS
+from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ort import error_types, find_op_library, why_no_op_library
 
 NAME, RUNNER = "kernels", "ONNX Runtime, one operator at a time"
 ARTIFACT = "the operator library"
 TOLERANCE = 2e-6  # relative; sums of float32 in another order than the reference's float64
+ROUNDED_HIDDEN = 2e-2  # where experts' hidden values are rounded: one near the middle of two integers may go either way
 _ISA = "MYTHOS_OPS_ISA"
 _TYPES = {
     **dict.fromkeys(("expert_index", "layer", "positions", "past_lengths", "ids"), TensorProto.INT64),
@@ -103,8 +104,10 @@ def _wrong(library: Path, isa: str, call: EdgeCall) -> str | None:
     several = expected if isinstance(expected, (tuple, list)) else (expected,)
     for name, array, true in zip(RECORDS[call.op].outputs, found, several, strict=True):
         off = _distance(np.asarray(array), np.asarray(true))
-        if not off <= TOLERANCE:
-            return f"{name} is {off:.1e} off, allowed {TOLERANCE:.0e} ({shapes})"
+        hidden = call.op == "moe" and FORMATS[call.attributes.get("format", PLAIN)].activations
+        allowed = ROUNDED_HIDDEN if hidden else TOLERANCE
+        if not off <= allowed:
+            return f"{name} is {off:.1e} off, allowed {allowed:.0e} ({shapes})"
     return None
 
 

@@ -72,14 +72,23 @@ class Rows(Stage):
         self.spec, self.bundle = bundle.spec, bundle
         self.seen: dict[str, list[Mapping[str, Array]]] | None = {name: [] for name in GRAPHS} if whole else None
         options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
+        models = {name: load_graph(bundle.folder / f"{name}.onnx") for name in self.graphs(bundle)}
+        self.taps = _tap(self.steps(models), self.spec)
         self.sessions: dict[str, ort.InferenceSession] = {}
-        for name in GRAPHS:
-            model = load_graph(bundle.folder / f"{name}.onnx")
-            if name == STEP:
-                self.taps = _tap(model, self.spec)
+        for name, model in models.items():
             if whole:
                 _show(model, [name for node in model.graph.node for name in node.output if name])
             self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options, fold_of(bundle))
+
+    @classmethod
+    def graphs(cls, bundle: Bundle) -> tuple[str, ...]:
+        """The files that it runs, without their ending."""
+        return GRAPHS
+
+    @classmethod
+    def steps(cls, models: Mapping[str, ModelProto]) -> Sequence[ModelProto]:
+        """Those among them that make up the step, in the order of the dataflow."""
+        return (models[STEP],)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
@@ -124,7 +133,7 @@ class Rows(Stage):
         return Answer(call.outputs(outputs, loops), stacked(seen))
 
     def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
-        files = () if self.library is not None else [f"{graph}.onnx" for graph in GRAPHS]
+        files = () if self.library is not None else [f"{graph}.onnx" for graph in self.graphs(self.bundle)]
         return {file: Constants(self.bundle.folder / file) for file in files}
 
     def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
@@ -141,12 +150,17 @@ class Rows(Stage):
 
     @classmethod
     def files(cls, bundle: Bundle) -> list[str]:
-        return with_weights(bundle, [f"{graph}.onnx" for graph in GRAPHS])
+        return with_weights(bundle, [f"{graph}.onnx" for graph in cls.graphs(bundle)])
 
     @classmethod
     def parts(cls, bundle: Bundle) -> Parts:
-        nodes = {name: list(load_graph(bundle.folder / f"{name}.onnx").graph.node) for name in GRAPHS}
-        return Parts(nodes[ENTER], nodes[STEP], nodes[LEAVE])
+        models = {name: load_graph(bundle.folder / f"{name}.onnx") for name in cls.graphs(bundle)}
+        inside = [node for model in cls.steps(models) for node in model.graph.node]
+        return Parts(models[ENTER].graph.node, inside, models[LEAVE].graph.node)
+
+    def compute(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs of enter, step or leave, and of what is shown inside, by name."""
+        return run(self.sessions[graph], feeds)
 
     def _run(
         self,
@@ -174,7 +188,7 @@ class Rows(Stage):
                 assert pages is not None or port.role in given
                 place = {} if pages is None else call.place | {"tables": pages.tables[line]}
                 feeds[port.name] = ({**place, **given}[port.role]).astype(port.dtype)
-        got: dict[str, Array] = run(self.sessions[graph], feeds)
+        got = self.compute(graph, feeds)
         if self.seen is not None:
             self.seen[graph].append(got)
         slots = iter(range(first, end))
@@ -251,19 +265,17 @@ class _Call:
         return out
 
 
-def _tap(model: ModelProto, spec: LoopSpec) -> dict[str, str]:
+def _tap(models: Sequence[ModelProto], spec: LoopSpec) -> dict[str, str]:
     """Make outputs of what the trace shows; its name -> the graph's. Raises ParityError."""
-    produced = {name for node in model.graph.node for name in node.output}
+    made = [{name for node in model.graph.node for name in node.output} for model in models]
     ports = {str(port.group): port.name for port in spec.graphs[STEP].outputs if port.role == "state_next"}
     taps = {}
     for name in names(spec):
-        if INSIDE + name in produced:
-            taps[name] = INSIDE + name
-        elif name in ports:
-            taps[name] = ports[name]
-        else:
-            raise ParityError(f"cannot look inside step.onnx: it computes nothing named {INSIDE}{name}")
-    _show(model, list(taps.values()))
+        taps[name] = INSIDE + name if any(INSIDE + name in produced for produced in made) else ports.get(name, "")
+        if not taps[name]:
+            raise ParityError(f"cannot look inside the step: it computes nothing named {INSIDE}{name}")
+    for model, produced in zip(models, made, strict=True):
+        _show(model, [value for value in taps.values() if value in produced])
     return taps
 
 

@@ -19,6 +19,7 @@ from mythos_export.verify.trace import Answer, Values
 from mythos_export.verify.twin import Parts, parts_of
 from mythos_model.checkpoint.files import Mapped
 from mythos_model.errors import CheckpointError
+from mythos_model.formats import FORMATS
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
@@ -90,7 +91,9 @@ def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:
 
 
 LARGE = 64 << 20  # bytes of weights
-_WIDENED = {"int8": 4 / (1 + 2 / 32), "int4": 4 / (0.5 + 2 / 32)}  # float32 bytes of a byte of weights
+_WIDENED = {  # float32 bytes of a byte of weights
+    name: 32 / (form.bits + 16 / form.block) for name, form in FORMATS.items() if form.bits
+}
 _SHORT = 3  # loops
 
 
@@ -108,8 +111,9 @@ class Bundle:
 
     @property
     def weight_bytes(self) -> int:
-        entry = self.manifest.files.get("weights.safetensors")
-        return entry.bytes if entry is not None else 0
+        files, stored = self.manifest.files, ("weights.safetensors", "trunk.safetensors", "experts-")
+        sizes = [entry.bytes for name, entry in files.items() if name.startswith(stored) and name.endswith("tensors")]
+        return max(files["weights.safetensors"].bytes if "weights.safetensors" in files else 0, sum(sizes))
 
     @property
     def widened_bytes(self) -> float:

@@ -23,7 +23,6 @@ from mythos_model.training.tasks.evaluate_hops import SEED, evaluate, held_out
 from mythos_model.training.tasks.task import Metrics
 from mythos_model.training.unroll import halt, lens, read_out, unroll
 
-STAGES = (0, 3, 4, 6, 8)  # most hops of each lesson; 0 stands for following two edges of a permutation
 PASSED = 0.95  # running accuracy that ends a lesson
 LEAST_STEPS = 40  # of a lesson
 
@@ -32,6 +31,7 @@ class Hops:
     """The recipe of the shipped model `hops`."""
 
     name = "hops"
+    stages: tuple[int, ...] = (0, 3, 4, 6, 8)  # most hops of each lesson; 0: follow two edges of a permutation
     config = MythosConfig(
         vocab_size=chains.VOCABULARY,
         dim=64,
@@ -94,7 +94,7 @@ class Hops:
     @property
     def deepest(self) -> int:
         """Most hops of the present lesson."""
-        return STAGES[self.lesson]
+        return self.stages[self.lesson]
 
     def learning_rate(self) -> float:
         return 3e-3 if self.deepest <= 3 else 2e-3  # 3e-3 throughout was unstable from 6 hops on
@@ -111,8 +111,7 @@ class Hops:
         last = self.deepest == 0 or random.random() < 0.25
         out = run.states[-1] if last else (ended.weights.unsqueeze(-1) * run.states).sum(0)
         logits = read_out(model, out, run.past)[:, edges:]
-        answer = questions.path[-1] if self.deepest == 0 else questions.answer
-        final = F.cross_entropy(logits.flatten(0, 1), answer.flatten())
+        final = F.cross_entropy(logits.flatten(0, 1), questions.answer.flatten())
 
         seen = lens(model, run.states[:, :, edges:], LETTERS)  # [N, B, Q, letters]
         path = F.cross_entropy(seen.flatten(0, 2), questions.path.flatten())
@@ -124,7 +123,7 @@ class Hops:
             # An edge is asked nothing: only the cost of thinking tells it when to stop.
             loss = loss + self.ponder * (ended.ponder[:, :edges].mean() + 0.1 * ended.ponder[:, edges:].mean())
 
-        right = float((logits.detach().argmax(-1) == answer).float().mean())
+        right = float((logits.detach().argmax(-1) == questions.answer).float().mean())
         followed = float((guesses == questions.path).float().mean())
         depth = ended.depth[:, edges:].float()
         metrics = {
@@ -150,14 +149,17 @@ class Hops:
             loops = self.deepest + (2 if random.random() < 0.75 else 1)
             forest = chains.grow_forest(random, self.batch, nodes, int(random.integers(3, 5)), self.deepest)
         hops = random.integers(1, max(self.deepest, 1) + 1, (self.batch, self.questions))
-        return chains.ask(random, forest, hops, loops), loops
+        questions = chains.ask(random, forest, hops, loops)
+        if self.deepest == 0:  # a permutation has no end
+            questions = dataclasses.replace(questions, answer=questions.path[-1])
+        return questions, loops
 
     def _learnt(self, accuracy: float) -> None:
         """Go on to the next lesson once this one is known."""
         self.accuracy = 0.95 * self.accuracy + 0.05 * accuracy
         self.lesson_steps += 1
         known = self.accuracy > PASSED and self.lesson_steps > LEAST_STEPS
-        if known and self.lesson + 1 < len(STAGES):
+        if known and self.lesson + 1 < len(self.stages):
             self.lesson, self.lesson_steps, self.accuracy = self.lesson + 1, 0, 0.8
 
     def evaluate(self, model: MythosModel) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Metrics = dict[str, float]
 
 
 class Task(Protocol):
-    """A model's shape, its data and its loss. `tasks/hops.py` and `tasks/text.py` are the two that ship."""
+    """A model's shape, its data and its loss. `hops.py`, `walk.py` and `text.py` beside this are those that ship."""
 
     name: str
     config: MythosConfig

@@ -27,8 +27,12 @@ OPERATORS_ENTRY_POINT = "mythos_runtime.eager_operators"
 """Packages that register `torch.ops.mythos.*` name the module that does so under this entry point group."""
 
 KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
-"""Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), it
-registers what it has and returns what then computes the operators, in words."""
+"""Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), and for
+bundles that bring compiled kernels their folder, it registers what it has and returns what then computes the operators,
+in words."""
+
+KERNELS_FOLDER = "kernels"
+_KERNELS_MANIFEST = "kernels.json"
 
 DEVICE_LOOP = "MYTHOS_DEVICE_LOOP"
 """Set to "1", a program's loop on CUDA is one graph that halts by itself (`device_loop`); set to "compiled", PyTorch
@@ -73,9 +77,11 @@ class EagerSession:
         self._device = self._choose_device(options.provider)
         plain = [entry.load() for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT)]
         self._check_operators(file)
-        operators = [
-            entry.load()(self._device) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)
-        ] or ["plain PyTorch"]
+        compiled = file.parent / KERNELS_FOLDER
+        given = (self._device, compiled) if (compiled / _KERNELS_MANIFEST).is_file() else (self._device,)
+        operators = [entry.load()(*given) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)] or [
+            "plain PyTorch"
+        ]
         program = load_program(file)
         self._inputs = [port.name for port in ports.inputs]
         self._outputs = [port.name for port in ports.outputs]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 MOST_WORDS = 2000  # characters of an error
 
 
@@ -52,6 +54,19 @@ class BackendFailed(RuntimeBundleError):
     """The backend could not finish a call that was valid: memory, a driver, a kernel."""
 
     exit_code = 3
+
+
+class Unavailable(BackendFailed):
+    """A part of what computes is lost, and being started anew: the same call may succeed a little later.
+
+    Attributes:
+        seconds: when to try again.
+        sequences: of an engine's call, those whose rows needed it; the others can be run again at once.
+    """
+
+    def __init__(self, text: str = "", seconds: int = 5, sequences: frozenset[Any] = frozenset()) -> None:
+        super().__init__(text)
+        self.seconds, self.sequences = seconds, sequences
 
 
 class ResultError(RuntimeBundleError):

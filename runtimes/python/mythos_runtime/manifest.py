@@ -19,6 +19,7 @@
     source          {name, sha256, format} of the checkpoint; sha256 is null where the weights came from no file
     operators       {operator: {implementation and why}}
     tokenizer       null or absent, or {kind, file, eos, ...}: see tokenizer_entry.py
+    shards          absent, or {counts, graphs}, where the experts are in shards: see shards/entry.py
     created         UTC time as 2026-01-01T00:00:00+00:00
 """
 
@@ -33,6 +34,7 @@ from typing import Any
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
 from mythos_runtime.files import FileEntry, check_file, locate, path_problem, write_whole
+from mythos_runtime.shards.entry import ExpertShards, read_shards
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.spec_reader import read_spec
 from mythos_runtime.staging import mend
@@ -41,7 +43,7 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8")
 
 VERIFIED = "verified"
 TWIN_VERIFIED = "verified on a reduced twin"
@@ -86,6 +88,7 @@ class Manifest:
     operators: dict[str, Any]
     created: str
     tokenizer: TokenizerEntry | None = None
+    shards: ExpertShards | None = None
     format_version: int = FORMAT_VERSION
 
     def target(self, name: str) -> Target | None:
@@ -126,6 +129,7 @@ class Manifest:
             "tolerances": self.tolerances,
             "tokenizer": self.tokenizer and self.tokenizer.to_json(),
             "tool_versions": self.tool_versions,
+            **({} if self.shards is None else {"shards": self.shards.to_json()}),
             "files": {path: {"sha256": entry.sha256, "bytes": entry.bytes} for path, entry in self.files.items()},
         }
 
@@ -133,7 +137,8 @@ class Manifest:
 def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
-    Sizes and places of the files are always checked, their hashes only with `verify_hashes`. A bundle that has no name
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`; those of shards may lie
+    where the shards run, and are then checked there. A bundle that has no name
     because an export was killed while it replaced it gets its name back.
 
     Raises:
@@ -156,10 +161,14 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{path} is larger than the {MAX_JSON_BYTES} bytes that a manifest may have")
     manifest = parse_manifest(text, str(path))
-    for name, entry in manifest.files.items():
+    away = (
+        set() if manifest.shards is None else {name for name in manifest.shards.apart() if not (folder / name).exists()}
+    )
+    listed = {name: entry for name, entry in manifest.files.items() if name not in away}
+    for name, entry in listed.items():
         check_file(folder, name, entry, verify_hash=False)  # cheap, so all of them before the first hash
     if verify_hashes:
-        for name, entry in manifest.files.items():
+        for name, entry in listed.items():
             check_file(folder, name, entry, verify_hash=True)
     return manifest
 
@@ -195,13 +204,14 @@ def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
         format_version=version,
         created=_time(top),
         precision=top.choice("precision", PRECISIONS),
-        spec=read_spec(top.inner("spec")),
+        spec=(spec := read_spec(top.inner("spec"))),
         config=top.mapping("config"),
         source=_source(top.inner("source")),
         targets=tuple(_target(item, files) for item in top.items("targets")),
         operators=top.mapping("operators"),
         tolerances=top.mapping("tolerances"),
         tokenizer=read_tokenizer(top, files),
+        shards=read_shards(top, spec, files),
         tool_versions=_versions(top),
         files=files,
     )

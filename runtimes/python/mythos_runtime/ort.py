@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.session import OpLibrary, Options, graph_file
@@ -228,8 +228,26 @@ def call_error(error: BaseException) -> BackendFailed:
     return BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}")
 
 
-def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSession:
+class RowsAlone:
+    """In place of a session on the whole model, which a bundle has none of whose experts are in shards."""
+
+    name, operators, runs_rows = "onnxruntime", "native", True
+
+    def __init__(self, count: int, options: Options) -> None:
+        self.operators = "native" if find_op_library(options.op_library) else "portable"
+        self.description = f"onnxruntime, the row graphs, experts in {count} shards, {self.operators} operators"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise RequestError(
+            "the experts of this bundle are in shards, so the model is not there as one graph: give forward a cache "
+            "(new_cache), generate, or serve it"
+        )
+
+
+def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSession | RowsAlone:
     """Open the bundle's ONNX graph; see `OrtSession`."""
+    if manifest.shards is not None:
+        return RowsAlone(len(manifest.shards.counts), options)
     return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options)
 
 

@@ -128,6 +128,11 @@ def graph_file(folder: Path, manifest: Manifest, backend: str) -> Path:
     """The file of a bundle that `backend` runs (BundleError where there is none, or no telling which)."""
     known = BACKENDS[backend]
     path = manifest.file_ending(known.suffix, known.prefer)
+    if manifest.shards is not None and known.prefer not in manifest.files:
+        raise BundleError(
+            f"{folder} does not hold the model as one graph, which is what {backend} runs: its experts are in shards, "
+            "for generation and mythos serve; export it without --expert-shards"
+        )
     if path is None:
         count = sum(name.endswith(known.suffix) for name in manifest.files)
         found = f"{count} files" if count else "no file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import Fields
@@ -41,7 +42,7 @@ def read_spec(fields: Fields) -> LoopSpec:
         state=tuple(_state(item) for item in fields.items("state")),
         exit=_exit(fields.inner("exit")),
         trace=tuple(_trace(item) for item in fields.items("trace")),
-        graphs={name: _ports(graphs.inner(name)) for name in graphs.names()},
+        graphs={name: read_ports(graphs.inner(name)) for name in graphs.names()},
     )
     fields.done()
     if MODEL not in spec.graphs:
@@ -240,10 +241,11 @@ def _trace(fields: Fields) -> TraceTensor:
     return tensor
 
 
-def _ports(fields: Fields) -> Ports:
+def read_ports(fields: Fields, inputs: Iterable[str] = INPUT_ROLES, outputs: Iterable[str] = OUTPUT_ROLES) -> Ports:
+    """The ports of a graph, of these roles. Raises BundleError."""
     sides = [
         tuple(_port(item, tuple(roles)) for item in fields.items(side))
-        for side, roles in (("inputs", INPUT_ROLES), ("outputs", OUTPUT_ROLES))
+        for side, roles in (("inputs", inputs), ("outputs", outputs))
     ]
     fields.done()
     return Ports(*sides)

@@ -32,7 +32,7 @@ RANKS: dict[str, int | None] = {"layer": 0, "past_lengths": 1, "positions": 2, "
 RANKS |= dict.fromkeys(("past", "q_nope", "q_rope", "q"), 4)
 PAGED_RANKS = {"q_nope": 3, "q_rope": 3, "q": 3, "out": 2}  # packed rows instead of a batch
 RANKS |= {"h": 3, "out": 3, "out_next": 3, "bias": 1, "threshold": None, "running": 0}
-RANKS |= {"cache": 3, "cache_next": 3, "span": 1, "position": 1}
+RANKS |= {"cache": 3, "cache_next": 3, "span": 1, "position": 1, "parts": 3, "shared": None}
 DOMAINS = [helper.make_opsetid("", 21), helper.make_opsetid("mythos", 1)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -30,11 +31,27 @@ def stored(r: np.random.Generator, form: str, dtype: type, name: str, *shape: in
     if name.endswith("gate_up"):  # SwiGLU's two halves begin a tile each
         rows = 2 * -(-rows // 2 // lay.tile) * lay.tile
     tiles, blocks = -(-rows // lay.tile), -(-inputs // lay.block)
-    low, high, element, most = {"int8": (-127, 128, np.int8, 127), "int4": (0, 256, np.uint8, 8)}[form]
-    weight = r.integers(low, high, (*leading, tiles, blocks * lay.block, lay.lanes), element)
-    weight[..., inputs:, :] = {"int8": 0, "int4": 0x88}[form]
+    most = {8: 127, 4: 8}[lay.bits]
+    q = r.integers(-most, lay.zero or most + 1, (*leading, tiles * lay.tile, blocks * lay.block), np.int8)
+    q[..., inputs:] = 0
+    weight = lay.lay_out(torch.from_numpy(q)).numpy()
     scale = (r.standard_normal((*leading, tiles, blocks, lay.tile)) * order / most).astype(np.float16)
     return {name: weight, "scale" if name == "weight" else f"{name}_scale": scale}
+
+
+def activations(r: np.random.Generator, form: str, shape: tuple[int, ...], dtype: type = np.float32) -> Array:
+    """What weights in a format are multiplied by, [..., inputs].
+
+    Small: with one input there is nothing to average over, and terms of order 5 may cancel to 0.01. For a format that
+    rounds them, none is near the middle of two integers, and each block's largest is 127 times a power of two.
+    """
+    x = (0.3 * r.standard_normal(shape)).astype(dtype)
+    lay = FORMATS[form]
+    if lay.activations and x.size:
+        unit = 2.0**-8
+        x = ((np.rint(x / unit).clip(-126, 126) + r.uniform(-0.4, 0.4, shape)) * unit).astype(dtype)
+        x[..., :: lay.block] = 127 * unit
+    return x
 
 
 def attributes(form: str, **others: Any) -> dict[str, Any]:
@@ -46,7 +63,7 @@ def linear_inputs(
     seed: int, form: str, leading: tuple[int, ...], inputs: int, rows: int, dtype: type = np.float32
 ) -> Drawn:
     r = np.random.default_rng(seed)
-    x = (0.3 * r.standard_normal((*leading, inputs))).astype(dtype)  # as in `moe_inputs`
+    x = activations(r, form, (*leading, inputs), dtype)
     return {"x": x, **stored(r, form, dtype, "weight", rows, inputs)}, attributes(form, rows=rows)
 
 
@@ -70,8 +87,7 @@ def moe_inputs(
         **stored(r, form, dtype, "shared_down", D, Fs),
     }
     return {
-        # Small: with one input there is nothing to average over, and terms of order 5 may cancel to 0.01.
-        "x": (0.3 * r.standard_normal((n, D))).astype(dtype),
+        "x": activations(r, form, (n, D), dtype),
         "expert_index": index.astype(np.int64),
         "expert_weight": (r.standard_normal((n, K)) / K**0.5).astype(dtype),
         **{name: weights[name] for name in sorted(weights, key=lambda name: name.endswith("_scale"))},

@@ -44,7 +44,11 @@ def test_the_sizes_are_those_of_the_kernels() -> None:
         for sizes in (WIDTHS, DEPTHS, COLUMNS):
             assert both_sides(sizes, tiles["width"])
         assert both_sides(COLUMNS, tiles["strip"]) and both_sides(COLUMNS, 2 * tiles["strip"])
-        assert both_sides(TOKENS, tiles["rows"]) and both_sides(TOKENS, tiles["panel_rows"])
+        assert (
+            both_sides(TOKENS, tiles["rounded_rows"])
+            and both_sides(TOKENS, tiles["rows"])
+            and both_sides(TOKENS, tiles["panel_rows"])
+        )
         assert both_sides(DEPTHS, tiles["panel_depth"])
     for form in said["formats"]:
         if form["block"] > 1:

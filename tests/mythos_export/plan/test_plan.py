@@ -25,6 +25,7 @@ from mythos_runtime import read_manifest
 
 TIED = "nanbeige_norm_once_tied"
 FAMILIES = ["gqa_prefill", "mla_prefill", "ouro_prefill", "huginn_prefill", "nanbeige_prefill", TIED]
+FAMILIES += ["parcae_prefill", "parcae_linear_injection"]
 
 
 @pytest.mark.parametrize("name", list(VARIANTS))

@@ -167,6 +167,17 @@ def test_figures(server: Serving) -> None:
     assert after["mythos_pages"] > 0 and after["mythos_engine_restarts_total"] == 0
 
 
+def test_logs_hold_no_prompts(server: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    """Answered, refused for what they are, or refused by the engine; `--log-prompts` is held by the test of SIGTERM."""
+    caplog.set_level("DEBUG")
+    secret = "a most secret prompt"
+    with server.http() as http:
+        for body in ({"max_tokens": 2}, {"max_tokens": 0}, {"max_loops": 99}, {"prompt": [[secret]]}):
+            http.post("/v1/completions", json={"model": NAME, "prompt": secret} | body)
+    server.openai().chat.completions.create(model=NAME, messages=[{"role": "user", "content": secret}], max_tokens=1)
+    assert secret not in caplog.text
+
+
 def test_a_bundle_of_ids(bundles: Bundles) -> None:
     with serving(bundles[SHIPPED_HOPS]) as server, server.http() as http:
         body = {"model": NAME, "prompt": [1, 2, 3], "max_tokens": 1, "logprobs": 2}

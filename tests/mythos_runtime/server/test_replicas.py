@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import openai
 import psutil
 import pytest
 from click.testing import CliRunner
+from served_bundles import settings_of
 
 from mythos_runtime.cli import mythos
+from mythos_runtime.session import Options
 
 pytestmark = pytest.mark.slow
 NAME = "small"
@@ -110,6 +114,51 @@ def test_errors_are_the_app_s(replicas: str) -> None:
     answer = httpx2.post(f"{replicas}/v1/completions", json={"model": NAME, "prompt": "x", "max_tokens": 0})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "max_tokens"
     assert "mythos_pages_free" in httpx2.get(f"{replicas}/metrics").text
+
+
+def test_the_emptiest_is_chosen_and_a_burst_is_spread() -> None:
+    """By the pages that each said it holds, and by what was sent to it since."""
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    from mythos_runtime.server.replicas import LeastPages
+
+    @dataclass
+    class Known:
+        replica_id: str
+        routing_stats: dict[str, float]
+        max_ongoing_requests: int = 8
+
+    router = object.__new__(LeastPages)
+    router.initialize_state()
+    candidates: list[Any] = [Known("full", {"held": 0.9}), Known("half", {"held": 0.5}), Known("new", {})]
+
+    def first() -> str:
+        ranked = asyncio.run(router.choose_replicas(candidates))
+        assert sorted(len(rank) for rank in ranked) == [1, 1, 1]
+        return str(ranked[0][0].replica_id)
+
+    chosen = []
+    for _ in range(7):  # nothing that was sent shows in what they say yet
+        chosen.append(first())
+        router.on_request_routed(None, chosen[-1], None)  # type: ignore[arg-type]
+    assert chosen == ["new"] * 4 + ["half", "new", "half"]
+    for replica in chosen:
+        router.on_request_completed(replica, "")  # type: ignore[arg-type]
+    assert first() == "new"
+
+
+def test_there_are_as_many_as_are_needed(small: Path) -> None:
+    """Ray's own settings: from least to most, one more where each has more requests than its engine runs."""
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    from mythos_runtime.server.replicas import replicated
+
+    settings = settings_of(small, most_running=8, most_queued=16)
+    application = replicated(small, settings, {"options": Options(3, provider="cpu")}, 2, 5)
+    config = application._bound_deployment._deployment_config
+    scaling = config.autoscaling_config
+    assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (2, 2, 5)
+    assert scaling.target_ongoing_requests == 8
+    assert config.max_ongoing_requests > 8 + 16  # the app says 429 itself
+    assert application._bound_deployment.ray_actor_options["num_cpus"] == 3
 
 
 @pytest.mark.parametrize("text", ["0", "3-2", "many", "-1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     if listening is None:
         from mythos_runtime.server.replicas import replicated, run
 
-        run(replicated(bundle, settings, options, *replicas), host, port, cluster)
+        shards = 0 if manifest.shards is None else len(manifest.shards.counts)
+        cores = max(os.cpu_count() or 1, replicas[1] * (1 + shards) * (options["options"].threads or 1))
+        run(replicated(bundle, settings, options, *replicas), host, port, cluster, cores)
         return
     if manifest.doubt is not None:
         err.print(manifest.doubt, style="red", highlight=False, soft_wrap=True)

@@ -27,6 +27,11 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
         highlight=False,
     )
     _show_spec(spec)
+    if manifest.shards is not None:
+        counts = ", ".join(map(str, manifest.shards.counts))
+        out.print(
+            f"Its experts are in {len(manifest.shards.counts)} shards, a process each ({counts}).", highlight=False
+        )
     if manifest.tokenizer is not None:
         _show_text(manifest.tokenizer)
     _show_operators(manifest)

@@ -26,7 +26,7 @@ from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, EOS, ERROR, LENGTH, STOP, Budget, Request, Round, Running, Token
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
-from mythos_runtime.errors import ResultError
+from mythos_runtime.errors import ResultError, RuntimeBundleError, Unavailable
 from mythos_runtime.row_ports import ENTER, LEAVE, STEP
 
 
@@ -125,6 +125,10 @@ class Engine:
         except OutOfPages:
             if not self.prefixes.drop():
                 self._send_back()
+            return tokens
+        except Unavailable as error:  # of these requests; the others' rows run again in the next tick
+            for sequence in error.sequences:
+                self._fail(self._by_sequence[sequence], error)
             return tokens
         self.speed.saw(STEP, self.core.rows - rows, started)
         for sequence in done:
@@ -310,7 +314,7 @@ class Engine:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def _fail(self, running: Running, error: ResultError) -> None:
+    def _fail(self, running: Running, error: RuntimeBundleError) -> None:
         running.error = error
         self._end(running, ERROR)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from collections.abc import Sequence as Several
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,11 +19,11 @@ from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.engine.states import ENCODED, TOKEN, States
 from mythos_runtime.ort import OrtSession, call_error
-from mythos_runtime.ports import Port, numpy_dtype
+from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, PAGE, STEP
 from mythos_runtime.spec import LoopSpec
 
-_MOST_FRAMES = 128  # of a graph, about 20 kB each
+MOST_FRAMES = 128  # of a graph, about 20 kB each
 _ALWAYS = np.float32(-np.inf)  # with `last`: every exit rule lets a position leave
 
 
@@ -37,13 +37,13 @@ class Frame:
         given: dict[str, tuple[Port, list[int]]],
     ) -> None:
         """`given`: outputs that have a new tensor at each run, by role, with their shapes."""
-        self.binding, self._tensors, self._given = binding, tensors, given
+        self.binding, self.tensors, self._given = binding, tensors, given
         self.carried = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state"]
         self.ahead = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state_next"]
 
     def __getitem__(self, role: str) -> np.ndarray:
         """The one tensor of a role."""
-        return self._tensors[role, None]
+        return self.tensors[role, None]
 
     def new(self, role: str) -> np.ndarray:
         """The tensor that the next run puts an output in, which is the caller's: no buffer of this graph."""
@@ -54,11 +54,21 @@ class Frame:
 
     def put_tokens(self, states: States, lines: np.ndarray) -> None:
         """Set the rows' tokens, where the graph reads them."""
-        if ("ids", None) in self._tensors:
+        if ("ids", None) in self.tensors:
             states.arrays[TOKEN].take(lines, 0, self["ids"], "clip")
 
     def get(self, role: str, otherwise: np.ndarray) -> np.ndarray:
-        return self._tensors.get((role, None), otherwise)
+        return self.tensors.get((role, None), otherwise)
+
+
+class StepPart(Protocol):
+    """What runs a row graph: it has frames to fill, and runs what stands in one."""
+
+    def bind(self, cache: PagedCache | None) -> None: ...
+
+    def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame: ...
+
+    def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None: ...
 
 
 class RowGraphs:
@@ -75,6 +85,7 @@ class RowGraphs:
         memory: Memory,
         most_rows: int,
         most_positions: int,
+        step: StepPart | None = None,
     ) -> None:
         """
         Args:
@@ -82,9 +93,16 @@ class RowGraphs:
             memory: whose pages the graphs append to.
             most_rows: of a call.
             most_positions: of a sequence.
+            step: what runs the step where that is no single graph, for as many rows and positions.
         """
         self.spec, self.most_rows = spec, most_rows
-        self._parts = {name: _Part(spec, name, open_graph(name), most_rows, most_positions) for name in GRAPHS}
+        around = next((group.before for group in spec.caches if not group.per_loop), 0)
+        self._parts: dict[str, StepPart] = {
+            name: step
+            if step is not None and name == STEP
+            else Part(spec.graphs[name], open_graph(name), most_rows, most_positions, around if name == LEAVE else 0)
+            for name in GRAPHS
+        }
         self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
         self.bind(memory)
 
@@ -145,23 +163,32 @@ class RowGraphs:
         return logits
 
 
-class _Part:
+class Part:
     """A row graph, its buffers and its frames."""
 
-    def __init__(self, spec: LoopSpec, name: str, session: OrtSession, most_rows: int, most_positions: int) -> None:
-        self._session, self._ports = session, spec.graphs[name]
+    def __init__(
+        self,
+        ports: Ports,
+        session: OrtSession,
+        most_rows: int,
+        most_positions: int,
+        slot: int = 0,
+        memory: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """
+        Args:
+            slot: of the cache, which its first port is.
+            memory: buffers by the name of a port that others have too; its own are added.
+        """
+        self._session, self._ports, self._slot = session, ports, slot
         self._most_rows, blocks = most_rows, -(-most_positions // PAGE)
         most = {"R": most_rows, "S": most_rows, "K": 2 * blocks, "W": most_rows}
-        self._memory = {
-            port.name: np.zeros(int(np.prod(_shape(port, most))), numpy_dtype(port.dtype))
-            for port in (*self._ports.inputs, *self._ports.outputs)
-            if not port.role.startswith("cache") and port.role != "logits"
-        }
+        self._memory = {} if memory is None else memory
+        for port in (*ports.inputs, *ports.outputs):
+            if not port.role.startswith("cache") and port.role != "logits" and port.name not in self._memory:
+                self._memory[port.name] = np.zeros(int(np.prod(_shape(port, most))), numpy_dtype(port.dtype))
         self._caches: dict[str, Any] = {}
-        self._slot = 0
-        self._paged = any(port.role == "cache" for port in self._ports.inputs)
-        if name == LEAVE and self._paged:
-            self._slot = next(group.before for group in spec.caches if not group.per_loop)
+        self._paged = any(port.role == "cache" for port in ports.inputs)
         self._numbers = np.arange(most_rows)
         self._frames: dict[tuple[int, int, int], Frame] = {}
 
@@ -185,7 +212,7 @@ class _Part:
         key = (rows, blocks, wanted)
         frame = self._frames.pop(key, None)
         if frame is None:
-            if len(self._frames) >= _MOST_FRAMES:
+            if len(self._frames) >= MOST_FRAMES:
                 self._frames.pop(next(iter(self._frames)))  # the one that was used longest ago
             frame = self._make({"R": rows, "S": self._most_rows, "K": blocks, "W": wanted})
         self._frames[key] = frame

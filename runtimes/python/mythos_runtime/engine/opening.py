@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mythos_runtime.engine.core import Core
@@ -10,12 +12,16 @@ from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.request import Budget
+from mythos_runtime.engine.sharded import ShardedStep
 from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
-from mythos_runtime.row_ports import GRAPHS, PAGE
+from mythos_runtime.ports import Ports
+from mythos_runtime.row_ports import GRAPHS, PAGE, STEP
 from mythos_runtime.session import Options
+from mythos_runtime.shards.group import SECONDS, Shards
+from mythos_runtime.shards.near import Processes, Starter
 
 DEFAULT_MEMORY = 1 << 30
 MAX_LAG = 64
@@ -35,6 +41,7 @@ def open_engine(
     budget: Budget | None = None,
     prefixes: int = 0,
     speculate: Speculate = "off",
+    shards: Shards | None = None,
 ) -> Engine:
     """An engine on the CPU.
 
@@ -45,6 +52,7 @@ def open_engine(
         most_rows: of a call. max_lag: see `Core`.
         most_running, chunk, budget, prefixes: see `Engine`.
         speculate: "auto", "off", or the loops after which a draft is taken.
+        shards: of a bundle whose experts are in shards; None: processes of this machine are started for them.
 
     Raises:
         BundleError: the bundle has no row graphs, or they are damaged.
@@ -56,7 +64,7 @@ def open_engine(
     spec = manifest.spec
     room = Memory.of(spec, memory, spec.trained_loops if max_loops is None else max_loops)
     most = min(spec.max_seq_len, room.positions)
-    core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag)
+    core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag, shards)
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
@@ -89,7 +97,8 @@ def check_rows(folder: Path, manifest: Manifest) -> None:
 
 
 def _lacking(manifest: Manifest) -> list[str]:
-    return [name for name in GRAPHS if name not in manifest.spec.graphs or f"{name}.onnx" not in manifest.files]
+    needed = [name for name in GRAPHS if name != STEP or manifest.shards is None]  # in whose place its parts are
+    return [name for name in needed if name not in manifest.spec.graphs or f"{name}.onnx" not in manifest.files]
 
 
 def _core(
@@ -100,10 +109,37 @@ def _core(
     most_rows: int,
     most_positions: int,
     max_lag: int | None,
+    shards: Shards | None = None,
 ) -> Core:
     spec, chosen = manifest.spec, replace(options, provider="cpu")
 
-    def open_graph(name: str) -> OrtSession:
-        return OrtSession(folder / f"{name}.onnx", spec.graphs[name], chosen, in_turns=True)
+    def open_graph(name: str, ports: Mapping[str, Ports] = spec.graphs) -> OrtSession:
+        return OrtSession(folder / f"{name}.onnx", ports[name], chosen, in_turns=True)
 
-    return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions), memory, max_lag)
+    step = None
+    if manifest.shards is not None:
+        shards = open_shards(folder, manifest, options) if shards is None else shards
+        parts = partial(open_graph, ports=manifest.shards.graphs)
+        step = ShardedStep(manifest.shards, parts, shards, most_rows, most_positions)
+    return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions, step), memory, max_lag)
+
+
+def open_shards(
+    folder: Path, manifest: Manifest, options: Options, starter: Starter | None = None, seconds: float = SECONDS
+) -> Shards:
+    """The shards of a bundle that has them; they end with what is returned.
+
+    Args:
+        options: threads are those of all of them together.
+        starter: who runs them; None: processes of this machine.
+        seconds: see `Shards`.
+
+    Raises:
+        RuntimeBundleError: one does not start.
+    """
+    assert manifest.shards is not None
+    count = len(manifest.shards.counts)
+    each = None if options.threads is None else max(1, options.threads // count)
+    shards = Shards(manifest, starter or Processes(folder, count, each), seconds)
+    shards.start()
+    return shards

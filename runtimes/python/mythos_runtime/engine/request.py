@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mythos_runtime.engine.sequence import Policy, Sequence
-from mythos_runtime.errors import ResultError
+from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.sampling import Sampler, SamplingOptions
 
 EOS, STOP, LENGTH, CANCELLED, ERROR = "eos", "stop", "length", "cancelled", "error"
@@ -103,7 +103,7 @@ class Running:
     depth: list[int] = field(default_factory=list)
     capped: list[bool] = field(default_factory=list)
     finished: str | None = None
-    error: ResultError | None = None
+    error: RuntimeBundleError | None = None
     sequence: Sequence | None = None
     fed: int = 0
     round: Round | None = None

@@ -67,11 +67,13 @@ def make_app(served: Served) -> FastAPI:
         deliver = functools.partial(deliver_to, asyncio.get_running_loop())
         most = settings.most_running + settings.most_queued
         loop = EngineLoop(served.engine, served.reopen, deliver, most, metrics)
-        metrics.follow(lambda: loop.stats)
+        metrics.follow(lambda: loop.stats, served.shards)
         loop.start()
         app.state.loop = loop
         yield
         await run_in_threadpool(loop.close)
+        if served.shards is not None:
+            await run_in_threadpool(served.shards.close)
 
     app = FastAPI(
         title="mythos",
@@ -179,6 +181,9 @@ def _watching(metrics: Metrics) -> APIRouter:
         """Whether it is worth sending requests here now."""
         loop: EngineLoop = http.app.state.loop
         words = "stopped" if not loop.alive else "full" if loop.load >= loop.most else "ok"
+        shards = http.app.state.served.shards
+        if words == "ok" and shards is not None and shards.ready < shards.count:
+            words = f"{shards.count - shards.ready} of {shards.count} shards are being started anew"
         return JSONResponse({"status": words}, 200 if words == "ok" else 503)
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

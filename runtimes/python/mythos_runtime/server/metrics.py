@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mythos_runtime.server.engine_loop import Stats, Ticket
+from mythos_runtime.shards.group import Shards
 
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _NEXT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -33,9 +34,9 @@ class Metrics:
         )
         self._whole = Histogram("mythos_request_seconds", "From arrival to the end", buckets=_FIRST, registry=registry)
 
-    def follow(self, stats: Callable[[], Stats]) -> None:
-        """Show the engine's own figures too, as they are when somebody asks."""
-        self.registry.register(_EngineFigures(stats))
+    def follow(self, stats: Callable[[], Stats], shards: Shards | None = None) -> None:
+        """Show the engine's own figures too, as they are when somebody asks; and its shards'."""
+        self.registry.register(_EngineFigures(stats, shards))
 
     def token(self, ticket: Ticket, depth: int, now: float) -> None:
         self._tokens.inc()
@@ -56,8 +57,8 @@ class Metrics:
 
 
 class _EngineFigures(Collector):
-    def __init__(self, stats: Callable[[], Stats]) -> None:
-        self._stats = stats
+    def __init__(self, stats: Callable[[], Stats], shards: Shards | None) -> None:
+        self._stats, self._shards = stats, shards
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
@@ -72,6 +73,9 @@ class _EngineFigures(Collector):
                 stats.late_rows / stats.rows if stats.rows else 0.0,
             ),
         }
+        if self._shards is not None:
+            gauges["mythos_shards"] = ("Shards that the experts are in", self._shards.count)
+            gauges["mythos_shards_ready"] = ("Shards that are there", self._shards.ready)
         for name, (meaning, value) in gauges.items():
             yield GaugeMetricFamily(name, meaning, value)
         counters = {
@@ -81,6 +85,8 @@ class _EngineFigures(Collector):
             "mythos_reused_tokens": ("Prompt tokens whose cache entries were there already", stats.reused),
             "mythos_engine_restarts": ("Engines opened anew after a tick that failed", stats.restarts),
         }
+        if self._shards is not None:
+            counters["mythos_shard_restarts"] = ("Shards started anew after they were lost", self._shards.restarts)
         for name, (meaning, value) in counters.items():
             yield CounterMetricFamily(name, meaning, value)
 

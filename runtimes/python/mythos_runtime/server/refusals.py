@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.errors import CapacityError, RequestError, Unavailable
 from mythos_runtime.fields import shown
 from mythos_runtime.server.engine_loop import Closed, Overloaded
 from mythos_runtime.server.schemas import UNIONS, UNSUPPORTED, ErrorBody, ErrorDetail
@@ -53,6 +53,8 @@ def refusal_of(error: Exception) -> Refusal:
         return error
     if isinstance(error, Overloaded):
         return Refusal(429, str(error), headers={"Retry-After": str(error.seconds)})
+    if isinstance(error, Unavailable):
+        return Refusal(503, str(error), code="unavailable", headers={"Retry-After": str(error.seconds)})
     if isinstance(error, Closed):
         return Refusal(503, str(error), code="stopped", headers={"Retry-After": "5"})
     if isinstance(error, CapacityError):

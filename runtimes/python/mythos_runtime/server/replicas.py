@@ -9,6 +9,7 @@ the pages of the system's cache; the folder has to be there on every machine.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections import Counter
@@ -26,6 +27,7 @@ from mythos_runtime.server.app import make_app
 from mythos_runtime.server.engine_loop import EngineLoop
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
+from mythos_runtime.shards.rays import Actors
 
 _STATS_SECONDS = 1.0
 
@@ -36,7 +38,11 @@ class Replica:
 
     def __init__(self, bundle: str, settings: Settings, options: dict[str, Any]) -> None:
         folder = Path(bundle)
-        self._app = make_app(Served.open(folder, read_manifest(folder), settings, **options))
+        manifest, starter = read_manifest(folder), None
+        if manifest.shards is not None:
+            threads = options["options"].threads if "options" in options else None
+            starter = Actors(folder, len(manifest.shards.counts), threads)
+        self._app = make_app(Served.open(folder, manifest, settings, starter, **options))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
@@ -92,29 +98,38 @@ def replicated(bundle: Path, settings: Settings, options: dict[str, Any], least:
     scaling = AutoscalingConfig(
         min_replicas=least, max_replicas=most, initial_replicas=least, target_ongoing_requests=settings.most_running
     )
+    routing: dict[str, Any] = {
+        "request_router_class": f"{__name__}.{LeastPages.__name__}",
+        "request_routing_stats_period_s": _STATS_SECONDS,
+    }
     deployment = serve.deployment(
         name="mythos",
         autoscaling_config=scaling,
         # above it the app itself says 429, in the protocol's form; a little more, so that it can
         max_ongoing_requests=settings.most_running + settings.most_queued + 64,
         graceful_shutdown_timeout_s=settings.most_seconds,
-        request_router_config=RequestRouterConfig(
-            request_router_class=f"{__name__}.{LeastPages.__name__}", request_routing_stats_period_s=_STATS_SECONDS
-        ),
+        request_router_config=RequestRouterConfig(**routing),
         ray_actor_options={"num_cpus": (options["options"].threads or 1) if "options" in options else 1},
     )
     return deployment(Replica).bind(str(bundle.resolve()), settings, options)
 
 
-def run(application: serve.Application, host: str, port: int, cluster: str | None) -> None:
+def run(application: serve.Application, host: str, port: int, cluster: str | None, cores: int | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; then who is being served may end.
 
     Args:
         cluster: the address of a Ray cluster, or "auto"; None: a cluster of this machine alone, for as long as this
             lasts.
+        cores: that this machine's own cluster deals out, where actors ask for more than there are.
     """
     ended = threading.Event()
-    ray.init(address=cluster, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    ray.init(
+        address=cluster,
+        num_cpus=None if cluster else cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(application)

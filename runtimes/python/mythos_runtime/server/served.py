@@ -9,33 +9,48 @@ from pathlib import Path
 from typing import Any
 
 from mythos_runtime.engine import Engine, open_engine
+from mythos_runtime.engine.opening import open_shards
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
 from mythos_runtime.server.schemas import ModelCard
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.server.words import Words
+from mythos_runtime.session import Options
+from mythos_runtime.shards.group import Shards
+from mythos_runtime.shards.near import Starter
 from mythos_runtime.spec import LoopSpec
 
 
 @dataclass(frozen=True)
 class Served:
-    """An engine, how it is opened anew, what its bundle says of text, and how far that was verified."""
+    """An engine, how it is opened anew, what its bundle says of text, how far that was verified, and the shards of its
+    experts, where they are in shards."""
 
     engine: Engine
     reopen: Callable[[], Engine]
     words: Words
     settings: Settings
     state: str
+    shards: Shards | None = None
 
     @classmethod
-    def open(cls, bundle: Path, manifest: Manifest, settings: Settings, **options: Any) -> Served:
-        """A bundle and its manifest, as read before. Options and errors as `open_engine`'s, and `Words.of`'s errors."""
+    def open(
+        cls, bundle: Path, manifest: Manifest, settings: Settings, starter: Starter | None = None, **options: Any
+    ) -> Served:
+        """A bundle and its manifest, as read before. Options and errors as `open_engine`'s, and `Words.of`'s errors.
+
+        `starter`: who runs the shards of a bundle that has them; None: processes of this machine.
+        """
+        shards = None
+        if manifest.shards is not None:
+            shards = open_shards(bundle, manifest, options.get("options") or Options(), starter)
+            options = {**options, "shards": shards}
         reopen = partial(
             open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
         )
         target = manifest.target("onnx")
         state = target.state if target is not None else NOT_EXECUTED
-        return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state)
+        return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state, shards)
 
     @property
     def spec(self) -> LoopSpec:

@@ -1,0 +1,79 @@
+"""Kernels that a bundle brings compiled (`--target cuda`): launched through the driver, with no compiler at run time.
+
+Not executed on a GPU yet. Like the plug-ins' launcher, whose calls of the driver these are, it needs no triton.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mythos_export.kernels.launch_plan import KernelSpec, Sizes
+from mythos_export.kernels.plugin.driver import Driver
+from mythos_export.kernels.plugin.launch import launch_of
+from mythos_export.kernels.plugin.program import KERNELS, Binary
+
+_known: dict[str, Precompiled] = {}
+"""By kernel: a kernel's name says its operator, precision and sizes. Of several bundles the last one serves."""
+
+
+class Precompiled:
+    """The kernels of a folder of `triton_build` for one GPU; each is loaded when it is first launched."""
+
+    def __init__(self, folder: Path, driver: Driver) -> None:
+        """Raises RuntimeError where the folder holds no code for this GPU."""
+        manifest = json.loads((folder / KERNELS).read_text(encoding="utf-8"))
+        architecture = f"sm_{driver.capability()}"
+        self._driver, self._folder = driver, folder
+        self._binaries: dict[str, dict[str, Any]] = {}
+        self.specs: dict[str, KernelSpec] = {}
+        for kernel in manifest["kernels"]:
+            for binary in kernel["binaries"]:
+                if binary["architecture"] == architecture:
+                    self._binaries[kernel["name"]] = binary
+                    values = {name: kernel[name] for name in KernelSpec.__dataclass_fields__}
+                    self.specs[kernel["name"]] = KernelSpec.from_json(values)
+        if not self._binaries:
+            built = ", ".join(manifest["architectures"])
+            raise RuntimeError(
+                f"the kernels in {folder} were compiled for {built}, this GPU is {architecture}: export again with "
+                f"--target cuda --sm {driver.capability()}"
+            )
+        self._functions: dict[str, int] = {}
+
+    def launch(self, spec: KernelSpec, addresses: Mapping[str, int], sizes: Sizes, stream: int) -> None:
+        """Put a kernel into a stream: addresses by buffer, the plan's resolved sizes."""
+        binary = self._binaries[spec.name]
+        if spec.name not in self._functions:
+            image = Binary(binary["entry"], binary["shared_bytes"], self._image(binary))
+            self._functions[spec.name] = self._driver.function(image.image, image.entry, image.shared_bytes)
+        launch = launch_of(spec, self._functions[spec.name], binary["shared_bytes"], addresses, sizes)
+        if launch is not None:
+            self._driver.launch(launch, stream)
+
+    def _image(self, binary: Mapping[str, Any]) -> bytes:
+        return (self._folder / str(binary["cubin"]["file"])).read_bytes()
+
+
+def use(folder: Path, driver: Driver) -> int:
+    """Launch this folder's kernels from now on, in this process; returns how many there are.
+
+    Raises:
+        RuntimeError: none is for this GPU.
+    """
+    ready = Precompiled(folder, driver)
+    _known.update(dict.fromkeys(ready.specs, ready))
+    return len(ready.specs)
+
+
+def forget() -> None:
+    """Have Triton compile everything again."""
+    _known.clear()
+
+
+def find(spec: KernelSpec) -> Precompiled | None:
+    """What brings this very kernel: of another version of this package it may be another one of the same name."""
+    ready = _known.get(spec.name)
+    return ready if ready is not None and ready.specs[spec.name] == spec else None

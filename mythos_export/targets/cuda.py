@@ -1,0 +1,59 @@
+"""Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`.
+
+The eager backend launches them through the driver, so that nothing is compiled where the bundle runs. No GPU is needed
+to build it, and none has run it: built, not executed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from mythos_export.errors import TargetError, ToolMissing
+from mythos_export.kernels import triton_build
+from mythos_export.kernels.launch_plan import PRECISIONS
+from mythos_export.kernels.op import calls_of
+from mythos_export.lower import Lowered
+from mythos_export.progress import Progress
+from mythos_export.targets.target import Built, TargetOptions
+from mythos_export.targets.tensorrt_build import parse_sms
+from mythos_runtime.eager import KERNELS_FOLDER
+
+DEFAULT_SMS = (80, 90)
+_COMPUTED_IN = "fp32"  # what rounded weights are multiplied in
+
+
+class CudaTarget:
+    """Adds compiled kernels to the bundle."""
+
+    name = "cuda"
+    precisions = ("fp16", "fp32", "int8", "int4")
+    options = frozenset({"sm"})
+
+    def check(self, options: TargetOptions) -> None:
+        lack = triton_build.missing()
+        if lack:
+            raise ToolMissing(f"--target cuda compiles Triton kernels, but {lack}")
+        unknown = sorted(set(_sms(options)) - set(triton_build.ARCHITECTURES))
+        if unknown:
+            raise TargetError(
+                f"--target cuda has no kernels for SM {', '.join(map(str, unknown))}, only for "
+                f"{', '.join(map(str, triton_build.ARCHITECTURES))}; leave it out of --sm"
+            )
+
+    def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
+        manifest = triton_build.build_for(
+            calls_of(ir.load(lowered.path)),
+            options.precision if options.precision in PRECISIONS else _COMPUTED_IN,
+            folder / KERNELS_FOLDER,
+            architectures=_sms(options),
+            progress=lambda phase, part=None: progress(f"Triton: {phase}", part),
+        )
+        files = tuple(f"{KERNELS_FOLDER}/{name}" for name in triton_build.files_of(manifest))
+        details = {"architectures": manifest["architectures"], "kernels": len(manifest["kernels"])}
+        return Built(self.name, files, details=details, tool_versions=manifest["tools"])
+
+
+def _sms(options: TargetOptions) -> tuple[int, ...]:
+    return parse_sms(options.sm) if options.sm else DEFAULT_SMS

@@ -1,0 +1,143 @@
+"""Target `cuda`: kernels compiled at export, and launched as they are. No GPU has run them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_bundles import GOLDEN, config_of
+from interpreted_driver import InterpretedDriver, program_of
+from operator_cases import OperatorCase, cache_inputs
+from product_cases import moe_inputs
+
+from mythos_export import export
+from mythos_export.errors import TargetError, ToolMissing
+from mythos_export.kernels import precompiled, triton_build
+from mythos_export.kernels.launch_plan import KernelSpec
+from mythos_export.kernels.op import OPERATORS
+from mythos_export.kernels.precompiled import Precompiled
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions, check_request
+from mythos_runtime import read_manifest
+
+LACK = triton_build.missing()
+pytestmark = pytest.mark.skipif(LACK is not None, reason=str(LACK))
+
+
+def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TargetError, match="no kernels for SM 61, only for 80, 86"):
+        check_request(find_target("cuda"), TargetOptions("fp16", sm="61,90"))
+    with pytest.raises(TargetError, match="--plugins means nothing to --target cuda; it goes with --target tensorrt"):
+        check_request(find_target("cuda"), TargetOptions("fp16", plugins=True))
+    monkeypatch.setattr(triton_build, "missing", lambda: "triton is not installed")
+    with pytest.raises(ToolMissing, match="--target cuda compiles Triton kernels, but triton is not installed"):
+        check_request(find_target("cuda"), TargetOptions("fp16"))
+
+
+def written(folder: Path, specs: list[KernelSpec]) -> Path:
+    """As `triton_build` writes them, for the stand-in's GPU: the code of a kernel is its name."""
+    kernels = []
+    for spec in specs:
+        (folder / f"{spec.name}.cubin").write_bytes(spec.name.encode())
+        binary = {"architecture": "sm_80", "entry": "entry", "shared_bytes": 0, "cubin": {"file": f"{spec.name}.cubin"}}
+        kernels.append({**spec.to_json(), "binaries": [binary]})
+    (folder / "kernels.json").write_text(json.dumps({"architectures": ["sm_80"], "kernels": kernels}))
+    return folder
+
+
+@pytest.fixture
+def no_others() -> Iterator[None]:
+    precompiled.forget()
+    yield
+    precompiled.forget()
+
+
+def moe_case() -> OperatorCase:
+    return OperatorCase("moe", moe_inputs(1, 3, 8, 4, 2, 5, 6), {})
+
+
+def gqa_case() -> OperatorCase:
+    q = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    cache = cache_inputs(3, 2, 3, 5, 24)
+    inputs = {"q": q, **cache, "chunk": np.nan_to_num(cache["chunk"], nan=3.0)}
+    return OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": 2})
+
+
+@pytest.mark.parametrize("make", [moe_case, gqa_case])
+def test_what_a_bundle_brings_is_launched(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_others: None
+) -> None:
+    """The same result without Triton's compiler; a kernel that is not the very same one is left to it."""
+    from mythos_export.kernels import triton_run
+    from mythos_export.kernels.gqa.triton import gqa_attention
+    from mythos_export.kernels.moe.triton import moe
+
+    case = make()
+    plans = OPERATORS[case.op].plans
+    assert plans is not None
+    chosen = plans(case.call, "fp32")
+    specs = list({spec.name: spec for plan in chosen for spec in plan.launches}.values())
+    driver = InterpretedDriver(program_of(case.op, chosen, {}))
+    launched: list[str] = []
+    launch = Precompiled.launch
+
+    def noted(self: Precompiled, spec: KernelSpec, addresses: Any, sizes: Any, stream: int) -> None:
+        launched.append(spec.name)
+        launch(self, spec, addresses, sizes, stream)
+
+    def seen(plan: Any, buffers: dict[str, torch.Tensor], sizes: Any) -> None:
+        """The stand-in's memory is what the call's buffers are; scratch memory, too."""
+        made = torch.empty
+
+        def kept(*arguments: Any, **options: Any) -> torch.Tensor:
+            tensor = made(*arguments, **options)
+            driver.memory[tensor.data_ptr()] = tensor
+            return tensor
+
+        driver.memory |= {buffer.data_ptr(): buffer for buffer in buffers.values()}
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "empty", kept)
+            execute(plan, buffers, sizes)
+
+    execute = triton_run.execute
+    monkeypatch.setattr(Precompiled, "launch", noted)
+    for module in ("moe", "gqa"):
+        monkeypatch.setattr(f"mythos_export.kernels.{module}.triton.execute", seen)
+    assert precompiled.use(written(tmp_path, specs), driver) == len(specs)
+    run = {"moe": moe, "gqa_attention": gqa_attention}[case.op]
+    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).reshape(v.shape) for k, v in case.inputs.items()}
+    assert case.distance((run(**tensors, **case.attributes).numpy(),)) < 1e-5
+    assert len(launched) >= 2 and set(launched) <= {spec.name for spec in specs}
+    changed = json.loads((tmp_path / "kernels.json").read_text())
+    for kernel in changed["kernels"]:
+        kernel["num_warps"] = 16
+    (tmp_path / "kernels.json").write_text(json.dumps(changed))
+    precompiled.use(tmp_path, driver)
+    assert all(precompiled.find(spec) is None for spec in specs)
+
+
+def test_another_gpu_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kernels.json").write_text(json.dumps({"architectures": ["sm_90"], "kernels": []}))
+    driver = InterpretedDriver(program_of("moe", (), {}))
+    with pytest.raises(RuntimeError, match="compiled for sm_90, this GPU is sm_80: export again with --target"):
+        Precompiled(tmp_path, driver)
+
+
+@pytest.mark.slow
+def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
+    source = GOLDEN / "mla_decode" / "model.safetensors"
+    path = export(source, tmp_path / "b", "cuda", sm="90", **config_of("mla_decode")).path
+    manifest = read_manifest(path)
+    (target,) = [target for target in manifest.targets if target.name == "cuda"]
+    assert target.state == "built, not executed" and target.details["architectures"] == ["sm_90"]
+    assert manifest.precision == "fp16"
+    described = json.loads((path / "kernels" / "kernels.json").read_text())
+    operators = {kernel["operator"] for kernel in described["kernels"]}
+    assert operators == {"moe", "mla_attention", "act_halting"}
+    assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
+    assert {f"kernels/{name}" for name in triton_build.files_of(described)} == set(target.files)

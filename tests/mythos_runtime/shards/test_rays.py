@@ -1,0 +1,93 @@
+"""Shards as Ray actors, on a cluster of this machine alone; through `mythos serve --ray` too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import psutil
+import pytest
+from golden_bundles import Bundles
+from shard_answers import answers, engine_of, requests
+from shard_servers import NAME, Server, ask
+
+from mythos_runtime.engine.opening import open_shards
+from mythos_runtime.manifest import read_manifest
+from mythos_runtime.session import Options
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """The processes of the shards, which Ray names so."""
+    return [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::ShardActor")]
+
+
+def test_actors_give_the_bits_of_the_whole_and_come_back(cluster: Any, sharded: Any, bundles: Bundles) -> None:
+    from mythos_runtime.shards.rays import Actors
+
+    whole = answers(engine_of(bundles["hops"]), requests(4))
+    bundle = sharded("hops", 4)
+    shards = open_shards(bundle, read_manifest(bundle), Options(1, provider="cpu"), Actors(bundle, 4, 1))
+    try:
+        engine = engine_of(bundle, shards=shards)
+        assert answers(engine, requests(4)) == whole
+        found = actors()
+        assert len(found) == 4
+        found[0].send_signal(signal.SIGKILL)
+        running = [engine.submit(request) for request in requests(4)]
+        while engine.busy:
+            engine.tick()
+        assert any(each.error is not None for each in running)
+        until = time.monotonic() + 90
+        while shards.ready < 4 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert shards.ready == 4 and answers(engine, requests(4)) == whole
+    finally:
+        shards.close()
+
+
+def test_a_replica_has_shards_of_its_own(sharded: Any, bundles: Bundles) -> None:
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    with Server(bundles["hops"]) as whole:
+        known = [ask(whole.client(), number) for number in range(4)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()", "serve"]
+    options = ["--ray", "--port", str(port), "--name", NAME, "--threads", "1", "--memory", "32MiB"]
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen([*program, str(sharded("hops", 2)), *options], env=environment) as process:
+        try:
+            url, until = f"http://127.0.0.1:{port}", time.monotonic() + 180
+            while not _answers(url):
+                assert process.poll() is None and time.monotonic() < until, "the replica did not start"
+                time.sleep(0.5)
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+            assert [ask(client, number) for number in range(4)] == known
+            assert len(actors()) == 2
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/ready", timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False
