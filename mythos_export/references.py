@@ -94,7 +94,7 @@ class Compositions(Mapping[str, Composition]):
         return len(self._sources)
 
     def _followed(self, name: str, made: Any) -> Composition:
-        node = made.node if isinstance(made, fx.Proxy) else None
+        node: Any = made.node if isinstance(made, fx.Proxy) else None
         if node is not None and node.op == "placeholder":
             return Composition((str(node.type),))
         if node is not None and node.target is torch.cat:
