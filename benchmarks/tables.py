@@ -135,16 +135,6 @@ def short(results: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
-def cpp(results: Path = RESULTS) -> str:
-    """Of the page on performance: both runtimes."""
-    rows = json.loads((results / "cpp_against_python.json").read_text(encoding="utf-8"))["rows"]
-    lines = ["| | from process start to the first token | per token |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {row['first_token_ms']:.0f} ms | {row['per_token_ms']:.2f} ms |" for name, row in rows.items()
-    ]
-    return "\n".join(lines)
-
-
 def rounding(results: Path = RESULTS) -> str:
     """Of the page on weight formats."""
     return quantization.table(json.loads((results / quantization.NAME).read_text(encoding="utf-8")))
@@ -153,7 +143,7 @@ def rounding(results: Path = RESULTS) -> str:
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
-    "docs/performance.md": {"latency": tables, "cpp": cpp},
+    "docs/performance.md": {"latency": tables},
     "docs/weight-formats.md": {"quantization": rounding},
 }
 

@@ -83,12 +83,30 @@ def main(
         sys.exit(error.exit_code)
     machine = f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}, {model.session.description}"
     document = describe(name or paths[0].name, task, measured, trained, machine)
+    document["command"] = _command(paths[0], data, name, max_loops, inputs, budget_ms, threads)
     recommended = [recommend(measured, budget) for budget in budget_ms]
     files = write(out, document, recommended)
     _show(console, document, recommended)
     console.print(f"reports: {files[0]}, {files[1]}", soft_wrap=True)
     if as_json:
         click.echo(files[0].read_text(encoding="utf-8").replace("\n", " "))
+
+
+def _command(
+    bundle: Path,
+    data: Path,
+    name: str | None,
+    max_loops: int | None,
+    inputs: int | None,
+    budget_ms: tuple[float, ...],
+    threads: int,
+) -> str:
+    """What was asked for, with the names of files and nothing of where they are on this machine."""
+    options: list[tuple[str, object]] = [("--data", data.name), ("--name", name), ("--max-loops", max_loops)]
+    options += [("--inputs", inputs), *(("--budget-ms", f"{budget:g}") for budget in budget_ms)]
+    options += [("--threads", None if threads == 1 else threads)]
+    given = " ".join(f"{option} {value}" for option, value in options if value is not None)
+    return f"python -m benchmarks.depth {bundle.name} {given}"
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The operators: a folder for each, one registry (`op.py`), and what their implementations share."""

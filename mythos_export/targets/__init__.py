@@ -1,0 +1,1 @@
+"""What a bundle can be compiled to: a class for each target (`target.py`), and one registry (`registry.py`)."""

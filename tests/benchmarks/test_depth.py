@@ -75,7 +75,11 @@ def test_reports_of_a_bundle(bundles: Bundles, tmp_path: Path) -> None:
     assert points[2]["right"] < 0.7 < points[12]["right"] == 1.0
     assert points[2]["loops"] == 2 and points[12]["loops"] < 6.5  # it halts by itself
     assert [one["setting"] is None for one in report["recommended"]] == [True, False]
-    assert "Within 1e+06 ms" in (tmp_path / "hops.html").read_text()
+    page = (tmp_path / "hops.html").read_text()
+    assert "Within 1e+06 ms" in page and report["command"] in page
+    assert report["command"].endswith(
+        "--data inputs.safetensors --name hops --max-loops 12 --budget-ms 1e-06 --budget-ms 1e+06"
+    )
     drawn = CliRunner().invoke(main, [str(tmp_path / "hops.json"), "--picture", str(tmp_path / "curves.svg")])
     assert drawn.exit_code == 0, drawn.output
     assert "max_loops" in (tmp_path / "curves.svg").read_text()

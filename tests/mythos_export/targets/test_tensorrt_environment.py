@@ -1,3 +1,5 @@
+"""Which TensorRT is taken on which machine, and what is said where there is none."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The graph that TensorRT is given is looked at before it is built: names, precision, files."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Compute capabilities: how they are read, grouped into engines, and refused with the nearest thing that works."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Profiles of an engine: the ranges of shapes for prefill and decode."""
+
 from __future__ import annotations
 
 import pytest
