@@ -12,9 +12,9 @@ that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
-import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -35,16 +35,17 @@ from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
 from mythos_model.families.openmythos.config import VARIANTS
-from mythos_model.formats import FORMATS, ROUNDED
+from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.manifest import NOT_EXECUTED
 
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
 MODELS: dict[str, MythosConfig] = {
     "512": WIDE,
-    "512, GQA": dataclasses.replace(WIDE, attn_type="gqa", n_kv_heads=2),
+    "512 GQA": dataclasses.replace(WIDE, attn_type="gqa", n_kv_heads=2),
     **VARIANTS,
 }
 USED = ("registers", "shared_bytes")
+SERVED = tuple(name for name, form in FORMATS.items() if name != PLAIN and not form.activations)
 _SAVED = 10  # kernels between two savings
 
 
@@ -101,13 +102,11 @@ def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
 
 def main() -> None:
     """Compile, tabulate."""
-    needed = {
-        (model, precision): kernels_for(calls(config), precision) + norms(config, precision)
-        for model, config in MODELS.items()
-        for precision in PRECISIONS
-    }
-    for form, precision in itertools.product(ROUNDED, PRECISIONS):
-        needed[f"1b, {form}", precision] = kernels_for(rounded(MODELS["1b"], form), precision)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_kernels", description=__doc__)
+    every = [*MODELS, *(f"1b {form}" for form in SERVED)]
+    parser.add_argument("--models", default=",".join(every), help=f"of {', '.join(every)}; default: all")
+    chosen = parser.parse_args().models
+    needed = {(model, precision): _needed(model, precision) for model in chosen.split(",") for precision in PRECISIONS}
     specs = {spec.name: spec for found in needed.values() for spec in found}
     kernels, tools = _compiled(list(specs.values()))
     models = {
@@ -119,11 +118,20 @@ def main() -> None:
         ]
         for model in dict.fromkeys(model for model, _ in needed)
     }
-    document = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
+    document: dict[str, Any] = {"kernels": kernels, "models": models, "tools": tools, "state": NOT_EXECUTED}
     document["command"] = "python -m benchmarks.triton_kernels"
+    if chosen != parser.get_default("models"):
+        document["command"] += f" --models '{chosen}'"
     RESULT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     RESULT.with_suffix(".md").write_text(_markdown(document), encoding="utf-8")
     print(json.dumps(document))
+
+
+def _needed(model: str, precision: str) -> list[KernelSpec]:
+    name, _, form = model.partition(" ")
+    if form in SERVED:
+        return kernels_for(rounded(MODELS[name], form), precision)
+    return kernels_for(calls(MODELS[model]), precision) + norms(MODELS[model], precision)
 
 
 def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:

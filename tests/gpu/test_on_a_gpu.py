@@ -32,7 +32,7 @@ from mythos_export.kernels.plugin.program import Program
 from mythos_export.kernels.plugin.tensorrt import launch
 from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS
-from mythos_model.formats import PLAIN, ROUNDED
+from mythos_model.formats import PLAIN
 from mythos_runtime import load
 from mythos_runtime.eager import DEVICE_LOOP
 from mythos_runtime.stores import HostStore
@@ -91,7 +91,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
     ("part", "piece"),
     [
         *[("kernels", f"{op}-{p}") for op in ("moe", "mla_attention", "gqa_attention") for p in PRECISIONS],
-        *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ROUNDED],
+        *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4")],
         ("kernels", "act_halting-fp32"),
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
         ("loop", ""),

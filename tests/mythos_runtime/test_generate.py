@@ -62,6 +62,7 @@ def test_a_ragged_batch_equals_its_rows_alone(model: Model) -> None:
         for row, count in enumerate(counts):
             ids[row, :count] = rows[row][starts[row] : starts[row] + count]
         out = model.forward(ids, lengths=counts, cache=together)
+        assert out.loops == out.depth.max()
         scale = np.abs(out.logits).max()
         for row, count in enumerate(counts):
             if count:
@@ -125,6 +126,14 @@ def test_policies(bundles: Bundles) -> None:
     assert got["share"].policy == "share"
     with pytest.raises(RequestError, match="takes the cache policy full only, found 'lazy'"):
         load(bundles["mla_decode"], backend="eager").new_cache(1, 4, policy="lazy")
+
+
+def test_the_loops_of_a_chunk_are_its_own(model: Model) -> None:
+    """Those that ran for its tokens, and not those that earlier ones still have before them."""
+    lazy, full = model.new_cache(1, 16), model.new_cache(1, 16, policy="full")
+    for threshold, cache, loops in ((0.0, lazy, 1), (0.0, full, model.spec.trained_loops), (0.5, lazy, None)):
+        out = model.forward([[1, 2]], halt_threshold=threshold, cache=cache)
+        assert out.loops == (out.depth.max() if loops is None else loops)
 
 
 def test_both_caches_hold_the_same(model: Model) -> None:

@@ -172,6 +172,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
         ),
         {"TOP_K": K, "F": Fs, "D": D, **tile(tiles.result)},
         ("cdiv(n, BLOCK_M)", "cdiv(D, BLOCK_N)", "1"),
+        warps=max(tiles.warps, 4 if tiles is _WIDE else 8),  # four spill on SM 100
     )
     launches = [count, group, up("routed", True, F, "routed_hidden"), routed_down]
     if Fs:

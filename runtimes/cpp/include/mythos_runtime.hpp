@@ -103,14 +103,15 @@ struct Output {
   std::int64_t batch = 0, tokens = 0, vocab = 0;
   std::vector<float> logits;         // [batch, tokens, vocab]; padding means nothing
   std::vector<std::int32_t> depth;   // [batch, tokens], loops that contributed to a token; 0 for padding
-  std::int64_t loops = 0;            // iterations that ran
+  std::int64_t loops = 0;            // iterations that ran for these tokens
   double seconds = 0;                // in the engine
   const float* logit(std::int64_t row, std::int64_t token) const { return logits.data() + (row * tokens + token) * vocab; }
 };
 
-// Keys and values of every layer and loop depth, in buffers that are allocated once. Made by Model::new_cache.
+// Keys and values of every layer and loop depth. Made by Model::new_cache.
 class MYTHOS_API Cache {
  public:
+  // Of a model that is one graph, in buffers that are allocated once.
   Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
         std::optional<std::int64_t> max_loops);
   ~Cache();
@@ -120,7 +121,7 @@ class MYTHOS_API Cache {
   std::int64_t batch() const;
   std::int64_t capacity() const;
   std::int64_t max_loops() const;
-  std::size_t nbytes() const;
+  std::size_t nbytes() const;                         // of its buffers, or of the pages that its rows hold
   const std::vector<std::int64_t>& lengths() const;   // tokens held, per row
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what is beyond, per row
@@ -130,6 +131,7 @@ class MYTHOS_API Cache {
 
  private:
   friend class Model;
+  explicit Cache(std::unique_ptr<Buffers> buffers);
   std::unique_ptr<Buffers> buffers_;
 };
 
@@ -244,7 +246,11 @@ class MYTHOS_API Model {
   // RequestError where it has none or that refuses the conversation; BackendMissing without libmythos_tokenizer.
   std::vector<std::int64_t> encode_chat(const std::vector<ChatMessage>& messages) const;
 
-  Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {}) const;
+  // An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained). policy: what
+  // happens at the loops that a token did not run before it halted (Request in mythos_engine.hpp); "": lazy, or, where no row
+  // graphs run, full. CapacityError: the model takes less, or the memory is not there.
+  Cache new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops = {},
+                  const std::string& policy = "") const;
   // ResultError where the engine returned what cannot be right, NaN among it; RequestError where another thread is at work
   // with the cache. Nothing is written to it then.
   Output forward(const Tokens& tokens, const ForwardOptions& options = {}, Cache* cache = nullptr);

@@ -7,9 +7,22 @@
 
 namespace mythos {
 
-Cache::Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
-             std::optional<std::int64_t> max_loops)
-    : buffers_(std::make_unique<Buffers>()) {
+CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths) {
+  double total = 0;
+  for (const CacheGroup& group : spec.caches)
+    total += static_cast<double>(group.slots) * static_cast<double>(group.per_loop ? depths : 1) *
+             static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(group.width) *
+             static_cast<double>(dtype_size(group.dtype));
+  char size[40];
+  std::snprintf(size, sizeof size, "%.1f GiB", total / (1 << 30));
+  return CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +
+                       std::to_string(depths) + " loop depths needs " + size +
+                       ", which this machine does not give (out of memory); ask for less capacity, fewer rows or "
+                       "fewer max_loops");
+}
+
+std::unique_ptr<Cache::Buffers> Cache::Buffers::of(std::int64_t batch, std::int64_t capacity,
+                                                   std::shared_ptr<const LoopSpec> spec, std::optional<std::int64_t> max_loops) {
   const std::int64_t loops = max_loops.value_or(spec->trained_loops);
   const auto check = [](const char* name, std::int64_t value, std::int64_t least) {
     if (value < least)
@@ -22,35 +35,31 @@ Cache::Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const Lo
   if (capacity > spec->max_seq_len)
     throw CapacityError("a capacity of " + std::to_string(capacity) + " tokens exceeds the " +
                         std::to_string(spec->max_seq_len) + " that this model takes (max_seq_len)");
+  auto made = std::make_unique<Buffers>();
+  made->spec = std::move(spec);
+  made->batch = batch, made->capacity = capacity, made->max_loops = loops;
+  return made;
+}
+
+Cache::Cache(std::unique_ptr<Buffers> buffers) : buffers_(std::move(buffers)) {}
+
+Cache::Cache(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
+             std::optional<std::int64_t> max_loops)
+    : buffers_(Buffers::of(batch, capacity, std::move(spec), max_loops)) {
   Buffers& b = *buffers_;
-  b.spec = std::move(spec);
-  b.batch = batch, b.capacity = capacity, b.max_loops = loops;
-  const std::int64_t depths = std::max<std::int64_t>(loops, 1);  // one depth is there even where no loop runs
-  double total = 0;
-  bool enough = true;
+  const std::int64_t depths = std::max<std::int64_t>(b.max_loops, 1);  // one depth is there even where no loop runs
   for (const CacheGroup& group : b.spec->caches) {
     std::size_t lines = 0, count = 0;  // of elements
     const std::size_t element = dtype_size(group.dtype);
     const bool fits = !__builtin_mul_overflow(group.slots, group.per_loop ? depths : 1, &lines) &&
                       !__builtin_mul_overflow(lines, batch, &count) && !__builtin_mul_overflow(count, capacity, &count) &&
                       !__builtin_mul_overflow(count, group.width, &count) && count < SIZE_MAX / 16;
-    total += static_cast<double>(group.slots) * static_cast<double>(group.per_loop ? depths : 1) *
-             static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(group.width) *
-             static_cast<double>(element);
     // Zeros, not garbage: a masked NaN would still poison softmax * values. calloc touches no page before its use.
-    char* memory = fits && enough ? static_cast<char*>(std::calloc(count, element)) : nullptr;
-    enough = enough && memory;
+    char* memory = fits ? static_cast<char*>(std::calloc(count, element)) : nullptr;
+    if (!memory) throw no_memory(*b.spec, batch, capacity, depths);
     b.past.emplace_back();
     b.past.back().memory.reset(memory);
     b.past.back().lines = lines, b.past.back().entry = static_cast<std::size_t>(group.width) * element;
-  }
-  if (!enough) {
-    char size[40];
-    std::snprintf(size, sizeof size, "%.1f GiB", total / (1 << 30));
-    throw CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +
-                        std::to_string(depths) + " loop depths needs " + size +
-                        ", which this machine does not give (out of memory); ask for less capacity, fewer rows or "
-                        "fewer max_loops");
   }
   b.lengths.assign(static_cast<std::size_t>(batch), 0);
 }
@@ -65,6 +74,7 @@ std::int64_t Cache::max_loops() const { return buffers_->max_loops; }
 const std::vector<std::int64_t>& Cache::lengths() const { return buffers_->lengths; }
 
 std::size_t Cache::nbytes() const {
+  if (buffers_->rows) return buffers_->rows->nbytes();
   std::size_t bytes = 0;
   for (const Buffers::Group& group : buffers_->past)
     bytes += group.lines * static_cast<std::size_t>(buffers_->batch * buffers_->capacity) * group.entry;
@@ -80,6 +90,12 @@ Cache Cache::fork(const std::vector<std::int64_t>& rows) const {
     if (row < 0 || row >= from.batch)
       throw RequestError("the cache has rows 0 to " + std::to_string(from.batch - 1) + ", asked for " +
                          list_in_words(rows));
+  if (from.rows) {
+    auto twin = Buffers::of(static_cast<std::int64_t>(chosen.size()), from.capacity, from.spec, from.max_loops);
+    twin->rows = from.rows->fork(chosen);
+    for (const std::int64_t row : chosen) twin->lengths.push_back(from.lengths[static_cast<std::size_t>(row)]);
+    return Cache(std::move(twin));
+  }
   Cache copy(static_cast<std::int64_t>(chosen.size()), from.capacity, from.spec, from.max_loops);
   Buffers& to = *copy.buffers_;
   for (std::size_t group = 0; group < from.past.size(); ++group) {
@@ -107,6 +123,7 @@ void Cache::truncate(const std::vector<std::int64_t>& lengths) {
       throw RequestError("row " + std::to_string(row) + " holds " + std::to_string(b.lengths[row]) +
                          " tokens and cannot be truncated to " + std::to_string(lengths[row]));
   b.lengths = lengths;
+  for (std::size_t row = 0; b.rows && row < lengths.size(); ++row) b.rows->truncate(row, lengths[row]);
 }
 
 void Cache::reset() { truncate(std::vector<std::int64_t>(buffers_->lengths.size(), 0)); }

@@ -1,4 +1,5 @@
-// What a Cache holds (cache.py): buffers that the graph reads where they are.
+// What a Cache holds (cache.py): sequences on the row graphs, or, for a graph that is the whole model, buffers that it reads
+// where they are (dense.py).
 #pragma once
 
 #include <atomic>
@@ -6,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/row_cache.hpp"
 #include "mythos_runtime.hpp"
 #include "ports.hpp"
 
@@ -23,14 +25,22 @@ struct Cache::Buffers {
 
   std::shared_ptr<const LoopSpec> spec;
   std::int64_t batch = 0, capacity = 0, max_loops = 0;
-  std::vector<Group> past;  // in the order of spec->caches
+  std::unique_ptr<engine::RowCache> rows;  // null: `past` is the cache
+  std::vector<Group> past;                 // in the order of spec->caches
   std::vector<std::int64_t> lengths;
   std::atomic<bool> in_use{false};  // by a call (guards.hpp)
 
+  // Of so many rows, tokens and loops (default: as trained), all empty. RequestError: no cache has such. CapacityError: the
+  // model takes less.
+  static std::unique_ptr<Buffers> of(std::int64_t batch, std::int64_t capacity, std::shared_ptr<const LoopSpec> spec,
+                                     std::optional<std::int64_t> max_loops);
   // CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written.
   void check_room(const std::vector<std::int64_t>& counts) const;
   // Writes the valid tokens of each group's new entries, [lines, batch, tokens, width], behind each row's tokens.
   void append(const std::vector<const void*>& entries, const Tokens& tokens);
 };
+
+// What to say where a cache does not fit this machine.
+CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths);
 
 }  // namespace mythos

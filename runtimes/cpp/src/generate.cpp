@@ -38,23 +38,28 @@ bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int6
 
 // -- through the engine --------------------------------------------------------------------------------------------------
 
-// The requests of a batch, on a core that others use later.
+// What the requests of a batch may need.
+engine::Room room_of(const Rows& prompts, const GenerateOptions& options, const LoopSpec& spec, std::int64_t count) {
+  const std::int64_t limit = integer(options.forward.max_loops.value_or(spec.trained_loops), "max_loops", 0, kMostLoops);
+  engine::Room room;
+  for (const auto& prompt : prompts) {
+    const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit);
+    room = {room.around + one.around, room.loop + one.loop, room.lines + one.lines};
+  }
+  return room;
+}
+
+// The requests of a batch, on a core that others use beside it.
 class Batch {
  public:
-  Batch(engine::Core& core, engine::Speculation* speculation, const Rows& prompts, const GenerateOptions& options,
-        const std::vector<std::int64_t>& eos, std::int64_t count)
-      : core_(core), drafts_(speculation) {
-    const std::int64_t limit = integer(options.forward.max_loops.value_or(core.spec().trained_loops), "max_loops", 0, kMostLoops);
-    engine::Room room;
-    for (const auto& prompt : prompts) {
-      const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit);
-      room = {room.around + one.around, room.loop + one.loop, room.lines + one.lines};
-    }
-    core.reserve(room);
+  Batch(const std::shared_ptr<engine::Pool>& pool, engine::Speculation* speculation, const Rows& prompts,
+        const GenerateOptions& options, const std::vector<std::int64_t>& eos, std::int64_t count)
+      : claim_(pool, room_of(prompts, options, pool->core->spec(), count)), core_(*pool->core), drafts_(speculation) {
+    const std::lock_guard<std::recursive_mutex> alone(pool->turn);
     EngineOptions settings;
     settings.most_running = static_cast<std::int64_t>(prompts.size());
     settings.chunk = options.prefill_chunk, settings.budget = {options.loops_per_token, options.latency_ms};
-    engine_ = std::make_unique<engine::Engine>(core, settings, speculation);
+    engine_ = std::make_unique<engine::Engine>(core_, settings, speculation);
     for (const auto& prompt : prompts) {
       Request request;
       request.prompt = prompt, request.max_new_tokens = count;
@@ -67,13 +72,17 @@ class Batch {
     }
     before_ = now();
   }
-  ~Batch() { engine_->close(); }
+  ~Batch() {
+    const std::lock_guard<std::recursive_mutex> alone(claim_.pool->turn);
+    engine_->close();
+  }
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
 
   // Runs until every row that goes on has its next token; false where none does.
   bool next(Step& step) {
     const auto waits = [&](const auto& each) { return each->finished.empty() && each->tokens.size() == number_; };
+    const std::lock_guard<std::recursive_mutex> alone(claim_.pool->turn);
     const auto started = std::chrono::steady_clock::now();
     while (std::any_of(running_.begin(), running_.end(), waits)) engine_->tick();
     step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
@@ -102,6 +111,7 @@ class Batch {
     return {core_.steps, core_.rows, core_.late, drafts_ ? drafts_->drafted : 0, drafts_ ? drafts_->accepted : 0};
   }
 
+  const engine::Claim claim_;
   engine::Core& core_;
   engine::Speculation* drafts_;
   std::unique_ptr<engine::Engine> engine_;
@@ -217,17 +227,16 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options, const 
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
   for (const auto& sequence : options.stop)
     if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
-  if (engine::Core* core = parts_->rows()) {
+  if (const auto pool = parts_->rows()) {
     auto& speculation = parts_->learnt[options.speculate];
     if (!speculation) speculation = engine::speculation_of(options.speculate, spec.trained_loops);
-    Batch batch(*core, speculation.get(), prompts, options, eos, count);
+    Batch batch(pool, speculation.get(), prompts, options, eos, count);
     return generate_with_rows(batch, prompts.size(), on_step);
   }
   if (options.loops_per_token || options.latency_ms)
     throw RequestError("a budget needs the row graphs of a bundle, which this backend does not run");
   if (!options.policy.empty() && options.policy != "full")
-    throw RequestError("the backend " + parts_->session->name + " runs the whole model in one call, which takes the cache "
-                       "policy full only, found " + py_repr(options.policy));
+    throw whole_model_only(options.policy, parts_->session->name);
   generate_whole(*this, prompts, options, eos, count, longest, on_step);
 }
 

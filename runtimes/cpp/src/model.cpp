@@ -10,9 +10,11 @@
 
 #include "batch.hpp"
 #include "chat.hpp"
+#include "engine/request.hpp"
 #include "files.hpp"
 #include "guards.hpp"
 #include "noise.hpp"
+#include "row_ports.hpp"
 #include "text.hpp"
 
 namespace mythos {
@@ -44,6 +46,22 @@ std::vector<float> initial_of(const ForwardOptions& options, const LoopSpec& spe
     throw RequestError("initial_state has " + std::to_string(given.size()) + " elements, expected " +
                        list_in_words({batch, tokens, width}));
   return given;
+}
+
+// A chunk behind what a cache of rows holds.
+Output on_rows(Cache::Buffers& buffers, const Tokens& tokens, const std::vector<std::int64_t>& counts, float threshold,
+               const ForwardOptions& options) {
+  const LoopSpec& spec = *buffers.spec;
+  std::vector<float> given;  // the seed makes the others
+  if (!options.initial_state.empty())
+    given = initial_of(options, spec, std::vector<std::int64_t>(tokens.ids.size()), tokens.batch, tokens.tokens);
+  Output out;
+  out.batch = tokens.batch, out.tokens = tokens.tokens, out.vocab = spec.vocab_size;
+  const auto started = std::chrono::steady_clock::now();
+  buffers.rows->forward(tokens, threshold, options.state_seed, given, out);
+  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  for (std::size_t row = 0; row < counts.size(); ++row) buffers.lengths[row] += counts[row];
+  return out;
 }
 
 }  // namespace
@@ -100,13 +118,36 @@ std::vector<std::int64_t> Model::encode_chat(const std::vector<ChatMessage>& mes
   return text->encode(render_chat(source, messages, entry.special_tokens), false);
 }
 
-engine::Core* Model::Parts::rows() {
-  if (!core && open_graph) core = engine::growing_core(bundle.manifest.spec, open_graph);
-  return core.get();
+std::shared_ptr<engine::Pool> Model::Parts::rows() {
+  if (!pool && open_graph)
+    pool = std::make_shared<engine::Pool>(engine::growing_core(bundle.manifest.spec, open_graph));
+  return pool;
 }
 
-Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops) const {
-  return Cache(batch, capacity, parts_->bundle.manifest.spec, max_loops);
+Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<std::int64_t> max_loops,
+                       const std::string& policy) const {
+  const auto pool = parts_->rows();
+  if (!pool) {
+    if (!policy.empty() && policy != "full") throw whole_model_only(policy, parts_->session->name);
+    return Cache(batch, capacity, parts_->bundle.manifest.spec, max_loops);
+  }
+  auto buffers = Cache::Buffers::of(batch, capacity, parts_->bundle.manifest.spec, max_loops);
+  if (buffers->max_loops > kMostLoops)
+    throw RequestError("a cache holds at most " + std::to_string(kMostLoops) + " loop depths, found max_loops " +
+                       std::to_string(buffers->max_loops));
+  try {
+    buffers->rows = std::make_unique<engine::RowCache>(pool, batch, capacity, buffers->max_loops,
+                                                       engine::policy_of(policy.empty() ? "lazy" : policy));
+  } catch (const CapacityError&) {
+    throw no_memory(spec(), batch, capacity, std::max<std::int64_t>(buffers->max_loops, 1));
+  }
+  buffers->lengths.assign(static_cast<std::size_t>(batch), 0);
+  return Cache(std::move(buffers));
+}
+
+RequestError whole_model_only(const std::string& policy, const std::string& backend) {
+  return RequestError("the backend " + backend + " runs the whole model in one call, which takes the cache policy full only, "
+                      "found " + py_repr(policy));
 }
 
 Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache* cache) {
@@ -134,6 +175,11 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
     buffers->check_room(counts);
     symbols["P"] = buffers->capacity, symbols["N"] = std::max<std::int64_t>(buffers->max_loops, 1);
     past_lengths = buffers->lengths;
+  }
+  if (buffers && buffers->rows) {
+    if (buffers->rows->pool() != parts_->pool)
+      throw RequestError("the cache was made by another model; make one with this model's new_cache");
+    return on_rows(*buffers, tokens, counts, threshold, options);
   }
   const std::vector<std::int64_t> positions = positions_of(tokens, past_lengths);
   const std::vector<float> initial = initial_of(options, spec, positions, B, T);

@@ -10,13 +10,16 @@ struct Model::Parts {
   Bundle bundle;
   std::unique_ptr<Session> session;
   engine::OpenGraph open_graph;        // of the row graphs, where the bundle has them and they run where the session does
-  std::unique_ptr<engine::Core> core;  // over them
+  std::shared_ptr<engine::Pool> pool;  // a core over them, which caches share
 
   std::map<std::int64_t, std::unique_ptr<engine::Speculation>> learnt;  // what chooses drafts, by what was asked for
 
-  // The core, opened when first asked for; null where there can be none.
-  engine::Core* rows();
+  // The pool, opened when first asked for; null where there can be none.
+  std::shared_ptr<engine::Pool> rows();
   std::shared_ptr<JsonFile> json;  // read when it is first asked for
 };
+
+// Of a policy that a model which is one graph does not have.
+RequestError whole_model_only(const std::string& policy, const std::string& backend);
 
 }  // namespace mythos

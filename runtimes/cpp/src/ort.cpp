@@ -144,6 +144,7 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
+  settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
   if (role == Role::kInTurns) settings.AddConfigEntry("session.force_spinning_stop", "1");
   const std::string library = role == Role::kEngine ? "" : find_op_library(options.op_library);

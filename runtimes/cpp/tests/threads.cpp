@@ -40,9 +40,9 @@ int run(const std::string& bundle) {
   mythos::Cache cache = models[0].new_cache(1, models[0].spec().max_seq_len);
   std::atomic<int> appended{0}, refused{0}, wrong{0};
   const int room = static_cast<int>(std::min<std::int64_t>(cache.capacity() / 2, kCalls));
-  at_once([&](int i) {
+  at_once([&](int) {
     for (int call = 0; call < room; ++call) try {
-        models[static_cast<std::size_t>(i)].forward(mythos::Tokens::rows({{1}}), {}, &cache);
+        models[0].forward(mythos::Tokens::rows({{1}}), {}, &cache);
         ++appended;
       } catch (const mythos::RequestError& error) {
         ++(std::string(error.what()).find("in use by another call") != std::string::npos ? refused : wrong);
@@ -51,6 +51,17 @@ int run(const std::string& bundle) {
   std::cout << appended << " calls had the cache for themselves, " << refused << " were refused\n";
   if (wrong || cache.lengths()[0] != appended || appended + refused != 2 * room)
     return failed("a cache that two threads use has the tokens of the calls that were not refused");
+
+  std::vector<mythos::Cache> own;
+  for (int i = 0; i < 2; ++i) own.push_back(models[0].new_cache(1, kCalls));
+  at_once([&](int i) {  // which take turns at the model
+    for (int call = 0; call < kCalls / 2; ++call) {
+      models[0].forward(mythos::Tokens::rows({{1}}), {}, &own[static_cast<std::size_t>(i)]);
+      own[static_cast<std::size_t>(i)] = own[static_cast<std::size_t>(i)].fork();
+    }
+  });
+  if (own[0].lengths() != own[1].lengths() || own[0].lengths()[0] != kCalls / 2)
+    return failed("two threads with caches of their own take turns at a model");
   return 0;
 }
 

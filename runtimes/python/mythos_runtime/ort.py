@@ -122,6 +122,7 @@ class OrtSession:
         settings = ort.SessionOptions()
         settings.log_severity_level = _ERROR_LEVEL
         settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
+        settings.enable_mem_pattern = False  # it keeps one for every new set of shapes, without end, and saves no time
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         if fold is not None:

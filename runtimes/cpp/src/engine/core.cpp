@@ -31,7 +31,12 @@ Core::Core(std::unique_ptr<Graphs> graphs, Memory memory, std::optional<std::int
 
 void Core::reserve(const Room& room) {
   if ((around && room.around > around->pages()) || room.loop > loop->pages() || room.lines > states->lines()) {
-    memory.grow(room);
+    try {
+      memory.grow(room);
+    } catch (...) {
+      graphs->bind(memory);  // a part of it may have grown, and moved
+      throw;
+    }
     graphs->bind(memory);
   }
 }
@@ -115,6 +120,10 @@ std::vector<float> Core::initial(const std::vector<Chunk>& chunks) const {
   std::vector<float> all;
   for (const Chunk& chunk : chunks) {
     if (!tensor) break;
+    if (!chunk.initial.empty()) {
+      all.insert(all.end(), chunk.initial.begin(), chunk.initial.end());
+      continue;
+    }
     std::vector<std::int64_t> positions(chunk.ids.size());
     std::iota(positions.begin(), positions.end(), chunk.sequence->length);
     const std::vector<float> drawn = initial_state(*tensor, positions, chunk.sequence->state_seed);
@@ -134,7 +143,7 @@ std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences) {
       through.push_back(sequence);
   }
   if (!waiting.empty()) {
-    run(with_pages(scheduler.plan(waiting)));
+    compute(with_pages(scheduler.plan(waiting)));
     for (const Span& span : waiting)
       if (!due(*span.sequence, *states)) through.push_back(span.sequence);
   }
@@ -148,6 +157,13 @@ std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences) {
     }
   }
   return answering;
+}
+
+void Core::run(const std::vector<Sequence*>& sequences) {
+  const auto going = [&] {
+    return std::count_if(sequences.begin(), sequences.end(), [](const Sequence* each) { return each->job.has_value(); });
+  };
+  while (going() > static_cast<std::ptrdiff_t>(step(sequences).size())) continue;
 }
 
 std::vector<Answer> Core::leave(const std::vector<Leaving>& leaving) {
@@ -226,7 +242,7 @@ Spans Core::with_pages(const Spans& spans) {
   return ready;
 }
 
-void Core::run(const Spans& planned) {
+void Core::compute(const Spans& planned) {
   Spans spans;
   for (const Span& span : planned) {
     const Spans left = span.sequence->policy == Policy::share ? shared(span) : Spans{span};

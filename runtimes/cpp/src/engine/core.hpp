@@ -30,6 +30,7 @@ struct Chunk {
   std::vector<std::int32_t> caps = {};          // the loop with which each halts at the latest, 1 or more; none: the limit
   std::vector<bool> forced = {};                // which do not halt before
   std::optional<std::int64_t> depths = {};      // run no more of them: a draft, whose answer is an early one
+  std::vector<float> initial = {};              // [n, S], the state before the first loop, of models that draw it; none: drawn
 };
 
 // A sequence whose job is through, and what is wanted of it.
@@ -71,6 +72,8 @@ class Core {
   // One call of the step graph over rows that are due of these; those whose jobs are through, to leave (OutOfPages: no row
   // that is due could run).
   std::vector<Sequence*> step(const std::vector<Sequence*>& sequences);
+  // Steps until the jobs of all are through.
+  void run(const std::vector<Sequence*>& sequences);
   // Answers chunks whose jobs are through.
   std::vector<Answer> leave(const std::vector<Leaving>& leaving);
   // Runs the positions from `first` on to where they halt: drafts, as one chunk.
@@ -97,7 +100,7 @@ class Core {
   std::vector<Answer> answers(const std::vector<Leaving>& leaving, const Spans& spans);
   void take_rest(float* answers, const Lines& lines, std::size_t first, std::size_t count) const;
   Spans with_pages(const Spans& spans);
-  void run(const Spans& planned);
+  void compute(const Spans& planned);
   Spans shared(const Span& span) const;
   void release(Sequence& sequence);
 };

@@ -40,7 +40,7 @@ struct Sequence {
   const std::int64_t limit;   // N, the most loops of its positions; fixed, as all of them have the same
   float threshold;           // where its positions halt, those that enter from now on
   const Policy policy;
-  const std::uint64_t state_seed;  // what its first states are drawn with, where the model draws them
+  std::uint64_t state_seed;        // what its first states are drawn with, where the model draws them
   bool capped = false;        // a position may have a cap below the limit
   std::int64_t length = 0;    // positions that have entered
   std::int64_t answered = 0;  // positions whose entries behind the loop are there

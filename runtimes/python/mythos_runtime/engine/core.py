@@ -232,11 +232,10 @@ class Core:
                 self._release(sequence)
         return answering
 
-    def run(self, sequences: Several[Sequence]) -> int:
-        """Step until the jobs of all are through; the loops that ran for them."""
+    def run(self, sequences: Several[Sequence]) -> None:
+        """Step until the jobs of all are through."""
         while sum(sequence.job is not None for sequence in sequences) > len(self.step(sequences)):
             continue
-        return max((sequence.job.depth for sequence in sequences if sequence.job is not None), default=0)
 
     def leave(self, leaving: Several[Leaving]) -> list[Answer]:
         """Answer chunks whose jobs are through."""

@@ -134,12 +134,12 @@ class RowCache(Cache):
             threshold: where they halt.
             initial: float32 [B, T, S], their states before the first loop, of models that draw them; None: drawn.
 
-        Returns: logits float32 [B, T, V] and depth int32 [B, T], zeros for padding; the loops that ran.
+        Returns: logits float32 [B, T, V] and depth int32 [B, T], zeros for padding; the loops that ran for them.
         """
         self.check_room(tokens.counts)
         core, shape = self.pool.core, tokens.ids.shape
         logits = np.zeros((*shape, self.spec.vocab_size), np.float32)
-        depth, loops = np.zeros(shape, np.int32), 0
+        depth = np.zeros(shape, np.int32)
         places = [np.flatnonzero(valid) for valid in tokens.valid]
         before, at = self.lengths.copy(), np.zeros(self.batch, np.int64)
         with self.pool.alone():
@@ -158,7 +158,7 @@ class RowCache(Cache):
                         cuts.append(cut)
                         at[row] += len(cut)
                     core.enter(chunks)
-                    loops = max(loops, core.run([chunk.sequence for chunk in chunks]))
+                    core.run([chunk.sequence for chunk in chunks])
                     answers = core.leave([Leaving(chunk.sequence, every=True) for chunk in chunks])
                     for row, cut, answer, chunk in zip(waiting, cuts, answers, chunks, strict=True):
                         logits[row, cut], depth[row, cut] = answer.logits, answer.depth
@@ -170,7 +170,8 @@ class RowCache(Cache):
                     self._cut(index, length)
                 raise
         self.lengths += tokens.counts
-        return logits, depth, loops
+        # What lags behind a token runs with it, no deeper.
+        return logits, depth, self.max_loops if self.policy == "full" else int(depth.max())
 
     def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> RowCache:
         chosen = self._rows(rows)
