@@ -49,7 +49,8 @@ class MixtureOfExperts(nn.Module):
         wide = ops.accumulation_dtype(x.dtype)
         logits = F.linear(x.to(wide), self.router.weight.to(wide))
         selection = logits + self.router_bias.to(wide)
-        index = tap(selection.topk(self.chosen, -1).indices, f"experts{self.label}")
+        choose = torch.ops.mythos.largest if torch.compiler.is_exporting() else ops.largest
+        index = tap(choose(selection, self.chosen), f"experts{self.label}")
         chosen(f"experts{self.label}", selection, self.chosen)
         # softmax over all experts, gathered and divided by its sum, is the softmax over the chosen.
         weight = tap(logits.gather(-1, index).softmax(-1), f"weights{self.label}")

@@ -50,6 +50,15 @@ def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     return rotated.flatten(-3).to(x.dtype)
 
 
+def largest(x: Tensor, count: int) -> Tensor:
+    """Where the `count` largest of the last axis are, int64 [..., count], the largest first; of equal ones the first.
+
+    `topk` leaves open which of equal ones it takes, ONNX does not: two experts that a router cannot tell apart would be
+    another choice in every runner.
+    """
+    return x.sort(dim=-1, descending=True, stable=True).indices[..., :count].contiguous()
+
+
 def halting_logit(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """weight . h + bias; h [..., D], weight [1, D], bias [1] -> [...]."""
     return (h * weight).sum(-1) + bias
@@ -242,8 +251,14 @@ _act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_ar
 _tap_op = torch.library.custom_op("mythos::tap", tap, mutates_args=())
 _tap_op.register_fake(lambda x, name: torch.empty_like(x))
 
+_largest_op = torch.library.custom_op("mythos::largest", largest, mutates_args=())
 _norm_op = torch.library.custom_op("mythos::rms_norm", rms_norm, mutates_args=())
 _rotary_op = torch.library.custom_op("mythos::rotary_embedding", rotary_embedding, mutates_args=())
+
+
+@_largest_op.register_fake
+def _largest_shape(x: Tensor, count: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], count, dtype=torch.int64)
 
 
 @_norm_op.register_fake

@@ -48,9 +48,16 @@ def rotary_embedding(x: Any, cos: Any, sin: Any, heads: int) -> Any:
     return rotated if x.dtype == cos.dtype else op.Cast(rotated, to=int(x.dtype))
 
 
+def largest(x: Any, count: int) -> Any:
+    """TopK, which takes the first of equal ones."""
+    _, indices = op.TopK(x, op.Constant(value_ints=[count]), axis=-1, largest=1, sorted=1)
+    return indices
+
+
 def translations() -> dict[Any, Callable[..., Any]]:
     """torch operator -> its translation, as torch.onnx.export takes them."""
     return {
+        torch.ops.mythos.largest.default: largest,
         torch.ops.mythos.rms_norm.default: rms_norm,
         torch.ops.mythos.rotary_embedding.default: rotary_embedding,
     }

@@ -31,6 +31,7 @@ _KINDS = {
     "ge": "GreaterOrEqual",
     "index_put": "ScatterND",
     "index_select": "Gather",
+    "largest": "TopK",
     "linear": "MatMul",
     "matmul": "MatMul",
     "mul": "Mul",
@@ -42,7 +43,6 @@ _KINDS = {
     "sin": "Sin",
     "softmax": "Softmax",
     "sum": "ReduceSum",
-    "topk": "TopK",
     "where": "Where",
 }
 

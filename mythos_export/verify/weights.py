@@ -26,7 +26,7 @@ from mythos_export.verify.trace import to_numpy
 from mythos_model.looped import LoopedModel
 from mythos_model.moe import MixtureOfExperts
 from mythos_model.rows import RowParts
-from mythos_runtime.row_ports import MOST_LOOPS
+from mythos_runtime.row_ports import GRAPHS, MOST_LOOPS
 
 BIT_BY_BIT = "the weights, bit by bit"  # what stands for a case's name in a failure
 _SIZE = 16  # bytes of a hash
@@ -144,7 +144,8 @@ def prints(model: LoopedModel, known: Prints | None = None) -> dict[str, Print]:
         for name, tensor in model.state_dict().items()
     }
     with torch.no_grad():
-        tables = {name: buffer for name, buffer in RowParts(model).named_buffers(recurse=False)}
+        rows = set(GRAPHS) <= set(model.spec.graphs)  # an exit rule that reads logits has none
+        tables = dict(RowParts(model).named_buffers(recurse=False)) if rows else {}
         for depths in {MOST_LOOPS, model.sizes.loops}:
             encoded = torch.zeros(1, 1, model.sizes.dim)
             for number, tensor in enumerate(_tensors(model.prepare(encoded, torch.arange(depths)))):
