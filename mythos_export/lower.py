@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import torch
+from onnxscript.optimizer import optimize_ir
 
 from mythos_export.capture import Captured, first_line
 from mythos_export.errors import LowerError
@@ -116,6 +117,14 @@ def _lowered(captured: Captured, dump: Path | None) -> ir.Model:
     return model
 
 
+def lowered(captured: Captured, may_fold: Callable[[ir.Node], bool | None]) -> ir.Model:
+    """The graph of a program in memory, its weights in it; `may_fold` says of which nodes results may be computed now
+    (None: as usual). Raises LowerError."""
+    model = _convert(captured, may_fold)
+    run_passes(model, passes(captured.ports))
+    return model
+
+
 def run_passes(model: ir.Model, chosen: Sequence[Pass], dump: Path | None = None) -> None:
     """Change a graph in place. Into `dump` goes the graph, without weights, as it is before and after each."""
     _dump(model, dump, 0, "before")
@@ -133,18 +142,25 @@ def _dump(model: ir.Model, folder: Path | None, number: int, name: str) -> None:
 
 def check(path: Path, loops: int = 1) -> None:
     """onnx.checker's full check, and the promise that the graph holds exactly one Loop (a row graph: none)."""
+    problem = problem_of(path, loops)
+    if problem is not None:
+        raise LowerError(f"the ONNX graph {path.name} {problem}")
+
+
+def problem_of(model: Path | onnx.ModelProto, loops: int) -> str | None:
+    """What is wrong with a graph, in a file or in memory; None where nothing is."""
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(str(model) if isinstance(model, Path) else model, full_check=True)
     except onnx.checker.ValidationError as error:
-        raise LowerError(f"the ONNX graph is not valid: {error}") from error
+        return f"is not valid: {error}"
     except onnx.shape_inference.InferenceError as error:
-        raise LowerError(f"the shapes of the ONNX graph contradict each other: {error}") from error
-    found = sum(node.op_type == "Loop" for node in onnx.load(path, load_external_data=False).graph.node)
-    if found != loops:
-        raise LowerError(f"the ONNX graph {path.name} should hold {loops or 'no'} Loop, found {found}")
+        return f"has shapes that contradict each other: {error}"
+    graph = onnx.load(model, load_external_data=False).graph if isinstance(model, Path) else model.graph
+    found = sum(node.op_type == "Loop" for node in graph.node)
+    return None if found == loops else f"should hold {loops or 'no'} Loop, found {found}"
 
 
-def _convert(captured: Captured) -> ir.Model:
+def _convert(captured: Captured, may_fold: Callable[[ir.Node], bool | None] | None = None) -> ir.Model:
     table = {op.torch_op: op.translation() for op in OPERATORS.values()}
     table |= standard.translations() | tap_translations()
     ports = captured.ports
@@ -160,7 +176,10 @@ def _convert(captured: Captured) -> ir.Model:
                 output_names=[port.name for port in ports.outputs],
                 custom_translation_table=table,
                 verbose=False,
+                optimize=may_fold is None,
             )
+            if program is not None and may_fold is not None:
+                optimize_ir(program.model, should_fold=may_fold)
     except Exception as error:  # torch.onnx raises many types; what it says is what helps
         raise LowerError(f"torch.onnx could not convert the program: {first_line(error)}") from error
     if program is None:

@@ -147,6 +147,33 @@ def open_weights(
     return plan.put_on(path, entry, *plan.run(sources, weigh, None))
 
 
+def reserved(structure: LoopedModel, path: Path) -> LoopedModel:
+    """The model on memory that stands for weights which are not there: a sparse file, mapped. Each tensor's first
+    elements are NaN, of another payload for each, so that no two are taken for the same, and that what is computed from
+    one shows it.
+
+    Raises:
+        OSError: the file system has no sparse files of that size.
+    """
+    wanted = structure.state_dict()
+    starts, end = {}, 0
+    for name, tensor in wanted.items():
+        starts[name], end = end, end + -(-max(tensor.nbytes, 8) // 64) * 64
+    with path.open("wb") as stream:
+        stream.truncate(end)
+    mapped = Mapped(path)
+    state = {}
+    for number, (name, tensor) in enumerate(wanted.items()):
+        place = (starts[name], starts[name] + tensor.nbytes)
+        state[name] = _lying(mapped, place, tensor.dtype, tuple(tensor.shape), False)
+        if tensor.numel():
+            bits = state[name].view(-1)[:2].view({2: torch.int16, 4: torch.int32}[tensor.dtype.itemsize])
+            nan = {2: 0x7E00, 4: 0x7FC00000}[tensor.dtype.itemsize]
+            bits.copy_(torch.tensor([nan | number & 0x1FF, nan | number >> 9][: len(bits)]))
+    structure.load_state_dict(state, assign=True)
+    return structure.requires_grad_(False).eval()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What is where.

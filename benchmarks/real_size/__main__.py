@@ -27,7 +27,7 @@ from benchmarks.real_size.random_model import CONFIG, make_bundle, weight_bytes
 from mythos_export.bench.machine import describe_machine, usable_cores
 
 ROOT = Path(__file__).parents[2]
-FORMS = {"int4": "Q4_0", "int8": "Q8_0"}
+FORMS = {"int4": "Q4_0", "int8": "Q8_0", "int4a8": "Q4_0", "int8a8": "Q8_0"}
 
 
 class Worker:
@@ -83,7 +83,7 @@ def measure(form: str, folder: Path, threads: int, rounds: int, with_llama: bool
 
 def _embedding(form: str) -> int:
     """Bytes of the table that a token reads one line of."""
-    return CONFIG.vocab_size * CONFIG.hidden_size // 32 * {"int4": 18, "int8": 34}[form]
+    return CONFIG.vocab_size * CONFIG.hidden_size // 32 * {"Q4_0": 18, "Q8_0": 34}[FORMS[form]]
 
 
 def summary(document: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def summary(document: dict[str, Any], turns: list[dict[str, Any]]) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--precision", action="append", choices=list(FORMS), help="default: both")
+    parser.add_argument("--precision", action="append", choices=list(FORMS), help="default: all")
     parser.add_argument("--threads", type=int, action="append", help="default: 2, then 1")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "real_size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 
 
 @click.command(cls=Export)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
 @click.option("--config", type=click.Path(path_type=Path), help="JSON with the model's fields, or some of them.")
@@ -77,6 +78,17 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     help="twin: all cases on a reduced twin on the same weights, a few on the model itself; later: leave a bundle that "
     "says that it is not verified. [default: full; twin from 268 million weights on, or where memory is short]",
 )
+@click.option(
+    "--graph-only",
+    is_flag=True,
+    help="Write the graphs alone, checked for their form and not executed, with references into the CHECKPOINT's own "
+    "files; without one, of a --variant or --config, into files that are still to be written.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["copy", "link"]),
+    help="What graphs point into: a copy in the bundle, or the checkpoint's own files, which goes with --graph-only.",
+)
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
 @click.option(
@@ -89,17 +101,28 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def export_command(
-    checkpoint: Path,
+    checkpoint: Path | None,
     target: str,
     output: Path | None,
     eos: str | None,
     parts: str | None,
+    graph_only: bool,
+    weights: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Export the CHECKPOINT of a looped model as a verified bundle with its recurrent loop intact."""
     if options["config"] is not None and options["variant"] is not None:
         raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
+    if graph_only:
+        _graphs(checkpoint, output, weights, options, as_json)
+        return
+    if checkpoint is None:
+        raise click.UsageError("Missing argument 'CHECKPOINT'.")
+    if weights == "link":
+        raise click.UsageError(
+            "--weights link goes with --graph-only: no runtime opens a bundle whose weights are in files outside of it"
+        )
     ends = None if eos is None else id_list("--eos", eos)
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
@@ -121,6 +144,34 @@ def export_command(
             "parity": None if exported.parity is None else summary(exported.parity),
         }
         write(json.dumps(document) + "\n")
+
+
+def _graphs(
+    checkpoint: Path | None, output: Path | None, weights: str | None, options: Mapping[str, Any], as_json: bool
+) -> None:
+    """--graph-only."""
+    meant = ("config", "variant", "precision", "force")
+    for name, value in options.items():
+        if name not in meant and value and (name, value) != ("target", "onnx"):
+            raise click.UsageError(f"--{name.replace('_', '-')} means nothing to --graph-only")
+    if weights == "copy":
+        raise click.UsageError("--weights copy means nothing to --graph-only, whose graphs come without weights")
+    from mythos_export.graph_only import STATE, export_graphs  # imports torch
+
+    given = {name: options[name] for name in meant}
+    given["precision"] = given["precision"] or "fp32"
+    name = options["variant"] or "model" if checkpoint is None else _name(checkpoint)
+    with terminable("terminated; nothing was written"), steps() as step:
+        told = export_graphs(checkpoint, output or Path(f"{name}-graphs"), progress=step, **given)
+    out.print(f"{told.path}: {', '.join(told.graphs)}; {STATE}", highlight=False, soft_wrap=True)
+    absent = f", {told.absent} of them absent" if told.absent else ""
+    out.print(
+        f"{told.tensors} tensors, {told.bytes / 1e9:.3f} GB, in {told.files} files{absent}: links.json says where",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if as_json:
+        write(json.dumps(told.to_json()) + "\n")
 
 
 def _name(checkpoint: Path) -> str:

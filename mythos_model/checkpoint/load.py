@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mythos_model import families
-from mythos_model.checkpoint.raw import RawCheckpoint, read_checkpoint
+from mythos_model.checkpoint.raw import Examined, RawCheckpoint, read_checkpoint
 from mythos_model.checkpoint.rotary import check_table
 from mythos_model.checkpoint.stored import Tensors
 from mythos_model.checkpoint.texts import read_json_object
@@ -72,6 +72,7 @@ def load_checkpoint(
     default: Mapping[str, Any] | None = None,
     weights_key: str | None = None,
     exit_rule: str | None = None,
+    content: bool = True,
 ) -> Checkpoint:
     """Read a checkpoint of any known form and family, never running code from it.
 
@@ -82,6 +83,8 @@ def load_checkpoint(
         variant: a named variant instead of `config`.
         default: fields to start from where the checkpoint brings no configuration of its own.
         exit_rule: of families that have several, one that is not the usual one.
+        content: whether the tensors' bytes are read, for their hash and for values that no model can use; else
+            `sha256` is empty, and only the headers were looked at.
 
     Raises:
         CheckpointError: unreadable, or tensors missing, extra, misshapen or not finite (all listed in one error).
@@ -113,12 +116,13 @@ def load_checkpoint(
     _check_counts(raw, family, found)
     expected = family.shapes(found)
     aliases = family.aliases(found)
-    _check_ties(raw, family, aliases)
+    if content:
+        _check_ties(raw, family, aliases)
     held = [name for name in raw.shapes if not any(fnmatchcase(name, pattern) for pattern in family.ignored)]
     names = [name for name in held if not (name in aliases and aliases[name] in raw.shapes)]
     known = {aliases.get(name, name): name for name in names}
-    sha256 = _check(raw, known, expected)
-    for pattern, (base, width) in family.rotary(found).items():
+    sha256 = _check(raw, known, expected, content)
+    for pattern, (base, width) in family.rotary(found).items() if content else ():
         for table in [name for name in raw.shapes if fnmatchcase(name, pattern)]:
             check_table(raw.source, table, raw.tensors[table], base, width)
     state = Tensors({name: raw.tensors.stored[stored] for name, stored in known.items()})
@@ -150,9 +154,9 @@ def _check_ties(raw: RawCheckpoint, family: Family, aliases: Mapping[str, str]) 
             raise CheckpointError(f"{raw.source}: {alias} differs from {name}, but {family.name} ties them")
 
 
-def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """One error with everything that is wrong with the tensors; else the files' hash. `known` maps the family's names
-    to those in the files."""
+def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]], content: bool) -> str:
+    """One error with everything that is wrong with the tensors; else the files' hash, where the content is read.
+    `known` maps the family's names to those in the files."""
     problems = []
     missing, extra = sorted(set(expected) - set(known)), sorted(set(known) - set(expected))
     if missing:
@@ -168,7 +172,7 @@ def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, 
     ]
     if misshapen:
         problems.append(f"{len(misshapen)} misshapen: {some(misshapen)}")
-    examined = raw.examine([known[name] for name in expected if name in known])
+    examined = raw.examine([known[name] for name in expected if name in known]) if content else Examined("", ())
     problems += examined.problems
     if problems:
         raise CheckpointError(f"{raw.source} does not fit its configuration; tensors " + "; ".join(problems))
