@@ -31,6 +31,8 @@ _PRECISIONS = {
     "fp16": "float16; the loop's state, halting, router and sums in float32",
     "int8": "matrices rounded to int8 in blocks of 32 with a float16 scale each; the rest float32",
     "int4": "matrices rounded to int4 in blocks of 32 with a float16 scale each; the rest float32",
+    "int8a8": "as int8, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
+    "int4a8": "as int4, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
 }
 
 
@@ -88,7 +90,7 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield from (f"| {stage.name} | {stage.state} |" for stage in (*parity.stages, *parity.whole))
     yield from ("", "## Limits", "")
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
-    if manifest.precision in ("int8", "int4"):
+    if manifest.precision.startswith(("int8", "int4")):
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         yield "- Engines were built, not executed: that needs a GPU."

@@ -29,7 +29,12 @@ _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.
 _CARRIED = (
     *("mythos_model", "mythos_export", "benchmarks", "runtimes/python", "pyproject.toml", "Makefile", "tests/gpu"),
     *("tests/conftest.py", "tests/golden_bundles.py", "tests/family_bundles.py", "tests/mythos_export/kernels"),
-    *("tests/mythos_runtime/device_loop", "tests/golden/mla_decode", "tests/golden/mla_prefill"),
+    *(
+        "tests/mythos_runtime/device_loop",
+        "tests/mythos_model/families",
+        "tests/golden/mla_decode",
+        "tests/golden/mla_prefill",
+    ),
     *("tests/golden/gqa_prefill", "tests/golden/mla_deeper_than_trained"),
 )
 _LEFT = (".safetensors", ".html", ".json", ".svg")  # of these folders: no trained weights, no committed results

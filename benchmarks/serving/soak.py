@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx2
 import numpy as np
 import openai
 
@@ -27,9 +28,10 @@ from benchmarks.serving.server import NAME, Server, served
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.row_ports import PAGE
 
-CLIENTS, KNOWN, PREFIXES = 16, 48, 4
+CLIENTS, KNOWN, PREFIXES = 16, 24, 4
 _SAMPLE_SECONDS = 2.0
-_WARM_SECONDS = 300.0  # in which the memory may still grow: pages are touched, the graphs' sizes met and bound
+# In which the memory may still grow: pages are touched, the graphs' sizes met and bound.
+_WARM_SECONDS, _WARM_REQUESTS = 300.0, 2500
 _LEAST_SECONDS = 300.0  # behind them, for growth to be told from noise
 _GROWTH = 0.03  # of the memory that is noise
 
@@ -49,17 +51,21 @@ class Soak:
     """What happened.
 
     Attributes:
-        memory: (seconds, bytes) of the server's process.
+        memory: (seconds, bytes) of the server's process. warm: seconds when there had been enough requests.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, int]] = field(default_factory=list)
+    warm: float = _WARM_SECONDS
     faults: list[str] = field(default_factory=list)
 
 
 class Client:
     def __init__(self, server: Server, soak: Soak, seed: int) -> None:
-        self._client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120)
+        # A connection a request: on a busy machine the server may just have closed one that was idle. Long enough for
+        # such a machine, too; what hangs takes longer.
+        http = httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0), timeout=600)
+        self._client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http)
         self._soak, self._draw = soak, random.Random(seed)
         self._asks = MIXES[0].asks(1)
         self._known = [self._request(number) for number in range(KNOWN)]
@@ -93,6 +99,9 @@ class Client:
             except openai.RateLimitError:
                 self._soak.counts["refused"] += 1
             except openai.OpenAIError as error:
+                if getattr(error, "status_code", None) == 408:  # this side took too long to send what it asks
+                    self._soak.counts["late"] += 1
+                    continue
                 self._soak.faults.append(f"{kind.__name__} of request {number}: {error}")
 
     def _compare(self, number: int, text: str) -> None:
@@ -136,6 +145,8 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
     async def watch() -> None:
         while True:
             soak.memory.append((time.monotonic() - began, server.process.memory_info().rss))
+            if soak.counts.total() < _WARM_REQUESTS:
+                soak.warm = max(_WARM_SECONDS, soak.memory[-1][0])
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     watching = asyncio.create_task(watch())
@@ -144,11 +155,11 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
     await asyncio.sleep(2.0)  # cancels reach the engine before its next tick
 
 
-def growth(memory: list[tuple[float, int]]) -> float | None:
+def growth(memory: list[tuple[float, int]], warm: float = _WARM_SECONDS) -> float | None:
     """What a line through the sizes behind the warm-up rises by, as a share of them; None: the time was too short."""
     times, sizes = np.array(memory, float).T
-    late = times >= _WARM_SECONDS
-    if times[-1] < _WARM_SECONDS + _LEAST_SECONDS:
+    late = times >= warm
+    if times[-1] < warm + _LEAST_SECONDS:
         return None
     slope, start = np.polyfit(times[late], sizes[late], 1)
     first = start + slope * times[late][0]
@@ -169,7 +180,7 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
     spec = read_manifest(bundle, verify_hashes=False).spec
     most = samples["mythos_prefixes"] * -(-spec.max_seq_len // PAGE) * (spec.trained_loops + 1)
     held = samples["mythos_pages"] - samples["mythos_pages_free"]
-    grown = growth(soak.memory)
+    grown = growth(soak.memory, soak.warm)
     if held > most or samples["mythos_running"] or samples["mythos_waiting"]:
         soak.faults.append(f"{held:g} pages are held, kept requests need {most:g}; {samples['mythos_running']:g} run")
     if grown is not None and grown > _GROWTH:
@@ -181,7 +192,11 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
         "requests": dict(soak.counts),
         "tokens": samples["mythos_generated_tokens_total"],
         "memory_growth": grown,
-        "memory_each_minute": [size for at, size in soak.memory[:: round(60 / _SAMPLE_SECONDS)]],
+        "memory_growth_from_second": soak.warm,
+        "memory_each_minute": [
+            next(size for at, size in soak.memory if at >= 60 * minute)
+            for minute in range(int(soak.memory[-1][0] / 60) + 1)
+        ],
         "pages_held": held,
         "pages_of_kept_requests_at_most": most,
         "faults": len(soak.faults),

@@ -120,3 +120,12 @@ def test_a_part_that_crashes_or_hangs_costs_only_itself(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert parts["dies"]["ended"] == 2 and "invalid choice" in parts["dies"]["log"]
     assert parts["sleeps"]["ended"] == "stopped after 4 s" and parts["environment"]["ended"] == 0
+
+
+@pytest.mark.slow
+def test_what_is_packed_is_all_that_the_tests_for_a_gpu_import(tmp_path: Path) -> None:
+    pack.project(tmp_path)
+    values = {**environment(dry=True), "PYTHONPATH": f"{tmp_path}:{tmp_path / 'runtimes' / 'python'}"}
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--collect-only", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, env=values, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

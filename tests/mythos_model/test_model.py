@@ -133,3 +133,11 @@ def test_padding_and_neighbours_change_nothing() -> None:
     assert relative(together.logits[:1, :6], alone.logits) <= 1e-5
     assert torch.equal(together.depth[:1, :6], alone.depth)
     assert not together.depth[0, 6:].any()
+
+
+def test_of_equal_experts_the_first_are_chosen() -> None:
+    scores = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    for choose in (ops.largest, torch.ops.mythos.largest):
+        assert choose(scores, 2).tolist() == [[1, 2], [0, 1]]
+    many = torch.zeros(3, 200)
+    assert ops.largest(many, 8).tolist() == [[*range(8)]] * 3

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <numeric>
 
 #include <nlohmann/json.hpp>
@@ -23,15 +24,32 @@ std::size_t generated(const std::vector<std::shared_ptr<const mythos::Running>>&
                          [](std::size_t sum, const auto& each) { return sum + each->tokens.size(); });
 }
 
-json run(const std::string& bundle, const mythos::LoadOptions& load, const json& given) {
-  const json& prompts = given.at("prompts");
-  mythos::EngineOptions options;
-  options.most_running = static_cast<std::int64_t>(prompts.size());
-  if (given.at("max_lag").is_null())
+// Engines over a bundle, opened when first asked for.
+class Engines {
+ public:
+  Engines(std::string bundle, int threads) : bundle_(std::move(bundle)) {
+    load_.threads = threads, load_.verify = "sizes";
+  }
+  mythos::Engine& of(std::size_t sequences, const json& max_lag) {
+    mythos::EngineOptions options;
+    options.most_running = static_cast<std::int64_t>(sequences);
     options.max_lag.reset();
-  else
-    options.max_lag = given.at("max_lag").get<std::int64_t>();
-  auto engine = mythos::Engine::open(bundle, load, options);
+    if (!max_lag.is_null()) options.max_lag = max_lag.get<std::int64_t>();
+    const auto key = std::pair{options.most_running, options.max_lag};
+    const auto found = engines_.find(key);
+    return found != engines_.end() ? found->second
+                                   : engines_.emplace(key, mythos::Engine::open(bundle_, load_, options)).first->second;
+  }
+
+ private:
+  std::string bundle_;
+  mythos::LoadOptions load_;
+  std::map<std::pair<std::int64_t, std::optional<std::int64_t>>, mythos::Engine> engines_;
+};
+
+json run(Engines& engines, const json& given) {
+  const json& prompts = given.at("prompts");
+  mythos::Engine& engine = engines.of(prompts.size(), given.at("max_lag"));
   std::vector<std::shared_ptr<const mythos::Running>> running;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     mythos::Request request;
@@ -49,6 +67,8 @@ json run(const std::string& bundle, const mythos::LoadOptions& load, const json&
   std::size_t done = 0;
   while (done < wanted && engine.busy()) done += engine.tick().size();
   const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
+  for (const auto& each : running)
+    if (each->finished.empty()) engine.cancel(each);
   double loops = 0;
   for (std::size_t i = 0; i < running.size(); ++i)
     loops += std::accumulate(running[i]->depth.begin() + static_cast<std::ptrdiff_t>(before[i]), running[i]->depth.end(), 0.0);
@@ -62,9 +82,8 @@ int main(int count, char** values) try {
     std::cerr << "mythos_generation_bench BUNDLE THREADS\n";
     return 2;
   }
-  mythos::LoadOptions load;
-  load.threads = std::stoi(values[2]);
-  for (std::string line; std::getline(std::cin, line);) std::cout << run(values[1], load, json::parse(line)) << std::endl;
+  Engines engines(values[1], std::stoi(values[2]));
+  for (std::string line; std::getline(std::cin, line);) std::cout << run(engines, json::parse(line)) << std::endl;
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';
   return 2;

@@ -44,6 +44,7 @@ def test_a_model_without_experts_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "this model has none of them" in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_wrong_expert_is_found_and_named(bundles: Bundles, tmp_path: Path) -> None:
     """One weight of one expert, with a manifest that says it belongs so."""
     bundle = split(bundles["hops"], tmp_path / "bundle", 2)

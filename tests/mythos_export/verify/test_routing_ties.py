@@ -16,14 +16,13 @@ from mythos_model import MythosConfig, save_checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_experts_that_a_router_cannot_tell_apart_are_no_false_alarm(precision: str, tmp_path: Path) -> None:
-    """Whichever of the two a stage takes is right, and what it takes are different ones (`compare`)."""
+def test_experts_that_a_router_cannot_tell_apart_are_no_false_alarm(tmp_path: Path) -> None:
+    """Of equal ones every runner takes the first, as ONNX says and PyTorch's topk does not."""
     state, config = load_file(GOLDEN / "gqa_prefill" / "model.safetensors"), config_of("gqa_prefill")["config"]
     for name in ("recurrent.block.ffn.router.weight", "recurrent.block.ffn.router_bias"):
         state[name][1] = state[name][0]
     folder = save_checkpoint(tmp_path / "tied", MythosConfig(**config), state)
-    exported = export(folder, tmp_path / "bundle", precision=precision)
+    exported = export(folder, tmp_path / "bundle")
     assert exported.parity is not None and exported.parity.passed, exported.parity
     golden = load_golden(tmp_path / "bundle" / CASES, exported.manifest.spec)
     ties = [case.margins["experts"][:, case.real] for case in golden.cases if len(case.trace)]

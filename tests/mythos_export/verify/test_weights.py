@@ -10,14 +10,17 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from golden_bundles import Bundles
+from golden_families import GOLDEN as FAMILIES
 
 from mythos_export.verify import run
 from mythos_export.verify.golden import GOLDEN, load_golden
 from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.stage import Constants
-from mythos_export.verify.weights import compare_weights
+from mythos_export.verify.weights import compare_weights, prints
+from mythos_model import load_checkpoint
 from mythos_runtime import read_manifest
 
 Tensors = dict[str, np.ndarray]
@@ -154,3 +157,9 @@ def test_a_stage_with_other_weights_fails_before_anything_that_comes_of_it(
     assert (failure.stage, failure.problem.tensor) == ("onnx", f"{MIXTURE}.routed_down")
     assert "rows 5 differ" in parity.verdict() and "bit by bit" in parity.verdict()
     assert failure.reproduction is None
+
+
+def test_a_model_without_row_graphs_is_weighed_too() -> None:
+    """Of an exit rule that reads logits."""
+    model = load_checkpoint(FAMILIES / "huginn_exit_kl", exit_rule="kl").model(torch.float32)
+    assert set(model.state_dict()) <= set(prints(model))
