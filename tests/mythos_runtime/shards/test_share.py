@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mythos_runtime.shards.share import shares
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 9), st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_each_pair_is_somebodys_once(seed: int, rows: int, counts: list[int]) -> None:
     r, experts = np.random.default_rng(seed), sum(counts)
