@@ -38,8 +38,9 @@ def test_the_model_on_the_file_is_the_model_in_memory(precision: str, tmp_path: 
     assert stored.keys() == {name for name, tensor in expected.items() if tensor.nbytes > INLINE_BYTES}
     ids = torch.arange(12).view(2, 6)
     logits = chosen.model(loaded)(ids).logits  # a matrix that is transposed is summed in another order
-    limit = (1e-2 if precision == "fp16" else 1e-5) * logits.abs().max()
-    assert (file.model(ids).logits - logits).abs().max() <= limit
+    # A value near the middle of two integers is rounded to either, by the last bit of a sum.
+    limit = 5e-2 if precision.endswith("a8") else 1e-2 if precision == "fp16" else 1e-5
+    assert (file.model(ids).logits - logits).abs().max() <= limit * logits.abs().max()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])

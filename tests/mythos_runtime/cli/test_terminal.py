@@ -72,11 +72,11 @@ def test_every_command_has_a_version(arguments: list[str]) -> None:
     assert (result.exit_code, result.output) == (0, f"mythos {__version__}\n")
 
 
-def test_the_shell_completes_as_the_readme_says() -> None:
+def test_the_shell_completes_as_the_documents_say() -> None:
     environment = {**os.environ, "COMP_WORDS": "mythos ins", "COMP_CWORD": "1", "_MYTHOS_COMPLETE": "bash_complete"}
     assert subprocess.run(MYTHOS, capture_output=True, text=True, env=environment).stdout == "plain,inspect\n"
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert "_MYTHOS_COMPLETE=bash_source mythos" in readme and "_MYTHOS_EXPORT_COMPLETE" in readme
+    said = (Path(__file__).parents[3] / "docs" / "running.md").read_text()
+    assert "_MYTHOS_COMPLETE=bash_source mythos" in said and "_MYTHOS_EXPORT_COMPLETE" in said
 
 
 @pytest.mark.parametrize(
