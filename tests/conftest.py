@@ -9,9 +9,13 @@ from pathlib import Path
 # products took 400 times as long. Before anything imports torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 from family_bundles import FamilyBundles
 from golden_bundles import Bundles
+
+hypothesis.settings.register_profile("no_clock", deadline=None)  # how long an example takes depends on who else computes
+hypothesis.settings.load_profile("no_clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -31,7 +31,7 @@ from mythos_runtime.row_ports import PAGE
 CLIENTS, KNOWN, PREFIXES = 16, 24, 4
 _SAMPLE_SECONDS = 2.0
 # In which the memory may still grow: pages are touched, the graphs' sizes met and bound.
-_WARM_SECONDS, _WARM_REQUESTS = 300.0, 2500
+_WARM_SECONDS, _WARM_REQUESTS = 300.0, 30_000
 _LEAST_SECONDS = 300.0  # behind them, for growth to be told from noise
 _GROWTH = 0.03  # of the memory that is noise
 
