@@ -14,7 +14,7 @@ import pytest
 from family_bundles import FamilyBundles
 from golden_bundles import Bundles
 
-hypothesis.settings.register_profile("no_clock", deadline=None)  # how long an example takes depends on who else computes
+hypothesis.settings.register_profile("no_clock", deadline=None)  # others may compute, too
 hypothesis.settings.load_profile("no_clock")
 
 
