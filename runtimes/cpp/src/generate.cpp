@@ -94,7 +94,7 @@ class Batch {
     for (std::size_t row = 0; row < running_.size(); ++row) {
       const Running& each = *running_[row];
       const bool goes = each.tokens.size() > number_;
-      if (!goes && each.finished == engine::kError) throw ResultError(each.error);
+      if (each.finished == engine::kError) throw ResultError(each.error);
       any = any || goes;
       step.tokens[row] = goes ? each.tokens[number_] : -1;
       step.depth[row] = goes ? each.depth[number_] : 0;

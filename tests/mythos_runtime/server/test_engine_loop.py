@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mythos_runtime.engine import Budget, Engine, Request, Token, open_engine
-from mythos_runtime.errors import RequestError
+from mythos_runtime.errors import BackendFailed, RequestError
 from mythos_runtime.server.engine_loop import (
     Accepted,
     Chosen,
@@ -94,6 +94,31 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], Engine]) -> 
     assert all(sum(isinstance(event, Accepted) for event in end.events) == 1 for end in ends)
     assert loop.stats.restarts == 3  # four, then two, then the one alone
     assert loop.load == 0 and loop.stats.pages_free == loop.stats.pages
+
+
+def test_a_request_that_fails_behind_a_token_of_the_same_tick_has_no_answer(small: Path) -> None:
+    engine = open_engine(small, memory=16 << 20)
+    tick = engine.tick
+
+    def losing() -> list[Token]:
+        tokens = tick()
+        for token in tokens:
+            if POISON in token.running.request.prompt and len(token.running.tokens) == 3:
+                engine._fail(token.running, BackendFailed("a part was lost"))
+        return tokens
+
+    engine.tick = losing  # type: ignore[method-assign]
+    loop = EngineLoop(engine, lambda: engine, deliver, 16)
+    ends = [Ended(), Ended()]
+    loop.submit([Ticket(Request([60, 2, last], 10), end) for last, end in zip((4, POISON), ends, strict=True)])
+    loop.start()
+    for end in ends:
+        end.over.get(timeout=30)
+    loop.close()
+    whole, cut = ends
+    assert isinstance(whole.events[-1], Chosen) and len(whole.tokens) == 10
+    assert isinstance(cut.events[-1], Failed) and "a part was lost" in str(cut.events[-1].error)
+    assert len(cut.tokens) == 3 and all(event.finished is None for event in cut.events if isinstance(event, Chosen))
 
 
 def test_what_a_budget_set_is_set_again(opened: Callable[[], Engine]) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from mythos_runtime.engine import Engine, Request, Running, Token
+from mythos_runtime.engine.request import ERROR
 from mythos_runtime.errors import BackendFailed, ResultError
 from mythos_runtime.server.logprobs import TokenLogprobs, token_logprobs
 
@@ -281,7 +282,8 @@ class EngineLoop:
     def _report(self, tokens: Sequence[Token]) -> None:
         now = time.perf_counter()
         for token in tokens:
-            ticket = self._tickets.get(token.running)
+            running = token.running
+            ticket = self._tickets.get(running)
             if ticket is None:
                 continue
             ticket.seen += 1
@@ -294,10 +296,12 @@ class EngineLoop:
             if ticket.request.budget:
                 ticket.depths.append(token.depth)
             if ticket.sent == 1:
-                self._reused += token.running.reused
-            finished = token.running.finished if ticket.seen == len(token.running.tokens) else None
+                self._reused += running.reused
+            # A request may fail in the very tick that gave it a token: its answer is not whole then.
+            ended = ticket.seen == len(running.tokens) and running.finished != ERROR
+            finished = running.finished if ended else None
             known = None if ticket.logprobs is None else token_logprobs(token.logits, token.id, ticket.logprobs)
-            event = Chosen(token.id, token.depth, known, finished, token.running.reused)
+            event = Chosen(token.id, token.depth, known, finished, running.reused)
             if finished is None:
                 self._outbox.append((ticket, event))
             else:
