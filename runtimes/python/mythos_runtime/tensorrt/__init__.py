@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.session import Options
-from mythos_runtime.tensorrt.engines import (
+from mythos_runtime.tensorrt.choice import (
     PLUGINS_ENTRY_POINT,
     EngineFile,
     choose_engine,
