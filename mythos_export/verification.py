@@ -23,7 +23,7 @@ from mythos_export.verify.coverage import profiles_of
 from mythos_export.verify.page import write_reports
 from mythos_export.verify.reduced import make_few, scope, verify_whole
 from mythos_export.verify.results import PASS
-from mythos_export.verify.stages.onnxruntime import BODIES
+from mythos_export.verify.stages.operators import BODIES
 from mythos_export.verify.tolerances import FACTOR
 from mythos_export.verify.weights import Weighing
 from mythos_export.weights_file import open_weights

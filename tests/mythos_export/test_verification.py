@@ -24,7 +24,7 @@ from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
 from mythos_export.verify.past import Past
-from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime
+from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, operators
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
 from mythos_runtime import load, read_manifest
@@ -152,7 +152,7 @@ def test_a_model_is_verified_as_a_whole_unless_it_is_large(source: Path, monkeyp
 
 
 def test_portable_bodies_are_run_where_there_is_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**9))
+    monkeypatch.setattr(operators.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**9))
 
     def bundle(precision: str, size: float) -> Bundle:
         manifest = SimpleNamespace(precision=precision, files={"weights.safetensors": SimpleNamespace(bytes=int(size))})

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from mythos_runtime import BackendMissing, BundleError, tensorrt
+from mythos_runtime import BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest, Target
 from mythos_runtime.tensorrt import (
     PLUGINS_ENTRY_POINT,
     EngineFile,
+    choice,
     choose_engine,
     engines,
     missing_to_run,
@@ -47,14 +48,14 @@ def test_the_engine_for_this_gpu_is_taken() -> None:
 def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when an engine is built on a machine with another GPU."""
     asked: list[str] = []
-    monkeypatch.setattr(tensorrt, "missing", asked.append)
-    monkeypatch.setattr(tensorrt, "Device", lambda cuda: SimpleNamespace(capability=lambda: gpu))
+    monkeypatch.setattr(choice, "missing", asked.append)
+    monkeypatch.setattr(choice, "Device", lambda cuda: SimpleNamespace(capability=lambda: gpu))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
     gpu = 86
     assert missing_to_run(manifest_of(library="tensorrt")) is None and set(asked) == {"tensorrt"}
     gpu = 90
     assert "compute capability 90" in str(missing_to_run(manifest_of()))
-    monkeypatch.setattr(tensorrt, "missing", lambda library: f"no {library}")
+    monkeypatch.setattr(choice, "missing", lambda library: f"no {library}")
     assert "no tensorrt_rtx" in str(missing_to_run(manifest_of()))
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument as Arg
 from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, next_power_of_2, pointer
+from mythos_export.kernels.moe.grouping import grouping
 
 _SOURCE = "mythos_export.kernels.moe.triton"
 
 # Up to here reading an expert once per token that chose it costs less than sorting, and padding blocks of rows.
 DECODE_TOKENS = 8
-# Programs that sort the pairs: each adds up what all of them counted.
-CHUNKS = 64
 
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
@@ -97,12 +96,7 @@ _MANY_ROWS = 128
 
 
 def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: str, path: str, tiles: _Tiles) -> Plan:
-    experts = next_power_of_2(E)
-    groups = [pointer("sorted_pairs", "i32"), pointer("block_expert", "i32")]
-    # The one-hot matrix [pairs, experts] lives in registers: 4096 entries are 32 a thread.
-    step = max(1, min(64, 4096 // experts))
-    sizes = [Arg("pairs", "i32", "pairs"), Arg("blocks", "i32", "blocks"), Arg("chunk", "i32", "chunk")]
-    index, counts = pointer("expert_index", "i64"), pointer("counts", "i32")
+    by_expert = grouping(path, tiles.rows, E, K, precision, variant)
 
     def kernel(
         name: str,
@@ -110,23 +104,10 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
         arguments: tuple[Arg, ...],
         constants: dict[str, int | bool | str],
         grid: tuple[str, str, str],
-        stages: int = tiles.stages,
         warps: int = tiles.warps,
     ) -> KernelSpec:
-        full = f"moe_{path}_{name}_{precision}_{variant}"
-        return KernelSpec(full, "moe", f"{_SOURCE}:{function}", precision, arguments, constants, grid, warps, stages)
-
-    one_hot: dict[str, int | bool | str] = {"BLOCK_E": experts, "BLOCK_PAIRS": step}
-    count = kernel("count", "count_kernel", (index, counts, sizes[0], sizes[2]), one_hot, ("chunks", "1", "1"), 1, 4)
-    group = kernel(
-        "group",
-        "group_kernel",
-        (index, counts, *groups, *sizes),
-        {**one_hot, "BLOCK_M": tiles.rows},
-        ("chunks", "1", "1"),
-        1,
-        4,
-    )
+        full, source = f"moe_{path}_{name}_{precision}_{variant}", f"{_SOURCE}:{function}"
+        return KernelSpec(full, "moe", source, precision, arguments, constants, grid, warps, tiles.stages)
 
     def tile(columns: int) -> dict[str, int | bool | str]:
         return {"BLOCK_M": tiles.rows, "BLOCK_N": columns, "BLOCK_K": tiles.depth, "PRECISION": "ieee"}
@@ -139,7 +120,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
                 pointer("x", precision),
                 pointer("gate_up", precision, f"{name}_gate_up"),
                 pointer("expert_weight", precision),
-                *groups,
+                *by_expert.blocks,
                 pointer("hidden", precision, hidden),
                 Arg("rows", "i32", "pairs" if grouped else "n"),
             ),
@@ -153,7 +134,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
         (
             pointer("hidden", precision, "routed_hidden"),
             pointer("down", precision, "routed_down"),
-            *groups,
+            *by_expert.blocks,
             pointer("routed", "fp32"),
             Arg("rows", "i32", "pairs"),
         ),
@@ -174,7 +155,7 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
         ("cdiv(n, BLOCK_M)", "cdiv(D, BLOCK_N)", "1"),
         warps=max(tiles.warps, 4 if tiles is _WIDE else 8),  # four spill on SM 100
     )
-    launches = [count, group, up("routed", True, F, "routed_hidden"), routed_down]
+    launches = [*by_expert.launches, up("routed", True, F, "routed_hidden"), routed_down]
     if Fs:
         launches.append(up("shared", False, Fs, "shared_hidden"))
     launches.append(shared_down)  # also adds up the slots of a token, so it runs where nothing is shared, too
@@ -184,17 +165,9 @@ def _prefill(D: int, F: int, Fs: int, E: int, K: int, precision: str, variant: s
         path,
         f"n * {K} >= {_MANY_ROWS * E}" if tiles is _MANY else f"n > {DECODE_TOKENS}",
         ("n",),
+        by_expert.sizes,
         (
-            ("pairs", f"n * {K}"),
-            # Every expert that anybody chose wastes less than one block.
-            ("blocks", f"pairs // {tiles.rows} + min(pairs, {E})"),
-            ("chunk", f"cdiv(cdiv(pairs, {CHUNKS}), {step}) * {step}"),
-            ("chunks", "cdiv(pairs, chunk)"),
-        ),
-        (
-            Scratch("counts", "i32", ("chunks", f"{experts}")),
-            Scratch("sorted_pairs", "i32", ("blocks", f"{tiles.rows}")),
-            Scratch("block_expert", "i32", ("blocks",)),
+            *by_expert.scratch,
             Scratch("routed_hidden", precision, ("pairs", f"{F}")),
             Scratch("shared_hidden", precision, ("n", f"{Fs}")),
             Scratch("routed", "fp32", ("pairs", f"{D}")),

@@ -6,9 +6,9 @@ import functools
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument as Arg
-from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, cdiv, next_power_of_2, pointer
+from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, cdiv, pointer
 from mythos_export.kernels.linear.plan import FORMAT_TYPES
-from mythos_export.kernels.moe.plan import CHUNKS
+from mythos_export.kernels.moe.grouping import grouping
 from mythos_model.formats import FORMATS
 
 _SOURCE = "mythos_export.kernels.moe.rounded"
@@ -53,33 +53,20 @@ def _plan(
 ) -> Plan:
     wide, few = precision == "fp32", path == "few"
     rows = 16 if few else (32 if wide else 64)
-    experts = next_power_of_2(E)
-    step = max(1, min(64, 4096 // experts))
+    by_expert = grouping(path, rows, E, K, precision, variant)
     tile = {"BITS": FORMATS[form].bits, "BLOCK_M": rows, "BLOCK_N": 32, "BLOCK_K": 32 if wide else 64}
-    groups = [pointer("sorted_pairs", "i32"), pointer("block_expert", "i32")]
-    counts, index = pointer("counts", "i32"), pointer("expert_index", "i64")
-    sizes = [Arg("pairs", "i32", "pairs"), Arg("blocks", "i32", "blocks"), Arg("chunk", "i32", "chunk")]
 
     def kernel(
         name: str,
-        source: str,
+        function: str,
         arguments: tuple[Arg, ...],
         constants: dict[str, int | bool | str],
         grid: tuple[str, str, str],
-        stages: int = 1,
     ) -> KernelSpec:
-        full = f"moe_{path}_{name}_{precision}_{variant}"
-        return KernelSpec(full, "moe", source, precision, arguments, constants, grid, num_stages=stages)
+        full, source = f"moe_{path}_{name}_{precision}_{variant}", f"{_SOURCE}:{function}"
+        return KernelSpec(full, "moe", source, precision, arguments, constants, grid, num_stages=2)
 
-    sorting = "mythos_export.kernels.moe.triton"
-    one_hot: dict[str, int | bool | str] = {"BLOCK_E": experts, "BLOCK_PAIRS": step}
-    once = ("chunks", "1", "1")
-    launches = [
-        kernel("count", f"{sorting}:count_kernel", (index, counts, sizes[0], sizes[2]), one_hot, once),
-        kernel(
-            "group", f"{sorting}:group_kernel", (index, counts, *groups, *sizes), {**one_hot, "BLOCK_M": rows}, once
-        ),
-    ]
+    launches = list(by_expert.launches)
     for place, (part, grouped) in enumerate((("routed", True), ("shared", False))):
         width, over = widths[place], "blocks" if grouped else "cdiv(n, BLOCK_M)"
         count = Arg("rows", "i32", "pairs" if grouped else "n")
@@ -89,37 +76,35 @@ def _plan(
             launches.append(
                 kernel(
                     f"{part}_up",
-                    f"{_SOURCE}:up_kernel",
+                    "up_kernel",
                     (
                         pointer("x", precision),
                         pointer("gate_up", stored, f"{part}_gate_up"),
                         pointer("scale", "fp16", f"{part}_gate_up_scale"),
                         pointer("expert_weight", precision),
-                        *groups,
+                        *by_expert.blocks,
                         pointer("hidden", precision, f"{part}_hidden"),
                         count,
                     ),
                     {**shape, "INPUTS": padded[2 * place], **tile, "PRECISION": "ieee"},
                     (over, "cdiv(FP, BLOCK_N)", "1"),
-                    2,
                 )
             )
         launches.append(  # the shared one also adds up the slots of a token, so it runs where nothing is shared, too
             kernel(
                 f"{part}_down",
-                f"{_SOURCE}:down_kernel",
+                "down_kernel",
                 (
                     pointer("hidden", precision, f"{part}_hidden"),
                     pointer("down", stored, f"{part}_down"),
                     pointer("scale", "fp16", f"{part}_down_scale"),
-                    *groups,
+                    *by_expert.blocks,
                     pointer("routed", "fp32"),
                     pointer("out", precision),
                     count,
                 ),
                 {**shape, "ROWS": 16 * cdiv(D, 16), "INPUTS": padded[2 * place + 1], **tile, "PRECISION": "ieee"},
                 (over, "cdiv(D, BLOCK_N)", "1"),
-                2,
             )
         )
     return Plan(
@@ -128,16 +113,9 @@ def _plan(
         path,
         f"n * {K} <= {_FEW * E}" if few else f"n * {K} > {_FEW * E}",
         ("n",),
+        by_expert.sizes,
         (
-            ("pairs", f"n * {K}"),
-            ("blocks", f"pairs // {rows} + min(pairs, {E})"),
-            ("chunk", f"cdiv(cdiv(pairs, {CHUNKS}), {step}) * {step}"),
-            ("chunks", "cdiv(pairs, chunk)"),
-        ),
-        (
-            Scratch("counts", "i32", ("chunks", f"{experts}")),
-            Scratch("sorted_pairs", "i32", ("blocks", f"{rows}")),
-            Scratch("block_expert", "i32", ("blocks",)),
+            *by_expert.scratch,
             Scratch("routed_hidden", precision, ("pairs", f"{widths[0]}")),
             Scratch("shared_hidden", precision, ("n", f"{widths[1]}")),
             Scratch("routed", "fp32", ("pairs", f"{D}")),

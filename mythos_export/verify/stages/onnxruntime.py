@@ -10,18 +10,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
-import psutil
 
 from mythos_export.errors import ParityError
+from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.stage import LARGE, Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library, why_no_op_library
+from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library
 from mythos_runtime.session import OpLibrary, Options
 
 _CPU = ["CPUExecutionProvider"]
-BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take
 
 
 class _OnnxRuntime(Stage):
@@ -69,33 +68,18 @@ class _OnnxRuntime(Stage):
         return [values_of(twin, outputs, iteration) for iteration in iterations]
 
 
-class FunctionBodies(_OnnxRuntime):
+class FunctionBodies(Portable, _OnnxRuntime):
     """model.onnx as every ONNX runtime can run it."""
 
     name: ClassVar[str] = "onnx"
-    runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
     artifact: ClassVar[str] = "model.onnx"
 
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return short_of_memory(bundle)
 
-    @classmethod
-    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
-        return bundle.is_short(inputs)
-
-
-class CpuKernels(_OnnxRuntime):
+class CpuKernels(Native, _OnnxRuntime):
     """model.onnx with this project's own CPU kernels."""
 
     name: ClassVar[str] = "onnx, CPU kernels"
-    runner: ClassVar[str] = "ONNX Runtime, CPU kernels"
     artifact: ClassVar[str] = "model.onnx"
-    library: ClassVar[OpLibrary] = "auto"
-
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return why_no_op_library()
 
 
 class TensorRTGraph(_OnnxRuntime):
@@ -104,18 +88,6 @@ class TensorRTGraph(_OnnxRuntime):
     name: ClassVar[str] = "tensorrt graph"
     runner: ClassVar[str] = "ONNX Runtime"
     artifact: ClassVar[str] = "model.tensorrt.onnx"
-
-
-def short_of_memory(bundle: Bundle) -> str | None:
-    """Why portable bodies cannot be run here, in words: of rounded weights, every call makes all matrices in float32,
-    several of them side by side. None where there is room."""
-    whole, free = bundle.widened_bytes, psutil.virtual_memory().available
-    if BODIES * whole <= free:
-        return None
-    return (
-        f"portable bodies make every rounded matrix anew in float32, which takes about {BODIES * whole / 1e9:.0f} GB, "
-        f"and {free / 1e9:.0f} GB are free"
-    )
 
 
 def fold_of(bundle: Bundle) -> int | None:

@@ -15,13 +15,13 @@ import onnxruntime as ort
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.onnxruntime import fold_of, run, short_of_memory, twin_session
+from mythos_export.verify.stages.onnxruntime import fold_of, run, twin_session
+from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
 from mythos_runtime.engine.states import first_state
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import why_no_op_library
 from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, MOST_LOOPS, PAGE, STEP
 from mythos_runtime.session import OpLibrary, Options
@@ -285,28 +285,13 @@ def _show(model: ModelProto, values: Iterable[str]) -> None:
     model.graph.output.extend(ValueInfoProto(name=name) for name in values if name not in shown)
 
 
-class RowBodies(Rows):
+class RowBodies(Portable, Rows):
     """The row graphs as every ONNX runtime can run them."""
 
     name: ClassVar[str] = "rows"
-    runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
-
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return short_of_memory(bundle)
-
-    @classmethod
-    def takes(cls, bundle: Bundle, inputs: Mapping[str, Array]) -> bool:
-        return super().takes(bundle, inputs) and bundle.is_short(inputs)
 
 
-class RowKernels(Rows):
+class RowKernels(Native, Rows):
     """The row graphs with this project's own CPU kernels."""
 
     name: ClassVar[str] = "rows, CPU kernels"
-    runner: ClassVar[str] = "ONNX Runtime, CPU kernels"
-    library: ClassVar[OpLibrary] = "auto"
-
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return why_no_op_library()

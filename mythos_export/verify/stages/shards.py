@@ -11,12 +11,11 @@ from typing import ClassVar
 import numpy as np
 from onnx import ModelProto
 
-from mythos_export.verify.stages.onnxruntime import run, short_of_memory
+from mythos_export.verify.stages.onnxruntime import run
+from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.rows import Array, Rows
 from mythos_export.verify.stages.stage import Bundle
-from mythos_runtime.ort import why_no_op_library
 from mythos_runtime.row_ports import ENTER, LEAVE, STEP
-from mythos_runtime.session import OpLibrary
 from mythos_runtime.shards.entry import REST, ROUTE, SHARED, ExpertShards
 from mythos_runtime.shards.share import shares
 
@@ -63,28 +62,13 @@ def _entry(bundle: Bundle) -> ExpertShards:
     return bundle.manifest.shards
 
 
-class ShardBodies(Shards):
+class ShardBodies(Portable, Shards):
     """The pieces as every ONNX runtime can run them."""
 
     name: ClassVar[str] = "shards"
-    runner: ClassVar[str] = "ONNX Runtime, portable function bodies"
-
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return short_of_memory(bundle)
-
-    @classmethod
-    def takes(cls, bundle: Bundle, inputs: Mapping[str, np.ndarray]) -> bool:
-        return super().takes(bundle, inputs) and bundle.is_short(inputs)
 
 
-class ShardKernels(Shards):
+class ShardKernels(Native, Shards):
     """The pieces with this project's own CPU kernels."""
 
     name: ClassVar[str] = "shards, CPU kernels"
-    runner: ClassVar[str] = "ONNX Runtime, CPU kernels"
-    library: ClassVar[OpLibrary] = "auto"
-
-    @classmethod
-    def lacking(cls, bundle: Bundle) -> str | None:
-        return why_no_op_library()

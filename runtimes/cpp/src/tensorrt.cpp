@@ -2,7 +2,7 @@
 //
 // A TensorRT-RTX engine runs inside ONNX Runtime, through the EPContext graph that the exporter writes beside it
 // (engines/NAME.ep_context.onnx). An engine of full TensorRT needs the native session, which is compiled where NvInfer.h
-// was found (MYTHOS_TENSORRT). The manifest says which engine is which (tensorrt.py: details.engines).
+// was found (MYTHOS_TENSORRT). The manifest says which engine is which (mythos_runtime/tensorrt: details.engines).
 #include <dlfcn.h>
 
 #include <algorithm>

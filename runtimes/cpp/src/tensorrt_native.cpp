@@ -1,4 +1,4 @@
-// A serialized engine in full TensorRT, the C++ twin of tensorrt.py. Compiled only where NvInfer.h is found.
+// A serialized engine in full TensorRT, the C++ twin of mythos_runtime/tensorrt/session.py. Compiled only where NvInfer.h is found.
 //
 // Built, not executed: no package that this project builds from ships the library. A test compiles it against the public
 // headers of TensorRT 10.14 and links it with stand-ins; it was compiled against those of 10.16 and 11.1, too.
