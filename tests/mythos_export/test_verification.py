@@ -24,7 +24,7 @@ from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
 from mythos_export.verify.past import Past
-from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, operators
+from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime, operators
 from mythos_model import load_checkpoint
 from mythos_model.checkpoint.reduced import reduced, reductions
 from mythos_runtime import load, read_manifest
