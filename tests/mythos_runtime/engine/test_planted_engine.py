@@ -179,7 +179,7 @@ def encoded_of_the_neighbour(sound: Any, self: States, ids: Any, encoded: np.nda
 @method(States, "begin")
 def line_of_two(sound: Any, self: States, *given: Any) -> Any:
     lines = sound(self, *given)
-    self._free.append(int(lines[0]))
+    self._free.extend(lines[:1].tolist())  # none, where all that enters has its lines already
     return lines
 
 
@@ -266,7 +266,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "a shared page is written without a copy": (written_without_a_copy, f"request {FORKED}, token 0: logits"),
     "a page too few is kept": (page_too_few, f"request {FORKED}, token 0: |it fails"),
     "encoded rows of the neighbour": (encoded_of_the_neighbour, "request 0, token 0: "),
-    "a line of state is given to two": (line_of_two, "request 0, token 0: "),
+    "a line of state is given to two": (line_of_two, "request 0, token 0: |it fails"),
     "lagging states of a fork are one's": (lagging_states_of_one, "a fork that runs deeper: "),
     "lagging states of a fork begin anew": (lagging_states_begin_anew, "a fork that runs deeper: "),
     "first states of zeros": (first_states_of_zeros, "request 0, token 0: "),
