@@ -23,7 +23,7 @@ NOTHING = tl.constexpr(-1.0e30)
 
 
 @triton.jit
-def attend(
+def _attend(
     best,
     norm,
     total,
@@ -150,7 +150,7 @@ def split_kernel(
     for s0 in range(first, tl.minimum(last, held), BLOCK_N):
         s = s0 + tl.arange(0, BLOCK_N)
         there = s < tl.minimum(last, held)
-        best, norm, total = attend(
+        best, norm, total = _attend(
             best, norm, total, q, q_row, q_rope, past + s.to(tl.int64) * C, live, there, there[None, :], scale,
             column, R, P, VALUE_OFFSET, BLOCK_M, BLOCK_N, BLOCK_K, BLOCK_R, BLOCK_P, PRECISION,
         )  # fmt: skip
@@ -162,7 +162,7 @@ def split_kernel(
         there = key_position >= 0
         allowed = there[None, :] & (key_position[None, :] <= position[:, None])
         if tl.max(tl.max(allowed.to(tl.int32), 1), 0) > 0:  # the future of the whole block is not read
-            best, norm, total = attend(
+            best, norm, total = _attend(
                 best, norm, total, q, q_row, q_rope, chunk + s.to(tl.int64) * C, live, there, allowed, scale,
                 column, R, P, VALUE_OFFSET, BLOCK_M, BLOCK_N, BLOCK_K, BLOCK_R, BLOCK_P, PRECISION,
             )  # fmt: skip
@@ -200,3 +200,6 @@ def merged_sum(
         share = tl.exp(tl.load(part_max + part, mask=live, other=NOTHING) - best)
         total += share[:, None] * tl.load(part_sum + part[:, None] * R + r[None, :], mask=there, other=0.0)
     return total * inverse[:, None]
+
+
+attend = _attend  # also a step of `paged_attention`'s kernels

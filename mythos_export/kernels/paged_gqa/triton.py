@@ -1,4 +1,4 @@
-"""mythos::paged_gqa_attention in Triton, with the signature and the result of the plain one in `mythos_model.paged_ops`.
+"""mythos::paged_gqa_attention in Triton, with the signature and the result of the one in `mythos_model.paged_ops`.
 
 `plan.py` says which kernels run on which grid, `paged_attention.py` holds the attention itself.
 """

@@ -1,4 +1,4 @@
-"""mythos::paged_mla_attention in Triton, with the signature and the result of the plain one in `mythos_model.paged_ops`.
+"""mythos::paged_mla_attention in Triton, with the signature and the result of the one in `mythos_model.paged_ops`.
 
 The absorbed form, as there. `plan.py` says which kernels run on which grid, `paged_attention.py` holds the attention.
 """

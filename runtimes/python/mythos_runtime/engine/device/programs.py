@@ -1,4 +1,4 @@
-"""rows.pt2, the captured program of the row graphs, cut into enter, step and leave, which write their caches in place."""
+"""rows.pt2, the captured program of the row graphs, cut into enter, step and leave, which write into their caches."""
 
 from __future__ import annotations
 
