@@ -34,8 +34,9 @@ def main(run: Run) -> None:
     for attention in kinds:
         with run.record.step(f"{attention} equal"):
             run.record.say(f"{attention} equal", {"operators": words, **_equal(run, attention)})
-    with run.record.step("speed"):
-        _speed(run)
+    if run.select != "equal":
+        with run.record.step("speed"):
+            _speed(run)
 
 
 def core_of(model: MythosModel, device: str, captures: Captures, room: Room) -> Core:
