@@ -101,8 +101,8 @@ _ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "p
     ],
 )
 def test_a_part_of_the_benchmark_finds_nothing_out_of_bounds(part: str, piece: str) -> None:
-    """Kernels in every precision, drawn and at real sizes; the loop as CUDA graphs; the whole 1b with equal depths; the engine
-    with its row graphs on the device."""
+    """Kernels in every precision, drawn and at real sizes; the loop as CUDA graphs; the whole 1b with equal depths; the
+    engine on the device."""
     run = Run(Record(None), False, piece, 0, 0.0, Path(), 3.35e12, 800e12)
     importlib.import_module(f"benchmarks.gpu.{part}").main(run)
     assert run.record.found and not run.record.failed, run.record.found
