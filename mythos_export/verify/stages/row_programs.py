@@ -69,6 +69,9 @@ class RowPrograms(Rows):
     def compute(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
         ports = self.spec.graphs[graph]
         tensors = {port.name: to_torch(feeds[port.name]).clone() for port in ports.inputs}  # caches are written into
+        for port in ports.inputs:
+            if port.role == "position":  # of padding -1, which is no index here; the engine has 0 there
+                tensors[port.name].clamp_(min=0)
         with failing(self.runner, *ERRORS), torch.no_grad(), threads(self.threads):
             results = self.parts_of_program[graph](*tensors.values())
         own = [port.name for port in ports.outputs if port.role != "cache_next"]
