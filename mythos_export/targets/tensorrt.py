@@ -112,8 +112,9 @@ class TensorRTTarget:
             more, details["row_engines"] = tensorrt_rows.build_rows(lowered, folder, options, sms, progress)
             files = (*files, *more)
         taken = PLUGIN if options.plugins else DECOMPOSED
-        # A GPU runs one engine: where there are others, they were not executed, and nor is the target called verified.
-        proof = (Engine.name,) if len(engines) == 1 else ()
+        # A GPU runs one engine: where there are others (of the row graphs, too), they were not executed, and nor is the
+        # target called verified.
+        proof = (Engine.name,) if len(engines) == 1 and not options.rows else ()
         return Built(self.name, files, proof, details, {result.backend: result.version}, taken)
 
 

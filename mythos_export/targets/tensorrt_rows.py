@@ -41,8 +41,8 @@ def graph_of(name: str) -> str:
     return f"{name}.tensorrt.onnx"
 
 
-def lower_for_tensorrt(lowered: Lowered, folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write enter, step and leave as TensorRT takes them, beside the weights that they point into."""
+def lower_for_tensorrt(folder: Path, dump: Path | None = None) -> tuple[Path, ...]:
+    """Write a folder's enter, step and leave as TensorRT takes them, beside the weights that they point into."""
     paths = []
     for name in GRAPHS:
         model = ir.load(folder / f"{name}.onnx")
@@ -61,7 +61,7 @@ def build_rows(
         TargetError, ToolFailed: see `tensorrt_build.build`.
     """
     files, described = [], []
-    for name, path in zip(GRAPHS, lower_for_tensorrt(lowered, folder, options.dump), strict=True):
+    for name, path in zip(GRAPHS, lower_for_tensorrt(folder, options.dump), strict=True):
         request = trt.BuildRequest(
             path, folder / FOLDER / name, (profile_of(path, lowered.spec),), options.precision, sms
         )
