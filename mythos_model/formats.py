@@ -15,8 +15,9 @@ weights holds that of an input (low half) and that of the fourth input after it 
     int4    weight uint8  [..., tiles, inputs / 8, 16, 4]: byte i holds q + 8 of inputs i and i + 4 of the eight
     both    scale float16 [..., tiles, inputs / 32, 16]
 
-`int8a8` and `int4a8` are stored as `int8` and `int4` are. What is multiplied by them is rounded to int8 before, block by
-block (`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies those.
+`int8a8` and `int4a8` are stored as `int8` and `int4` are. What is multiplied by them is rounded to int8 before, block
+by block (`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies
+those.
 
 `mythos_export/kernels/cpu/formats.h` states the same for C++; a test holds the two together.
 """
