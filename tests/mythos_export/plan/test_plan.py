@@ -113,7 +113,10 @@ def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
     document = json.loads(done.stdout.splitlines()[-1])
     assert [each["need"]["precision"] for each in document["estimates"]] == list(PRECISIONS)
     text = page.read_text()
-    assert text.count("<svg") == 1 and "<script" not in text and "10b on h100" in text
+    assert text.count("<svg") == 1 and "<script" not in text and "10b on h100" in text and "In shards" not in text
+    sharded = ["plan", "10b", "--device", "h100", "--html", str(page), "--expert-shards", "4"]
+    assert CliRunner().invoke(mythos, sharded).exit_code == 0
+    assert "In shards of experts" in page.read_text() and "a shard" in page.read_text()
     for arguments, words in (
         (["plan", "nothing"], "there is no model 'nothing': give a variant (1b, 3b"),
         (["plan", "1b", "--device", "abacus"], "there is no device 'abacus'; there are l4"),
