@@ -52,10 +52,9 @@ class DeviceStates(States):
         return self.place.zeros((lines + self.spare, *row), dtype)
 
     def grow(self, lines: int) -> None:
-        used = self.lines
+        more = max(lines - self.lines, 0)
         super().grow(lines)
-        self._halted, self._depth = (np.resize(array, self.lines) for array in (self._halted, self._depth))
-        self._halted[used:], self._depth[used:] = False, 0
+        self._halted, self._depth = np.pad(self._halted, (0, more)), np.pad(self._depth, (0, more))
 
     @property
     def halted(self) -> np.ndarray:
