@@ -58,7 +58,7 @@ def config(attention: str) -> MythosConfig:
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class RowModel:
     """A model, the folder of its row graphs, and the program that they are of."""
 
