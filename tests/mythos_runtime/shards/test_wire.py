@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 
+import numpy as np
 import pytest
 
+from mythos_runtime.errors import MOST_WORDS, BackendFailed
 from mythos_runtime.shards import wire
 
 KEY, HELLO = b"a key", wire.Hello(0, "0" * 64, 4)
@@ -50,7 +52,24 @@ def test_a_shard_that_stands_still_in_the_middle_of_an_answer_is_lost(serve: Ser
     connection, hello = wire.connect(serve(half), KEY, LIMIT)
     with connection, pytest.raises(TimeoutError, match="in the middle of an answer"):
         assert hello == HELLO
-        wire.receive_answer(connection, 1, 1, 4, MUCH_LATER)
+        wire.receive_answer(connection, 1, 1, 4, MUCH_LATER, 1)
+
+
+def test_an_answer_is_as_large_as_what_was_asked_for(serve: Serve) -> None:
+    """Or as many words as an error has; nothing else is read."""
+
+    def answer(connection: Connection) -> None:
+        wire.accept(connection, KEY, HELLO, MUCH_LATER)
+        wire.send_answer(connection, 1, np.ones((3, 1024), np.float32))  # to somebody who does not wait any more
+        wire.send_answer(connection, 2, "\U0001f534" * MOST_WORDS)
+        wire.send_answer(connection, 3, np.ones((4, 1024), np.float32))
+
+    connection, _ = wire.connect(serve(answer), KEY, MUCH_LATER)
+    with connection:
+        with pytest.raises(BackendFailed, match="\U0001f534"):
+            wire.receive_answer(connection, 2, 1, 1024, MUCH_LATER, 3)
+        with pytest.raises(OSError, match="bad message length"):
+            wire.receive_answer(connection, 3, 3, 1024, MUCH_LATER, 3)
 
 
 def test_a_trunk_does_not_wait_for_a_greeting_without_end(serve: Serve) -> None:

@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed
+from mythos_runtime.errors import MOST_WORDS, BackendFailed
 
 _ASK, _ANSWER = struct.Struct("<qqq"), struct.Struct("<qq")
 MOST_HELLO = 1 << 12
+_MOST_SAID = 4 * MOST_WORDS  # bytes of what went wrong
 LOST = (OSError, EOFError, AuthenticationError, struct.error, ValueError)
 """What a connection raises whose other end is gone, or is not what it should be."""
 
@@ -71,8 +72,8 @@ def send_answer(connection: Connection, number: int, answer: np.ndarray | str) -
     connection.send_bytes(_ANSWER.pack(number, isinstance(answer, str)) + body)
 
 
-def receive_answer(connection: Connection, number: int, pairs: int, dim: int, seconds: float) -> np.ndarray:
-    """float32 [pairs, dim].
+def receive_answer(connection: Connection, number: int, pairs: int, dim: int, seconds: float, most: int) -> np.ndarray:
+    """float32 [pairs, dim]; `most` pairs have the answers to others that came too late, which are dropped.
 
     Raises:
         BackendFailed: the shard could not compute it, and is there for the next.
@@ -82,7 +83,7 @@ def receive_answer(connection: Connection, number: int, pairs: int, dim: int, se
         if not connection.poll(seconds):
             raise TimeoutError(f"it has not answered for {seconds:g} s")
         try:
-            message = connection.recv_bytes()
+            message = connection.recv_bytes(_ANSWER.size + max(4 * most * dim, _MOST_SAID))
         except BlockingIOError as error:
             raise TimeoutError("it stands still in the middle of an answer") from error
         found, failed = _ANSWER.unpack_from(message)
