@@ -36,7 +36,8 @@ def serve() -> Iterator[Serve]:
             thread = threading.Thread(target=run)
             thread.start()
             stack.callback(thread.join)
-            return listening.getsockname()
+            address: tuple[str, int] = listening.getsockname()
+            return address
 
         yield start
         done.set()
