@@ -55,7 +55,7 @@ def shard(folder: Path, spec: LoopSpec, shards: int) -> tuple[ExpertShards, tupl
 
 def _link(models: Iterable[ir.Model], file: Path) -> None:
     """Have these graphs read from a file of their own what they read from the file of all weights, or hold as arrays;
-    what is stored at one place is stored in it once."""
+    what is at the same place is in it once."""
     tensors: dict[str, Tensor] = {}
     wanted: list[tuple[ir.Value, str]] = []
     names: dict[tuple[int | None, int | None] | int, str] = {}
