@@ -61,6 +61,7 @@ def export(
     tokens: str | None = None,
     context: str | None = None,
     plugins: bool = False,
+    rows: bool = False,
     expert_shards: int | None = None,
     tokenizer: str | Path | None = None,
     eos: Sequence[int] | None = None,
@@ -77,12 +78,13 @@ def export(
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant`,
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
-        target: `onnx` or `tensorrt`.
+        target: `onnx`, `tensorrt` or `cuda`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
+        rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
         tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
@@ -104,7 +106,7 @@ def export(
     chosen = find_target(target)
     dump = None if dump_passes is None else Path(dump_passes)
     wanted = with_activations(precision or chosen.precisions[0], activations)
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, dump)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):
