@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, capture_rows
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
-from mythos_export.precision import PRECISIONS
+from mythos_export.precision import PRECISIONS, precision_of
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.files import shard
 from mythos_export.targets.target import Target, TargetOptions, build
@@ -24,10 +24,17 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model at the export's precision, without weights, and the checkpoint that has them."""
+    """The model at the export's precision, without weights, and the checkpoint that has them; where the precision is
+    mixed, the formats by group."""
 
     model: LoopedModel
     checkpoint: Checkpoint
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str]) -> Loaded:
+        """A checkpoint at a precision, as a manifest names it."""
+        return cls(precision_of(precision, formats).structure(checkpoint), checkpoint, formats)
 
     @property
     def bytes(self) -> int:
@@ -84,5 +91,7 @@ def make(
         lowered = replace(lowered, rows=(*lowered.rows, *files))
     built = build(lowered, folder, target, options, progress)
     progress("package")
-    bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards)
+    bundle = package(
+        folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards, loaded.formats
+    )
     return Made(bundle, weights)

@@ -70,6 +70,7 @@ def package(
     built: tuple[Built, ...],
     tokenizer: TokenizerEntry | None = None,
     shards: ExpertShards | None = None,
+    formats: Mapping[str, str] | None = None,
 ) -> Bundle:
     """The bundle of what was built in `folder`, with the captured program. Nothing in it has been executed yet."""
     write_program(captured.program, weights, folder / PROGRAM)
@@ -80,6 +81,7 @@ def package(
         spec=captured.spec,
         config=checkpoint.config.to_dict(),
         precision=precision,
+        formats=dict(formats or {}),
         targets=tuple(TargetEntry(t.name, NOT_EXECUTED, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,
         files={weights.path.name: weights.entry},
