@@ -92,10 +92,11 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield from (f"| {stage.name} | {stage.state} |" for stage in (*parity.stages, *parity.whole))
     yield from ("", "## Limits", "")
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
-    if manifest.precision.startswith(("int8", "int4", "mixed")):
+    if manifest.precision.startswith(("int8", "int4", "mixed")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
-    if any(target.state == NOT_EXECUTED for target in manifest.targets):
-        yield "- Engines were built, not executed: that needs a GPU."
+    unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
+    if unrun:
+        yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."
     yield "- The graph is a program: run it only if you trust where it comes from."
     yield from ("", "## Files", "", "| file | bytes | SHA-256 |", "|---|---|---|")
     files = ((name, entry) for name, entry in manifest.files.items() if name != CARD)

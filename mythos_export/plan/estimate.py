@@ -60,7 +60,7 @@ class Need:
 
 def need(model: Model, precision: str) -> Need:
     """What a model takes."""
-    stored = precision.removesuffix("a8")  # int4a8 lies as int4 does
+    stored = precision.removesuffix("a8")  # int4a8 is stored as int4 is
     kept = _KEPT[stored]
     rounded = _ROUNDED[stored] if stored in _ROUNDED else _mean(model, kept)
 

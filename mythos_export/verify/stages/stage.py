@@ -22,6 +22,7 @@ from mythos_model.errors import CheckpointError
 from mythos_model.formats import FORMATS
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import MIXED, Manifest
+from mythos_runtime.program import WEIGHTS
 from mythos_runtime.spec import LoopSpec
 
 
@@ -112,9 +113,12 @@ class Bundle:
 
     @property
     def weight_bytes(self) -> int:
-        files, stored = self.manifest.files, ("weights.safetensors", "trunk.safetensors", "experts-")
-        sizes = [entry.bytes for name, entry in files.items() if name.startswith(stored) and name.endswith("tensors")]
-        return max(files["weights.safetensors"].bytes if "weights.safetensors" in files else 0, sum(sizes))
+        """Of the whole model: while shards are made of it, both it and they are there."""
+        files = self.manifest.files
+        if WEIGHTS in files:
+            return files[WEIGHTS].bytes
+        pieces = ("trunk.safetensors", "experts-")
+        return sum(e.bytes for name, e in files.items() if name.startswith(pieces) and name.endswith(".safetensors"))
 
     @property
     def widened_bytes(self) -> float:
