@@ -47,8 +47,8 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option(
     "--precision",
     metavar="[fp32|fp16|int8|int4|auto]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. auto: a format for each group of matrices, "
-    "the smallest within --max-kl; onnx. Default: onnx fp32, the others fp16.",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. auto: a format for each group of "
+    "matrices, the smallest within --max-kl; onnx. Default: onnx fp32, the others fp16.",
 )
 @click.option(
     "--max-kl",

@@ -1,5 +1,5 @@
-"""`--precision auto`: formats by group, within a bound that is measured on the mix itself, through both runtimes' readers
-and verification."""
+"""`--precision auto`: formats by group, within a bound that is measured on the mix itself, through verification and
+the runtime."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from mythos_export.precision import PRECISIONS, precision_of
 from mythos_model import Checkpoint, load_checkpoint
 from mythos_model.quantized import Quantized, groups_of
 from mythos_runtime import load, read_manifest
+from mythos_runtime.cli import mythos
 from mythos_runtime.manifest import MIXED
 
 CASE = "gqa_prefill"
@@ -123,6 +124,8 @@ def test_a_bundle_of_mixed_formats_is_verified_and_runs(ids: Path, mix: Mix, tmp
     graph = onnx.load(bundle / "step.onnx", load_external_data=False)
     formats = {a.s.decode() for node in graph.graph.node for a in node.attribute if a.name == "format"}
     assert formats <= {"int8", "int4"} and formats
+    shown = CliRunner().invoke(mythos, ["inspect", str(bundle)])
+    assert "Formats of its matrices: " in shown.output and shown.exit_code == 0
     model = load(bundle, threads=1)
     rows = np.random.default_rng(0).integers(0, 20, (2, 5))
     checkpoint = load_checkpoint(GOLDEN / CASE / "model.safetensors", **config_of(CASE))
