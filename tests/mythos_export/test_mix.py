@@ -109,6 +109,7 @@ def test_auto_and_its_bound_go_together(more: list[str], ids: Path, tmp_path: Pa
     assert result.exit_code == 2 and "--precision auto and --max-kl go together" in result.output
 
 
+@pytest.mark.slow
 def test_a_bundle_of_mixed_formats_is_verified_and_runs(ids: Path, mix: Mix, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     result = _exported(bundle, ids, "--precision", "auto", "--max-kl", "3e-3")

@@ -122,7 +122,7 @@ class Manifest:
             "format_version": self.format_version,
             "created": self.created,
             "precision": self.precision,
-            **({"formats": self.formats} if self.formats else {}),
+            **({"formats": self.formats} if self.precision == MIXED else {}),
             "spec": self.spec.to_json(),
             "config": self.config,
             "source": {"name": self.source.name, "sha256": self.source.sha256, "format": self.source.format},
