@@ -218,7 +218,7 @@ class _Trial:
         self.model = model
         self.groups = groups_of(model, model.keeps)
         per_row = ids.shape[1] * model.spec.vocab_size
-        self._parts = ids.split(max(_VALUES // per_row, 1))
+        self._parts: tuple[Tensor, ...] = ids.split(max(_VALUES // per_row, 1))
         self._plain: dict[str, Tensor] = {}
         self._true = [self._logits(part) for part in self._parts]
 
@@ -239,11 +239,13 @@ class _Trial:
         for part, true in zip(self._parts, self._true, strict=True):
             p, q = (torch.log_softmax(each.double(), -1) for each in (true, self._logits(part)))
             total += float((p.exp() * (p - q)).sum())
-        return max(total / sum(part.numel() for part in self._parts), 0.0)
+        count = sum(part.numel() for part in self._parts)
+        return max(total / count, 0.0)
 
     @torch.no_grad()
     def _logits(self, ids: Tensor) -> Tensor:
-        return self.model(ids).logits
+        logits: Tensor = self.model(ids).logits
+        return logits
 
 
 class _Sizes:
