@@ -29,6 +29,7 @@ from mythos_runtime.cli import mythos
 from mythos_runtime.manifest import MIXED
 
 CASE = "gqa_prefill"
+BOUND = 5e-2
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def ids(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def mix(checkpoint: Checkpoint, ids: Path) -> Mix:
     """Of a bound that some steps keep to, and some do not."""
-    return choose_mix(checkpoint, 3e-3, ids)
+    return choose_mix(checkpoint, BOUND, ids)
 
 
 def _kl(checkpoint: Checkpoint, formats: dict[str, str], ids: Path) -> float:
@@ -74,7 +75,7 @@ def test_the_mix_keeps_to_the_bound(checkpoint: Checkpoint, ids: Path, mix: Mix)
 
 
 def test_the_same_is_chosen_again(checkpoint: Checkpoint, ids: Path, mix: Mix) -> None:
-    assert choose_mix(checkpoint, 3e-3, ids) == mix
+    assert choose_mix(checkpoint, BOUND, ids) == mix
 
 
 def test_more_is_allowed_and_less_is_stored(checkpoint: Checkpoint, ids: Path, mix: Mix) -> None:
@@ -112,7 +113,7 @@ def test_auto_and_its_bound_go_together(more: list[str], ids: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_bundle_of_mixed_formats_is_verified_and_runs(ids: Path, mix: Mix, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    result = _exported(bundle, ids, "--precision", "auto", "--max-kl", "3e-3")
+    result = _exported(bundle, ids, "--precision", "auto", "--max-kl", str(BOUND))
     assert result.exit_code == 0, result.output
     document = json.loads(result.output.splitlines()[-1])
     assert document["targets"] == {"onnx": "verified"} and document["mix"]["formats"] == mix.formats
