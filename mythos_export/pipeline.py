@@ -65,6 +65,7 @@ def export(
     tokens: str | None = None,
     context: str | None = None,
     plugins: bool = False,
+    rows: bool = False,
     expert_shards: int | None = None,
     tokenizer: str | Path | None = None,
     eos: Sequence[int] | None = None,
@@ -81,7 +82,7 @@ def export(
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant`,
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
-        target: `onnx` or `tensorrt`.
+        target: `onnx`, `tensorrt` or `cuda`.
         precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), or auto: a format for each group of
             matrices (`mix.choose_mix`), the bundle's precision being `mixed` then. The target's own by default.
         max_kl: with auto, the most nats per token from the float32 model, on `cases`, or else on drawn ids.
@@ -89,6 +90,7 @@ def export(
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
+        rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
         tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
@@ -113,7 +115,7 @@ def export(
     if (precision == AUTO) != (max_kl is not None):
         raise PackageError("--precision auto and --max-kl go together: the formats are chosen to keep to that bound")
     wanted = MIXED if precision == AUTO else with_activations(precision or chosen.precisions[0], activations)
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, dump)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):

@@ -46,7 +46,7 @@ class Output:
     Attributes:
         logits: float32 [B, T, V]; where a token is padding they mean nothing.
         depth: int32 [B, T], loops that contributed to a token; 0 for padding.
-        loops: loop iterations that ran.
+        loops: loop iterations that ran for these tokens.
         policy: the cache's (lazy, full or share); "none" without a cache. All but share give what the model computes.
         seconds: time in the engine.
     """
@@ -103,10 +103,13 @@ class Model:
 
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs, where the bundle has them and the backend is ONNX Runtime on the CPU."""
-        if self.manifest is None or self.folder is None or not self.session.runs_rows or not has_rows(self.manifest):
+        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime on the CPU, or PyTorch."""
+        if self.manifest is None or self.folder is None or not self.session.runs_rows:
             return None
-        return Pool(open_core(self.folder, self.manifest, self._options))
+        device = getattr(self.session, "device", None)
+        if device is None and not has_rows(self.manifest):
+            return None
+        return Pool(open_core(self.folder, self.manifest, self._options, device))
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
