@@ -14,7 +14,7 @@ All of it happens out of sight; then the bundle gets its name, by one rename.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,11 @@ def export(
     dump = None if dump_passes is None else Path(dump_passes)
     if (precision == AUTO) != (max_kl is not None):
         raise PackageError("--precision auto and --max-kl go together: the formats are chosen to keep to that bound")
-    wanted = MIXED if precision == AUTO else with_activations(precision or chosen.precisions[0], activations)
+    wanted = with_activations(precision or chosen.precisions[0], activations)
     options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, dump)
     check_request(chosen, options)
+    if precision == AUTO:
+        options = replace(options, precision=MIXED)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):
         raise PackageError(f"there is no verification {verification!r}; there are {', '.join(VERIFICATIONS)}")
