@@ -21,7 +21,7 @@ from mythos_export.errors import LowerError, PackageError
 from mythos_export.references import Compositions, Place, places_of
 from mythos_export.weights_file import INLINE_BYTES
 from mythos_model import Checkpoint, LoopedModel
-from mythos_runtime.linked import LinkedFile, Links, LinkedTensor, Stretch, open_links, trust
+from mythos_runtime.linked import LinkedFile, LinkedTensor, Links, Stretch, open_links, trust
 
 LEAST = 0.5  # of the weights: where fewer can be linked, it is not what was asked for
 

@@ -126,8 +126,8 @@ def export_command(
 
     destination = output or Path(f"{_name(checkpoint)}-{target}")
     with terminable("terminated; no bundle was written"), steps() as step:
-        kept = {"eos": ends, "parts": _names(parts), "weights": weights or "copy"}
-        exported = export(checkpoint, destination, target, progress=step, **kept, **options)
+        options |= {"parts": _names(parts), "weights": weights or "copy"}
+        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
     if exported.parity is not None:
         show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)

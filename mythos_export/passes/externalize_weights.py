@@ -23,8 +23,9 @@ from mythos_export.weights_file import INLINE_BYTES, WeightsFile
 def link_weights(models: Iterable[ir.Model], weights: WeightsFile, own: Path, computed: Path | None = None) -> None:
     """Replace every initializer above INLINE_BYTES by a reference into a file.
 
-    It is one of the model's weights, which one that is linked (`mythos_export.linked`) is an input for; or in `computed`, another graph's `own`, under its name and with its values; or it
-    goes into `own`, each once. There is no such file where there are none.
+    It is one of the model's weights, in whose place comes an input where it is linked (`mythos_export.linked`); or in
+    `computed`, another graph's `own`, under its name and with its values; or it goes into `own`, each once. There is no
+    such file where there are none.
     """
     known = tensor_offsets(computed) if computed is not None and computed.exists() else {}
     kept: dict[str, torch.Tensor] = {}

@@ -8,9 +8,9 @@ A tensor may be put together of several stretches of a file, as a mixture's expe
 one: pages of the file are mapped beside each other, and only the page at a seam is copied. Where stretches do not lie
 alike within their pages, the tensor is read into memory instead.
 
-A manifest may come from anybody, and name any file of this machine. So a file is opened only if it is a regular one, and
-no byte of it is used before its SHA-256 was held to the manifest's: whoever wrote the manifest can only refer to what
-they know already. That check is not deferred by `verify="sizes"`, unless the user named the file (`weights=`).
+A manifest may come from anybody, and name any file of this machine. So a file is opened only if it is a regular one,
+and no byte of it is used before its SHA-256 was held to the manifest's: whoever wrote the manifest can only refer to
+what they know already. That check is not deferred by `verify="sizes"`, unless the user named the file (`weights=`).
 """
 
 from __future__ import annotations
