@@ -95,7 +95,8 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     if any(target.state == NOT_EXECUTED for target in manifest.targets):
         yield "- Engines were built, not executed: that needs a GPU."
     if manifest.links is not None:
-        yield f"- {manifest.links.bytes} bytes of its weights are not in it, but in the checkpoint: {manifest.links.files[0].path}"
+        path = manifest.links.files[0].path
+        yield f"- {manifest.links.bytes} bytes of its weights are not in it, but in the checkpoint ({path})."
     yield "- The graph is a program: run it only if you trust where it comes from."
     yield from ("", "## Files", "", "| file | bytes | SHA-256 |", "|---|---|---|")
     files = ((name, entry) for name, entry in manifest.files.items() if name != CARD)
