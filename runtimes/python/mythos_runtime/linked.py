@@ -245,7 +245,7 @@ def _mapped(handles: list[int], tensor: LinkedTensor) -> np.ndarray:
         for start, end in copied:
             if start < end:
                 _read(handles[stretch.file], stretch.start + start - at, region.view[start:end])
-    return np.frombuffer(region.memory, dtype, math.prod(tensor.shape), first).reshape(tensor.shape)
+    return np.frombuffer(region.view, dtype, math.prod(tensor.shape), first).reshape(tensor.shape)
 
 
 def _read(handle: int, start: int, into: memoryview) -> None:
