@@ -1,6 +1,6 @@
 """From the start of a process to the first token: `python -m benchmarks.real_size.starts BUNDLE` (after `make native`).
 
-`mythos run` and `mythos_run` with a prompt of four ids and one new token, in turns. What the prefill itself took is what
+`mythos run` and `mythos_run` with a prompt of four ids and one new token, in turns. What the prefill took is what
 the program says; the rest is the start: imports, hashing of every file, sessions, the end of the process. Memory is the
 kernel's peak of the process (ru_maxrss), against the bytes of the bundle's weights. The first run of each warms the
 system's cache and is left out.
