@@ -40,15 +40,15 @@ LinkedTensor tensor_of(Fields fields, const std::vector<LinkedFile>& files) {
   LinkedTensor tensor;
   tensor.dtype = fields.choice("dtype", {"float32", "float16"});
   tensor.bytes = kBytes.at(tensor.dtype);
-  const Json shape = *fields.peek("shape");
+  const Json* const shape = fields.peek("shape");  // there, where `listed` does not throw
   for (const Json& size : fields.listed("shape")) {
     std::int64_t value = 0;
     if (!size.as_int64(value) || value < 1 || value >= kMostSize || tensor.bytes > kMaxInteger / value)
-      throw fields.fail("shape", "a list of positive integers", shape);
+      throw fields.fail("shape", "a list of positive integers", *shape);
     tensor.shape.push_back(value);
     tensor.bytes *= value;
   }
-  if (tensor.shape.empty()) throw fields.fail("shape", "a list of positive integers", shape);
+  if (tensor.shape.empty()) throw fields.fail("shape", "a list of positive integers", *shape);
   std::int64_t together = 0;
   fields.each("stretches", [&](Fields entry) {
     Stretch found;

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from mythos_runtime.errors import BundleError
-from mythos_runtime.fields import Fields, is_printable
+from mythos_runtime.fields import Fields
 
 DTYPES = {"float32": 4, "float16": 2}
 MOST_PATH = 4096
@@ -119,7 +119,7 @@ def read_links(top: Fields) -> Links | None:
     files = []
     for entry in fields.items("files"):
         path, sha256 = entry.text("path"), entry.text("sha256")
-        if len(path.encode()) > MOST_PATH or not is_printable(path):
+        if len(path.encode()) > MOST_PATH:
             raise entry.fail("path", f"a path of at most {MOST_PATH} bytes", path)
         if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
             raise entry.fail("sha256", "64 lower-case hexadecimal digits", sha256)
@@ -141,12 +141,12 @@ def _tensor(fields: Fields, files: list[LinkedFile]) -> LinkedTensor:
     for entry in fields.items("stretches"):
         found = Stretch(entry.integer("file", 0, len(files) - 1), entry.integer("start"), entry.integer("bytes", 1))
         if found.start + found.bytes > files[found.file].bytes:
-            raise entry.fail("bytes", "a stretch that ends within its file", found.bytes)
+            raise entry.fail("bytes", "a stretch that ends within its file", str(found.bytes))
         stretches.append(found)
         entry.done()
     tensor = LinkedTensor(dtype, tuple(shape), tuple(stretches))
     if sum(stretch.bytes for stretch in stretches) != tensor.bytes:
-        raise fields.fail("stretches", f"stretches of {tensor.bytes} bytes together", len(stretches))
+        raise fields.fail("stretches", f"stretches of {tensor.bytes} bytes together", str(len(stretches)))
     fields.done()
     return tensor
 
