@@ -10,7 +10,7 @@ export PATH := $(PATH):$(abspath $(BIN))
 
 help:
 	@echo "make demo    set up, export the demo models, ask them questions, let them generate"
-	@echo "make test    set up, lint, type check, and run every test"
+	@echo "make test    set up, lint, type check, and run all fast tests"
 	@echo "make test-slow  what takes minutes: exports that are killed, disks that are full, both wheels"
 	@echo "make test-gpu  what needs an NVIDIA GPU (nothing of it has been run yet); make bench-gpu: its figures, part by part"
 	@echo "make lint    ruff and mypy"

@@ -25,7 +25,8 @@ from mythos_model.pretrained import folder
 from mythos_runtime import Model, load
 from mythos_runtime.ort import why_no_op_library
 
-PRECISIONS = ("fp32", "int8", "int4")
+PRECISIONS = ("fp32", "int8", "int8a8", "int4", "int4a8")
+"""As the manifest names them: `a8` is `--activations int8`."""
 MODELS = {"hops": 20, "text": 6}
 """Shipped models, and the most loops that an input gets."""
 FIGURES = ("bits", "right", "depth", "loops", "seconds")
@@ -60,7 +61,9 @@ def document_of(threads: int, inputs: int | None) -> dict[str, Any]:
             bundles = {}
             for precision in PRECISIONS:
                 console.print(f"export {name}, {precision}")
-                bundles[precision] = export(folder(name), Path(kept) / f"{name}-{precision}", precision=precision).path
+                weights, activations = precision.removesuffix("a8"), "int8" if precision.endswith("a8") else None
+                place = Path(kept) / f"{name}-{precision}"
+                bundles[precision] = export(folder(name), place, precision=weights, activations=activations).path
             models = {precision: load(bundle, threads=threads) for precision, bundle in bundles.items()}
             task = read_task(folder(name) / "held_out.safetensors")
             if inputs is not None:

@@ -35,7 +35,7 @@ _TYPES = {"float32": "float", "float16": "float16", "int8": "int8", "uint8": "ui
 
 
 def product(form: str, tokens: int, rows: int, threads: int) -> tuple[Callable[[], Any], int]:
-    """(run once, bytes of the weights) of a layer with random integers; speed does not hang on the values."""
+    """(run once, bytes of the weights) of a layer with random integers; speed does not depend on the values."""
     r, lay = np.random.default_rng(0), FORMATS[form]
     if form == PLAIN:
         tensors = {"weight": np.tile(r.standard_normal((64, INPUTS), np.float32), (rows // 64, 1))}

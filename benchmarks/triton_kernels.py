@@ -163,7 +163,7 @@ def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
 
 
 def _made_of(spec: KernelSpec) -> str:
-    """What the result hangs on: the kernel's source and all it calls, its constants, the compiler."""
+    """What the result depends on: the kernel's source and all it calls, its constants, the compiler."""
     parts = [load_kernel(spec.source).cache_key, spec.to_json(), triton.__version__, ARCHITECTURES]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -90,10 +90,11 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield from (f"| {stage.name} | {stage.state} |" for stage in (*parity.stages, *parity.whole))
     yield from ("", "## Limits", "")
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
-    if manifest.precision.startswith(("int8", "int4")):
+    if manifest.precision.startswith(("int8", "int4")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
-    if any(target.state == NOT_EXECUTED for target in manifest.targets):
-        yield "- Engines were built, not executed: that needs a GPU."
+    unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
+    if unrun:
+        yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."
     if manifest.links is not None:
         path = manifest.links.files[0].path
         yield f"- {manifest.links.bytes} bytes of its weights are not in it, but in the checkpoint ({path})."

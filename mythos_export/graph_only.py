@@ -3,7 +3,7 @@
     export_graphs(None, "1t-graph", variant="1t")            # shards that are still to be written, as links.json says
     export_graphs("checkpoint", "10b-graph")                 # a checkpoint's files, of which only the headers are read
 
-The model is traced on memory that is reserved and not used: its tensors lie in a sparse file that nobody writes, so the
+The model is traced on memory that is reserved and not used: its tensors are in a sparse file that nobody writes, so the
 size of the model does not matter. Nothing is executed, and what is written is no bundle: it is checked for its form
 (onnx.checker with shape inference, each reference within its file), and says so.
 """
@@ -73,7 +73,7 @@ def export_graphs(
 
     Args:
         checkpoint: as `load_checkpoint` reads it, of which the headers are looked at alone; None: files are planned,
-            safetensors shards beside the graphs, and links.json says what is to lie where in them.
+            safetensors shards beside the graphs, and links.json says what is to be where in them.
         config, variant: as `load_checkpoint`; one of them where there is no checkpoint.
         precision: fp32 or fp16, what is computed in. A tensor of another type is cast in the graph.
 

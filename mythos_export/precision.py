@@ -51,7 +51,7 @@ def with_activations(precision: str, activations: str | None) -> str:
     Raises:
         PackageError: there is no such form.
     """
-    if activations in (None, "fp32"):
+    if activations is None or (activations == "fp32" and not precision.endswith("a8")):
         return precision
     name = f"{precision}a8"
     if activations != "int8" or name not in PRECISIONS:

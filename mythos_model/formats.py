@@ -4,7 +4,7 @@
 a block is `block` neighbouring inputs of one output row, with one scale, and a weight is `scale * q`, where q is an
 integer, from -127 to 127 (int8) or from -8 to 7 (int4). Scales are float16, so that every weight is exact in float32.
 
-Rows lie in tiles of `tile`, and of each row four bytes side by side, so that a tile's next few inputs are one cache
+Rows are stored in tiles of `tile`, four bytes of each row side by side, so that a tile's next few inputs are one cache
 line: a kernel makes a tile's outputs from one sequential stream, prefill and decode read the same layout, and so do
 products with activations in float32, which take an input of every row, and those with activations in int8, whose
 instructions take four inputs of a row. Rows and inputs are padded by zeros to whole tiles and blocks. A byte of two
@@ -15,8 +15,9 @@ weights holds that of an input (low half) and that of the fourth input after it 
     int4    weight uint8  [..., tiles, inputs / 8, 16, 4]: byte i holds q + 8 of inputs i and i + 4 of the eight
     both    scale float16 [..., tiles, inputs / 32, 16]
 
-`int8a8` and `int4a8` lie as `int8` and `int4` do. What is multiplied by them is rounded to int8 before, block by block
-(`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies those.
+`int8a8` and `int4a8` are stored as `int8` and `int4` are. What is multiplied by them is rounded to int8 before, block
+by block (`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies
+those.
 
 `mythos_export/kernels/cpu/formats.h` states the same for C++; a test holds the two together.
 """

@@ -40,8 +40,15 @@ CONFIG = OuroConfig(
 )
 
 
-def random_model(config: OuroConfig, form: str, seed: int = 0) -> Ouro:
-    """A model whose matrices are random in the format `form`; its gate lets tokens leave at every pass."""
+ADDED = ("attn_out_norm.weight", "ffn_out_norm.weight")  # what a layer adds is normed by them
+SETTLED = 1e-5  # of what a layer of a settled model would add to the state
+
+
+def random_model(config: OuroConfig, form: str, seed: int = 0, settled: bool = False) -> Ouro:
+    """A model whose matrices are random in the format `form`; its gate lets tokens leave at every pass.
+
+    A `settled` one's layers add next to nothing, so that every pass picks the token that the first one did.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def few(inputs: int) -> torch.Tensor:
@@ -61,6 +68,10 @@ def random_model(config: OuroConfig, form: str, seed: int = 0) -> Ouro:
     gate = torch.randn(1, config.hidden_size, generator=generator) * config.hidden_size**-0.5
     rest = {name: torch.ones(x.shape) for name, x in model.named_parameters()}
     rest |= {"gate.gate.weight": gate, "gate.gate.bias": torch.zeros(1)}
+    if settled:
+        added = [name for name in rest if name.endswith(ADDED)]
+        assert len(added) == 2 * config.num_hidden_layers
+        rest |= {name: SETTLED * rest[name] for name in added}
     model.load_state_dict(rest, strict=False, assign=True)
     return model.requires_grad_(False).eval()
 
@@ -75,10 +86,10 @@ def _repeated(module: Quantized, size: str, rows: int) -> Quantized:
     return module
 
 
-def make_bundle(config: OuroConfig, form: str, folder: Path) -> Path:
+def make_bundle(config: OuroConfig, form: str, folder: Path, settled: bool = False) -> Path:
     """The model as a bundle, made as an export makes it but for the verification, whose float64 truth takes more memory
     than small machines have. Of small models of the same family it is the same graph."""
-    model = random_model(config, form)
+    model = random_model(config, form, settled=settled)
     folder.mkdir(parents=True)
     weights = store_model(model, folder / WEIGHTS)
     captured, rows = capture(weights.model), capture_rows(weights.model)

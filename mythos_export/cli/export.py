@@ -47,13 +47,13 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option(
     "--precision",
     metavar="[fp32|fp16|int8|int4]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx only. Default: onnx fp32, tensorrt fp16.",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. Default: onnx fp32, the others fp16.",
 )
 @click.option(
     "--activations",
     type=click.Choice(["fp32", "int8"]),
     help="What int8 and int4 weights are multiplied by: float32, or int8 in blocks, which is faster, loses a little "
-    "and lets inner values be checked less tightly. [default: fp32]",
+    "and lets inner values be checked less tightly; onnx only. [default: fp32]",
 )
 @click.option("--sm", help="tensorrt, cuda: compute capabilities, such as 86,89 [default: 86,89,120; 80,90].")
 @click.option("--batch", help="tensorrt: range min:opt:max.")

@@ -57,16 +57,17 @@ def plan(
         if each.shard is not None:
             out.print(f"{each.need.precision}: shard {each.shard}", markup=False, highlight=False, soft_wrap=True)
     out.print(NOTE, style="dim", highlight=False)
-    spread = []
+    spread, rests_on = [], ""
     if expert_shards is not None:
         link = find_network(network or "100gbe")
         spread = [sharded(found, each, on, link, expert_shards, batch, context) for each in chosen]
         _show(SHARDED_COLUMNS, sharded_rows(spread))
-        out.print(sharded_note(on, link, spread[0]), style="dim", highlight=False)
+        rests_on = sharded_note(on, link, spread[0])
+        out.print(rests_on, style="dim", highlight=False)
     if html is not None:
         from mythos_export.plan.page import write_plan
 
-        write_plan(html, found, on, rows)
+        write_plan(html, found, on, rows, spread, rests_on)
         out.print(f"page: {html}", markup=False, highlight=False)
     if as_json:
         known = asdict(found) | {"parameters": found.parameters, "active_per_loop": found.active_per_loop}

@@ -39,7 +39,10 @@ def register(device: str, kernels: Path | None = None) -> str:
     if kernels is None or device != "cuda":
         return words
     torch.zeros(1, device=device)  # which makes the GPU's context current, as the driver's calls need it
-    count = precompiled.use(kernels, CudaDriver())
+    try:
+        count = precompiled.use(kernels, CudaDriver())
+    except precompiled.OtherGpu as error:
+        return f"{words}, compiled here: {error}"
     return f"{words}, {count} of them brought by the bundle (built, not executed)"
 
 

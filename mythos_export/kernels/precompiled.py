@@ -1,6 +1,6 @@
 """Kernels that a bundle brings compiled (`--target cuda`): launched through the driver, with no compiler at run time.
 
-Not executed on a GPU yet. Like the plug-ins' launcher, whose calls of the driver these are, it needs no triton.
+Not executed on a GPU yet. The calls of the driver are those of the plug-ins' launcher.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ _known: dict[str, Precompiled] = {}
 """By kernel: a kernel's name says its operator, precision and sizes. Of several bundles the last one serves."""
 
 
+class OtherGpu(Exception):
+    """What was compiled is for other GPUs than this one."""
+
+
 class Precompiled:
     """The kernels of a folder of `triton_build` for one GPU; each is loaded when it is first launched."""
 
     def __init__(self, folder: Path, driver: Driver) -> None:
-        """Raises RuntimeError where the folder holds no code for this GPU."""
+        """Raises OtherGpu."""
         manifest = json.loads((folder / KERNELS).read_text(encoding="utf-8"))
         architecture = f"sm_{driver.capability()}"
         self._driver, self._folder = driver, folder
@@ -37,7 +41,7 @@ class Precompiled:
                     self.specs[kernel["name"]] = KernelSpec.from_json(values)
         if not self._binaries:
             built = ", ".join(manifest["architectures"])
-            raise RuntimeError(
+            raise OtherGpu(
                 f"the kernels in {folder} were compiled for {built}, this GPU is {architecture}: export again with "
                 f"--target cuda --sm {driver.capability()}"
             )
@@ -61,7 +65,7 @@ def use(folder: Path, driver: Driver) -> int:
     """Launch this folder's kernels from now on, in this process; returns how many there are.
 
     Raises:
-        RuntimeError: none is for this GPU.
+        OtherGpu: none is for this one.
     """
     ready = Precompiled(folder, driver)
     _known.update(dict.fromkeys(ready.specs, ready))

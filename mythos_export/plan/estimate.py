@@ -59,7 +59,7 @@ class Need:
 
 def need(model: Model, precision: str) -> Need:
     """What a model takes."""
-    stored = precision.removesuffix("a8")  # int4a8 lies as int4 does
+    stored = precision.removesuffix("a8")  # int4a8 is stored as int4 is
     rounded, kept = _ROUNDED[stored], _KEPT[stored]
 
     def of(read: tuple[float, float]) -> float:

@@ -10,12 +10,15 @@ from markupsafe import Markup
 from mythos_export.plan.devices import Device
 from mythos_export.plan.estimate import Estimate
 from mythos_export.plan.models import Model
+from mythos_export.plan.shards import SHARDED_COLUMNS, Sharded, sharded_rows
 from mythos_export.plan.words import ESTIMATE_COLUMNS, MODEL_COLUMNS, estimate_rows, facts, model_rows
 from mythos_export.report import figure, legend, svg, write_page
 
 
-def write_plan(path: Path, model: Model, device: Device, estimates: Sequence[Estimate]) -> None:
-    """Write the page. Raises OSError."""
+def write_plan(
+    path: Path, model: Model, device: Device, estimates: Sequence[Estimate], sharded: Sequence[Sharded], note: str
+) -> None:
+    """Write the page; `note` is what the rows of the shards rest on, if there are some. Raises OSError."""
     write_page(
         path,
         "plan.html.j2",
@@ -27,6 +30,9 @@ def write_plan(path: Path, model: Model, device: Device, estimates: Sequence[Est
         model_rows=model_rows(model, [each.need for each in estimates]),
         estimate_rows=estimate_rows(model, estimates),
         plot=_plot(model, estimates),
+        sharded_columns=SHARDED_COLUMNS,
+        sharded_rows=sharded_rows(sharded),
+        sharded_note=note,
         shards=[(each.need.precision, each.shard) for each in estimates if each.shard],
     )
 

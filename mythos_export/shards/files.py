@@ -55,7 +55,7 @@ def shard(folder: Path, spec: LoopSpec, shards: int) -> tuple[ExpertShards, tupl
 
 def _link(models: Iterable[ir.Model], file: Path) -> None:
     """Have these graphs read from a file of their own what they read from the file of all weights, or hold as arrays;
-    what lies at the same place lies in it once."""
+    what is at the same place is in it once."""
     tensors: dict[str, Tensor] = {}
     wanted: list[tuple[ir.Value, str]] = []
     names: dict[tuple[int | None, int | None] | int, str] = {}
@@ -81,7 +81,7 @@ def _link(models: Iterable[ir.Model], file: Path) -> None:
 
 
 def _lying(array: np.ndarray) -> Tensor:
-    """An array as a tensor, where it lies: in a file that is mapped, to be read only."""
+    """An array as a tensor, where it is: in a file that is mapped, to be read only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.from_numpy(array)

@@ -1,7 +1,8 @@
 """Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`.
 
-The eager backend launches them through the driver, so that nothing is compiled where the bundle runs. No GPU is needed
-to build it, and none has run it: built, not executed.
+The eager backend launches them through the driver, so that the operators are not compiled where the bundle runs; the
+norms, which are no operators of the graph, are: by Triton, which has to be installed. No GPU is needed to build it, and
+none has run it: built, not executed.
 """
 
 from __future__ import annotations

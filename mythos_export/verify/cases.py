@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,7 @@ class Case:
         margins: by decision of the trace, float32 [n, B, T], how far it is from falling otherwise. Of a choice: how
             much the last chosen one's score is above the first unchosen one's (inf where all are chosen). Of halting:
             the distance of what decides from the threshold; inf once halted.
+        unrounded: where activations are rounded, the logits of the model that rounds none, by port name; else nothing.
     """
 
     spec: LoopSpec
@@ -59,6 +60,7 @@ class Case:
     outputs: dict[str, np.ndarray]
     trace: Trace
     margins: Mapping[str, np.ndarray]
+    unrounded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def input(self, role: str) -> np.ndarray:
         return self.inputs[self.spec.ports.of(role).name]

@@ -73,6 +73,7 @@ def compare(case: Case, answer: Answer, allowed: Tolerances | None) -> Compariso
     return _Walk(case, answer, allowed).run()
 
 
+_UNMOVED = 0.1  # of the distance to the rounded model: so near to the other one is only what does not round
 _TURNED = {"choice": "other {} are chosen", "halted": "halts otherwise", "count": "{} differs"}
 
 
@@ -103,8 +104,19 @@ class _Walk:
         logits = ports.of("logits").name
         self._error(logits, 0, outputs[logits], case.outputs[logits])
         self.found.clean = ~self.tainted
+        self._rounds_activations()
         self.found.logits = logits_apart(outputs[logits], case.outputs[logits], self.found.clean)
         return self.found
+
+    def _rounds_activations(self) -> None:
+        """Where activations are to be rounded, tolerances are wide enough for an artifact that rounds none. That one's
+        logits are those of the model that rounds none; what rounds otherwise than float64 does is as far from both."""
+        clean = self.found.clean
+        for name, plain in self.case.unrounded.items():
+            found = self.answer.outputs[name][clean].astype(np.float64)
+            off = np.linalg.norm(found - self.case.outputs[name][clean])
+            if np.linalg.norm(found - plain[clean]) < _UNMOVED * off:
+                self._problem(name, None, f"{name} are those of a model that rounds no activations")
 
     def _has_other_shapes(
         self, iteration: int | None, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]

@@ -251,12 +251,14 @@ def _parts(case: Case) -> Iterable[tuple[str, Mapping[str, np.ndarray]]]:
     yield "out", case.outputs
     yield "inside", case.trace.arrays
     yield "margin", case.margins
+    yield "unrounded", case.unrounded
 
 
 def _case(spec: LoopSpec, name: str, index: int, arrays: Mapping[str, np.ndarray]) -> Case:
     def part(which: str, expected: Iterable[str]) -> dict[str, np.ndarray]:
         return {each: arrays[f"{index}.{which}.{each}"] for each in expected}
 
+    logits = spec.ports.of("logits").name
     return Case(
         spec,
         name,
@@ -264,4 +266,5 @@ def _case(spec: LoopSpec, name: str, index: int, arrays: Mapping[str, np.ndarray
         part("out", (port.name for port in spec.ports.outputs)),
         Trace(part("inside", names(spec))),
         part("margin", (tensor.name for tensor in decisions(spec))),
+        part("unrounded", [logits] if f"{index}.unrounded.{logits}" in arrays else []),
     )

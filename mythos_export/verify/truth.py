@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -56,9 +56,13 @@ class Truth:
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:
         """Answer, keep, and return the outputs at the export's precision."""
-        self.asked.append(self._compared(question, *_run(self.model, question)))
+        asked = self._compared(question, *_run(self.model, question))
         if self.unmoved is not None:
             self.apart.append(self._compared(question, *_run(self.unmoved, question)))
+            logits = self.model.spec.ports.of("logits").name
+            plain = {logits: _narrow(np.asarray(self.apart[-1].eager.outputs[logits]))}
+            asked = replace(asked, case=replace(asked.case, unrounded=plain))
+        self.asked.append(asked)
         return self.asked[-1].eager.outputs
 
     def measure(self, question: Question, seed: int) -> None:

@@ -37,7 +37,8 @@ def _made_for(table: Tensor, base: float, width: int) -> bool:
     """Whether the second, the middle and the last position are where they should be; of frequencies, all of them."""
     exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
     if not table.is_complex():
-        return bool(((table.double() * base**exponent - 1).abs() < _ROUNDED).all())
+        expected, coarse = base**-exponent, torch.finfo(table.dtype).smallest_normal  # fp16 has no exact small ones
+        return bool(((table.double() - expected).abs() < _ROUNDED * expected + coarse).all())
     rows = table.reshape(-1, table.shape[-1]).to(torch.complex128)
     for position in {min(1, len(rows) - 1), len(rows) // 2, len(rows) - 1} if len(rows) else ():
         expected = torch.polar(torch.ones_like(exponent), position * base**-exponent)

@@ -47,6 +47,8 @@ def test_a_card_is_written_anew(bundles: Bundles, tmp_path: Path) -> None:
     assert made.manifest.files.keys() == manifest.files.keys()
     assert made.manifest.files[CARD] == describe(folder / CARD) != manifest.files[CARD]
     assert "license: apache-2.0\n" in card and "nothing was compared with the model yet" in card
+    with_card(Bundle(folder, replace(made.manifest, precision="int8"), ()), None, None)
+    assert "It was compared" not in (folder / CARD).read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where a bundle's files may lie, and how they are held to the manifest."""
+"""Where a bundle's files may be, and how they are held to the manifest."""
 
 from __future__ import annotations
 

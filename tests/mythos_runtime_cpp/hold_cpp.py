@@ -76,10 +76,14 @@ class Caches:
         found = said("a ragged prompt", self.step([[1, 2, 3], [4], [5, 6]], cache, rows))
         found = found or said("padding on the left", self.step([[7], [8, 9], [3, 3]], cache, rows, left=True))
         found = found or said("a chunk that leaves a row out", self.step([[7], [], [8, 9]], cache, rows))
+        if found:
+            return found
         self.library.call("mythos_cache_fork", cache, array([2, 0]), c.c_size_t(2), c.byref(branch))
         branched = [[*rows[2]], [*rows[0]]]
         found = found or said("a fork in another order", self.step([[4], [5]], branch, branched))
         found = found or said("what was forked", self.step([[6], [7], [8]], cache, rows))
+        if found:
+            return found
         cut = [2, 1, 3]
         self.library.call("mythos_cache_truncate", cache, array(cut))
         rows = [row[:length] for row, length in zip(rows, cut, strict=True)]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from planted_source import FLAGS, Plant, planted
 from row_models import VOCABULARY, RowModel
 from schedules import AROUND_PAGES, LINES, LOOP_PAGES, ROWS, SCHEDULE, PythonEngine, serving
 
+from mythos_runtime import read_manifest
 from mythos_runtime.engine.request import Request
+from mythos_runtime.manifest import write_manifest
 from mythos_runtime.ort import find_op_library
+from mythos_runtime.spec import MODEL
 
 pytestmark = [
     needs_cpp,
@@ -40,7 +45,7 @@ def held(library: Path, bundle: Path) -> str:
     return done.stdout.strip() if done.returncode == 0 else f"it ends with {done.returncode}: {done.stderr[-300:]}"
 
 
-LIBRARY_PLANTS: dict[str, tuple[Plant, str]] = {
+DENSE_PLANTS: dict[str, tuple[Plant, str]] = {
     "a fork keeps the order": (
         Plant("cache.cpp", "const auto old = static_cast<std::size_t>(chosen[row]);", "const auto old = row;"),
         "a fork in another order: row 0",
@@ -83,6 +88,27 @@ LIBRARY_PLANTS: dict[str, tuple[Plant, str]] = {
         Plant("cache.cpp", "lengths[row] + counts[row] > capacity", "lengths[row] + counts[row] > capacity + 1"),
         "a full one: no error|it ends",
     ),
+}
+ROWS_OF_CACHE = "engine/row_cache.cpp"
+LIBRARY_PLANTS: dict[str, tuple[Plant, str]] = {
+    "a fork of rows keeps the order": (
+        Plant(ROWS_OF_CACHE, "fork(*sequences_[static_cast<std::size_t>(rows[i])])", "fork(*sequences_[i])"),
+        "a fork in another order: row 0",
+    ),
+    "rows are not truncated": (
+        Plant(
+            ROWS_OF_CACHE, "truncate(*sequences_[row], length)", "truncate(*sequences_[row], sequences_[row]->length)"
+        ),
+        "a shorter one: row 0",
+    ),
+    "padding runs as a row": (
+        Plant(ROWS_OF_CACHE, "if (tokens.valid[row * width + t]) places", "places"),
+        "padding on the left: row 0",
+    ),
+    "answers at their numbers, not their places": (
+        Plant(ROWS_OF_CACHE, "static_cast<std::ptrdiff_t>(*place * vocab)", "static_cast<std::ptrdiff_t>(row * vocab)"),
+        "a ragged prompt: row 1",
+    ),
     "one candidate more": (
         Plant(
             "sampling.cpp",
@@ -115,8 +141,25 @@ LIBRARY_PLANTS: dict[str, tuple[Plant, str]] = {
 }
 
 
-def test_the_library_itself_is_sound(bundles: Bundles) -> None:
-    assert held(LIBRARY, bundles["mla_decode"]) == "sound"
+@pytest.fixture(scope="module")
+def dense(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle without row graphs, as TensorRT's are: its caches are dense."""
+    folder = shutil.copytree(bundles["mla_decode"], tmp_path_factory.mktemp("dense") / "bundle")
+    manifest = read_manifest(folder)
+    spec = replace(manifest.spec, graphs={MODEL: manifest.spec.graphs[MODEL]})
+    write_manifest(folder, replace(manifest, spec=spec))
+    return folder
+
+
+def test_the_library_itself_is_sound(bundles: Bundles, dense: Path) -> None:
+    assert held(LIBRARY, bundles["mla_decode"]) == held(LIBRARY, dense) == "sound"
+
+
+@pytest.mark.parametrize("name", DENSE_PLANTS)
+def test_a_planted_dense_cache_is_caught(name: str, dense: Path, tmp_path: Path) -> None:
+    plant, where = DENSE_PLANTS[name]
+    found = held(planted(plant, "mythos_runtime", tmp_path), dense)
+    assert any(found.startswith(each) for each in where.split("|")), found
 
 
 @pytest.mark.parametrize("name", LIBRARY_PLANTS)

@@ -20,7 +20,7 @@ SCALES = "routed_gate_up_scale, routed_down_scale, shared_gate_up_scale, shared_
 
 
 def _swiglu(result: str, x: str, gate_up: str, down: str, axis: int, form: str = PLAIN) -> str:
-    """Lines for result = down(silu(gate x) * up x); weights lie [in, out] here."""
+    """Lines for result = down(silu(gate x) * up x); weights are [in, out] here."""
     hidden, before, between = f"{result}_hidden", "", ""
     if FORMATS[form].activations:
         before, x = rounded_activations(f"{result}_x", x, form), f"{result}_x"

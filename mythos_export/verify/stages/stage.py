@@ -24,6 +24,7 @@ from mythos_model.formats import FORMATS
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
+from mythos_runtime.program import WEIGHTS
 from mythos_runtime.spec import LoopSpec
 
 
@@ -122,10 +123,12 @@ class Bundle:
 
     @property
     def weight_bytes(self) -> int:
-        files, stored = self.manifest.files, ("weights.safetensors", "trunk.safetensors", "experts-")
-        sizes = [entry.bytes for name, entry in files.items() if name.startswith(stored) and name.endswith("tensors")]
-        linked = 0 if self.manifest.links is None else self.manifest.links.bytes
-        return linked + sum(sizes)
+        """Of the whole model: while shards are made of it, both it and they are there."""
+        files, linked = self.manifest.files, 0 if self.manifest.links is None else self.manifest.links.bytes
+        if WEIGHTS in files:
+            return linked + files[WEIGHTS].bytes
+        pieces = ("trunk.safetensors", "experts-")
+        return sum(e.bytes for name, e in files.items() if name.startswith(pieces) and name.endswith(".safetensors"))
 
     @property
     def widened_bytes(self) -> float:

@@ -9,7 +9,8 @@
     format_version  2
     spec            what running the model needs, graphs and their ports included: `mythos_runtime.spec.LoopSpec`
     config          the hyper-parameters of its family, for people: no reader computes with them
-    precision       fp32, fp16, bf16, int8 or int4: how the weights are stored
+    precision       fp32, fp16, bf16, int8, int4, int8a8 or int4a8: how the weights are stored, and whether (a8) they
+                    are multiplied by int8
     targets         [{name, state, files, details}]; state is "verified", "verified on a reduced twin" (the model is too
                     large for the whole), "not verified" (put off) or "built, not executed"; details are the target's
                     own, such as {sm, profiles}
@@ -141,7 +142,7 @@ class Manifest:
 def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
-    Sizes and places of the files are always checked, their hashes only with `verify_hashes`; those of shards may lie
+    Sizes and places of the files are always checked, their hashes only with `verify_hashes`; those of shards may be
     where the shards run, and are then checked there. A bundle that has no name
     because an export was killed while it replaced it gets its name back.
 

@@ -41,7 +41,7 @@ class Session(Protocol):
     """Whether the row graphs of a bundle run in the same way, on the CPU."""
 
     store: Store
-    """Where its caches lie; a cache of another one's does not fit."""
+    """Where its caches are; a cache of another one's does not fit."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the graph once. Inputs are C-contiguous and only read; outputs belong to the caller.

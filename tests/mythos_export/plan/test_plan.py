@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,11 +88,10 @@ assert not {"torch", "onnxruntime", "mythos_model"} & set(sys.modules)
 """
 
 
-def test_no_torch_and_less_than_a_second() -> None:
-    started = time.perf_counter()
+def test_it_imports_nothing_large() -> None:
     done = subprocess.run([sys.executable, "-c", _ALONE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[") and time.perf_counter() - started < 10  # a second of a loaded machine's
+    assert done.stdout.startswith("[")
 
 
 def test_what_is_too_large_is_sharded_and_the_limit_is_the_slower_of_the_two() -> None:
@@ -115,7 +113,10 @@ def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
     document = json.loads(done.stdout.splitlines()[-1])
     assert [each["need"]["precision"] for each in document["estimates"]] == list(PRECISIONS)
     text = page.read_text()
-    assert text.count("<svg") == 1 and "<script" not in text and "10b on h100" in text
+    assert text.count("<svg") == 1 and "<script" not in text and "10b on h100" in text and "In shards" not in text
+    sharded = ["plan", "10b", "--device", "h100", "--html", str(page), "--expert-shards", "4"]
+    assert CliRunner().invoke(mythos, sharded).exit_code == 0
+    assert "In shards of experts" in page.read_text() and "a shard" in page.read_text()
     for arguments, words in (
         (["plan", "nothing"], "there is no model 'nothing': give a variant (1b, 3b"),
         (["plan", "1b", "--device", "abacus"], "there is no device 'abacus'; there are l4"),

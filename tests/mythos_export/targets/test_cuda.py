@@ -20,7 +20,7 @@ from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import precompiled, triton_build
 from mythos_export.kernels.launch_plan import KernelSpec
 from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.precompiled import Precompiled
+from mythos_export.kernels.precompiled import OtherGpu, Precompiled
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
 from mythos_runtime import read_manifest
@@ -124,7 +124,7 @@ def test_what_a_bundle_brings_is_launched(
 def test_another_gpu_is_named(tmp_path: Path) -> None:
     (tmp_path / "kernels.json").write_text(json.dumps({"architectures": ["sm_90"], "kernels": []}))
     driver = InterpretedDriver(program_of("moe", (), {}))
-    with pytest.raises(RuntimeError, match="compiled for sm_90, this GPU is sm_80: export again with --target"):
+    with pytest.raises(OtherGpu, match="compiled for sm_90, this GPU is sm_80: export again with --target"):
         Precompiled(tmp_path, driver)
 
 

@@ -19,7 +19,7 @@ from mythos_export.verify.golden import GOLDEN, load_golden
 from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.stage import Constants
-from mythos_export.verify.weights import compare_weights, prints
+from mythos_export.verify.weights import Print, compare_weights, prints
 from mythos_model import load_checkpoint
 from mythos_runtime import read_manifest
 
@@ -163,3 +163,15 @@ def test_a_model_without_row_graphs_is_weighed_too() -> None:
     """Of an exit rule that reads logits."""
     model = load_checkpoint(FAMILIES / "huginn_exit_kl", exit_rule="kl").model(torch.float32)
     assert set(model.state_dict()) <= set(prints(model))
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_all_experts_in_one_part_are_weighed_as_a_whole(wrong: bool) -> None:
+    """A mixture of one expert has no axis of experts left where it is hashed."""
+    for experts in (1, 3):
+        array = np.random.default_rng(0).standard_normal((experts, 32, 48)).astype(np.float32)
+        known = {"ffn.routed_up": Print.of(torch.from_numpy(array))}
+        held = array + np.float32(wrong)
+        stage = SimpleNamespace(weights=lambda held=held: {"a": {f"ffn.routed_up[0:{len(held)}]": held}})
+        problems, _ = compare_weights(cast(Stage, stage), known)
+        assert bool(problems) == wrong, problems

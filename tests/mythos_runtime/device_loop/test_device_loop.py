@@ -146,7 +146,7 @@ def test_a_capture_ends_when_its_work_fails_and_the_driver_is_quoted() -> None:
 
 
 def test_the_condition_is_compiled_for_every_generation() -> None:
-    """Its source lies beside it; the file is a fat binary of the four."""
+    """Its source is beside it; the file is a fat binary of the four."""
     content = CONDITION.read_bytes()
     assert content[:4] == bytes.fromhex("50ed55ba") and content.count(b"\x7fELF") == 4
     assert b"cudaGraphSetConditional" in content and CONDITION.with_suffix(".cu").exists()

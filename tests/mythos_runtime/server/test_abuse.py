@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,13 +127,10 @@ def test_slow_readers_hold_nobody_up(server: Serving) -> None:
         reader.connect(("127.0.0.1", port))
         reader.sendall(posted(body, f"Content-Length: {len(body)}", "Connection: close"))
         readers.append(reader)
-    began = time.monotonic()
     answer = server.http().post("/v1/completions", json={"model": NAME, "prompt": "y", "max_tokens": 5})
     assert answer.status_code == 200
     assert all_free(server.loop, 120)  # the engine has done them all, though nobody has read
-    seconds = time.monotonic() - began
     assert server.http().get("/health", timeout=5).status_code == 200
-    assert seconds < 120
     for reader in readers:
         reader.settimeout(30)
         text = b""

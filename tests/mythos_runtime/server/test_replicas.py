@@ -100,7 +100,7 @@ def test_one_is_killed_under_load(replicas: str) -> None:
         victim.send_signal(signal.SIGKILL)
         answers = [each.result() for each in going]
         lost = [number for number, answer in enumerate(answers) if answer is None]
-        assert 0 < len(lost) < 24  # those that it held; the other half went on
+        assert 0 < len(lost) < 32  # those that it held; those of the other one went on
         assert all(answer in (None, alone[number]) for number, answer in enumerate(answers))
         again = threads.map(lambda number: patient.completions.create(**request(number)).choices[0].text, lost)
         assert list(again) == [alone[number] for number in lost]

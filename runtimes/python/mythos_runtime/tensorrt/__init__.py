@@ -6,7 +6,7 @@ The manifest's targets say which engines there are. Optional, per target: `detai
 file in `.engine` is taken to be TensorRT-RTX's, to fit the GPU and to call none. The optimization profile (prefill or
 decode) is chosen per call, by its shapes.
 
-An engine is native code: load only what you built. Past buffers lie on the device and are bound where they lie; only
+An engine is native code: load only what you built. Past buffers are on the device and are bound where they are; only
 tokens go there and logits come back.
 """
 
