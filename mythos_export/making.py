@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mythos_export.linked import find_links, map_links
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
 from mythos_export.precision import PRECISIONS
+from mythos_export.program_file import write_program
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.files import shard
 from mythos_export.targets.target import Target, TargetOptions, build
@@ -79,7 +81,8 @@ def make(
     progress("lower to ONNX")
     lowered = lower(captured, weights, dump=options.dump)
     if rows is not None:
-        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
+        write = partial(write_program, rows.program, weights)
+        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump), write_row_program=write)
     shards = None
     if options.expert_shards is not None:
         progress("put the experts into shards")

@@ -64,6 +64,7 @@ def export(
     tokens: str | None = None,
     context: str | None = None,
     plugins: bool = False,
+    rows: bool = False,
     expert_shards: int | None = None,
     weights: str = COPY,
     tokenizer: str | Path | None = None,
@@ -81,12 +82,13 @@ def export(
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant`,
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
-        target: `onnx` or `tensorrt`.
+        target: `onnx`, `tensorrt` or `cuda`.
         precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
+        rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
         weights: copy, or link: they stay in the checkpoint's files, which the bundle then needs where they are, with
@@ -112,7 +114,7 @@ def export(
     wanted = with_activations(precision or chosen.precisions[0], activations)
     if weights not in (COPY, LINK):
         raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, weights == LINK, dump)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):

@@ -60,6 +60,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
+@click.option("--rows", is_flag=True, help="tensorrt: engines of the row graphs, too; nothing runs them yet.")
 @click.option(
     "--expert-shards",
     type=click.IntRange(1),

@@ -140,7 +140,9 @@ def test_any_manifest_is_read_or_refused_in_python_s_words(bundles: Bundles, tmp
         source + b"{}",
         b"[" * 5000,
         b"[" + b"9" * 5000 + b"]",
+        source.replace(b"{", b'{"shards": null, ', 1),  # as if it were not there
     ]
+    assert parse_manifest(documents[-1]).shards is None
     generator = random.Random(1)
     for _ in range(1500):
         text = bytearray(source)

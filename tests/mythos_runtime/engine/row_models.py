@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from mythos_export.capture import capture_rows
+from mythos_export.capture import Captured, capture_rows
 from mythos_export.lower import lower_rows
 from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel, MythosConfig, MythosModel
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.device.captures import Captures
+from mythos_runtime.engine.device.graphs import DeviceGraphs
+from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
+from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.graphs import RowGraphs
-from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
@@ -51,12 +58,13 @@ def config(attention: str) -> MythosConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RowModel:
-    """A model and the folder of its row graphs."""
+    """A model, the folder of its row graphs, and the program that they are of."""
 
     model: LoopedModel
     folder: Path
+    captured: Captured
 
     @classmethod
     def openmythos(cls, attention: str, folder: Path) -> RowModel:
@@ -69,7 +77,7 @@ class RowModel:
         captured = capture_rows(weights.model)
         assert captured is not None
         lower_rows(captured, weights)
-        return cls(model, folder)
+        return cls(model, folder, captured)
 
     def core(
         self,
@@ -99,3 +107,22 @@ class RowModel:
         loop = cache(per_loop, loop_pages)
         memory = Memory(around, loop, States(spec, lines))
         return Core(RowGraphs(spec, open_graph, memory, rows, POSITIONS), memory)
+
+    @cached_property
+    def programs(self) -> dict[str, Any]:
+        """The row graphs for PyTorch."""
+        return cut(self.captured.program.module(), self.model.spec.graphs)
+
+    def device_core(self, captures: Captures, *, rows: int = 64, lines: int = 400) -> Core:
+        """A core in PyTorch on the CPU, NaN in all that is nobody's."""
+        spec, place = self.model.spec, TorchPlace(torch, "cpu")
+        memory = Memory.with_room(spec, Room(40, 160, lines), place, partial(DeviceStates, place=place))
+        for cache in (memory.around, memory.loop):
+            assert cache is not None
+            cache.memory.fill_(torch.nan)
+            cache.freed = partial(_forget, cache)
+        return Core(DeviceGraphs(spec, self.programs, place, captures, memory, rows), memory)
+
+
+def _forget(cache: PagedCache, page: int) -> None:
+    cache.memory[:, page] = np.nan
