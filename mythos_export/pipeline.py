@@ -22,9 +22,10 @@ from mythos_export.card import find_licence, with_card
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
+from mythos_export.linked import relative
 from mythos_export.making import Loaded, load, make
 from mythos_export.mix import AUTO, Mix, choose_mix, write_mix
-from mythos_export.package import PARTS
+from mythos_export.package import PARTS, Bundle
 from mythos_export.precision import with_activations
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.cut import check_shards
@@ -35,6 +36,8 @@ from mythos_export.text_files import add_text
 from mythos_export.verification import LATER, VERIFICATIONS, choose, verify
 from mythos_export.verify import Parity
 from mythos_runtime.manifest import MIXED, Manifest
+
+COPY, LINK = "copy", "link"  # what becomes of the weights
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def export(
     plugins: bool = False,
     rows: bool = False,
     expert_shards: int | None = None,
+    weights: str = COPY,
     tokenizer: str | Path | None = None,
     eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
@@ -93,6 +97,8 @@ def export(
         rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
+        weights: copy, or link: they stay in the checkpoint's files, which the bundle then needs where they are, with
+            their content as it is. Of target onnx, in fp32 or fp16.
         tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
@@ -115,7 +121,9 @@ def export(
     if (precision == AUTO) != (max_kl is not None):
         raise PackageError("--precision auto and --max-kl go together: the formats are chosen to keep to that bound")
     wanted = with_activations(precision or chosen.precisions[0], activations)
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, dump)
+    if weights not in (COPY, LINK):
+        raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump)
     check_request(chosen, options)
     if precision == AUTO:
         options = replace(options, precision=MIXED)
@@ -138,7 +146,7 @@ def export(
             progress(choosing)
             mix = choose_mix(loaded.checkpoint, max_kl, given, lambda part: progress(choosing, part))
             loaded = Loaded.of(loaded.checkpoint, MIXED, mix.formats)
-        check_room(folder, loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
+        check_room(folder, 0 if options.link else loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)
         if mix is not None:
@@ -148,10 +156,18 @@ def export(
             verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
         finally:
             made.weights.close()
-        finished = stripped(verified.bundle.without(left_out))
+        finished = _placed(stripped(verified.bundle.without(left_out)), output)
         finished = with_card(finished, find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity, mix)
+
+
+def _placed(bundle: Bundle, output: Path) -> Bundle:
+    """With its links as they are from where it is to lie."""
+    links = bundle.manifest.links
+    return (
+        bundle if links is None else replace(bundle, manifest=replace(bundle.manifest, links=relative(links, output)))
+    )
 
 
 def _left_out(parts: Collection[str] | None) -> set[str]:

@@ -95,7 +95,8 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option(
     "--weights",
     type=click.Choice(["copy", "link"]),
-    help="What graphs point into: a copy in the bundle, or the checkpoint's own files, which goes with --graph-only.",
+    help="A copy in the bundle, or what is in the checkpoint's own files, which then have to stay where and as they "
+    "are: onnx, fp32 and fp16. [default: copy]",
 )
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
@@ -127,17 +128,14 @@ def export_command(
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
-    if weights == "link":
-        raise click.UsageError(
-            "--weights link goes with --graph-only: no runtime opens a bundle whose weights are in files outside of it"
-        )
     ends = None if eos is None else id_list("--eos", eos)
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
 
     destination = output or Path(f"{_name(checkpoint)}-{target}")
     with terminable("terminated; no bundle was written"), steps() as step:
-        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
+        options |= {"parts": _names(parts), "weights": weights or "copy"}
+        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
     if exported.parity is not None:
         show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)

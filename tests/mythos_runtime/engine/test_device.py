@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from row_models import RowModel
 from mythos_runtime.batch import make_chunk
 from mythos_runtime.engine import Budget, Engine, Request
 from mythos_runtime.engine.core import Core
-from mythos_runtime.engine.device.captures import Captures, Direct
+from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.row_cache import Pool, RowCache
@@ -145,3 +147,35 @@ def test_a_call_that_fails_names_the_way_around(row_model: RowModel) -> None:
     with pytest.raises(BackendFailed, match="not permitted when stream is capturing .*MYTHOS_ROW_GRAPHS=0"):
         engine.tick()
     assert torch.isnan(core.loop.memory).all()  # nothing was written
+
+
+def test_a_capture_is_warmed_up_and_in_one_pool() -> None:
+    """What PyTorch is asked for on a GPU, in its order."""
+    noted: list[str] = []
+
+    @contextlib.contextmanager
+    def inside(name: str, **options: Any) -> Iterator[None]:
+        noted.append(f"{name} {options}" if options else name)
+        yield
+        noted.append(f"end of {name}")
+
+    def stream(name: str) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: noted.append(f"{name} waits"))
+
+    own, current = stream("own"), stream("current")
+    cuda = SimpleNamespace(
+        Stream=lambda: own,
+        current_stream=lambda: current,
+        graph_pool_handle=lambda: "pool",
+        stream=lambda stream: inside("stream"),
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: noted.append("replay")),
+        graph=lambda graph, stream, **options: inside("graph", **options),
+    )
+    launch = CudaCaptures(SimpleNamespace(cuda=cuda)).capture(lambda: noted.append("work"))
+    launch()
+    options = {"pool": "pool", "capture_error_mode": "thread_local"}
+    assert noted == [
+        *("own waits", "stream", "work", "work", "end of stream", "current waits"),
+        *(f"graph {options}", "work", "end of graph"),
+        "replay",
+    ]
