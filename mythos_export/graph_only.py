@@ -26,16 +26,15 @@ import torch
 from mythos_export.capture import Captured, capture, capture_rows
 from mythos_export.destination import staged
 from mythos_export.errors import LowerError, PackageError
-from mythos_export.lower import lowered, problem_of
+from mythos_export.lower import lowered, nothing_of, problem_of
 from mythos_export.passes.externalize_weights import array_of, large_initializers, point
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.precision import PRECISIONS
 from mythos_export.progress import Progress, silent
-from mythos_export.references import Compositions, Place, refer
+from mythos_export.references import Compositions, Place, places_of, refer
 from mythos_export.tensor_file import header, write_tensors
 from mythos_export.weights_file import reserved
 from mythos_model import families, load_checkpoint
-from mythos_model.checkpoint.stored import Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.families.family import Family
 from mythos_runtime.spec import MODEL
@@ -135,13 +134,10 @@ def _found(
     """The model, and where each of its checkpoint's tensors is or is to be."""
     if checkpoint is not None:
         loaded = load_checkpoint(checkpoint, config, variant, content=False)
-        assert isinstance(loaded.state, Tensors)
-        places = {}
-        for name, stored in loaded.state.stored.items():
-            place = stored.place
-            if place is None:
+        places = places_of(loaded.state)
+        for name in loaded.state:
+            if name not in places:
                 raise LowerError(f"{name} is not whole and in order in its file; use --weights copy")
-            places[name] = Place(place[0].resolve(), place[1], stored.dtype, stored.shape)
         return loaded.family, loaded.config, places
     if variant is not None:
         family, found = families.variant(variant)
@@ -175,12 +171,7 @@ def _planned(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, folder: 
 
 def _graphs(program: Captured, weights: frozenset[str]) -> dict[str, ir.Model]:
     """The program's graphs, nothing in them computed from a weight. Raises LowerError."""
-
-    def may_fold(node: ir.Node) -> bool | None:
-        known = (value.name.removeprefix("model.") for value in node.inputs if value is not None and value.name)
-        return False if any(name in weights for name in known) else None
-
-    model = lowered(program, may_fold)
+    model = lowered(program, nothing_of(weights))
     for name, value in model.graph.initializers.items():
         if name in weights or value.const_value is None:
             continue

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import torch
 from torch import fx
 
 from mythos_export.errors import LowerError
+from mythos_model.checkpoint.reduced import Corners
+from mythos_model.checkpoint.stored import Tensors
 from mythos_model.families.family import Family
 
 _DTYPES = {
@@ -42,6 +44,24 @@ class Place:
     @property
     def bytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
+
+
+def places_of(state: Mapping[str, torch.Tensor]) -> dict[str, Place]:
+    """Of those tensors of a checkpoint that are whole and in order in its files; or of a reduced one, the first rows of
+    such, whole."""
+    if isinstance(state, Corners):
+        whole = places_of(state.state)
+        cut = {name: (whole[name], shape) for name, shape in state.shapes.items() if name in whole}
+        return {
+            name: replace(place, shape=shape) for name, (place, shape) in cut.items() if place.shape[1:] == shape[1:]
+        }
+    assert isinstance(state, Tensors)
+    found = {}
+    for name, stored in state.stored.items():
+        place = stored.place
+        if place is not None:
+            found[name] = Place(place[0].resolve(), place[1], stored.dtype, stored.shape)
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class Compositions(Mapping[str, Composition]):
 
     def __init__(self, family: Family, config: Any, places: Mapping[str, Place]) -> None:
         self.family, self.places = family, places
-        self._sources = family.model.sources(config, _Names(places))
+        self._sources = family.model.sources(config, _Names(family.shapes(config)))
 
     def __getitem__(self, name: str) -> Composition:
         pieces = [self._followed(name, piece) for piece in self._sources.pieces(name)]

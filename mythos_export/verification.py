@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 
 from mythos_export.card import find_licence, with_card, write_index
+from mythos_export.linked import map_links
 from mythos_export.making import Loaded, Made, make
 from mythos_export.package import PARTS, Bundle
-from mythos_export.precision import PRECISIONS
 from mythos_export.progress import Progress, silent
 from mythos_export.targets.onnxruntime import proof_of
 from mythos_export.targets.registry import find_target
@@ -104,12 +104,14 @@ def _verify_twin(
     made: Made, checkpoint: Checkpoint, cases: Path | None, reproductions: Path | None, progress: Progress
 ) -> Compared:
     bundle, precision = made.bundle, made.bundle.manifest.precision
+    formats = made.bundle.manifest.formats
     smaller = reduced(checkpoint)
     with tempfile.TemporaryDirectory(prefix=".twin-", dir=bundle.folder) as folder:
-        loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
+        loaded = Loaded.of(smaller, precision, formats)
         shards = None if bundle.manifest.shards is None else min(2, len(bundle.manifest.shards.counts))
         progress("make a reduced twin")
-        twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision, expert_shards=shards))
+        options = TargetOptions(precision, expert_shards=shards, link=bundle.manifest.links is not None)
+        twin = make(loaded, Path(folder), find_target(BASE), options)
         try:
             parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
         finally:
@@ -168,9 +170,11 @@ def verify_later(
     """
     progress("load the checkpoint")
     found = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
-    loaded = Loaded(PRECISIONS[manifest.precision].structure(found), found)
+    loaded = Loaded.of(found, manifest.precision, manifest.formats)
     progress("weigh the checkpoint's weights")
-    weights = open_weights(loaded.model, found.sources, folder / WEIGHTS, manifest.files[WEIGHTS], Weighing)
+    linked = {} if manifest.links is None else map_links(folder, manifest.links)
+    entry = manifest.files[WEIGHTS]
+    weights = open_weights(loaded.model, found.sources, folder / WEIGHTS, entry, Weighing, linked)
     names = {target.name for target in manifest.targets if target.state == NOT_VERIFIED}
     built = tuple(Built(name, (), proof_of(manifest.spec)) for name in names)
     made = Made(Bundle(folder, manifest, built), weights)

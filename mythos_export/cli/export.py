@@ -46,8 +46,15 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    metavar="[fp32|fp16|int8|int4]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. Default: onnx fp32, the others fp16.",
+    metavar="[fp32|fp16|int8|int4|auto]",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. auto: a format for each group of "
+    "matrices, the smallest within --max-kl; onnx. Default: onnx fp32, the others fp16.",
+)
+@click.option(
+    "--max-kl",
+    type=float,
+    help="With --precision auto: how far the next token's distribution may be from the float32 model's, in nats per "
+    "token, on the ids of --cases [default: drawn ids].",
 )
 @click.option(
     "--activations",
@@ -88,7 +95,8 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option(
     "--weights",
     type=click.Choice(["copy", "link"]),
-    help="What graphs point into: a copy in the bundle, or the checkpoint's own files, which goes with --graph-only.",
+    help="A copy in the bundle, or what is in the checkpoint's own files, which then have to stay where and as they "
+    "are: onnx, fp32 and fp16. [default: copy]",
 )
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
@@ -120,20 +128,19 @@ def export_command(
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
-    if weights == "link":
-        raise click.UsageError(
-            "--weights link goes with --graph-only: no runtime opens a bundle whose weights are in files outside of it"
-        )
     ends = None if eos is None else id_list("--eos", eos)
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
 
     destination = output or Path(f"{_name(checkpoint)}-{target}")
     with terminable("terminated; no bundle was written"), steps() as step:
-        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
+        options |= {"parts": _names(parts), "weights": weights or "copy"}
+        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
     if exported.parity is not None:
         show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
+    if exported.mix is not None:
+        out.print(exported.mix.sentence(), markup=False, highlight=False, soft_wrap=True)
     page = "reports/parity.html"
     if page in exported.manifest.files:
         out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
@@ -142,6 +149,7 @@ def export_command(
             "bundle": str(exported.path),
             "targets": {t.name: t.state for t in exported.manifest.targets},
             "precision": exported.manifest.precision,
+            "mix": None if exported.mix is None else exported.mix.to_json(),
             "parity": None if exported.parity is None else summary(exported.parity),
         }
         write(json.dumps(document) + "\n")

@@ -95,7 +95,7 @@ def test_what_a_checkpoint_does_not_hold_as_the_model_does_is_refused() -> None:
         (["--graph-only", "--precision", "int4", "--variant", "1b"], "fp32 or fp16 graphs, not int4"),
         (["--graph-only"], "needs --variant or --config"),
         (["--graph-only", "--verify", "full", "--variant", "1b"], "--verification means nothing|--verify"),
-        (["--weights", "link", "somewhere"], "goes with --graph-only"),
+        (["--graph-only", "--variant", "1b", "--weights", "copy"], "--weights copy means nothing"),
         ([], "Missing argument"),
     ],
 )

@@ -27,11 +27,18 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
         highlight=False,
     )
     _show_spec(spec)
+    if manifest.formats:
+        formats = ", ".join(f"{group} {form}" for group, form in manifest.formats.items())
+        out.print(f"Formats of its matrices: {formats}; the rest float32.", markup=False, highlight=False)
     if manifest.shards is not None:
         counts = ", ".join(map(str, manifest.shards.counts))
         out.print(
             f"Its experts are in {len(manifest.shards.counts)} shards, a process each ({counts}).", highlight=False
         )
+    if manifest.links is not None:
+        places = ", ".join(file.path for file in manifest.links.files)
+        text = f"{manifest.links.bytes / 1e9:.3f} GB of its weights are in files that are not part of it: {places}"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
     if manifest.tokenizer is not None:
         _show_text(manifest.tokenizer)
     _show_operators(manifest)
