@@ -95,6 +95,9 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
     if unrun:
         yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."
+    if manifest.links is not None:
+        path = manifest.links.files[0].path
+        yield f"- {manifest.links.bytes} bytes of its weights are not in it, but in the checkpoint ({path})."
     yield "- The graph is a program: run it only if you trust where it comes from."
     yield from ("", "## Files", "", "| file | bytes | SHA-256 |", "|---|---|---|")
     files = ((name, entry) for name, entry in manifest.files.items() if name != CARD)

@@ -26,16 +26,15 @@ import torch
 from mythos_export.capture import Captured, capture, capture_rows
 from mythos_export.destination import staged
 from mythos_export.errors import LowerError, PackageError
-from mythos_export.lower import lowered, problem_of
+from mythos_export.lower import lowered, nothing_of, problem_of
 from mythos_export.passes.externalize_weights import array_of, large_initializers, point
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.precision import PRECISIONS
 from mythos_export.progress import Progress, silent
-from mythos_export.references import Compositions, Place, refer
+from mythos_export.references import Compositions, Place, places_of, refer
 from mythos_export.tensor_file import header, write_tensors
 from mythos_export.weights_file import reserved
 from mythos_model import families, load_checkpoint
-from mythos_model.checkpoint.stored import Tensors
 from mythos_model.checkpoint.texts import read_json_object
 from mythos_model.families.family import Family
 from mythos_runtime.spec import MODEL
@@ -66,8 +65,9 @@ def export_graphs(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
+    weights_key: str | None = None,
+    exit_rule: str | None = None,
     precision: str = "fp32",
-    force: bool = False,
     progress: Progress = silent,
 ) -> GraphOnly:
     """Write the graphs of a model into a folder, with references into a checkpoint's files.
@@ -75,7 +75,8 @@ def export_graphs(
     Args:
         checkpoint: as `load_checkpoint` reads it, of which the headers are looked at alone; None: files are planned,
             safetensors shards beside the graphs, and links.json says what is to be where in them.
-        config, variant: as `load_checkpoint`; one of them where there is no checkpoint.
+        config, variant, weights_key, exit_rule: as `load_checkpoint`; one of the first two where there is no
+            checkpoint.
         precision: fp32 or fp16, what is computed in. A tensor of another type is cast in the graph.
 
     Raises:
@@ -87,12 +88,15 @@ def export_graphs(
             f"--graph-only writes fp32 or fp16 graphs, not {precision}: rounded weights are in no checkpoint"
         )
     dtype = PRECISIONS[precision].dtype
-    with staged(Path(output), force, Path(checkpoint or "absent")) as folder:
+    with staged(Path(output), False, Path(checkpoint or "absent")) as folder:
         progress("look at the checkpoint")
         final = Path(output).resolve()
-        family, found, places = _found(checkpoint, config, variant, final, dtype)
+        family, found, places = _found(checkpoint, config, variant, weights_key, exit_rule, final, dtype)
         compositions = Compositions(family, found, places)
         structure = family.model.structure(found, dtype)
+        for name, tensor in structure.state_dict().items():  # before minutes are spent
+            if tensor.numel():
+                compositions[name]
         with tempfile.TemporaryDirectory(prefix=".reserved-", dir=folder) as room:
             progress("capture the program")
             model = reserved(structure, Path(room) / "weights")
@@ -129,20 +133,23 @@ def _found(
     checkpoint: str | Path | None,
     config: Mapping[str, Any] | str | Path | None,
     variant: str | None,
+    weights_key: str | None,
+    exit_rule: str | None,
     folder: Path,
     dtype: torch.dtype,
 ) -> tuple[Family, Any, dict[str, Place]]:
     """The model, and where each of its checkpoint's tensors is or is to be."""
     if checkpoint is not None:
-        loaded = load_checkpoint(checkpoint, config, variant, content=False)
-        assert isinstance(loaded.state, Tensors)
-        places = {}
-        for name, stored in loaded.state.stored.items():
-            place = stored.place
-            if place is None:
-                raise LowerError(f"{name} is not whole and in order in its file; use --weights copy")
-            places[name] = Place(place[0].resolve(), place[1], stored.dtype, stored.shape)
+        loaded = load_checkpoint(
+            checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule, content=False
+        )
+        places = places_of(loaded.state)
+        for name in loaded.state:
+            if name not in places:
+                raise LowerError(f"{name} is not whole and in order in its file; export it without --graph-only")
         return loaded.family, loaded.config, places
+    if weights_key is not None or exit_rule is not None:
+        raise PackageError("--weights-key and --exit say what to take of a checkpoint, and there is none")
     if variant is not None:
         family, found = families.variant(variant)
     elif config is not None:
@@ -175,12 +182,7 @@ def _planned(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, folder: 
 
 def _graphs(program: Captured, weights: frozenset[str]) -> dict[str, ir.Model]:
     """The program's graphs, nothing in them computed from a weight. Raises LowerError."""
-
-    def may_fold(node: ir.Node) -> bool | None:
-        known = (value.name.removeprefix("model.") for value in node.inputs if value is not None and value.name)
-        return False if any(name in weights for name in known) else None
-
-    model = lowered(program, may_fold)
+    model = lowered(program, nothing_of(weights))
     for name, value in model.graph.initializers.items():
         if name in weights or value.const_value is None:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from mythos_runtime.spec import LoopSpec
 COMPUTED, ROW_COMPUTED = "computed.safetensors", "rows.safetensors"
 
 Pass = Callable[[ir.Model], None]
+MayFold = Callable[[ir.Node], bool | None]
 
 
 def passes(ports: Ports) -> tuple[Pass, ...]:
@@ -81,7 +82,7 @@ def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", du
     Raises:
         LowerError: the conversion failed, or the result does not pass onnx.checker's full check.
     """
-    model = _lowered(captured, None if dump is None else dump / "onnx")
+    model = _lowered(captured, weights, None if dump is None else dump / "onnx")
     folder = weights.path.parent
     path, computed = folder / name, folder / COMPUTED
     link_weights([model], weights, computed)
@@ -99,7 +100,7 @@ def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = Non
     Raises:
         LowerError: as `lower`.
     """
-    models = split_graphs(_lowered(captured, None if dump is None else dump / "rows"), captured.graphs)
+    models = split_graphs(_lowered(captured, weights, None if dump is None else dump / "rows"), captured.graphs)
     folder = weights.path.parent
     share_products(models.values(), weights)
     link_weights(models.values(), weights, folder / ROW_COMPUTED, folder / COMPUTED)
@@ -111,13 +112,23 @@ def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = Non
     return (*paths, own) if own.exists() else paths
 
 
-def _lowered(captured: Captured, dump: Path | None) -> ir.Model:
-    model = _convert(captured)
+def _lowered(captured: Captured, weights: WeightsFile, dump: Path | None) -> ir.Model:
+    model = _convert(captured, nothing_of(weights.linked) if weights.linked else None)
     run_passes(model, passes(captured.ports), dump)
     return model
 
 
-def lowered(captured: Captured, may_fold: Callable[[ir.Node], bool | None]) -> ir.Model:
+def nothing_of(weights: Container[str]) -> MayFold:
+    """Nothing is computed now of these weights, by the model's names, which is no longer what is in their files."""
+
+    def may_fold(node: ir.Node) -> bool | None:
+        known = (value.name.removeprefix("model.") for value in node.inputs if value is not None and value.name)
+        return False if any(name in weights for name in known) else None
+
+    return may_fold
+
+
+def lowered(captured: Captured, may_fold: MayFold) -> ir.Model:
     """The graph of a program in memory, its weights in it; `may_fold` says of which nodes results may be computed now
     (None: as usual). Raises LowerError."""
     model = _convert(captured, may_fold)
@@ -160,7 +171,7 @@ def problem_of(model: Path | onnx.ModelProto, loops: int) -> str | None:
     return None if found == loops else f"should hold {loops or 'no'} Loop, found {found}"
 
 
-def _convert(captured: Captured, may_fold: Callable[[ir.Node], bool | None] | None = None) -> ir.Model:
+def _convert(captured: Captured, may_fold: MayFold | None = None) -> ir.Model:
     table = {op.torch_op: op.translation() for op in OPERATORS.values()}
     table |= standard.translations() | tap_translations()
     ports = captured.ports

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.capture import capture, capture_rows
+from mythos_export.linked import find_links, map_links
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
 from mythos_export.precision import PRECISIONS
@@ -69,8 +70,10 @@ def make(
     words: TokenizerEntry | None = None,
 ) -> Made:
     """Fill a folder: from writing the weights to packaging."""
-    progress("write the weights")
-    weights = write_weights(loaded.model, loaded.checkpoint.sources, folder / WEIGHTS, Weighing)
+    links = find_links(loaded.model, loaded.checkpoint) if options.link else None
+    progress("write the weights" if links is None else "look at the weights")
+    linked = {} if links is None else map_links(folder, links)
+    weights = write_weights(loaded.model, loaded.checkpoint.sources, folder / WEIGHTS, Weighing, linked)
     progress("capture the program")
     captured, rows = capture(weights.model), capture_rows(weights.model)
     progress("lower to ONNX")
@@ -84,5 +87,5 @@ def make(
         lowered = replace(lowered, rows=(*lowered.rows, *files))
     built = build(lowered, folder, target, options, progress)
     progress("package")
-    bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards)
+    bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards, links)
     return Made(bundle, weights)

@@ -22,6 +22,7 @@ from mythos_export.verify.golden import GOLDEN
 from mythos_export.weights_file import WeightsFile
 from mythos_model import Checkpoint
 from mythos_runtime.files import FileEntry, describe
+from mythos_runtime.linked import Links
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.shards.entry import ExpertShards
@@ -70,9 +71,12 @@ def package(
     built: tuple[Built, ...],
     tokenizer: TokenizerEntry | None = None,
     shards: ExpertShards | None = None,
+    links: Links | None = None,
 ) -> Bundle:
-    """The bundle of what was built in `folder`, with the captured program. Nothing in it has been executed yet."""
-    write_program(captured.program, weights, folder / PROGRAM)
+    """The bundle of what was built in `folder`, with the captured program, unless weights are in files outside of it.
+    Nothing in it has been executed yet."""
+    if links is None:
+        write_program(captured.program, weights, folder / PROGRAM)
     versions = {"torch": torch.__version__, "onnx": onnx.__version__}
     for target in built:
         versions |= target.tool_versions
@@ -88,6 +92,7 @@ def package(
         operators=fallback.record(_operators(folder, captured.spec, shards), _tensorrt_implementation(built)),
         tokenizer=tokenizer,
         shards=shards,
+        links=links,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return Bundle(folder, manifest, built).grown()

@@ -14,7 +14,7 @@ All of it happens out of sight; then the bundle gets its name, by one rename.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from mythos_export.card import find_licence, with_card
 from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
+from mythos_export.linked import relative
 from mythos_export.making import load, make
-from mythos_export.package import PARTS
+from mythos_export.package import PARTS, Bundle
 from mythos_export.precision import with_activations
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.cut import check_shards
@@ -34,6 +35,8 @@ from mythos_export.text_files import add_text
 from mythos_export.verification import LATER, VERIFICATIONS, choose, verify
 from mythos_export.verify import Parity
 from mythos_runtime.manifest import Manifest
+
+COPY, LINK = "copy", "link"  # what becomes of the weights
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def export(
     context: str | None = None,
     plugins: bool = False,
     expert_shards: int | None = None,
+    weights: str = COPY,
     tokenizer: str | Path | None = None,
     eos: Sequence[int] | None = None,
     cases: str | Path | None = None,
@@ -85,6 +89,8 @@ def export(
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
+        weights: copy, or link: they stay in the checkpoint's files, which the bundle then needs where they are, with
+            their content as it is. Of target onnx, in fp32 or fp16.
         tokenizer, eos: instead of what is beside the checkpoint; see `text_files.add_text`.
         cases: a safetensors file with `input_ids` int64 [n, T] to be among the golden cases.
         parts: which of `package.PARTS` the bundle keeps; all by default. All are made, and used to verify it.
@@ -104,7 +110,9 @@ def export(
     chosen = find_target(target)
     dump = None if dump_passes is None else Path(dump_passes)
     wanted = with_activations(precision or chosen.precisions[0], activations)
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, dump)
+    if weights not in (COPY, LINK):
+        raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, weights == LINK, dump)
     check_request(chosen, options)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):
@@ -119,7 +127,7 @@ def export(
             progress(f"note: {note}")
         if expert_shards is not None:
             check_shards(loaded.model, expert_shards)
-        check_room(folder, loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
+        check_room(folder, 0 if options.link else loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)
         place = output.with_name(f"{output.name}.repro")
@@ -127,10 +135,18 @@ def export(
             verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
         finally:
             made.weights.close()
-        finished = stripped(verified.bundle.without(left_out))
+        finished = _placed(stripped(verified.bundle.without(left_out)), output)
         finished = with_card(finished, find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
     return Exported(output, finished.manifest, verified.parity)
+
+
+def _placed(bundle: Bundle, output: Path) -> Bundle:
+    """With its links as they are from where it is to lie."""
+    links = bundle.manifest.links
+    return (
+        bundle if links is None else replace(bundle, manifest=replace(bundle.manifest, links=relative(links, output)))
+    )
 
 
 def _left_out(parts: Collection[str] | None) -> set[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import torch
 from torch import fx
 
 from mythos_export.errors import LowerError
+from mythos_model.checkpoint.reduced import Corners
+from mythos_model.checkpoint.stored import Tensors
 from mythos_model.families.family import Family
 
 _DTYPES = {
@@ -42,6 +44,24 @@ class Place:
     @property
     def bytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
+
+
+def places_of(state: Mapping[str, torch.Tensor]) -> dict[str, Place]:
+    """Of those tensors of a checkpoint that are whole and in order in its files; or of a reduced one, the first rows of
+    such, whole."""
+    if isinstance(state, Corners):
+        whole = places_of(state.state)
+        cut = {name: (whole[name], shape) for name, shape in state.shapes.items() if name in whole}
+        return {
+            name: replace(place, shape=shape) for name, (place, shape) in cut.items() if place.shape[1:] == shape[1:]
+        }
+    assert isinstance(state, Tensors)
+    found = {}
+    for name, stored in state.stored.items():
+        place = stored.place
+        if place is not None:
+            found[name] = Place(place[0].resolve(), place[1], stored.dtype, stored.shape)
+    return found
 
 
 @dataclass(frozen=True)
@@ -78,14 +98,21 @@ class Compositions(Mapping[str, Composition]):
 
     def __init__(self, family: Family, config: Any, places: Mapping[str, Place]) -> None:
         self.family, self.places = family, places
-        self._sources = family.model.sources(config, _Names(places))
+        self._sources = family.model.sources(config, _Names(family.shapes(config)))
 
     def __getitem__(self, name: str) -> Composition:
-        pieces = [self._followed(name, piece) for piece in self._sources.pieces(name)]
+        try:
+            made = list(self._sources.pieces(name))
+        except (fx.proxy.TraceError, TypeError, AttributeError) as error:  # it asks a tensor for more than its place
+            raise self._refused(name) from error
+        pieces = [self._followed(name, piece) for piece in made]
         axes = {piece.axis for piece in pieces if len(piece.names) > 1}
         if len(pieces) > 1 and axes - {0}:
             raise self._refused(name)
         return Composition(tuple(each for piece in pieces for each in piece.names), max(axes, default=0))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources  # not whether it can be referred to
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -106,7 +133,7 @@ class Compositions(Mapping[str, Composition]):
     def _refused(self, name: str) -> LowerError:
         return LowerError(
             f"{name} of {self.family.name} is not in the checkpoint's files as the model has it, so nothing can "
-            "refer to it there; use --weights copy"
+            "refer to it there; export a bundle that has it, without --graph-only"
         )
 
 
@@ -118,7 +145,10 @@ def refer(model: ir.Model, compositions: Compositions, folder: Path) -> dict[str
     """
     graph, referred = model.graph, dict[str, Place]()
     for name in [name for name in graph.initializers if name in compositions]:
-        value = graph.initializers.pop(name)
+        value = graph.initializers[name]
+        if value.const_value is not None and not value.const_value.size:
+            continue  # of experts that the model does not have: in no file
+        graph.initializers.pop(name)
         composition = compositions[name]
         stored = []
         for each in composition.names:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from mythos_export.card import find_licence, with_card, write_index
+from mythos_export.linked import map_links
 from mythos_export.making import Loaded, Made, make
 from mythos_export.package import PARTS, Bundle
 from mythos_export.precision import PRECISIONS
@@ -109,7 +110,8 @@ def _verify_twin(
         loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
         shards = None if bundle.manifest.shards is None else min(2, len(bundle.manifest.shards.counts))
         progress("make a reduced twin")
-        twin = make(loaded, Path(folder), find_target(BASE), TargetOptions(precision, expert_shards=shards))
+        options = TargetOptions(precision, expert_shards=shards, link=bundle.manifest.links is not None)
+        twin = make(loaded, Path(folder), find_target(BASE), options)
         try:
             parity = _compared(twin.bundle, _answers(twin, cases, progress), reproductions, progress)
         finally:
@@ -170,7 +172,9 @@ def verify_later(
     found = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
     loaded = Loaded(PRECISIONS[manifest.precision].structure(found), found)
     progress("weigh the checkpoint's weights")
-    weights = open_weights(loaded.model, found.sources, folder / WEIGHTS, manifest.files[WEIGHTS], Weighing)
+    linked = {} if manifest.links is None else map_links(folder, manifest.links)
+    entry = manifest.files[WEIGHTS]
+    weights = open_weights(loaded.model, found.sources, folder / WEIGHTS, entry, Weighing, linked)
     names = {target.name for target in manifest.targets if target.state == NOT_VERIFIED}
     built = tuple(Built(name, (), proof_of(manifest.spec)) for name in names)
     made = Made(Bundle(folder, manifest, built), weights)

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +60,7 @@ class WeightsFile:
         entry: the hash and size of the file, known from writing it.
         places: of every tensor.
         prints: what a `Weighing` made of each tensor as it passed by; empty without one.
+        linked: tensors of the model that are in files of the user's instead, mapped from there.
     """
 
     path: Path
@@ -66,14 +68,21 @@ class WeightsFile:
     entry: FileEntry
     places: Mapping[str, Place]
     prints: Mapping[str, Any]
+    linked: Mapping[str, Tensor]
     _mapped: Mapped
+
+    def linked_name(self, tensor: Tensor | np.ndarray) -> str | None:
+        """Which of the linked tensors an array is, where it is; None where it is none of them."""
+        start, size, in_a_row = _extent(tensor)
+        return self._names.get((start, size)) if in_a_row else None
+
+    @cached_property
+    def _names(self) -> dict[Place, str]:
+        return {_extent(tensor)[:2]: name for name, tensor in self.linked.items()}
 
     def place(self, tensor: Tensor | np.ndarray) -> Place | None:
         """Where in the file an array's elements are, one after the other; None where they are somewhere else."""
-        if isinstance(tensor, Tensor):
-            start, size, in_a_row = tensor.data_ptr(), tensor.nbytes, tensor.is_contiguous()
-        else:
-            start, size, in_a_row = tensor.__array_interface__["data"][0], tensor.nbytes, tensor.flags.c_contiguous
+        start, size, in_a_row = _extent(tensor)
         start -= self._base
         return (start, start + size) if in_a_row and start >= 0 and start + size <= len(self._mapped) else None
 
@@ -95,13 +104,24 @@ class WeightsFile:
         return int(np.frombuffer(self._mapped.memory, np.uint8).__array_interface__["data"][0])
 
 
+def _extent(tensor: Tensor | np.ndarray) -> tuple[int, int, bool]:
+    """An array's address, its bytes, and whether they are one after the other."""
+    if isinstance(tensor, Tensor):
+        return tensor.data_ptr(), tensor.nbytes, tensor.is_contiguous()
+    return tensor.__array_interface__["data"][0], tensor.nbytes, tensor.flags.c_contiguous
+
+
 def store_model(model: LoopedModel, path: Path) -> WeightsFile:
     """Write a model that is in memory, and take its weights out of it. Raises OSError."""
     return write_weights(model, Sources.plain(model.state_dict()), path)
 
 
 def write_weights(
-    structure: LoopedModel, sources: Sources, path: Path, weigh: type[Weighing] | None = None
+    structure: LoopedModel,
+    sources: Sources,
+    path: Path,
+    weigh: type[Weighing] | None = None,
+    linked: Mapping[str, Tensor] | None = None,
 ) -> WeightsFile:
     """Write the weights of a model, and put it on top of them.
 
@@ -109,12 +129,13 @@ def write_weights(
         structure: the model, of whose tensors shapes and dtypes are enough (`LoopedModel.structure`).
         sources: its tensors by name, or those that its rounded ones are made of.
         weigh: is shown every tensor as it passes by.
+        linked: tensors that are not written, as they are in files of the user's.
 
     Raises:
         ModelError: a weight cannot be rounded.
         OSError: the disk is full, and the like.
     """
-    plan = _Plan.of(structure, sources)
+    plan = _Plan.of(structure, sources, linked or {})
     sha = hashlib.sha256(plan.head)
     with path.open("wb") as stream, ThreadPoolExecutor(1) as hashing:
         stream.write(plan.head)
@@ -132,7 +153,12 @@ def write_weights(
 
 
 def open_weights(
-    structure: LoopedModel, sources: Sources, path: Path, entry: FileEntry, weigh: type[Weighing] | None = None
+    structure: LoopedModel,
+    sources: Sources,
+    path: Path,
+    entry: FileEntry,
+    weigh: type[Weighing] | None = None,
+    linked: Mapping[str, Tensor] | None = None,
 ) -> WeightsFile:
     """The same on a file that was written before, of the same model. Its content is not looked at: what is weighed are
     the sources, for the artifacts to be held to.
@@ -140,7 +166,7 @@ def open_weights(
     Raises:
         PackageError: the file is laid out in another way.
     """
-    plan = _Plan.of(structure, sources)
+    plan = _Plan.of(structure, sources, linked or {})
     with path.open("rb") as stream:
         if stream.read(len(plan.head)) != plan.head:
             raise PackageError(f"{path} is not laid out as this version does it; export the model again")
@@ -190,23 +216,24 @@ class _Plan:
     transposed: frozenset[str]
     head: bytes
     places: Mapping[str, Place]
+    linked: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, structure: LoopedModel, sources: Sources) -> _Plan:
+    def of(cls, structure: LoopedModel, sources: Sources, linked: Mapping[str, Tensor]) -> _Plan:
         wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in structure.state_dict().items()}
         layers = (  # of one row or column, whichever way it is stored, the same
             name
             for name, module in structure.named_modules()
             if type(module) is nn.Linear and 1 not in module.weight.shape
         )
-        transposed = frozenset(f"{name}.weight" for name in layers)
+        transposed = frozenset(f"{name}.weight" for name in layers) - linked.keys()
         groups = _groups(sources, wanted)
         stored = {
             name: (dtype, shape[::-1] if name in transposed else shape)
             for name, (dtype, shape) in ((name, wanted[name]) for names in groups.values() for name in names)
-            if math.prod(shape) * dtype.itemsize > INLINE_BYTES
+            if name not in linked and math.prod(shape) * dtype.itemsize > INLINE_BYTES
         }
-        return cls(structure, wanted, groups, transposed, *header(stored))
+        return cls(structure, wanted, groups, transposed, *header(stored), linked)
 
     def run(
         self, sources: Sources, weigh: type[Weighing] | None, put: Callable[[memoryview], None] | None
@@ -217,20 +244,24 @@ class _Plan:
         small: dict[str, list[Tensor]] = {}
         with ThreadPoolExecutor(1) as weighing:
             for source, names in self.groups.items():
-                if put is None and weigh is None and all(name in self.places for name in names):
+                if put is None and weigh is None and all(self._kept(name) for name in names):
                     continue
                 dtype = self.wanted[names[0]][0]
                 for name, piece in _made(self.structure, source, names, sources.pieces(source), dtype):
                     weighed = weighing.submit(weighings[name].add, piece) if weighings else None
-                    if name not in self.places:
+                    if not self._kept(name):
                         small.setdefault(name, []).append(piece.clone())
-                    elif put is not None:
+                    elif put is not None and name in self.places:
                         put(raw_bytes(piece.T if name in self.transposed else piece))
                     if weighed is not None:
                         weighed.result()
         stacked = {name for source, names in self.groups.items() if sources.stacked(source) for name in names}
         whole = {name: torch.stack(pieces) if name in stacked else pieces[0] for name, pieces in small.items()}
         return whole, {name: each.done() for name, each in weighings.items()}
+
+    def _kept(self, name: str) -> bool:
+        """Whether a file holds it."""
+        return name in self.places or name in self.linked
 
     def put_on(
         self, path: Path, entry: FileEntry, small: Mapping[str, Tensor], prints: Mapping[str, Any]
@@ -241,9 +272,9 @@ class _Plan:
             name: _lying(mapped, place, *self.wanted[name], name in self.transposed)
             for name, place in self.places.items()
         }
-        self.structure.load_state_dict({**lying, **small}, assign=True)
+        self.structure.load_state_dict({**lying, **small, **self.linked}, assign=True)
         model = self.structure.requires_grad_(False).eval()
-        return WeightsFile(path, model, entry, self.places, prints, mapped)
+        return WeightsFile(path, model, entry, self.places, prints, self.linked, mapped)
 
 
 def _groups(sources: Sources, wanted: Mapping[str, Stored]) -> dict[str, tuple[str, ...]]:
@@ -277,6 +308,8 @@ def _made(
 def _lying(mapped: Mapped, place: Place, dtype: torch.dtype, shape: tuple[int, ...], transposed: bool) -> Tensor:
     """A tensor on the file's bytes: no view of another one, since torch.export takes none."""
     start, end = place
+    if start == end:
+        return torch.empty(shape, dtype=dtype)
     count = (end - start) // dtype.itemsize
     flat = torch.frombuffer(mapped.memory, dtype=dtype, count=count, offset=start)
     if not transposed:

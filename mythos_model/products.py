@@ -14,6 +14,9 @@ from torch import Tensor
 from mythos_model.formats import FORMATS, PLAIN, Format, Packed, round_activations
 
 _TOGETHER = 1 << 23  # elements of a matrix that are widened at a time
+_COPIED = (
+    1 << 20
+)  # bytes of an expert's matrix, beyond which a copy of the chosen ones costs more than calls one by one
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: str = PLAIN) -> Tensor:
@@ -103,7 +106,8 @@ def moe(
     shared = Packed(shared_gate_up, shared_gate_up_scale), Packed(shared_down, shared_down_scale)
     x, expert_index, expert_weight = (rows.flatten(0, -2) for rows in (x, expert_index, expert_weight))  # [n, .]
     y = _expert(x, *shared, width, form)
-    if x.shape[0] == 1 and format == PLAIN and routed_down.dtype == x.dtype:  # decode: the chosen experts at once
+    at_once = x.is_cuda or routed_down[:1].nbytes <= _COPIED  # which copies them
+    if x.shape[0] == 1 and format == PLAIN and routed_down.dtype == x.dtype and at_once:  # decode: the chosen experts
         chosen = expert_index[0]
         gate, up = torch.matmul(routed_gate_up[chosen], x[0]).chunk(2, -1)  # [K, F]
         out = torch.matmul(routed_down[chosen], (F.silu(gate) * up).unsqueeze(-1)).squeeze(-1)  # [K, D]

@@ -87,7 +87,8 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option(
     "--weights",
     type=click.Choice(["copy", "link"]),
-    help="What graphs point into: a copy in the bundle, or the checkpoint's own files, which goes with --graph-only.",
+    help="A copy in the bundle, or what is in the checkpoint's own files, which then have to stay where and as they "
+    "are: onnx, fp32 and fp16. [default: copy]",
 )
 @click.option("--dump-passes", type=click.Path(path_type=Path), help="Write the graph before and after each pass here.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there; anything else never is.")
@@ -115,21 +116,18 @@ def export_command(
     if options["config"] is not None and options["variant"] is not None:
         raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
     if graph_only:
-        _graphs(checkpoint, output, weights, options, as_json)
+        _graphs(checkpoint, output, {"eos": eos, "parts": parts, **options}, weights, as_json)
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
-    if weights == "link":
-        raise click.UsageError(
-            "--weights link goes with --graph-only: no runtime opens a bundle whose weights are in files outside of it"
-        )
     ends = None if eos is None else id_list("--eos", eos)
     from mythos_export import export  # imports torch: seconds that --help need not spend
     from mythos_export.verify.parity import summary
 
     destination = output or Path(f"{_name(checkpoint)}-{target}")
     with terminable("terminated; no bundle was written"), steps() as step:
-        exported = export(checkpoint, destination, target, eos=ends, parts=_names(parts), progress=step, **options)
+        options |= {"parts": _names(parts), "weights": weights or "copy"}
+        exported = export(checkpoint, destination, target, eos=ends, progress=step, **options)
     if exported.parity is not None:
         show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
@@ -147,13 +145,14 @@ def export_command(
 
 
 def _graphs(
-    checkpoint: Path | None, output: Path | None, weights: str | None, options: Mapping[str, Any], as_json: bool
+    checkpoint: Path | None, output: Path | None, options: Mapping[str, Any], weights: str | None, as_json: bool
 ) -> None:
     """--graph-only."""
-    meant = ("config", "variant", "precision", "force")
+    meant = ("config", "variant", "weights_key", "exit_rule", "precision")
+    known = {option.name: option.opts[-1] for option in click.get_current_context().command.params}
     for name, value in options.items():
         if name not in meant and value and (name, value) != ("target", "onnx"):
-            raise click.UsageError(f"--{name.replace('_', '-')} means nothing to --graph-only")
+            raise click.UsageError(f"{known[name]} means nothing to --graph-only")
     if weights == "copy":
         raise click.UsageError("--weights copy means nothing to --graph-only, whose graphs come without weights")
     from mythos_export.graph_only import STATE, export_graphs  # imports torch

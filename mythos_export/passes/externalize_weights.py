@@ -23,8 +23,9 @@ from mythos_export.weights_file import INLINE_BYTES, WeightsFile
 def link_weights(models: Iterable[ir.Model], weights: WeightsFile, own: Path, computed: Path | None = None) -> None:
     """Replace every initializer above INLINE_BYTES by a reference into a file.
 
-    It is one of the model's weights, or in `computed`, another graph's `own`, under its name and with its values; or it
-    goes into `own`, each once. There is no such file where there are none.
+    It is one of the model's weights, in whose place comes an input where it is linked (`mythos_export.linked`); or in
+    `computed`, another graph's `own`, under its name and with its values; or it goes into `own`, each once. There is no
+    such file where there are none.
     """
     known = tensor_offsets(computed) if computed is not None and computed.exists() else {}
     kept: dict[str, torch.Tensor] = {}
@@ -33,6 +34,10 @@ def link_weights(models: Iterable[ir.Model], weights: WeightsFile, own: Path, co
         for name, value in large_initializers(model).items():
             if isinstance(value.const_value, ir.ExternalTensor):
                 continue  # `share_products` has found it
+            linked = weights.linked_name(array_of(value.const_value))
+            if linked is not None:
+                make_input(model.graph, value, linked)
+                continue
             place = weights.place(array_of(value.const_value))
             if place is not None:
                 point(value, weights.path, place)
@@ -49,6 +54,20 @@ def link_weights(models: Iterable[ir.Model], weights: WeightsFile, own: Path, co
         offsets = write_tensors(own, kept)
         for value, name in later:
             point(value, own, offsets[name])
+
+
+def make_input(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """An initializer becomes an input of this name, one for all that are."""
+    del graph.initializers[str(value.name)]
+    known = next((each for each in graph.inputs if each.name == name), None)
+    if known is not None:
+        ir.convenience.replace_all_uses_with(value, known)
+        return
+    tensor = value.const_value
+    assert tensor is not None
+    value.name, value.const_value = name, None
+    value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+    graph.inputs.append(value)
 
 
 def large_initializers(model: ir.Model) -> dict[str, ir.Value]:

@@ -26,6 +26,8 @@ class TargetOptions:
     context: str | None = None
     plugins: bool = False
     expert_shards: int | None = None
+    link: bool = False
+    """Weights stay in the checkpoint's files, and are mapped from there."""
     dump: Path | None = None
     """A folder for the graph before and after each pass."""
 
@@ -90,6 +92,15 @@ def check_request(target: Target, options: TargetOptions) -> None:
         if getattr(options, name) and name not in target.options:
             option = f"--{name.replace('_', '-')}"
             raise TargetError(f"{option} means nothing to --target {target.name}" + _elsewhere("options", name))
+    if options.link:
+        if target.name != BASE:
+            raise TargetError(f"--weights link means nothing to --target {target.name}; it goes with --target {BASE}")
+        if options.precision not in ("fp32", "fp16"):
+            raise TargetError(
+                f"--weights link goes with fp32 and fp16: {options.precision} weights are in no checkpoint"
+            )
+        if options.expert_shards is not None:
+            raise TargetError("--weights link and --expert-shards do not go together: shards are files of their own")
     target.check(options)
 
 

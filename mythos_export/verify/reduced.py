@@ -30,6 +30,7 @@ from mythos_export.verify.threads import few_threads
 from mythos_export.verify.truth import Truth
 from mythos_export.verify.weights import BIT_BY_BIT, Prints, compare_weights, prints
 from mythos_model.looped import LoopedModel
+from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 
 WHOLE = "whole model, "  # before the names of its stages
@@ -78,7 +79,8 @@ def verify_whole(
 def _weights(folder: Path, manifest: Manifest, expected: Prints) -> StageResult:
     name, files = f"{WHOLE}weights", [f"{graph}.onnx" for graph in manifest.spec.graphs]
     files += [] if manifest.shards is None else manifest.shards.files()
-    held = _Held({file: Constants(folder / file) for file in files})
+    linked = open_links(folder, manifest.links)
+    held = _Held({file: Constants(folder / file, linked) for file in files})
     problem, weighed = compare_weights(held, expected)
     failure = None if problem is None else Failure(name, BIT_BY_BIT, problem)
     return StageResult(name, "hashes of every tensor", ", ".join(files), (), None, failure, None, weighed)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mythos_export.errors import ExportError, PackageError, ParityError
+from mythos_export.linked import absolute
 from mythos_export.verify.cases import Case
 from mythos_export.verify.compare import Problem, compare
 from mythos_export.verify.golden import GOLDEN, Golden, load_golden, save_golden
@@ -68,7 +69,8 @@ class Reproduction:
             replace(target, files=tuple(name for name in target.files if name in listed))
             for target in bundle.manifest.targets
         )
-        write_manifest(folder, replace(bundle.manifest, files=listed, targets=targets, tokenizer=None))
+        links = None if bundle.manifest.links is None else absolute(bundle.manifest.links, bundle.folder)
+        write_manifest(folder, replace(bundle.manifest, files=listed, targets=targets, tokenizer=None, links=links))
         return folder
 
     def to_json(self) -> dict[str, Any]:

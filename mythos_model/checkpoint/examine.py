@@ -21,8 +21,8 @@ _WORTH_A_THREAD = 1 << 18
 _PIECE = 4 << 20  # bytes that are read, hashed and looked at together
 
 
-def examine_files(files: Iterable[Path], tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
-    """The SHA-256 of the files (of several: over their names and hashes), and which tensors hold NaN or infinity.
+def examine_files(files: Iterable[Path], tensors: Mapping[str, Stored]) -> tuple[dict[Path, str], list[str]]:
+    """The SHA-256 of each file, and which tensors hold NaN or infinity.
 
     Each file is read once and never held; checksums are compared on the way.
 
@@ -31,24 +31,29 @@ def examine_files(files: Iterable[Path], tensors: Mapping[str, Stored]) -> tuple
     """
     storages = {id(stored.storage): stored.storage for stored in tensors.values()}.values()
     doubtful: set[int] = set()
-    digests = []
+    digests: dict[Path, str] = {}
     with ThreadPoolExecutor(1) as pool:
         for path in files:
             inside = sorted((s for s in storages if s.file.path == path), key=lambda s: s.start)
-            digests.append(_examine_file(path, inside, doubtful, pool))
+            digests[path] = _examine_file(path, inside, doubtful, pool)
     broken = [
         name
         for name, stored in tensors.items()
         if (id(stored.storage) in doubtful or stored.dtype != stored.storage.dtype) and not _finite(stored.tensor())
     ]
+    return digests, broken
+
+
+def together(digests: Mapping[Path, str]) -> str:
+    """One hash of a checkpoint: its file's, or of several files over their names and hashes."""
     if len(digests) == 1:
-        return digests[0][1], broken
-    lines = "".join(f"{name} {digest}\n" for name, digest in digests)
-    return hashlib.sha256(lines.encode()).hexdigest(), broken
+        return next(iter(digests.values()))
+    lines = "".join(f"{path.name} {digest}\n" for path, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _examine_file(path: Path, storages: list[Storage], doubtful: set[int], pool: ThreadPoolExecutor) -> tuple[str, str]:
-    """Name and hash of one file; storages that hold something that is no number are put among the `doubtful`."""
+def _examine_file(path: Path, storages: list[Storage], doubtful: set[int], pool: ThreadPoolExecutor) -> str:
+    """The hash of one file; storages that hold something that is no number are put among the `doubtful`."""
     sha = hashlib.sha256()
     buffer = memoryview(bytearray(_PIECE))
 
@@ -85,7 +90,7 @@ def _examine_file(path: Path, storages: list[Storage], doubtful: set[int], pool:
                 sha.update(piece)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    return path.name, sha.hexdigest()
+    return sha.hexdigest()
 
 
 # Per dtype: the unsigned integer of its size and the bits that are all set in NaN and infinity, and in nothing else.

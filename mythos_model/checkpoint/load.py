@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mythos_model import families
+from mythos_model.checkpoint.examine import together
 from mythos_model.checkpoint.raw import Examined, RawCheckpoint, read_checkpoint
 from mythos_model.checkpoint.rotary import check_table
 from mythos_model.checkpoint.stored import Tensors
@@ -43,6 +44,7 @@ class Checkpoint:
         format: "training checkpoint", "state dict", "safetensors" or "sharded safetensors".
         folder: where files that go with the weights are.
         notes: what was chosen among several, one sentence each, for the user.
+        digests: the SHA-256 of each file that was read.
     """
 
     family: Family
@@ -53,6 +55,7 @@ class Checkpoint:
     format: str
     folder: Path
     notes: tuple[str, ...] = ()
+    digests: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> Sources:
@@ -121,12 +124,13 @@ def load_checkpoint(
     held = [name for name in raw.shapes if not any(fnmatchcase(name, pattern) for pattern in family.ignored)]
     names = [name for name in held if not (name in aliases and aliases[name] in raw.shapes)]
     known = {aliases.get(name, name): name for name in names}
-    sha256 = _check(raw, known, expected, content)
+    digests = _check(raw, known, expected, content)
     for pattern, (base, width) in family.rotary(found).items() if content else ():
         for table in [name for name in raw.shapes if fnmatchcase(name, pattern)]:
             check_table(raw.source, table, raw.tensors[table], base, width)
     state = Tensors({name: raw.tensors.stored[stored] for name, stored in known.items()})
-    return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes)
+    sha256 = together(digests) if digests else ""
+    return Checkpoint(family, found, state, raw.source, sha256, raw.format, raw.folder, raw.notes, digests)
 
 
 def _without_wrapper(raw: RawCheckpoint) -> RawCheckpoint:
@@ -154,8 +158,10 @@ def _check_ties(raw: RawCheckpoint, family: Family, aliases: Mapping[str, str]) 
             raise CheckpointError(f"{raw.source}: {alias} differs from {name}, but {family.name} ties them")
 
 
-def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]], content: bool) -> str:
-    """One error with everything that is wrong with the tensors; else the files' hash, where the content is read.
+def _check(
+    raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, tuple[int, ...]], content: bool
+) -> Mapping[Path, str]:
+    """One error with everything that is wrong with the tensors; else the files' hashes, where the content is read.
     `known` maps the family's names to those in the files."""
     problems = []
     missing, extra = sorted(set(expected) - set(known)), sorted(set(known) - set(expected))
@@ -172,8 +178,8 @@ def _check(raw: RawCheckpoint, known: Mapping[str, str], expected: Mapping[str, 
     ]
     if misshapen:
         problems.append(f"{len(misshapen)} misshapen: {some(misshapen)}")
-    examined = raw.examine([known[name] for name in expected if name in known]) if content else Examined("", ())
+    examined = raw.examine([known[name] for name in expected if name in known]) if content else Examined({}, ())
     problems += examined.problems
     if problems:
         raise CheckpointError(f"{raw.source} does not fit its configuration; tensors " + "; ".join(problems))
-    return examined.sha256
+    return examined.digests

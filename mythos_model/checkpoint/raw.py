@@ -35,11 +35,11 @@ class Examined:
     """What one pass over a checkpoint's bytes told.
 
     Attributes:
-        sha256: of the file; of several, over their names and hashes.
+        digests: the SHA-256 of each file.
         problems: a phrase for each kind of tensor that no model can use; empty where all is well.
     """
 
-    sha256: str
+    digests: Mapping[Path, str]
     problems: tuple[str, ...]
 
 
@@ -106,14 +106,14 @@ class RawCheckpoint:
         """
         there = [name for name in names if name in self.shapes]
         floats = [name for name in there if self.dtypes[name].is_floating_point]
-        sha256, broken = examine_files(self.files, {name: self.tensors.stored[name] for name in floats})
+        digests, broken = examine_files(self.files, {name: self.tensors.stored[name] for name in floats})
         problems = []
         if len(floats) < len(there):
             others = [name for name in there if not self.dtypes[name].is_floating_point]
             problems.append(f"{len(others)} not floating-point tensors: {some(others)}")
         if broken:
             problems.append(f"{len(broken)} with NaN or infinite values: {some(broken)}")
-        return Examined(sha256, tuple(problems))
+        return Examined(digests, tuple(problems))
 
 
 def read_checkpoint(path: str | Path, weights_key: str | None = None) -> RawCheckpoint:

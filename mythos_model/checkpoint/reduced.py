@@ -26,7 +26,7 @@ def reduced(checkpoint: Checkpoint) -> Checkpoint:
     if family.twin is None:
         raise ModelError(f"{family.name} has no reduced twin; verify in full, or later")
     config = family.twin(checkpoint.config)
-    return dataclasses.replace(checkpoint, config=config, state=_Corners(checkpoint.state, family.shapes(config)))
+    return dataclasses.replace(checkpoint, config=config, state=Corners(checkpoint.state, family.shapes(config)))
 
 
 def reductions(checkpoint: Checkpoint, twin: Checkpoint) -> list[str]:
@@ -35,17 +35,17 @@ def reductions(checkpoint: Checkpoint, twin: Checkpoint) -> list[str]:
     return [f"{name} {after[name]} of {before[name]}" for name in before if before[name] != after[name]]
 
 
-class _Corners(Mapping[str, Tensor]):
+class Corners(Mapping[str, Tensor]):
     """Tensors of these names and shapes: the first rows, and the first of every row, of others."""
 
     def __init__(self, state: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> None:
-        self._state, self._shapes = state, shapes
+        self.state, self.shapes = state, shapes
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._state[name][tuple(slice(size) for size in self._shapes[name])]
+        return self.state[name][tuple(slice(size) for size in self.shapes[name])]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.shapes)

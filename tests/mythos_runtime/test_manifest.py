@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from small_spec import spec
 
 from mythos_runtime import BundleError
+from mythos_runtime.linked import LinkedFile, LinkedTensor, Links, Stretch
 from mythos_runtime.manifest import Manifest, Source, Target, parse_manifest, read_manifest, write_manifest
 
 
@@ -27,6 +28,10 @@ def manifest() -> Manifest:
         tolerances={"logits_relative": 1e-5},
         source=Source("step.pt", "a" * 64, "state dict"),
         operators={"mythos::moe": "portable function body"},
+        links=Links(
+            (LinkedFile("../checkpoint/model.safetensors", "b" * 64, 4096),),
+            {"w": LinkedTensor("float32", (2, 8), (Stretch(0, 96, 32), Stretch(0, 1024, 32)))},
+        ),
         created="2026-01-01T00:00:00+00:00",
     )
 
@@ -53,6 +58,30 @@ def test_any_mutation_loads_or_is_a_bundle_error(data: st.DataObject) -> None:
         parse_manifest(json.dumps(document).encode())
     except BundleError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words"),
+    [
+        ("files.0.path", "a\nb", "printable"),
+        ("files.0.sha256", "B" * 64, "hexadecimal"),
+        ("tensors.w.dtype", "int64", "one of float32, float16"),
+        ("tensors.w.shape", [2, 9], "stretches of 72 bytes together"),
+        ("tensors.w.shape", [True, 16], "positive integers"),
+        ("tensors.w.stretches.0.file", 1, "an integer from 0 to 0"),
+        ("tensors.w.stretches.1.start", 4096, "ends within its file"),
+        ("tensors.w.stretches.0.colour", 1, "unknown"),
+    ],
+)
+def test_links_that_do_not_hold_together_are_refused(at: str, value: object, words: str) -> None:
+    document = manifest().to_json()
+    *way, last = [int(step) if step.isdigit() else step for step in at.split(".")]
+    place: Any = document["links"]
+    for step in way:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(BundleError, match=words):
+        parse_manifest(json.dumps(document).encode())
 
 
 def test_a_bundle_of_version_1_says_what_to_do() -> None:

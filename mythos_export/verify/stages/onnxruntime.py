@@ -32,7 +32,8 @@ class _OnnxRuntime(Stage):
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
         self.fold = fold_of(bundle)
-        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, fold=self.fold)
+        self.linked = bundle.linked
+        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, fold=self.fold, weights=self.linked)
         self.twin = make_twin(load_graph(self.path), names(bundle.spec))
         self.session = twin_session(self.twin, self.path.parent, self.options, self.fold)
 
@@ -50,7 +51,7 @@ class _OnnxRuntime(Stage):
         return self.shipped.run(inputs)
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
-        outputs, watched = self.shipped.run(inputs), run(self.session, inputs)
+        outputs, watched = self.shipped.run(inputs), run(self.session, inputs, self.linked)
         for name, array in outputs.items():
             if not np.array_equal(array, watched[name], equal_nan=array.dtype.kind == "f"):
                 raise ParityError(
@@ -60,11 +61,11 @@ class _OnnxRuntime(Stage):
         return Answer(outputs, self.twin.trace(watched))
 
     def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
-        return {} if self.library is not None else {self.artifact: Constants(self.path)}
+        return {} if self.library is not None else {self.artifact: Constants(self.path, self.linked)}
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(load_graph(self.path))
-        outputs = run(twin_session(twin, self.path.parent, self.options, self.fold), inputs)
+        outputs = run(twin_session(twin, self.path.parent, self.options, self.fold), inputs, self.linked)
         return [values_of(twin, outputs, iteration) for iteration in iterations]
 
 
@@ -122,8 +123,11 @@ def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = 
             return ort.InferenceSession(file.name, settings, providers=_CPU)
 
 
-def run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """All outputs of a session by name. Raises BackendFailed."""
+def run(
+    session: ort.InferenceSession, inputs: Mapping[str, np.ndarray], linked: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """All outputs of a session by name; of `linked` it is given what it takes. Raises BackendFailed."""
+    weights = {port.name: linked[port.name] for port in session.get_inputs() if port.name in linked}
     names = [output.name for output in session.get_outputs()]
     with failing("ONNX Runtime, the verification twin", *error_types()):
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        return dict(zip(names, session.run(names, {**inputs, **weights}), strict=True))

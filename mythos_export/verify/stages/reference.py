@@ -55,8 +55,9 @@ class Reference(Stage):
     artifact: ClassVar[str] = "model.onnx"
     generates: ClassVar[bool] = False
 
-    def __init__(self, spec: LoopSpec, twin: Twin) -> None:
+    def __init__(self, spec: LoopSpec, twin: Twin, linked: Mapping[str, np.ndarray]) -> None:
         self.spec, self.twin = spec, twin
+        self.linked = {port.name: linked[port.name] for port in twin.model.graph.input if port.name in linked}
         with failing(self.runner, *ERRORS):
             self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, RMSNormalization, Loop])
 
@@ -72,11 +73,12 @@ class Reference(Stage):
 
     @classmethod
     def open(cls, bundle: Bundle) -> Reference:
-        return cls(bundle.spec, make_twin(load_graph(bundle.folder / cls.artifact, weights=True), names(bundle.spec)))
+        twin = make_twin(load_graph(bundle.folder / cls.artifact, weights=True), names(bundle.spec))
+        return cls(bundle.spec, twin, bundle.linked)
 
     def answer(self, inputs: Mapping[str, np.ndarray]) -> Answer:
         with failing(self.runner, *ERRORS):
-            found = self.evaluator.run(None, dict(inputs))
+            found = self.evaluator.run(None, {**inputs, **self.linked})
         values = dict(zip(self.evaluator.output_names, found, strict=True))
         outputs = {name: values[name] for name in self.twin.shipped}
         # It joins the iterations' values along the first axis, where ONNX stacks them along a new one.

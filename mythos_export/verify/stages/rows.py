@@ -134,7 +134,7 @@ class Rows(Stage):
 
     def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
         files = () if self.library is not None else [f"{graph}.onnx" for graph in self.graphs(self.bundle)]
-        return {file: Constants(self.bundle.folder / file) for file in files}
+        return {file: Constants(self.bundle.folder / file, self.bundle.linked) for file in files}
 
     def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
         """Those of the rows that are no padding."""
@@ -160,7 +160,7 @@ class Rows(Stage):
 
     def compute(self, graph: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs of enter, step or leave, and of what is shown inside, by name."""
-        return run(self.sessions[graph], feeds)
+        return run(self.sessions[graph], feeds, self.bundle.linked)
 
     def _run(
         self,

@@ -48,13 +48,13 @@ class Shards(Rows):
         for index, share in enumerate(shares(choices, entry.owners(), firsts)):
             if share is not None:
                 asked = {"x": x[share.rows], "row": share.row, "expert": share.expert}
-                parts[share.pairs] = run(self.sessions[entry.name(index)], asked)["out"]
+                parts[share.pairs] = run(self.sessions[entry.name(index)], asked, {})["out"]
         seen["parts"] = parts.reshape(*choices.shape, entry.dim)
         return seen | self._piece(REST, seen)
 
     def _piece(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
         ports = _entry(self.bundle).graphs[name]
-        return run(self.sessions[name], {port.name: values[port.name] for port in ports.inputs})
+        return run(self.sessions[name], {port.name: values[port.name] for port in ports.inputs}, {})
 
 
 def _entry(bundle: Bundle) -> ExpertShards:

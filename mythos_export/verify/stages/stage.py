@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from mythos_model.checkpoint.files import Mapped
 from mythos_model.errors import CheckpointError
 from mythos_model.formats import FORMATS
 from mythos_runtime.errors import BackendFailed
+from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.program import WEIGHTS
 from mythos_runtime.spec import LoopSpec
@@ -44,15 +46,18 @@ def load_graph(path: Path, weights: bool = False) -> onnx.ModelProto:
 
 
 class Constants(Mapping[str, np.ndarray]):
-    """Every tensor that an ONNX file holds or points to, its Loop's body's too. What is in other files is mapped when
-    it is looked at, and let go of with the array."""
+    """Every tensor that an ONNX file holds or points to, its Loop's body's too, and those of `linked` that it takes as
+    inputs. What is in other files is mapped when it is looked at, and let go of with the array."""
 
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
-        self._tensors = dict(_tensors_in(load_graph(path).graph))
+    def __init__(self, path: Path, linked: Mapping[str, np.ndarray]) -> None:
+        self._folder, graph = path.parent, load_graph(path).graph
+        self._tensors = dict(_tensors_in(graph))
+        self._linked = {port.name: linked[port.name] for port in graph.input if port.name in linked}
         self._mapped: dict[str, Mapped] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._linked:
+            return self._linked[name]
         tensor = self._tensors[name]
         with failing("onnx", OSError, ValueError, CheckpointError, onnx.checker.ValidationError):
             if not uses_external_data(tensor):
@@ -65,10 +70,11 @@ class Constants(Mapping[str, np.ndarray]):
             return np.frombuffer(view, helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        yield from self._tensors
+        yield from self._linked
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._tensors) + len(self._linked)
 
 
 def _tensors_in(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -110,12 +116,17 @@ class Bundle:
     def spec(self) -> LoopSpec:
         return self.manifest.spec
 
+    @cached_property
+    def linked(self) -> Mapping[str, np.ndarray]:
+        """Weights that are in files outside of the bundle. Raises BundleError where these are not there."""
+        return open_links(self.folder, self.manifest.links)
+
     @property
     def weight_bytes(self) -> int:
         """Of the whole model: while shards are made of it, both it and they are there."""
-        files = self.manifest.files
+        files, linked = self.manifest.files, 0 if self.manifest.links is None else self.manifest.links.bytes
         if WEIGHTS in files:
-            return files[WEIGHTS].bytes
+            return linked + files[WEIGHTS].bytes
         pieces = ("trunk.safetensors", "experts-")
         return sum(e.bytes for name, e in files.items() if name.startswith(pieces) and name.endswith(".safetensors"))
 

@@ -62,6 +62,8 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));
   app.add_option("--verify", out.load.verify, "What of the bundle's files is checked at load")
       ->check(CLI::IsMember({"hashes", "sizes"}))->capture_default_str();
+  app.add_option("--weights", out.load.weights,
+                 "Of a bundle whose weights are in files outside of it: the file, or a folder, if they have moved");
   app.add_flag("--json", out.json, "End with one line of JSON");
   app.add_flag("-v,--verbose", out.verbose, "Say more");
   app.set_version_flag("--version", std::string("mythos_run ") + mythos::version(), "Show the version and exit");

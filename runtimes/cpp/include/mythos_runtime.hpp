@@ -77,6 +77,9 @@ struct LoadOptions {
   std::string provider = "auto";     // for onnxruntime: cpu, cuda (or fail), auto (cuda where it works)
   std::string op_library = "auto";   // native operators; "none": the portable bodies; else a path. "auto": the variable
                                      // MYTHOS_OP_LIBRARY, then libmythos_ops.so where this library was installed
+  std::string weights;               // of a bundle whose weights are in files outside of it: where these are, if not where
+                                     // they were at the export; the file, or a folder. Their content is checked at every
+                                     // load; with "sizes" only that of files that are named here is not
 };
 
 // -- forward passes --------------------------------------------------------------------------------------------------------

@@ -19,20 +19,6 @@ struct Close {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
-std::string hash_of(const std::string& folder, const std::string& path, const fs::path& file) {
-  const std::unique_ptr<std::FILE, Close> stream(std::fopen(file.c_str(), "rb"));
-  const auto fail = [&](int code) {
-    return BundleError(folder + ": the file " + path + " cannot be read: " + os_error(code, file.string()));
-  };
-  if (!stream) throw fail(errno);
-  Sha256 digest;
-  std::vector<unsigned char> buffer(std::size_t{1} << 20);
-  for (std::size_t got; (got = std::fread(buffer.data(), 1, buffer.size(), stream.get())) > 0;)
-    digest.update(buffer.data(), got);
-  if (std::ferror(stream.get())) throw fail(errno);
-  return hex(digest.digest());
-}
-
 bool is_below(const fs::path& path, const fs::path& folder) {
   auto part = path.begin();
   for (const auto& expected : folder)
@@ -50,6 +36,17 @@ fs::path root_of(const fs::path& folder) {
 }
 
 }  // namespace
+
+std::string sha256_of(const fs::path& file) {
+  const std::unique_ptr<std::FILE, Close> stream(std::fopen(file.c_str(), "rb"));
+  if (!stream) throw std::system_error(errno, std::generic_category());
+  Sha256 digest;
+  std::vector<unsigned char> buffer(std::size_t{1} << 20);
+  for (std::size_t got; (got = std::fread(buffer.data(), 1, buffer.size(), stream.get())) > 0;)
+    digest.update(buffer.data(), got);
+  if (std::ferror(stream.get())) throw std::system_error(errno, std::generic_category());
+  return hex(digest.digest());
+}
 
 std::string plain_path(const std::string& path) {
   std::string out = path.empty() || path[0] != '/' ? "" : path.rfind("//", 0) == 0 && path.rfind("///", 0) != 0 ? "//" : "/";
@@ -110,7 +107,13 @@ void check_file(const std::string& folder, const std::string& path, const FileEn
     throw BundleError(folder + ": the file " + path + " has " + std::to_string(size) + " bytes, the manifest says " +
                       std::to_string(entry.bytes) +
                       ": it is cut off or was changed; export or copy the bundle again");
-  if (verify_hash && hash_of(folder, path, file) != entry.sha256)
+  std::string hash = entry.sha256;
+  try {
+    if (verify_hash) hash = sha256_of(file);
+  } catch (const std::system_error& failed) {
+    throw BundleError(folder + ": the file " + path + " cannot be read: " + os_error(failed.code().value(), file.string()));
+  }
+  if (hash != entry.sha256)
     throw BundleError(folder + ": the content of " + path +
                       " is not what was exported (its SHA-256 differs from the manifest's); export or copy the bundle "
                       "again");

@@ -21,6 +21,8 @@ std::string os_error(int code, const std::string& path);
 const char* path_problem(std::string_view path);
 // The file a manifest lists, inside the bundle and regular (BundleError).
 std::filesystem::path locate(const std::string& folder, const std::string& path);
+// The SHA-256 of a file, in hexadecimal (std::system_error where it cannot be read).
+std::string sha256_of(const std::filesystem::path& file);
 void check_file(const std::string& folder, const std::string& path, const FileEntry& entry, bool verify_hash);
 
 }  // namespace mythos

@@ -162,6 +162,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   if (top.peek("shards"))
     throw BundleError(where + ": the experts of this bundle are in shards, a process each, which the Python runtime "
                       "runs (mythos run, mythos serve); for this one, export it without --expert-shards");
+  manifest.links = read_links(top);
   Fields versions = top.inner("tool_versions");
   for (const auto& tool : versions.names()) versions.text(tool);
   top.done();

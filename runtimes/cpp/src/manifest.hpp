@@ -10,6 +10,7 @@
 
 #include "files.hpp"
 #include "json.hpp"
+#include "linked.hpp"
 #include "mythos_runtime.hpp"
 
 namespace mythos {
@@ -26,6 +27,7 @@ struct Manifest {
   std::vector<Target> targets;
   std::vector<std::pair<std::string, FileEntry>> files;  // in the file's order
   TokenizerEntry tokenizer;
+  std::shared_ptr<const Links> links;  // null where all weights are in the bundle
 
   std::set<std::string> paths;  // of `files`
 

@@ -139,8 +139,10 @@ void guarded(const Call& call) {
 
 }  // namespace
 
-OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role)
-    : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)) {
+OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
+                       std::shared_ptr<const Linked> weights)
+    : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
+      weights_(std::move(weights)) {
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
@@ -163,7 +165,10 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   }
   compare(file, ports_.inputs, true);
   compare(file, ports_.outputs, false);
+  if (!linked_.empty() && provider == kCuda)
+    throw BackendMissing(file + ": weights that are linked to run on the CPU alone: take provider='cpu'");
   for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
+  for (const auto& [name, value] : linked_) input_names_.push_back(name.c_str());
   for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());
   description = std::string("onnxruntime ") + onnxruntime().GetVersionString() + ", " + provider + ", " +
                 (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
@@ -184,6 +189,10 @@ std::vector<Tensor> OrtSession::run(const std::vector<Tensor>& inputs) {
     std::vector<Ort::Value> values;
     for (const Tensor& input : inputs)  // ONNX Runtime takes a mutable pointer for what it only reads
       values.push_back(tensor(const_cast<void*>(input.data), input.dtype, input.shape));
+    for (const auto& [name, value] : linked_) {
+      const Linked::Tensor& weight = weights_->tensors().at(name);
+      values.push_back(tensor(weight.data, weight.dtype, weight.shape));
+    }
     std::vector<Ort::Value> results = session_.Run(Ort::RunOptions{nullptr}, input_names_.data(), values.data(),
                                                    values.size(), output_names_.data(), output_names_.size());
     for (std::size_t i = 0; i < results.size(); ++i) {
@@ -200,15 +209,24 @@ void OrtSession::run(const Ort::IoBinding& binding) {
   guarded([&] { session_.Run(Ort::RunOptions{nullptr}, binding); });
 }
 
+void OrtSession::bind_linked(Ort::IoBinding& binding) const {
+  for (const auto& [name, value] : linked_) binding.BindInput(name.c_str(), value);
+}
+
 // Names, types and fixed sizes of the graph against the contract, so that a mismatch shows at load: caches and logits
 // are allocated as the manifest says, so it must not say more than the graph.
-void OrtSession::compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const {
+void OrtSession::compare(const std::string& file, const std::vector<Port>& expected, bool inputs) {
   Ort::AllocatorWithDefaultOptions allocator;
   std::map<std::string, std::pair<std::string, std::vector<std::int64_t>>> values;
   const std::size_t count = inputs ? session_.GetInputCount() : session_.GetOutputCount();
   for (std::size_t i = 0; i < count; ++i) {
     const auto name = inputs ? session_.GetInputNameAllocated(i, allocator) : session_.GetOutputNameAllocated(i, allocator);
     const Ort::TypeInfo info = inputs ? session_.GetInputTypeInfo(i) : session_.GetOutputTypeInfo(i);
+    if (inputs && weights_ && weights_->tensors().count(name.get())) {
+      const Linked::Tensor& weight = weights_->tensors().at(name.get());
+      linked_.emplace_back(name.get(), tensor(weight.data, weight.dtype, weight.shape));
+      continue;
+    }
     values[name.get()] = {"None", {}};
     if (info.GetONNXType() != ONNX_TYPE_TENSOR) continue;
     const auto tensor = info.GetTensorTypeAndShapeInfo();
@@ -235,18 +253,18 @@ void OrtSession::compare(const std::string& file, const std::vector<Port>& expec
 }
 
 std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                       Role role) {
+                                       Role role, std::shared_ptr<const Linked> weights) {
   require_api();
   try {
-    return std::make_unique<OrtSession>(file, ports, options, role);
+    return std::make_unique<OrtSession>(file, ports, options, role, std::move(weights));
   } catch (const Ort::Exception& error) {
     throw BackendMissing("ONNX Runtime could not start: " + words(error));
   }
 }
 
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                          bool ep_context) {
-  return open_graph(file, ports, options, ep_context ? Role::kEngine : Role::kWhole);
+                                          bool ep_context, std::shared_ptr<const Linked> weights) {
+  return open_graph(file, ports, options, ep_context ? Role::kEngine : Role::kWhole, std::move(weights));
 }
 
 std::string missing_for_rtx() {

@@ -5,6 +5,7 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include "linked.hpp"
 #include "session.hpp"
 
 namespace mythos {
@@ -17,26 +18,33 @@ class OrtSession : public Session {
  public:
   // See `open_graph`. BundleError: the graph is damaged, or its ports are not these. BackendMissing: no such provider, no
   // kernel for an operator.
-  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role);
+  OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
+             std::shared_ptr<const Linked> weights);
 
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) override;
   // On what is bound (BackendFailed).
   void run(const Ort::IoBinding& binding);
   Ort::IoBinding binding() { return Ort::IoBinding(session_); }
+  // Gives a binding the weights that are the same at every call.
+  void bind_linked(Ort::IoBinding& binding) const;
   // A tensor that is where `data` does.
   Ort::Value tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const;
 
  private:
-  void compare(const std::string& file, const std::vector<Port>& expected, bool inputs) const;
+  // The weights that the graph takes as inputs are noted in `linked_`.
+  void compare(const std::string& file, const std::vector<Port>& expected, bool inputs);
 
   Ort::Session session_;
   Ports ports_;
   Ort::MemoryInfo memory_;
+  std::shared_ptr<const Linked> weights_;
+  std::vector<std::pair<std::string, Ort::Value>> linked_;
   std::vector<const char*> input_names_, output_names_;
 };
 
 // As the constructor, after holding the library against the headers that this was built with (BackendMissing).
+// `weights`: those that the graph takes as inputs, if it does.
 std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                       Role role);
+                                       Role role, std::shared_ptr<const Linked> weights = nullptr);
 
 }  // namespace mythos

@@ -63,8 +63,13 @@ std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& o
   if (name == "eager")
     throw BackendMissing("the backend eager needs PyTorch, which this runtime does without; use mythos run, or "
                          "--backend onnxruntime here");
-  auto session = name == "tensorrt" ? open_tensorrt(bundle, options)
-                                    : open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options);
+  std::unique_ptr<Session> session;
+  if (name == "tensorrt") {
+    session = open_tensorrt(bundle, options);
+  } else {
+    auto weights = open_linked(bundle.folder, bundle.manifest.links, options.weights, options.verify == "hashes");
+    session = open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options, false, std::move(weights));
+  }
   session->name = name;
   return session;
 }

@@ -34,7 +34,8 @@ std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& o
 
 // ort.cpp. `ep_context`: the file wraps a TensorRT-RTX engine.
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
-                                          const LoadOptions& options, bool ep_context = false);
+                                          const LoadOptions& options, bool ep_context = false,
+                                          std::shared_ptr<const Linked> weights = nullptr);
 // What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
 std::string missing_for_rtx();
 // tensorrt.cpp

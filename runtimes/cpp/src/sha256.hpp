@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4) of a stream: OpenSSL's, which uses the processor's instructions for it, or our own in plain C++.
+// SHA-256 (FIPS 180-4) of a stream: OpenSSL's, which uses the processor's instructions for it, or our own.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -27,14 +27,17 @@ class Sha256 {
  private:
   SHA256_CTX context_;
 #else
+  // `plain`: without the processor's instructions, as on those that have none.
+  explicit Sha256(bool plain = false) : plain_(plain) {}
   void update(const unsigned char* data, std::size_t size);
   Digest digest();  // once, at the end
 
  private:
-  void block(const unsigned char* data);
+  void blocks(const unsigned char* data, std::size_t count);  // of 64 bytes
   std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   std::array<unsigned char, 64> rest_{};
+  bool plain_;
   std::size_t held_ = 0;
   std::uint64_t total_ = 0;
 #endif

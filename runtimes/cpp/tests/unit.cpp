@@ -61,6 +61,14 @@ void hashes() {
   for (int i = 0; i < 1000; ++i) long_digest.update(reinterpret_cast<const unsigned char*>(text.data()), text.size());
   equal(mythos::hex(long_digest.digest()), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
         "SHA-256 of a million a");
+#ifndef MYTHOS_HAVE_OPENSSL
+  mythos::Sha256 fast, plain(true);  // pieces of every length up to three blocks
+  for (std::size_t size = 0; size < 192; ++size) {
+    const std::string piece = text.substr(0, size) + std::string(1, static_cast<char>(size));
+    for (mythos::Sha256* each : {&fast, &plain}) each->update(reinterpret_cast<const unsigned char*>(piece.data()), piece.size());
+  }
+  equal(mythos::hex(fast.digest()), mythos::hex(plain.digest()), "SHA-256 with instructions and without");
+#endif
 }
 
 void random_numbers() {

@@ -21,6 +21,7 @@
     operators       {operator: {implementation and why}}
     tokenizer       null or absent, or {kind, file, eos, ...}: see tokenizer_entry.py
     shards          absent, or {counts, graphs}, where the experts are in shards: see shards/entry.py
+    links           absent, or {files, tensors}, where weights are in files outside of the bundle: see linked.py
     created         UTC time as 2026-01-01T00:00:00+00:00
 """
 
@@ -35,6 +36,7 @@ from typing import Any
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
 from mythos_runtime.files import FileEntry, check_file, locate, path_problem, write_whole
+from mythos_runtime.linked import Links, read_links
 from mythos_runtime.shards.entry import ExpertShards, read_shards
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.spec_reader import read_spec
@@ -90,6 +92,7 @@ class Manifest:
     created: str
     tokenizer: TokenizerEntry | None = None
     shards: ExpertShards | None = None
+    links: Links | None = None
     format_version: int = FORMAT_VERSION
 
     def target(self, name: str) -> Target | None:
@@ -131,6 +134,7 @@ class Manifest:
             "tokenizer": self.tokenizer and self.tokenizer.to_json(),
             "tool_versions": self.tool_versions,
             **({} if self.shards is None else {"shards": self.shards.to_json()}),
+            **({} if self.links is None else {"links": self.links.to_json()}),
             "files": {path: {"sha256": entry.sha256, "bytes": entry.bytes} for path, entry in self.files.items()},
         }
 
@@ -213,6 +217,7 @@ def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
         tolerances=top.mapping("tolerances"),
         tokenizer=read_tokenizer(top, files),
         shards=read_shards(top, spec, files),
+        links=read_links(top),
         tool_versions=_versions(top),
         files=files,
     )

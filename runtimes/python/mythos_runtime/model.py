@@ -309,6 +309,7 @@ def load(
     *,
     provider: str = "auto",
     op_library: OpLibrary = "auto",
+    weights: str | Path | None = None,
 ) -> Model:
     """Load a bundle.
 
@@ -319,14 +320,18 @@ def load(
         verify: what of the bundle's files is held against the manifest: "hashes", or only "sizes", which reads none.
         provider: for onnxruntime and eager: cpu, cuda (or fail), or auto (cuda where it works).
         op_library: native operators for onnxruntime; see `mythos_runtime.session.Options`.
+        weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
+            they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
+            that of files which are named here is not.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
         BackendMissing: this machine lacks something; the message says what to install.
     """
-    options = Options(threads, provider, op_library)
     if verify not in VERIFICATIONS:
         raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
+    place = None if weights is None else Path(weights)
+    options = Options(threads, provider, op_library, place, hash_weights=verify == "hashes")
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     if manifest.doubt is not None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
+from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.session import OpLibrary, Options, graph_file
@@ -89,12 +90,19 @@ class OrtSession:
 
     Attributes:
         inference: its onnxruntime.InferenceSession. failures: what that may raise when it runs.
+        linked: inputs that are the same at every call: weights in files outside of the bundle.
     """
 
     name = "onnxruntime"
 
     def __init__(
-        self, file: Path, ports: Ports, options: Options, in_turns: bool = False, fold: int | None = None
+        self,
+        file: Path,
+        ports: Ports,
+        options: Options,
+        in_turns: bool = False,
+        fold: int | None = None,
+        weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Load the graph, which has these ports.
 
@@ -103,6 +111,7 @@ class OrtSession:
                 hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
             fold: the most bytes of a constant that is computed while it loads, such as a transposed matrix, which takes
                 memory beside the one that is mapped; None: ONNX Runtime's choice.
+            weights: those that the graph takes as inputs, if it does (`linked.open_links`).
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -150,7 +159,11 @@ class OrtSession:
         self.store: Store = HOST
         if self._device == "cuda" and self._new and _cuda_runtime() is not None:
             self.store = self.own_store(CudaMemory(_cuda_runtime()))
-        _compare(file, ports.inputs, self.inference.get_inputs())
+        taken, given = self.inference.get_inputs(), weights or {}
+        self.linked = {value.name: given[value.name] for value in taken if value.name in given}
+        if self.linked and self._device != "cpu":
+            raise BackendMissing(f"{file}: weights that are linked to run on the CPU alone: take provider='cpu'")
+        _compare(file, ports.inputs, [value for value in taken if value.name not in self.linked])
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
         self.runs_rows = active[0] == _PROVIDERS["cpu"]
@@ -173,7 +186,7 @@ class OrtSession:
         if any(isinstance(value, Held) for value in inputs.values()):
             return self._run_bound(inputs)
         try:
-            values = self.inference.run(self._outputs, dict(inputs))
+            values = self.inference.run(self._outputs, {**inputs, **self.linked})
         except self.failures as error:
             raise call_error(error) from error
         return dict(zip(self._outputs, values, strict=True))
@@ -186,6 +199,7 @@ class OrtSession:
                 binding.bind_ortvalue_input(name, value.value.value)
             else:
                 binding.bind_cpu_input(name, value)
+        self.bind_linked(binding)
         for name in self._outputs:
             binding.bind_output(name, self._device if name in self._new else "cpu")
         try:
@@ -198,6 +212,12 @@ class OrtSession:
             held = name in self._new
             found[name] = Held(_Kept(value, None), tuple(value.shape()), self._new[name]) if held else value.numpy()
         return found
+
+    def bind_linked(self, binding: Any) -> None:
+        """Give a binding the weights that are the same at every call."""
+        value = importlib.import_module("onnxruntime").OrtValue
+        for name, array in self.linked.items():
+            binding.bind_ortvalue_input(name, value.ortvalue_from_numpy(array))
 
     def _register(self, settings: Any, library: Path) -> None:
         try:
@@ -249,7 +269,8 @@ def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSessi
     """Open the bundle's ONNX graph; see `OrtSession`."""
     if manifest.shards is not None:
         return RowsAlone(len(manifest.shards.counts), options)
-    return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options)
+    weights = open_links(folder, manifest.links, options.weights, options.hash_weights)
+    return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options, weights=weights)
 
 
 def _wanted_providers(ort: Any, wanted: str) -> list[str]:

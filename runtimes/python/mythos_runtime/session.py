@@ -74,11 +74,15 @@ class Options:
 
     `op_library`: "auto" takes the one installed with this package, where there is one (`ort.find_op_library`); None
     runs the portable function bodies; a path names a library. A bundle never brings its own: it is native code.
+
+    `weights`, `hash_weights`: of a bundle whose weights are in files outside of it, see `linked.open_links`.
     """
 
     threads: int | None = None
     provider: str = "auto"
     op_library: OpLibrary = "auto"
+    weights: Path | None = None
+    hash_weights: bool = True
 
     def __post_init__(self) -> None:
         threads = self.threads

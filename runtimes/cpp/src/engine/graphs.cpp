@@ -131,6 +131,7 @@ Ort::IoBinding Part::make(const Sizes& sizes) const {
   };
   for (const Port& port : ports_.inputs) binding.BindInput(port.name.c_str(), tensor(port));
   for (const Port& port : ports_.outputs) binding.BindOutput(port.name.c_str(), tensor(port));
+  session_->bind_linked(binding);
   return binding;
 }
 

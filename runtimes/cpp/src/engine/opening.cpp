@@ -35,10 +35,12 @@ OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const
     throw BundleError(folder + ": the row graphs do not fit the model: " + problem + "; export the model again");
   LoadOptions chosen = load;
   chosen.provider = "cpu";
-  return [folder, chosen, spec = manifest.spec,
+  auto weights = open_linked(folder, manifest.links, load.weights, load.verify == "hashes");
+  return [folder, chosen, weights, spec = manifest.spec,
           opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
     auto& session = opened[graph];
-    if (!session) session = open_graph(plain_path(folder + "/" + file_of(graph)), spec->graphs.at(graph), chosen, Role::kInTurns);
+    const std::string file = plain_path(folder + "/" + file_of(graph));
+    if (!session) session = open_graph(file, spec->graphs.at(graph), chosen, Role::kInTurns, weights);
     return session;
   };
 }

@@ -61,6 +61,11 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
     show_default=True,
     help="What of the bundle's files is checked at load.",
 )
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Of a bundle whose weights are in files outside of it: the file, or a folder, if they have moved.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 @click.pass_context
 def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) -> None:
@@ -73,7 +78,8 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
         threads = bounded_threads(options.pop("threads"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotVerified)  # it is among the notes below
-            model = load(bundle, backend=options.pop("backend"), threads=threads, verify=options.pop("verify"))
+            how = {name: options.pop(name) for name in ("backend", "verify", "weights")}
+            model = load(bundle, threads=threads, **how)
         detail(f"{model!r}")
         options["speculate"] = speculation(options["speculate"])
         trace = options.pop("depth_trace")

@@ -82,6 +82,11 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
 @click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
 @click.option("--replicas", default="1", show_default=True, help="With --ray: how many, or 2-8, as many as are needed.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Of a bundle whose weights are in files outside of it: the file, or a folder, if they have moved.",
+)
 @click.option("--ray-address", help="Of a Ray cluster, or auto.  [default: this machine alone]")
 def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     """Serve a BUNDLE over HTTP, as OpenAI's clients expect it; a page to try it at /, figures at /metrics."""
@@ -126,7 +131,8 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     if options["speculate"] not in ("auto", "off"):
         options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
     drain = options.pop("drain_seconds")
-    options["options"] = Options(bounded_threads(options.pop("threads")), provider="cpu")
+    threads, weights = bounded_threads(options.pop("threads")), options.pop("weights")
+    options["options"] = Options(threads, provider="cpu", weights=weights)
     if listening is None:
         from mythos_runtime.server.replicas import replicated, run
 

@@ -32,6 +32,10 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
         out.print(
             f"Its experts are in {len(manifest.shards.counts)} shards, a process each ({counts}).", highlight=False
         )
+    if manifest.links is not None:
+        places = ", ".join(file.path for file in manifest.links.files)
+        text = f"{manifest.links.bytes / 1e9:.3f} GB of its weights are in files that are not part of it: {places}"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
     if manifest.tokenizer is not None:
         _show_text(manifest.tokenizer)
     _show_operators(manifest)

@@ -240,6 +240,7 @@ class Part:
 
     def _make(self, sizes: dict[str, int]) -> Frame:
         binding = self._session.inference.io_binding()
+        self._session.bind_linked(binding)
         tensors: dict[tuple[str, str | None], np.ndarray] = {}
         given: dict[str, tuple[Port, list[int]]] = {}
         for ports, bind in (

@@ -15,6 +15,7 @@ from mythos_runtime.engine.request import Budget
 from mythos_runtime.engine.sharded import ShardedStep
 from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import BundleError
+from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
@@ -112,9 +113,10 @@ def _core(
     shards: Shards | None = None,
 ) -> Core:
     spec, chosen = manifest.spec, replace(options, provider="cpu")
+    weights = open_links(folder, manifest.links, options.weights, options.hash_weights)
 
     def open_graph(name: str, ports: Mapping[str, Ports] = spec.graphs) -> OrtSession:
-        return OrtSession(folder / f"{name}.onnx", ports[name], chosen, in_turns=True)
+        return OrtSession(folder / f"{name}.onnx", ports[name], chosen, in_turns=True, weights=weights)
 
     step = None
     if manifest.shards is not None:
