@@ -138,7 +138,7 @@ def _halves(
 
 
 def _behind(values: Sequence[ir.Value]) -> Iterator[ir.Node]:
-    """The nodes that these values hang on."""
+    """The nodes that these values depend on."""
     seen: set[ir.Node] = set()
     left = [value.producer() for value in values]
     while left:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +158,32 @@ def test_both_caches_hold_the_same(model: Model) -> None:
         dense.write({name: array[..., :1] for name, array in entries.items()}, lengths)
     with pytest.raises(CapacityError, match="41 tokens exceed"):
         dense.write(entries, [41, 0])
+
+
+def test_a_fork_that_fails_leaves_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a sequence that is held, nor one that would be closed twice."""
+    cache: Any = model.new_cache(2, 16)
+    model.forward([[1, 2], [3, 4]], cache=cache)
+    core = cache.pool.core
+    fork = core.fork
+
+    def held() -> int:
+        gc.collect()
+        with cache.pool.alone():
+            return len(core.sequences)
+
+    def full(sequence: Any) -> Any:
+        if sequence is cache._sequences[1]:
+            raise MemoryError
+        return fork(sequence)
+
+    before = held()
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "fork", full)
+        with pytest.raises(MemoryError):
+            cache.fork()
+    assert held() == before
+    assert np.array_equal(cache.fork().read()["loop"], cache.read()["loop"])
 
 
 def test_threads_with_caches_of_their_own_take_turns(model: Model) -> None:

@@ -13,6 +13,7 @@ from golden_bundles import Bundles
 
 from mythos_runtime import Model, load
 from mythos_runtime.dense import DenseCache
+from mythos_runtime.errors import BackendFailed, CapacityError
 from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Store, TorchStore
 
 
@@ -51,7 +52,7 @@ def test_a_store_does_what_numpy_does(make: Any) -> None:
     shape = (2, 3, 4, 9, 5)
     ours, plain = store.empty(shape, np.dtype(np.float32)), HOST.empty(shape, np.dtype(np.float32))
     assert (ours.shape, ours.ndim, ours.nbytes) == (plain.shape, plain.ndim, plain.nbytes)
-    start = r.standard_normal((2, 3, 4, 6, 5)).astype(np.float32)
+    start = r.standard_normal((2, 3, 4, 6, 5))  # of another dtype than the buffer
     store.write(ours, start)
     HOST.write(plain, start)
     chunk = r.standard_normal((2, 3, 4, 3, 5)).astype(np.float32)
@@ -101,6 +102,19 @@ def test_only_tokens_and_logits_cross(pair: tuple[Model, Model], monkeypatch: py
     assert np.array_equal(outs[0].logits, outs[1].logits)
 
 
+def test_a_cache_that_does_not_fit_a_device_says_so(pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch, ort = pytest.importorskip("torch"), pytest.importorskip("onnxruntime")
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")  # a RuntimeError, as ONNX Runtime's
+
+    ours, _ = pair
+    monkeypatch.setattr(torch.Tensor, "new_zeros", full)
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", full)
+    with pytest.raises(CapacityError, match=r"this machine does not give \(.*out of memory\); ask for less capacity"):
+        ours.new_cache(3, 24)
+
+
 def _count(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of every array that goes into the session or comes out of it."""
     crossed: list[int] = []
@@ -130,5 +144,5 @@ def test_copies_on_a_gpu_are_of_two_dimensions() -> None:
     assert called == [(100, 64, 200, 32, 16, 3, 3, 7), 7]
     CudaMemory(cuda, 7, waits=False).settle()
     assert len(called) == 2
-    with pytest.raises(RuntimeError, match="could not copy a part of a cache: 2"):
+    with pytest.raises(BackendFailed, match="could not copy a part of a cache: 2"):
         memory.copy(1, 1, 1, 1, 1, 1)

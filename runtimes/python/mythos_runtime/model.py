@@ -46,7 +46,7 @@ class Output:
     Attributes:
         logits: float32 [B, T, V]; where a token is padding they mean nothing.
         depth: int32 [B, T], loops that contributed to a token; 0 for padding.
-        loops: loop iterations that ran.
+        loops: loop iterations that ran for these tokens.
         policy: the cache's (lazy, full or share); "none" without a cache. All but share give what the model computes.
         seconds: time in the engine.
     """

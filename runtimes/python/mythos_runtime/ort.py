@@ -176,9 +176,12 @@ class OrtSession:
         value = importlib.import_module("onnxruntime").OrtValue
 
         def upload(array: np.ndarray) -> Any:
-            if self._device == "cpu":  # where a value is a view of an array, which has to outlive it
-                return _Kept(value.ortvalue_from_numpy(array), array)
-            return _Kept(value.ortvalue_from_numpy(array, self._device, 0), None)
+            try:
+                if self._device == "cpu":  # where a value is a view of an array, which has to outlive it
+                    return _Kept(value.ortvalue_from_numpy(array), array)
+                return _Kept(value.ortvalue_from_numpy(array, self._device, 0), None)
+            except self.failures as error:
+                raise BackendFailed(f"ONNX Runtime gives a cache no memory: {_first_line(error)}") from error
 
         return AddressStore(memory, upload, lambda held: held.value.value.numpy(), lambda kept: kept.value.data_ptr())
 
@@ -266,8 +269,13 @@ class RowsAlone:
 
 
 def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSession | RowsAlone:
-    """Open the bundle's ONNX graph; see `OrtSession`."""
+    """Open the bundle's ONNX graph; see `OrtSession`. BackendMissing also where CUDA is asked for experts in shards."""
     if manifest.shards is not None:
+        if options.provider == "cuda":
+            raise BackendMissing(
+                f"CUDA was asked for, but the experts of {folder} are in shards, which run on the CPU: leave the "
+                "provider to the runtime, or export the model without --expert-shards"
+            )
         return RowsAlone(len(manifest.shards.counts), options)
     weights = open_links(folder, manifest.links, options.weights, options.hash_weights)
     return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options, weights=weights)

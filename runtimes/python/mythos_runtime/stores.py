@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mythos_runtime.errors import BackendFailed
+
 
 @dataclass(frozen=True)
 class Held:
@@ -49,7 +51,7 @@ class Store(Protocol):
         ...
 
     def write(self, buffer: Any, array: np.ndarray) -> None:
-        """Set the first positions of every row."""
+        """Set the first positions of every row, to an array of any dtype."""
         ...
 
     def settle(self) -> None:
@@ -90,8 +92,11 @@ class TorchStore:
         self._to_torch, self._to_numpy = to_torch, to_numpy
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Held:
-        one = self._to_torch(np.zeros(1, dtype))  # has the dtype
-        return Held(one.new_zeros(shape), shape, dtype)
+        try:
+            one = self._to_torch(np.zeros(1, dtype))  # has the dtype
+            return Held(one.new_zeros(shape), shape, dtype)
+        except RuntimeError as error:  # as torch says that there is no memory, on any device
+            raise MemoryError(str(error).partition("\n")[0]) from error
 
     def copy(self, target: Any, source: Any, rows: tuple[int, int] | None, firsts: tuple[int, int], count: int) -> None:
         HOST.copy(target.value, source.value, rows, firsts, count)
@@ -130,13 +135,17 @@ class AddressStore:
     ) -> None:
         """
         Args:
-            upload: an array as a value of the session. download: all of a buffer.
+            upload: an array as a value of the session; raises BackendFailed. download: all of a buffer.
             address: of a value.
         """
         self._memory, self._upload, self._download, self._address = memory, upload, download, address
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Held:
-        return Held(self._upload(np.zeros(shape, dtype)), shape, dtype)
+        zeros = np.zeros(shape, dtype)
+        try:
+            return Held(self._upload(zeros), shape, dtype)
+        except BackendFailed as error:
+            raise MemoryError(str(error)) from error
 
     def copy(self, target: Any, source: Any, rows: tuple[int, int] | None, firsts: tuple[int, int], count: int) -> None:
         if not count:
@@ -163,7 +172,7 @@ class AddressStore:
         return self._download(buffer)[..., :count, :]
 
     def write(self, buffer: Held, array: np.ndarray) -> None:
-        given = np.ascontiguousarray(array)
+        given = np.ascontiguousarray(array, buffer.dtype)
         if given.size:
             self.copy(buffer, Held(self._upload(given), given.shape, given.dtype), None, (0, 0), given.shape[-2])
             self.settle()
@@ -190,4 +199,4 @@ class CudaMemory:
 
     def _check(self, result: tuple[Any, ...]) -> None:
         if result[0] != self._cuda.cudaError_t.cudaSuccess:
-            raise RuntimeError(f"CUDA could not copy a part of a cache: {result[0]}")
+            raise BackendFailed(f"CUDA could not copy a part of a cache: {result[0]}")

@@ -12,7 +12,9 @@ from shard_answers import answers, engine_of, requests
 from shard_threads import shards_of
 
 from mythos_runtime import load
-from mythos_runtime.errors import RequestError, Unavailable
+from mythos_runtime.engine import Engine, Running
+from mythos_runtime.errors import BackendFailed, BackendMissing, RequestError, Unavailable
+from mythos_runtime.shards.group import Shards
 
 HOPS = "hops"
 
@@ -50,17 +52,31 @@ def test_a_lost_shard_fails_those_that_need_it(sharded: Any, whole: list[Any]) -
         assert each.error is not None or each.tokens == tokens
     assert shards.ready == 2 and engine.core.loop.free == engine.core.loop.pages  # nothing of the lost ones is held
     starter.refuse = set()
-    until = time.monotonic() + 20
-    while shards.ready < 3 and time.monotonic() < until:
-        time.sleep(0.05)
+    _there(shards)
     assert shards.restarts == 1 and answers(engine, asked) == whole
+
+
+def _begun(engine: Engine, count: int) -> list[Running]:
+    """Requests that have a token each, so that they go on row by row, and need other experts."""
+    running = [engine.submit(request) for request in requests(count)]
+    while not all(each.tokens for each in running):
+        engine.tick()
+    return running
+
+
+def _there(shards: Shards) -> None:
+    """Wait for them all."""
+    until = time.monotonic() + 60
+    while shards.ready < shards.count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_those_that_do_not_need_it_go_on(sharded: Any, whole: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are told apart by what they chose, not by whom they were packed with."""
-    bundle = sharded(HOPS, 2)
+    bundle = sharded(HOPS, 3)
     shards, starter = shards_of(bundle)
-    engine, asked = engine_of(bundle, shards=shards), requests(6)
+    engine = engine_of(bundle, shards=shards)
     seen: list[set[Any]] = []
     part = engine.core.graphs._parts["step"]
     run = type(part).run
@@ -70,20 +86,56 @@ def test_those_that_do_not_need_it_go_on(sharded: Any, whole: list[Any], monkeyp
             run(self, frame, spans, tables)
         except Unavailable as error:
             rows = np.repeat(np.arange(len(spans)), [span.rows for span in spans])
-            needs = (frame["expert_index"] >= 2).any(1)  # the second shard's
+            needs = (frame["expert_index"] >= 3).any(1)  # the third shard's
             assert error.sequences == {spans[n].sequence for n in rows[needs]}
             seen.append({span.sequence for span in spans} - error.sequences)
             raise
 
     monkeypatch.setattr(type(part), "run", watched)
-    for request in asked:
-        engine.submit(request)
-    engine.tick()
-    starter.refuse = {1}
-    starter.servers[1].cut()
+    running = _begun(engine, 8)
+    starter.refuse = {2}
+    starter.servers[2].cut()
+    while not seen:
+        engine.tick()
+    starter.refuse = set()
+    _there(shards)
     while engine.busy:
         engine.tick()
-    assert seen
+    went_on = [each for each in running if each.error is None]
+    assert seen[0] and len(seen) == 1 and 0 < len(went_on) < len(running)
+    for each, (tokens, depth, _) in zip(running, whole, strict=True):
+        assert each in went_on or isinstance(each.error, Unavailable)
+        assert each not in went_on or (each.tokens == tokens and each.depth == depth)
+
+
+def test_a_failure_inside_a_shard_is_no_loss_of_it(
+    sharded: Any, whole: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the call's, which the server takes apart; a shard that is lost beside it is still told from it."""
+    bundle = sharded(HOPS, 3)
+    shards, starter = shards_of(bundle)
+
+    def full(*_: object) -> None:
+        raise BackendFailed("there is no memory for so much")
+
+    engine = engine_of(bundle, shards=shards)
+    running = _begun(engine, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(starter.servers[0], "compute", full)
+        with pytest.raises(BackendFailed, match="there is no memory for so much") as caught:
+            while engine.busy:
+                engine.tick()
+        assert caught.type is BackendFailed and not any(each.error for each in running)
+        starter.refuse = {2}
+        starter.servers[2].cut()
+        with pytest.raises(BackendFailed, match="there is no memory for so much"):
+            while engine.busy:
+                engine.tick()
+        assert {type(each.error) for each in running if each.error} == {Unavailable}
+    assert shards.ready == 2 and shards.restarts == 0
+    starter.refuse = set()
+    _there(shards)
+    assert answers(engine_of(bundle, shards=shards), requests(8)) == whole
 
 
 def test_what_a_model_says_of_itself(sharded: Any, bundles: Bundles) -> None:
@@ -94,3 +146,5 @@ def test_what_a_model_says_of_itself(sharded: Any, bundles: Bundles) -> None:
             apart.forward([[1, 2, 3]])
         logits = [model.forward([[1, 2, 3]], cache=model.new_cache(1, 8)).logits for model in (apart, one)]
         assert np.array_equal(logits[0].view(np.int32), logits[1].view(np.int32))
+    with pytest.raises(BackendMissing, match="CUDA was asked for, but the experts of .* are in shards"):
+        load(sharded(HOPS, 2), provider="cuda")

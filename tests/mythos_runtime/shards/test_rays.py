@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx2
 import openai
@@ -20,6 +22,7 @@ from shard_answers import answers, engine_of, requests
 from shard_servers import NAME, Server, ask
 
 from mythos_runtime.engine.opening import open_shards
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.session import Options
 
@@ -61,6 +64,25 @@ def test_actors_give_the_bits_of_the_whole_and_come_back(cluster: Any, sharded: 
         assert shards.ready == 4 and answers(engine, requests(4)) == whole
     finally:
         shards.close()
+
+
+def test_an_actor_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that the next attempt has another process."""
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    from mythos_runtime.shards import rays
+
+    def late(answer: Any, timeout: float) -> Any:
+        raise rays.ray.exceptions.GetTimeoutError
+
+    ended: list[tuple[Any, bool]] = []
+    monkeypatch.setattr(rays.ray, "get", late)
+    monkeypatch.setattr(rays.ray, "kill", lambda actor, no_restart: ended.append((actor, no_restart)))
+    kind = MagicMock()
+    monkeypatch.setattr(rays.ray, "remote", lambda actor: kind)
+    actors = rays.Actors(tmp_path, 1, 1)
+    with pytest.raises(BackendFailed, match="the actor of shard 1 has not answered for 600 s; it was ended"):
+        actors.start(0)
+    assert ended == [(actors._actors[0], False)]
 
 
 def test_a_replica_has_shards_of_its_own(sharded: Any, bundles: Bundles) -> None:

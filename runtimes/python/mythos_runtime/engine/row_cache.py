@@ -179,8 +179,9 @@ class RowCache(Cache):
         with self.pool.alone():
             core = self.pool.core
             for index, row in enumerate(chosen.tolist()):
+                forked = core.fork(self._sequences[row])  # may raise: the twin is whole then
                 core.close(twin._sequences[index])
-                twin._sequences[index] = core.fork(self._sequences[row])
+                twin._sequences[index] = forked
         twin.lengths[:] = self.lengths[chosen]
         return twin
 

@@ -3,8 +3,8 @@
     route -> the rows and their experts -> the shards; meanwhile the shared experts -> rest
 
 The parts share buffers under the names of their ports, so that nothing is copied between them. What the experts put
-out lies as [R, K, D], each where its row chose it, whenever it came; `rest` sums it in the order of the experts, and
-with that a row's bits are those of the step as one graph.
+out is stored as [R, K, D], each where its row chose it, whenever it came; `rest` sums it in the order of the experts,
+and with that a row's bits are those of the step as one graph.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class ShardedStep:
         Raises:
             Unavailable: a shard is lost that rows of these sequences need. Nothing was computed that counts: the
                 others' rows may run again.
+            BackendFailed: a shard that is there could not compute its part.
         """
         frames = self._made[frame.binding].parts
         self._parts[ROUTE].run(frames[ROUTE], spans, tables)
@@ -93,16 +94,19 @@ class ShardedStep:
         parts = frame["parts"]
         lost = self.shards.take(asked, parts.reshape(-1, parts.shape[-1]))
         if lost:
-            raise _unavailable(lost, split, spans)
+            raise _failure(lost, split, spans)
         self._parts[REST].run(frames[REST], spans, tables)
 
 
-def _unavailable(
+def _failure(
     lost: dict[int, RuntimeBundleError], split: list[Share | None], spans: Several[Span]
 ) -> RuntimeBundleError:
-    """What becomes of a call: whose rows needed the shards that gave nothing."""
-    first = next(iter(lost.values()))
+    """What becomes of a call that shards gave nothing to. Of those that are lost it is known whose rows needed them; a
+    failure inside of one may be anybody's, as in a step that is one graph."""
+    gone = [index for index, error in lost.items() if isinstance(error, Unavailable)]
+    if not gone:
+        return next(iter(lost.values()))
     ends = np.cumsum([span.rows for span in spans])
-    rows = np.concatenate([share.rows for index in lost if (share := split[index]) is not None])
+    rows = np.concatenate([share.rows for index in gone if (share := split[index]) is not None])
     needed = frozenset(spans[number].sequence for number in np.searchsorted(ends, rows, "right").tolist())
-    return Unavailable(str(first), sequences=needed)
+    return Unavailable(str(lost[gone[0]]), sequences=needed)

@@ -10,5 +10,5 @@
 What stays together (norms, attention, router, shared experts, residuals, injection, halting) is the trunk; the engine
 runs it (`engine/sharded.py`). A shard gets the rows that chose experts of it, and returns what each of these experts
 puts out, D floats each; the trunk weighs and sums them in the order in which one process does. Sums by shard would be
-fewer floats where several chosen experts meet in one, but their roundings would hang on the number of shards.
+fewer floats where several chosen experts meet in one, but their roundings would depend on the number of shards.
 """

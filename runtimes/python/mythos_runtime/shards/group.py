@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed, RuntimeBundleError, Unavailable
+from mythos_runtime.errors import BackendFailed, RequestError, RuntimeBundleError, Unavailable
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.shards import wire
 from mythos_runtime.shards.near import Starter
@@ -30,6 +31,7 @@ from mythos_runtime.shards.worker import hello_of
 
 log = logging.getLogger("mythos_runtime.server")
 SECONDS = 30.0
+_BROKEN_OFF = "a call was broken off, perhaps in the middle of a message"
 _PAUSES = (1.0, 2.0, 5.0, 15.0)  # between attempts to start one; the last is kept to
 
 
@@ -57,9 +59,11 @@ class Shards:
         self._hellos = [hello_of(manifest, index) for index in range(len(self.entry.counts))]
         self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)
+        self._most = 0  # pairs that a shard was ever asked for: an answer that came too late is of no more
         self._closed = threading.Event()
         self.restarts = 0
-        self._stop = weakref.finalize(self, starter.stop)
+        self._owner = os.getpid()
+        self._stop = weakref.finalize(self, _stop, starter, self._owner)
 
     def start(self) -> None:
         """Start them all. Raises RuntimeBundleError where one does not start."""
@@ -89,7 +93,13 @@ class Shards:
         self._stop()
 
     def ask(self, shares: Sequence[Share | None], x: np.ndarray) -> Asked:
-        """Send rows x [R, D] where they are needed."""
+        """Send rows x [R, D] where they are needed. RequestError in a fork of the process that has the shards."""
+        if os.getpid() != self._owner:  # two that read one connection would take each other's answers
+            raise RequestError(
+                f"the shards of this model are those of process {self._owner}, of which this one, {os.getpid()}, is a "
+                "fork: load the model again here"
+            )
+        self._most = max([self._most, *(len(share.pairs) for share in shares if share is not None)])
         asked = Asked(next(self._numbers), shares, {}, {})
         for index, share in enumerate(shares):
             connection = self._connections.get(index)
@@ -102,7 +112,10 @@ class Shards:
                 wire.send_ask(connection, wire.Ask(asked.number, share.row, share.expert, x[share.rows]))
                 asked.connections[index] = connection
             except wire.LOST as error:
-                asked.lost[index] = self._lost(index, connection, error)
+                asked.lost[index] = self._lost(index, connection, str(error))
+            except BaseException:
+                self._lost(index, connection, _BROKEN_OFF)
+                raise
         return asked
 
     def take(self, asked: Asked, out: np.ndarray) -> dict[int, RuntimeBundleError]:
@@ -113,12 +126,15 @@ class Shards:
             assert share is not None
             try:
                 out[share.pairs] = wire.receive_answer(
-                    connection, asked.number, len(share.pairs), self.entry.dim, self._seconds
+                    connection, asked.number, len(share.pairs), self.entry.dim, self._seconds, self._most
                 )
             except BackendFailed as error:
                 asked.lost[index] = error
             except wire.LOST as error:
-                asked.lost[index] = self._lost(index, connection, error)
+                asked.lost[index] = self._lost(index, connection, str(error))
+            except BaseException:
+                self._lost(index, connection, _BROKEN_OFF)
+                raise
         return asked.lost
 
     def _connect(self, index: int) -> Connection:
@@ -138,15 +154,20 @@ class Shards:
     def _away(self, index: int) -> Unavailable:
         return Unavailable(f"shard {index + 1} of {self.count} is being started anew; try again in a while")
 
-    def _lost(self, index: int, connection: Connection, error: BaseException) -> Unavailable:
+    def _lost(self, index: int, connection: Connection, why: str) -> Unavailable:
         if self._connections.get(index) is connection:
             del self._connections[index]
             with contextlib.suppress(OSError):
                 connection.close()
-            log.error("shard %d of %d is lost, and started anew: %s", index + 1, self.count, error or "it has ended")
+            log.error("shard %d of %d is lost, and started anew: %s", index + 1, self.count, why or "it has ended")
             mending = threading.Thread(target=_mend, args=(weakref.ref(self), index), daemon=True)
             mending.start()
         return self._away(index)
+
+
+def _stop(starter: Starter, owner: int) -> None:
+    if os.getpid() == owner:  # a fork that ends leaves them to it
+        starter.stop()
 
 
 def _mend(group: weakref.ref[Shards], index: int) -> None:
@@ -165,6 +186,9 @@ def _mended(group: weakref.ref[Shards], index: int) -> bool:
         connection = shards._connect(index)
     except RuntimeBundleError as error:
         log.error("shard %d does not start: %s", index + 1, error)
+        return False
+    except Exception:  # whatever it was: without this thread nobody would try again
+        log.exception("shard %d does not start", index + 1)
         return False
     shards.restarts += 1
     shards._connections[index] = connection

@@ -51,16 +51,25 @@ class Processes:
             if self._stopped:
                 raise BackendFailed("the shards were stopped")
             _end(self._running.pop(index, None))
-            program = [sys.executable, "-m", str(__package__), str(self._folder), str(index), str(self._threads)]
-            process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            # Modules come from where this process finds them, and not from the folder that it happens to stand in (-P).
+            variables = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            program = [sys.executable, "-P", "-m", str(__package__), str(self._folder), str(index), str(self._threads)]
+            try:
+                process = subprocess.Popen(
+                    program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+                )
+            except OSError as error:
+                raise BackendFailed(f"the process of shard {index + 1} cannot be started: {error}") from error
             self._running[index] = process
         assert process.stdin is not None and process.stdout is not None
+        line = ""
         try:
             process.stdin.write(f"{self.key.hex()}\n")
             process.stdin.flush()
-            said = json.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            said = json.loads(line)
         except (OSError, ValueError) as error:
-            raise BackendFailed(f"the process of shard {index + 1} ended at once: {error}") from error
+            raise BackendFailed(f"the process of shard {index + 1} {_failed(process, line)}") from error
         if "error" in said:
             raise BundleError(said["error"])
         return "127.0.0.1", int(said["port"])
@@ -75,6 +84,18 @@ class Processes:
     def pid(self, index: int) -> int:
         """The process that is a shard now."""
         return self._running[index].pid
+
+
+def _failed(process: subprocess.Popen[str], line: str) -> str:
+    """What became of a process that did not say where it listens."""
+    if line:
+        return f"said {line[:200]!r}, expected where it listens"
+    try:
+        status = process.wait(10)
+    except subprocess.TimeoutExpired:
+        return "closed its output, and said nothing of where it listens"
+    ended = f"was ended by signal {-status}" if status < 0 else f"ended at once with exit status {status}"
+    return f"{ended}; what it said of it went to stderr"
 
 
 def _end(process: subprocess.Popen[str] | None) -> None:

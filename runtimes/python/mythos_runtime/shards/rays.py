@@ -54,7 +54,12 @@ class Actors:
             ]:  # a way that is lost is tried again; then the process is taken for hung
                 ray.kill(self._actors[index], no_restart=False)
                 address = self._address(index)
-        except (ray.exceptions.RayError, TimeoutError) as error:
+        except ray.exceptions.GetTimeoutError as error:
+            ray.kill(self._actors[index], no_restart=False)  # the next attempt does not wait for this process
+            raise BackendFailed(
+                f"the actor of shard {index + 1} has not answered for {_START_SECONDS} s; it was ended"
+            ) from error
+        except ray.exceptions.RayError as error:
             raise BackendFailed(f"the actor of shard {index + 1} does not start: {error}") from error
         given.append(address)
         return address

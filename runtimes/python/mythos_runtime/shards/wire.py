@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed
+from mythos_runtime.errors import MOST_WORDS, BackendFailed
 
 _ASK, _ANSWER = struct.Struct("<qqq"), struct.Struct("<qq")
 MOST_HELLO = 1 << 12
+_MOST_SAID = 4 * MOST_WORDS  # bytes of what went wrong
 LOST = (OSError, EOFError, AuthenticationError, struct.error, ValueError)
 """What a connection raises whose other end is gone, or is not what it should be."""
 
@@ -54,7 +55,8 @@ def send_ask(connection: Connection, ask: Ask) -> None:
 
 
 def receive_ask(connection: Connection, dim: int) -> Ask:
-    """Raises one of LOST."""
+    """Waits for it, and does not for the rest of one that has begun. Raises one of LOST."""
+    connection.poll(None)
     message = connection.recv_bytes()
     number, rows, pairs = _ASK.unpack_from(message)
     if rows < 0 or pairs < 0 or len(message) != _ASK.size + 16 * pairs + 4 * rows * dim:
@@ -70,17 +72,20 @@ def send_answer(connection: Connection, number: int, answer: np.ndarray | str) -
     connection.send_bytes(_ANSWER.pack(number, isinstance(answer, str)) + body)
 
 
-def receive_answer(connection: Connection, number: int, pairs: int, dim: int, seconds: float) -> np.ndarray:
-    """float32 [pairs, dim].
+def receive_answer(connection: Connection, number: int, pairs: int, dim: int, seconds: float, most: int) -> np.ndarray:
+    """float32 [pairs, dim]; `most` pairs have the answers to others that came too late, which are dropped.
 
     Raises:
         BackendFailed: the shard could not compute it, and is there for the next.
-        One of LOST: the shard is gone, or silent for so long.
+        One of LOST: the shard is gone, or silent for so long, be it in the middle of an answer.
     """
     while True:
         if not connection.poll(seconds):
             raise TimeoutError(f"it has not answered for {seconds:g} s")
-        message = connection.recv_bytes()
+        try:
+            message = connection.recv_bytes(_ANSWER.size + max(4 * most * dim, _MOST_SAID))
+        except BlockingIOError as error:
+            raise TimeoutError("it stands still in the middle of an answer") from error
         found, failed = _ANSWER.unpack_from(message)
         if found == number:
             break
@@ -102,7 +107,10 @@ def connect(address: tuple[str, int], key: bytes, seconds: float) -> tuple[Conne
             raise TimeoutError(f"{address[0]}:{address[1]} does not say who it is")
         said = json.loads(connection.recv_bytes(MOST_HELLO))
         return connection, Hello(int(said["shard"]), str(said["sha256"]), int(said["dim"]))
-    except (KeyError, TypeError) as error:
+    except BlockingIOError as error:
+        connection.close()
+        raise TimeoutError(f"{address[0]}:{address[1]} does not say who it is") from error
+    except (KeyError, TypeError, AssertionError) as error:  # the last is how multiprocessing meets another greeting
         connection.close()
         raise ValueError(f"{address[0]}:{address[1]} is no shard of this version") from error
     except BaseException:
@@ -125,6 +133,8 @@ def _prompt(connection: Connection, seconds: float) -> None:
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if sys.platform != "win32":
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", max(1, round(seconds)), 0))
+            limit = struct.pack("@ll", int(seconds), max(1, int(seconds % 1 * 1e6)))  # 0 would be none
+            for each in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # of a stretch of bytes, not of a whole message
+                own.setsockopt(socket.SOL_SOCKET, each, limit)
     finally:
         own.detach()  # it stays the connection's

@@ -109,7 +109,7 @@ def hello_of(manifest: Manifest, index: int) -> wire.Hello:
 
 
 def weights_of(manifest: Manifest, index: int) -> str:
-    """The file of a shard's weights. Very small ones lie in the graph, and there is none."""
+    """The file of a shard's weights. Very small ones are stored in the graph, and there is none."""
     assert manifest.shards is not None
     return f"{manifest.shards.name(index)}.safetensors"
 
