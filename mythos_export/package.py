@@ -72,6 +72,7 @@ def package(
     tokenizer: TokenizerEntry | None = None,
     shards: ExpertShards | None = None,
     links: Links | None = None,
+    formats: Mapping[str, str] | None = None,
 ) -> Bundle:
     """The bundle of what was built in `folder`, with the captured program, unless weights are in files outside of it.
     Nothing in it has been executed yet."""
@@ -84,6 +85,7 @@ def package(
         spec=captured.spec,
         config=checkpoint.config.to_dict(),
         precision=precision,
+        formats=dict(formats or {}),
         targets=tuple(TargetEntry(t.name, NOT_EXECUTED, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,
         files={weights.path.name: weights.entry},

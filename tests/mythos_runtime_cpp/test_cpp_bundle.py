@@ -201,6 +201,23 @@ def test_the_spec_is_read_in_python_s_words(bundles: Bundles, tmp_path: Path) ->
             assert line == str(error), text
 
 
+def test_formats_are_read_in_python_s_words(bundles: Bundles, tmp_path: Path) -> None:
+    manifest = json.loads((bundles["mla_decode"] / "manifest.json").read_text())
+    mixed = manifest | {"precision": "mixed"}
+    formats = [{}, {"embed": "int8", "coda.ffn": "int4"}, {"embed": "int3"}, ["int8"], None, {"embed": 1}]
+    documents = [manifest | {"formats": {"embed": "int8"}}, mixed, *(mixed | {"formats": each} for each in formats)]
+    texts = [json.dumps(each).encode() for each in documents]
+    (tmp_path / "documents").write_bytes(b"".join(b"%d\n%s" % (len(text), text) for text in texts))
+    lines = cpp(PARSE, tmp_path / "documents").stdout.splitlines()
+    assert lines[3] == "ok"
+    for text, line in zip(texts, lines, strict=True):
+        try:
+            parse_manifest(text)
+            assert line == "ok", text
+        except BundleError as error:
+            assert line == str(error), text
+
+
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (object, name) and (list, index) in a value."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
-from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.program import WEIGHTS
+from mythos_runtime.row_ports import PAGE
 from mythos_runtime.session import Options
 from mythos_runtime.spec import CacheGroup
 
 POSITIONS = 96  # three pages
+FAR_POSITIONS = 1 << 20
 VOCABULARY = 50
 
 
@@ -58,6 +61,46 @@ def config(attention: str) -> MythosConfig:
     )
 
 
+def far_config(attention: str) -> MythosConfig:
+    """As long as a model may be, and so narrow that a cache of it fits: eight numbers a line."""
+    return replace(
+        config(attention),
+        n_heads=2,
+        n_kv_heads=1,
+        max_seq_len=FAR_POSITIONS,
+        max_loop_iters=2,
+        dim=16 if attention == "mla" else 8,
+        kv_lora_rank=4,
+        qk_rope_head_dim=4,
+    )
+
+
+def far_page(depth: int, slot: int, width: int) -> np.ndarray:
+    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule.cpp has it, too."""
+    at = np.arange(PAGE * width).reshape(PAGE, width)
+    return ((depth * 11 + slot * 29 + at * 7) % 31 - 15).astype(np.float32) / 16
+
+
+def fill_far(core: Core, sequence: Sequence, length: int) -> None:
+    """Give an empty sequence a past of whole pages at the price of one: the same page again and again."""
+    assert length % PAGE == 0
+
+    def fill(cache: PagedCache, table: Table, depth: int) -> None:
+        cache.extend(table, 0, PAGE - 1)
+        for slot, memory in enumerate(cache.memory):
+            memory[table[0]] = far_page(depth, slot, memory.shape[-1])
+        for _ in range(length // PAGE - 1):
+            cache.hold(table[0])
+            table.append(table[0])
+
+    if core.around is not None:
+        fill(core.around, sequence.around, 0)
+    for depth, table in enumerate(sequence.loop):
+        fill(core.loop, table, depth)
+    sequence.length = sequence.answered = length
+    sequence.filled = [length] * sequence.limit
+
+
 @dataclass(eq=False)
 class RowModel:
     """A model, the folder of its row graphs, and the program that they are of."""
@@ -67,8 +110,9 @@ class RowModel:
     captured: Captured
 
     @classmethod
-    def openmythos(cls, attention: str, folder: Path) -> RowModel:
-        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5)
+    def openmythos(cls, attention: str, folder: Path, far: bool = False) -> RowModel:
+        given = far_config(attention) if far else config(attention)
+        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5)
         return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod
@@ -106,7 +150,7 @@ class RowModel:
         assert per_loop is not None
         loop = cache(per_loop, loop_pages)
         memory = Memory(around, loop, States(spec, lines))
-        return Core(RowGraphs(spec, open_graph, memory, rows, POSITIONS), memory)
+        return Core(RowGraphs(spec, open_graph, memory, rows, spec.max_seq_len), memory)
 
     @cached_property
     def programs(self) -> dict[str, Any]:
