@@ -156,6 +156,7 @@ bench-results:
 	$(MAKE) bench BENCH_OUT=benchmarks/results
 	$(BIN)/python -m benchmarks.latency -o benchmarks/results/latency
 	$(BIN)/python -m benchmarks.quantization -o benchmarks/results
+	$(BIN)/python -m benchmarks.mixes -o benchmarks/results
 	$(MAKE) depth DEPTH_OUT=benchmarks/results/depth
 	$(BIN)/python -m benchmarks.tables
 

@@ -61,13 +61,21 @@ def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
     act = OperatorCall("act_halting", shapes={"weight": (1, c.dim)})
     if c.attn_type == "gqa":
         q = (None, None, c.n_heads, c.head_dim)
-        return moe, act, OperatorCall("gqa_attention", {"kv_heads": c.n_kv_heads}, {"q": q})
+        kv = {"kv_heads": c.n_kv_heads}
+        return (
+            moe,
+            act,
+            OperatorCall("gqa_attention", kv, {"q": q}),
+            OperatorCall("paged_gqa_attention", kv, {"q": q[1:]}),
+        )
     latent: dict[str, tuple[int | None, ...]] = {
         "q_nope": (None, None, c.n_heads, c.qk_nope_head_dim),
         "q_rope": (None, None, c.n_heads, c.qk_rope_head_dim),
         "kv_up": (None, c.kv_lora_rank),
     }
-    return moe, act, OperatorCall("mla_attention", {"v_head_dim": c.v_head_dim}, latent)
+    rows = latent | {name: latent[name][1:] for name in ("q_nope", "q_rope")}  # packed, in the engine's graphs
+    v = {"v_head_dim": c.v_head_dim}
+    return moe, act, OperatorCall("mla_attention", v, latent), OperatorCall("paged_mla_attention", v, rows)
 
 
 def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:

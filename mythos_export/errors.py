@@ -47,6 +47,10 @@ class CasesError(ExportError):
     """Inputs that were given for the comparison cannot be used."""
 
 
+class MixError(ExportError):
+    """No mix of formats keeps to the bound that was asked for."""
+
+
 class PlanError(ExportError):
     """There is no such model or device to plan for."""
 

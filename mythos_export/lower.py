@@ -64,12 +64,14 @@ class Lowered:
         spec: of the model.
         files: the graph, and what its external data points into, in the same folder; the first is the model's weights.
         rows: the files of the row graphs (`lower_rows`).
+        write_row_program: writes them as a program for PyTorch, without the weights that the file of weights holds.
     """
 
     path: Path
     spec: LoopSpec
     files: tuple[Path, ...]
     rows: tuple[Path, ...] = ()
+    write_row_program: Callable[[Path], None] | None = None
 
 
 def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", dump: Path | None = None) -> Lowered:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from mythos_export.capture import capture, capture_rows
 from mythos_export.linked import find_links, map_links
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
-from mythos_export.precision import PRECISIONS
+from mythos_export.precision import PRECISIONS, precision_of
+from mythos_export.program_file import write_program
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.files import shard
 from mythos_export.targets.target import Target, TargetOptions, build
@@ -25,10 +27,17 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model at the export's precision, without weights, and the checkpoint that has them."""
+    """The model at the export's precision, without weights, and the checkpoint that has them; where the precision is
+    mixed, the formats by group."""
 
     model: LoopedModel
     checkpoint: Checkpoint
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str]) -> Loaded:
+        """A checkpoint at a precision, as a manifest names it."""
+        return cls(precision_of(precision, formats).structure(checkpoint), checkpoint, formats)
 
     @property
     def bytes(self) -> int:
@@ -79,7 +88,8 @@ def make(
     progress("lower to ONNX")
     lowered = lower(captured, weights, dump=options.dump)
     if rows is not None:
-        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump))
+        write = partial(write_program, rows.program, weights)
+        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump), write_row_program=write)
     shards = None
     if options.expert_shards is not None:
         progress("put the experts into shards")
@@ -87,5 +97,8 @@ def make(
         lowered = replace(lowered, rows=(*lowered.rows, *files))
     built = build(lowered, folder, target, options, progress)
     progress("package")
-    bundle = package(folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards, links)
+    formats = loaded.formats
+    bundle = package(
+        folder, loaded.checkpoint, options.precision, captured, weights, built, words, shards, links, formats
+    )
     return Made(bundle, weights)

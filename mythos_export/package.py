@@ -26,7 +26,7 @@ from mythos_runtime.linked import Links
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
 from mythos_runtime.shards.entry import ExpertShards
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.spec import MODEL, LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
 
 PROGRAM = "model.pt2"
@@ -72,6 +72,7 @@ def package(
     tokenizer: TokenizerEntry | None = None,
     shards: ExpertShards | None = None,
     links: Links | None = None,
+    formats: Mapping[str, str] | None = None,
 ) -> Bundle:
     """The bundle of what was built in `folder`, with the captured program, unless weights are in files outside of it.
     Nothing in it has been executed yet."""
@@ -84,12 +85,16 @@ def package(
         spec=captured.spec,
         config=checkpoint.config.to_dict(),
         precision=precision,
+        formats=dict(formats or {}),
         targets=tuple(TargetEntry(t.name, NOT_EXECUTED, tuple(t.files), dict(t.details)) for t in built),
         tool_versions=versions,
         files={weights.path.name: weights.entry},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(_operators(folder, captured.spec, shards), _tensorrt_implementation(built)),
+        operators=fallback.record(
+            _operators(folder, captured.spec, shards, any("row_engines" in each.details for each in built)),
+            _tensorrt_implementation(built),
+        ),
         tokenizer=tokenizer,
         shards=shards,
         links=links,
@@ -111,12 +116,18 @@ def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEn
 
 
 def _operators(
-    folder: Path, spec: LoopSpec, shards: ExpertShards | None
+    folder: Path, spec: LoopSpec, shards: ExpertShards | None, rows_in_tensorrt: bool
 ) -> dict[str, frozenset[fallback.Implementation]]:
-    """Of all graphs, with what each lacks."""
+    """Of all graphs, with what each lacks; TensorRT was given the row graphs' own only where it was given those."""
     files = [f"{name}.onnx" for name in spec.graphs] + ([] if shards is None else shards.files())
-    calls = [call for name in files for call in calls_of(ir.load(folder / name))]
-    return {call.label: OPERATORS[call.operator].lacks(call.format) for call in sorted(calls, key=lambda c: c.label)}
+    calls = {name: calls_of(ir.load(folder / name)) for name in files}
+    given = {call.label for name in files if name == f"{MODEL}.onnx" or rows_in_tensorrt for call in calls[name]}
+    every = sorted((call for each in calls.values() for call in each), key=lambda call: call.label)
+    return {
+        call.label: OPERATORS[call.operator].lacks(call.format)
+        | (frozenset() if call.label in given else {fallback.DECOMPOSED, fallback.PLUGIN})
+        for call in every
+    }
 
 
 def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:

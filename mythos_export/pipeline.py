@@ -23,7 +23,8 @@ from mythos_export.destination import staged
 from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
 from mythos_export.linked import relative
-from mythos_export.making import load, make
+from mythos_export.making import Loaded, load, make
+from mythos_export.mix import AUTO, Mix, choose_mix, write_mix
 from mythos_export.package import PARTS, Bundle
 from mythos_export.precision import with_activations
 from mythos_export.progress import Progress, silent
@@ -34,18 +35,20 @@ from mythos_export.targets.target import BASE, TargetOptions, check_request
 from mythos_export.text_files import add_text
 from mythos_export.verification import LATER, VERIFICATIONS, choose, verify
 from mythos_export.verify import Parity
-from mythos_runtime.manifest import Manifest
+from mythos_runtime.manifest import MIXED, Manifest
 
 COPY, LINK = "copy", "link"  # what becomes of the weights
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished bundle: where it is, what it says about itself, and how it compared; None where that was put off."""
+    """A finished bundle: where it is, what it says about itself, how it compared (None where that was put off), and how
+    its formats were chosen, with --precision auto."""
 
     path: Path
     manifest: Manifest
     parity: Parity | None
+    mix: Mix | None = None
 
 
 def export(
@@ -58,12 +61,14 @@ def export(
     weights_key: str | None = None,
     exit_rule: str | None = None,
     precision: str | None = None,
+    max_kl: float | None = None,
     activations: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
     tokens: str | None = None,
     context: str | None = None,
     plugins: bool = False,
+    rows: bool = False,
     expert_shards: int | None = None,
     weights: str = COPY,
     tokenizer: str | Path | None = None,
@@ -81,12 +86,15 @@ def export(
         checkpoint: any form that `mythos_model.load_checkpoint` reads; `config`, `variant`,
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
-        target: `onnx` or `tensorrt`.
-        precision: fp32, fp16, int8 or int4 (block-wise weights, the rest float32); the target's own by default.
+        target: `onnx`, `tensorrt` or `cuda`.
+        precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), or auto: a format for each group of
+            matrices (`mix.choose_mix`), the bundle's precision being `mixed` then. The target's own by default.
+        max_kl: with auto, the most nats per token from the float32 model, on `cases`, or else on drawn ids.
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
+        rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
         expert_shards: cut the step at its experts, for so many processes that hold a part of them each, and a trunk
             (`mythos_runtime.shards`); the bundle then does not hold the model as one graph. Of target onnx.
         weights: copy, or link: they stay in the checkpoint's files, which the bundle then needs where they are, with
@@ -103,17 +111,22 @@ def export(
     Raises:
         ParityError: an artifact differs from the eager model. Nothing is left under `output`; beside it, `output.repro`
             holds a reproduction for each stage that differs.
+        MixError: nothing can be rounded within `max_kl`.
         StorageError: the disk is full, read-only or closed to this user.
         Others of ExportError and ModelError, each with its `exit_code`.
     """
     output, given = Path(output), None if cases is None else Path(cases)
     chosen = find_target(target)
     dump = None if dump_passes is None else Path(dump_passes)
+    if (precision == AUTO) != (max_kl is not None):
+        raise PackageError("--precision auto and --max-kl go together: the formats are chosen to keep to that bound")
     wanted = with_activations(precision or chosen.precisions[0], activations)
     if weights not in (COPY, LINK):
         raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, expert_shards, weights == LINK, dump)
+    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump)
     check_request(chosen, options)
+    if precision == AUTO:
+        options = replace(options, precision=MIXED)
     left_out = _left_out(parts)
     if verification not in (None, *VERIFICATIONS):
         raise PackageError(f"there is no verification {verification!r}; there are {', '.join(VERIFICATIONS)}")
@@ -122,14 +135,22 @@ def export(
 
     with staged(output, force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
-        loaded = load(checkpoint, options.precision, config, variant, weights_key, exit_rule, given)
+        plainly = options.precision if max_kl is None else "fp32"
+        loaded, mix = load(checkpoint, plainly, config, variant, weights_key, exit_rule, given), None
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
         if expert_shards is not None:
             check_shards(loaded.model, expert_shards)
+        if max_kl is not None:
+            choosing = "choose a format for each group of matrices"
+            progress(choosing)
+            mix = choose_mix(loaded.checkpoint, max_kl, given, lambda part: progress(choosing, part))
+            loaded = Loaded.of(loaded.checkpoint, MIXED, mix.formats)
         check_room(folder, 0 if options.link else loaded.bytes * (1 if target == BASE and expert_shards is None else 2))
         words = add_text(folder, loaded.checkpoint.source, loaded.model.spec.vocab_size, tokenizer, eos)
         made = make(loaded, folder, chosen, options, progress, words)
+        if mix is not None:
+            write_mix(folder / PARTS["reports"], mix, loaded.checkpoint.source.name)
         place = output.with_name(f"{output.name}.repro")
         try:
             verified = verify(made, loaded.checkpoint, verification or choose(loaded), given, place, progress)
@@ -138,7 +159,7 @@ def export(
         finished = _placed(stripped(verified.bundle.without(left_out)), output)
         finished = with_card(finished, find_licence(loaded.checkpoint.folder), verified.parity)
         finished.finish()
-    return Exported(output, finished.manifest, verified.parity)
+    return Exported(output, finished.manifest, verified.parity, mix)
 
 
 def _placed(bundle: Bundle, output: Path) -> Bundle:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -10,6 +11,7 @@ from mythos_export.errors import PackageError
 from mythos_model import Checkpoint, LoopedModel
 from mythos_model.formats import ROUNDED
 from mythos_model.quantized import quantize_model
+from mythos_runtime.manifest import MIXED
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,17 @@ class Precision:
     Attributes:
         name: its name in commands and manifests.
         dtype: of activations, caches and unquantised weights.
+        formats: of MIXED, by group of matrices (`mythos_model.quantized.groups_of`); what is left out stays float32.
     """
 
     name: str
     dtype: torch.dtype
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quantized(self) -> bool:
         """Whether the matrices are block-wise integers (`mythos_model.formats`)."""
-        return self.name in ROUNDED
+        return self.name in (*ROUNDED, MIXED)
 
     def model(self, checkpoint: Checkpoint) -> LoopedModel:
         """The eager model with the checkpoint's weights rounded to this precision.
@@ -42,7 +46,13 @@ class Precision:
         return self._rounded(checkpoint.family.model.structure(checkpoint.config, self.dtype))
 
     def _rounded(self, model: LoopedModel) -> LoopedModel:
-        return quantize_model(model, self.name, model.keeps) if self.quantized else model
+        form = self.formats if self.name == MIXED else self.name
+        return quantize_model(model, form, model.keeps) if self.quantized else model
+
+
+def precision_of(name: str, formats: Mapping[str, str]) -> Precision:
+    """As a manifest has them: the precision's name, and the formats by group where it is MIXED."""
+    return replace(PRECISIONS[name], formats=formats)
 
 
 def with_activations(precision: str, activations: str | None) -> str:
@@ -71,5 +81,6 @@ PRECISIONS = {
         Precision("int4", torch.float32),
         Precision("int8a8", torch.float32),
         Precision("int4a8", torch.float32),
+        Precision(MIXED, torch.float32),
     )
 }

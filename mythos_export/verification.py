@@ -13,7 +13,6 @@ from mythos_export.card import find_licence, with_card, write_index
 from mythos_export.linked import map_links
 from mythos_export.making import Loaded, Made, make
 from mythos_export.package import PARTS, Bundle
-from mythos_export.precision import PRECISIONS
 from mythos_export.progress import Progress, silent
 from mythos_export.targets.onnxruntime import proof_of
 from mythos_export.targets.registry import find_target
@@ -105,9 +104,10 @@ def _verify_twin(
     made: Made, checkpoint: Checkpoint, cases: Path | None, reproductions: Path | None, progress: Progress
 ) -> Compared:
     bundle, precision = made.bundle, made.bundle.manifest.precision
+    formats = made.bundle.manifest.formats
     smaller = reduced(checkpoint)
     with tempfile.TemporaryDirectory(prefix=".twin-", dir=bundle.folder) as folder:
-        loaded = Loaded(PRECISIONS[precision].structure(smaller), smaller)
+        loaded = Loaded.of(smaller, precision, formats)
         shards = None if bundle.manifest.shards is None else min(2, len(bundle.manifest.shards.counts))
         progress("make a reduced twin")
         options = TargetOptions(precision, expert_shards=shards, link=bundle.manifest.links is not None)
@@ -170,7 +170,7 @@ def verify_later(
     """
     progress("load the checkpoint")
     found = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
-    loaded = Loaded(PRECISIONS[manifest.precision].structure(found), found)
+    loaded = Loaded.of(found, manifest.precision, manifest.formats)
     progress("weigh the checkpoint's weights")
     linked = {} if manifest.links is None else map_links(folder, manifest.links)
     entry = manifest.files[WEIGHTS]

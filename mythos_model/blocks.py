@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mythos_model import ops
+
+_TURN = 1 << 64  # of an angle that is an integer
 
 
 class RMSNorm(nn.Module):
@@ -32,10 +35,24 @@ class Rotary(NamedTuple):
 
     @classmethod
     def at(cls, positions: Tensor, width: int, theta: float, dtype: torch.dtype) -> Rotary:
-        """Angles pos * theta^(-2i/width) for int64 positions [B, T], in float32 (float64 for a float64 model)."""
-        exponent = torch.arange(0, width, 2, dtype=dtype, device=positions.device) / width
-        angles = positions.to(dtype).unsqueeze(-1) * (theta**-exponent)
+        """Of the angles pos * theta^(-2i/width), for int64 positions [B, T] of any size; `dtype` is float32 or float64.
+
+        In float32 an angle of 10^6 is off by hundredths of a turn before its cosine is taken. So a turn is 2^64 there:
+        int64 products lose whole turns, and nothing else. A float64 model, which others are held to, does without.
+        """
+        frequencies = [theta ** (-i / width) for i in range(0, width, 2)]
+        if dtype == torch.float64:
+            angles = positions.to(dtype).unsqueeze(-1) * torch.tensor(frequencies, dtype=dtype, device=positions.device)
+        else:
+            steps = [(round(each / math.tau * _TURN) + _TURN // 2) % _TURN - _TURN // 2 for each in frequencies]
+            turns = positions.unsqueeze(-1) * torch.tensor(steps, device=positions.device)
+            angles = turns.to(dtype) * (math.tau / _TURN)
         return cls(torch.cos(angles), torch.sin(angles))
+
+    def plus(self, other: Rotary) -> Rotary:
+        """Of the sums of both angles."""
+        cos = self.cos * other.cos - self.sin * other.sin
+        return Rotary(cos, self.sin * other.cos + self.cos * other.sin)
 
     def rotate(self, x: Tensor, heads: int) -> Tensor:
         """Rotate the heads of x [..., heads * P]; see `mythos_model.ops.rotary_embedding`."""

@@ -1,5 +1,9 @@
 """Attention of packed rows over a paged cache, in plain PyTorch, registered as `torch.ops.mythos.paged_*_attention`.
 
+Each is there twice: as a graph has it, which returns a new cache, and with a `_` behind its name, which writes into the
+cache that it is given and returns the attention alone. Neither looks at values on the host, so that both can be
+captured into a CUDA graph.
+
 A row is one token of one sequence at one loop depth. A call takes rows of any sequences, positions and depths; the
 rows of one (sequence, depth) are a span. Every row's cache entry is written first, then a row attends to the entries
 0 .. position of its span: causality is a length, and a chunk needs no mask.
@@ -43,13 +47,28 @@ def paged_gqa_attention(
 
     Returns: [r, H * hd], zeros for padding; and the cache with the entries, [pages, page, C].
     """
+    cache = cache.clone()
+    return paged_gqa_attention_(q, entry, cache, tables, span, position, scale, kv_heads), cache
+
+
+def paged_gqa_attention_(
+    q: Tensor,
+    entry: Tensor,
+    cache: Tensor,
+    tables: Tensor,
+    span: Tensor,
+    position: Tensor,
+    scale: float,
+    kv_heads: int,
+) -> Tensor:
+    """As `paged_gqa_attention`, but the entries are written into `cache` itself. Returns [r, H * hd]."""
     r, H, hd = q.shape
-    cache = append(entry, cache, tables, span, position)
+    append_(entry, cache, tables, span, position)
     keys, mask = _keys_and_mask(cache, tables, span, position)  # [r, b*page, C], [r, 1, b*page]
     k, v = keys.unflatten(-1, (2, kv_heads, hd)).permute(2, 0, 3, 1, 4).unbind(0)  # [r, G, b*page, hd] each
     grouped = q.unflatten(1, (kv_heads, H // kv_heads))  # [r, G, H/G, hd]
     weights = _softmax(torch.matmul(grouped, k.transpose(-1, -2)), mask.unsqueeze(1), scale)
-    return _without_padding(torch.matmul(weights, v).reshape(r, H * hd), span), cache
+    return _without_padding(torch.matmul(weights, v).reshape(r, H * hd), span)
 
 
 def paged_mla_attention(
@@ -78,23 +97,50 @@ def paged_mla_attention(
 
     Returns: [r, H * v], zeros for padding; and the cache with the entries, [pages, page, C].
     """
+    cache = cache.clone()
+    place = (tables, span, position)
+    return paged_mla_attention_(q_nope, q_rope, entry, cache, *place, kv_up, scale, v_head_dim), cache
+
+
+def paged_mla_attention_(
+    q_nope: Tensor,
+    q_rope: Tensor,
+    entry: Tensor,
+    cache: Tensor,
+    tables: Tensor,
+    span: Tensor,
+    position: Tensor,
+    kv_up: Tensor,
+    scale: float,
+    v_head_dim: int,
+) -> Tensor:
+    """As `paged_mla_attention`, but the entries are written into `cache` itself. Returns [r, H * v]."""
     r, H, nope = q_nope.shape
     R = kv_up.shape[1]
     w_uk, w_uv = kv_up.view(H, nope + v_head_dim, R).split([nope, v_head_dim], 1)  # [H, nope, R], [H, v, R]
-    cache = append(entry, cache, tables, span, position)
+    append_(entry, cache, tables, span, position)
     keys, mask = _keys_and_mask(cache, tables, span, position)  # [r, b*page, C], [r, 1, b*page]
     latent_q = torch.matmul(q_nope.transpose(0, 1), w_uk).transpose(0, 1)  # [r, H, R]
     scores = torch.matmul(torch.cat([latent_q, q_rope], -1), keys.transpose(-1, -2))  # [r, H, b*page]
     latent = torch.matmul(_softmax(scores, mask, scale), keys[..., :R])  # [r, H, R]
     out = torch.matmul(latent.transpose(0, 1), w_uv.transpose(-1, -2)).transpose(0, 1)  # [r, H, v]
-    return _without_padding(out.reshape(r, H * v_head_dim), span), cache
+    return _without_padding(out.reshape(r, H * v_head_dim), span)
 
 
-def append(entry: Tensor, cache: Tensor, tables: Tensor, span: Tensor, position: Tensor) -> Tensor:
-    """The cache with the entry of every row that is no padding; arguments as in `paged_gqa_attention`."""
-    real = span >= 0
-    span, position, page = span[real], position[real], cache.shape[1]
-    return cache.index_put((tables[span, position // page], position % page), entry[real])
+def append_(entry: Tensor, cache: Tensor, tables: Tensor, span: Tensor, position: Tensor) -> None:
+    """Write the entry of every row that is no padding; arguments as in `paged_gqa_attention`.
+
+    Padding writes what the first real row writes, once more; where all is padding, what is there already.
+    """
+    if not len(span):
+        return
+    real, page = span >= 0, cache.shape[1]
+    source = torch.where(real, torch.arange(len(span), device=span.device), real.int().argmax())
+    to_span, at = span[source].clamp(min=0), position[source].clamp(min=0)
+    is_any = real.any()
+    number = torch.where(is_any, tables[to_span, torch.where(is_any, at // page, 0)], 0)
+    offset = at % page
+    cache[number, offset] = torch.where(is_any, entry[source], cache[number, offset])
 
 
 def _keys_and_mask(cache: Tensor, tables: Tensor, span: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +165,8 @@ def _without_padding(out: Tensor, span: Tensor) -> Tensor:
 
 _gqa_op = torch.library.custom_op("mythos::paged_gqa_attention", paged_gqa_attention, mutates_args=())
 _mla_op = torch.library.custom_op("mythos::paged_mla_attention", paged_mla_attention, mutates_args=())
+_gqa_in_place = torch.library.custom_op("mythos::paged_gqa_attention_", paged_gqa_attention_, mutates_args=("cache",))
+_mla_in_place = torch.library.custom_op("mythos::paged_mla_attention_", paged_mla_attention_, mutates_args=("cache",))
 
 
 @_gqa_op.register_fake
@@ -131,3 +179,15 @@ def _(q, entry, cache, tables, span, position, scale, kv_heads):  # type: ignore
 def _(q_nope, q_rope, entry, cache, tables, span, position, kv_up, scale, v_head_dim):  # type: ignore[no-untyped-def]
     r, H, _nope = q_nope.shape
     return q_nope.new_empty(r, H * v_head_dim), torch.empty_like(cache)
+
+
+@_gqa_in_place.register_fake
+def _(q, entry, cache, tables, span, position, scale, kv_heads):  # type: ignore[no-untyped-def]
+    r, H, hd = q.shape
+    return q.new_empty(r, H * hd)
+
+
+@_mla_in_place.register_fake
+def _(q_nope, q_rope, entry, cache, tables, span, position, kv_up, scale, v_head_dim):  # type: ignore[no-untyped-def]
+    r, H, _nope = q_nope.shape
+    return q_nope.new_empty(r, H * v_head_dim)

@@ -4,12 +4,13 @@
 >>> quantize_model(model, "int4", model.keeps)       # in place; activations, caches and sums stay float32
 
 Rounded are the matrices that a token is multiplied by: projections, feed-forward networks, experts, embeddings and
-heads. Kept are norms and whatever else is no matrix, and the layers that a model's family names (`LoopedModel.keeps`).
+heads; all of them to one format, or each of the groups that `groups_of` tells apart to its own. Kept are norms and
+whatever else is no matrix, and the layers that a model's family names (`LoopedModel.keeps`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -17,40 +18,68 @@ from torch import Tensor, nn
 
 from mythos_model import products
 from mythos_model.blocks import Embedding
-from mythos_model.formats import FORMATS, ROUNDED, Packed
+from mythos_model.formats import FORMATS, PLAIN, ROUNDED, Packed
 from mythos_model.moe import MixtureOfExperts
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def quantize_model(model: Model, form: str, keeps: Callable[[str], bool]) -> Model:
+def quantize_model(model: Model, form: str | Mapping[str, str], keeps: Callable[[str], bool]) -> Model:
     """Replace the matrices of a float32 model by rounded ones, in place; returns the model.
 
     Args:
-        form: one of `mythos_model.formats.ROUNDED`.
+        form: one of `mythos_model.formats.ROUNDED`; or the formats by group, those that are left out staying plain.
         keeps: whether the linear layer of a name stays as it is.
 
     Raises:
         ModelError: a weight is too large for a float16 scale.
-        ValueError: another format, or the model is not float32.
+        ValueError: another format or group, or the model is not float32.
     """
-    if form not in ROUNDED:
-        raise ValueError(f"there is no block-wise form {form!r}; there are {', '.join(ROUNDED)}")
+    groups = groups_of(model, keeps)
+    forms = dict.fromkeys(groups, form) if isinstance(form, str) else form
+    for name, each in forms.items():
+        if each not in (ROUNDED if isinstance(form, str) else FORMATS):
+            raise ValueError(f"there is no block-wise form {each!r}; there are {', '.join(ROUNDED)}")
+        if name not in groups:
+            raise ValueError(f"there is no group of matrices {name!r}; there are {', '.join(groups)}")
     others = {parameter.dtype for parameter in model.parameters()} - {torch.float32}
     if others:
         raise ValueError(f"only a float32 model can be quantised, this one has {', '.join(map(str, others))}")
-    for name, module in list(model.named_modules()):
-        replacement: nn.Module
-        if type(module) is nn.Linear and module.bias is None and not keeps(name):
-            replacement = QuantizedLinear(module, form)
-        elif isinstance(module, Embedding):
-            replacement = QuantizedEmbedding(module, form)
-        elif isinstance(module, MixtureOfExperts):
-            replacement = QuantizedExperts(module, form)
-        else:
-            continue
-        model.set_submodule(name, replacement.eval())
+    for group, names in groups.items():
+        if forms.get(group, PLAIN) != PLAIN:
+            for name in names:
+                model.set_submodule(name, rounded_module(model.get_submodule(name), forms[group]).eval())
     return model
+
+
+def groups_of(model: nn.Module, keeps: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:
+    """The modules whose matrices may be rounded, by what they are for: a layer's attention, its network, its experts,
+    an embedding, the same of all layers of a part of the model. "prelude.0.attn.wq" is of the group "prelude.attn"."""
+    groups: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        linear = type(module) is nn.Linear and module.bias is None and not keeps(name)
+        if linear or isinstance(module, Embedding | MixtureOfExperts):
+            groups.setdefault(_group(name.split("."), linear), []).append(name)
+    return {name: tuple(modules) for name, modules in groups.items()}
+
+
+def _group(path: Iterable[str], linear: bool) -> str:
+    named = [part for part in path if not part.isdigit()]
+    return ".".join(named[:-1] if linear and len(named) > 1 else named)
+
+
+def rounded_module(module: nn.Module, form: str) -> Quantized:
+    """A module over the weights of another one, rounded.
+
+    Raises:
+        ModelError: a weight is too large for a float16 scale.
+    """
+    if isinstance(module, Embedding):
+        return QuantizedEmbedding(module, form)
+    if isinstance(module, MixtureOfExperts):
+        return QuantizedExperts(module, form)
+    assert type(module) is nn.Linear
+    return QuantizedLinear(module, form)
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:

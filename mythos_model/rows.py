@@ -7,7 +7,8 @@ and that every row is at a depth of its own. `encode`, `advance`, `finish` and `
 where they have a batch of tokens [B, T, ...], and with an iteration [R] instead of a scalar.
 
 A row's values may not depend on the rows beside it, not even by a rounding. So the rotary angles are a table: engines
-compute cosines of many numbers at a time, and those left over in another way.
+compute cosines of many numbers at a time, and those left over in another way. For long sequences they are two short
+ones, of every NEAR-th position and of those between, whose angles are added.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from mythos_model.taps import tap
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, MOST_LOOPS, STEP
 
 Named = dict[str, Tensor]  # inputs by role
+NEAR = 1 << 10
+ONE_TABLE = 1 << 14  # positions; of more, one table would be large (at 2^20 positions and 64 channels 268 MB)
 _SEVERAL = ("cache", "state")  # roles that several inputs have
 
 
@@ -75,9 +78,25 @@ class RowParts(nn.Module):
         super().__init__()
         self.model = model
         self.graphs = {name: model.spec.graphs[name] for name in GRAPHS}
-        angles = model.angles(torch.arange(model.sizes.longest).unsqueeze(0), torch.zeros(1, dtype=torch.int64))
-        self.rotary_cos = nn.Buffer(angles.rotary.cos[0])  # [longest, P/2]
-        self.rotary_sin = nn.Buffer(angles.rotary.sin[0])
+        longest = model.sizes.longest
+        near = self._angles(torch.arange(longest if longest <= ONE_TABLE else NEAR))
+        self.rotary_cos, self.rotary_sin = nn.Buffer(near.cos), nn.Buffer(near.sin)  # [longest or NEAR, P/2]
+        if longest > ONE_TABLE:
+            far = self._angles(torch.arange(0, longest, NEAR))
+            self.rotary_far_cos, self.rotary_far_sin = nn.Buffer(far.cos), nn.Buffer(far.sin)  # [longest / NEAR, P/2]
+
+    def _angles(self, positions: Tensor) -> Rotary:
+        """Of positions [n]: [n, P/2]."""
+        rotary = self.model.angles(positions.unsqueeze(0), torch.zeros(1, dtype=torch.int64)).rotary
+        return Rotary(rotary.cos[0], rotary.sin[0])
+
+    def _rotary(self, position: Tensor) -> Rotary:
+        """Of rows' positions, int64 [R]."""
+        if self.model.sizes.longest <= ONE_TABLE:
+            return Rotary(F.embedding(position, self.rotary_cos), F.embedding(position, self.rotary_sin))
+        near, far = position % NEAR, position // NEAR
+        between = Rotary(F.embedding(near, self.rotary_cos), F.embedding(near, self.rotary_sin))
+        return Rotary(F.embedding(far, self.rotary_far_cos), F.embedding(far, self.rotary_far_sin)).plus(between)
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         results: list[Tensor] = []
@@ -98,9 +117,8 @@ class RowParts(nn.Module):
         rows = None
         if "position" in named:
             position = named["position"]
-            rotary = Rotary(F.embedding(position, self.rotary_cos), F.embedding(position, self.rotary_sin))
             tokens = self.model.per_token(named["ids"]) if "ids" in named else None
-            rows = Rows(position, named["span"], named["tables"], rotary, tokens)
+            rows = Rows(position, named["span"], named["tables"], self._rotary(position), tokens)
         compute = {ENTER: self._enter, STEP: self._step, LEAVE: self._leave}[graph]
         return (*compute(named, state, cast(Lines, lines), cast(Past, rows)), *lines.written)
 

@@ -37,6 +37,7 @@ PARTS = {
     "sizes": Part("sizes", 120),
     "loop": Part("loop", 80),
     "models": Part("models", 100),
+    "rows": Part("rows", 120),
     "speed": Part("speed", 150),
     "captured": Part("captured", 80),
     "plugins": Part("plugins", 90),

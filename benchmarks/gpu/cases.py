@@ -11,6 +11,7 @@ import torch
 
 from mythos_model import MythosConfig, MythosModel
 from mythos_model import ops as plain
+from mythos_runtime.row_ports import PAGE
 
 SMALL = MythosConfig(
     vocab_size=64,
@@ -52,15 +53,18 @@ def triton_ops() -> dict[str, Any]:
     from mythos_export.kernels.mla.triton import mla_attention
     from mythos_export.kernels.moe.rounded import moe_of_format
     from mythos_export.kernels.norm.triton import rms_norm
+    from mythos_export.kernels.paged_gqa.triton import paged_gqa_attention, paged_gqa_attention_
+    from mythos_export.kernels.paged_mla.triton import paged_mla_attention, paged_mla_attention_
 
-    found = (mla_attention, gqa_attention, act_halting, rms_norm, linear)
+    paged = (paged_mla_attention, paged_gqa_attention, paged_mla_attention_, paged_gqa_attention_)
+    found = (mla_attention, gqa_attention, act_halting, rms_norm, linear, *paged)
     return {"moe": moe_of_format, **{function.__name__: function for function in found}}
 
 
 @contextlib.contextmanager
 def with_triton() -> Iterator[None]:
     """Models compute their operators with the kernels: eager code calls them through the module."""
-    found = triton_ops()
+    found = {name: kernel for name, kernel in triton_ops().items() if hasattr(plain, name)}
     kept = {name: getattr(plain, name) for name in found}
     for name, kernel in found.items():
         setattr(plain, name, kernel)
@@ -136,6 +140,33 @@ def attention_case(
     return {
         "q_nope": make.normal(B, T, c.n_heads, nope),
         "q_rope": make.normal(B, T, c.n_heads, P),
+        **common,
+        "kv_up": make.weight(c.n_heads * (nope + v), c.kv_lora_rank),
+        "scale": (nope + P) ** -0.5,
+        "v_head_dim": v,
+    }
+
+
+def paged_case(config: MythosConfig, op: str, rows: int, length: int, make: Maker) -> dict[str, Any]:
+    """As many sequences as rows, each with one new token behind `length` entries in pages of its own."""
+    c, blocks = config, length // PAGE + 1
+    mla = op.startswith("paged_mla")
+    C = c.kv_lora_rank + c.qk_rope_head_dim if mla else 2 * c.n_kv_heads * c.head_dim
+    order = torch.randperm(rows * blocks, generator=torch.Generator().manual_seed(rows)).to(make.device)
+    common = {
+        "entry": make.normal(rows, C),
+        "cache": make.normal(rows * blocks, PAGE, C),
+        "tables": order.reshape(rows, blocks),
+        "span": torch.arange(rows, device=make.device),
+        "position": torch.full((rows,), length, device=make.device),
+    }
+    if not mla:
+        q = make.normal(rows, c.n_heads, c.head_dim)
+        return {"q": q, **common, "scale": c.head_dim**-0.5, "kv_heads": c.n_kv_heads}
+    nope, P, v = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
+    return {
+        "q_nope": make.normal(rows, c.n_heads, nope),
+        "q_rope": make.normal(rows, c.n_heads, P),
         **common,
         "kv_up": make.weight(c.n_heads * (nope + v), c.kv_lora_rank),
         "scale": (nope + P) ** -0.5,

@@ -8,14 +8,27 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.cases import VARIANTS, Maker, attention_case, config_of, double, moe_case, most_experts, triton_ops
+from benchmarks.gpu.cases import (
+    VARIANTS,
+    Maker,
+    attention_case,
+    config_of,
+    double,
+    moe_case,
+    most_experts,
+    paged_case,
+    triton_ops,
+)
 from benchmarks.gpu.run import LIMITS, Run, distance
 from benchmarks.gpu.spread import spread
 from mythos_model import ops as plain
+from mythos_model import paged_ops
 
 _TOKENS = (1, 2, 8, 9, 64, 513, 4096)
 _CALLS = ((1, 1, 0), (1, 1, 100), (1, 1, 4096), (3, 1, 1000), (64, 1, 2048), (1, 4, 777), (2, 128, 0), (1, 512, 512))
 _DRY_CALLS = ((1, 1, 0), (2, 1, 40), (1, 40, 9))
+_ROWS = ((1, 0), (1, 4096), (16, 1000), (64, 2048), (256, 100))
+_DRY_ROWS = ((1, 0), (3, 40))
 _MOST_SCORES = 40_000_000  # of a call in float64: heads times new tokens times keys
 
 
@@ -39,6 +52,11 @@ def main(run: Run) -> None:
                 continue
             label = f"{op} {variant} B={B} T={T} S={S} {name}"
             _check(run, label, op, functools.partial(attention_case, config, op, B, T, S), dtype)
+    for op in ("paged_mla_attention_", "paged_gqa_attention_"):
+        for rows, length in _DRY_ROWS if run.dry else _ROWS:
+            if rows * (length + 1) * config.n_heads <= _MOST_SCORES:
+                label = f"{op} {variant} rows={rows} length={length} {name}"
+                _check(run, label, op, functools.partial(paged_case, config, op, rows, length), dtype)
     for rows in (1, 700):
         with run.record.step(f"rms_norm {variant} rows={rows} {name}"):
             make = Maker(run.device, torch.float32, rows)
@@ -50,7 +68,8 @@ def main(run: Run) -> None:
 def _check(run: Run, label: str, op: str, case_of: Callable[..., dict[str, Any]], dtype: torch.dtype) -> None:
     with run.record.step(label):
         case = case_of(make=Maker(run.device, dtype, sum(map(ord, label))))
-        far = distance(triton_ops()[op](**case), getattr(plain, op)(**double(case)))
+        exact = double(case)  # before the kernel writes into a cache
+        far = distance(triton_ops()[op](**case), getattr(paged_ops if "paged" in op else plain, op)(**exact))
         run.record.say(label, {"distance": far, "ok": far < LIMITS[label.rpartition(" ")[2]]})
         del case
         if not run.dry:

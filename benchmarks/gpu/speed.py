@@ -7,13 +7,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.gpu.cases import Maker, attention_case, call_of, config_of, model_of, moe_case, triton_ops, with_triton
+from benchmarks.gpu.cases import (
+    Maker,
+    attention_case,
+    call_of,
+    config_of,
+    model_of,
+    moe_case,
+    paged_case,
+    triton_ops,
+    with_triton,
+)
 from benchmarks.gpu.run import Run
 from mythos_model import ops as plain
+from mythos_model import paged_ops
 from mythos_model.products import by_expert, groupable, moe, swiglu
 from mythos_model.state import Call
 
 _TOKENS = (1, 2, 4, 8, 9, 16, 64, 512, 4096)
+_ROWS = ((1, 128), (1, 4096), (64, 4096), (256, 1024))
 _CALLS = ((1, 1, 128), (1, 1, 4096), (1, 1, 32768), (64, 1, 4096), (1, 512, 0), (1, 4096, 0))
 
 
@@ -28,6 +40,12 @@ def main(run: Run) -> None:
             with run.record.step(key):
                 case = attention_case(config, op, B, T, S, Maker(run.device, dtype, 1), ragged=False)
                 run.record.say(key, (_mla if op == "mla_attention" else _gqa)(run, case))
+    for rows, length in ((1, 16), (2, 40)) if run.dry else _ROWS:
+        for op in ("paged_mla_attention_", "paged_gqa_attention_"):
+            key = f"{op} rows={rows} length={length}"
+            with run.record.step(key):
+                case = paged_case(config, op, rows, length, Maker(run.device, dtype, 1))
+                run.record.say(key, _paged(run, op, case))
     with run.record.step("one iteration"):
         run.record.say("one iteration", _iteration(run))
 
@@ -112,6 +130,17 @@ def _gqa(run: Run, case: dict[str, Any]) -> dict[str, Any]:
     }
     row = run.contest(contestants, max(size / run.bandwidth, operations / run.flops))
     return {"bytes": size, "operations": operations, **row}
+
+
+def _paged(run: Run, op: str, case: dict[str, Any]) -> dict[str, Any]:
+    """Rows over pages, which nothing in PyTorch reads where they are; the limit is what has to be read."""
+    element, (rows, C) = case["cache"].element_size(), case["entry"].shape
+    size = element * rows * (int(case["position"][0]) + 2) * C
+    contestants = {
+        "triton": lambda: triton_ops()[op](**case),
+        "plain": lambda: getattr(paged_ops, op)(**case),
+    }
+    return {"bytes": size, **run.contest(contestants, size / run.bandwidth)}
 
 
 def _iteration(run: Run) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import onnx
 
 from mythos_export.bench.workloads import Workload
 from mythos_model.formats import FORMATS, ROUNDED
+from mythos_runtime.manifest import MIXED
 
-FLOAT32_ARITHMETIC = ("fp32", *ROUNDED)
+FLOAT32_ARITHMETIC = ("fp32", MIXED, *ROUNDED)
 """Precisions whose multiplications are float32."""
 
 _T = onnx.TensorProto

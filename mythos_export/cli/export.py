@@ -46,8 +46,15 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    metavar="[fp32|fp16|int8|int4]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. Default: onnx fp32, the others fp16.",
+    metavar="[fp32|fp16|int8|int4|auto]",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. auto: a format for each group of "
+    "matrices, the smallest within --max-kl; onnx. Default: onnx fp32, the others fp16.",
+)
+@click.option(
+    "--max-kl",
+    type=float,
+    help="With --precision auto: how far the next token's distribution may be from the float32 model's, in nats per "
+    "token, on the ids of --cases [default: drawn ids].",
 )
 @click.option(
     "--activations",
@@ -60,6 +67,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")
 @click.option("--plugins", is_flag=True, help="tensorrt: operators as plug-ins with Triton kernels (experimental).")
+@click.option("--rows", is_flag=True, help="tensorrt: engines of the row graphs, too; nothing runs them yet.")
 @click.option(
     "--expert-shards",
     type=click.IntRange(1),
@@ -131,6 +139,8 @@ def export_command(
     if exported.parity is not None:
         show_parity(exported.parity)
     show_bundle(exported.path, exported.manifest)
+    if exported.mix is not None:
+        out.print(exported.mix.sentence(), markup=False, highlight=False, soft_wrap=True)
     page = "reports/parity.html"
     if page in exported.manifest.files:
         out.print(f"What was compared, to read: {exported.path / page}", highlight=False, soft_wrap=True)
@@ -139,6 +149,7 @@ def export_command(
             "bundle": str(exported.path),
             "targets": {t.name: t.state for t in exported.manifest.targets},
             "precision": exported.manifest.precision,
+            "mix": None if exported.mix is None else exported.mix.to_json(),
             "parity": None if exported.parity is None else summary(exported.parity),
         }
         write(json.dumps(document) + "\n")

@@ -15,7 +15,7 @@ import torch
 
 from mythos_export.kernels import precompiled
 from mythos_export.kernels.plugin.driver import CudaDriver
-from mythos_model import ops  # noqa: F401  (registers what the kernels replace on one device)
+from mythos_model import ops, paged_ops  # noqa: F401  (register what the kernels replace on one device)
 
 VARIABLE = "MYTHOS_TRITON"
 """Set to "none", the operators stay plain PyTorch."""
@@ -69,8 +69,12 @@ def _register(device: str) -> str:
     from mythos_export.kernels.mla.triton import mla_attention
     from mythos_export.kernels.moe.rounded import moe_of_format
     from mythos_export.kernels.norm.triton import rms_norm
+    from mythos_export.kernels.paged_gqa import triton as paged_gqa
+    from mythos_export.kernels.paged_mla import triton as paged_mla
 
-    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear):
+    paged = (paged_gqa.paged_gqa_attention, paged_mla.paged_mla_attention)
+    in_place = (paged_gqa.paged_gqa_attention_, paged_mla.paged_mla_attention_)
+    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear, *paged, *in_place):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
     torch.library.register_kernel("mythos::moe", device, moe_of_format)

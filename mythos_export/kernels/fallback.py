@@ -62,7 +62,7 @@ def record(
     Args:
         operators: what the graph calls (`OperatorCall.label`), and what each lacks.
         tensorrt: what the TensorRT graph was given; None where the bundle holds none. It is not given operators that
-            have no form for it, those over packed rows.
+            have no form for it, nor those over packed rows, unless the row graphs were built for it (`--rows`).
     """
     return {name: _record(lacks, tensorrt) for name, lacks in operators.items()}
 

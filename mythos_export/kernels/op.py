@@ -43,8 +43,10 @@ from mythos_export.kernels.moe.reference import moe
 from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
 from mythos_export.kernels.paged import OUTPUTS as PAGED_OUTPUTS
 from mythos_export.kernels.paged_gqa import function as paged_gqa_function
+from mythos_export.kernels.paged_gqa import plan as paged_gqa_plan
 from mythos_export.kernels.paged_gqa.reference import paged_gqa_attention
 from mythos_export.kernels.paged_mla import function as paged_mla_function
+from mythos_export.kernels.paged_mla import plan as paged_mla_plan
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.text import DOMAIN, VERSION
@@ -249,6 +251,8 @@ OPERATORS: dict[str, Operator] = {
             (("scale", _FLOAT), ("kv_heads", _INT)),
             paged_gqa_attention,
             portable=lambda call: paged_gqa_function.function(),
+            tensorrt=lambda call: paged_gqa_function.function(tensorrt=True),
+            plans=paged_gqa_plan.plans_for,
             outputs=_names(PAGED_OUTPUTS),
         ),
         Operator(
@@ -257,6 +261,8 @@ OPERATORS: dict[str, Operator] = {
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             paged_mla_attention,
             portable=lambda call: paged_mla_function.function(),
+            tensorrt=lambda call: paged_mla_function.function(tensorrt=True),
+            plans=paged_mla_plan.plans_for,
             outputs=_names(PAGED_OUTPUTS),
         ),
     )

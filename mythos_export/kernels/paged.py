@@ -13,8 +13,8 @@ from mythos_export.kernels.reference import Array
 ROWS = "cache, tables, span, position"
 OUTPUTS = "out, cache_next"
 
-# cache_next; keys [r, S, C] with zeros behind a row's own entry, where S = blocks * page; mask [r, 1, S], float32.
-PROLOGUE = """
+# What the bodies begin with: `source`, the rows whose entries are written, and where they go.
+_BEGIN = """
   zero = Constant <value_ints = [0]> ()
   one = Constant <value_ints = [1]> ()
   two = Constant <value_ints = [2]> ()
@@ -28,13 +28,18 @@ PROLOGUE = """
   page = Squeeze (page_1, zero)
   is_real = GreaterOrEqual (span, zero_scalar)
 
-  real_int = Cast <to = 6> (is_real)
-  first_real = ArgMax <axis = 0, keepdims = 1> (real_int)
-  any_real_int = ReduceMax <keepdims = 0> (real_int)
-  any_real = Cast <to = 9> (any_real_int)
   rows_1 = Shape (span)
   rows = Squeeze (rows_1, zero)
   row = Range (zero_scalar, rows, one_scalar)
+  real_number = Cast <to = 1> (is_real)
+  any_real_number = ReduceMax <keepdims = 0> (real_number)
+  any_real = Cast <to = 9> (any_real_number)
+  behind = Where (is_real, row, rows)
+  behind_number = Cast <to = 1> (behind)
+  first_number = ReduceMin <keepdims = 1> (behind_number)
+  first_any = Cast <to = 7> (first_number)
+  row_last = Sub (rows_1, one)
+  first_real = Min (first_any, row_last)
   source = Where (is_real, row, first_real)
   to_span_1 = Gather <axis = 0> (span, source)
   to_span = Max (to_span_1, zero_scalar)
@@ -42,7 +47,8 @@ PROLOGUE = """
   to_position_2 = Max (to_position_1, zero_scalar)
   to_position = Where (any_real, to_position_2, zero_scalar)
   to_block = Div (to_position, page)
-  to_offset = Mod (to_position, page)
+  to_block_start = Mul (to_block, page)
+  to_offset = Sub (to_position, to_block_start)
   to_span_2d = Unsqueeze (to_span, one)
   to_block_2d = Unsqueeze (to_block, one)
   at_table = Concat <axis = 1> (to_span_2d, to_block_2d)
@@ -60,18 +66,42 @@ PROLOGUE = """
   last = Unsqueeze (last_1, one)
   blocks_1 = Shape <start = 1, end = 2> (tables)
   blocks = Squeeze (blocks_1, zero)
-  block = Range (zero_scalar, blocks, one_scalar)
-  block_start = Mul (block, page)
-  reached = LessOrEqual (block_start, last)
   from_span = Max (span, zero_scalar)
-  row_tables = Gather <axis = 0> (tables, from_span)
-  pages = Where (reached, row_tables, zero_scalar)
-  keys_4d = Gather <axis = 0> (cache_next, pages)
   slots = Mul (blocks, page)
   slots_1 = Reshape (slots, one)
   width = Shape <start = 2, end = 3> (cache)
   keys_shape = Concat <axis = 0> (zero, slots_1, width)
+"""
+
+_BY_ROW = """
+  block = Range (zero_scalar, blocks, one_scalar)
+  block_start = Mul (block, page)
+  reached = LessOrEqual (block_start, last)
+  row_tables = Gather <axis = 0> (tables, from_span)
+  pages = Where (reached, row_tables, zero_scalar)
+  keys_4d = Gather <axis = 0> (cache_next, pages)
   keys_any = Reshape (keys_4d, keys_shape)
+"""
+
+# Nothing here hangs on `cache_next`: where only the entries are wanted, the pool of pages is read and never copied.
+_BY_SPAN = """
+  page_count_1 = Shape <start = 0, end = 1> (cache)
+  page_count = Squeeze (page_count_1, zero)
+  is_below = Less (tables, page_count)
+  is_number = GreaterOrEqual (tables, zero_scalar)
+  is_page = And (is_below, is_number)
+  pages = Where (is_page, tables, zero_scalar)
+  held_4d = Gather <axis = 0> (cache, pages)
+  held = Reshape (held_4d, keys_shape)
+  to_position_2d = Unsqueeze (to_position, one)
+  at_span = Concat <axis = 1> (to_span_2d, to_position_2d)
+  held_entry = GatherND (held, at_span)
+  put = Where (any_real, new_entry, held_entry)
+  by_span = ScatterND (held, at_span, put)
+  keys_any = Gather <axis = 0> (by_span, from_span)
+"""
+
+_MASK = """
   slot = Range (zero_scalar, slots, one_scalar)
   seen = LessOrEqual (slot, last)
   seen_3d = Unsqueeze (seen, two)
@@ -80,6 +110,11 @@ PROLOGUE = """
   mask_2d = Where (seen, allow, forbid)
   mask = Unsqueeze (mask_2d, one)
 """
+
+# cache_next; keys [r, S, C] with zeros behind a row's own entry, where S = blocks * page; mask [r, 1, S], float32.
+PROLOGUE = _BEGIN + _BY_ROW + _MASK
+# The same for TensorRT, whose network is given the entries alone (`passes/return_entries.py`).
+TENSORRT_PROLOGUE = _BEGIN + _BY_SPAN + _MASK
 
 # scores in the compute dtype -> weights, softmax taken in float32; `mask_nd` is the mask in the rank of the scores.
 SOFTMAX = """

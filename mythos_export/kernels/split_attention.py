@@ -200,3 +200,6 @@ def merged_sum(
         share = tl.exp(tl.load(part_max + part, mask=live, other=NOTHING) - best)
         total += share[:, None] * tl.load(part_sum + part[:, None] * R + r[None, :], mask=there, other=0.0)
     return total * inverse[:, None]
+
+
+attend = _attend  # also a step of `paged_attention`'s kernels

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mythos_export.kernels import precompiled
 from mythos_export.kernels.launch_plan import Plan, Sizes, evaluate
+from mythos_runtime.row_ports import PAGE
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -79,6 +80,20 @@ def cache_buffers(
     }
     strides = {"stride_layer": past.stride(0), "stride_batch": past.stride(1)}
     return buffers, {"B": B, "T": T, "S": S, "scale": scale, **strides}
+
+
+def paged_buffers(
+    operator: str, entry: Tensor, cache: Tensor, tables: Tensor, span: Tensor, position: Tensor, scale: float
+) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+    """What both attentions over a paged cache hand to their plans, and the sizes that `paged_plan.SIZES` names."""
+    if not cache.is_contiguous() or cache.shape[1] != PAGE:
+        raise ValueError(
+            f"mythos::{operator} in Triton: the cache has the shape {list(cache.shape)} and the strides "
+            f"{cache.stride()}; expected contiguous pages of {PAGE} entries"
+        )
+    place = {"tables": tables, "span": span, "position": position}
+    buffers = {"entry": entry.contiguous(), "cache": cache} | {k: v.contiguous() for k, v in place.items()}
+    return buffers, {"rows": len(span), "blocks": tables.shape[1], "scale": scale}
 
 
 def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:

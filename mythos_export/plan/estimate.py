@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mythos_export.errors import PlanError
 from mythos_export.plan.devices import Device
 from mythos_export.plan.models import Model
 
@@ -17,7 +18,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 # Bytes of a weight that is rounded, of one that is kept, and of a value in the cache. Block-wise formats have a float16
 # scale for every 32 weights.
 _ROUNDED = {"fp32": 4.0, "fp16": 2.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
-_KEPT = {"fp32": 4.0, "fp16": 2.0, "int8": 4.0, "int4": 4.0}
+_KEPT = {"fp32": 4.0, "fp16": 2.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
 USABLE = 0.9  # of a device's memory: the rest is its system's, and the activations'
 
 
@@ -60,7 +61,8 @@ class Need:
 def need(model: Model, precision: str) -> Need:
     """What a model takes."""
     stored = precision.removesuffix("a8")  # int4a8 is stored as int4 is
-    rounded, kept = _ROUNDED[stored], _KEPT[stored]
+    kept = _KEPT[stored]
+    rounded = _ROUNDED[stored] if stored in _ROUNDED else _mean(model, kept)
 
     def of(read: tuple[float, float]) -> float:
         return read[0] * rounded + read[1] * kept
@@ -79,6 +81,13 @@ def need(model: Model, precision: str) -> Need:
         model.inside * model.width * value,
         (2.0 * model.around * model.attended, 2.0 * model.inside * model.attended),
     )
+
+
+def _mean(model: Model, kept: float) -> float:
+    """Bytes of a weight of mixed formats, by the file that they are in."""
+    if model.stored is None:
+        raise PlanError(f"{model.name} has mixed formats, and no weights.safetensors that would tell their size")
+    return (model.stored - kept * sum(part.kept for part in model.parts)) / sum(part.rounded for part in model.parts)
 
 
 @dataclass(frozen=True)

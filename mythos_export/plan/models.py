@@ -43,6 +43,7 @@ class Model:
         attended: multiplications of a layer's attention, all heads, per position that is attended to.
         tied: the head reads the embedding.
         precision: of a bundle; None of a configuration.
+        stored: bytes of a bundle's weights, where its precision does not tell.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Model:
     chosen: int = 0
     tied: bool = False
     precision: str | None = None
+    stored: int | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -111,7 +113,11 @@ def read_model(where: str) -> Model:
 
         manifest = read_manifest(path, verify_hashes=False)
         model = of_config(path.resolve().name, manifest.config, manifest.spec.family)
-        return replace(model, precision=manifest.precision)
+        if not manifest.formats:
+            return replace(model, precision=manifest.precision)
+        note = "the formats are mixed; each matrix is counted as the mean of them"
+        stored = manifest.files["weights.safetensors"].bytes if "weights.safetensors" in manifest.files else None
+        return replace(model, precision=manifest.precision, stored=stored, notes=(*model.notes, note))
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise PlanError(

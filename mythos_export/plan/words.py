@@ -27,12 +27,13 @@ def facts(model: Model, device: Device, estimates: Sequence[Estimate]) -> list[t
     experts = f"; {model.chosen} of {model.experts} experts" if model.experts else ""
     how = "measured just now" if device.measured else "by its maker's figures"
     multiply, boxes = count(device.multiply), f"{device.count} x " if device.count > 1 else ""
-    return [
+    told = [
         ("model", f"{model.name} ({model.family}), {count(model.parameters)} weights"),
         ("a loop reads", f"{count(model.active_per_loop)} weights{experts}; trained with {model.loops} loops"),
         ("device", f"{device.name}: {boxes}{size(device.memory)}, {size(device.read)}/s, {multiply}FLOP/s, {how}"),
         ("asked for", f"{some.context} tokens of context, {some.batch} sequence{'s' if some.batch > 1 else ''}"),
     ]
+    return told + [("note", note) for note in model.notes]
 
 
 def model_rows(model: Model, needs: Sequence[Need]) -> list[list[str]]:

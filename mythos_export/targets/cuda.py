@@ -1,8 +1,9 @@
-"""Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`.
+"""Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`; and the
+row graphs as a program for PyTorch, rows.pt2, with which the engine runs there.
 
 The eager backend launches them through the driver, so that the operators are not compiled where the bundle runs; the
 norms, which are no operators of the graph, are: by Triton, which has to be installed. No GPU is needed to build it, and
-none has run it: built, not executed.
+none has run it: built, not executed. On the CPU, verification runs both programs.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from mythos_export.lower import Lowered
 from mythos_export.progress import Progress
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.targets.tensorrt_build import parse_sms
-from mythos_runtime.eager import KERNELS_FOLDER
+from mythos_runtime.row_ports import ROWS
+from mythos_runtime.torch_device import KERNELS_FOLDER
 
 DEFAULT_SMS = (80, 90)
 _COMPUTED_IN = "fp32"  # what rounded weights are multiplied in
 
 
 class CudaTarget:
-    """Adds compiled kernels to the bundle."""
+    """Adds compiled kernels and the row graphs' program to the bundle."""
 
     name = "cuda"
     precisions = ("fp16", "fp32", "int8", "int4")
@@ -44,14 +46,18 @@ class CudaTarget:
             )
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
+        graphs = [lowered.path, *(path for path in lowered.rows if path.suffix == ".onnx")]
         manifest = triton_build.build_for(
-            calls_of(ir.load(lowered.path)),
+            tuple(call for path in graphs for call in calls_of(ir.load(path))),
             options.precision if options.precision in PRECISIONS else _COMPUTED_IN,
             folder / KERNELS_FOLDER,
             architectures=_sms(options),
             progress=lambda phase, part=None: progress(f"Triton: {phase}", part),
         )
         files = tuple(f"{KERNELS_FOLDER}/{name}" for name in triton_build.files_of(manifest))
+        if lowered.write_row_program is not None:
+            lowered.write_row_program(folder / ROWS)
+            files = (*files, ROWS)
         details = {"architectures": manifest["architectures"], "kernels": len(manifest["kernels"])}
         return Built(self.name, files, details=details, tool_versions=manifest["tools"])
 

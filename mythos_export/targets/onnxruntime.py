@@ -26,7 +26,7 @@ class OnnxTarget:
     """Adds nothing to the graphs."""
 
     name = "onnx"
-    precisions = ("fp32", "fp16", "int8", "int4", "int8a8", "int4a8")
+    precisions = ("fp32", "fp16", "int8", "int4", "int8a8", "int4a8", "auto")
     options = frozenset({"expert_shards"})
 
     def check(self, options: TargetOptions) -> None:

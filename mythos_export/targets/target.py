@@ -25,6 +25,7 @@ class TargetOptions:
     tokens: str | None = None
     context: str | None = None
     plugins: bool = False
+    rows: bool = False
     expert_shards: int | None = None
     link: bool = False
     """Weights stay in the checkpoint's files, and are mapped from there."""
@@ -88,7 +89,7 @@ def check_request(target: Target, options: TargetOptions) -> None:
             f"--target {target.name} has no precision {options.precision!r}, it has {', '.join(target.precisions)}"
             + _elsewhere("precisions", options.precision)
         )
-    for name in ("sm", "batch", "tokens", "context", "plugins", "expert_shards"):
+    for name in ("sm", "batch", "tokens", "context", "plugins", "rows", "expert_shards"):
         if getattr(options, name) and name not in target.options:
             option = f"--{name.replace('_', '-')}"
             raise TargetError(f"{option} means nothing to --target {target.name}" + _elsewhere("options", name))

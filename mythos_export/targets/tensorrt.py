@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from mythos_export.errors import TargetError
 from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN
 from mythos_export.lower import Lowered, run_passes
 from mythos_export.passes.attach_functions import attach_tensorrt_functions, detach_functions
@@ -16,7 +17,7 @@ from mythos_export.passes.expand_rotary import expand_rotary
 from mythos_export.passes.inline_functions import inline_functions
 from mythos_export.progress import Progress
 from mythos_export.targets import tensorrt_build as trt
-from mythos_export.targets import tensorrt_plugins
+from mythos_export.targets import tensorrt_plugins, tensorrt_rows
 from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.engine import Engine
@@ -45,13 +46,15 @@ class TensorRTTarget:
 
     name = "tensorrt"
     precisions = ("fp16", "fp32")  # it is not given the operators of int8 and int4 weights
-    options = frozenset({"sm", "batch", "tokens", "context", "plugins"})
+    options = frozenset({"sm", "batch", "tokens", "context", "plugins", "rows"})
 
     def check(self, options: TargetOptions) -> None:
         sms = trt.parse_sms(options.sm) if options.sm else trt.DEFAULT_SMS
         backend = trt.choose_backend()
         if backend.rtx:
             trt.limits.check_targets(sms, options.precision)
+        if options.rows and sms is not None and TURING in sms:
+            raise TargetError(f"--rows builds no engines for SM {TURING}; leave it out of --sm")
         if options.plugins:
             tensorrt_plugins.check(sms if options.sm or backend.rtx else backend.targets(None, options.precision))
         for name in ("batch", "tokens", "context"):
@@ -61,6 +64,11 @@ class TensorRTTarget:
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         spec = lowered.spec
+        if options.rows and not lowered.rows:
+            raise TargetError(
+                f"--rows was asked for, but with its exit rule {spec.exit.name} this model has no row graphs; leave "
+                "it out, or choose another --exit"
+            )
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
         passes = PLUGIN_PASSES if options.plugins else PASSES
@@ -100,9 +108,13 @@ class TensorRTTarget:
         if result.backend == "tensorrt_rtx" and not options.plugins:  # plug-ins are Python's, which C++ has not
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
         files = (*engines, *wrappers, *kernels, GRAPH)
+        if options.rows:
+            more, details["row_engines"] = tensorrt_rows.build_rows(lowered, folder, options, sms, progress)
+            files = (*files, *more)
         taken = PLUGIN if options.plugins else DECOMPOSED
-        # A GPU runs one engine: where there are others, they were not executed, and nor is the target called verified.
-        proof = (Engine.name,) if len(engines) == 1 else ()
+        # A GPU runs one engine: where there are others (of the row graphs, too), they were not executed, and nor is the
+        # target called verified.
+        proof = (Engine.name,) if len(engines) == 1 and not options.rows else ()
         return Built(self.name, files, proof, details, {result.backend: result.version}, taken)
 
 

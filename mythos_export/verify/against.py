@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mythos_export.errors import CasesError
-from mythos_export.precision import PRECISIONS
+from mythos_export.precision import precision_of
 from mythos_export.verify.golden import Golden, make_random
 from mythos_model import Checkpoint, load_checkpoint
 from mythos_runtime.manifest import Manifest
@@ -24,7 +24,7 @@ def fresh_cases(
         ModelError: it cannot be read.
     """
     loaded = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
-    model = PRECISIONS[manifest.precision].model(loaded)
+    model = precision_of(manifest.precision, manifest.formats).model(loaded)
     return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
 
 

@@ -74,8 +74,8 @@ class Case:
         return self.input("positions") >= 0
 
 
-def given_questions(spec: LoopSpec, path: Path) -> Iterator[Question]:
-    """Questions from a file's `input_ids` int64 [n, T]: at most GIVEN_ROWS rows, evenly spread, with loops to spare.
+def given_ids(spec: LoopSpec, path: Path) -> np.ndarray:
+    """A file's `input_ids`, int64 [n, T].
 
     Raises:
         CasesError: the file cannot be read or its ids do not fit the model.
@@ -90,6 +90,16 @@ def given_questions(spec: LoopSpec, path: Path) -> Iterator[Question]:
         )
     if ids.min() < 0 or ids.max() >= spec.vocab_size:
         raise CasesError(f"{path}: ids are {ids.min()} to {ids.max()}, the model knows 0 to {spec.vocab_size - 1}")
+    return ids
+
+
+def given_questions(spec: LoopSpec, path: Path) -> Iterator[Question]:
+    """Questions from a file's `input_ids` int64 [n, T]: at most GIVEN_ROWS rows, evenly spread, with loops to spare.
+
+    Raises:
+        CasesError: as `given_ids`, or the rows are too long.
+    """
+    ids = given_ids(spec, path)
     loops = 2 * spec.trained_loops
     kept = sum(math.prod(dim for dim in tensor.dims if isinstance(dim, int)) for tensor in spec.trace)
     fit = GIVEN_VALUES // (loops * kept)

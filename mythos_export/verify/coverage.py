@@ -33,7 +33,7 @@ BEYOND = "beyond what is asked:"
 _INEXACT = (257, 2049, 65537, (1 << 24) + 1)
 """Positions that bfloat16, float16, 16 bits and float32 do not hold."""
 DEEP = "far beyond the trained depth"  # a case that is judged by its own tolerances, too: by those of many executions
-FAR = 256  # from here on a case is judged by its own tolerances: angles are rounded by their size
+_MOST_FULL = 256  # positions of a cache that a case fills
 _MOST_PAST = 4 << 20  # bytes of a past that a case may bring along to have a full cache
 _MOST_LOGITS = 1 << 22  # of a case at the end of a profile
 
@@ -155,12 +155,12 @@ def positions_of(spec: LoopSpec) -> list[int]:
 def far_positions(spec: LoopSpec) -> list[int]:
     """Of these, the ones that a case reaches without the past that would stand before them."""
     full = spec.max_seq_len - 1 if holds_full_cache(spec) else -1
-    return [at for at in positions_of(spec) if at >= FAR or (at > 2 * PAGE and at != full)]
+    return [at for at in positions_of(spec) if at > 2 * PAGE and at != full]
 
 
 def holds_full_cache(spec: LoopSpec) -> bool:
     """Whether a case may bring a past that leaves room for one token only, at two depths."""
-    return 2 <= spec.max_seq_len <= FAR and _past_bytes(spec, 2, spec.max_seq_len) <= _MOST_PAST
+    return 2 <= spec.max_seq_len <= _MOST_FULL and _past_bytes(spec, 2, spec.max_seq_len) <= _MOST_PAST
 
 
 def deepest(spec: LoopSpec) -> int:
@@ -288,11 +288,6 @@ def _padding(real: np.ndarray, length: int) -> set[Value]:
 def spread(row: Covered) -> str:
     """A parameter's range in words."""
     return "" if row.least is None or row.most is None else f"{row.least} to {row.most}"
-
-
-def is_far(case: Case) -> bool:
-    """Whether a case's positions are so large that its rounding is its own."""
-    return bool((case.input("positions") >= FAR).any())
 
 
 def share(row: Covered) -> float:

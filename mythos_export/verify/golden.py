@@ -21,7 +21,7 @@ from mythos_export.kernels.library import Cuts, cuts
 from mythos_export.tensor_file import write_tensors
 from mythos_export.verify.cases import Case, Question, given_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
-from mythos_export.verify.coverage import Boundaries, Covered, Profiles, boundaries_of, coverage, is_far
+from mythos_export.verify.coverage import Boundaries, Covered, Profiles, boundaries_of, coverage
 from mythos_export.verify.covering import golden_questions
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.measure import measure
@@ -54,7 +54,7 @@ class Golden:
         checks: what the model itself says must hold of its weights.
         text: a prompt and its greedy continuation; None for models with too short a context.
         boundaries: what the cases have to hit; nothing where they are only some.
-        apart: by case, its own tolerances where it has some: at far positions, and far beyond the trained depth,
+        apart: by case, its own tolerances where it has some: far beyond the trained depth,
             rounding is larger, and must not loosen what the others are held to.
         weights: hashes of the model's tensors; nothing where they are not to be compared.
         tie: where stages are made to decide at an exact tie; None where the exit rule decides nothing.
@@ -155,12 +155,12 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
 def judged(truth: Truth, precision: str) -> Golden:
     """What was asked, with the tolerances measured on it."""
     again = {each.case.name for each in truth.measured}
-    near = [asked for asked in truth.asked if not (is_far(asked.case) or asked.case.name in again)]
+    near = [asked for asked in truth.asked if asked.case.name not in again]
     tolerances = _measured(truth, near, precision)
     apart = {
         asked.case.name: tolerances.merged(_measured(truth, [asked, *truth.again(asked.case.name)], precision))
         for asked in truth.asked
-        if is_far(asked.case) or asked.case.name in again
+        if asked.case.name in again
     }
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mythos_export.verify.coverage import DEEP, FAR, missed
+from mythos_export.verify.coverage import DEEP, missed
 from mythos_export.verify.golden import Golden
 from mythos_export.verify.results import EAGER, NOT_RUN, StageResult
 from mythos_export.verify.tolerances import Tolerances
@@ -28,8 +28,7 @@ class Basis:
         positions, left_out: of that stage, real ones and those behind near ties.
         near_ties: over the stages.
         tensor, tolerance: what may be off the most, as a share of its scale.
-        far, deep: the same at far positions, and far beyond the trained depth, which are judged apart; 0 where there is
-            no such case.
+        deep: the same far beyond the trained depth, which is judged apart; 0 where there is no such case.
     """
 
     precision: str
@@ -39,7 +38,6 @@ class Basis:
     near_ties: int
     tensor: str
     tolerance: float
-    far: float = 0.0
     deep: float = 0.0
 
     def weak(self) -> list[str]:
@@ -62,8 +60,6 @@ class Basis:
             )
         weak = self.weak()
         limit = f"what is allowed is at most {self.tolerance:.1e} of a tensor's scale ({self.tensor})"
-        if self.far:
-            limit += f", at positions from {FAR} on {self.far:.1e}"
         if self.deep:
             limit += f", {DEEP} {self.deep:.1e}"
         return f"{judged}; {limit}." + (f" That is weak: {', and '.join(weak)}." if weak else "")
@@ -77,10 +73,8 @@ def basis(
     name, real, judged = max(seen, key=lambda each: (each[1] - each[2]) / max(each[1], 1), default=("", 0, 0))
     tensor, tolerance = _loosest(spec, tolerances)
     ties = sum(len(stage.near_ties) for stage in ran)
-    loosest = {name: _loosest(spec, own)[1] for name, own in apart.items()}
-    deep = loosest.pop(DEEP, 0.0)
-    far = max(loosest.values(), default=0.0)
-    return Basis(tolerances.precision, name, real, real - judged, ties, tensor, tolerance, far, deep)
+    deep = _loosest(spec, apart[DEEP])[1] if DEEP in apart else 0.0
+    return Basis(tolerances.precision, name, real, real - judged, ties, tensor, tolerance, deep)
 
 
 def problems(golden: Golden, stages: Sequence[StageResult]) -> list[str]:

@@ -34,8 +34,8 @@
     problems          sentences: what is wrong beyond single stages; any makes the verdict "fail"
     basis             how much a pass rests on: precision; stage that left out the largest share of its positions, its
                       positions and left_out ones; near_ties over the stages; tensor that may be off the most and its
-                      tolerance, a share of its scale; far and deep, the same of cases that are judged apart, at far
-                      positions and far beyond the trained depth; weak, sentences that say why that is little, or none
+                      tolerance, a share of its scale; deep, the same of cases far beyond the trained depth, which are
+                      judged apart; weak, sentences that say why that is little, or none
     coverage          of the cases, a list: parameter, least, most (null where it is no number), hit and missed of its
                       boundaries, sure (false: it depends on the weights, and a missed one is no failure)
     checks            of the model's weights: name, value, bound, meaning; a value that is not below its bound fails
@@ -83,7 +83,7 @@ class Parity:
     """What is wrong beyond single stages."""
     coverage: tuple[Covered, ...] = field(default=())
     apart: Mapping[str, Tolerances] = field(default_factory=dict)
-    """By case at far positions, its own tolerances."""
+    """By case far beyond the trained depth, its own tolerances."""
     whole: tuple[StageResult, ...] = ()
     """Where `stages` are those of a reduced twin: what of the model itself was compared."""
     scope: str | None = None

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mythos_model.formats import ROUNDED
+from mythos_runtime.manifest import MIXED
 
 FACTOR = 8.0  # other kernels add in another order; this many times eager's own error is still the same function
 MOVED = 2.0  # two that round activations alike may differ by this many times what rounding them moves
 FLOOR_ULPS = 2.0  # an error below what the precision resolves says nothing
-EPSILON = {"fp16": 2.0**-10, "bf16": 2.0**-7, **dict.fromkeys(("fp32", *ROUNDED), 2.0**-23)}
+EPSILON = {"fp16": 2.0**-10, "bf16": 2.0**-7, **dict.fromkeys(("fp32", MIXED, *ROUNDED), 2.0**-23)}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tolerances:
     """Allowed errors, relative to each tensor's scale; series as `Comparison.errors` has them.
 
     Attributes:
-        precision: fp32, fp16, bf16, int8 or int4.
+        precision: as the manifest has it.
         tensors: by tensor, the allowed error per iteration or line.
         bands: by decision (choices after halting by themselves), how near a tie counts as one, per iteration; in scores
             for a choice, in the tensor that decides for halting.

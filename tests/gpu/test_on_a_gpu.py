@@ -84,22 +84,25 @@ def test_plugins_compute_what_the_reference_computes(op: str, tmp_path: Path) ->
 
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+_ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "paged_gqa_attention")
 
 
 @needs_torch
 @pytest.mark.parametrize(
     ("part", "piece"),
     [
-        *[("kernels", f"{op}-{p}") for op in ("moe", "mla_attention", "gqa_attention") for p in PRECISIONS],
+        *[("kernels", f"{op}-{p}") for op in _ATTENTIVE for p in PRECISIONS],
         *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4")],
         ("kernels", "act_halting-fp32"),
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
         ("loop", ""),
         ("models", ""),
+        ("rows", "equal"),
     ],
 )
 def test_a_part_of_the_benchmark_finds_nothing_out_of_bounds(part: str, piece: str) -> None:
-    """Kernels in every precision, drawn and at real sizes; the loop as CUDA graphs; the whole 1b with equal depths."""
+    """Kernels in every precision, drawn and at real sizes; the loop as CUDA graphs; the whole 1b with equal depths; the
+    engine on the device."""
     run = Run(Record(None), False, piece, 0, 0.0, Path(), 3.35e12, 800e12)
     importlib.import_module(f"benchmarks.gpu.{part}").main(run)
     assert run.record.found and not run.record.failed, run.record.found

@@ -101,6 +101,7 @@ def test_what_a_checkpoint_does_not_hold_as_the_model_does_is_refused() -> None:
         (["--graph-only", "--eos", "2", "--variant", "1b"], "--eos means nothing to --graph-only"),
         (["--graph-only", "--parts", "none", "--variant", "1b"], "--parts means nothing to --graph-only"),
         (["--graph-only", "--force", "--variant", "1b"], "--force means nothing to --graph-only"),
+        (["--graph-only", "--variant", "1b", "--weights", "copy"], "--weights copy means nothing"),
         ([], "Missing argument"),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mythos_model import VARIANTS, MythosConfig, MythosModel, load_checkpoint, ops
+from mythos_model.blocks import Rotary
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/case.json"))
@@ -141,3 +142,21 @@ def test_of_equal_experts_the_first_are_chosen() -> None:
         assert choose(scores, 2).tolist() == [[1, 2], [0, 1]]
     many = torch.zeros(3, 200)
     assert ops.largest(many, 8).tolist() == [[*range(8)]] * 3
+
+
+@pytest.mark.parametrize(("width", "theta"), [(64, 5e5), (128, 1e4), (6, 0.25)])
+def test_rotary_angles_are_as_exact_far_away_as_near(width: int, theta: float) -> None:
+    """Angles of 10^6 made in float32 are off by 0.06 before their cosine is taken."""
+    positions = torch.cat([torch.arange(40), torch.arange((1 << 20) - 40, 1 << 20), torch.tensor([(1 << 31) - 1])])
+    exact = Rotary.at(positions[None], width, theta, torch.float64)
+    found = Rotary.at(positions[None], width, theta, torch.float32)
+    for mine, its in zip(found, exact, strict=True):
+        assert (mine - its)[:, :-1].abs().max() < 4e-7 and (mine - its)[:, -1].abs().max() < 4e-6
+
+
+def test_rotary_angles_add_up() -> None:
+    """As the row graphs of long models take them from two tables."""
+    positions = torch.arange((1 << 20) - 3000, 1 << 20)
+    far, near = (Rotary.at(p, 64, 5e5, torch.float32) for p in (positions // 1024 * 1024, positions % 1024))
+    for mine, its in zip(far.plus(near), Rotary.at(positions, 64, 5e5, torch.float64), strict=True):
+        assert (mine - its).abs().max() < 8e-7

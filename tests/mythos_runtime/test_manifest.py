@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,27 @@ def manifest() -> Manifest:
 def test_it_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_manifest(tmp_path, manifest())
     assert read_manifest(tmp_path) == manifest()
+
+
+def test_mixed_formats_are_read_back(tmp_path: Path) -> None:
+    mixed = replace(manifest(), precision="mixed", formats={"embed": "int8", "coda.ffn": "int4"})
+    write_manifest(tmp_path, mixed)
+    assert read_manifest(tmp_path) == mixed
+
+
+MIXED: dict[str, tuple[dict[str, Any], str]] = {
+    "none said": ({"precision": "mixed"}, "formats"),
+    "no format": ({"precision": "mixed", "formats": {"embed": "int3"}}, "formats.embed"),
+    "no object": ({"precision": "mixed", "formats": ["int8"]}, "formats"),
+    "not mixed": ({"formats": {"embed": "int8"}}, "formats"),
+}
+
+
+@pytest.mark.parametrize("case", MIXED)
+def test_formats_that_say_nothing_are_refused(case: str) -> None:
+    change, field = MIXED[case]
+    with pytest.raises(BundleError, match=re.escape(field)):
+        parse_manifest(json.dumps(manifest().to_json() | change).encode())
 
 
 @given(data=st.data())

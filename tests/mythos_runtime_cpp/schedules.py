@@ -5,7 +5,7 @@ A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.
     requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, max_lag,
     scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN), prefixes,
     speculate (the depth of drafts) and drafts (as many as there is use for, at most)
-    acts: open, feed, fork, truncate and close of sequences at the core
+    acts: open, past (`row_models.fill_far`), feed, fork, truncate and close of sequences at the core
 
 What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
 with the rows that it took, and the ticks between them.
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpp_programs import BUILD
+from row_models import fill_far
 from test_exact import Eager
 
 from mythos_runtime.engine.core import Chunk, Core, Leaving
@@ -233,6 +234,8 @@ def _acts(core: Core, schedule: dict[str, Any]) -> dict[str, Any]:
         name = act["act"]
         if name == "open":
             known.append(core.open(act["limit"], act["threshold"]))
+        elif name == "past":
+            fill_far(core, known[act["sequence"]], act["length"])
         elif name == "fork":
             known.append(core.fork(known[act["sequence"]]))
         elif name == "truncate":

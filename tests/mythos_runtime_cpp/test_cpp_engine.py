@@ -158,6 +158,26 @@ def test_sequences_at_the_core(engines: Engines) -> None:
     check()
 
 
+@pytest.mark.slow
+def test_positions_near_a_million(tmp_path: Path) -> None:
+    """The past is there at the price of a page: `row_models.fill_far`."""
+    row_model = RowModel.openmythos("gqa", tmp_path, far=True)
+    cpp = CppEngine(row_model.folder, row_model.model.spec, 1)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 40).tolist()
+    acts = [
+        {"act": "open", "limit": 2, "threshold": 0.7},
+        {"act": "past", "sequence": 0, "length": 999_968},
+        {"act": "feed", "chunks": [[0, ids]]},
+        {"act": "fork", "sequence": 0},
+        {"act": "feed", "chunks": [[0, ids[:3]], [1, ids[3:9]]]},
+        {"act": "truncate", "sequence": 0, "length": 999_970},
+        {"act": "feed", "chunks": [[0, ids[2:9]]]},
+    ]
+    found = same((cpp, PythonEngine(row_model.core())), {"acts": acts})
+    cpp.close()
+    assert found["answers"][3]["logits"] == found["answers"][0]["logits"][2 * VOCABULARY : 9 * VOCABULARY]
+
+
 @st.composite
 def some_acts(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Sequences that are fed, forked, cut and closed."""

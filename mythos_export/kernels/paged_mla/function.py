@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from mythos_export.kernels.paged import EPILOGUE, OUTPUTS, PROLOGUE, ROWS, SOFTMAX
+from mythos_export.kernels.paged import EPILOGUE, OUTPUTS, PROLOGUE, ROWS, SOFTMAX, TENSORRT_PROLOGUE
 from mythos_export.kernels.text import parse_function
 
 INPUTS = f"q_nope, q_rope, entry, {ROWS}, kv_up"
@@ -40,7 +40,7 @@ _READ = """
 """
 
 
-def function() -> onnx.FunctionProto:
-    """The function body."""
-    body = PROLOGUE + _SCORES + SOFTMAX + _READ + EPILOGUE
+def function(tensorrt: bool = False) -> onnx.FunctionProto:
+    """The function body; for TensorRT it does not need the cache with the new entries."""
+    body = (TENSORRT_PROLOGUE if tensorrt else PROLOGUE) + _SCORES + SOFTMAX + _READ + EPILOGUE
     return parse_function("paged_mla_attention", INPUTS, body, "scale, v_head_dim", OUTPUTS)

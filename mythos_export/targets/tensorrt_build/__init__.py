@@ -19,7 +19,7 @@ from .environment import Backend, Environment, choose_backend, inspect_environme
 from .graph import graph_inputs, load_graph
 from .limits import Limit, group_sms, parse_sms
 from .options import DEFAULT_PRECISION, DEFAULT_SMS, PRECISIONS, STATE, BuildRequest, BuildResult, Engine
-from .profiles import Profile, Range, profiles_for
+from .profiles import Profile, Range, profiles_for, row_profile
 
 __all__ = [
     "DEFAULT_PRECISION",
@@ -42,4 +42,5 @@ __all__ = [
     "load_graph",
     "parse_sms",
     "profiles_for",
+    "row_profile",
 ]

@@ -21,6 +21,7 @@ Shape = tuple[int, ...]
 
 #: The symbolic dimensions that the exported graph may have; anything else has no range.
 SYMBOLS = ("batch", "tokens", "past", "loops")
+ROW_SYMBOLS = ("rows", "spans", "wanted", "blocks", "pages")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class Profile:
         }
 
 
+def row_profile(inputs: Iterable[tuple[str, Dims]], rows: Range, blocks: Range, pages: Range) -> Profile:
+    """The profile of a row graph.
+
+    Args:
+        rows: of a call; as many spans, and logits that are wanted, at most.
+        blocks: of a table. pages: that a cache has.
+    """
+    few = Range(1, rows.opt, rows.max)
+    sizes = {"rows": rows, "spans": few, "wanted": few, "blocks": blocks, "pages": pages}
+    return Profile("rows", {name: _resolve(name, dims, sizes) for name, dims in inputs})
+
+
 def _check_ranges(batch: Range, tokens: Range, context: Range, loops: Range, max_seq_len: int | None) -> None:
     for option, given in (("--batch", batch), ("--tokens", tokens), ("--loops", loops)):
         if given.min < 1:
@@ -96,7 +109,7 @@ def _resolve(name: str, dims: Dims, sizes: Mapping[str, Range]) -> tuple[Shape, 
         if isinstance(dim, str) and dim not in sizes:
             raise TargetError(
                 f"input {name!r} has the dynamic dimension {dim!r}, for which there is no range; "
-                f"a graph for TensorRT may only have {', '.join(SYMBOLS)}"
+                f"a graph for TensorRT may only have {', '.join((*SYMBOLS, *ROW_SYMBOLS))}"
             )
 
     def at(end: str) -> Shape:

@@ -12,6 +12,8 @@ from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_export.verify.stages.row_networks import RowNetworks
+from mythos_export.verify.stages.row_programs import RowPrograms
 from mythos_export.verify.stages.rows import RowBodies, RowKernels
 from mythos_export.verify.stages.shards import ShardBodies, ShardKernels
 from mythos_export.verify.stages.stage import Bundle, Stage
@@ -23,11 +25,13 @@ STAGES: tuple[type[Stage], ...] = (
     CpuKernels,
     RowBodies,
     RowKernels,
+    RowPrograms,
     ShardBodies,
     ShardKernels,
     Reference,
     TensorRTGraph,
     Network,
+    RowNetworks,
     Engine,
 )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_loop import Loop as _Loop
@@ -47,6 +48,21 @@ class Loop(_Loop):
         return (*args[: self.N], *(np.zeros(0, np.float32) for _ in range(self.K)))
 
 
+def name_overloads(model: onnx.ModelProto) -> None:
+    """Give every overload of a function a name of its own, in place: the evaluator takes them for one function."""
+    for function in model.functions:
+        _named(function.node)
+        function.name, function.overload = function.name + function.overload, ""
+    _named(model.graph.node)
+
+
+def _named(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        node.op_type, node.overload = node.op_type + node.overload, ""
+        for attribute in node.attribute:
+            _named(attribute.g.node)
+
+
 class Reference(Stage):
     """For small shapes: a second opinion on what the graph means, independent of ONNX Runtime."""
 
@@ -59,6 +75,7 @@ class Reference(Stage):
         self.spec, self.twin = spec, twin
         self.linked = {port.name: linked[port.name] for port in twin.model.graph.input if port.name in linked}
         with failing(self.runner, *ERRORS):
+            name_overloads(twin.model)
             self.evaluator = ReferenceEvaluator(twin.model, new_ops=[GatherElements, RMSNormalization, Loop])
 
     @classmethod

@@ -153,7 +153,7 @@ class Rows(Stage):
         return with_weights(bundle, [f"{graph}.onnx" for graph in cls.graphs(bundle)])
 
     @classmethod
-    def parts(cls, bundle: Bundle) -> Parts:
+    def parts(cls, bundle: Bundle) -> Parts | None:
         models = {name: load_graph(bundle.folder / f"{name}.onnx") for name in cls.graphs(bundle)}
         inside = [node for model in cls.steps(models) for node in model.graph.node]
         return Parts(models[ENTER].graph.node, inside, models[LEAVE].graph.node)

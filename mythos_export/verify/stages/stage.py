@@ -23,7 +23,7 @@ from mythos_model.errors import CheckpointError
 from mythos_model.formats import FORMATS
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.linked import open_links
-from mythos_runtime.manifest import Manifest
+from mythos_runtime.manifest import MIXED, Manifest
 from mythos_runtime.program import WEIGHTS
 from mythos_runtime.spec import LoopSpec
 
@@ -101,6 +101,7 @@ LARGE = 64 << 20  # bytes of weights
 _WIDENED = {  # float32 bytes of a byte of weights
     name: 32 / (form.bits + 16 / form.block) for name, form in FORMATS.items() if form.bits
 }
+_WIDENED[MIXED] = max(_WIDENED.values())
 _SHORT = 3  # loops
 
 

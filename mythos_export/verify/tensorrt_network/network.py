@@ -64,8 +64,9 @@ class Network:
     """Layer types and how many there are of each."""
 
     @property
-    def loop(self) -> Loop:
-        return next(step for step in self.steps if isinstance(step, Loop))
+    def layers(self) -> list[Layer]:
+        """Around the loop, and in it, where there is one."""
+        return [layer for step in self.steps for layer in (step.body if isinstance(step, Loop) else [step])]
 
 
 def read(network: Any, trt: ModuleType) -> Network:

@@ -12,7 +12,7 @@ from mythos_export.progress import Progress
 from mythos_export.targets.tensorrt_build.worker import make_logger, parse
 from mythos_export.verify.tensorrt_network.interpreter import LayerFailed, Run, run
 from mythos_export.verify.tensorrt_network.layers import UnknownLayer
-from mythos_export.verify.tensorrt_network.network import Layer, Network, read
+from mythos_export.verify.tensorrt_network.network import Network, read
 
 
 class Interpreter:
@@ -36,9 +36,8 @@ class Interpreter:
 
     def constants(self) -> dict[str, Any]:
         """What TensorRT holds as weights, by output."""
-        loop = self.network.loop
-        layers = [*(step for step in self.network.steps if isinstance(step, Layer)), *loop.body]
-        return {"arrays": {each.outputs[0][0]: each.compute([])[0] for each in layers if each.kind == "CONSTANT"}}
+        constants = [layer for layer in self.network.layers if layer.kind == "CONSTANT"]
+        return {"arrays": {each.outputs[0][0]: each.compute([])[0] for each in constants}}
 
     def run(self, arrays: dict[str, np.ndarray], keep: list[str], whole: int | None) -> dict[str, Any]:
         """Run once, see `interpreter.run`; the arrays `around/NAME`, `kept/NAME` (stacked) and `whole/NAME`."""

@@ -151,7 +151,10 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   read_files(top, manifest);
   const std::string created = top.text("created");
   if (!is_time(created)) throw top.fail("created", "a UTC time as 2026-01-01T00:00:00+00:00", created);
-  top.choice("precision", {"fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8"});
+  if (top.choice("precision", {"fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "mixed"}) == "mixed") {
+    Fields formats = top.inner("formats");
+    for (const auto& group : formats.names()) formats.choice(group, {"int8", "int4"});
+  }
   manifest.spec = std::make_shared<const LoopSpec>(read_spec(top.inner("spec")));
   top.mapping("config");
   read_source(top.inner("source"));
@@ -159,7 +162,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   top.mapping("operators");
   top.mapping("tolerances");
   manifest.tokenizer = read_tokenizer(top, manifest);
-  if (top.peek("shards"))
+  if (top.peek("shards") && top.take("shards").kind != Json::Kind::null)
     throw BundleError(where + ": the experts of this bundle are in shards, a process each, which the Python runtime "
                       "runs (mythos run, mythos serve); for this one, export it without --expert-shards");
   manifest.links = read_links(top);

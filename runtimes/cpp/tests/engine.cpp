@@ -3,7 +3,9 @@
 #include <functional>
 #include <iostream>
 
+#include "batch.hpp"
 #include "engine/engine.hpp"
+#include "engine/row_cache.hpp"
 #include "row_ports.hpp"
 
 namespace {
@@ -177,6 +179,25 @@ void rows_lag_until_a_later_position_needs_them() {
   check(idle(*core), "nothing is left");
 }
 
+void a_fork_that_fails_leaves_nothing() {
+  const auto pool = std::make_shared<Pool>(counting_core(100));
+  {
+    RowCache cache(pool, 1, 40, kLoops, Policy::lazy);
+    mythos::Output out;
+    cache.forward({1, 2, {1, 1}, {1, 1}}, 0.5f, 0, {}, out);  // they lag, so that a fork needs states
+    Core& core = *pool->core;
+    Sequence& greedy = core.open(kLoops, 0.5f);
+    for (std::int64_t left; (left = core.states->free() - 1) > 0;)
+      core.enter({{&greedy, std::vector<std::int64_t>(static_cast<std::size_t>(std::min<std::int64_t>(left, 60)), 1)}});
+    refuses<OutOfPages>([&] { cache.fork({0}); }, "no page");
+    check(core.sequences.size() == 2, "the sequences of a fork that failed are closed");
+    core.close(greedy);
+    const auto twin = cache.fork({0, 0});
+    check(core.sequences.size() == 3 && twin->nbytes() == 2 * cache.nbytes(), "and the next one is whole");
+  }
+  check(idle(*pool->core), "nothing is left");
+}
+
 void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
   Sequence one(1, 0, Policy::lazy, 0), two(1, 0, Policy::lazy, 0), three(1, 0, Policy::lazy, 0);
   Scheduler scheduler(10);
@@ -243,6 +264,7 @@ int main() {
   memory_is_dealt_to_whole_pages();
   row_graphs_are_held_to_the_spec();
   rows_lag_until_a_later_position_needs_them();
+  a_fork_that_fails_leaves_nothing();
   a_call_takes_who_waited_and_who_has_the_fewest_rows();
   requests_wait_for_pages_and_are_sent_back();
   std::cout << (failures ? "failed\n" : "passed\n");

@@ -42,6 +42,28 @@ std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64
   return cache;
 }
 
+// Gives an empty sequence a past of whole pages at the price of one: the same page again and again, whose numbers
+// tests/mythos_runtime/engine/row_models.py knows.
+void fill_far(mythos::engine::Core& core, Sequence& sequence, std::int64_t length) {
+  const auto fill = [&](PagedCache& cache, mythos::engine::Table& table, std::int64_t depth) {
+    cache.extend(table, 0, mythos::kPage - 1);
+    for (std::int64_t slot = 0; slot < cache.slots(); ++slot) {
+      auto* const page = reinterpret_cast<float*>(cache.page(slot, table[0]));
+      for (std::int64_t at = 0; at < mythos::kPage * cache.width(); ++at)
+        page[at] = static_cast<float>((depth * 11 + slot * 29 + at * 7) % 31 - 15) / 16;
+    }
+    for (std::int64_t block = 1; block < length / mythos::kPage; ++block) {
+      cache.hold(table[0]);
+      table.push_back(table[0]);
+    }
+  };
+  if (core.around) fill(*core.around, sequence.around, 0);
+  for (std::size_t depth = 0; depth < sequence.loop.size(); ++depth)
+    fill(*core.loop, sequence.loop[depth], static_cast<std::int64_t>(depth));
+  sequence.length = sequence.answered = length;
+  sequence.filled.assign(sequence.filled.size(), length);
+}
+
 // The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted from the
 // first that a schedule opens.
 class Recorded : public mythos::engine::RowGraphs {
@@ -204,7 +226,7 @@ class Driver {
     return {{"requests", results}, {"drafts", drafts}};
   }
 
-  // Sequences at the core: fed, forked, cut, closed.
+  // Sequences at the core: given a past, fed, forked, cut, closed.
   json acts(const json& schedule) {
     std::vector<Sequence*> known;
     json answers = json::array();
@@ -212,6 +234,8 @@ class Driver {
       const std::string name = act.at("act");
       if (name == "open") {
         known.push_back(&core_->open(act.at("limit"), act.at("threshold")));
+      } else if (name == "past") {
+        fill_far(*core_, *known[act.at("sequence")], act.at("length"));
       } else if (name == "fork") {
         known.push_back(&core_->fork(*known[act.at("sequence")]));
       } else if (name == "truncate") {

@@ -9,8 +9,9 @@
     format_version  2
     spec            what running the model needs, graphs and their ports included: `mythos_runtime.spec.LoopSpec`
     config          the hyper-parameters of its family, for people: no reader computes with them
-    precision       fp32, fp16, bf16, int8, int4, int8a8 or int4a8: how the weights are stored, and whether (a8) they
-                    are multiplied by int8
+    precision       fp32, fp16, bf16, int8, int4, int8a8, int4a8 or mixed: how the weights are stored, and whether (a8)
+                    they are multiplied by int8
+    formats         only with mixed: {group of matrices: int8 or int4}; the others are float32
     targets         [{name, state, files, details}]; state is "verified", "verified on a reduced twin" (the model is too
                     large for the whole), "not verified" (put off) or "built, not executed"; details are the target's
                     own, such as {sm, profiles}
@@ -46,7 +47,8 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "mixed")
+MIXED, FORMATS = "mixed", ("int8", "int4")
 
 VERIFIED = "verified"
 TWIN_VERIFIED = "verified on a reduced twin"
@@ -92,6 +94,7 @@ class Manifest:
     created: str
     tokenizer: TokenizerEntry | None = None
     shards: ExpertShards | None = None
+    formats: dict[str, str] = field(default_factory=dict)
     links: Links | None = None
     format_version: int = FORMAT_VERSION
 
@@ -122,6 +125,7 @@ class Manifest:
             "format_version": self.format_version,
             "created": self.created,
             "precision": self.precision,
+            **({"formats": self.formats} if self.precision == MIXED else {}),
             "spec": self.spec.to_json(),
             "config": self.config,
             "source": {"name": self.source.name, "sha256": self.source.sha256, "format": self.source.format},
@@ -208,7 +212,8 @@ def parse_manifest(text: bytes, where: str = MANIFEST) -> Manifest:
     manifest = Manifest(
         format_version=version,
         created=_time(top),
-        precision=top.choice("precision", PRECISIONS),
+        precision=(precision := top.choice("precision", PRECISIONS)),
+        formats=_formats(top, precision),
         spec=(spec := read_spec(top.inner("spec"))),
         config=top.mapping("config"),
         source=_source(top.inner("source")),
@@ -265,6 +270,13 @@ def _target(fields: Fields, files: dict[str, FileEntry]) -> Target:
             raise fields.fail("files", "a list of paths that the field files has too", path)
     fields.done()
     return target
+
+
+def _formats(top: Fields, precision: str) -> dict[str, str]:
+    if precision != MIXED:
+        return {}
+    fields = top.inner("formats")
+    return {group: fields.choice(group, FORMATS) for group in fields.names()}
 
 
 def _versions(top: Fields) -> dict[str, str]:

@@ -103,10 +103,13 @@ class Model:
 
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs, where the bundle has them and the backend is ONNX Runtime on the CPU."""
-        if self.manifest is None or self.folder is None or not self.session.runs_rows or not has_rows(self.manifest):
+        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime on the CPU, or PyTorch."""
+        if self.manifest is None or self.folder is None or not self.session.runs_rows:
             return None
-        return Pool(open_core(self.folder, self.manifest, self._options))
+        device = getattr(self.session, "device", None)
+        if device is None and not has_rows(self.manifest):
+            return None
+        return Pool(open_core(self.folder, self.manifest, self._options, device))
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).

@@ -1,6 +1,6 @@
-"""model.pt2, the captured program, as PyTorch loads it. Like `eager`, it needs torch.
+"""model.pt2 and rows.pt2, the captured programs, as PyTorch loads them. Like `torch_device`, it needs torch.
 
-The file holds no second copy of the weights: what weights.safetensors, beside it, holds too is left out (NaN stands
+A file holds no second copy of the weights: what weights.safetensors, beside it, holds too is left out (NaN stands
 there), and the entry `STORED` of the archive says where each is:
 
     {parameter: {"tensor": its name in weights.safetensors, "transposed": whether it is stored transposed}}
@@ -34,8 +34,16 @@ _DTYPES = {
 }
 
 
-def load_program(file: Path) -> Any:
+Shared = dict[tuple[str, bool], Any]
+"""Weights that programs of a bundle have in common: by their names in the file, and whether they are transposed."""
+
+
+def load_program(file: Path, device: str = "cpu", shared: Shared | None = None) -> Any:
     """The torch.export.ExportedProgram of a bundle, complete.
+
+    Args:
+        device: where the weights from the file beside it are put.
+        shared: weights that are there already; those that are not are added.
 
     Raises:
         BundleError: the file, or the weights beside it, cannot be read.
@@ -50,10 +58,14 @@ def load_program(file: Path) -> Any:
     if not stored:
         return program
     weights = read_tensors(file.with_name(WEIGHTS))
+    shared = {} if shared is None else shared
     for name, entry in stored.items():
         try:
-            tensor, held = weights[entry["tensor"]], program.state_dict[name]
-            tensor = tensor.T.contiguous() if entry["transposed"] else tensor
+            key, held = (entry["tensor"], bool(entry["transposed"])), program.state_dict[name]
+            if key not in shared:
+                tensor = weights[key[0]]
+                shared[key] = (tensor.T.contiguous() if key[1] else tensor).to(device)
+            tensor = shared[key]
         except (KeyError, TypeError) as error:
             raise BundleError(f"{file}: the weight {name} is not in {WEIGHTS}; export the model again") from error
         if (tensor.shape, tensor.dtype) != (held.shape, held.dtype):

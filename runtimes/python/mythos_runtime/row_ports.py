@@ -14,6 +14,8 @@ from mythos_runtime.ports import Dim, Port, Ports
 from mythos_runtime.spec import CacheGroup, ExitRule, StateTensor
 
 ENTER, STEP, LEAVE = GRAPHS = ("enter", "step", "leave")
+ROWS = "rows.pt2"
+"""In a bundle: all three, one behind the other, as one captured program, which holds their weights once."""
 PAGE = 32
 """Positions of a page. The CPU kernels take no other: it is the number of keys that they attend to at a time."""
 MOST_LOOPS = 256

@@ -38,7 +38,7 @@ class Session(Protocol):
     """What runs the operators of the domain mythos: "native" kernels, "portable" bodies (slow), the "engine" itself."""
 
     runs_rows: bool
-    """Whether the row graphs of a bundle run in the same way, on the CPU."""
+    """Whether the row graphs of the bundle run in the same way."""
 
     store: Store
     """Where its caches are; a cache of another one's does not fit."""

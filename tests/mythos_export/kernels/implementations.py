@@ -123,6 +123,8 @@ def _triton_implementations() -> list[Implementation]:
     from mythos_export.kernels.linear import triton as linear_triton
     from mythos_export.kernels.mla import triton as mla_triton
     from mythos_export.kernels.moe import rounded
+    from mythos_export.kernels.paged_gqa import triton as paged_gqa_triton
+    from mythos_export.kernels.paged_mla import triton as paged_mla_triton
 
     functions: dict[str, Callable[..., Any]] = {
         "act_halting": act_triton.act_halting,
@@ -130,6 +132,8 @@ def _triton_implementations() -> list[Implementation]:
         "moe": rounded.moe_of_format,
         "mla_attention": mla_triton.mla_attention,
         "gqa_attention": gqa_triton.gqa_attention,
+        "paged_gqa_attention": paged_gqa_triton.paged_gqa_attention,
+        "paged_mla_attention": paged_mla_triton.paged_mla_attention,
     }
     run = functools.partial(_torch, functions.__getitem__)
     return [

@@ -188,3 +188,9 @@ CASES = {
     },
 }
 """By operator and weight format."""
+
+FEW = {
+    op: cases(few=True).map(functools.partial(_case, op))
+    for op, cases in (("paged_gqa_attention", paged_cases.gqa), ("paged_mla_attention", paged_cases.mla))
+}
+"""Of those that have a program for every row: as many as an interpreter runs in a reasonable time."""

@@ -14,6 +14,7 @@ Array = NDArray[Any]
 # Entries before the chunk, and rows of it: around a page's end, beyond a task's keys (8 pages), no chunk at all.
 _before = st.sampled_from([0, 0, 1, 30, 31, 32, 33, 70, 255, 256, 300])
 _rows = st.sampled_from([0, 1, 1, 1, 2, 3, 33, 70])
+_few_rows = st.sampled_from([0, 1, 1, 2, 4])
 
 
 def paged_inputs(seed: int, spans: list[tuple[int, int]], C: int, padding: int, dtype: type) -> dict[str, Array]:
@@ -51,9 +52,10 @@ def paged_inputs(seed: int, spans: list[tuple[int, int]], C: int, padding: int, 
 
 
 @st.composite
-def _calls(draw: st.DrawFn, C: int, dtype: type) -> dict[str, Array]:
+def _calls(draw: st.DrawFn, C: int, dtype: type, few: bool) -> dict[str, Array]:
     """The inputs of a call with one row or more."""
-    spans = draw(st.lists(st.tuples(_before, _rows), min_size=1, max_size=5))
+    rows, most = (_few_rows, 3) if few else (_rows, 5)
+    spans = draw(st.lists(st.tuples(_before, rows), min_size=1, max_size=most))
     padding = draw(st.sampled_from([0, 0, 1, 5]))
     if not sum(rows for _, rows in spans) + padding:
         padding = 1
@@ -68,22 +70,22 @@ def _queries(r: np.random.Generator, inputs: dict[str, Array], *shape: int) -> A
 
 
 @st.composite
-def gqa(draw: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
-    """One to four query heads for each of one to three kv heads."""
+def gqa(draw: st.DrawFn, few: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+    """One to four query heads for each of one to three kv heads. `few`: rows, for an interpreter."""
     dtype = draw(st.sampled_from([np.float32, np.float16]))
     G, shared, head = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([2, 11, 32]))
-    inputs = draw(_calls(2 * G * head, dtype))
+    inputs = draw(_calls(2 * G * head, dtype, few))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return {"q": _queries(r, inputs, G * shared, head), **inputs}, {"scale": 0.25, "kv_heads": G}
 
 
 @st.composite
-def mla(draw: st.DrawFn) -> tuple[dict[str, Array], dict[str, Any]]:
-    """One head to five, and fifty: more than a task of the CPU kernel takes."""
+def mla(draw: st.DrawFn, few: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+    """One head to five, and fifty: more than a task of the CPU kernel takes. `few`: rows, for an interpreter."""
     dtype = draw(st.sampled_from([np.float32, np.float16]))
     H = draw(st.sampled_from([1, 2, 3, 4, 5, 50]))
     nope, rope, v, R = (draw(st.sampled_from(s)) for s in ([1, 13, 32], [2, 6, 16], [1, 10, 32], [4, 21, 64]))
-    inputs = draw(_calls(R + rope, dtype))
+    inputs = draw(_calls(R + rope, dtype, few))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queries = {"q_nope": _queries(r, inputs, H, nope), "q_rope": _queries(r, inputs, H, rope)}
     kv_up = (r.standard_normal((H * (nope + v), R)) / R**0.5).astype(dtype)

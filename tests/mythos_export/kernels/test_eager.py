@@ -25,7 +25,7 @@ import importlib.metadata, json, os, sys
 import numpy as np
 from mythos_export.kernels.eager import register
 from mythos_runtime import load
-from mythos_runtime.eager import KERNELS_ENTRY_POINT
+from mythos_runtime.torch_device import KERNELS_ENTRY_POINT
 
 class Entry:  # as the installed package names it
     def load(self): return register

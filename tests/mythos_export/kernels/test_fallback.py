@@ -35,8 +35,8 @@ def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
     assert TRITON in OPERATORS["linear"].lacks() - OPERATORS["linear"].lacks("int4")  # plain: the vendor's library
     plain = record({"mythos::embedding": OPERATORS["embedding"].lacks("int8")}, DECOMPOSED)["mythos::embedding"]
     assert plain["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
-    rows = record({"mythos::paged_gqa_attention": OPERATORS["paged_gqa_attention"].lacks()}, DECOMPOSED)
-    assert "TensorRT" not in rows["mythos::paged_gqa_attention"]
+    rows = record({"mythos::paged_gqa_attention": OPERATORS["paged_gqa_attention"].lacks()}, PLUGIN)
+    assert rows["mythos::paged_gqa_attention"]["TensorRT"]["taken"] == "decomposition"
 
 
 def test_a_bundle_without_tensorrt_says_nothing_of_it(bundles: Bundles) -> None:

@@ -23,7 +23,12 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.precompiled import OtherGpu, Precompiled
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
-from mythos_runtime import read_manifest
+from mythos_runtime import load, read_manifest
+from mythos_runtime.engine import Request
+from mythos_runtime.engine.row_cache import RowCache
+from mythos_runtime.server.served import Served
+from mythos_runtime.server.settings import Settings
+from mythos_runtime.session import Options
 
 LACK = triton_build.missing()
 pytestmark = pytest.mark.skipif(LACK is not None, reason=str(LACK))
@@ -138,6 +143,30 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert manifest.precision == "fp16"
     described = json.loads((path / "kernels" / "kernels.json").read_text())
     operators = {kernel["operator"] for kernel in described["kernels"]}
-    assert operators == {"moe", "mla_attention", "act_halting"}
+    assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention"}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
-    assert {f"kernels/{name}" for name in triton_build.files_of(described)} == set(target.files)
+    assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
+
+
+@pytest.mark.slow
+def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path) -> None:
+    """Exported and verified, loaded, generated with, served: the tokens and depths of ONNX Runtime."""
+    source = GOLDEN / "gqa_prefill" / "model.safetensors"
+    exported = export(source, tmp_path / "b", "cuda", precision="fp32", sm="90", **config_of("gqa_prefill"))
+    assert "row programs" in {stage.name for stage in exported.parity.stages if stage.state == "pass"}
+    onnx, model = load(exported.path), load(exported.path, backend="eager", provider="cpu")
+    prompts = [[1, 2, 3], list(range(40)), [7]]
+    expected, got = (each.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7) for each in (onnx, model))
+    assert got.tokens == expected.tokens and got.depth == expected.depth
+    assert len({depth for row in expected.depth for depth in row}) > 1
+    assert isinstance(model.new_cache(1, 8), RowCache)
+    session: Any = model.session
+    whole = len(session.device.weights)
+    assert model.pool is not None and len(session.device.weights) == whole  # loaded once
+    manifest = read_manifest(exported.path)
+    options = {"backend": "eager", "options": Options(1, provider="cpu"), "memory": 16 << 20}
+    served = Served.open(exported.path, manifest, Settings("m", most_loops=manifest.spec.trained_loops), **options)
+    running = served.engine.submit(Request(prompts[1], 9, halt_threshold=0.7))
+    while served.engine.busy:
+        served.engine.tick()
+    assert running.tokens == expected.tokens[1] and served.state == "built, not executed"

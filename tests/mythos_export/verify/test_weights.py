@@ -31,7 +31,7 @@ ORDER = [1, 0, 2, 3, 4, 5, 6, 7]
 
 def found(bundle: Path, file: str, plant: Callable[[Tensors], None] = lambda tensors: None) -> Any:
     """The problem that a file's tensors show with a plant in them, and what was compared."""
-    tensors = {name: array.copy() for name, array in Constants(bundle / file).items()}
+    tensors = {name: array.copy() for name, array in Constants(bundle / file, {}).items()}
     plant(tensors)
     stage = cast(Stage, SimpleNamespace(weights=lambda: {file: tensors}))
     return compare_weights(stage, load_golden(bundle / GOLDEN, read_manifest(bundle).spec).weights)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from mythos_export.capture import capture_rows
+from mythos_export.capture import Captured, capture_rows
 from mythos_export.lower import lower_rows
 from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel, MythosConfig, MythosModel
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.device.captures import Captures
+from mythos_runtime.engine.device.graphs import DeviceGraphs
+from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
+from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.graphs import RowGraphs
-from mythos_runtime.engine.memory import Memory
-from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.memory import Memory, Room
+from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.program import WEIGHTS
+from mythos_runtime.row_ports import PAGE
 from mythos_runtime.session import Options
 from mythos_runtime.spec import CacheGroup
 
 POSITIONS = 96  # three pages
+FAR_POSITIONS = 1 << 20
 VOCABULARY = 50
 
 
@@ -51,16 +61,58 @@ def config(attention: str) -> MythosConfig:
     )
 
 
-@dataclass(frozen=True)
+def far_config(attention: str) -> MythosConfig:
+    """As long as a model may be, and so narrow that a cache of it fits: eight numbers a line."""
+    return replace(
+        config(attention),
+        n_heads=2,
+        n_kv_heads=1,
+        max_seq_len=FAR_POSITIONS,
+        max_loop_iters=2,
+        dim=16 if attention == "mla" else 8,
+        kv_lora_rank=4,
+        qk_rope_head_dim=4,
+    )
+
+
+def far_page(depth: int, slot: int, width: int) -> np.ndarray:
+    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule.cpp has it, too."""
+    at = np.arange(PAGE * width).reshape(PAGE, width)
+    return ((depth * 11 + slot * 29 + at * 7) % 31 - 15).astype(np.float32) / 16
+
+
+def fill_far(core: Core, sequence: Sequence, length: int) -> None:
+    """Give an empty sequence a past of whole pages at the price of one: the same page again and again."""
+    assert length % PAGE == 0
+
+    def fill(cache: PagedCache, table: Table, depth: int) -> None:
+        cache.extend(table, 0, PAGE - 1)
+        for slot, memory in enumerate(cache.memory):
+            memory[table[0]] = far_page(depth, slot, memory.shape[-1])
+        for _ in range(length // PAGE - 1):
+            cache.hold(table[0])
+            table.append(table[0])
+
+    if core.around is not None:
+        fill(core.around, sequence.around, 0)
+    for depth, table in enumerate(sequence.loop):
+        fill(core.loop, table, depth)
+    sequence.length = sequence.answered = length
+    sequence.filled = [length] * sequence.limit
+
+
+@dataclass(eq=False)
 class RowModel:
-    """A model and the folder of its row graphs."""
+    """A model, the folder of its row graphs, and the program that they are of."""
 
     model: LoopedModel
     folder: Path
+    captured: Captured
 
     @classmethod
-    def openmythos(cls, attention: str, folder: Path) -> RowModel:
-        model = MythosModel(config(attention)).reset_parameters(1, halt_bias=-0.5)
+    def openmythos(cls, attention: str, folder: Path, far: bool = False) -> RowModel:
+        given = far_config(attention) if far else config(attention)
+        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5)
         return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod
@@ -69,7 +121,7 @@ class RowModel:
         captured = capture_rows(weights.model)
         assert captured is not None
         lower_rows(captured, weights)
-        return cls(model, folder)
+        return cls(model, folder, captured)
 
     def core(
         self,
@@ -98,4 +150,23 @@ class RowModel:
         assert per_loop is not None
         loop = cache(per_loop, loop_pages)
         memory = Memory(around, loop, States(spec, lines))
-        return Core(RowGraphs(spec, open_graph, memory, rows, POSITIONS), memory)
+        return Core(RowGraphs(spec, open_graph, memory, rows, spec.max_seq_len), memory)
+
+    @cached_property
+    def programs(self) -> dict[str, Any]:
+        """The row graphs for PyTorch."""
+        return cut(self.captured.program.module(), self.model.spec.graphs)
+
+    def device_core(self, captures: Captures, *, rows: int = 64, lines: int = 400) -> Core:
+        """A core in PyTorch on the CPU, NaN in all that is nobody's."""
+        spec, place = self.model.spec, TorchPlace(torch, "cpu")
+        memory = Memory.with_room(spec, Room(40, 160, lines), place, partial(DeviceStates, place=place))
+        for cache in (memory.around, memory.loop):
+            assert cache is not None
+            cache.memory.fill_(torch.nan)
+            cache.freed = partial(_forget, cache)
+        return Core(DeviceGraphs(spec, self.programs, place, captures, memory, rows), memory)
+
+
+def _forget(cache: PagedCache, page: int) -> None:
+    cache.memory[:, page] = np.nan

@@ -107,6 +107,10 @@ def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has no step.onnx, which the engine runs; export the model again"):
         open_engine(folder)
+    with pytest.raises(BundleError, match=r"has no rows.pt2, the row graphs for PyTorch; export .* --target cuda"):
+        open_engine(folder, backend="eager")
+    with pytest.raises(RequestError, match="on the backends onnxruntime and eager, found 'tensorrt'"):
+        open_engine(folder, backend="tensorrt")
     manifest["spec"]["graphs"] = {"model": manifest["spec"]["graphs"]["model"]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has no row graphs.*exit rule act there are none.*another --exit"):

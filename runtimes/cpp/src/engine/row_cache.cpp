@@ -132,10 +132,9 @@ std::unique_ptr<RowCache> RowCache::fork(const std::vector<std::int64_t>& rows) 
   const std::lock_guard<std::recursive_mutex> alone(pool()->turn);
   auto twin = std::make_unique<RowCache>(pool(), static_cast<std::int64_t>(rows.size()), capacity_, loops_, policy_);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    Sequence*& sequence = twin->sequences_[i];
-    pool()->core->close(*sequence);
-    sequence = nullptr;
-    sequence = &pool()->core->fork(*sequences_[static_cast<std::size_t>(rows[i])]);
+    Sequence& forked = pool()->core->fork(*sequences_[static_cast<std::size_t>(rows[i])]);  // may throw: `twin` is whole then
+    pool()->core->close(*twin->sequences_[i]);
+    twin->sequences_[i] = &forked;
   }
   return twin;
 }

@@ -78,6 +78,20 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Positions that may lag: bounds what a hard token waits for.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["onnxruntime", "eager"]),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs the model: ONNX Runtime on the CPU, or PyTorch (a bundle of --target cuda).",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="PyTorch's device; auto: cuda where there is one. Not executed on a GPU yet.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
 @click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
@@ -132,7 +146,7 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
     drain = options.pop("drain_seconds")
     threads, weights = bounded_threads(options.pop("threads")), options.pop("weights")
-    options["options"] = Options(threads, provider="cpu", weights=weights)
+    options["options"] = Options(threads, provider=options.pop("provider"), weights=weights)
     if listening is None:
         from mythos_runtime.server.replicas import replicated, run
 

@@ -27,6 +27,9 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
         highlight=False,
     )
     _show_spec(spec)
+    if manifest.formats:
+        formats = ", ".join(f"{group} {form}" for group, form in manifest.formats.items())
+        out.print(f"Formats of its matrices: {formats}; the rest float32.", markup=False, highlight=False)
     if manifest.shards is not None:
         counts = ", ".join(map(str, manifest.shards.counts))
         out.print(

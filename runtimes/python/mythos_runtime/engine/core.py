@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mythos_runtime import noise
-from mythos_runtime.engine.graphs import RowGraphs
+from mythos_runtime.engine.graphs import Graphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.pages import OutOfPages
 from mythos_runtime.engine.scheduler import Scheduler, due, going
 from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span
-from mythos_runtime.engine.states import DEPTH
 from mythos_runtime.row_ports import PAGE
 
 
@@ -91,15 +90,13 @@ class Core:
         steps, rows, late: calls of the step graph, rows of them, and rows that had halted before.
     """
 
-    def __init__(self, graphs: RowGraphs, memory: Memory, max_lag: int | None = None) -> None:
+    def __init__(self, graphs: Graphs, memory: Memory, max_lag: int | None = None) -> None:
         self.graphs, self.memory, self.max_lag = graphs, memory, max_lag
         self.around, self.loop, self.states = memory.around, memory.loop, memory.states
         self.trailing = any(group.slots > group.before for group in graphs.spec.caches if not group.per_loop)
         self.scheduler = Scheduler(graphs.most_rows)
         self.sequences: set[Sequence] = set()
         self.steps = self.rows = self.late = 0
-        state = graphs.spec.state
-        self._h, self._answer, self._spent = state[0].name, state[1].name, graphs.spec.exit.spent
 
     def reserve(self, room: Room) -> None:
         """Have at least so much memory."""
@@ -260,30 +257,23 @@ class Core:
     def _answers(self, leaving: Several[Leaving], spans: list[Span]) -> list[Answer]:
         parts = [span.sequence.states(span.first, span.last) for span in spans]
         lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        left = self.states.arrays[self._answer][lines]
+        left = self.states.answers(lines)
         picks, at = [], 0
         for each, span in zip(leaving, spans, strict=True):
             end = at + span.rows
             picks.append(np.arange(at if each.every else end - 1, end))
             if each.early:
-                self._take_rest(left[at:end], lines[at:end])
+                self.states.take_rest(left[at:end], lines[at:end])
             at = end
         pick = picks[0] if len(picks) == 1 else np.concatenate(picks)
         logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
-        depth = self.states.arrays[DEPTH][lines[pick]]
+        depth = self.states.depths(lines[pick])
         answers, at = [], 0
         for each, rows in zip(leaving, picks, strict=True):
             mine = slice(at, at + len(rows)) if each.every else at
             answers.append(Answer(logits[mine], depth[mine]))
             at += len(rows)
         return answers
-
-    def _take_rest(self, answer: np.ndarray, lines: np.ndarray) -> None:
-        """Turn answers [r, D] so far into early ones: a sum takes what is left of 1 from the state."""
-        if self._spent is not None:
-            arrays = self.states.arrays
-            rest = np.where(self.states.halted[lines], 0, np.maximum(1 - arrays[self._spent][lines], 0))
-            answer += rest[:, None] * arrays[self._h][lines]
 
     def _with_pages(self, spans: list[Span]) -> list[Span]:
         """The spans that there are pages for, which they get."""

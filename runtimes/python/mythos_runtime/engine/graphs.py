@@ -71,8 +71,32 @@ class StepPart(Protocol):
     def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None: ...
 
 
+class Graphs(Protocol):
+    """What the engine runs, wherever that computes; `RowGraphs` says what each of these does."""
+
+    spec: LoopSpec
+    most_rows: int
+    """Of a call."""
+
+    def bind(self, memory: Memory) -> None: ...
+
+    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> Any: ...
+
+    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None: ...
+
+    def leave(
+        self,
+        states: States,
+        lines: np.ndarray,
+        answers: Any,
+        pick: np.ndarray,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray: ...
+
+
 class RowGraphs:
-    """What the engine runs.
+    """In ONNX Runtime on the CPU.
 
     Attributes:
         most_rows: of a call.
@@ -127,15 +151,8 @@ class RowGraphs:
         frame.put_tokens(states, lines)
         for name, tensor in frame.carried:
             states.arrays[name].take(lines, 0, tensor, "clip")
-        rows = [span.rows for span in spans]
-        loop, last = frame["loop"], frame["last"]
-        loop[:] = np.repeat([span.depth for span in spans], rows)
-        last[:] = np.repeat([span.depth + 1 == span.sequence.limit for span in spans], rows)
         threshold = frame.get("halt_threshold", self._unused[: len(lines)])
-        states.threshold.take(lines, 0, threshold, "clip")
-        if any(span.sequence.capped for span in spans):
-            own = np.repeat([span.sequence.threshold for span in spans], rows)
-            _cap(states.cap[lines] == loop + 1, own, last, threshold)
+        put_knobs(states, lines, spans, frame["loop"], frame["last"], threshold)
         part.run(frame, spans, tables)
         for name, tensor in frame.ahead:
             states.arrays[name][lines] = tensor
@@ -205,10 +222,7 @@ class Part:
 
     def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame:
         """The tensors for so many rows of these spans."""
-        blocks = 0
-        if self._paged:
-            last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
-            blocks = 1 << (last // PAGE).bit_length()  # of few sizes, for each is bound anew
+        blocks = blocks_of(spans) if self._paged else 0
         key = (rows, blocks, wanted)
         frame = self._frames.pop(key, None)
         if frame is None:
@@ -225,14 +239,7 @@ class Part:
             BackendFailed: ONNX Runtime could not finish the call.
         """
         if self._paged:
-            rows = np.array([span.rows for span in spans])
-            ahead = np.array([span.first for span in spans]) - (rows.cumsum() - rows)  # of a span's place in the call
-            frame["position"][:] = np.repeat(ahead, rows) + self._numbers[: int(rows.sum())]
-            frame["span"][:] = np.repeat(self._numbers[: len(spans)], rows)
-            table = frame["tables"]
-            for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
-                needed = span.last // PAGE + 1
-                table[index, :needed] = pages.pages[:needed]
+            put_place(spans, tables, frame["position"], frame["span"], frame["tables"], self._numbers)
         try:
             self._session.inference.run_with_iobinding(frame.binding)
         except self._session.failures as error:
@@ -259,6 +266,48 @@ class Part:
                     value = _ort().OrtValue.ortvalue_from_numpy(tensor)
                 bind(port.name, value)
         return Frame(binding, tensors, given)
+
+
+def blocks_of(spans: Several[Span]) -> int:
+    """The width of the tables of a call: few sizes, for each is bound anew."""
+    last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
+    return 1 << (last // PAGE).bit_length()
+
+
+def put_place(
+    spans: Several[Span],
+    tables: Several[Table],
+    position: np.ndarray,
+    span_of: np.ndarray,
+    table: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Say where the rows of a call stand.
+
+    Args:
+        position, span_of: int64 [r], to be set. table: int64 [spans or more, blocks], to be set as far as it is read.
+        numbers: 0, 1, 2 and so on, r or more of them.
+    """
+    rows = np.array([span.rows for span in spans])
+    ahead = np.array([span.first for span in spans]) - (rows.cumsum() - rows)  # of a span's place in the call
+    position[:] = np.repeat(ahead, rows) + numbers[: int(rows.sum())]
+    span_of[:] = np.repeat(numbers[: len(spans)], rows)
+    for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
+        needed = span.last // PAGE + 1
+        table[index, :needed] = pages.pages[:needed]
+
+
+def put_knobs(
+    states: States, lines: np.ndarray, spans: Several[Span], loop: np.ndarray, last: np.ndarray, threshold: np.ndarray
+) -> None:
+    """Say of every row [r] which loop it runs, whether that is its last, and where it halts; the last three are set."""
+    rows = [span.rows for span in spans]
+    loop[:] = np.repeat([span.depth for span in spans], rows)
+    last[:] = np.repeat([span.depth + 1 == span.sequence.limit for span in spans], rows)
+    states.threshold.take(lines, 0, threshold, "clip")
+    if any(span.sequence.capped for span in spans):
+        own = np.repeat([span.sequence.threshold for span in spans], rows)
+        _cap(states.cap[lines] == loop + 1, own, last, threshold)
 
 
 def _cap(ends: np.ndarray, own: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:

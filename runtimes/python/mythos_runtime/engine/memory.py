@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.pages import HOST, PagedCache, Place
 from mythos_runtime.engine.states import States
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.ports import numpy_dtype
@@ -49,14 +50,17 @@ class Memory:
     states: States
 
     @classmethod
-    def with_room(cls, spec: LoopSpec, room: Room) -> Memory:
+    def with_room(
+        cls, spec: LoopSpec, room: Room, place: Place = HOST, states: Callable[[LoopSpec, int], States] = States
+    ) -> Memory:
+        """`place`: of the pages. `states`: makes the lines of state."""
         groups = {group.per_loop: group for group in spec.caches}
-        around = None if False not in groups else _cache(groups[False], room.around)
-        return cls(around, _cache(groups[True], room.loop), States(spec, room.lines))
+        around = None if False not in groups else _cache(groups[False], room.around, place)
+        return cls(around, _cache(groups[True], room.loop, place), states(spec, room.lines))
 
-    @classmethod
-    def of(cls, spec: LoopSpec, size: int, loops: int) -> Memory:
-        """Room for as many positions, each at every depth, as `size` bytes hold.
+    @staticmethod
+    def room(spec: LoopSpec, size: int, loops: int) -> Room:
+        """For as many positions, each at every depth, as `size` bytes hold.
 
         Args:
             loops: the most that a request may ask for.
@@ -73,7 +77,12 @@ class Memory:
             raise CapacityError(
                 f"{size} bytes hold no page of {PAGE} positions, which take {position * PAGE} at {loops} loops"
             )
-        return cls.with_room(spec, Room(pages, pages * loops, pages * PAGE))
+        return Room(pages, pages * loops, pages * PAGE)
+
+    @classmethod
+    def of(cls, spec: LoopSpec, size: int, loops: int) -> Memory:
+        """On the host, with `room`, whose errors it raises."""
+        return cls.with_room(spec, cls.room(spec, size, loops))
 
     def grow(self, room: Room) -> None:
         """Have at least so much. Memory moves: see `PagedCache.grow`."""
@@ -90,7 +99,7 @@ class Memory:
     @property
     def bytes(self) -> int:
         """All of it, touched or not."""
-        caches = [cache.memory.nbytes for cache in (self.around, self.loop) if cache is not None]
+        caches = [int(cache.memory.nbytes) for cache in (self.around, self.loop) if cache is not None]
         return sum(caches) + self.states.bytes
 
 
@@ -100,8 +109,8 @@ def bytes_per_position(spec: LoopSpec, loops: int) -> int:
     return lines + States(spec, 1).bytes
 
 
-def _cache(group: CacheGroup, pages: int) -> PagedCache:
-    return PagedCache(group.slots, pages, group.width, numpy_dtype(group.dtype))
+def _cache(group: CacheGroup, pages: int, place: Place) -> PagedCache:
+    return PagedCache(group.slots, pages, group.width, numpy_dtype(group.dtype), place)
 
 
 def _bytes(group: CacheGroup) -> int:

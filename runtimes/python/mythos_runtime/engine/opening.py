@@ -8,21 +8,23 @@ from functools import partial
 from pathlib import Path
 
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.request import Budget
 from mythos_runtime.engine.sharded import ShardedStep
 from mythos_runtime.engine.speculation import Speculate, Speculation
-from mythos_runtime.errors import BundleError
+from mythos_runtime.errors import BundleError, CapacityError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
-from mythos_runtime.row_ports import GRAPHS, PAGE, STEP
+from mythos_runtime.row_ports import GRAPHS, PAGE, ROWS, STEP
 from mythos_runtime.session import Options
 from mythos_runtime.shards.group import SECONDS, Shards
 from mythos_runtime.shards.near import Processes, Starter
+from mythos_runtime.torch_device import TorchDevice
 
 DEFAULT_MEMORY = 1 << 30
 MAX_LAG = 64
@@ -43,40 +45,54 @@ def open_engine(
     prefixes: int = 0,
     speculate: Speculate = "off",
     shards: Shards | None = None,
+    backend: str | None = None,
 ) -> Engine:
-    """An engine on the CPU.
+    """An engine over a bundle's row graphs.
 
     Args:
-        options: threads, and the library of native operators; exactness to the bit needs the native ones.
+        options: threads, and the library of native operators; exactness to the bit needs the native ones. The provider
+            is the eager backend's device; ONNX Runtime runs row graphs on the CPU.
         memory: bytes for caches and states, which the system gives as they are touched.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
         most_running, chunk, budget, prefixes: see `Engine`.
         speculate: "auto", "off", or the loops after which a draft is taken.
         shards: of a bundle whose experts are in shards; None: processes of this machine are started for them.
+        backend: onnxruntime (default) or eager, which needs the graphs as a program (`--target cuda`).
 
     Raises:
         BundleError: the bundle has no row graphs, or they are damaged.
-        BackendMissing, RequestError, CapacityError: see `OrtSession` and `Memory.of`.
+        BackendMissing, RequestError, CapacityError: see `OrtSession`, `torch_device` and `Memory.of`.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    check_rows(folder, manifest)
-    spec = manifest.spec
-    room = Memory.of(spec, memory, spec.trained_loops if max_loops is None else max_loops)
-    most = min(spec.max_seq_len, room.positions)
-    core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag, shards)
+    spec, loops = manifest.spec, manifest.spec.trained_loops if max_loops is None else max_loops
+    if _on_device(backend):
+        check_device_rows(folder, manifest)
+        rows = open_rows(folder, manifest, options or Options())
+        core = _device_core(rows, Memory.room(spec, memory, loops), most_rows, max_lag)
+    else:
+        check_rows(folder, manifest)
+        room = Memory.of(spec, memory, loops)
+        most = min(spec.max_seq_len, room.positions)
+        core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag, shards)
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
     return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculation=speculation)
 
 
-def open_core(folder: Path, manifest: Manifest, options: Options) -> Core:
-    """A core whose memory grows with what is reserved (`Core.reserve`), on the CPU. Raises as `open_engine`."""
+def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchDevice | None = None) -> Core:
+    """A core whose memory grows with what is reserved (`Core.reserve`). Raises as `open_engine`.
+
+    `device`: where PyTorch runs the graphs; None: ONNX Runtime runs them, on the CPU.
+    """
+    spec, least = manifest.spec, Room(1, 1, PAGE)
+    if device is not None:
+        check_device_rows(folder, manifest)
+        return _device_core(open_rows(folder, manifest, options, device), least, MOST_ROWS, MAX_LAG)
     check_rows(folder, manifest)
-    spec = manifest.spec
-    memory = Memory.with_room(spec, Room(1, 1, PAGE))
+    memory = Memory.with_room(spec, least)
     return _core(folder, manifest, options, memory, MOST_ROWS, spec.max_seq_len, MAX_LAG)
 
 
@@ -95,6 +111,31 @@ def check_rows(folder: Path, manifest: Manifest) -> None:
         )
     if lacking:
         raise BundleError(f"{folder} has no {lacking[0]}.onnx, which the engine runs; export the model again")
+
+
+def check_device_rows(folder: Path, manifest: Manifest) -> None:
+    """BundleError where a bundle has no row graphs that PyTorch runs."""
+    if not set(GRAPHS) <= set(manifest.spec.graphs):
+        check_rows(folder, manifest)
+    if ROWS not in manifest.files:
+        raise BundleError(
+            f"{folder} has no {ROWS}, the row graphs for PyTorch; export the model again with --target cuda, or take "
+            "the backend onnxruntime"
+        )
+
+
+def _on_device(backend: str | None) -> bool:
+    if backend not in (None, "onnxruntime", "eager"):
+        raise RequestError(f"the engine runs on the backends onnxruntime and eager, found {backend!r}")
+    return backend == "eager"
+
+
+def _device_core(rows: DeviceRows, room: Room, most_rows: int, max_lag: int | None) -> Core:
+    try:
+        memory = rows.memory(room)
+    except MemoryError as error:
+        raise CapacityError(f"there is no room for the caches on {rows.device.name}: {error}") from error
+    return Core(rows.graphs(memory, most_rows), memory, max_lag)
 
 
 def _lacking(manifest: Manifest) -> list[str]:

@@ -7,10 +7,43 @@ loop depths. A page may stand in several tables (a common prefix, a fork); whoev
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
 from mythos_runtime.row_ports import PAGE
+
+
+class Place(Protocol):
+    """Where pages lie. What is there is indexed, assigned to and measured as numpy arrays are."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """MemoryError where there is no room."""
+        ...
+
+    def read(self, there: Any) -> np.ndarray:
+        """What lies there, on the host."""
+        ...
+
+    def write(self, array: np.ndarray) -> Any:
+        """An array as what can be assigned there."""
+        ...
+
+
+class Host:
+    """numpy arrays."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def read(self, there: np.ndarray) -> np.ndarray:
+        return there
+
+    def write(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+
+HOST = Host()
 
 
 class OutOfPages(Exception):
@@ -60,8 +93,9 @@ class PagedCache:
         peak: the most pages that were held at a time.
     """
 
-    def __init__(self, slots: int, pages: int, width: int, dtype: np.dtype) -> None:
-        self.memory = np.zeros((slots, pages, PAGE, width), dtype)
+    def __init__(self, slots: int, pages: int, width: int, dtype: np.dtype, place: Place = HOST) -> None:
+        self._place, self._dtype = place, dtype
+        self.memory = place.zeros((slots, pages, PAGE, width), dtype)
         self.freed: Callable[[int], None] = lambda page: None
         self.peak = 0
         self._free = list(range(pages - 1, -1, -1))
@@ -78,7 +112,7 @@ class PagedCache:
     @property
     def page_bytes(self) -> int:
         """Of a page, all slots."""
-        return self.memory.nbytes // max(self.pages, 1)
+        return int(self.memory.nbytes) // max(self.pages, 1)
 
     @property
     def held(self) -> int:
@@ -91,7 +125,7 @@ class PagedCache:
         if more <= 0:
             return
         used = self.pages
-        memory = np.zeros((self.memory.shape[0], pages, *self.memory.shape[2:]), self.memory.dtype)
+        memory = self._place.zeros((self.memory.shape[0], pages, *self.memory.shape[2:]), self._dtype)
         held = np.flatnonzero(self._holders)  # the others may never have been touched
         memory[:, held] = self.memory[:, held]
         self.memory = memory
@@ -142,6 +176,17 @@ class PagedCache:
         if keep < len(table):
             for page in table.cut(keep):
                 self.give(page)
+
+    def read(self, table: Table, length: int) -> np.ndarray:
+        """The first entries of a table, [slots, length, width]."""
+        pages = self._place.read(self.memory[:, table.pages[: -(-length // PAGE)]])
+        entries: np.ndarray = pages.reshape(pages.shape[0], -1, pages.shape[-1])[:, :length]
+        return entries
+
+    def write(self, table: Table, entries: np.ndarray) -> None:
+        """Set the first entries of a table, [slots, n, width]."""
+        block, offset = np.divmod(np.arange(entries.shape[1]), PAGE)
+        self.memory[:, table.pages[block], offset] = self._place.write(entries)
 
     def _take(self) -> int:
         page = self._free.pop()

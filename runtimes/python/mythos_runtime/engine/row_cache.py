@@ -23,7 +23,7 @@ from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import RequestError
 from mythos_runtime.guards import check_numbers
 from mythos_runtime.ports import numpy_dtype
-from mythos_runtime.row_ports import MOST_LOOPS, PAGE
+from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import LoopSpec
 
 
@@ -197,7 +197,7 @@ class RowCache(Cache):
             core.run(self._sequences)
             for row, sequence in enumerate(self._sequences):
                 for group, table, part in self._tables(sequence, entries, row):
-                    part[:, : sequence.length] = _gather(group, table, sequence.length)
+                    part[:, : sequence.length] = group.read(table, sequence.length)
         return entries
 
     def write(self, entries: Mapping[str, np.ndarray], lengths: Sequence[int] | np.ndarray) -> None:
@@ -210,7 +210,7 @@ class RowCache(Cache):
                     continue
                 for group, table, part in self._tables(sequence, entries, row):
                     group.extend(table, 0, length - 1)
-                    _scatter(group, table, part[:, :length])
+                    group.write(table, part[:, :length])
                 sequence.length = sequence.answered = length
                 sequence.filled = [length] * sequence.limit
         self.lengths[:] = counts
@@ -232,16 +232,3 @@ class RowCache(Cache):
     def _cut(self, row: int, length: int) -> None:
         with self.pool.alone():
             self.pool.core.truncate(self._sequences[row], length)
-
-
-def _gather(group: PagedCache, table: Table, length: int) -> np.ndarray:
-    """The first entries of a table, [slots, length, width]."""
-    pages = group.memory[:, table.pages[: -(-length // PAGE)]]
-    entries: np.ndarray = pages.reshape(pages.shape[0], -1, pages.shape[-1])[:, :length]
-    return entries
-
-
-def _scatter(group: PagedCache, table: Table, entries: np.ndarray) -> None:
-    """Set the first entries of a table, [slots, n, width]."""
-    block, offset = np.divmod(np.arange(entries.shape[1]), PAGE)
-    group.memory[:, table.pages[block], offset] = entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +24,27 @@ class States:
         peak: the most lines that were in use at a time.
     """
 
+    spare = 0
+    """Lines behind the others that are nobody's."""
+
     def __init__(self, spec: LoopSpec, lines: int) -> None:
         self._tensors: tuple[StateTensor, ...] = spec.state
-        self.arrays = {tensor.name: np.zeros((lines, *_row(tensor)), tensor.dtype) for tensor in spec.state}
-        self.arrays[ENCODED] = np.zeros_like(self.arrays[spec.state[0].name])
-        self.arrays[TOKEN] = np.zeros(lines, np.int64)
+        self._h, self._answer, self._spent = spec.state[0].name, spec.state[1].name, spec.exit.spent
+        self.arrays = {tensor.name: self._zeros(lines, _row(tensor), tensor.dtype) for tensor in spec.state}
+        self.arrays[ENCODED] = self._zeros(lines, _row(spec.state[0]), spec.state[0].dtype)
+        self.arrays[TOKEN] = self._zeros(lines, (), "int64")
         self.threshold, self.cap = np.zeros(lines, np.float32), np.zeros(lines, np.int32)
         self._free = list(range(lines - 1, -1, -1))
         self.lines, self.peak = lines, 0
 
+    def _zeros(self, lines: int, row: tuple[int, ...], dtype: str) -> Any:
+        """A tensor of so many lines, and the spare ones behind them."""
+        return np.zeros((lines + self.spare, *row), dtype)
+
     @property
     def bytes(self) -> int:
         """All of it, touched or not."""
-        return sum(array.nbytes for array in (*self.arrays.values(), self.threshold, self.cap))
+        return sum(int(array.nbytes) for array in (*self.arrays.values(), self.threshold, self.cap))
 
     def grow(self, lines: int) -> None:
         """Have at least so many."""
@@ -43,14 +52,19 @@ class States:
         if more <= 0:
             return
 
-        def grown(array: np.ndarray) -> np.ndarray:
-            larger = np.zeros((lines, *array.shape[1:]), array.dtype)
+        def grown(array: Any, larger: Any) -> Any:
             if len(self._free) < used:
-                larger[:used] = array
+                larger[:used] = array[:used]
             return larger
 
-        self.arrays = {name: grown(array) for name, array in self.arrays.items()}
-        self.threshold, self.cap = grown(self.threshold), grown(self.cap)
+        dtypes = {tensor.name: tensor.dtype for tensor in self._tensors}
+        dtypes |= {ENCODED: dtypes[self._h], TOKEN: "int64"}
+        self.arrays = {
+            name: grown(array, self._zeros(lines, tuple(array.shape[1:]), dtypes[name]))
+            for name, array in self.arrays.items()
+        }
+        self.threshold = grown(self.threshold, np.zeros(lines, np.float32))
+        self.cap = grown(self.cap, np.zeros(lines, np.int32))
         self._free[:0] = range(lines - 1, used - 1, -1)
         self.lines = lines
 
@@ -60,7 +74,9 @@ class States:
 
     @property
     def halted(self) -> np.ndarray:
-        return self.arrays[HALTED]
+        """Of every line, on the host."""
+        halted: np.ndarray = self.arrays[HALTED]
+        return halted
 
     def begin(self, ids: np.ndarray, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
         """Lines for new positions, ids int64 [r], with the state before the first loop: encoded [r, D], and what was
@@ -69,12 +85,7 @@ class States:
         Raises:
             OutOfPages: there are not as many.
         """
-        count = len(encoded)
-        if count > self.free:
-            raise OutOfPages
-        lines = np.array(self._free[len(self._free) - count :][::-1], np.int64)
-        del self._free[len(self._free) - count :]
-        self.peak = max(self.peak, self.lines - self.free)
+        lines = self._take(len(encoded))
         self.arrays[ENCODED][lines] = encoded
         self.arrays[TOKEN][lines] = ids
         for tensor in self._tensors:
@@ -88,6 +99,31 @@ class States:
         for array in (*self.arrays.values(), self.threshold, self.cap):
             array[copies] = array[lines]
         return copies
+
+    def _take(self, count: int) -> np.ndarray:
+        """Lines of nobody. Raises OutOfPages."""
+        if count > self.free:
+            raise OutOfPages
+        lines = np.array(self._free[len(self._free) - count :][::-1], np.int64)
+        del self._free[len(self._free) - count :]
+        self.peak = max(self.peak, self.lines - self.free)
+        return lines
+
+    def depths(self, lines: np.ndarray) -> np.ndarray:
+        """The loops that these lines have run, int32 [r]."""
+        depths: np.ndarray = self.arrays[DEPTH][lines]
+        return depths
+
+    def answers(self, lines: np.ndarray) -> np.ndarray:
+        """What leaves the loop of these lines, [r, D]; a copy."""
+        answers: np.ndarray = self.arrays[self._answer][lines]
+        return answers
+
+    def take_rest(self, answer: np.ndarray, lines: np.ndarray) -> None:
+        """Turn answers [r, D] so far into early ones: a sum takes what is left of 1 from the state."""
+        if self._spent is not None:
+            rest = np.where(self.halted[lines], 0, np.maximum(1 - self.arrays[self._spent][lines], 0))
+            answer += rest[:, None] * self.arrays[self._h][lines]
 
     def end(self, lines: Iterable[int]) -> None:
         """The lines are nobody's any more."""

@@ -48,7 +48,7 @@ class Served:
         reopen = partial(
             open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
         )
-        target = manifest.target("onnx")
+        target = manifest.target("cuda" if options.get("backend") == "eager" else "onnx")
         state = target.state if target is not None else NOT_EXECUTED
         return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state, shards)
 

@@ -1,0 +1,101 @@
+"""The launch of the attentions over a paged cache: append, attend part by part of the keys, merge."""
+
+from __future__ import annotations
+
+from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, Scratch, next_power_of_2, pointer
+from mythos_export.kernels.split_plan import COLUMNS, STEP, WHOLE
+from mythos_runtime.row_ports import PAGE
+
+SIZES = ("rows", "blocks", "scale")
+_SOURCE = "mythos_export.kernels.paged_attention"
+_PLACE = tuple(pointer(name, "i64") for name in ("tables", "span", "position"))
+_HEADS = 16  # query heads of a program
+_KEYS_PER_PART = 128  # a shorter part is not worth its merging
+_PROGRAMS = 256  # about two for each multiprocessor of a large GPU
+_MAX_SPLITS = 64
+
+
+def paged_plan(
+    operator: str,
+    variant: str,
+    precision: str,
+    before: tuple[KernelSpec, ...],
+    after: tuple[KernelSpec, ...],
+    scratch: tuple[Scratch, ...],
+    query: str,
+    query_rope: str,
+    *,
+    G: int,
+    share: int,
+    R: int,
+    P: int,
+    C: int,
+) -> Plan:
+    """A plan for rows of any number; `before` makes the queries, `after` merges the parts.
+
+    query, query_rope: the buffers that hold them. G kv heads of `share` query heads each, query width R, rotary width
+    P beside it (MLA), cache width C.
+    """
+    width, wide = next_power_of_2(R, 16), precision == "fp32"
+    held, columns = width, width
+    if wide and width > WHOLE:
+        held, columns = STEP, min(width, COLUMNS)
+    append = KernelSpec(
+        f"{operator}_append_{precision}_{variant}",
+        operator,
+        f"{_SOURCE}:append_kernel",
+        precision,
+        (pointer("entry", precision), pointer("cache", precision), *_PLACE, Argument("blocks", "i32", "blocks")),
+        {"C": C, "PAGE": PAGE, "BLOCK_C": min(next_power_of_2(C), 1024)},
+        ("rows", "cdiv(C, BLOCK_C)", "1"),
+    )
+    attend = KernelSpec(
+        f"{operator}_split_{precision}_{variant}",
+        operator,
+        f"{_SOURCE}:paged_split_kernel",
+        precision,
+        (
+            pointer("query", precision, query),
+            pointer("query_rope", precision, query_rope),
+            pointer("cache", precision),
+            *_PLACE,
+            *(pointer(name, "fp32") for name in ("part_sum", "part_max", "part_norm")),
+            Argument("blocks", "i32", "blocks"),
+            Argument("scale", "fp32", "scale"),
+        ),
+        {
+            "G": G,
+            "SHARE": share,
+            "R": R,
+            "P": P,
+            "C": C,
+            "VALUE_OFFSET": 0 if P else G * R,
+            "PAGE": PAGE,
+            "BLOCK_M": _HEADS,
+            "BLOCK_N": 16 if width > (128 if wide else 512) else PAGE,
+            "BLOCK_K": held,
+            "BLOCK_R": columns,
+            "BLOCK_P": next_power_of_2(P, 16),
+            # Three products of tensor cores make up a float32 one; plain ones would hold whole operands in registers.
+            "PRECISION": "tf32x3" if wide else "ieee",
+        },
+        ("cdiv(SHARE, BLOCK_M)", "rows * G", f"splits * {-(-R // columns)}"),
+        num_warps=8 if width >= 512 or (wide and width >= 128) else 4,
+    )
+    programs = f"rows * {G * -(-share // _HEADS)}"
+    parts = f"max(1, min({_MAX_SPLITS}, cdiv(blocks * {PAGE}, {_KEYS_PER_PART}), {_PROGRAMS} // ({programs})))"
+    return Plan(
+        operator,
+        variant,
+        "rows",
+        "rows > 0",
+        SIZES,
+        (("splits", parts), ("queries", f"rows * {G * share}")),
+        (
+            *scratch,
+            Scratch("part_sum", "fp32", ("queries", "splits", f"{R}")),
+            Scratch("part_max", "fp32", ("queries", "splits")),
+            Scratch("part_norm", "fp32", ("queries", "splits")),
+        ),
+        (append, *before, attend, *after),
+    )

@@ -1,0 +1,107 @@
+"""Pages and states in tensors where the row graphs run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mythos_runtime.engine.states import DEPTH, ENCODED, HALTED, TOKEN, States
+from mythos_runtime.spec import LoopSpec
+
+
+class TorchPlace:
+    """Tensors on a device; see `engine.pages.Place`."""
+
+    def __init__(self, torch: Any, device: str) -> None:
+        """`torch` is the module."""
+        self.torch, self.device = torch, device
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype | str) -> Any:
+        dtype = np.dtype(dtype)
+        if self.device == "cpu":
+            return self.torch.from_numpy(np.zeros(shape, dtype))  # which the system gives as it is touched
+        try:
+            return self.torch.zeros(shape, dtype=getattr(self.torch, dtype.name), device=self.device)
+        except self.torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+
+    def read(self, there: Any) -> np.ndarray:
+        array: np.ndarray = there.cpu().numpy()
+        return array
+
+    def write(self, array: np.ndarray) -> Any:
+        return self.torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class DeviceStates(States):
+    """Lines of state on a device; who has halted, and after how many loops, is known on the host, too.
+
+    Attributes:
+        arrays: tensors. Their last line is read and written for rows that pad a call.
+    """
+
+    spare = 1
+
+    def __init__(self, spec: LoopSpec, lines: int, place: TorchPlace) -> None:
+        self.place = place
+        super().__init__(spec, lines)
+        self._halted, self._depth = np.zeros(lines, np.bool_), np.zeros(lines, np.int32)
+
+    def _zeros(self, lines: int, row: tuple[int, ...], dtype: str) -> Any:
+        return self.place.zeros((lines + self.spare, *row), dtype)
+
+    def grow(self, lines: int) -> None:
+        more = max(lines - self.lines, 0)
+        super().grow(lines)
+        self._halted, self._depth = np.pad(self._halted, (0, more)), np.pad(self._depth, (0, more))
+
+    @property
+    def halted(self) -> np.ndarray:
+        return self._halted
+
+    def saw(self, lines: np.ndarray, halted: np.ndarray, depth: np.ndarray) -> None:
+        """What a call made of these lines."""
+        self._halted[lines], self._depth[lines] = halted, depth
+
+    def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
+        """As `States.begin`; `encoded` [r, D] is on the device."""
+        lines = self._take(len(encoded))
+        at = self.place.write(lines)
+        self.arrays[ENCODED][at] = encoded
+        self.arrays[TOKEN][at] = self.place.write(ids)
+        for tensor in self._tensors:
+            held = self.arrays[tensor.name]
+            if tensor.start in ("noise", "initial"):
+                assert initial is not None
+                held[at] = self.place.write(initial.astype(tensor.dtype))
+            elif tensor.start == "encoded":
+                held[at] = encoded.to(held.dtype)
+            else:
+                held[at] = self.place.torch.full_like(held[:1], tensor.start == "ones")
+                for name, known in ((HALTED, self._halted), (DEPTH, self._depth)):
+                    if tensor.name == name:
+                        known[lines] = tensor.start == "ones"
+        return lines
+
+    def copy(self, lines: np.ndarray) -> np.ndarray:
+        copies = self._take(len(lines))
+        to, of = self.place.write(copies), self.place.write(lines)
+        for tensor in self.arrays.values():
+            tensor[to] = tensor[of]
+        for array in (self.threshold, self.cap, self._halted, self._depth):
+            array[copies] = array[lines]
+        return copies
+
+    def depths(self, lines: np.ndarray) -> np.ndarray:
+        depths: np.ndarray = self._depth[lines]
+        return depths
+
+    def answers(self, lines: np.ndarray) -> Any:
+        return self.arrays[self._answer][self.place.write(lines)]
+
+    def take_rest(self, answer: Any, lines: np.ndarray) -> None:
+        if self._spent is not None:
+            at = self.place.write(lines)
+            rest = (1 - self.arrays[self._spent][at]).clamp(min=0).masked_fill(self.arrays[HALTED][at], 0)
+            answer += rest[:, None] * self.arrays[self._h][at]
