@@ -1,8 +1,8 @@
 """What self-speculation brings: `python -m benchmarks.speculation [-o benchmarks/results]` (speculation.json).
 
 Tokens that are drafted from early loops and verified together, against the same tokens without drafts, in turns, at 1,
-4 and 16 sequences: on `text`, and on models of the size of Ouro-1.4B (int4, four passes of 24 layers of 2048, no exit),
-one whose passes all pick the same token and one with random weights throughout.
+4 and 16 sequences: on `text`, and at 1 and 4 on models of the size of Ouro-1.4B (int4a8, four passes of 24 layers of
+2048, no exit), one whose passes all pick the same token and one with random weights throughout.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Case:
         threshold: of every request; None: as trained.
         speculate: the ways of drafting. Engines take turns with the same requests.
         tokens: of an answer, half of which warm up.
+        sequences: how many at a time.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     threshold: float | None
     speculate: tuple[Speculate, ...]
     tokens: int
+    sequences: tuple[int, ...] = SEQUENCES
 
 
 def cases(built: Path) -> list[Case]:
@@ -68,10 +70,10 @@ def cases(built: Path) -> list[Case]:
     draw = np.random.default_rng(0)
     drawn = draw.integers(300, CONFIG.vocab_size, (max(SEQUENCES), PROMPT)).tolist()
     for name, settled in (("settled", True), ("random", False)):
-        bundle = built / f"ouro-int4-{name}"
+        bundle = built / f"ouro-int4a8-{name}"
         if not (bundle / "manifest.json").exists():
-            make_bundle(CONFIG, "int4", bundle, settled=settled)
-        found.append(Case(f"Ouro-1.4B's size, {name}", bundle, drawn, None, ("auto", 1), 24))
+            make_bundle(CONFIG, "int4a8", bundle, settled=settled)
+        found.append(Case(f"Ouro-1.4B's size, {name}", bundle, drawn, None, ("auto",), 32, SEQUENCES[:2]))
     return found
 
 
@@ -96,7 +98,7 @@ def measure(case: Case, threads: int, rounds: int, console: Console) -> list[dic
     ways: tuple[Speculate, ...] = ("off", *case.speculate)
     engines = {way: open_engine(case.bundle, options=options, memory=256 << 20, speculate=way) for way in ways}
     rows = []
-    for sequences in SEQUENCES:
+    for sequences in case.sequences:
         seconds: dict[Speculate, list[float]] = {way: [] for way in ways}
         drafted = {way: _counts(engine) for way, engine in engines.items()}
         for number in range(-1, rounds):  # the first is not counted: sizes are met and bound, drafts tried

@@ -65,8 +65,9 @@ def export_graphs(
     *,
     config: Mapping[str, Any] | str | Path | None = None,
     variant: str | None = None,
+    weights_key: str | None = None,
+    exit_rule: str | None = None,
     precision: str = "fp32",
-    force: bool = False,
     progress: Progress = silent,
 ) -> GraphOnly:
     """Write the graphs of a model into a folder, with references into a checkpoint's files.
@@ -74,7 +75,8 @@ def export_graphs(
     Args:
         checkpoint: as `load_checkpoint` reads it, of which the headers are looked at alone; None: files are planned,
             safetensors shards beside the graphs, and links.json says what is to be where in them.
-        config, variant: as `load_checkpoint`; one of them where there is no checkpoint.
+        config, variant, weights_key, exit_rule: as `load_checkpoint`; one of the first two where there is no
+            checkpoint.
         precision: fp32 or fp16, what is computed in. A tensor of another type is cast in the graph.
 
     Raises:
@@ -86,12 +88,15 @@ def export_graphs(
             f"--graph-only writes fp32 or fp16 graphs, not {precision}: rounded weights are in no checkpoint"
         )
     dtype = PRECISIONS[precision].dtype
-    with staged(Path(output), force, Path(checkpoint or "absent")) as folder:
+    with staged(Path(output), False, Path(checkpoint or "absent")) as folder:
         progress("look at the checkpoint")
         final = Path(output).resolve()
-        family, found, places = _found(checkpoint, config, variant, final, dtype)
+        family, found, places = _found(checkpoint, config, variant, weights_key, exit_rule, final, dtype)
         compositions = Compositions(family, found, places)
         structure = family.model.structure(found, dtype)
+        for name, tensor in structure.state_dict().items():  # before minutes are spent
+            if tensor.numel():
+                compositions[name]
         with tempfile.TemporaryDirectory(prefix=".reserved-", dir=folder) as room:
             progress("capture the program")
             model = reserved(structure, Path(room) / "weights")
@@ -128,17 +133,23 @@ def _found(
     checkpoint: str | Path | None,
     config: Mapping[str, Any] | str | Path | None,
     variant: str | None,
+    weights_key: str | None,
+    exit_rule: str | None,
     folder: Path,
     dtype: torch.dtype,
 ) -> tuple[Family, Any, dict[str, Place]]:
     """The model, and where each of its checkpoint's tensors is or is to be."""
     if checkpoint is not None:
-        loaded = load_checkpoint(checkpoint, config, variant, content=False)
+        loaded = load_checkpoint(
+            checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule, content=False
+        )
         places = places_of(loaded.state)
         for name in loaded.state:
             if name not in places:
-                raise LowerError(f"{name} is not whole and in order in its file; use --weights copy")
+                raise LowerError(f"{name} is not whole and in order in its file; export it without --graph-only")
         return loaded.family, loaded.config, places
+    if weights_key is not None or exit_rule is not None:
+        raise PackageError("--weights-key and --exit say what to take of a checkpoint, and there is none")
     if variant is not None:
         family, found = families.variant(variant)
     elif config is not None:

@@ -101,11 +101,18 @@ class Compositions(Mapping[str, Composition]):
         self._sources = family.model.sources(config, _Names(family.shapes(config)))
 
     def __getitem__(self, name: str) -> Composition:
-        pieces = [self._followed(name, piece) for piece in self._sources.pieces(name)]
+        try:
+            made = list(self._sources.pieces(name))
+        except (fx.proxy.TraceError, TypeError, AttributeError) as error:  # it asks a tensor for more than its place
+            raise self._refused(name) from error
+        pieces = [self._followed(name, piece) for piece in made]
         axes = {piece.axis for piece in pieces if len(piece.names) > 1}
         if len(pieces) > 1 and axes - {0}:
             raise self._refused(name)
         return Composition(tuple(each for piece in pieces for each in piece.names), max(axes, default=0))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources  # not whether it can be referred to
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -126,7 +133,7 @@ class Compositions(Mapping[str, Composition]):
     def _refused(self, name: str) -> LowerError:
         return LowerError(
             f"{name} of {self.family.name} is not in the checkpoint's files as the model has it, so nothing can "
-            "refer to it there; use --weights copy"
+            "refer to it there; export a bundle that has it, without --graph-only"
         )
 
 
@@ -138,7 +145,10 @@ def refer(model: ir.Model, compositions: Compositions, folder: Path) -> dict[str
     """
     graph, referred = model.graph, dict[str, Place]()
     for name in [name for name in graph.initializers if name in compositions]:
-        value = graph.initializers.pop(name)
+        value = graph.initializers[name]
+        if value.const_value is not None and not value.const_value.size:
+            continue  # of experts that the model does not have: in no file
+        graph.initializers.pop(name)
         composition = compositions[name]
         stored = []
         for each in composition.names:

@@ -308,6 +308,8 @@ def _made(
 def _lying(mapped: Mapped, place: Place, dtype: torch.dtype, shape: tuple[int, ...], transposed: bool) -> Tensor:
     """A tensor on the file's bytes: no view of another one, since torch.export takes none."""
     start, end = place
+    if start == end:
+        return torch.empty(shape, dtype=dtype)
     count = (end - start) // dtype.itemsize
     flat = torch.frombuffer(mapped.memory, dtype=dtype, count=count, offset=start)
     if not transposed:

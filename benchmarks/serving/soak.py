@@ -30,10 +30,10 @@ from mythos_runtime.row_ports import PAGE
 
 CLIENTS, KNOWN, PREFIXES = 16, 24, 4
 _SAMPLE_SECONDS = 2.0
-# In which the memory may still grow: pages are touched, the graphs' sizes met and bound.
-_WARM_SECONDS, _WARM_REQUESTS = 300.0, 30_000
-_LEAST_SECONDS = 300.0  # behind them, for growth to be told from noise
-_GROWTH = 0.03  # of the memory that is noise
+# Of the time, in which the memory may still grow: pages are touched, the graphs' sizes met and bound.
+_WARM = 2 / 3
+_LEAST_SECONDS = 300.0  # behind it, for growth to be told from noise
+_GROWTH = 0.01  # of the memory that is noise
 
 WRONG: tuple[dict[str, Any], ...] = (
     {"max_tokens": 0},
@@ -51,12 +51,11 @@ class Soak:
     """What happened.
 
     Attributes:
-        memory: (seconds, bytes) of the server's process. warm: seconds when there had been enough requests.
+        memory: (seconds, bytes) of the server's process.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    warm: float = _WARM_SECONDS
     faults: list[str] = field(default_factory=list)
 
 
@@ -145,8 +144,6 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
     async def watch() -> None:
         while True:
             soak.memory.append((time.monotonic() - began, server.process.memory_info().rss))
-            if soak.counts.total() < _WARM_REQUESTS:
-                soak.warm = max(_WARM_SECONDS, soak.memory[-1][0])
             await asyncio.sleep(_SAMPLE_SECONDS)
 
     watching = asyncio.create_task(watch())
@@ -155,9 +152,10 @@ async def run(server: Server, seconds: float, soak: Soak) -> None:
     await asyncio.sleep(2.0)  # cancels reach the engine before its next tick
 
 
-def growth(memory: list[tuple[float, int]], warm: float = _WARM_SECONDS) -> float | None:
+def growth(memory: list[tuple[float, int]]) -> float | None:
     """What a line through the sizes behind the warm-up rises by, as a share of them; None: the time was too short."""
     times, sizes = np.array(memory, float).T
+    warm = _WARM * times[-1]
     late = times >= warm
     if times[-1] < warm + _LEAST_SECONDS:
         return None
@@ -180,7 +178,7 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
     spec = read_manifest(bundle, verify_hashes=False).spec
     most = samples["mythos_prefixes"] * -(-spec.max_seq_len // PAGE) * (spec.trained_loops + 1)
     held = samples["mythos_pages"] - samples["mythos_pages_free"]
-    grown = growth(soak.memory, soak.warm)
+    grown = growth(soak.memory)
     if held > most or samples["mythos_running"] or samples["mythos_waiting"]:
         soak.faults.append(f"{held:g} pages are held, kept requests need {most:g}; {samples['mythos_running']:g} run")
     if grown is not None and grown > _GROWTH:
@@ -192,7 +190,7 @@ def main(minutes: float, bundles: Path, memory: str) -> None:
         "requests": dict(soak.counts),
         "tokens": samples["mythos_generated_tokens_total"],
         "memory_growth": grown,
-        "memory_growth_from_second": soak.warm,
+        "memory_growth_from_second": _WARM * soak.memory[-1][0],
         "memory_each_minute": [
             next(size for at, size in soak.memory if at >= 60 * minute)
             for minute in range(int(soak.memory[-1][0] / 60) + 1)

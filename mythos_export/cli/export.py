@@ -124,7 +124,7 @@ def export_command(
     if options["config"] is not None and options["variant"] is not None:
         raise click.UsageError("--config and --variant both name the model's configuration: give one of them")
     if graph_only:
-        _graphs(checkpoint, output, weights, options, as_json)
+        _graphs(checkpoint, output, {"eos": eos, "parts": parts, **options}, weights, as_json)
         return
     if checkpoint is None:
         raise click.UsageError("Missing argument 'CHECKPOINT'.")
@@ -156,13 +156,14 @@ def export_command(
 
 
 def _graphs(
-    checkpoint: Path | None, output: Path | None, weights: str | None, options: Mapping[str, Any], as_json: bool
+    checkpoint: Path | None, output: Path | None, options: Mapping[str, Any], weights: str | None, as_json: bool
 ) -> None:
     """--graph-only."""
-    meant = ("config", "variant", "precision", "force")
+    meant = ("config", "variant", "weights_key", "exit_rule", "precision")
+    known = {option.name: option.opts[-1] for option in click.get_current_context().command.params}
     for name, value in options.items():
         if name not in meant and value and (name, value) != ("target", "onnx"):
-            raise click.UsageError(f"--{name.replace('_', '-')} means nothing to --graph-only")
+            raise click.UsageError(f"{known[name]} means nothing to --graph-only")
     if weights == "copy":
         raise click.UsageError("--weights copy means nothing to --graph-only, whose graphs come without weights")
     from mythos_export.graph_only import STATE, export_graphs  # imports torch

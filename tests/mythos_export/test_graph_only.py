@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, config_of
+from golden_families import GoldenCase
 
 from mythos_export import graph_only
 from mythos_export.cli import export_command
@@ -25,6 +26,7 @@ from mythos_export.references import Compositions, Place
 from mythos_export.tensor_file import header
 from mythos_export.verify.past import Past
 from mythos_model import MythosConfig, families, load_checkpoint
+from mythos_model.looped import LoopedModel
 from mythos_model.weights import Sources
 
 CASE = "gqa_prefill"
@@ -94,7 +96,11 @@ def test_what_a_checkpoint_does_not_hold_as_the_model_does_is_refused() -> None:
     [
         (["--graph-only", "--precision", "int4", "--variant", "1b"], "fp32 or fp16 graphs, not int4"),
         (["--graph-only"], "needs --variant or --config"),
-        (["--graph-only", "--verify", "full", "--variant", "1b"], "--verification means nothing|--verify"),
+        (["--graph-only", "--verify", "full", "--variant", "1b"], "--verify means nothing to --graph-only"),
+        (["--graph-only", "--exit", "kl", "--variant", "1b"], "--exit say what to take of a checkpoint"),
+        (["--graph-only", "--eos", "2", "--variant", "1b"], "--eos means nothing to --graph-only"),
+        (["--graph-only", "--parts", "none", "--variant", "1b"], "--parts means nothing to --graph-only"),
+        (["--graph-only", "--force", "--variant", "1b"], "--force means nothing to --graph-only"),
         (["--graph-only", "--variant", "1b", "--weights", "copy"], "--weights copy means nothing"),
         ([], "Missing argument"),
     ],
@@ -107,6 +113,29 @@ def test_what_cannot_be_asked_for_is_refused_before_any_work(
     assert result.exit_code == 2
     assert any(part in result.output.replace("\n", " ") for part in words.split("|")), result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("case", ["huginn_decode", "parcae_linear_injection"])
+def test_a_family_that_turns_its_weights_is_refused_before_any_work(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture(model: LoopedModel) -> None:
+        raise AssertionError("it was captured")
+
+    monkeypatch.setattr(graph_only, "capture", capture)
+    folder = GoldenCase.load(case).folder
+    with pytest.raises(LowerError, match="is not in the checkpoint's files as the model has it.*without --graph-only"):
+        export_graphs(folder, tmp_path / "graphs")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_model_without_shared_experts(tmp_path: Path) -> None:
+    """Its shared experts are tensors of no elements, which no file holds."""
+    config = json.loads((GOLDEN / "gqa_prefill" / "case.json").read_text())["config"]
+    config |= {"model_type": "openmythos", "n_shared_experts": 0}
+    told = export_graphs(None, tmp_path / "graphs", config=config)
+    assert told.absent == told.files and "model" in told.graphs
 
 
 _MEASURED = """

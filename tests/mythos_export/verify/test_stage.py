@@ -21,4 +21,4 @@ PIECES = {"trunk.safetensors": 60, "experts-1-of-2.safetensors": 20, "experts-2-
 def test_weights_are_counted_once(files: dict[str, int], tmp_path: Any) -> None:
     others = {"golden.safetensors": 7, "model.onnx": 9}
     entries = {name: SimpleNamespace(bytes=size) for name, size in {**files, **others}.items()}
-    assert Bundle(tmp_path, cast(Manifest, SimpleNamespace(files=entries))).weight_bytes == 100
+    assert Bundle(tmp_path, cast(Manifest, SimpleNamespace(files=entries, links=None))).weight_bytes == 100
