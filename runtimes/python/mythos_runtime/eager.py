@@ -79,19 +79,17 @@ class EagerSession:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         device = self.device
-        tensors = [
-            device.to_torch(inputs[name]) for name in self._inputs
-        ]  # its arguments are the ports, in their order
         stay = self._new if any(isinstance(value, Held) for value in inputs.values()) else {}
         try:
+            tensors = [device.to_torch(inputs[name]) for name in self._inputs]  # its arguments are the ports, in order
             with device.torch.no_grad():
                 result = self._module(*tensors)
+            return {
+                name: Held(tensor, tuple(tensor.shape), stay[name]) if name in stay else device.to_numpy(tensor)  # type: ignore[misc]
+                for name, tensor in zip(self._outputs, result, strict=True)
+            }
         except (RuntimeError, AssertionError, ValueError, MemoryError) as error:
             raise BackendFailed(f"torch could not finish the call: {error}") from error
-        return {
-            name: Held(tensor, tuple(tensor.shape), stay[name]) if name in stay else device.to_numpy(tensor)  # type: ignore[misc]
-            for name, tensor in zip(self._outputs, result, strict=True)
-        }
 
 
 def _looped_on_device(module: Any, device: TorchDevice, compiled: bool) -> Any:

@@ -128,9 +128,13 @@ def test_a_failure_inside_a_shard_is_no_loss_of_it(
         assert caught.type is BackendFailed and not any(each.error for each in running)
         starter.refuse = {2}
         starter.servers[2].cut()
-        with pytest.raises(BackendFailed, match="there is no memory for so much"):
-            while engine.busy:
-                engine.tick()
+        for _ in range(100):  # the cut one may still answer what it was asked before
+            with pytest.raises(BackendFailed, match="there is no memory for so much"):
+                while engine.busy:
+                    engine.tick()
+            if any(each.error for each in running):
+                break
+            time.sleep(0.02)
         assert {type(each.error) for each in running if each.error} == {Unavailable}
     assert shards.ready == 2 and shards.restarts == 0
     starter.refuse = set()
