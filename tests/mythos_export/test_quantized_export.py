@@ -81,8 +81,8 @@ def test_activations_in_int8_are_verified_and_the_report_says_how_much_that_rest
 
 def test_a_wrong_body_is_found(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """int4 unpacked as if the high halves of the bytes came first."""
-    monkeypatch.setattr(run, "STAGES", (FunctionBodies,))
     bundle = shutil.copytree(bundles[CASES["int4"]], tmp_path / "bundle")
+    monkeypatch.setattr(run, "STAGES", (FunctionBodies,))  # only now: the bundle may have been exported for this test
     model = onnx.load(bundle / "model.onnx", load_external_data=False)
     body = next(function for function in model.functions if function.name == "linear")
     joined = next(node for node in body.node if node.op_type == "Concat" and node.output[0].endswith("_quads"))

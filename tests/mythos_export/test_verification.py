@@ -155,7 +155,9 @@ def test_portable_bodies_are_run_where_there_is_room_for_them(monkeypatch: pytes
     monkeypatch.setattr(operators.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * 10**9))
 
     def bundle(precision: str, size: float) -> Bundle:
-        manifest = SimpleNamespace(precision=precision, files={"weights.safetensors": SimpleNamespace(bytes=int(size))})
+        manifest = SimpleNamespace(
+            precision=precision, links=None, files={"weights.safetensors": SimpleNamespace(bytes=int(size))}
+        )
         return Bundle(Path(), cast(Manifest, manifest))
 
     for stage in (FunctionBodies, RowBodies):
@@ -168,7 +170,7 @@ def test_plain_forms_of_many_rounded_weights_are_given_the_calls_of_few_loops(tw
     entry = SimpleNamespace(bytes=10**8)
     for precision, loops, short in (("int4", 3, True), ("int4", 4, False), ("fp32", 99, True)):
         files = {"weights.safetensors": entry}
-        manifest = SimpleNamespace(precision=precision, files=files, spec=twin.manifest.spec)
+        manifest = SimpleNamespace(precision=precision, files=files, links=None, spec=twin.manifest.spec)
         large, inputs = Bundle(Path(), cast(Manifest, manifest)), {"max_loops": np.array(loops)}
         assert large.is_short(inputs) is Program.takes(large, inputs) is FunctionBodies.takes(large, inputs) is short
 

@@ -29,7 +29,7 @@ void check(bool good, const std::string& what) {
   ++failures;
 }
 
-void equal(const std::string& found, const std::string& expected, const std::string& what) {
+void same(const std::string& found, const std::string& expected, const std::string& what) {
   check(found == expected, what + ": found " + found + ", expected " + expected);
 }
 
@@ -55,11 +55,11 @@ std::shared_ptr<const mythos::LoopSpec> small_spec(std::int64_t per_loop) {
 void hashes() {
   mythos::Sha256 digest;
   digest.update(reinterpret_cast<const unsigned char*>("abc"), 3);
-  equal(mythos::hex(digest.digest()), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "SHA-256 of abc");
+  same(mythos::hex(digest.digest()), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "SHA-256 of abc");
   mythos::Sha256 long_digest;
   const std::string text(1000, 'a');
   for (int i = 0; i < 1000; ++i) long_digest.update(reinterpret_cast<const unsigned char*>(text.data()), text.size());
-  equal(mythos::hex(long_digest.digest()), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+  same(mythos::hex(long_digest.digest()), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
         "SHA-256 of a million a");
 #ifndef MYTHOS_HAVE_OPENSSL
   mythos::Sha256 fast, plain(true);  // pieces of every length up to three blocks
@@ -67,7 +67,7 @@ void hashes() {
     const std::string piece = text.substr(0, size) + std::string(1, static_cast<char>(size));
     for (mythos::Sha256* each : {&fast, &plain}) each->update(reinterpret_cast<const unsigned char*>(piece.data()), piece.size());
   }
-  equal(mythos::hex(fast.digest()), mythos::hex(plain.digest()), "SHA-256 with instructions and without");
+  same(mythos::hex(fast.digest()), mythos::hex(plain.digest()), "SHA-256 with instructions and without");
 #endif
 }
 
@@ -98,12 +98,12 @@ void greedy_takes_the_lowest_of_the_largest() {
 }
 
 void python_words() {
-  equal(mythos::py_repr(1e16), "1e+16", "repr");
-  equal(mythos::py_repr(0.0001), "0.0001", "repr");
-  equal(mythos::py_repr(1e-5), "1e-05", "repr");
-  equal(mythos::py_repr(-2.5), "-2.5", "repr");
-  equal(mythos::py_repr("\xC3\xA9\n\xFF"), "'\xC3\xA9\\n\\ufffd'", "repr");
-  equal(mythos::py_repr("it's", true), "\"it's\"", "repr");
+  same(mythos::py_repr(1e16), "1e+16", "repr");
+  same(mythos::py_repr(0.0001), "0.0001", "repr");
+  same(mythos::py_repr(1e-5), "1e-05", "repr");
+  same(mythos::py_repr(-2.5), "-2.5", "repr");
+  same(mythos::py_repr("\xC3\xA9\n\xFF"), "'\xC3\xA9\\n\\ufffd'", "repr");
+  same(mythos::py_repr("it's", true), "\"it's\"", "repr");
 }
 
 void a_cache_writes_only_what_is_valid() {
@@ -123,7 +123,7 @@ void a_cache_writes_only_what_is_valid() {
   std::copy(memory.begin(), memory.end(), buffers.past[0].memory.get());
   buffers.past[0].lines = 2, buffers.past[0].entry = 1;
   buffers.append({entries.data()}, mythos::Tokens::rows({{1, 1}, {1}}, mythos::Padding::left));
-  equal({buffers.past[0].memory.get(), memory.size()}, "ab..d.ef..h.", "lines after a chunk with padding on the left");
+  same({buffers.past[0].memory.get(), memory.size()}, "ab..d.ef..h.", "lines after a chunk with padding on the left");
   check(buffers.lengths == std::vector<std::int64_t>({2, 2}), "lengths count the real tokens");
   refuses<mythos::CapacityError>([&] { buffers.check_room({1, 2}); }, "row 1 of the cache holds 2 tokens");
 }
@@ -146,7 +146,7 @@ void what_no_call_passes_over() {
 void ports_in_words() {
   const auto spec = small_spec(24);
   const mythos::Port& past = spec->ports().of("past", "loop");
-  equal(past.words(), "past_loop float16 [N, 24, B, P, 2]", "a port with several slots per loop");
+  same(past.words(), "past_loop float16 [N, 24, B, P, 2]", "a port with several slots per loop");
   check(mythos::shape_of(past, {{"N", 3}, {"B", 2}, {"P", 5}}) == std::vector<std::int64_t>({3, 24, 2, 5, 2}), "its shape");
   const mythos::Port& fresh = spec->ports().of("new", "loop");
   const std::vector<mythos::Tensor> wrong{{"new_loop", "float16", {2, 24, 2, 1, 2}, nullptr, nullptr}};
@@ -170,12 +170,12 @@ void bytes_as_text() {
     for (const std::int64_t id : ids) all += stream->feed(id);
     return all;
   };
-  equal(text({0xC3, 0xA9, 300, 'x'}), "éx", "a character in two bytes");
-  equal(text({0xE2, 'y'}), "\xEF\xBF\xBDy", "half a character");
-  equal(text({'z', 0xF0, 0x9F}), "z", "a text that ends in half a character");
-  equal(stream->finish(), "\xEF\xBF\xBD", "its end");
-  equal(stream->finish(), "", "the end of nothing");
-  equal(tokenizer->decode({0xF0, 0x9F}), "\xEF\xBF\xBD", "the same at once");
+  same(text({0xC3, 0xA9, 300, 'x'}), "éx", "a character in two bytes");
+  same(text({0xE2, 'y'}), "\xEF\xBF\xBDy", "half a character");
+  same(text({'z', 0xF0, 0x9F}), "z", "a text that ends in half a character");
+  same(stream->finish(), "\xEF\xBF\xBD", "its end");
+  same(stream->finish(), "", "the end of nothing");
+  same(tokenizer->decode({0xF0, 0x9F}), "\xEF\xBF\xBD", "the same at once");
   check(tokenizer->encode("é") == std::vector<std::int64_t>({0xC3, 0xA9}), "the bytes of a text");
   for (const char* bad : {"\xFF", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "a\xC3z"})
     refuses<mythos::RequestError>([&] { tokenizer->encode(bad); }, "the prompt is not UTF-8: byte 0x");
@@ -203,7 +203,7 @@ void no_exception_crosses_the_c_interface() {
   check(mythos_cache_fork(nullptr, nullptr, 0, &cache) == 2 && mythos_cache_truncate(nullptr, nullptr) == 2, "nor has it");
   mythos_cache_free(nullptr);
   mythos_free(nullptr);
-  equal(mythos_version(), mythos::version(), "the version");
+  same(mythos_version(), mythos::version(), "the version");
 }
 
 }  // namespace
