@@ -92,18 +92,7 @@ class TensorRTTarget:
             )
             result = trt.build(request, lambda phase, part=None: progress(f"TensorRT: {phase}", part))
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
-        details = result.to_json()
-        details["engines"] = [  # as mythos_runtime.tensorrt reads them
-            {
-                "file": f"engines/{engine.path.name}",
-                "sm": list(engine.sms),
-                "library": result.backend,
-                "plugins": options.plugins,
-                "seconds": round(engine.seconds, 3),
-                "header": engine.header,
-            }
-            for engine in result.engines
-        ]
+        details = tensorrt_rows.described_build(result, "engines", options.plugins)
         wrappers: tuple[str, ...] = ()
         if result.backend == "tensorrt_rtx" and not options.plugins:  # plug-ins are Python's, which C++ has not
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)

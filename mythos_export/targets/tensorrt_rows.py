@@ -72,11 +72,24 @@ def build_rows(
         result = trt.build(request, report)
         engines = [f"{FOLDER}/{name}/{engine.path.name}" for engine in result.engines]
         files += [path.name, *engines]
-        details = result.to_json()
-        for engine, file in zip(details["engines"], engines, strict=True):
-            engine["file"] = file
-        described.append({"graph": name, **details})
+        described.append({"graph": name, **described_build(result, f"{FOLDER}/{name}")})
     return tuple(files), described
+
+
+def described_build(result: trt.BuildResult, folder: str, plugins: bool = False) -> dict[str, Any]:
+    """What the manifest says of engines in `folder`, as mythos_runtime.tensorrt reads them."""
+    engines = [
+        {
+            "file": f"{folder}/{engine.path.name}",
+            "sm": list(engine.sms),
+            "library": result.backend,
+            "plugins": plugins,
+            "seconds": round(engine.seconds, 3),
+            "header": engine.header,
+        }
+        for engine in result.engines
+    ]
+    return {**result.to_json(), "engines": engines}
 
 
 def profile_of(path: Path, spec: LoopSpec) -> trt.Profile:

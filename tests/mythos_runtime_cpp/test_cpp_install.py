@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_the_examples_build_against_it(installed: Path, bundles: Bundles, tmp_pa
         assert cpp(build / program).returncode == 2
 
 
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="pkg-config is missing: apt-get install pkg-config")
 def test_pkg_config_finds_it(installed: Path, bundles: Bundles, tmp_path: Path) -> None:
     package = next(installed.rglob("mythos_runtime.pc"))
     flags = cpp("pkg-config", "--cflags", "--libs", package)
