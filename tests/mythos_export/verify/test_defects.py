@@ -28,7 +28,8 @@ from mythos_runtime.program import load_program
 @pytest.fixture(autouse=True)
 def program(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The captured program is never planted into here, and is slow to load: once is enough."""
-    monkeypatch.setattr(locate.Program, "open", lambda bundle: program_of(bundles["mla_prefill"]))
+    sound = bundles["mla_prefill"]  # exported by what is not replaced yet
+    monkeypatch.setattr(locate.Program, "open", lambda bundle: program_of(sound))
 
 
 @functools.cache
