@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, Scratch, next_power_of_2, pointer
-from mythos_export.kernels.split_plan import COLUMNS, STEP, WHOLE
+from mythos_export.kernels.split_plan import MAX_SPLITS, PROGRAMS, columns_of
 from mythos_runtime.row_ports import PAGE
 
 SIZES = ("rows", "blocks", "scale")
@@ -11,8 +11,6 @@ _SOURCE = "mythos_export.kernels.paged_attention"
 _PLACE = tuple(pointer(name, "i64") for name in ("tables", "span", "position"))
 _HEADS = 16  # query heads of a program
 _KEYS_PER_PART = 128  # a shorter part is not worth its merging
-_PROGRAMS = 256  # about two for each multiprocessor of a large GPU
-_MAX_SPLITS = 64
 
 
 def paged_plan(
@@ -37,9 +35,7 @@ def paged_plan(
     P beside it (MLA), cache width C.
     """
     width, wide = next_power_of_2(R, 16), precision == "fp32"
-    held, columns = width, width
-    if wide and width > WHOLE:
-        held, columns = STEP, min(width, COLUMNS)
+    held, columns = columns_of(width, precision)
     append = KernelSpec(
         f"{operator}_append_{precision}_{variant}",
         operator,
@@ -83,7 +79,7 @@ def paged_plan(
         num_warps=8 if width >= 512 or (wide and width >= 128) else 4,
     )
     programs = f"rows * {G * -(-share // _HEADS)}"
-    parts = f"max(1, min({_MAX_SPLITS}, cdiv(blocks * {PAGE}, {_KEYS_PER_PART}), {_PROGRAMS} // ({programs})))"
+    parts = f"max(1, min({MAX_SPLITS}, cdiv(blocks * {PAGE}, {_KEYS_PER_PART}), {PROGRAMS} // ({programs})))"
     return Plan(
         operator,
         variant,

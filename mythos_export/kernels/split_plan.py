@@ -8,13 +8,21 @@ SIZES = ("B", "T", "S", "stride_layer", "stride_batch", "scale")
 DECODE_ROWS = 32
 """Up to so many rows (heads of one kv head, times new tokens) share keys, small blocks of rows are taken."""
 
+PROGRAMS = 256  # about two for each multiprocessor of a large GPU
+MAX_SPLITS = 64
+
 # In float32, by what spills no registers: columns of a query that every warp can hold at once, columns at a time of one
 # that is wider, and columns of the values that a program can add up.
-WHOLE, STEP, COLUMNS = 128, 32, 512
+_WHOLE, _STEP, _COLUMNS = 128, 32, 512
 
 _KEYS_PER_SPAN = 128  # a shorter span is not worth its merging
-_PROGRAMS = 256  # about two for each multiprocessor of a large GPU
-_MAX_SPLITS = 64
+
+
+def columns_of(width: int, precision: str) -> tuple[int, int]:
+    """Of queries padded to `width` columns: how many a program holds at a time, and how many of values it adds up."""
+    if precision == "fp32" and width > _WHOLE:
+        return _STEP, min(width, _COLUMNS)
+    return width, width
 
 
 def split_plan(
@@ -45,9 +53,7 @@ def split_plan(
         block_m = 32 if wide else 64
     if rows > (128 if wide else 512):
         block_n = 16
-    held, columns = rows, rows
-    if wide and rows > WHOLE:
-        held, columns = STEP, min(rows, COLUMNS)
+    held, columns = columns_of(rows, precision)
     divisible = C % 16 == 0  # the strides of whole entries are multiples of it
     spec = KernelSpec(
         f"{operator}_{path}_split_{precision}_{variant}",
@@ -96,7 +102,7 @@ def split_plan(
         few if path == "decode" else f"T * {share} > {DECODE_ROWS}",
         SIZES,
         (
-            ("splits", f"max(1, min({_MAX_SPLITS}, cdiv(S + T, {_KEYS_PER_SPAN}), {_PROGRAMS} // ({tiles})))"),
+            ("splits", f"max(1, min({MAX_SPLITS}, cdiv(S + T, {_KEYS_PER_SPAN}), {PROGRAMS} // ({tiles})))"),
             ("rows", f"B * T * {G * share}"),
         ),
         (
