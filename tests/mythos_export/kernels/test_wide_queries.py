@@ -19,9 +19,9 @@ pytest.importorskip("triton")
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is wide for a GPU is slow in the interpreter: here a warp holds 16 columns, and a program sums up 16."""
-    monkeypatch.setattr(split_plan, "WHOLE", 16)
-    monkeypatch.setattr(split_plan, "STEP", 16)
-    monkeypatch.setattr(split_plan, "COLUMNS", 16)
+    monkeypatch.setattr(split_plan, "_WHOLE", 16)
+    monkeypatch.setattr(split_plan, "_STEP", 16)
+    monkeypatch.setattr(split_plan, "_COLUMNS", 16)
     monkeypatch.setattr(split_plan, "_KEYS_PER_SPAN", 32)  # several spans
     for plans in (mla_plans, gqa_plans):
         plans.cache_clear()
