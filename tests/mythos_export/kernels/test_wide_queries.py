@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 from operator_cases import OperatorCase, cache_inputs
+from paged_cases import paged_inputs
 
 from mythos_export.kernels import split_plan
 from mythos_export.kernels.gqa.plan import plans as gqa_plans
 from mythos_export.kernels.mla.plan import plans as mla_plans
+from mythos_export.kernels.paged_gqa.plan import plans as paged_gqa_plans
+from mythos_export.kernels.paged_mla.plan import plans as paged_mla_plans
+from mythos_model import paged_ops
+
+PLANS = (mla_plans, gqa_plans, paged_mla_plans, paged_gqa_plans)
+SPANS = [(40, 2), (0, 3)]
 
 pytest.importorskip("triton")
 
@@ -23,10 +30,10 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(split_plan, "_STEP", 16)
     monkeypatch.setattr(split_plan, "_COLUMNS", 16)
     monkeypatch.setattr(split_plan, "_KEYS_PER_SPAN", 32)  # several spans
-    for plans in (mla_plans, gqa_plans):
+    for plans in PLANS:
         plans.cache_clear()
     yield
-    for plans in (mla_plans, gqa_plans):
+    for plans in PLANS:
         plans.cache_clear()
 
 
@@ -53,6 +60,39 @@ def test_gqa(T: int) -> None:
     B, G, shared, head = 2, 2, 2, 40
     inputs = {"q": normal(2, B, T, G * shared, head), **cache_inputs(1, B, T, 70, 2 * G * head)}
     check(OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": G}), gqa_attention)
+
+
+def test_paged_mla() -> None:
+    from mythos_export.kernels.paged_mla.triton import paged_mla_attention_
+
+    H, nope, rope, v, R = 3, 8, 6, 10, 40
+    inputs = paged_inputs(1, SPANS, R + rope, 0, np.float32)
+    rows = len(inputs["span"])
+    heads = {"q_nope": normal(2, rows, H, nope), "q_rope": normal(3, rows, H, rope)}
+    given = {**heads, **inputs, "kv_up": normal(4, H * (nope + v), R) / R**0.5}
+    check_paged(given, {"scale": 0.25, "v_head_dim": v}, paged_mla_attention_, paged_ops.paged_mla_attention_)
+
+
+def test_paged_gqa() -> None:
+    from mythos_export.kernels.paged_gqa.triton import paged_gqa_attention_
+
+    G, shared, head = 2, 2, 40
+    inputs = paged_inputs(1, SPANS, 2 * G * head, 0, np.float32)
+    given = {"q": normal(2, len(inputs["span"]), G * shared, head), **inputs}
+    check_paged(given, {"scale": 0.25, "kv_heads": G}, paged_gqa_attention_, paged_ops.paged_gqa_attention_)
+
+
+def check_paged(
+    inputs: dict[str, np.ndarray],
+    attributes: dict[str, float],
+    run: Callable[..., torch.Tensor],
+    reference: Callable[..., torch.Tensor],
+) -> None:
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+    wide = {name: x.double() if x.is_floating_point() else x for name, x in tensors.items()}
+    expected, found = reference(**wide, **attributes), run(**tensors, **attributes)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    assert torch.equal(tensors["cache"].nan_to_num(nan=7.0), wide["cache"].float().nan_to_num(nan=7.0))
 
 
 def check(case: OperatorCase, run: Callable[..., torch.Tensor]) -> None:
