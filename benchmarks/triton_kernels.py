@@ -1,7 +1,7 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture; over rounded weights those of the 1b. Registers are a thread's, of 255; shared
+every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on. Registers are a thread's, of 255; shared
 memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a block has, is refused, here
 and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is
 executed.
@@ -29,7 +29,7 @@ from rich.progress import track
 from benchmarks.models import WIDE
 from mythos_export.errors import KernelResourceError
 from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.launch_plan import PRECISIONS, KernelSpec
+from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS, KernelSpec
 from mythos_export.kernels.norm.plan import plans as norm_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
 from mythos_export.kernels.triton_run import load_kernel
@@ -155,7 +155,7 @@ def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
                 kernels[spec.name] = known[spec.name]
                 continue
             found: dict[str, Any] = {}
-            for architecture in ARCHITECTURES:
+            for architecture in _architectures(spec):
                 try:
                     made = worker.ask("compile", kernels=[spec.to_json()], architectures=[architecture], folder=folder)
                 except KernelResourceError as error:
@@ -168,6 +168,12 @@ def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
             if number % _SAVED == 0:
                 RESULT.write_text(json.dumps({"kernels": known | kernels, "tools": tools}, indent=1), encoding="utf-8")
     return kernels, tools
+
+
+def _architectures(spec: KernelSpec) -> list[int]:
+    """Those that have instructions for the numbers that its weights are stored as."""
+    least = next((sm for form, sm in LEAST_SM.items() if spec.name.endswith(f"-{form}")), 0)
+    return [architecture for architecture in ARCHITECTURES if architecture >= least]
 
 
 def _made_of(spec: KernelSpec) -> str:

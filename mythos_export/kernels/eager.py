@@ -14,11 +14,9 @@ from pathlib import Path
 import torch
 
 from mythos_export.kernels import precompiled
+from mythos_export.kernels.launch_plan import VARIABLE
 from mythos_export.kernels.plugin.driver import CudaDriver
 from mythos_model import ops, paged_ops  # noqa: F401  (register what the kernels replace on one device)
-
-VARIABLE = "MYTHOS_TRITON"
-"""Set to "none", the operators stay plain PyTorch."""
 
 PLAIN = "plain PyTorch"
 
