@@ -1,10 +1,10 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on. Registers are a thread's, of 255; shared
-memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a block has, is refused, here
-and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is
-executed.
+every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on. Registers are a
+thread's, of 255; shared memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a
+block has, is refused, here and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as
+its last line. No kernel is executed.
 
 What it takes is written as it goes: a kernel that has not changed since the last run is not compiled again, and a run
 that was stopped goes on where it was.

@@ -27,8 +27,8 @@ weights holds that of an input (low half) and that of the fourth input after it 
 by block (`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies
 those.
 
-`mythos_export/kernels/cpu/formats.h` states the same for C++, but for fp8, which has no CPU kernels; a test holds the two
-together.
+`mythos_export/kernels/cpu/formats.h` states the same for C++, but for fp8, which has no CPU kernels; a test holds the
+two together.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Packed(NamedTuple):
     scale: Tensor | None
 
 
-# Weights that are rounded together, a block or more: so few that all steps stay in the cache, and that PyTorch starts no
-# threads for them (it does from 32768 elements on). Threads of our own take them in turns.
+# Weights that are rounded together, a block or more: so few that all steps stay in the cache, and that PyTorch starts
+# no threads for them (it does from 32768 elements on). Threads of our own take them in turns.
 _TOGETHER = 32000
 _STEP = 32  # inputs; where a scale is a whole row's, rows are padded to a multiple of it
 
@@ -84,7 +84,8 @@ def _covering(blocks: Tensor, most: float) -> Tensor:
     largest = blocks.abs().amax(-1, keepdim=True)
     scale = (largest / most).half()
     # Rounded down, the scale would clip the largest weight: by a whole step where it is a subnormal float16.
-    return _usable(torch.where(scale.float() * most < largest, (scale.view(torch.int16) + 1).view(torch.float16), scale))
+    above = (scale.view(torch.int16) + 1).view(torch.float16)
+    return _usable(torch.where(scale.float() * most < largest, above, scale))
 
 
 def _round_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +146,7 @@ class Format:
         return QUAD * 8 // self.bits
 
     def padded(self, inputs: int) -> int:
-        """How many inputs of a row are stored, padding and all: whole blocks; of a row with one scale one step at least,
+        """How many inputs of a row are stored, padding and all: whole blocks; of a row with one scale a step or more,
         so that the scale is there."""
         step = self.block or _STEP
         return max(-(-inputs // step) * step, 0 if self.block else step)

@@ -65,7 +65,8 @@ def profile(
 
     model = onnx.load(graph, load_external_data=False)
     if library is None:  # a linear layer's part is where it stands, which its body's nodes cannot tell
-        model = onnx.inliner.inline_selected_functions(model, [(domain, name) for domain in DOMAINS for name in _ANY_PART])
+        every = [(domain, name) for domain in DOMAINS for name in _ANY_PART]
+        model = onnx.inliner.inline_selected_functions(model, every)
     mark_parts(model, spec)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

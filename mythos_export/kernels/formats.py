@@ -29,7 +29,7 @@ def weights(weight: Array, scale: Array | None, format: str, rows: int | None, i
 
 
 def float8(bits: Array) -> Array:
-    """What bits of float8_e4m3fn (of an int, the low eight) stand for, float32. NaN, which is never stored, is 480 here."""
+    """What bits of float8_e4m3fn (of an int, the low eight) stand for, float32; of NaN, which is never stored, 480."""
     sign, exponent, fraction = bits >> 7 & 1, bits >> 3 & 15, bits & 7
     magnitude = np.where(exponent == 0, fraction * 2.0**-9, (8 + fraction) * np.exp2(exponent - 10.0))
     return np.where(sign == 1, -magnitude, magnitude).astype(np.float32)
@@ -128,7 +128,7 @@ def dequantize(result: str, weight: str, scale: str, format: str) -> str:
 
 
 def _dequantize_float8(result: str, weight: str, scale: str, form: Format) -> str:
-    """By a table of the 256 numbers, which every runtime has; bits are int8, and a negative index counts from its end."""
+    """By a table of the 256 numbers, for any runtime; bits are int8, and a negative index counts from its end."""
     numbers = ", ".join(f"{number:.9g}" for number in float8(np.arange(256)))
     return f"""
   {result}_scale = Cast <to = 1> ({scale})

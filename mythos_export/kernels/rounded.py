@@ -1,9 +1,9 @@
 """Weights in the formats of `mythos_model.formats` as Triton reads them: what the products over rounded weights share.
 
 A matrix lies in tiles of 16 rows, four bytes of each beside the other, so that what a program reads are neighbours; a
-block of 32 inputs has a scale for each row, or (fp8) all inputs have. A weight is made exact in float32, then rounded to
-the type that it is multiplied in, as the plain operators do; where a row has one scale, what is summed is multiplied by
-it instead, at the end.
+block of 32 inputs has a scale for each row, or (fp8) all inputs have. A weight is made exact in float32, then rounded
+to the type that it is multiplied in, as the plain operators do; where a row has one scale, what is summed is multiplied
+by it instead, at the end.
 
 How a format is stored is three constants: BITS, BLOCK (inputs of a scale; 0: all of a row) and FLOAT8.
 """
@@ -26,10 +26,10 @@ _TILE, _QUAD = tl.constexpr(TILE), tl.constexpr(QUAD)
 def load_weights(
     weight, scale, k, row, there, INPUTS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr, FLOAT8: tl.constexpr
 ):
-    """Weights [len(k), len(row)] in float32: inputs k, rows `row` of a matrix whose inputs are padded to INPUTS; without
-    their scales where BLOCK is 0.
+    """Weights [len(k), len(row)] in float32: inputs k, rows `row` of a matrix whose inputs are padded to INPUTS; where
+    BLOCK is 0 without their scales. `there` says which may be read.
 
-    weight [tiles, INPUTS * BITS / 32, 16, 4], scale float16 [tiles, INPUTS / BLOCK, 16]; `there` says which may be read.
+    weight [tiles, INPUTS * BITS / 32, 16, 4], scale float16 [tiles, INPUTS / BLOCK, 16].
     """
     tile = (row // _TILE).to(tl.int64)[None, :]
     lane = (row % _TILE)[None, :]

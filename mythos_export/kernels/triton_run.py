@@ -52,15 +52,16 @@ def precision_of(operator: str, *floats: Tensor) -> str:
 
 
 def check_format(operator: str, format: str, x: Tensor) -> None:
-    """Raises ValueError where this GPU's instructions do not have the numbers that weights of a format are stored as."""
+    """Raises ValueError where this GPU has no instructions for the numbers that weights of a format are stored as."""
     least = LEAST_SM.get(format, 0)
     if x.device.type != "cuda" or least == 0:
         return
     major, minor = torch.cuda.get_device_capability(x.device)
     if 10 * major + minor < least:
         raise ValueError(
-            f"mythos::{operator} in Triton takes {format} weights from SM {least} on, and this GPU is SM {major}{minor}: "
-            f"export with --precision int8 for it, or set {VARIABLE}=none, and mythos_model.ops.{operator} computes it"
+            f"mythos::{operator} in Triton takes {format} weights from SM {least} on, and this GPU is SM "
+            f"{major}{minor}: export with --precision int8 for it, or set {VARIABLE}=none, and mythos_model.ops."
+            f"{operator} computes it"
         )
 
 

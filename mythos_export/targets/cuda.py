@@ -49,8 +49,9 @@ class CudaTarget:
         lower = [sm for sm in _sms(options) if sm < least]
         if lower:
             raise TargetError(
-                f"--target cuda has {options.precision} kernels from SM {least} on, the first with instructions for these "
-                f"numbers, and not for SM {', '.join(map(str, lower))}; leave it out of --sm, or take --precision int8"
+                f"--target cuda has {options.precision} kernels from SM {least} on, the first with instructions for "
+                f"these numbers, and not for SM {', '.join(map(str, lower))}; leave it out of --sm, or take "
+                "--precision int8"
             )
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:

@@ -60,5 +60,5 @@ def test_other_precisions_and_formats_are_refused() -> None:
     model = load_checkpoint(folder("hops")).model(torch.float16)
     with pytest.raises(ValueError, match="only a float32 model can be quantised, this one has torch.float16"):
         quantize_model(model, "int8", model.keeps)
-    with pytest.raises(ValueError, match="there is no block-wise form 'int3'; there are int8, int4, int8a8, int4a8, fp8"):
+    with pytest.raises(ValueError, match="there is no block-wise form 'int3'; there are int8, .*, int4a8, fp8"):
         quantize_model(model, "int3", model.keeps)
