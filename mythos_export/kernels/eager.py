@@ -69,10 +69,11 @@ def _register(device: str) -> str:
     from mythos_export.kernels.norm.triton import rms_norm
     from mythos_export.kernels.paged_gqa import triton as paged_gqa
     from mythos_export.kernels.paged_mla import triton as paged_mla
+    from mythos_export.kernels.tail.triton import loop_tail
 
     paged = (paged_gqa.paged_gqa_attention, paged_mla.paged_mla_attention)
     in_place = (paged_gqa.paged_gqa_attention_, paged_mla.paged_mla_attention_)
-    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear, *paged, *in_place):
+    for kernel in (mla_attention, gqa_attention, act_halting, loop_tail, rms_norm, linear, *paged, *in_place):
         torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
 
     torch.library.register_kernel("mythos::moe", device, moe_of_format)
