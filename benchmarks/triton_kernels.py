@@ -31,6 +31,8 @@ from mythos_export.errors import KernelResourceError
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS, KernelSpec
 from mythos_export.kernels.norm.plan import plans as norm_plans
+from mythos_export.kernels.rotary.plan import plans as rotary_plans
+from mythos_export.kernels.tail.plan import plans as tail_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
@@ -78,10 +80,18 @@ def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
     return moe, act, OperatorCall("mla_attention", v, latent), OperatorCall("paged_mla_attention", v, rows)
 
 
-def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:
-    """Of the loop's state, which is float32 at any precision, and of what is in the model's own."""
+def others(config: MythosConfig, precision: str) -> list[KernelSpec]:
+    """What no graph names: norms, of the loop's state, which is float32 at any precision, and of what is in the model's
+    own; rotations of MLA's queries and keys, or of all heads; and what ends an iteration."""
     given = dict.fromkeys(("fp32", precision))
-    return [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
+    norms = [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
+    c, latent = config, config.attn_type == "mla"
+    pairs = (c.qk_rope_head_dim if latent else c.head_dim) // 2
+    rotations = [
+        plan for heads in (c.n_heads, 1 if latent else c.n_kv_heads) for plan in rotary_plans(heads, pairs, precision)
+    ]
+    ends = tail_plans(c.dim, c.lora_rank, precision)
+    return [*norms, *(spec for plan in (*rotations, *ends) for spec in plan.launches)]
 
 
 def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
@@ -139,7 +149,7 @@ def _needed(model: str, precision: str) -> list[KernelSpec]:
     name, _, form = model.partition(" ")
     if form in SERVED:
         return kernels_for(rounded(MODELS[name], form), precision)
-    return kernels_for(calls(MODELS[model]), precision) + norms(MODELS[model], precision)
+    return kernels_for(calls(MODELS[model]), precision) + others(MODELS[model], precision)
 
 
 def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -15,6 +15,7 @@ from mythos_export.kernels.launch_plan import Plan, choose
 from mythos_export.kernels.mla.plan import plans as mla_plans
 from mythos_export.kernels.moe.plan import plans as moe_plans
 from mythos_export.kernels.norm.reference import rms_norm as norm_reference
+from mythos_export.kernels.rotary.reference import rotary_embedding as rotary_reference
 from mythos_export.kernels.tail.reference import loop_tail as tail_reference
 from mythos_model import ops, products
 
@@ -125,6 +126,22 @@ def test_norms_of_rows(D: int, given: str, weight: str) -> None:
     assert np.abs(found - expected).max() <= (2e-3 if "f2" in (given, weight) else 2e-6) * np.abs(expected).max()
     plain = ops.rms_norm(torch.from_numpy(x), None if by is None else torch.from_numpy(by), 1e-6).numpy()
     assert np.abs(found - plain).max() <= (2e-3 if "f2" in (given, weight) else 1e-6) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("heads", "P", "dtype"), [(1, 8, "f4"), (3, 10, "f2"), (130, 18, "f4")])
+def test_rotations_of_rows_that_lie_apart(heads: int, P: int, dtype: str) -> None:
+    from mythos_export.kernels.rotary.triton import rotary_embedding
+
+    r = np.random.default_rng(P)
+    angles = r.standard_normal((2, 3, P // 2)).astype(np.float32)
+    wide = r.standard_normal((2, 3, heads * P + 5)).astype(dtype)
+    x, cos, sin = wide[..., 5:], np.cos(angles), np.sin(angles)
+    found = rotary_embedding(torch.from_numpy(wide)[..., 5:], torch.from_numpy(cos), torch.from_numpy(sin), heads)
+    expected = rotary_reference(x.astype(np.float64), cos, sin, heads)
+    plain = ops.rotary_embedding(torch.from_numpy(wide)[..., 5:], torch.from_numpy(cos), torch.from_numpy(sin), heads)
+    for result in (found, plain):
+        assert result.shape == x.shape and result.numpy().dtype == x.dtype
+        assert np.abs(result.numpy() - expected).max() <= (1e-6 if dtype == "f4" else 2e-3) * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("R", "D", "K", "dtype"), [(1, 64, 4, "f4"), (5, 37, 1, "f4"), (3, 1100, 5, "f2")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver, program_of
 from operator_cases import OperatorCase, cache_inputs
@@ -27,6 +29,7 @@ from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
 from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
+from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.server.served import Served
@@ -187,8 +190,8 @@ def test_float8_is_exported_verified_and_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path) -> None:
-    """Exported and verified, loaded, generated with, served: the tokens and depths of ONNX Runtime."""
+def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported and verified, loaded, generated with, served, compiled: the tokens and depths of ONNX Runtime."""
     source = GOLDEN / "gqa_prefill" / "model.safetensors"
     exported = export(source, tmp_path / "b", "cuda", precision="fp32", sm="90", **config_of("gqa_prefill"))
     assert "row programs" in {stage.name for stage in exported.parity.stages if stage.state == "pass"}
@@ -208,3 +211,15 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path) -> None:
     while served.engine.busy:
         served.engine.tick()
     assert running.tokens == expected.tokens[1] and served.state == "built, not executed"
+    if shutil.which("g++") is None:
+        return
+    out = str(tmp_path / "aoti")
+    made = CliRunner().invoke(mythos, ["package", "aoti", str(exported.path), out, "--provider", "cpu", "--json"])
+    assert made.exit_code == 0, made.output
+    described = json.loads(made.stdout.splitlines()[-1])
+    assert described["device"] == "cpu" and described["compared"]["largest_distance"] < 1e-5
+    monkeypatch.setenv("MYTHOS_AOTI", out)
+    again = load(exported.path, backend="eager", provider="cpu")
+    got = again.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7)
+    assert got.tokens == expected.tokens and got.depth == expected.depth
+    assert not set(Path(out).rglob("*.safetensors")) and sum(f.stat().st_size for f in Path(out).iterdir()) < 20 << 20
