@@ -94,7 +94,7 @@ def count(model: LoopedModel, fused: bool, plainly: Collection[str] = ()) -> Cou
 
 
 def document() -> dict[str, Any]:
-    """By form of the weights: launches of an iteration; with its end operator by operator; and with rotations so, too."""
+    """By form of the weights: launches of an iteration; with its end operator by operator; with rotations so, too."""
     found: dict[str, Any] = {}
     for form in FORMS:
         model = load_checkpoint(folder(MODEL)).model(torch.float16 if form == "fp16" else torch.float32)
