@@ -85,8 +85,8 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     described = compile_rows(bundle, manifest, device, out, detail)
     compared = described["compared"]
     write(
-        f"{out}: compiled for {described['device']} by torch {described['torch']}; {compared['tokens']} tokens are "
-        f"those of {bundle}, logits within {compared['largest_distance']:.1g} of the largest\n"
+        f"{out}: compiled for {described['device']} by torch {described['torch']}; logits of "
+        f"{compared['tokens']} tokens within {compared['largest_distance']:.1g} of those of {bundle}\n"
         f"{VARIABLE}={out} mythos run {bundle} --backend eager\n"
     )
     if as_json:
