@@ -29,7 +29,8 @@ def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     rows = rows if rows.stride(1) == 1 else rows.contiguous()
     sizes = {"rows": len(rows), "stride": rows.stride(0)}
-    buffers = {"x": rows, "cos": cos.contiguous(), "sin": sin.contiguous(), "out": out}
+    cos, sin = (angles.expand(*x.shape[:-1], -1).contiguous() for angles in (cos, sin))
+    buffers = {"x": rows, "cos": cos, "sin": sin, "out": out}
     execute(choose(plans(heads, cos.shape[-1], precision), sizes), buffers, sizes)
     return out
 

@@ -6,7 +6,7 @@ import functools
 
 from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, next_power_of_2, pointer
 
-_TILE = 4096  # elements of LoRA's matrices, held at a time
+_TILE = 2048  # elements of LoRA's matrices, held at a time
 _BLOCK = 1024  # of a row, held at a time
 
 
@@ -41,5 +41,6 @@ def plans(D: int, rank: int, precision: str) -> tuple[Plan, ...]:
             "BLOCK_D": min(_BLOCK, next_power_of_2(D, 16), max(16, _TILE // ranks)),
         },
         ("rows", "1", "1"),
+        num_warps=8,  # with 4, or larger tiles, some sizes spill
     )
     return (Plan("loop_tail", variant, "any", "rows >= 0", ("rows", "threshold_stride"), (), (), (spec,)),)
