@@ -41,6 +41,5 @@ def plans(D: int, rank: int, precision: str) -> tuple[Plan, ...]:
             "BLOCK_D": min(_BLOCK, next_power_of_2(D, 16), max(16, _TILE // ranks)),
         },
         ("rows", "1", "1"),
-        num_warps=8,  # with 4, or larger tiles, some sizes spill
     )
     return (Plan("loop_tail", variant, "any", "rows >= 0", ("rows", "threshold_stride"), (), (), (spec,)),)

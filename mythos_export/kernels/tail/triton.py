@@ -105,13 +105,13 @@ def tail_kernel(
     rank = tl.arange(0, BLOCK_R)
     real = rank < RANK
     # LoRA's inner values, [RANK]: y down^T, times the scale of this row's depth.
-    partial = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
+    summed_down = tl.zeros((BLOCK_R,), tl.float32)
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)
         y = tl.load(x + start + d, mask=d < D, other=0.0) + tl.load(update + start + d, mask=d < D, other=0.0)
         down = tl.load(lora_down + rank[:, None] * D + d[None, :], mask=real[:, None] & (d < D)[None, :], other=0.0)
-        partial += down.to(tl.float32) * y.to(tl.float32)[None, :]
-    inner = tl.sum(partial, 1).to(narrow) * tl.load(lora_scale + row * RANK + rank, mask=real, other=0.0)
+        summed_down += tl.sum(down.to(tl.float32) * y.to(tl.float32)[None, :], 1)
+    inner = summed_down.to(narrow) * tl.load(lora_scale + row * RANK + rank, mask=real, other=0.0)
     # The new state, and what the halting makes of it.
     summed = tl.zeros((BLOCK_D,), tl.float32)
     for d0 in range(0, D, BLOCK_D):
