@@ -55,7 +55,7 @@ struct RandomPages {
     const bool half = cache.format == f16;
     const Paged paged{rows,        spans,       blocks,         pages, C, cache.rows(C), tables.data(),
                       span.data(), position.data()};
-    append(paged, half ? static_cast<const void*>(rows_half.data()) : rows_wide.data(),
+    append(k, paged, half ? static_cast<const void*>(rows_half.data()) : rows_wide.data(),
            half ? static_cast<void*>(cache.half.data()) : cache.wide.data());
     return paged;
   }
