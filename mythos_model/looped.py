@@ -140,7 +140,7 @@ class LoopedModel(nn.Module, ABC):
         flat = ("B", "T")
         h = self.initial or StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
         entries = [
-            TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
+            TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self.entry_names()
         ]
         first = "encoded" if self.initial is None else "initial"
         rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim, first))
@@ -353,7 +353,8 @@ class LoopedModel(nn.Module, ABC):
     def _shown(self) -> str:
         return "entries" if self.slots == 1 else "entries."
 
-    def _entry_names(self) -> list[str]:
+    def entry_names(self) -> list[str]:
+        """What the trace calls a loop's new cache entries, slot by slot."""
         return ["entries"] if self.slots == 1 else [f"entries.{slot}" for slot in range(self.slots)]
 
     def _fill_depths(self, carry: Carry) -> Tensor:

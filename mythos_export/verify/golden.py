@@ -174,8 +174,14 @@ def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerance
         return measure(each, [compare(one.case, one.eager, None) for one in each], precision, factor)
 
     names = {each.case.name for each in asked}
-    moved = MOVED_LINES if truth.model.spec.int8_cache else MOVED
-    return of(asked, FACTOR).merged(of([each for each in truth.apart if each.case.name in names], moved))
+    apart = [each for each in truth.apart if each.case.name in names]
+    found = of(asked, FACTOR).merged(of(apart, MOVED))
+    spec = truth.model.spec
+    if not spec.int8_cache:
+        return found
+    lines = {port.name for port in spec.ports.outputs if port.role == "new"} | set(truth.model.entry_names())
+    seen = {name: series for name, series in of(apart, MOVED_LINES).tensors.items() if name in lines}
+    return found.merged(Tolerances(precision, seen, {}))
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

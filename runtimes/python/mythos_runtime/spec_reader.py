@@ -200,13 +200,14 @@ def _cache(fields: Fields) -> CacheGroup:
 def _rounded(fields: Fields) -> tuple[int, ...]:
     """Widths of parts; a field that caches lack whose lines are not rounded."""
     if fields.peek("rounded") is None:
+        fields.take("rounded", None)
         return ()
     widths = fields.listed("rounded")
+    if not widths:
+        raise fields.fail("rounded", "a list of one size or more", widths)
     for width in widths:
         if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MOST:
             raise fields.fail("rounded", f"a list of sizes from 1 to {MOST}", width)
-    if not widths:
-        raise fields.fail("rounded", "a list of one size or more", widths)
     return tuple(widths)
 
 
