@@ -105,10 +105,8 @@ def table(document: dict[str, Any]) -> str:
     for name, model in document.items():
         for kind, row in model["caches"].items():
             apart = "" if kind == "fp32" else f"{row['nats']:.2g} | {row['same']:.2%}"
-            lines.append(
-                f"| {name}, {kind} | {model['asked']:,} | {row['right']:.2%} | {row['bits']:.4f} | {row['depth']:.3f} | "
-                f"{apart or ' | '} | {row['bytes']:,} bytes |"
-            )
+            own = f"{row['right']:.2%} | {row['bits']:.4f} | {row['depth']:.3f}"
+            lines.append(f"| {name}, {kind} | {model['asked']:,} | {own} | {apart or ' | '} | {row['bytes']:,} bytes |")
     return "\n".join(lines)
 
 

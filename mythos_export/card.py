@@ -97,7 +97,7 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     if manifest.precision.startswith(("int8", "int4", "mixed")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
     elif spec.int8_cache and parity is not None:
-        yield "- It was compared with the model that rounds its caches. What that costs in quality only your data can tell."
+        yield "- It was compared with the model that rounds its caches. What that costs only your data can tell."
     unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
     if unrun:
         yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."

@@ -35,9 +35,7 @@ class Loaded:
     formats: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str], int8_cache: bool = False
-    ) -> Loaded:
+    def of(cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str], int8_cache: bool = False) -> Loaded:
         """A checkpoint at a precision, as a manifest names it."""
         return cls(precision_of(precision, formats, int8_cache).structure(checkpoint), checkpoint, formats)
 

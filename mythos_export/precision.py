@@ -13,7 +13,6 @@ from mythos_model.formats import ROUNDED
 from mythos_model.quantized import quantize_model
 from mythos_runtime.manifest import MIXED
 
-
 AUTO = "auto"  # asks for a mix of formats (`mythos_export.mix`), in place of a precision
 
 

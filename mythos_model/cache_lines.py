@@ -1,4 +1,4 @@
-"""Lines of a cache in int8: every part of a line (a latent, a rotary key, a head's key or value) has a scale of its own.
+"""Lines of a cache in int8: each part of a line (a latent, a rotary key, a head's key or value) has a scale of its own.
 
     values = rounded_line(x, width)        # what attention reads, in x's dtype
     packed = pack(values, parts)           # what a page holds: int8 [..., C + 2 * len(parts)]

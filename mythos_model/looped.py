@@ -210,7 +210,7 @@ class LoopedModel(nn.Module, ABC):
 
     @property
     def rounded_parts(self) -> tuple[int, ...]:
-        """The widths of a cache line's parts, where lines are rounded to int8; else nothing. All layers have the same."""
+        """The widths of a cache line's parts where lines are rounded to int8, else nothing; the same in all layers."""
         layers = [module for module in self.modules() if isinstance(module, Attention)]
         return tuple(layers[0].parts) if layers and layers[0].int8_cache else ()
 

@@ -19,7 +19,9 @@ from mythos_runtime.cli.terminal import Command, out, write
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences whose cache has to fit.")
 @click.option("--depths", type=click.IntRange(1, 4096), help="Most loops to time [default: twice as trained].")
 @click.option(
-    "--cache", type=click.Choice(["int8"]), help="Count cache lines as int8, as --cache int8 exports them; not for fp16."
+    "--cache",
+    type=click.Choice(["int8"]),
+    help="Count cache lines as int8, as --cache int8 exports them; not for fp16.",
 )
 @click.option("--expert-shards", type=click.IntRange(1), help="Also: the experts in so many shards, a device each.")
 @click.option("--network", help="Between them: 1gbe to 400gbe, or GB per second:microseconds [default: 100gbe].")

@@ -36,7 +36,7 @@ class OperatorCall:
 
     @property
     def packed(self) -> bool:
-        """Whether it has a cache of int8 pages (`mythos_model.cache_lines`): those are wider than an entry, by scales."""
+        """Whether it has a cache of int8 pages (`mythos_model.cache_lines`), which scales make wider than an entry."""
         entry, cache = (self.shapes.get(name, (None,))[-1] for name in ("entry", "cache"))
         return entry is not None and cache is not None and entry != cache
 

@@ -169,9 +169,7 @@ def paged_function(
     return function
 
 
-def append(
-    entry: Array, cache: Array, tables: Array, span: Array, position: Array, parts: Sequence[int]
-) -> Array:
+def append(entry: Array, cache: Array, tables: Array, span: Array, position: Array, parts: Sequence[int]) -> Array:
     """A copy of the cache with the rows' entries, as the operators return it; `parts` of an int8 line."""
     cache, page = cache.copy(), cache.shape[1]
     if cache.dtype == np.int8:

@@ -40,9 +40,7 @@ def _attach(model: ir.Model, tensorrt: bool) -> None:
         call = call_of(node, operator.inputs)
         make = operator.tensorrt if tensorrt else operator.portable
         if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format, call.packed)):
-            raise LowerError(
-                f"there is no form of {call.label} that TensorRT could build"
-            )
+            raise LowerError(f"there is no form of {call.label} that TensorRT could build")
         body = make(call)
         known = overloads.setdefault(operator.name, {})
         content = body.SerializeToString(deterministic=True)

@@ -15,7 +15,7 @@ from mythos_export.plan.devices import Device
 from mythos_export.plan.models import Model
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
-# Bytes of a weight that is rounded, and of one that is kept. Block-wise formats have a float16 scale for every 32 weights.
+# Bytes of a weight that is rounded, and of one that is kept. Block-wise formats have a float16 scale for every 32.
 _ROUNDED = {"fp32": 4.0, "fp16": 2.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
 _KEPT = {"fp32": 4.0, "fp16": 2.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
 _SCALE = 2.0  # bytes of a scale of an int8 cache line
@@ -65,7 +65,9 @@ def need(model: Model, precision: str) -> Need:
         PlanError: it has no int8 caches at this precision.
     """
     if model.int8_cache and precision == "fp16":
-        raise PlanError("there are no int8 caches at fp16, whose caches are float16: leave --cache out, or plan another")
+        raise PlanError(
+            "there are no int8 caches at fp16, whose caches are float16: leave --cache out, or plan another"
+        )
     stored = precision.removesuffix("a8")  # int4a8 is stored as int4 is
     kept = _KEPT[stored]
     rounded = _ROUNDED[stored] if stored in _ROUNDED else _mean(model, kept)

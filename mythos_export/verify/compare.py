@@ -112,8 +112,8 @@ class _Walk:
 
     def _rounds(self) -> None:
         """Where activations or cache lines are to be rounded, tolerances are wide enough for an artifact that rounds
-        none. That one's logits are those of the model that rounds none; what rounds otherwise than float64 does is as far
-        from both."""
+        none. That one's logits are those of the model that rounds none; what rounds otherwise than float64 does is as
+        far from both."""
         clean = self.found.clean
         what = "cache lines" if self.spec.int8_cache else "activations"
         for name, plain in self.case.unrounded.items():

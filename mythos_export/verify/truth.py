@@ -46,8 +46,8 @@ class Truth:
     """Of how many each choice of the trace is made."""
     apart: list[Asked] = field(default_factory=list)
     """Where activations or cache lines are rounded, the same questions to the float64 model that rounds none: how far
-    rounding moves what there is to see. Two that round alike, in float32 and float64, part as soon as one value is near the middle of
-    two integers, and are then about as far from each other as from this one."""
+    rounding moves what there is to see. Two that round alike, in float32 and float64, part as soon as one value is near
+    the middle of two integers, and are then about as far from each other as from this one."""
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()

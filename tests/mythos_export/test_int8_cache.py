@@ -39,7 +39,9 @@ def test_targets_whose_kernels_read_floats_refuse_it(target: str) -> None:
 def test_precisions_without_such_caches_say_what_to_do() -> None:
     assert not is_int8_cache("fp16", None) and not is_int8_cache("int4", "fp32") and is_int8_cache("int4a8", "int8")
     for cache in ("int8", "fp32"):
-        with pytest.raises(PackageError, match=f"found --cache {cache} at --precision fp16.*--precision fp32, int8 or int4"):
+        with pytest.raises(
+            PackageError, match=f"found --cache {cache} at --precision fp16.*--precision fp32, int8 or int4"
+        ):
             is_int8_cache("fp16", cache)
     with pytest.raises(PackageError, match="--precision auto do not go together.*choose --precision fp32"):
         is_int8_cache("auto", "int8")
@@ -82,7 +84,9 @@ def test_a_bundle_is_the_same_model_on_every_road(precision: str, tmp_path: Path
         tokens = [step.tokens[0] for step in model.generate(ids[:1], max_new_tokens=16)]
     if RUN.is_file():
         said = [RUN, exported.path, "--ids", ",".join(map(str, ids[0])), "--max-new-tokens", "16", "--json"]
-        answer: Any = json.loads(subprocess.run(said, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
+        answer: Any = json.loads(
+            subprocess.run(said, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
+        )
         assert answer["tokens"][0] == [int(token) for token in tokens]
 
 

@@ -100,7 +100,10 @@ def test_row_graphs_take_pages_of_bytes(model: MythosModel) -> None:
     named |= {"depth": torch.zeros(1, dtype=torch.int32), "loop": torch.zeros(1, dtype=torch.int64)}
     named |= {"last": torch.zeros(1, dtype=torch.bool), "halt_threshold": torch.ones(1)}
     named |= {"position": torch.zeros(1, dtype=torch.int64), "span": torch.zeros(1, dtype=torch.int64)}
-    named |= {"tables": torch.zeros(1, 1, dtype=torch.int64), port.name: torch.full((1, *port.dims[1:]), -1).to(torch.int8)}
+    named |= {
+        "tables": torch.zeros(1, 1, dtype=torch.int64),
+        port.name: torch.full((1, *port.dims[1:]), -1).to(torch.int8),
+    }
     named["encoded"].normal_(generator=torch.Generator().manual_seed(0))
     out = RowParts(model).run(STEP, *(named[each.name] for each in spec.graphs[STEP].inputs))
     cache = out[-1]
@@ -110,5 +113,7 @@ def test_row_graphs_take_pages_of_bytes(model: MythosModel) -> None:
 
 def test_half_precision_is_refused(model: MythosModel) -> None:
     half = MythosModel(dataclasses.replace(model.config)).to(torch.float16)
-    with pytest.raises(ModelError, match=r"compute in float32, and this one computes in torch.float16; load it in float32"):
+    with pytest.raises(
+        ModelError, match=r"compute in float32, and this one computes in torch.float16; load it in float32"
+    ):
         half.with_int8_cache()

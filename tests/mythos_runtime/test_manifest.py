@@ -148,7 +148,10 @@ CONTRADICTIONS: dict[str, tuple[str, Any]] = {
     "there are 0 caches inside the loop and 2 around it": ("caches.1.per_loop", False),
     "the cache layers fills 3 of its 2 slots": ("caches.0.before", 3),
     "the cache loop fills 1 of its 3 slots": ("caches.1.before", 1),
-    "the cache layers rounds parts of 3 values in all, where a line is 4 values of float32": ("caches.0.rounded", [1, 2]),
+    "the cache layers rounds parts of 3 values in all, where a line is 4 values of float32": (
+        "caches.0.rounded",
+        [1, 2],
+    ),
     "enter: the inputs lack cache_0 int8 [G, 32, 8]": ("caches.0.rounded", [1, 3]),
     "the state out is not float32 of the size of h": ("state.1.dims", ["B", "T", 7]),
     "the state h is not one of": ("state.0.dims", ["B", "T", "N"]),

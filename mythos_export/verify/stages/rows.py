@@ -37,8 +37,8 @@ _NAN_BYTES = -1  # two of them are a bfloat16 that is none
 class _Pages:
     """The pages of one cache group for every line of a case: line l, row b has pages of its own.
 
-    `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN, which of int8 lines is
-    what their scales are then.
+    `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN, which of int8 lines
+    is what their scales are then.
     """
 
     tables: Array

@@ -30,9 +30,9 @@ class CacheGroup:
         before: how many of the slots are filled before the loop (of a group around the loop).
         width: values of a line.
         dtype: of a value, where lines are whole: what the model's graph is given and gives.
-        rounded: the widths of a line's parts that are rounded to int8, each with a scale of its own, before anybody reads
-            them. A page of an engine holds lines as int8 then: the integers, and behind them two bytes of each scale, a
-            bfloat16, the low one first. Nothing: lines are not rounded, and pages hold them as they are.
+        rounded: the widths of a line's parts that are rounded to int8, each with a scale of its own, before anybody
+            reads them. A page of an engine holds lines as int8 then: the integers, and behind them two bytes of each
+            scale, a bfloat16, the low one first. Nothing: lines are not rounded, and pages hold them as they are.
     """
 
     name: str

@@ -171,7 +171,7 @@ def expert_sum_cases(draw: st.DrawFn) -> OperatorCase:
 
 @st.composite
 def rounded_line_cases(draw: st.DrawFn) -> OperatorCase:
-    """Parts of very different size, nothing and next to nothing among them; no value near the middle of two integers."""
+    """Parts of very different size, some nothing or next to it; no value near the middle of two integers."""
     lines, parts = draw(st.sampled_from([(1,), (70,), (2, 3)])), draw(st.integers(1, 4))
     width = draw(st.sampled_from([1, 2, 7, 8, 16, 33, 64, 576]))
     r = np.random.default_rng(draw(_seeds))

@@ -1,7 +1,7 @@
 """Generated calls of the attentions over a paged cache: several sequences and depths, NaN in all that is not theirs.
 
-With int8 pages entries are what they are rounded to, so that no value is near the middle of two integers; and bytes that
-are nobody's make scales that are no numbers.
+With int8 pages entries are what they are rounded to, so that no value is near the middle of two integers; and bytes
+that are nobody's make scales that are no numbers.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _queries(r: np.random.Generator, inputs: dict[str, Array], *shape: int) -> A
 
 @st.composite
 def gqa(draw: st.DrawFn, few: bool = False, packed: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
-    """One to four query heads for each of one to three kv heads. `few`: rows, for an interpreter. `packed`: int8 pages."""
+    """One to four query heads for each of one to three kv heads. `few`: rows, for an interpreter. `packed`: int8."""
     dtype = np.float32 if packed else draw(st.sampled_from([np.float32, np.float16]))
     G, shared, head = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([2, 11, 32]))
     inputs = draw(_calls(2 * G * head, dtype, few))

@@ -99,7 +99,8 @@ def schedules(draw: st.DrawFn, spans: list[tuple[int, int]], span: Array, positi
 @native
 @pytest.mark.parametrize("op", ATTRIBUTES)
 @pytest.mark.parametrize(
-    ("instructions", "packed"), [("generic", False), ("avx2", False), ("avx512", False), ("avx2", True), ("avx512", True)]
+    ("instructions", "packed"),
+    [("generic", False), ("avx2", False), ("avx512", False), ("avx2", True), ("avx512", True)],
 )
 def test_a_row_computes_the_same_bits_in_any_company(op: str, instructions: str, packed: bool) -> None:
     if instructions not in instruction_sets():

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles, config_of
 from golden_families import GoldenCase
@@ -56,7 +57,7 @@ def test_weights_and_cache_lines_are_those_of_the_model(name: str) -> None:
     assert (planned.inside, planned.width) == caches["loop"]
     assert planned.around == (caches["layers"][0] if "layers" in caches else 0)
     assert (planned.loops, planned.longest) == (model.spec.trained_loops, model.spec.max_seq_len)
-    group = model.with_int8_cache().spec.cache("loop")
+    group = loaded.model(torch.float32).with_int8_cache().spec.cache("loop")
     assert group is not None and planned.scales == len(group.rounded)
     line = need(replace(planned, int8_cache=True), "fp32").cache_loop / planned.inside
     assert line == group.page_width and group.page_dtype == "int8"

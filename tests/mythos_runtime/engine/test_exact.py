@@ -167,10 +167,6 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
     hold_to_alone(row_model, threads)
 
 
-def test_any_schedule_over_int8_pages_does_so_too(int8_row_model: RowModel) -> None:
-    hold_to_alone(int8_row_model, 2)
-
-
 def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(row_model: RowModel) -> None:
     core = core_of(row_model, 1)
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()

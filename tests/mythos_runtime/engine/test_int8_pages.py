@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from row_models import POSITIONS, RowModel, config
 from test_core import LIMIT, THRESHOLD, feed, ids_of
+from test_exact import hold_to_alone
 
 from mythos_model import MythosModel
 from mythos_model.cache_lines import unpack
@@ -39,6 +40,10 @@ def test_computes_what_the_rounding_model_computes(int8_row_model: RowModel) -> 
     made = rounded.new["layers"][:, 0]  # [layers, positions, width]
     assert (held - made).abs().max() < 0.02 * made.abs().max()
     core.close(sequence)
+
+
+def test_any_schedule_gives_what_each_request_gets_alone(int8_row_model: RowModel) -> None:
+    hold_to_alone(int8_row_model, 2)
 
 
 def test_a_position_takes_a_byte_for_a_value_and_two_for_a_scale(int8_row_model: RowModel) -> None:
