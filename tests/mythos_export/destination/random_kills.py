@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,8 @@ def fake_stages(ready: Path) -> None:
     manifest = read_manifest(ready)
     loaded = SimpleNamespace(
         model=SimpleNamespace(spec=manifest.spec),
-        checkpoint=SimpleNamespace(notes=(), source=ready, sources=None),
+        checkpoint=SimpleNamespace(notes=(), source=ready, folder=ready, sources=None),
+        formats=None,
         bytes=0,
     )
 
@@ -65,7 +67,7 @@ def fake_stages(ready: Path) -> None:
 
     fakes: dict[str, Any] = {
         "load": lambda *rest: loaded,
-        "write_weights": lambda model, sources, path, weigh: SimpleNamespace(
+        "write_weights": lambda model, sources, path, *rest: SimpleNamespace(
             path=path, model=model, close=lambda: None
         ),
         "capture": lambda model: None,
@@ -90,9 +92,15 @@ def start(ready: Path, place: Path, elsewhere: bool = False) -> tuple[int, int]:
     if child == 0:
         inner = os.fork() if elsewhere and enter_namespace() else 0
         if inner == 0:
-            assert not elsewhere or os.getpid() == 1
-            pipeline.export(ready, place, tokenizer="none", force=True)
-            os._exit(0)
+            status = 1
+            try:  # whatever happens: leaving through exit() may wait for threads that only the parent has
+                assert not elsewhere or os.getpid() == 1
+                pipeline.export(ready, place, tokenizer="none", force=True)
+                status = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
         os.write(tell, str(inner).encode())
         os.waitpid(inner, 0)
         os._exit(0)
@@ -135,9 +143,9 @@ def main(folder: Path, ready: Path, seed: int, kills: int) -> None:
     namespaces = makes_namespaces()
     folder.mkdir()
     since = time.monotonic()
-    os.waitpid(start(ready, place)[1], 0)
+    _, status = os.waitpid(start(ready, place)[1], 0)
     whole = time.monotonic() - since
-    assert found(place) == "new"
+    assert status == 0 and found(place) == "new"
     for kill in range(kills):
         shutil.rmtree(place, ignore_errors=True)
         with_old = kill % 2 == 0
