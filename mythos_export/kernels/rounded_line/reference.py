@@ -26,7 +26,7 @@ def pack(lines: Array, parts: Sequence[int]) -> Array:
     out = np.zeros((*lines.shape[:-1], lines.shape[-1] + SCALE_BYTES * len(parts)), np.int8)
     for at in np.ndindex(*lines.shape[:-1]):
         first = 0
-        scales = np.zeros(len(parts), np.float32)
+        scales: Array = np.zeros(len(parts), np.float32)
         for number, width in enumerate(parts):
             part = lines[at][first : first + width]
             scales[number] = _scale(part)
@@ -53,7 +53,7 @@ def _scale(part: Array) -> np.float32:
     if not np.isfinite(most):
         return np.float32(np.nan)
     bits = np.float32(most / part.dtype.type(LARGEST)).view(np.uint32)
-    return np.asarray((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000, np.uint32).view(np.float32)[()]
+    return np.float32(np.asarray((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000, np.uint32).view(np.float32)[()])
 
 
 def _integers(part: Array, scale: np.float32) -> Array:
