@@ -85,7 +85,7 @@ def edge_calls(op: str, form: str, said: Said) -> Iterator[EdgeCall]:
         for tokens, dim in _cycled(sizes.tokens, sizes.widths):
             yield _act(tokens, dim)
     elif op == "rounded_line" and form == PLAIN:
-        for width in sizes.widths:
+        for width in sizes.columns:
             yield _rounded_line(width)
 
 
