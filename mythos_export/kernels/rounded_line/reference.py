@@ -40,7 +40,7 @@ def unpack(packed: Array, parts: Sequence[int], dtype: type) -> Array:
     """int8 [..., C + 2 * len(parts)] -> [..., C]."""
     C = sum(parts)
     bits = np.ascontiguousarray(packed[..., C:]).view("<u2").astype(np.uint32) << 16
-    scales = np.repeat(bits.view(np.float32).astype(dtype), parts, axis=-1)
+    scales: Array = np.repeat(bits.view(np.float32).astype(dtype), parts, axis=-1)
     with np.errstate(invalid="ignore"):  # what nobody wrote may be any bytes
         return np.asarray(packed[..., :C].astype(dtype) * scales)
 
