@@ -59,11 +59,6 @@ def unpack(packed: Tensor, parts: Parts, dtype: torch.dtype) -> Tensor:
     return torch.cat([part * scales[..., i : i + 1] for i, part in enumerate(values)], -1)
 
 
-def packed_width(parts: Parts) -> int:
-    """Bytes of a line."""
-    return sum(parts) + SCALE_BYTES * len(parts)
-
-
 def _scale(part: Tensor) -> Tensor:
     """Of [..., width]: bfloat16 [..., 1]."""
     most = part.abs().amax(-1, keepdim=True)

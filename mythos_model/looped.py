@@ -196,16 +196,23 @@ class LoopedModel(nn.Module, ABC):
         """This model, whose caches are from now on rounded to int8 (`mythos_model.cache_lines`), or are not.
 
         Raises:
-            ModelError: it computes in less than float32, where rounded lines would be rounded once more.
+            ModelError: it computes in less than float32, where rounded lines would be rounded once more; or its layers
+                are none of `mythos_model.attention`, and nobody would round.
         """
         if rounds and self.dtype not in (torch.float32, torch.float64):
             raise ModelError(
                 f"int8 caches are of models that compute in float32, and this one computes in {self.dtype}; load it in "
                 "float32, or keep its caches as they are"
             )
-        for module in self.modules():
-            if isinstance(module, Attention):
-                module.int8_cache = rounds
+        layers = [module for module in self.modules() if isinstance(module, Attention)]
+        kinds = {tuple(layer.parts) for layer in layers}
+        if rounds and [sum(parts) for parts in kinds] != [self.sizes.line]:
+            raise ModelError(
+                f"the caches of {self.family} cannot be int8: its {len(layers)} layers of mythos_model.attention do not "
+                "fill lines of one kind; leave --cache out"
+            )
+        for layer in layers:
+            layer.int8_cache = rounds
         return self
 
     @property

@@ -117,3 +117,10 @@ def test_half_precision_is_refused(model: MythosModel) -> None:
         ModelError, match=r"compute in float32, and this one computes in torch.float16; load it in float32"
     ):
         half.with_int8_cache()
+
+
+def test_layers_that_round_nothing_are_refused(model: MythosModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = MythosModel(model.config)
+    monkeypatch.setattr(other, "modules", lambda: iter(()))
+    with pytest.raises(ModelError, match="its 0 layers of mythos_model.attention do not fill lines of one kind"):
+        other.with_int8_cache()
