@@ -208,8 +208,8 @@ class LoopedModel(nn.Module, ABC):
         kinds = {tuple(layer.parts) for layer in layers}
         if rounds and [sum(parts) for parts in kinds] != [self.sizes.line]:
             raise ModelError(
-                f"the caches of {self.family} cannot be int8: its {len(layers)} layers of mythos_model.attention do not "
-                "fill lines of one kind; leave --cache out"
+                f"the caches of {self.family} cannot be int8: its {len(layers)} layers of mythos_model.attention do "
+                "not fill lines of one kind; leave --cache out"
             )
         for layer in layers:
             layer.int8_cache = rounds
