@@ -163,4 +163,4 @@ def test_every_operator_with_kernels_of_its_own_has_edges() -> None:
     assert LIBRARY is not None
     said = describe(LIBRARY)
     for op in OPERATORS:
-        assert len(list(edge_calls(op, PLAIN, said))) >= 8
+        assert len(list(edge_calls(op, PLAIN, said))) >= 7  # with AVX2 alone; wider kernels have more sizes
