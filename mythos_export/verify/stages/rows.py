@@ -16,7 +16,7 @@ import torch
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
-from mythos_export.verify.stages.onnxruntime import fold_of, run, twin_session
+from mythos_export.verify.stages.onnxruntime import entries_of, run, twin_session
 from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
@@ -88,7 +88,7 @@ class Rows(Stage):
         for name, model in models.items():
             if whole:
                 _show(model, [name for node in model.graph.node for name in node.output if name])
-            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options, fold_of(bundle))
+            self.sessions[name] = twin_session(Twin(model, (), {}), bundle.folder, options, entries_of(bundle))
 
     @classmethod
     def graphs(cls, bundle: Bundle) -> tuple[str, ...]:

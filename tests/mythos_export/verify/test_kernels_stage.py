@@ -164,4 +164,4 @@ def test_every_operator_with_kernels_of_its_own_has_edges() -> None:
     assert LIBRARY is not None
     said = describe(LIBRARY)
     for op in OPERATORS:
-        assert len(list(edge_calls(op, PLAIN, said))) >= 6  # of the fewest instruction sets
+        assert len(list(edge_calls(op, PLAIN, said))) >= 7  # with AVX2 alone; wider kernels have more sizes
