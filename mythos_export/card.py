@@ -80,6 +80,8 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     yield from ("", "## What it is", "", "| | |", "|---|---|")
     yield f"| precision | {manifest.precision}: {_PRECISIONS.get(manifest.precision, manifest.precision)} |"
     yield from (f"| {group} | {form}: {_PRECISIONS[form]} |" for group, form in manifest.formats.items())
+    if spec.int8_cache:
+        yield "| caches | lines rounded to int8, a bfloat16 scale for each vector; engines keep them so |"
     yield f"| ids | 0 to {spec.vocab_size - 1} |"
     yield f"| longest sequence | {spec.max_seq_len}, of these at most {spec.max_output_tokens} generated at once |"
     yield f"| loops | trained with {spec.trained_loops}; any number may be asked for |"
@@ -95,6 +97,8 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
     if manifest.precision.startswith(("int8", "int4", "fp8", "mixed")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
+    elif spec.int8_cache and parity is not None:
+        yield "- It was compared with the model that rounds its caches. What that costs only your data can tell."
     unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
     if unrun:
         yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."

@@ -41,10 +41,8 @@ def _attach(model: ir.Model, tensorrt: bool) -> None:
         operator = OPERATORS[node.op_type]
         call = call_of(node, operator.inputs)
         make = operator.tensorrt if tensorrt else operator.portable
-        if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format)):
-            raise LowerError(
-                f"there is no form of {DOMAIN}::{operator.name} over {call.format} weights that TensorRT could build"
-            )
+        if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format, call.packed)):
+            raise LowerError(f"there is no form of {call.label} that TensorRT could build")
         body = make(call)
         body.domain = node.domain = PORTABLE_DOMAIN if NATIVE in operator.lacks(call.format) else DOMAIN
         model.opset_imports[node.domain] = VERSION

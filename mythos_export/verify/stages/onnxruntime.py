@@ -13,14 +13,20 @@ import onnxruntime as ort
 
 from mythos_export.errors import ParityError
 from mythos_export.verify.stages.operators import Native, Portable
-from mythos_export.verify.stages.stage import LARGE, Bundle, Constants, Stage, failing, load_graph
+from mythos_export.verify.stages.stage import LARGE, WIDE, Bundle, Constants, Stage, failing, load_graph
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import MOST_FOLDED, OrtSession, error_types, find_op_library
+from mythos_runtime.ort import OrtSession, error_types, find_op_library
 from mythos_runtime.session import OpLibrary, Options
 
 _CPU = ["CPUExecutionProvider"]
+_MOST_FOLDED = "optimization.constant_folding_max_output_size_in_bytes"
+_FOLDS_ROUNDED = "session.disable_quant_qdq"
+_NOTHING = 1 << 20
+# Bytes of one constant. ONNX Runtime holds all steps to it at once: the twin of 1b at int4 takes 2.7 GB and 45 s with
+# this limit, 4.0 GB and 23 s with none, and four minutes where nothing is kept.
+_MADE_ONCE = 100 << 20
 
 
 class _OnnxRuntime(Stage):
@@ -31,11 +37,11 @@ class _OnnxRuntime(Stage):
     def __init__(self, bundle: Bundle) -> None:
         self.path = bundle.folder / self.artifact
         self.options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
-        self.fold = fold_of(bundle)
+        self.entries = entries_of(bundle)
         self.linked = bundle.linked
-        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, fold=self.fold, weights=self.linked)
+        self.shipped = OrtSession(self.path, bundle.spec.ports, self.options, entries=self.entries, weights=self.linked)
         self.twin = make_twin(load_graph(self.path), names(bundle.spec))
-        self.session = twin_session(self.twin, self.path.parent, self.options, self.fold)
+        self.session = twin_session(self.twin, self.path.parent, self.options, self.entries)
 
     @classmethod
     def open(cls, bundle: Bundle) -> Self:
@@ -65,7 +71,7 @@ class _OnnxRuntime(Stage):
 
     def values(self, inputs: Mapping[str, np.ndarray], iterations: Sequence[int]) -> list[Values]:
         twin = make_full_twin(load_graph(self.path))
-        outputs = run(twin_session(twin, self.path.parent, self.options, self.fold), inputs, self.linked)
+        outputs = run(twin_session(twin, self.path.parent, self.options, self.entries), inputs, self.linked)
         return [values_of(twin, outputs, iteration) for iteration in iterations]
 
 
@@ -91,12 +97,19 @@ class TensorRTGraph(_OnnxRuntime):
     artifact: ClassVar[str] = "model.tensorrt.onnx"
 
 
-def fold_of(bundle: Bundle) -> int | None:
-    """Of a large model ONNX Runtime would make transposed copies of all weights, session by session."""
-    return 1 << 20 if bundle.weight_bytes > LARGE else None
+def entries_of(bundle: Bundle) -> Mapping[str, str]:
+    """Of ONNX Runtime's session configuration: what it computes once, while it loads, and keeps in memory.
+
+    Of rounded weights that is what the portable bodies make of them, in every call and iteration otherwise: the same
+    operators on the same numbers, but once. Where the memory for it is too much, or where all that could be kept is
+    another copy of large weights, transposed, nothing of size is.
+    """
+    if bundle.widened_bytes:
+        return {_FOLDS_ROUNDED: "1", _MOST_FOLDED: str(_MADE_ONCE if bundle.widened_bytes <= WIDE else _NOTHING)}
+    return {_MOST_FOLDED: str(_NOTHING)} if bundle.weight_bytes > LARGE else {_FOLDS_ROUNDED: "1"}
 
 
-def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = None) -> ort.InferenceSession:
+def twin_session(twin: Twin, folder: Path, options: Options, entries: Mapping[str, str]) -> ort.InferenceSession:
     """A session on a graph that is nowhere on disk, with its weights in `folder`, run as the shipped one is. Of a large
     model it is there while it is opened: ONNX Runtime maps the weights of a file, and reads those of a graph in memory.
 
@@ -105,9 +118,9 @@ def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = 
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
-    if fold is not None:
-        settings.add_session_config_entry(MOST_FOLDED, str(fold))
-        settings.enable_cpu_mem_arena = False
+    for key, value in entries.items():
+        settings.add_session_config_entry(key, value)
+    settings.enable_cpu_mem_arena = False
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
@@ -115,7 +128,7 @@ def twin_session(twin: Twin, folder: Path, options: Options, fold: int | None = 
     with failing("ONNX Runtime, the verification twin", *error_types()):
         if library is not None:
             settings.register_custom_ops_library(str(library))
-        if fold is None or not os.access(folder, os.W_OK):
+        if _MOST_FOLDED not in entries or not os.access(folder, os.W_OK):
             return ort.InferenceSession(twin.model.SerializeToString(), settings, providers=_CPU)
         with tempfile.NamedTemporaryFile(prefix=".twin-", suffix=".onnx", dir=folder) as file:
             file.write(twin.model.SerializeToString())

@@ -26,6 +26,7 @@ from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_TYPES = {
     "tensor(bool)": "bool",
+    "tensor(int8)": "int8",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
     "tensor(float16)": "float16",
@@ -35,7 +36,6 @@ _ORT_TYPES = {
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
 NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
-MOST_FOLDED = "optimization.constant_folding_max_output_size_in_bytes"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
 
@@ -101,7 +101,7 @@ class OrtSession:
         ports: Ports,
         options: Options,
         in_turns: bool = False,
-        fold: int | None = None,
+        entries: Mapping[str, str] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Load the graph, which has these ports.
@@ -109,8 +109,7 @@ class OrtSession:
         Args:
             in_turns: other sessions run between its calls, so that its threads must not go on spinning then: they would
                 hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
-            fold: the most bytes of a constant that is computed while it loads, such as a transposed matrix, which takes
-                memory beside the one that is mapped; None: ONNX Runtime's choice.
+            entries: of ONNX Runtime's session configuration, beside those that are set here.
             weights: those that the graph takes as inputs, if it does (`linked.open_links`).
 
         Raises:
@@ -134,8 +133,8 @@ class OrtSession:
         settings.enable_mem_pattern = False  # it keeps one for every new set of shapes, without end, and saves no time
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        if fold is not None:
-            settings.add_session_config_entry(MOST_FOLDED, str(fold))
+        for key, value in (entries or {}).items():
+            settings.add_session_config_entry(key, value)
         if in_turns:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
         library = find_op_library(options.op_library)
