@@ -31,6 +31,7 @@ _PRECISIONS = {
     "fp16": "float16; the loop's state, halting, router and sums in float32",
     "int8": "matrices rounded to int8 in blocks of 32 with a float16 scale each; the rest float32",
     "int4": "matrices rounded to int4 in blocks of 32 with a float16 scale each; the rest float32",
+    "fp8": "matrices rounded to float8 (e4m3) with a float16 scale for each row; the rest float32",
     "int8a8": "as int8, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
     "int4a8": "as int4, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
     "mixed": "a format for each group of matrices; the rest float32",
@@ -94,7 +95,7 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield from (f"| {stage.name} | {stage.state} |" for stage in (*parity.stages, *parity.whole))
     yield from ("", "## Limits", "")
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
-    if manifest.precision.startswith(("int8", "int4", "mixed")) and parity is not None:
+    if manifest.precision.startswith(("int8", "int4", "fp8", "mixed")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
     elif spec.int8_cache and parity is not None:
         yield "- It was compared with the model that rounds its caches. What that costs only your data can tell."

@@ -88,8 +88,9 @@ def export(
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx`, `tensorrt` or `cuda`.
-        precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), or auto: a format for each group of
-            matrices (`mix.choose_mix`), the bundle's precision being `mixed` then. The target's own by default.
+        precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), fp8 (e4m3 with a scale for each row,
+            the rest float32; of target cuda), or auto: a format for each group of matrices (`mix.choose_mix`), the
+            bundle's precision being `mixed` then. The target's own by default.
         max_kl: with auto, the most nats per token from the float32 model, on `cases`, or else on drawn ids.
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.

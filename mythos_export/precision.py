@@ -34,7 +34,7 @@ class Precision:
 
     @property
     def quantized(self) -> bool:
-        """Whether the matrices are block-wise integers (`mythos_model.formats`)."""
+        """Whether the matrices are rounded (`mythos_model.formats`)."""
         return self.name in (*ROUNDED, MIXED)
 
     def model(self, checkpoint: Checkpoint) -> LoopedModel:
@@ -108,6 +108,7 @@ PRECISIONS = {
         Precision("fp16", torch.float16),
         Precision("int8", torch.float32),
         Precision("int4", torch.float32),
+        Precision("fp8", torch.float32),
         Precision("int8a8", torch.float32),
         Precision("int4a8", torch.float32),
         Precision(MIXED, torch.float32),

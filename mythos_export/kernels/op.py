@@ -23,7 +23,7 @@ from mythos_export.kernels.embedding import function as embedding_function
 from mythos_export.kernels.embedding.reference import embedding
 from mythos_export.kernels.expert_sum import function as expert_sum_function
 from mythos_export.kernels.expert_sum.reference import expert_sum
-from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
+from mythos_export.kernels.fallback import DECOMPOSED, NATIVE, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -51,7 +51,7 @@ from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.rounded_line import function as rounded_line_function
 from mythos_export.kernels.rounded_line.reference import rounded_line
-from mythos_export.kernels.text import DOMAIN, VERSION
+from mythos_export.kernels.text import DOMAIN, DOMAINS, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
 from mythos_model.formats import FORMATS, PLAIN
 
@@ -111,6 +111,7 @@ class Operator:
             TRITON: self.plans is not None and format in self.kernels and not packed,
             PLUGIN: self.plugin is not None and plain,
             DECOMPOSED: self.tensorrt is not None and plain,
+            NATIVE: FORMATS[format].native,
         }
         return frozenset(implementation for implementation, there in has.items() if not there)
 
@@ -169,7 +170,7 @@ class Operator:
 
 def calls_of(model: ir.Model) -> tuple[OperatorCall, ...]:
     """The calls of operators in a graph and its loops, in order."""
-    nodes = (node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in OPERATORS)
+    nodes = (node for node in model.graph.all_nodes() if node.domain in DOMAINS and node.op_type in OPERATORS)
     return tuple(call_of(node, OPERATORS[node.op_type].inputs) for node in nodes)
 
 

@@ -14,10 +14,11 @@ from mythos_export.errors import PlanError
 from mythos_export.plan.devices import Device
 from mythos_export.plan.models import Model
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-# Bytes of a weight that is rounded, and of one that is kept. Block-wise formats have a float16 scale for every 32.
-_ROUNDED = {"fp32": 4.0, "fp16": 2.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
-_KEPT = {"fp32": 4.0, "fp16": 2.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
+PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
+# Bytes of a weight that is rounded, and of one that is kept. Block-wise formats have a float16 scale for every 32
+# weights; fp8 has one for a row, which is not counted.
+_ROUNDED = {"fp32": 4.0, "fp16": 2.0, "fp8": 1.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
+_KEPT = {"fp32": 4.0, "fp16": 2.0, "fp8": 4.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
 _SCALE = 2.0  # bytes of a scale of an int8 cache line
 USABLE = 0.9  # of a device's memory: the rest is its system's, and the activations'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable
@@ -116,7 +117,8 @@ def _native_implementations() -> list[Implementation]:
         return [Implementation("native", _reference, tolerance, missing=f"{LIBRARY.name} is not built: make native")]
     found = instruction_sets()
     every = [Implementation(f"native {name}", functools.partial(_native, name, 1), tolerance) for name in found]
-    return [*every, Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance)]
+    every.append(Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance))
+    return [dataclasses.replace(each, lacked=fallback.NATIVE) for each in every]
 
 
 def _triton_implementations() -> list[Implementation]:
