@@ -79,7 +79,7 @@ def main() -> None:
     isa = os.environ.get("MYTHOS_OPS_ISA") or next(iter(describe(library)["isas"]))
     found: dict[str, Any] = {"isa": isa, "threads": given.threads, "machine": describe_machine(1, usable_cores(1))}
     for tokens, rows in SHAPES.items():
-        made = {form: product(form, tokens, rows, given.threads) for form in FORMATS}
+        made = {form: product(form, tokens, rows, given.threads) for form in FORMATS if FORMATS[form].native}
         clock = time.thread_time if given.threads == 1 else time.perf_counter
         times = dict(zip(made, in_turns([run for run, _ in made.values()], given.seconds, clock), strict=True))
         lines = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import mixes, quantization
+from benchmarks import caches, mixes, quantization
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
 
@@ -145,11 +145,16 @@ def chosen(results: Path = RESULTS) -> str:
     return mixes.table(json.loads((results / mixes.NAME).read_text(encoding="utf-8")))
 
 
+def kept(results: Path = RESULTS) -> str:
+    """Of the same page: int8 caches."""
+    return caches.table(json.loads((results / caches.NAME).read_text(encoding="utf-8")))
+
+
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
     "docs/performance.md": {"latency": tables},
-    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen},
+    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept},
 }
 
 

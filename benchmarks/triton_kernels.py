@@ -1,10 +1,10 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture; over rounded weights those of the 1b. Registers are a thread's, of 255; shared
-memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a block has, is refused, here
-and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is
-executed.
+every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on. Registers are a
+thread's, of 255; shared memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a
+block has, is refused, here and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as
+its last line. No kernel is executed.
 
 What it takes is written as it goes: a kernel that has not changed since the last run is not compiled again, and a run
 that was stopped goes on where it was.
@@ -29,8 +29,10 @@ from rich.progress import track
 from benchmarks.models import WIDE
 from mythos_export.errors import KernelResourceError
 from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.launch_plan import PRECISIONS, KernelSpec
+from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS, KernelSpec
 from mythos_export.kernels.norm.plan import plans as norm_plans
+from mythos_export.kernels.rotary.plan import plans as rotary_plans
+from mythos_export.kernels.tail.plan import plans as tail_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
@@ -78,10 +80,18 @@ def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
     return moe, act, OperatorCall("mla_attention", v, latent), OperatorCall("paged_mla_attention", v, rows)
 
 
-def norms(config: MythosConfig, precision: str) -> list[KernelSpec]:
-    """Of the loop's state, which is float32 at any precision, and of what is in the model's own."""
+def others(config: MythosConfig, precision: str) -> list[KernelSpec]:
+    """What no graph names: norms, of the loop's state, which is float32 at any precision, and of what is in the model's
+    own; rotations of MLA's queries and keys, or of all heads; and what ends an iteration."""
     given = dict.fromkeys(("fp32", precision))
-    return [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
+    norms = [spec for wide in given for plan in norm_plans(config.dim, wide, precision, True) for spec in plan.launches]
+    c, latent = config, config.attn_type == "mla"
+    pairs = (c.qk_rope_head_dim if latent else c.head_dim) // 2
+    rotations = [
+        plan for heads in (c.n_heads, 1 if latent else c.n_kv_heads) for plan in rotary_plans(heads, pairs, precision)
+    ]
+    ends = tail_plans(c.dim, c.lora_rank, precision)
+    return [*norms, *(spec for plan in (*rotations, *ends) for spec in plan.launches)]
 
 
 def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
@@ -139,7 +149,7 @@ def _needed(model: str, precision: str) -> list[KernelSpec]:
     name, _, form = model.partition(" ")
     if form in SERVED:
         return kernels_for(rounded(MODELS[name], form), precision)
-    return kernels_for(calls(MODELS[model]), precision) + norms(MODELS[model], precision)
+    return kernels_for(calls(MODELS[model]), precision) + others(MODELS[model], precision)
 
 
 def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -155,7 +165,7 @@ def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
                 kernels[spec.name] = known[spec.name]
                 continue
             found: dict[str, Any] = {}
-            for architecture in ARCHITECTURES:
+            for architecture in _architectures(spec):
                 try:
                     made = worker.ask("compile", kernels=[spec.to_json()], architectures=[architecture], folder=folder)
                 except KernelResourceError as error:
@@ -168,6 +178,12 @@ def _compiled(specs: Sequence[KernelSpec]) -> tuple[dict[str, Any], dict[str, st
             if number % _SAVED == 0:
                 RESULT.write_text(json.dumps({"kernels": known | kernels, "tools": tools}, indent=1), encoding="utf-8")
     return kernels, tools
+
+
+def _architectures(spec: KernelSpec) -> list[int]:
+    """Those that have instructions for the numbers that its weights are stored as."""
+    least = next((sm for form, sm in LEAST_SM.items() if spec.name.endswith(f"-{form}")), 0)
+    return [architecture for architecture in ARCHITECTURES if architecture >= least]
 
 
 def _made_of(spec: KernelSpec) -> str:

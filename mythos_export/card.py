@@ -31,6 +31,7 @@ _PRECISIONS = {
     "fp16": "float16; the loop's state, halting, router and sums in float32",
     "int8": "matrices rounded to int8 in blocks of 32 with a float16 scale each; the rest float32",
     "int4": "matrices rounded to int4 in blocks of 32 with a float16 scale each; the rest float32",
+    "fp8": "matrices rounded to float8 (e4m3) with a float16 scale for each row; the rest float32",
     "int8a8": "as int8, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
     "int4a8": "as int4, and what these matrices are multiplied by is rounded to int8 in blocks of 32",
     "mixed": "a format for each group of matrices; the rest float32",
@@ -79,6 +80,8 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
     yield from ("", "## What it is", "", "| | |", "|---|---|")
     yield f"| precision | {manifest.precision}: {_PRECISIONS.get(manifest.precision, manifest.precision)} |"
     yield from (f"| {group} | {form}: {_PRECISIONS[form]} |" for group, form in manifest.formats.items())
+    if spec.int8_cache:
+        yield "| caches | lines rounded to int8, a bfloat16 scale for each vector; engines keep them so |"
     yield f"| ids | 0 to {spec.vocab_size - 1} |"
     yield f"| longest sequence | {spec.max_seq_len}, of these at most {spec.max_output_tokens} generated at once |"
     yield f"| loops | trained with {spec.trained_loops}; any number may be asked for |"
@@ -92,8 +95,10 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield from (f"| {stage.name} | {stage.state} |" for stage in (*parity.stages, *parity.whole))
     yield from ("", "## Limits", "")
     yield "- Verified means that the bundle computes what the checkpoint does. Of the model's quality it says nothing."
-    if manifest.precision.startswith(("int8", "int4", "mixed")) and parity is not None:
+    if manifest.precision.startswith(("int8", "int4", "fp8", "mixed")) and parity is not None:
         yield "- It was compared with the rounded model. What rounding costs in quality only your data can tell."
+    elif spec.int8_cache and parity is not None:
+        yield "- It was compared with the model that rounds its caches. What that costs only your data can tell."
     unrun = [target.name for target in manifest.targets if target.state == NOT_EXECUTED]
     if unrun:
         yield f"- Nothing on the machine of the export could run what was built for {' and '.join(unrun)}."

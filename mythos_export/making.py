@@ -12,7 +12,7 @@ from mythos_export.capture import capture, capture_rows
 from mythos_export.linked import find_links, map_links
 from mythos_export.lower import lower, lower_rows
 from mythos_export.package import Bundle, package
-from mythos_export.precision import PRECISIONS, precision_of
+from mythos_export.precision import precision_of
 from mythos_export.program_file import write_program
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.files import shard
@@ -35,9 +35,9 @@ class Loaded:
     formats: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str]) -> Loaded:
+    def of(cls, checkpoint: Checkpoint, precision: str, formats: Mapping[str, str], int8_cache: bool = False) -> Loaded:
         """A checkpoint at a precision, as a manifest names it."""
-        return cls(precision_of(precision, formats).structure(checkpoint), checkpoint, formats)
+        return cls(precision_of(precision, formats, int8_cache).structure(checkpoint), checkpoint, formats)
 
     @property
     def bytes(self) -> int:
@@ -53,10 +53,11 @@ def load(
     weights_key: str | None = None,
     exit_rule: str | None = None,
     cases: Path | None = None,
+    int8_cache: bool = False,
 ) -> Loaded:
     """Look at a checkpoint; and at `cases`, so that a wrong file is found before long work."""
     found = load_checkpoint(checkpoint, config, variant, weights_key=weights_key, exit_rule=exit_rule)
-    model = PRECISIONS[precision].structure(found)
+    model = precision_of(precision, {}, int8_cache).structure(found)
     if cases is not None:
         next(given_questions(model.spec, cases))
     return Loaded(model, found)

@@ -32,7 +32,6 @@ from mythos_model.formats import PLAIN
 from mythos_model.quantized import groups_of, rounded_module
 from mythos_runtime.manifest import FORMATS, MIXED
 
-AUTO = "auto"  # what asks for it, in place of a precision
 PAGE = "mix"
 LADDER = (PLAIN, *FORMATS)  # each step takes less than the one before
 _DRAWN = (8, 64)  # rows and tokens of drawn ids

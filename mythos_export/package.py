@@ -124,7 +124,7 @@ def _operators(
     given = {call.label for name in files if name == f"{MODEL}.onnx" or rows_in_tensorrt for call in calls[name]}
     every = sorted((call for each in calls.values() for call in each), key=lambda call: call.label)
     return {
-        call.label: OPERATORS[call.operator].lacks(call.format)
+        call.label: OPERATORS[call.operator].lacks(call.format, call.packed)
         | (frozenset() if call.label in given else {fallback.DECOMPOSED, fallback.PLUGIN})
         for call in every
     }

@@ -24,9 +24,9 @@ from mythos_export.destination.storage import check_room
 from mythos_export.errors import PackageError
 from mythos_export.linked import relative
 from mythos_export.making import Loaded, load, make
-from mythos_export.mix import AUTO, Mix, choose_mix, write_mix
+from mythos_export.mix import Mix, choose_mix, write_mix
 from mythos_export.package import PARTS, Bundle
-from mythos_export.precision import with_activations
+from mythos_export.precision import AUTO, is_int8_cache, with_activations
 from mythos_export.progress import Progress, silent
 from mythos_export.shards.cut import check_shards
 from mythos_export.shards.files import stripped
@@ -63,6 +63,7 @@ def export(
     precision: str | None = None,
     max_kl: float | None = None,
     activations: str | None = None,
+    cache: str | None = None,
     sm: str | None = None,
     batch: str | None = None,
     tokens: str | None = None,
@@ -87,11 +88,14 @@ def export(
             `weights_key` and `exit_rule` as there.
         output: the bundle's folder; a bundle that is there is replaced only with `force`, anything else never.
         target: `onnx`, `tensorrt` or `cuda`.
-        precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), or auto: a format for each group of
-            matrices (`mix.choose_mix`), the bundle's precision being `mixed` then. The target's own by default.
+        precision: fp32, fp16, int8, int4 (block-wise weights, the rest float32), fp8 (e4m3 with a scale for each row,
+            the rest float32; of target cuda), or auto: a format for each group of matrices (`mix.choose_mix`), the
+            bundle's precision being `mixed` then. The target's own by default.
         max_kl: with auto, the most nats per token from the float32 model, on `cases`, or else on drawn ids.
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
+        cache: fp32, the default, or int8: cache lines are rounded to int8, and engines keep them so
+            (`mythos_model.cache_lines`). Of target onnx, in precisions that compute in float32.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
@@ -123,7 +127,10 @@ def export(
     wanted = with_activations(precision or chosen.precisions[0], activations)
     if weights not in (COPY, LINK):
         raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
-    options = TargetOptions(wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump)
+    int8_cache = is_int8_cache(wanted, cache)
+    options = TargetOptions(
+        wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump, int8_cache
+    )
     check_request(chosen, options)
     if precision == AUTO:
         options = replace(options, precision=MIXED)
@@ -136,7 +143,7 @@ def export(
     with staged(output, force, Path(checkpoint)) as folder:
         progress("load the checkpoint")
         plainly = options.precision if max_kl is None else "fp32"
-        loaded, mix = load(checkpoint, plainly, config, variant, weights_key, exit_rule, given), None
+        loaded, mix = load(checkpoint, plainly, config, variant, weights_key, exit_rule, given, int8_cache), None
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
         if expert_shards is not None:

@@ -107,7 +107,7 @@ def _verify_twin(
     formats = made.bundle.manifest.formats
     smaller = reduced(checkpoint)
     with tempfile.TemporaryDirectory(prefix=".twin-", dir=bundle.folder) as folder:
-        loaded = Loaded.of(smaller, precision, formats)
+        loaded = Loaded.of(smaller, precision, formats, bundle.manifest.spec.int8_cache)
         shards = None if bundle.manifest.shards is None else min(2, len(bundle.manifest.shards.counts))
         progress("make a reduced twin")
         options = TargetOptions(precision, expert_shards=shards, link=bundle.manifest.links is not None)
@@ -170,7 +170,7 @@ def verify_later(
     """
     progress("load the checkpoint")
     found = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
-    loaded = Loaded.of(found, manifest.precision, manifest.formats)
+    loaded = Loaded.of(found, manifest.precision, manifest.formats, manifest.spec.int8_cache)
     progress("weigh the checkpoint's weights")
     linked = {} if manifest.links is None else map_links(folder, manifest.links)
     entry = manifest.files[WEIGHTS]

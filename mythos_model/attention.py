@@ -1,7 +1,13 @@
-"""GQA and MLA attention. Both make a chunk of cache entries and attend over the past and that chunk."""
+"""GQA and MLA attention. Both make a chunk of cache entries and attend over the past and that chunk.
+
+Where caches are int8 (`Attention.int8_cache`), an entry is rounded as soon as it is made, and attention sees what the
+cache will hold: of the tokens of its own call and of the token itself, too. So an answer does not depend on how a
+prompt came in chunks, or in a batch.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -9,6 +15,7 @@ from torch import Tensor, nn
 
 from mythos_model import ops
 from mythos_model.blocks import Matrix, RMSNorm, Rotary
+from mythos_model.cache_lines import Parts, rounded_line
 from mythos_model.paged_ops import paged_gqa_attention, paged_mla_attention
 from mythos_model.taps import tap
 
@@ -32,7 +39,28 @@ class Past(NamedTuple):
     tokens: Any = None
 
 
-class GroupedQueryAttention(nn.Module):
+class Attention(nn.Module, ABC):
+    """What both kinds share: how the lines of their caches are kept.
+
+    Attributes:
+        int8_cache: whether they are rounded to int8 (`mythos_model.cache_lines`), each of their parts by itself.
+    """
+
+    int8_cache: bool = False
+
+    @property
+    @abstractmethod
+    def parts(self) -> Parts:
+        """The widths of what of a line is of one kind, and would have one scale."""
+
+    def _kept(self, x: Tensor, width: int) -> Tensor:
+        """x [..., n * width] as the cache keeps it, parts of one width."""
+        if not self.int8_cache:
+            return x
+        return (torch.ops.mythos.rounded_line if torch.compiler.is_exporting() else rounded_line)(x, width)
+
+
+class GroupedQueryAttention(Attention):
     """Grouped-query attention (https://arxiv.org/abs/2305.13245) with rotary positions over the whole head.
 
     `qk_norm`: the epsilon of a norm without weights over every head of queries and keys, after their rotation; None
@@ -56,6 +84,12 @@ class GroupedQueryAttention(nn.Module):
         self.wk = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
+
+    @property
+    def parts(self) -> Parts:
+        """Every head's key, then every head's value: a head attends by itself, and one with large keys would cost the
+        others their precision."""
+        return (self.head_dim,) * (2 * self.kv_heads)
 
     def forward(
         self, x: Tensor, past: Past, stored: Tensor, layer: Tensor, added: Tensor | None = None
@@ -93,10 +127,10 @@ class GroupedQueryAttention(nn.Module):
             norm = torch.ops.mythos.rms_norm if torch.compiler.is_exporting() else ops.rms_norm
             q = norm(q, None, self.qk_norm)
             k = norm(k.unflatten(-1, (self.kv_heads, self.head_dim)), None, self.qk_norm).flatten(-2)
-        return q, torch.cat([k, v], -1)
+        return q, self._kept(torch.cat([k, v], -1), self.head_dim)
 
 
-class LatentAttention(nn.Module):
+class LatentAttention(Attention):
     """Multi-head latent attention (DeepSeek-V2, https://arxiv.org/abs/2405.04434).
 
     The cache holds the normed latent and one rotary key that all heads share: R + P values per token, where the
@@ -114,6 +148,11 @@ class LatentAttention(nn.Module):
         self.kv_norm = RMSNorm(latent)
         self.kv_up = Matrix(latent, heads * (nope + v), bias=False)
         self.wo = nn.Linear(heads * v, dim, bias=False)
+
+    @property
+    def parts(self) -> Parts:
+        """The latent, whose norm makes its size, and the rotary key, which has none."""
+        return self.latent, self.rope
 
     def forward(self, x: Tensor, past: Past, stored: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], stored [L, B, S, C] read at `layer` -> (y [B, T, D], chunk [B, T, C])."""
@@ -140,7 +179,8 @@ class LatentAttention(nn.Module):
         q_nope = self.q_up_nope(c_q).unflatten(-1, (self.heads, self.nope))
         q_rope = rotary.rotate(self.q_up_rope(c_q), self.heads).unflatten(-1, (self.heads, self.rope))
         c_kv, k_rope = self.kv_down(x).split([self.latent, self.rope], -1)
-        return q_nope, q_rope, torch.cat([self.kv_norm(c_kv), rotary.rotate(k_rope, 1)], -1)
+        latent, k_rope = self._kept(self.kv_norm(c_kv), self.latent), self._kept(rotary.rotate(k_rope, 1), self.rope)
+        return q_nope, q_rope, torch.cat([latent, k_rope], -1)
 
 
 def _shown(entry: Tensor, name: str | None) -> Tensor:

@@ -2,7 +2,13 @@
 
 `plain` is the weights themselves, row by row, in the type that is computed in. The others are rounded block by block:
 a block is `block` neighbouring inputs of one output row, with one scale, and a weight is `scale * q`, where q is an
-integer, from -127 to 127 (int8) or from -8 to 7 (int4). Scales are float16, so that every weight is exact in float32.
+integer, from -127 to 127 (int8) or from -8 to 7 (int4), or a float8 number. Scales are float16, so that every weight is
+exact in float32.
+
+fp8 is float8_e4m3fn (one sign, four exponent, three fraction bits; the largest 448, no infinities; arXiv 2209.05433),
+with one scale for a row: numbers with an exponent of their own lose little by a coarse scale. The scale is the row's
+largest magnitude / 448, rounded up to float16; q is the number nearest to weight / scale in float32, of two the one
+whose last bit is 0, subnormal ones too. NaN (0x7f, 0xff) is never stored.
 
 Rows are stored in tiles of `tile`, four bytes of each row side by side, so that a tile's next few inputs are one cache
 line: a kernel makes a tile's outputs from one sequential stream, prefill and decode read the same layout, and so do
@@ -14,12 +20,15 @@ weights holds that of an input (low half) and that of the fourth input after it 
     int8    weight int8   [..., tiles, inputs / 4, 16, 4]
     int4    weight uint8  [..., tiles, inputs / 8, 16, 4]: byte i holds q + 8 of inputs i and i + 4 of the eight
     both    scale float16 [..., tiles, inputs / 32, 16]
+    fp8     weight int8   [..., tiles, inputs / 4, 16, 4]: the bits; inputs are padded to a multiple of 32
+            scale float16 [..., tiles, 1, 16]
 
 `int8a8` and `int4a8` are stored as `int8` and `int4` are. What is multiplied by them is rounded to int8 before, block
 by block (`round_activations`), so that integers are multiplied: several times as fast where a processor multiplies
 those.
 
-`mythos_export/kernels/cpu/formats.h` states the same for C++; a test holds the two together.
+`mythos_export/kernels/cpu/formats.h` states the same for C++, but for fp8, which has no CPU kernels; a test holds the
+two together.
 """
 
 from __future__ import annotations
@@ -38,6 +47,7 @@ from mythos_model.errors import ModelError
 
 PLAIN = "plain"
 QUAD = 4  # bytes of a row that lie side by side
+_MOST_FP8 = 448.0  # the largest number of float8_e4m3fn
 LEAST_ROUNDED = 2.0**-100  # a block whose largest activation is less is rounded to zeros
 
 # What an int4 block's largest value may be scaled to instead of the end of the range: a little clipping can cost less
@@ -52,17 +62,31 @@ class Packed(NamedTuple):
     scale: Tensor | None
 
 
-# Blocks that are rounded together: so few that the steps stay near the processor, so many that Python's part in them,
-# which only one thread at a time can do, is small (two threads, int4: 51 ns a weight with 1000 blocks, 13 with 8000).
-_TOGETHER = 8000
+# Weights that are rounded together, a block or more: so few that the steps stay near the processor, so many that
+# Python's part in them, which only one thread at a time can do, is small (two threads, int4: 51 ns a weight with 1000
+# blocks of 32, 13 with 8000).
+_TOGETHER = 8000 * 32
+_STEP = 32  # inputs; where a scale is a whole row's, rows are padded to a multiple of it
 
 
 def _round_int8(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    largest = blocks.abs().amax(-1, keepdim=True)
-    scale = _usable(largest / 127)
-    # Rounded down, the scale would clip the largest weight: by a whole step where it is a subnormal float16.
-    scale = torch.where(scale.float() * 127 < largest, (scale.view(torch.int16) + 1).view(torch.float16), scale)
+    scale = _covering(blocks, 127)
     return (blocks / scale.float()).round_().clamp_(-127, 127), scale
+
+
+def _round_fp8(rows: Tensor) -> tuple[Tensor, Tensor]:
+    scale = _covering(rows, _MOST_FP8)
+    nearest = (rows / scale.float()).clamp_(-_MOST_FP8, _MOST_FP8)  # beyond, PyTorch makes NaN
+    return nearest.to(torch.float8_e4m3fn).view(torch.int8), scale
+
+
+def _covering(blocks: Tensor, most: float) -> Tensor:
+    """The float16 scale [blocks, 1] with which the largest weight of each block is at most `most`."""
+    largest = blocks.abs().amax(-1, keepdim=True)
+    scale = (largest / most).half()
+    # Rounded down, the scale would clip the largest weight: by a whole step where it is a subnormal float16.
+    above = (scale.view(torch.int16) + 1).view(torch.float16)
+    return _usable(torch.where(scale.float() * most < largest, above, scale))
 
 
 def _round_int4(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,14 +117,16 @@ class Format:
 
     Attributes:
         name: as the operators' attribute `format` has it, and `--precision` for those that round.
-        bits: of a stored integer.
+        bits: of a stored number.
         element: dtype of the stored weights; None: the type that is computed in.
         scale: dtype of the scales.
-        block: inputs that share a scale.
+        block: inputs that share a scale; 0: all of a row.
         tile: rows that are beside each other.
         zero: what is stored for q = 0.
         round: [blocks, block] -> (q, scale [blocks, 1]).
+        number: what a stored byte's bits are, where they are no integer's.
         activations: whether what its weights are multiplied by is rounded, too.
+        native: whether the CPU library multiplies by it.
     """
 
     name: str
@@ -111,12 +137,24 @@ class Format:
     tile: int = 1
     zero: int = 0
     round: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    number: torch.dtype | None = None
     activations: bool = False
+    native: bool = True
 
     @property
     def group(self) -> int:
         """Inputs of a row that lie side by side, in QUAD bytes."""
         return QUAD * 8 // self.bits
+
+    def padded(self, inputs: int) -> int:
+        """How many inputs of a row are stored, padding and all: whole blocks; of a row with one scale a step or more,
+        so that the scale is there."""
+        step = self.block or _STEP
+        return max(-(-inputs // step) * step, 0 if self.block else step)
+
+    def scales(self, inputs: int) -> int:
+        """Scales of a row of so many inputs."""
+        return self.padded(inputs) // self.block if self.block else 1
 
     def pad_rows(self, weight: Tensor) -> Tensor:
         """[..., rows, inputs] with rows of zeros up to a whole tile."""
@@ -132,11 +170,12 @@ class Format:
             return Packed(weight, None)
         if not weight.is_meta and weight.isnan().any():
             raise ModelError("a weight is not a number")
-        padded = F.pad(self.pad_rows(weight.float()), (0, -weight.shape[-1] % self.block))
-        blocks = padded.unflatten(-1, (-1, self.block))  # [..., rows, blocks, block]
+        inputs = self.padded(weight.shape[-1])
+        padded = F.pad(self.pad_rows(weight.float()), (0, inputs - weight.shape[-1]))
+        blocks = padded.unflatten(-1, (self.scales(inputs), self.block or inputs))  # [..., rows, blocks, block]
         q, scale = torch.empty_like(blocks, dtype=torch.int8), blocks.new_empty(blocks.shape[:-1], dtype=self.scale)
         if not weight.is_meta:  # of one without values, the shapes are the answer
-            self._round(blocks.view(-1, self.block), q.view(-1, self.block), scale.view(-1, 1))
+            self._round(blocks.flatten(0, -2), q.flatten(0, -2), scale.view(-1, 1))
         if not weight.is_meta and not scale.isfinite().all():
             raise ModelError(
                 f"a weight of magnitude {weight.abs().max():.3g} is too large for {self.name}, whose scales are "
@@ -146,7 +185,7 @@ class Format:
         return Packed(self.lay_out(q.flatten(-2)), scales.contiguous())
 
     def lay_out(self, q: Tensor) -> Tensor:
-        """Integers int8 [..., rows, inputs], whole tiles and blocks of them, as they are stored."""
+        """Integers int8 (or bits) [..., rows, inputs], whole tiles and blocks of them, as they are stored."""
         groups = q.unflatten(-2, (-1, self.tile)).unflatten(-1, (-1, self.group)).transpose(-2, -3)
         stored = (groups + self.zero).to(self.element).split(QUAD, -1)  # of [..., tiles, groups, tile, group]
         packed: Tensor = stored[0]
@@ -157,12 +196,14 @@ class Format:
     def _round(self, blocks: Tensor, q: Tensor, scale: Tensor) -> None:
         """Round [blocks, block] into q, of the same shape, and scale [blocks, 1], on all cores."""
 
+        count = max(_TOGETHER // max(blocks.shape[-1], 1), 1)
+
         def few(start: int) -> None:
             assert self.round is not None
-            some = slice(start, start + _TOGETHER)
+            some = slice(start, start + count)
             q[some], scale[some] = self.round(blocks[some])
 
-        starts, threads = range(0, len(blocks), _TOGETHER), torch.get_num_threads()
+        starts, threads = range(0, len(blocks), count), torch.get_num_threads()
         if len(starts) == 1:
             few(0)
             return
@@ -188,8 +229,10 @@ class Format:
             quads = [weight]
             if self.bits < 8:
                 quads = [weight >> shift & (1 << self.bits) - 1 for shift in range(0, 8, self.bits)]
-            q = torch.cat(quads, -1).transpose(-2, -3).flatten(-2).float() - self.zero  # [..., tiles, tile, inputs]
-            blocks = q.unflatten(-1, (-1, self.block)) * scale.float().transpose(-1, -2).unsqueeze(-1)
+            stored = torch.cat(quads, -1).transpose(-2, -3).flatten(-2)  # [..., tiles, tile, inputs]
+            q = stored.float() - self.zero if self.number is None else stored.view(self.number).float()
+            width = self.block or q.shape[-1]
+            blocks = q.unflatten(-1, (-1, width)) * scale.float().transpose(-1, -2).unsqueeze(-1)
             weight = blocks.flatten(-2).flatten(-3, -2)
         return weight[..., :rows, :inputs]
 
@@ -206,6 +249,17 @@ def round_activations(x: Tensor, block: int) -> Tensor:
 
 
 _INT8 = Format("int8", bits=8, element=torch.int8, round=_round_int8, scale=torch.float16, block=32, tile=16)
+_FP8 = Format(
+    "fp8",
+    bits=8,
+    element=torch.int8,
+    round=_round_fp8,
+    scale=torch.float16,
+    block=0,
+    tile=16,
+    number=torch.float8_e4m3fn,
+    native=False,
+)
 _INT4 = Format("int4", bits=4, element=torch.uint8, zero=8, round=_round_int4, scale=torch.float16, block=32, tile=16)
 FORMATS = {
     form.name: form
@@ -215,6 +269,7 @@ FORMATS = {
         _INT4,
         replace(_INT8, name="int8a8", activations=True),
         replace(_INT4, name="int4a8", activations=True),
+        _FP8,
     )
 }
 ROUNDED = tuple(name for name in FORMATS if name != PLAIN)

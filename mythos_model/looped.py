@@ -20,8 +20,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from mythos_model.attention import Past
+from mythos_model.attention import Attention, Past
 from mythos_model.drivers import run_python, run_while_loop
+from mythos_model.errors import ModelError
 from mythos_model.exact import widened
 from mythos_model.exits import Exit
 from mythos_model.ops import accumulation_dtype
@@ -133,12 +134,13 @@ class LoopedModel(nn.Module, ABC):
         """What the bundle says of the model."""
         sizes, dtype = self.sizes, str(self.dtype).removeprefix("torch.")
         around, inside = self.before + self.after, self.slots
-        caches = [CacheGroup(LAYERS, around, False, sizes.line, dtype, self.before)] if around else []
-        caches.append(CacheGroup(LOOP, inside, True, sizes.line, dtype))
+        parts = self.rounded_parts
+        caches = [CacheGroup(LAYERS, around, False, sizes.line, dtype, self.before, parts)] if around else []
+        caches.append(CacheGroup(LOOP, inside, True, sizes.line, dtype, rounded=parts))
         flat = ("B", "T")
         h = self.initial or StateTensor("h", "float32", (*flat, sizes.dim), "encoded")
         entries = [
-            TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self._entry_names()
+            TraceTensor(name, dtype, (*flat, sizes.line), "value", until_halted=True) for name in self.entry_names()
         ]
         first = "encoded" if self.initial is None else "initial"
         rule, state = self.exit.rule(), (h, *self.exit.state(sizes.dim, first))
@@ -187,7 +189,37 @@ class LoopedModel(nn.Module, ABC):
             return self
         if self.rounds_activations:
             return self
-        return type(self).from_state(self.config, self.reference_state(), torch.float32)
+        plain = type(self).from_state(self.config, self.reference_state(), torch.float32)
+        return plain.with_int8_cache(bool(self.rounded_parts))
+
+    def with_int8_cache(self, rounds: bool = True) -> Self:
+        """This model, whose caches are from now on rounded to int8 (`mythos_model.cache_lines`), or are not.
+
+        Raises:
+            ModelError: it computes in less than float32, where rounded lines would be rounded once more; or its layers
+                are none of `mythos_model.attention`, and nobody would round.
+        """
+        if rounds and self.dtype not in (torch.float32, torch.float64):
+            raise ModelError(
+                f"int8 caches are of models that compute in float32, and this one computes in {self.dtype}; load it in "
+                "float32, or keep its caches as they are"
+            )
+        layers = [module for module in self.modules() if isinstance(module, Attention)]
+        kinds = {tuple(layer.parts) for layer in layers}
+        if rounds and [sum(parts) for parts in kinds] != [self.sizes.line]:
+            raise ModelError(
+                f"the caches of {self.family} cannot be int8: its {len(layers)} layers of mythos_model.attention do "
+                "not fill lines of one kind; leave --cache out"
+            )
+        for layer in layers:
+            layer.int8_cache = rounds
+        return self
+
+    @property
+    def rounded_parts(self) -> tuple[int, ...]:
+        """The widths of a cache line's parts where lines are rounded to int8, else nothing; the same in all layers."""
+        layers = [module for module in self.modules() if isinstance(module, Attention)]
+        return tuple(layers[0].parts) if layers and layers[0].int8_cache else ()
 
     @property
     def size(self) -> int:
@@ -203,7 +235,8 @@ class LoopedModel(nn.Module, ABC):
         """The same model in float64, with this one's own (rounded) weights; those of a large one are not copied."""
         if self.size > _LARGE or self.rounds_activations:
             return widened(self)
-        return type(self).from_state(self.config, self.reference_state(), torch.float64)
+        plain = type(self).from_state(self.config, self.reference_state(), torch.float64)
+        return plain.with_int8_cache(bool(self.rounded_parts))
 
     def forward(
         self,
@@ -327,7 +360,8 @@ class LoopedModel(nn.Module, ABC):
     def _shown(self) -> str:
         return "entries" if self.slots == 1 else "entries."
 
-    def _entry_names(self) -> list[str]:
+    def entry_names(self) -> list[str]:
+        """What the trace calls a loop's new cache entries, slot by slot."""
         return ["entries"] if self.slots == 1 else [f"entries.{slot}" for slot in range(self.slots)]
 
     def _fill_depths(self, carry: Carry) -> Tensor:

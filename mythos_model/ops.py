@@ -103,6 +103,46 @@ def act_halting(
     return p, out, cumulative, halted, depth, (~halted).any()
 
 
+def loop_tail(
+    x: Tensor,
+    update: Tensor,
+    lora_down: Tensor,
+    lora_scale: Tensor,
+    lora_up: Tensor,
+    h: Tensor,
+    decay: Tensor,
+    gain: Tensor,
+    encoded: Tensor,
+    out: Tensor,
+    cumulative: Tensor,
+    halted: Tensor,
+    depth: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    threshold: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What ends an iteration of OpenMythos over packed rows: the block's last residual, LoRA, the injection and the
+    halting, in the order and the dtypes in which the operators apart compute them.
+
+    No model calls it: who runs the row graphs on a GPU puts it in their place (`mythos_runtime.engine.device.tail`).
+
+    Args:
+        x, update: [R, D], the residual stream and what the experts add to it.
+        lora_down, lora_up: [K, D]. lora_scale: [R, K], of the rows' depths.
+        h, encoded: [R, D], the state and what is injected into it.
+        decay, gain: [D], the injection's factors on the two.
+        out, cumulative, halted, depth, weight, bias, threshold: as in `act_halting`, of rows R in place of [B, T].
+
+    Returns: the new h, out, cumulative, halted and depth.
+    """
+    y = x + update
+    y = y + torch.matmul(torch.nn.functional.linear(y, lora_down) * lora_scale, lora_up)
+    h = decay * h + gain * encoded + y.to(h.dtype)
+    _p, *ahead, _running = act_halting(h, out, cumulative, halted, depth, weight, bias, threshold)
+    out, cumulative, halted, depth = ahead
+    return h, out, cumulative, halted, depth
+
+
 def mla_attention(
     q_nope: Tensor,
     q_rope: Tensor,
@@ -247,6 +287,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 _mla_op = torch.library.custom_op("mythos::mla_attention", mla_attention, mutates_args=())
 _gqa_op = torch.library.custom_op("mythos::gqa_attention", gqa_attention, mutates_args=())
 _act_op = torch.library.custom_op("mythos::act_halting", act_halting, mutates_args=())
+_tail_op = torch.library.custom_op("mythos::loop_tail", loop_tail, mutates_args=())
 
 _tap_op = torch.library.custom_op("mythos::tap", tap, mutates_args=())
 _tap_op.register_fake(lambda x, name: torch.empty_like(x))
@@ -287,3 +328,8 @@ def _(q, past, layer, chunk, positions, past_lengths, scale, kv_heads):  # type:
 def _(h, out, cumulative, halted, depth, weight, bias, threshold):  # type: ignore[no-untyped-def]
     like = torch.empty_like
     return like(cumulative), like(out), like(cumulative), like(halted), like(depth), halted.new_empty(())
+
+
+@_tail_op.register_fake
+def _(x, update, lora_down, lora_scale, lora_up, h, decay, gain, encoded, out, cumulative, halted, depth, *halting):  # type: ignore[no-untyped-def]
+    return tuple(torch.empty_like(tensor) for tensor in (h, out, cumulative, halted, depth))

@@ -29,7 +29,7 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: s
 
     Returns: [..., rows] in x's dtype.
     """
-    return _product(x, Packed(weight, scale), rows, FORMATS[format])
+    return _product(x, Packed(weight, scale), rows, FORMATS[format]).contiguous()  # as the tracer is told
 
 
 def _product(x: Tensor, matrix: Packed, rows: int | None, form: Format) -> Tensor:
@@ -119,7 +119,7 @@ def moe(
         gate_up, down = (Packed(w[expert], None if scale is None else scale[expert]) for w, scale in routed)
         out = _expert(x[token], gate_up, down, width, form)
         y = y.index_add(0, token, out * expert_weight[token, slot].unsqueeze(-1))
-    return y.view(shape)
+    return y.contiguous().view(shape)
 
 
 def expert_sum(parts: Tensor, expert_index: Tensor, expert_weight: Tensor, shared: Tensor) -> Tensor:

@@ -47,18 +47,9 @@ def config_of(variant: str, dry: bool) -> MythosConfig:
 
 def triton_ops() -> dict[str, Any]:
     """The operators' Triton kernels as PyTorch calls them."""
-    from mythos_export.kernels.act.triton import act_halting
-    from mythos_export.kernels.gqa.triton import gqa_attention
-    from mythos_export.kernels.linear.triton import linear
-    from mythos_export.kernels.mla.triton import mla_attention
-    from mythos_export.kernels.moe.rounded import moe_of_format
-    from mythos_export.kernels.norm.triton import rms_norm
-    from mythos_export.kernels.paged_gqa.triton import paged_gqa_attention, paged_gqa_attention_
-    from mythos_export.kernels.paged_mla.triton import paged_mla_attention, paged_mla_attention_
+    from mythos_export.kernels.eager import kernels
 
-    paged = (paged_mla_attention, paged_gqa_attention, paged_mla_attention_, paged_gqa_attention_)
-    found = (mla_attention, gqa_attention, act_halting, rms_norm, linear, *paged)
-    return {"moe": moe_of_format, **{function.__name__: function for function in found}}
+    return kernels()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import onnx
 import onnx.inliner
 
 from mythos_export.errors import BenchError
-from mythos_export.kernels.text import DOMAIN
+from mythos_export.kernels.text import DOMAINS
 from mythos_runtime.ports import Ports
 from mythos_runtime.spec import LoopSpec
 
@@ -65,7 +65,8 @@ def profile(
 
     model = onnx.load(graph, load_external_data=False)
     if library is None:  # a linear layer's part is where it stands, which its body's nodes cannot tell
-        model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in _ANY_PART])
+        every = [(domain, name) for domain in DOMAINS for name in _ANY_PART]
+        model = onnx.inliner.inline_selected_functions(model, every)
     mark_parts(model, spec)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -140,7 +141,7 @@ def _told(operator: str) -> str | None:
 def mark_parts(model: onnx.ModelProto, spec: LoopSpec) -> None:
     """Put the part before the name of every node, in the graph, in the loop's body and in the function bodies."""
     for function in model.functions:
-        part = _told(function.name) if function.domain == DOMAIN else None
+        part = _told(function.name) if function.domain in DOMAINS else None
         if part is not None:
             _mark(function.node, dict.fromkeys(range(len(function.node)), part))
     for graph in (model.graph, *_bodies(model.graph)):

@@ -23,7 +23,7 @@ from mythos_export.errors import ToolFailed
 from mythos_export.progress import Progress
 
 LIMIT_SECONDS, CALIBRATION_SECONDS = 0.02, 0.005
-WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3, "mixed": 1e-3}
+WRONG = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-3, "int4": 1e-3, "fp8": 1e-3, "mixed": 1e-3}
 WRONG |= {"int8a8": 5e-2, "int4a8": 5e-2}
 """By precision, the distance of logits from the first contestant's, relative to the largest, above which a contestant
 computes another model. Wide: rounding may fall elsewhere in every backend, and `mythos verify` is what judges it.

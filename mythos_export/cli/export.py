@@ -46,9 +46,10 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    metavar="[fp32|fp16|int8|int4|auto]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. auto: a format for each group of "
-    "matrices, the smallest within --max-kl; onnx. Default: onnx fp32, the others fp16.",
+    metavar="[fp32|fp16|int8|int4|fp8|auto]",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. fp8: e4m3 weights with a scale for each "
+    "row; cuda, from SM 89 on. auto: a format for each group of matrices, the smallest within --max-kl; onnx. "
+    "Default: onnx fp32, the others fp16.",
 )
 @click.option(
     "--max-kl",
@@ -62,7 +63,15 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     help="What int8 and int4 weights are multiplied by: float32, or int8 in blocks, which is faster, loses a little "
     "and lets inner values be checked less tightly; onnx only. [default: fp32]",
 )
-@click.option("--sm", help="tensorrt, cuda: compute capabilities, such as 86,89 [default: 86,89,120; 80,90].")
+@click.option(
+    "--cache",
+    type=click.Choice(["fp32", "int8"]),
+    help="What a cache keeps of a token: float32, or int8 with a scale for each of its vectors, which takes a quarter "
+    "of the memory and loses a little; onnx, precisions that compute in float32. [default: as the precision computes]",
+)
+@click.option(
+    "--sm", help="tensorrt, cuda: compute capabilities, such as 86,89 [default: 86,89,120; 80,90, of fp8 89,90]."
+)
 @click.option("--batch", help="tensorrt: range min:opt:max.")
 @click.option("--tokens", help="tensorrt: range of new tokens, min:opt:max.")
 @click.option("--context", help="tensorrt: range of cached tokens, min:opt:max.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -18,6 +18,11 @@ from mythos_runtime.cli.terminal import Command, out, write
 @click.option("--context", type=click.IntRange(0), default=4096, show_default=True, help="Cached tokens of a sequence.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences whose cache has to fit.")
 @click.option("--depths", type=click.IntRange(1, 4096), help="Most loops to time [default: twice as trained].")
+@click.option(
+    "--cache",
+    type=click.Choice(["int8"]),
+    help="Count cache lines as int8, as --cache int8 exports them; not for fp16.",
+)
 @click.option("--expert-shards", type=click.IntRange(1), help="Also: the experts in so many shards, a device each.")
 @click.option("--network", help="Between them: 1gbe to 400gbe, or GB per second:microseconds [default: 100gbe].")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the plan as a page there.")
@@ -29,6 +34,7 @@ def plan(
     context: int,
     batch: int,
     depths: int | None,
+    cache: str | None,
     expert_shards: int | None,
     network: str | None,
     html: Path | None,
@@ -45,7 +51,10 @@ def plan(
     if network is not None and expert_shards is None:
         raise click.UsageError("--network is between the shards of --expert-shards: give that too")
     found, on = read_model(model), find_device(device)
-    chosen = PRECISIONS if found.precision is None else (found.precision,)
+    if cache is not None:
+        found = replace(found, int8_cache=True)
+    listed = tuple(each for each in PRECISIONS if cache is None or each != "fp16")
+    chosen = listed if found.precision is None else (found.precision,)
     rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
     for name, value in facts(found, on, rows):
         out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)

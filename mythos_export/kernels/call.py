@@ -35,9 +35,16 @@ class OperatorCall:
         return str(self.attributes.get("format", PLAIN))
 
     @property
+    def packed(self) -> bool:
+        """Whether it has a cache of int8 pages (`mythos_model.cache_lines`), which scales make wider than an entry."""
+        entry, cache = (self.shapes.get(name, (None,))[-1] for name in ("entry", "cache"))
+        return entry is not None and cache is not None and entry != cache
+
+    @property
     def label(self) -> str:
-        """For manifests and people: mythos::moe, or mythos::moe (int8)."""
-        return f"{DOMAIN}::{self.operator}" + (f" ({self.format})" if self.format != PLAIN else "")
+        """For manifests and people: mythos::moe, or mythos::moe (int8); of a cache, (int8 pages)."""
+        how = "int8 pages" if self.packed else self.format
+        return f"{DOMAIN}::{self.operator}" + (f" ({how})" if how != PLAIN else "")
 
     def size(self, name: str, axis: int) -> int:
         """The size of an input's dimension.

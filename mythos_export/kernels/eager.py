@@ -9,16 +9,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mythos_export.kernels import precompiled
+from mythos_export.kernels.launch_plan import VARIABLE
 from mythos_export.kernels.plugin.driver import CudaDriver
 from mythos_model import ops, paged_ops  # noqa: F401  (register what the kernels replace on one device)
-
-VARIABLE = "MYTHOS_TRITON"
-"""Set to "none", the operators stay plain PyTorch."""
 
 PLAIN = "plain PyTorch"
 
@@ -63,6 +63,13 @@ def _lack(device: str) -> str | None:
 def _register(device: str) -> str:
     import triton
 
+    for name, kernel in kernels().items():
+        torch.library.register_kernel(f"mythos::{name}", device, kernel)
+    return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"
+
+
+def kernels() -> dict[str, Callable[..., Any]]:
+    """The operators' calls of Triton kernels, by name; needs triton."""
     from mythos_export.kernels.act.triton import act_halting
     from mythos_export.kernels.gqa.triton import gqa_attention
     from mythos_export.kernels.linear.triton import linear
@@ -71,11 +78,11 @@ def _register(device: str) -> str:
     from mythos_export.kernels.norm.triton import rms_norm
     from mythos_export.kernels.paged_gqa import triton as paged_gqa
     from mythos_export.kernels.paged_mla import triton as paged_mla
+    from mythos_export.kernels.rotary.triton import rotary_embedding
+    from mythos_export.kernels.tail.triton import loop_tail
 
     paged = (paged_gqa.paged_gqa_attention, paged_mla.paged_mla_attention)
     in_place = (paged_gqa.paged_gqa_attention_, paged_mla.paged_mla_attention_)
-    for kernel in (mla_attention, gqa_attention, act_halting, rms_norm, linear, *paged, *in_place):
-        torch.library.register_kernel(f"mythos::{kernel.__name__}", device, kernel)
-
-    torch.library.register_kernel("mythos::moe", device, moe_of_format)
-    return f"Triton {triton.__version__} kernels{', interpreted' if device == 'cpu' else ''}"
+    apart = (rms_norm, rotary_embedding, act_halting, loop_tail, linear)
+    every = (mla_attention, gqa_attention, *apart, *paged, *in_place)
+    return {**{kernel.__name__: kernel for kernel in every}, "moe": moe_of_format}

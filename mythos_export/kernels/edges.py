@@ -84,9 +84,12 @@ def edge_calls(op: str, form: str, said: Said) -> Iterator[EdgeCall]:
     elif op == "act_halting" and form == PLAIN:
         for tokens, dim in _cycled(sizes.tokens, sizes.widths):
             yield _act(tokens, dim)
+    elif op == "rounded_line" and form == PLAIN:
+        for width in sizes.columns:
+            yield _rounded_line(width)
 
 
-OPERATORS = ("linear", "embedding", "moe", "gqa_attention", "mla_attention", "act_halting")
+OPERATORS = ("linear", "embedding", "moe", "gqa_attention", "mla_attention", "act_halting", "rounded_line")
 
 
 def _sides(boundaries: Any) -> tuple[int, ...]:
@@ -198,6 +201,15 @@ def _mla(tokens: int, keys: int, nope: int, v: int, latent: int) -> EdgeCall:
         "kv_up": (r.standard_normal((heads * (nope + v), latent)) / latent**0.5).astype(np.float32),
     }
     return EdgeCall("mla_attention", inputs, {"scale": 0.25, "v_head_dim": v})
+
+
+def _rounded_line(width: int) -> EdgeCall:
+    """Two parts of different size on many lines, whose largest values are 127 times their scale; none near a tie."""
+    r = np.random.default_rng(width)
+    integers = r.integers(-126, 127, (70, 2, width)) + r.uniform(-0.4, 0.4, (70, 2, width))
+    integers[..., 0] = 127
+    x = (integers * np.array([0.75, 2.0**-20])[:, None]).reshape(70, 2 * width).astype(np.float32)
+    return EdgeCall("rounded_line", {"x": x}, {"width": width})
 
 
 def _act(tokens: int, dim: int) -> EdgeCall:

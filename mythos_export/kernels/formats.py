@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mythos_export.kernels.reference import Array
-from mythos_model.formats import FORMATS, LEAST_ROUNDED, PLAIN
+from mythos_model.formats import FORMATS, LEAST_ROUNDED, PLAIN, Format
 
 
 def weights(weight: Array, scale: Array | None, format: str, rows: int | None, inputs: int) -> Array:
@@ -22,9 +22,17 @@ def weights(weight: Array, scale: Array | None, format: str, rows: int | None, i
         stored = weight[..., byte].astype(np.int32)  # [..., tiles, groups, tile]
         if form.bits < 8:
             stored = stored >> part * form.bits & (1 << form.bits) - 1
-        plain[..., place :: form.group] = np.swapaxes(stored - form.zero, -1, -2)
-    plain *= np.repeat(np.swapaxes(scale.astype(np.float32), -1, -2), form.block, axis=-1)
+        values = stored - form.zero if form.number is None else float8(stored)
+        plain[..., place :: form.group] = np.swapaxes(values, -1, -2)
+    plain *= np.repeat(np.swapaxes(scale.astype(np.float32), -1, -2), form.block or padded, axis=-1)
     return plain.reshape(*leading, tiles * tile, padded)[..., :rows, :inputs]
+
+
+def float8(bits: Array) -> Array:
+    """What bits of float8_e4m3fn (of an int, the low eight) stand for, float32; of NaN, which is never stored, 480."""
+    sign, exponent, fraction = bits >> 7 & 1, bits >> 3 & 15, bits & 7
+    magnitude = np.where(exponent == 0, fraction * 2.0**-9, (8 + fraction) * np.exp2(exponent - 10.0))
+    return np.where(sign == 1, -magnitude, magnitude).astype(np.float32)
 
 
 def activations(x: Array, format: str) -> Array:
@@ -87,6 +95,8 @@ def rounded_activations(result: str, x: str, format: str) -> str:
 def dequantize(result: str, weight: str, scale: str, format: str) -> str:
     """Lines for result, float32 [..., tiles, inputs', tile], of weights and scales with any leading axes."""
     form = FORMATS[format]
+    if form.number is not None:
+        return _dequantize_float8(result, weight, scale, form)
     lines, quads, zero = f"\n  {result}_scale = Cast <to = 1> ({scale})\n", weight, ""
     if form.bits < 8:
         lines += f"""
@@ -115,6 +125,28 @@ def dequantize(result: str, weight: str, scale: str, format: str) -> str:
   {result} = DequantizeLinear <axis = -2, block_size = {form.block}> ({result}_q, {result}_scale{zero})
 """
     )
+
+
+def _dequantize_float8(result: str, weight: str, scale: str, form: Format) -> str:
+    """By a table of the 256 numbers, for any runtime; bits are int8, and a negative index counts from its end."""
+    numbers = ", ".join(f"{number:.9g}" for number in float8(np.arange(256)))
+    return f"""
+  {result}_scale = Cast <to = 1> ({scale})
+  {result}_numbers = Constant <value = float[256] {{{numbers}}}> ()
+  {result}_places = Cast <to = 6> ({weight})
+  {result}_quads = Gather <axis = 0> ({result}_numbers, {result}_places)
+  {result}_group = Constant <value_ints = [-1, {form.tile}, {form.group}]> ()
+  {result}_by_row = Reshape ({result}_quads, {result}_group)
+  {result}_by_input = Transpose <perm = [0, 2, 1]> ({result}_by_row)
+  {result}_leading = Shape <end = -3> ({weight})
+  {result}_groups = Shape <start = -3, end = -2> ({weight})
+  {result}_of_group = Constant <value_ints = [{form.group}]> ()
+  {result}_inputs = Mul ({result}_groups, {result}_of_group)
+  {result}_tile = Constant <value_ints = [{form.tile}]> ()
+  {result}_shape = Concat <axis = 0> ({result}_leading, {result}_inputs, {result}_tile)
+  {result}_q = Reshape <allowzero = 1> ({result}_by_input, {result}_shape)
+  {result} = Mul ({result}_q, {result}_scale)
+"""
 
 
 def unpack(result: str, weight: str, scale: str, format: str, leading: int) -> str:

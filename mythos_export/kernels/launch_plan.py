@@ -27,6 +27,12 @@ POINTER_ALIGNMENT = 16
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
+LEAST_SM = {"fp8": 89}
+"""The least compute capability of weight formats that not every GPU has instructions for."""
+
+VARIABLE = "MYTHOS_TRITON"
+"""Set to "none", the operators stay plain PyTorch."""
+
 
 def cdiv(a: int, b: int) -> int:
     """a / b rounded up."""

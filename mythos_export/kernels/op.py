@@ -23,7 +23,7 @@ from mythos_export.kernels.embedding import function as embedding_function
 from mythos_export.kernels.embedding.reference import embedding
 from mythos_export.kernels.expert_sum import function as expert_sum_function
 from mythos_export.kernels.expert_sum.reference import expert_sum
-from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TRITON, Implementation
+from mythos_export.kernels.fallback import DECOMPOSED, NATIVE, PLUGIN, TRITON, Implementation
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
@@ -49,7 +49,9 @@ from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla import plan as paged_mla_plan
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.plugin.record import PluginRecord
-from mythos_export.kernels.text import DOMAIN, VERSION
+from mythos_export.kernels.rounded_line import function as rounded_line_function
+from mythos_export.kernels.rounded_line.reference import rounded_line
+from mythos_export.kernels.text import DOMAIN, DOMAINS, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
 from mythos_model.formats import FORMATS, PLAIN
 
@@ -101,13 +103,15 @@ class Operator:
     weights: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
 
-    def lacks(self, format: str = PLAIN) -> frozenset[Implementation]:
-        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights."""
-        plain = format == PLAIN
+    def lacks(self, format: str = PLAIN, packed: bool = False) -> frozenset[Implementation]:
+        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights, and no GPU
+        one for `packed` caches (`OperatorCall.packed`)."""
+        plain = format == PLAIN and not packed
         has = {
-            TRITON: self.plans is not None and format in self.kernels,
+            TRITON: self.plans is not None and format in self.kernels and not packed,
             PLUGIN: self.plugin is not None and plain,
             DECOMPOSED: self.tensorrt is not None and plain,
+            NATIVE: FORMATS[format].native,
         }
         return frozenset(implementation for implementation, there in has.items() if not there)
 
@@ -126,6 +130,9 @@ class Operator:
         if self.weights:
             constraints.append(("W", [*_FLOATS, *_STORED], "how weights are stored"))
             attributes.append(schema.Attribute("format", onnx.helper.make_attribute("format", PLAIN)))
+        if "cache" in self.inputs:
+            types |= dict.fromkeys(("cache", "cache_next"), "C")
+            constraints.append(("C", [*_FLOATS, "tensor(int8)"], "how pages hold lines"))
         optional = dict.fromkeys(self.scales, schema.FormalParameterOption.Optional)
         single = schema.FormalParameterOption.Single
         return schema(
@@ -163,7 +170,7 @@ class Operator:
 
 def calls_of(model: ir.Model) -> tuple[OperatorCall, ...]:
     """The calls of operators in a graph and its loops, in order."""
-    nodes = (node for node in model.graph.all_nodes() if node.domain == DOMAIN and node.op_type in OPERATORS)
+    nodes = (node for node in model.graph.all_nodes() if node.domain in DOMAINS and node.op_type in OPERATORS)
     return tuple(call_of(node, OPERATORS[node.op_type].inputs) for node in nodes)
 
 
@@ -246,11 +253,18 @@ OPERATORS: dict[str, Operator] = {
             outputs=_names(act_function.OUTPUTS),
         ),
         Operator(
+            "rounded_line",
+            _names(rounded_line_function.INPUTS),
+            (("width", _INT),),
+            rounded_line,
+            portable=lambda call: rounded_line_function.function(),
+        ),
+        Operator(
             "paged_gqa_attention",
             _names(paged_gqa_function.INPUTS),
             (("scale", _FLOAT), ("kv_heads", _INT)),
             paged_gqa_attention,
-            portable=lambda call: paged_gqa_function.function(),
+            portable=lambda call: paged_gqa_function.function(packed=call.packed),
             tensorrt=lambda call: paged_gqa_function.function(tensorrt=True),
             plans=paged_gqa_plan.plans_for,
             outputs=_names(PAGED_OUTPUTS),
@@ -260,7 +274,7 @@ OPERATORS: dict[str, Operator] = {
             _names(paged_mla_function.INPUTS),
             (("scale", _FLOAT), ("v_head_dim", _INT)),
             paged_mla_attention,
-            portable=lambda call: paged_mla_function.function(),
+            portable=lambda call: paged_mla_function.function(packed=call.packed),
             tensorrt=lambda call: paged_mla_function.function(tensorrt=True),
             plans=paged_mla_plan.plans_for,
             outputs=_names(PAGED_OUTPUTS),

@@ -2,13 +2,21 @@
 
 The bodies write with one ScatterND from `cache` to `cache_next`: a runtime that is given one buffer as both appends in
 place (ONNX Runtime's kernel looks at the pointers). Padding writes what the first real row writes, once more.
+
+Of int8 pages (`mythos_model.cache_lines`) the entries are packed before they are written, and what is read is unpacked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import onnx
 
 from mythos_export.kernels.reference import Array
+from mythos_export.kernels.rounded_line.function import PACK, UNPACK, powers
+from mythos_export.kernels.rounded_line.reference import pack, unpack
+from mythos_export.kernels.text import parse_function
 
 ROWS = "cache, tables, span, position"
 OUTPUTS = "out, cache_next"
@@ -57,7 +65,10 @@ _BEGIN = """
   to_page_2d = Unsqueeze (to_page, one)
   to_offset_2d = Unsqueeze (to_offset, one)
   at = Concat <axis = 1> (to_page_2d, to_offset_2d)
-  new_entry = Gather <axis = 0> (entry, source)
+  new_line = Gather <axis = 0> (entry, source)
+"""
+
+_WRITE = """
   old_entry = GatherND (cache, at)
   written = Where (any_real, new_entry, old_entry)
   cache_next = ScatterND (cache, at, written)
@@ -80,7 +91,7 @@ _BY_ROW = """
   row_tables = Gather <axis = 0> (tables, from_span)
   pages = Where (reached, row_tables, zero_scalar)
   keys_4d = Gather <axis = 0> (cache_next, pages)
-  keys_any = Reshape (keys_4d, keys_shape)
+  keys_held = Reshape (keys_4d, keys_shape)
 """
 
 # Nothing here hangs on `cache_next`: where only the entries are wanted, the pool of pages is read and never copied.
@@ -98,23 +109,18 @@ _BY_SPAN = """
   held_entry = GatherND (held, at_span)
   put = Where (any_real, new_entry, held_entry)
   by_span = ScatterND (held, at_span, put)
-  keys_any = Gather <axis = 0> (by_span, from_span)
+  keys_held = Gather <axis = 0> (by_span, from_span)
 """
 
 _MASK = """
   slot = Range (zero_scalar, slots, one_scalar)
   seen = LessOrEqual (slot, last)
   seen_3d = Unsqueeze (seen, two)
-  nothing = CastLike (allow, cache)
+  nothing = CastLike (allow, entry)
   keys = Where (seen_3d, keys_any, nothing)
   mask_2d = Where (seen, allow, forbid)
   mask = Unsqueeze (mask_2d, one)
 """
-
-# cache_next; keys [r, S, C] with zeros behind a row's own entry, where S = blocks * page; mask [r, 1, S], float32.
-PROLOGUE = _BEGIN + _BY_ROW + _MASK
-# The same for TensorRT, whose network is given the entries alone (`passes/return_entries.py`).
-TENSORRT_PROLOGUE = _BEGIN + _BY_SPAN + _MASK
 
 # scores in the compute dtype -> weights, softmax taken in float32; `mask_nd` is the mask in the rank of the scores.
 SOFTMAX = """
@@ -122,11 +128,11 @@ SOFTMAX = """
   scores_scaled = Mul (scores_wide, scale_value)
   scores_masked = Add (scores_scaled, mask_nd)
   weights_wide = Softmax <axis = -1> (scores_masked)
-  weights = CastLike (weights_wide, cache)
+  weights = CastLike (weights_wide, entry)
 """
 
 # heads_out [r, heads..., width] -> out [r, heads * width], padding zero.
-EPILOGUE = """
+_EPILOGUE = """
   out_shape = Constant <value_ints = [0, -1]> ()
   out_any = Reshape (heads_out, out_shape)
   real_2d = Unsqueeze (is_real, one)
@@ -134,16 +140,48 @@ EPILOGUE = """
 """
 
 
-def append(entry: Array, cache: Array, tables: Array, span: Array, position: Array) -> Array:
-    """A copy of the cache with the rows' entries, as the operators return it."""
+def paged_function(
+    name: str,
+    inputs: str,
+    attention: str,
+    attributes: str,
+    tensorrt: bool = False,
+    packed: tuple[str, str] | None = None,
+) -> onnx.FunctionProto:
+    """A function body.
+
+    Args:
+        attention: what is between keys and result: of keys [r, S, C], with zeros behind a row's own entry, where
+            S = blocks * page, and mask [r, 1, S], float32, to heads_out [r, heads..., width].
+        tensorrt: for its network, which is given the entries alone (`passes/return_entries.py`).
+        packed: of int8 pages, what makes `integers` [r, C] and `scales` [r, parts] of new_line [r, C]; and what makes
+            keys_any [r, S, C] of key_integers [r, S, C] and key_scales [r, S, parts].
+    """
+    keys = _BY_SPAN if tensorrt else _BY_ROW
+    if packed is None:
+        body = _BEGIN.replace("new_line", "new_entry") + _WRITE + keys.replace("keys_held", "keys_any")
+    else:
+        write, read = packed[0] + PACK.replace("packed_lines", "new_entry"), UNPACK + packed[1]
+        body = _BEGIN + write + _WRITE + keys.replace("keys_held", "packed_keys") + read
+    function = parse_function(name, inputs, body + _MASK + attention + _EPILOGUE, attributes, OUTPUTS)
+    if packed is not None:
+        function.node.insert(0, powers())
+    return function
+
+
+def append(entry: Array, cache: Array, tables: Array, span: Array, position: Array, parts: Sequence[int]) -> Array:
+    """A copy of the cache with the rows' entries, as the operators return it; `parts` of an int8 line."""
     cache, page = cache.copy(), cache.shape[1]
+    if cache.dtype == np.int8:
+        entry = pack(entry, parts)
     for row, (s, p) in enumerate(zip(span, position, strict=True)):
         if s >= 0:
             cache[tables[s, p // page], p % page] = entry[row]
     return cache
 
 
-def entries(cache: Array, table: Array, position: int) -> Array:
-    """Entries 0 .. position of the span with this table, [position + 1, C]."""
+def entries(cache: Array, table: Array, position: int, parts: Sequence[int], dtype: type) -> Array:
+    """Entries 0 .. position of the span with this table, in `dtype` [position + 1, C]."""
     page = cache.shape[1]
-    return np.concatenate([cache[number] for number in table[: position // page + 1]])[: position + 1]
+    found = np.concatenate([cache[number] for number in table[: position // page + 1]])[: position + 1]
+    return unpack(found, parts, dtype) if cache.dtype == np.int8 else found

@@ -6,6 +6,10 @@ import onnx
 import onnx.parser
 
 DOMAIN = "mythos"
+PORTABLE_DOMAIN = "mythos.portable"
+"""Of calls that the CPU library has no kernels for. A library's operators are looked up by domain and name alone: under
+this one nothing is found, and the function body serves."""
+DOMAINS = (DOMAIN, PORTABLE_DOMAIN)
 VERSION = 1
 OPSET = 23  # RMSNormalization and RotaryEmbedding
 

@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from mythos_export.kernels import precompiled
-from mythos_export.kernels.launch_plan import Plan, Sizes, evaluate
+from mythos_export.kernels.launch_plan import LEAST_SM, VARIABLE, Plan, Sizes, evaluate
 from mythos_runtime.row_ports import PAGE
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
@@ -49,6 +49,20 @@ def precision_of(operator: str, *floats: Tensor) -> str:
     if reason:
         raise ValueError(f"mythos::{operator} in Triton: {reason}; mythos_model.ops.{operator} takes any")
     return _PRECISIONS[floats[0].dtype]
+
+
+def check_format(operator: str, format: str, x: Tensor) -> None:
+    """Raises ValueError where this GPU has no instructions for the numbers that weights of a format are stored as."""
+    least = LEAST_SM.get(format, 0)
+    if x.device.type != "cuda" or least == 0:
+        return
+    major, minor = torch.cuda.get_device_capability(x.device)
+    if 10 * major + minor < least:
+        raise ValueError(
+            f"mythos::{operator} in Triton takes {format} weights from SM {least} on, and this GPU is SM "
+            f"{major}{minor}: export with --precision int8 for it, or set {VARIABLE}=none, and mythos_model.ops."
+            f"{operator} computes it"
+        )
 
 
 def check_weights(operator: str, **weights: Tensor) -> None:

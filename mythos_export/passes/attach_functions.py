@@ -1,4 +1,6 @@
-"""Give every node of the `mythos` domain a function body, so that any ONNX runtime can run the graph."""
+"""Give every node of the `mythos` domain a function body, so that any ONNX runtime can run the graph.
+
+Calls that no library has kernels for go into a domain of their own (`text.PORTABLE_DOMAIN`)."""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import onnx_ir as ir
 
 from mythos_export.errors import LowerError
 from mythos_export.kernels.call import call_of
-from mythos_export.kernels.fallback import DECOMPOSED
+from mythos_export.kernels.fallback import DECOMPOSED, NATIVE
 from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.text import DOMAIN, VERSION
+from mythos_export.kernels.text import DOMAIN, DOMAINS, PORTABLE_DOMAIN, VERSION
 
 
 def attach_functions(model: ir.Model) -> None:
@@ -30,21 +32,21 @@ def detach_functions(model: ir.Model) -> None:
 
 def _attach(model: ir.Model, tensorrt: bool) -> None:
     """A body may depend on the sizes of a call (how many experts): calls with other bodies are overloads of a name."""
-    for key in [key for key in model.functions if key[0] == DOMAIN and key[1] in OPERATORS]:
+    for key in [key for key in model.functions if key[0] in DOMAINS and key[1] in OPERATORS]:
         del model.functions[key]
-    overloads: dict[str, dict[bytes, str]] = {}  # by operator: a body, and what its overload is called
+    overloads: dict[str, dict[bytes, str]] = {}  # by domain and operator: a body, and what its overload is called
     for node in model.graph.all_nodes():
-        if node.domain != DOMAIN or node.op_type not in OPERATORS:
+        if node.domain not in DOMAINS or node.op_type not in OPERATORS:
             continue
         operator = OPERATORS[node.op_type]
         call = call_of(node, operator.inputs)
         make = operator.tensorrt if tensorrt else operator.portable
-        if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format)):
-            raise LowerError(
-                f"there is no form of {DOMAIN}::{operator.name} over {call.format} weights that TensorRT could build"
-            )
+        if make is None or (tensorrt and DECOMPOSED in operator.lacks(call.format, call.packed)):
+            raise LowerError(f"there is no form of {call.label} that TensorRT could build")
         body = make(call)
-        known = overloads.setdefault(operator.name, {})
+        body.domain = node.domain = PORTABLE_DOMAIN if NATIVE in operator.lacks(call.format) else DOMAIN
+        model.opset_imports[node.domain] = VERSION
+        known = overloads.setdefault(f"{node.domain}::{operator.name}", {})
         content = body.SerializeToString(deterministic=True)
         if content not in known:
             known[content] = f"{len(known) + 1}" if known else ""

@@ -14,11 +14,12 @@ from mythos_export.errors import PlanError
 from mythos_export.plan.devices import Device
 from mythos_export.plan.models import Model
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-# Bytes of a weight that is rounded, of one that is kept, and of a value in the cache. Block-wise formats have a float16
-# scale for every 32 weights.
-_ROUNDED = {"fp32": 4.0, "fp16": 2.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
-_KEPT = {"fp32": 4.0, "fp16": 2.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
+PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
+# Bytes of a weight that is rounded, and of one that is kept. Block-wise formats have a float16 scale for every 32
+# weights; fp8 has one for a row, which is not counted.
+_ROUNDED = {"fp32": 4.0, "fp16": 2.0, "fp8": 1.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
+_KEPT = {"fp32": 4.0, "fp16": 2.0, "fp8": 4.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
+_SCALE = 2.0  # bytes of a scale of an int8 cache line
 USABLE = 0.9  # of a device's memory: the rest is its system's, and the activations'
 
 
@@ -59,7 +60,15 @@ class Need:
 
 
 def need(model: Model, precision: str) -> Need:
-    """What a model takes."""
+    """What a model takes.
+
+    Raises:
+        PlanError: it has no int8 caches at this precision.
+    """
+    if model.int8_cache and precision == "fp16":
+        raise PlanError(
+            "there are no int8 caches at fp16, whose caches are float16: leave --cache out, or plan another"
+        )
     stored = precision.removesuffix("a8")  # int4a8 is stored as int4 is
     kept = _KEPT[stored]
     rounded = _ROUNDED[stored] if stored in _ROUNDED else _mean(model, kept)
@@ -68,7 +77,9 @@ def need(model: Model, precision: str) -> Need:
         return read[0] * rounded + read[1] * kept
 
     table, around, loop, expert = (model.read(place) for place in ("table", "around", "loop", "expert"))
-    value = 2.0 if precision == "fp16" else 4.0
+    line = model.width * (2.0 if precision == "fp16" else 4.0)
+    if model.int8_cache:
+        line = model.width + _SCALE * model.scales
     active = sum(loop) + sum(expert)
     return Need(
         precision,
@@ -77,8 +88,8 @@ def need(model: Model, precision: str) -> Need:
         of(loop) + of(expert),
         2.0 * (sum(around) + model.head),
         2.0 * active,
-        model.around * model.width * value,
-        model.inside * model.width * value,
+        model.around * line,
+        model.inside * line,
         (2.0 * model.around * model.attended, 2.0 * model.inside * model.attended),
     )
 

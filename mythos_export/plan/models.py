@@ -39,6 +39,8 @@ class Model:
     Attributes:
         loops: the number that it was trained with.
         around, inside: cache lines of a token around the loop, and of every loop; `width` values each.
+        scales: of a line, where lines are rounded to int8: one for each of its vectors.
+        int8_cache: whether they are.
         experts, chosen: in the loop; 0 where there are none.
         attended: multiplications of a layer's attention, all heads, per position that is attended to.
         tied: the head reads the embedding.
@@ -61,6 +63,8 @@ class Model:
     precision: str | None = None
     stored: int | None = None
     notes: tuple[str, ...] = field(default=())
+    scales: int = 0
+    int8_cache: bool = False
 
     @property
     def parameters(self) -> int:
@@ -113,6 +117,7 @@ def read_model(where: str) -> Model:
 
         manifest = read_manifest(path, verify_hashes=False)
         model = of_config(path.resolve().name, manifest.config, manifest.spec.family)
+        model = replace(model, int8_cache=manifest.spec.int8_cache)
         if not manifest.formats:
             return replace(model, precision=manifest.precision)
         note = "the formats are mixed; each matrix is counted as the mean of them"
@@ -163,14 +168,14 @@ def _openmythos(c: Config) -> Model:
     if c["attn_type"] == "gqa":
         hd = D // H
         attention, kept, width = 2 * D * hd * (H + c["n_kv_heads"]), 0, 2 * c["n_kv_heads"] * hd
-        attended = 2 * H * hd
+        attended, scales = 2 * H * hd, 2 * c["n_kv_heads"]
     else:
         Q, R, P, nope, v = (
             c[name] for name in ("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
         )
         attention = D * Q + Q * H * (nope + P) + D * (R + P) + H * v * D
         kept, width = R * H * (nope + v) + Q + R, R + P  # kv_up and the norms
-        attended = H * (2 * R + P)
+        attended, scales = H * (2 * R + P), 2
     around, shared = c["prelude_layers"] + c["coda_layers"], c["n_shared_experts"] * F * K
     dense = attention + _swiglu(D, D * 4 // 3)
     router, rank = E * (D + 1), c["lora_rank"]
@@ -182,7 +187,7 @@ def _openmythos(c: Config) -> Model:
         Part("routed experts", "expert", E * _swiglu(D, F)),
     )
     longest, loops = c["max_seq_len"], c["max_loop_iters"]
-    return Model("", "openmythos", parts, loops, longest, around, 1, width, attended, E, K, tied=True)
+    return Model("", "openmythos", parts, loops, longest, around, 1, width, attended, E, K, tied=True, scales=scales)
 
 
 def _decoder(D: int, F: int, layers: int, heads: int, kv: int, hd: int, norms: int) -> Part:
@@ -203,7 +208,7 @@ def _ouro(c: Config) -> Model:
     )
     loops = c.get("total_ut_steps") or c.get("loops") or 4
     longest = c.get("max_position_embeddings", 4096)
-    return Model("", "ouro", parts, loops, longest, 0, layers, 2 * kv * hd, 2 * H * hd)
+    return Model("", "ouro", parts, loops, longest, 0, layers, 2 * kv * hd, 2 * H * hd, scales=2 * kv)
 
 
 def _nanbeige(c: Config) -> Model:
@@ -214,8 +219,9 @@ def _nanbeige(c: Config) -> Model:
     loop = _decoder(D, c["intermediate_size"], layers, H, kv, hd, norms=2)
     head = () if tied else (Part("head", "around", V * D),)
     parts = (Part("embedding", "table", V * D, lines=V), replace(loop, kept=loop.kept + D), *head)
-    longest = c.get("max_position_embeddings", 4096)
-    return Model("", "nanbeige", parts, c.get("num_loops", 2), longest, 0, layers, 2 * kv * hd, 2 * H * hd, tied=tied)
+    longest, loops = c.get("max_position_embeddings", 4096), c.get("num_loops", 2)
+    width, attended = 2 * kv * hd, 2 * H * hd
+    return Model("", "nanbeige", parts, loops, longest, 0, layers, width, attended, tied=tied, scales=2 * kv)
 
 
 def _huginn(c: Config) -> Model:
@@ -235,7 +241,7 @@ def _huginn(c: Config) -> Model:
         Part("looped layers", "loop", core * one.rounded + 2 * D * D, core * one.kept),
     )
     loops, longest = c.get("mean_recurrence", 32), c.get("block_size", 4096)
-    return Model("", "huginn", parts, loops, longest, before + after, core, 2 * D, 2 * D, tied=True)
+    return Model("", "huginn", parts, loops, longest, before + after, core, 2 * D, 2 * D, tied=True, scales=2 * H)
 
 
 def _parcae(c: Config) -> Model:
@@ -267,7 +273,8 @@ def _parcae(c: Config) -> Model:
         *([] if tied else [Part("head", "around", V * D)]),
     )
     longest, loops = c.get("block_size", 2048), c["mean_recurrence"]
-    return Model("", "parcae", parts, loops, longest, before + after, core, 2 * kv * hd, 2 * D, tied=tied)
+    around, width = before + after, 2 * kv * hd
+    return Model("", "parcae", parts, loops, longest, around, core, width, 2 * D, tied=tied, scales=2 * kv)
 
 
 FAMILIES: dict[str, Callable[[Config], Model]] = {

@@ -33,6 +33,8 @@ def facts(model: Model, device: Device, estimates: Sequence[Estimate]) -> list[t
         ("device", f"{device.name}: {boxes}{size(device.memory)}, {size(device.read)}/s, {multiply}FLOP/s, {how}"),
         ("asked for", f"{some.context} tokens of context, {some.batch} sequence{'s' if some.batch > 1 else ''}"),
     ]
+    if model.int8_cache:
+        told.append(("caches", f"lines of {model.width} values in int8, with {model.scales} scales"))
     return told + [("note", note) for note in model.notes]
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
-from mythos_export.kernels.launch_plan import PRECISIONS
+from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS
 from mythos_export.kernels.op import calls_of
 from mythos_export.lower import Lowered
 from mythos_export.progress import Progress
@@ -31,7 +31,7 @@ class CudaTarget:
     """Adds compiled kernels and the row graphs' program to the bundle."""
 
     name = "cuda"
-    precisions = ("fp16", "fp32", "int8", "int4")
+    precisions = ("fp16", "fp32", "int8", "int4", "fp8")
     options = frozenset({"sm"})
 
     def check(self, options: TargetOptions) -> None:
@@ -43,6 +43,15 @@ class CudaTarget:
             raise TargetError(
                 f"--target cuda has no kernels for SM {', '.join(map(str, unknown))}, only for "
                 f"{', '.join(map(str, triton_build.ARCHITECTURES))}; leave it out of --sm"
+            )
+
+        least = LEAST_SM.get(options.precision, 0)
+        lower = [sm for sm in _sms(options) if sm < least]
+        if lower:
+            raise TargetError(
+                f"--target cuda has {options.precision} kernels from SM {least} on, the first with instructions for "
+                f"these numbers, and not for SM {', '.join(map(str, lower))}; leave it out of --sm, or take "
+                "--precision int8"
             )
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
@@ -63,4 +72,6 @@ class CudaTarget:
 
 
 def _sms(options: TargetOptions) -> tuple[int, ...]:
-    return parse_sms(options.sm) if options.sm else DEFAULT_SMS
+    if options.sm:
+        return parse_sms(options.sm)
+    return tuple(max(sm, LEAST_SM.get(options.precision, 0)) for sm in DEFAULT_SMS)

@@ -31,6 +31,8 @@ class TargetOptions:
     """Weights stay in the checkpoint's files, and are mapped from there."""
     dump: Path | None = None
     """A folder for the graph before and after each pass."""
+    int8_cache: bool = False
+    """Cache lines are rounded to int8."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ def check_request(target: Target, options: TargetOptions) -> None:
             )
         if options.expert_shards is not None:
             raise TargetError("--weights link and --expert-shards do not go together: shards are files of their own")
+    if options.int8_cache and target.name != BASE:
+        raise TargetError(
+            f"--cache int8 means nothing to --target {target.name}, whose kernels read caches as they are computed; it "
+            f"goes with --target {BASE}: leave it out, or choose that"
+        )
+    if options.int8_cache and options.expert_shards is not None:
+        raise TargetError("--cache int8 and --expert-shards do not go together so far: leave one of them out")
     target.check(options)
 
 

@@ -24,7 +24,7 @@ def fresh_cases(
         ModelError: it cannot be read.
     """
     loaded = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
-    model = precision_of(manifest.precision, manifest.formats).model(loaded)
+    model = precision_of(manifest.precision, manifest.formats, manifest.spec.int8_cache).model(loaded)
     return make_random(model, manifest.precision, count, seed), _other_file(manifest, checkpoint, loaded.sha256)
 
 

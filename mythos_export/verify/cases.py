@@ -51,7 +51,8 @@ class Case:
         margins: by decision of the trace, float32 [n, B, T], how far it is from falling otherwise. Of a choice: how
             much the last chosen one's score is above the first unchosen one's (inf where all are chosen). Of halting:
             the distance of what decides from the threshold; inf once halted.
-        unrounded: where activations are rounded, the logits of the model that rounds none, by port name; else nothing.
+        unrounded: where activations or cache lines are rounded, the logits of the model that rounds none, by port name;
+            else nothing.
     """
 
     spec: LoopSpec

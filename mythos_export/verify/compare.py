@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from mythos_export.verify.cases import Case
 from mythos_export.verify.logits import Logits, logits_apart
 from mythos_export.verify.tolerances import Tolerances
 from mythos_export.verify.trace import AFTER_HALTING, Answer, Trace, decisions, halting
+from mythos_model.cache_lines import rounded_parts
 from mythos_runtime.spec import LoopSpec, TraceTensor
 
 
@@ -104,19 +106,21 @@ class _Walk:
         logits = ports.of("logits").name
         self._error(logits, 0, outputs[logits], case.outputs[logits])
         self.found.clean = ~self.tainted
-        self._rounds_activations()
+        self._rounds()
         self.found.logits = logits_apart(outputs[logits], case.outputs[logits], self.found.clean)
         return self.found
 
-    def _rounds_activations(self) -> None:
-        """Where activations are to be rounded, tolerances are wide enough for an artifact that rounds none. That one's
-        logits are those of the model that rounds none; what rounds otherwise than float64 does is as far from both."""
+    def _rounds(self) -> None:
+        """Where activations or cache lines are to be rounded, tolerances are wide enough for an artifact that rounds
+        none. That one's logits are those of the model that rounds none; what rounds otherwise than float64 does is as
+        far from both."""
         clean = self.found.clean
+        what = "cache lines" if self.spec.int8_cache else "activations"
         for name, plain in self.case.unrounded.items():
             found = self.answer.outputs[name][clean].astype(np.float64)
             off = np.linalg.norm(found - self.case.outputs[name][clean])
             if np.linalg.norm(found - plain[clean]) < _UNMOVED * off:
-                self._problem(name, None, f"{name} are those of a model that rounds no activations")
+                self._problem(name, None, f"{name} are those of a model that rounds no {what}")
 
     def _has_other_shapes(
         self, iteration: int | None, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
@@ -230,6 +234,15 @@ class _Walk:
             for line in range(len(expected)):
                 if (line < group.before and not group.per_loop) == before:
                     self._error(name, line, found[line], expected[line])
+                    if group.rounded and self.allowed is not None:
+                        self._is_rounded(name, line, found[line], group.rounded)
+
+    def _is_rounded(self, name: str, index: int, found: np.ndarray, parts: tuple[int, ...]) -> None:
+        """Lines [B, T, width] that are to be rounded stay as they are when they are: which needs no tolerance."""
+        off = found != rounded_parts(torch.from_numpy(found), parts).numpy()
+        for row, token in np.argwhere(off.any(-1) & ~self.tainted)[:1]:
+            text = f"{name} of {line(self.spec, name, index)} holds what is not rounded to int8"
+            self._problem(name, None, text, position=(int(row), int(token)))
 
     def _output(self, role: str) -> np.ndarray:
         return self.answer.outputs[self.spec.ports.of(role).name]

@@ -28,7 +28,7 @@ from mythos_export.verify.measure import measure
 from mythos_export.verify.results import EAGER, CaseResult
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.ties import Tie, make_tie
-from mythos_export.verify.tolerances import FACTOR, MOVED, Tolerances
+from mythos_export.verify.tolerances import FACTOR, MOVED, MOVED_LINES, Tolerances
 from mythos_export.verify.trace import Trace, decisions, names, to_numpy, to_torch
 from mythos_export.verify.truth import Asked, Truth
 from mythos_export.verify.weights import Print, Prints, prints
@@ -168,13 +168,20 @@ def judged(truth: Truth, precision: str) -> Golden:
 
 
 def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerances:
-    """By what eager errs on these cases and, where activations are rounded, by what rounding them moves."""
+    """By what eager errs on these cases and, where activations or cache lines are rounded, by what rounding moves."""
 
     def of(each: Sequence[Asked], factor: float) -> Tolerances:
         return measure(each, [compare(one.case, one.eager, None) for one in each], precision, factor)
 
     names = {each.case.name for each in asked}
-    return of(asked, FACTOR).merged(of([each for each in truth.apart if each.case.name in names], MOVED))
+    apart = [each for each in truth.apart if each.case.name in names]
+    found = of(asked, FACTOR).merged(of(apart, MOVED))
+    spec = truth.model.spec
+    if not spec.int8_cache:
+        return found
+    lines = {port.name for port in spec.ports.outputs if port.role == "new"} | set(truth.model.entry_names())
+    seen = {name: series for name, series in of(apart, MOVED_LINES).tensors.items() if name in lines}
+    return found.merged(Tolerances(precision, seen, {}))
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

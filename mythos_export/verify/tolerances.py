@@ -16,6 +16,7 @@ from mythos_runtime.manifest import MIXED
 
 FACTOR = 8.0  # other kernels add in another order; this many times eager's own error is still the same function
 MOVED = 2.0  # two that round activations alike may differ by this many times what rounding them moves
+MOVED_LINES = 3.0  # the same of cache lines, where rounding is seen itself: by half a step, at a tie by a whole one
 FLOOR_ULPS = 2.0  # an error below what the precision resolves says nothing
 EPSILON = {"fp16": 2.0**-10, "bf16": 2.0**-7, **dict.fromkeys(("fp32", MIXED, *ROUNDED), 2.0**-23)}
 

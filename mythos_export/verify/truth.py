@@ -45,13 +45,14 @@ class Truth:
     choices: dict[str, int] = field(default_factory=dict)
     """Of how many each choice of the trace is made."""
     apart: list[Asked] = field(default_factory=list)
-    """Where activations are rounded, the same questions to the float64 model that rounds none: how far rounding moves
-    what there is to see. Two that round alike, in float32 and float64, part as soon as one value is near the middle of
-    two integers, and are then about as far from each other as from this one."""
+    """Where activations or cache lines are rounded, the same questions to the float64 model that rounds none: how far
+    rounding moves what there is to see. Two that round alike, in float32 and float64, part as soon as one value is near
+    the middle of two integers, and are then about as far from each other as from this one."""
 
     def __post_init__(self) -> None:
         self.exact = self.model.exact()
-        self.unmoved = with_plain_activations(self.model.exact()) if self.model.rounds_activations else None
+        rounds = self.model.rounds_activations or self.model.rounded_parts
+        self.unmoved = with_plain_activations(self.model.exact()).with_int8_cache(False) if rounds else None
         self.model = self.model.unrounded()
 
     def ask(self, question: Question) -> Mapping[str, np.ndarray]:

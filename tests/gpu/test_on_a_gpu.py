@@ -92,7 +92,7 @@ _ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "p
     ("part", "piece"),
     [
         *[("kernels", f"{op}-{p}") for op in _ATTENTIVE for p in PRECISIONS],
-        *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4")],
+        *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4", "fp8")],
         ("kernels", "act_halting-fp32"),
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
         ("loop", ""),

@@ -114,7 +114,12 @@ def check_cpp(bundle: Path, case: GoldenCase, folder: Path) -> None:
     assert np.abs(halves - chunks).max() <= CLOSE * np.abs(expected).max()
 
 
-WAYS = [("onnx", "int8"), ("onnx", "int4"), ("tensorrt", "fp16"), ("tensorrt", "fp32")]
+WAYS = [("onnx", "int8"), ("onnx", "int4"), ("tensorrt", "fp16"), ("tensorrt", "fp32"), ("cuda", "fp16")]
+STAGES = {
+    "onnx": set[str](),
+    "tensorrt": {"tensorrt graph", "tensorrt network", "tensorrt row networks"},
+    "cuda": {"row programs"},
+}
 
 
 @pytest.mark.slow
@@ -126,7 +131,10 @@ def test_every_family_is_exported_and_verified_for_every_target(
     case, options, states = GoldenCase.load(name), {}, {"onnx": VERIFIED}
     if target == "tensorrt":
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
-        options, states = {"sm": "89"}, states | {"tensorrt": NOT_EXECUTED}
+        options, states = {"sm": "89", "rows": True}, states | {"tensorrt": NOT_EXECUTED}
+    if target == "cuda":
+        pytest.importorskip("triton", reason="triton is not installed: pip install 'mythos-export[triton]'")
+        options, states = {"sm": "90"}, states | {"cuda": NOT_EXECUTED}
     config = dict(case.config)
     if name.startswith("huginn") and precision == "fp16":  # after its six loops random weights have eager off by 7 %
         config["mean_recurrence"] = 3
@@ -134,7 +142,7 @@ def test_every_family_is_exported_and_verified_for_every_target(
     assert exported.parity is not None and exported.parity.passed
     assert {each.name: each.state for each in exported.manifest.targets} == states
     ran = {stage.name for stage in exported.parity.stages if stage.state == "pass"}
-    assert ran >= {"program", "onnx", "rows"} | ({"tensorrt graph", "tensorrt network"} if options else set())
+    assert ran >= {"program", "onnx", "rows"} | STAGES[target]
     logits = load(exported.path).forward(case.ids, max_loops=case.loops).logits
     assert logits.shape[:2] == case.ids.shape and bool(np.isfinite(logits).all())
 

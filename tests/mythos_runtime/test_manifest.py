@@ -16,6 +16,7 @@ from small_spec import spec
 from mythos_runtime import BundleError
 from mythos_runtime.linked import LinkedFile, LinkedTensor, Links, Stretch
 from mythos_runtime.manifest import Manifest, Source, Target, parse_manifest, read_manifest, write_manifest
+from mythos_runtime.row_ports import row_ports
 
 
 def manifest() -> Manifest:
@@ -46,6 +47,25 @@ def test_mixed_formats_are_read_back(tmp_path: Path) -> None:
     mixed = replace(manifest(), precision="mixed", formats={"embed": "int8", "coda.ffn": "int4"})
     write_manifest(tmp_path, mixed)
     assert read_manifest(tmp_path) == mixed
+
+
+def test_rounded_caches_are_read_back_and_others_do_not_mention_it(tmp_path: Path) -> None:
+    plain = spec()
+    caches = tuple(replace(group, rounded=(3, 1)) for group in plain.caches)
+    rows = row_ports(plain.vocab_size, caches, plain.state, plain.exit)
+    rounded = replace(manifest(), spec=replace(plain, caches=caches, graphs=plain.graphs | rows))
+    write_manifest(tmp_path, rounded)
+    assert read_manifest(tmp_path) == rounded and rounded.spec.int8_cache
+    assert str(rows["step"].of("cache", "loop")) == "cache_0 int8 [G, 32, 8]"
+    assert all("rounded" not in group for group in plain.to_json()["caches"])
+
+
+@pytest.mark.parametrize("value", [[], [0], [True], [4.0], 4, "int8"])
+def test_parts_that_are_no_sizes_are_refused(value: Any) -> None:
+    document = manifest().to_json()
+    document["spec"]["caches"][0]["rounded"] = value
+    with pytest.raises(BundleError, match=r"spec.caches\[0\].rounded should be a list"):
+        parse_manifest(json.dumps(document).encode())
 
 
 MIXED: dict[str, tuple[dict[str, Any], str]] = {
@@ -128,6 +148,11 @@ CONTRADICTIONS: dict[str, tuple[str, Any]] = {
     "there are 0 caches inside the loop and 2 around it": ("caches.1.per_loop", False),
     "the cache layers fills 3 of its 2 slots": ("caches.0.before", 3),
     "the cache loop fills 1 of its 3 slots": ("caches.1.before", 1),
+    "the cache layers rounds parts of 3 values in all, where a line is 4 values of float32": (
+        "caches.0.rounded",
+        [1, 2],
+    ),
+    "enter: the inputs lack cache_0 int8 [G, 32, 8]": ("caches.0.rounded", [1, 3]),
     "the state out is not float32 of the size of h": ("state.1.dims", ["B", "T", 7]),
     "the state h is not one of": ("state.0.dims", ["B", "T", "N"]),
     "the state depth is not one of": ("state.3.dims", ["B"]),

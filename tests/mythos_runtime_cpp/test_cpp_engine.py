@@ -78,6 +78,17 @@ def test_any_schedule(engines: Engines) -> None:
     check()
 
 
+@pytest.mark.slow  # row graphs of two more models
+@pytest.mark.parametrize("attention", ["mla", "gqa"])
+def test_int8_pages(attention: str, tmp_path: Path) -> None:
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    made = RowModel.openmythos(attention, tmp_path, int8_cache=True)
+    cpp = CppEngine(made.folder, made.model.spec, 2)
+    test_requests_that_were_sent_back((cpp, PythonEngine(made.core(threads=2))))
+    cpp.close()
+
+
 def test_requests_that_were_sent_back(engines: Engines) -> None:
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()
     requests = [

@@ -48,7 +48,8 @@ struct RoundedRow {
   const float* scale;   // [blocks]
   const int32_t* zero;  // [blocks]
 };
-constexpr float kLeastRounded = 0x1p-100f;  // a block whose largest activation is less is rounded to zeros
+// A block whose largest activation is less is rounded to zeros, and so is a part of a cache line.
+constexpr float kLeastRounded = 0x1p-100f;
 
 // Keys that one call of softmax_block covers at most, and the stride of its rows. 32 rows of a cache 160 wide stay in
 // the first level between the scores and the weighted sum.
@@ -81,6 +82,10 @@ struct Kernels {
   // Activations rounded to int8, and `nt` of such, for weights in int8 and int4; null for plain ones.
   void (*round[kFormats])(const float* x, size_t depth, int8_t* q, float* scale, int32_t* zero);
   void (*nt_rounded[kFormats])(const RoundedRow* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc);
+
+  // A part of a cache line rounded to int8: n integers, and their scale, the bits of a bfloat16; and back, exactly.
+  uint16_t (*round_part)(const float* x, size_t n, int8_t* q);
+  void (*unpack_part)(const int8_t* q, uint16_t scale, float* y, size_t n);
 
   // h[i] = silu(gate[i]) * up[i]
   void (*silu_mul)(const float* gate, const float* up, float* h, size_t n);

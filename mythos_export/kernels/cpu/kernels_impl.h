@@ -2,6 +2,7 @@
 // kernels_avx2.cpp and the others include this after their simd_*.h). Everything here is in an unnamed namespace and uses nothing of the standard library but types: code compiled for a new processor must not be
 // linked into what an old one runs.
 #pragma once
+#include "cpu/line_parts.h"
 #include "cpu/nn.h"
 #include "cpu/nt.h"
 #include "cpu/nt_blockwise.h"
@@ -123,6 +124,8 @@ constexpr Kernels table(const char* isa) {
           {nn<f32>, nn<f16>, nullptr, nullptr},
           {nullptr, nullptr, round_row<int8>, round_row<int4>},
           {nullptr, nullptr, r_nt<int8>, r_nt<int4>},
+          round_part,
+          unpack_part,
           silu_mul,
           softmax_block,
           axpy,

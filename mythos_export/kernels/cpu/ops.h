@@ -59,6 +59,14 @@ struct Embedding {
 };
 void embedding(const Kernels& kernels, const Embedding& op);
 
+// Cache lines rounded to int8 and back, `width` neighbours with one scale.
+struct RoundedLine {
+  size_t parts, width;
+  const float* x;  // [parts, width]
+  float* y;        // [parts, width]
+};
+void rounded_line(const Kernels& kernels, const Parallel& parallel, const RoundedLine& op);
+
 // What both kinds of attention read: slots j < past_lengths[b] of past[layer, b], then the chunk's own tokens.
 struct Cache {
   size_t B, T, L, S, C;

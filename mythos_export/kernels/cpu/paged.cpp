@@ -72,6 +72,46 @@ Queries queries_of(const RowBlock& block, size_t part, const PagedHeads& heads, 
           &partials.norm[first], heads.width};
 }
 
+// What a kv head reads of a page: the page itself or, of int8 lines, those of its columns made floats, which the products
+// then read as they would a page of such.
+class Columns {
+ public:
+  Columns(const Paged& p, const PagedHeads& heads, size_t group)
+      : parts_(p.parts),
+        key_(group * heads.depth),
+        value_(heads.value_column + group * heads.width),
+        depth_(heads.depth),
+        width_(heads.width),
+        within_(value_ >= key_ && value_ + width_ <= key_ + depth_),
+        row_(depth_ + (within_ ? 0 : width_)),
+        floats_(parts_.count ? kPage * row_ : 0) {}
+
+  Weights keys(const Kernels& kernels, const Weights& page, size_t rows) const {
+    return parts_.count ? unpacked(kernels, page, rows, key_, depth_, 0) : page.column(key_);
+  }
+  // After `keys`, of the same page.
+  Weights values(const Kernels& kernels, const Weights& page, size_t rows) const {
+    if (!parts_.count) return page.column(value_);
+    if (within_) return rows_of(floats_.get() + (value_ - key_), row_);
+    return unpacked(kernels, page, rows, value_, width_, depth_);
+  }
+
+ private:
+  Weights unpacked(const Kernels& kernels, const Weights& page, size_t rows, size_t column, size_t n, size_t to) const {
+    const int8_t* line = static_cast<const int8_t*>(page.data);
+    float* y = floats_.get() + to;
+    for (size_t row = 0; row < rows; ++row, line += page.row_bytes, y += row_)
+      unpack_line(kernels, parts_, line, column, n, y);
+    return rows_of(floats_.get() + to, row_);
+  }
+
+  const Parts& parts_;
+  size_t key_, value_, depth_, width_;
+  bool within_;
+  size_t row_;
+  Buffer<float> floats_;
+};
+
 void attend_part(const Kernels& kernels, const Paged& p, const PagedHeads& heads, const RowBlock& block, size_t part,
                  const Partials& partials) {
   const size_t count = block.queries(), g = block.head / (heads.H / heads.G);
@@ -85,6 +125,7 @@ void attend_part(const Kernels& kernels, const Paged& p, const PagedHeads& heads
   }
   const Queries queries = queries_of(block, part, heads, partials, row.get(), position.get());
   queries.clear();
+  const Columns columns(p, heads, g);
   const int64_t* const table = p.tables + p.span[block.first] * p.blocks;
   const int64_t end = std::min(static_cast<int64_t>((part + 1) * kPartKeys), block.newest + 1);
   int64_t key_positions[kPage];
@@ -92,8 +133,9 @@ void attend_part(const Kernels& kernels, const Paged& p, const PagedHeads& heads
     for (size_t j = 0; j < kPage; ++j) key_positions[j] = first + static_cast<int64_t>(j);
     const bool all_see_all = key_positions[kPage - 1] <= block.oldest;
     const Weights page = p.cache.row(table[first / kPage] * kPage);
+    const size_t there = std::min<size_t>(kPage, static_cast<size_t>(end - first));
     attend(kernels, queries,
-           {page.column(g * heads.depth), page.column(heads.value_column + g * heads.width), kPage,
+           {columns.keys(kernels, page, there), columns.values(kernels, page, there), kPage,
             all_see_all ? nullptr : key_positions},
            heads.scale, scores.get());
   }
@@ -149,14 +191,18 @@ size_t next_blocks(const Paged& p, const PagedHeads& heads, size_t row, std::vec
 
 }  // namespace
 
-void append(const Paged& p, const void* entry, void* cache) {
+void append(const Kernels& kernels, const Paged& p, const void* entry, void* cache) {
   check(p);
   const size_t bytes = p.cache.row_bytes;
   for (size_t i = 0; i < p.rows; ++i) {
     if (p.span[i] < 0) continue;
     const size_t page = static_cast<size_t>(p.tables[p.span[i] * p.blocks + p.position[i] / kPage]);
-    std::memcpy(static_cast<char*>(cache) + (page * kPage + p.position[i] % kPage) * bytes,
-                static_cast<const char*>(entry) + i * bytes, bytes);
+    char* const line = static_cast<char*>(cache) + (page * kPage + p.position[i] % kPage) * bytes;
+    if (p.parts.count) {
+      pack_line(kernels, p.parts, static_cast<const float*>(entry) + i * p.C, reinterpret_cast<int8_t*>(line));
+    } else {
+      std::memcpy(line, static_cast<const char*>(entry) + i * bytes, bytes);
+    }
   }
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "cpu/kernels.h"
+#include "cpu/lines.h"
 #include "cpu/parallel.h"
 
 namespace mythos {
@@ -20,15 +21,16 @@ constexpr size_t kPage = kKeyBlock;  // positions of a page
 // Sizes that the caller has checked against the tensors; the values of the index tensors are checked by `append`.
 struct Paged {
   size_t rows, spans, blocks, pages, C;
-  Weights cache;            // [pages * kPage, C], holds the rows' entries
+  Weights cache;            // [pages * kPage, C], holds the rows' entries; of int8 lines, by their bytes alone
   const int64_t* tables;    // [spans, blocks], pages
   const int64_t* span;      // [rows], -1: padding
   const int64_t* position;  // [rows]
+  Parts parts = {};         // of int8 lines
 };
 
-// Writes the rows' entries [rows, C] into `cache`, the memory that p.cache reads. Throws std::invalid_argument for a
-// span, a position or a page that is not there.
-void append(const Paged& p, const void* entry, void* cache);
+// Writes the rows' entries [rows, C] into `cache`, the memory that p.cache reads: as they are, or of float32 packed into
+// int8 lines. Throws std::invalid_argument for a span, a position or a page that is not there.
+void append(const Kernels& kernels, const Paged& p, const void* entry, void* cache);
 
 // What the heads of a row look for. Head h, of kv head g = h / (H / G), is dotted with columns g * depth .. of an entry
 // and sums columns value_column + g * width .. of it.

@@ -15,29 +15,49 @@
 namespace mythos {
 namespace {
 
+// What is computed in, and what pages hold: T itself or, of Int8Lines, int8 lines, in float32.
+struct Int8Lines {};
+template <class T_>
+struct Pages {
+  using T = T_;
+  static constexpr bool packed = false;
+  static constexpr auto element = Element<T>::onnx;
+};
+template <>
+struct Pages<Int8Lines> {
+  using T = float;
+  static constexpr bool packed = true;
+  static constexpr auto element = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
+};
+
 // The cache after the call, with the rows' entries; the inputs from `first` on are entry, cache, tables, span, position.
-template <class T>
-Paged appended(const Ort::KernelContext& context, size_t first, size_t rows, size_t C) {
+// `parts`: of a line, where those are int8.
+template <class P>
+Paged appended(const Kernels& kernels, const Ort::KernelContext& context, size_t first, size_t rows, size_t C,
+               const Parts& parts) {
+  using T = typename P::T;
   const Input entry(context, first, "entry"), cache(context, first + 1, "cache"), tables(context, first + 2, "tables");
   const Input span(context, first + 3, "span"), position(context, first + 4, "position");
   entry.is({rows, C});
-  cache.rank(3).is({cache.dim(0), kPage, C});
+  cache.rank(3).is({cache.dim(0), kPage, P::packed ? parts.bytes() : C});
   tables.rank(2);
   span.is({rows});
   position.is({rows});
   auto next = context.GetOutput(1, cache.shape().data(), cache.shape().size());
-  T* const to = static_cast<T*>(next.GetTensorMutableRawData());
-  if (to != cache.data<T>()) std::memcpy(to, cache.data<T>(), cache.size() * sizeof(T));
+  void* const to = next.GetTensorMutableRawData();
+  const size_t bytes = P::packed ? parts.bytes() : C * sizeof(T);  // of a line
+  if (to != cache.data<void>()) std::memcpy(to, cache.data<void>(), cache.dim(0) * kPage * bytes);
   const Paged paged{rows,
                     tables.dim(0),
                     tables.dim(1),
                     cache.dim(0),
                     C,
-                    rows_of(to, C, Element<T>::format),
+                    {to, bytes, Element<T>::format, nullptr, 0},
                     tables.data<int64_t>(),
                     span.data<int64_t>(),
-                    position.data<int64_t>()};
-  append(paged, entry.data<T>(), to);
+                    position.data<int64_t>(),
+                    P::packed ? parts : Parts{}};
+  append(kernels, paged, entry.data<T>(), to);
   return paged;
 }
 
@@ -49,12 +69,15 @@ inline PagedShapes paged_shapes(Ort::ShapeInferContext& context, size_t cache, i
   return {{{q[0], q[1].AsInt() * width}, context.GetInputShape(cache)}};
 }
 
-template <class T>
+template <class Kept>
 struct PagedGqaKernel {
+  using P = Pages<Kept>;
+  using T = typename P::T;
   static constexpr const char* name = "paged_gqa_attention";
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, kInt64, kInt64, kInt64};
-  static constexpr ONNXTensorElementDataType outputs[] = {F, F};
+  static constexpr ONNXTensorElementDataType inputs[] = {F, F, P::element, kInt64, kInt64, kInt64};
+  static constexpr ONNXTensorElementDataType outputs[] = {F, P::element};
+  static constexpr size_t cache_input = 2;
   float scale;
   size_t G;
 
@@ -75,19 +98,22 @@ struct PagedGqaKernel {
                                   " does not divide");
     }
     const Floats<T> q_floats(kernels, q);
-    const Paged paged = appended<T>(context, 1, rows, 2 * G * head);
+    const Paged paged = appended<P>(kernels, context, 1, rows, 2 * G * head, {2 * G, head, head});
     Output<T> y(context, {rows, H * head});
     paged_gqa_attention(kernels, OrtParallel(context), {paged, H, G, head, scale, q_floats.get(), y.get()});
     y.finish(kernels);
   }
 };
 
-template <class T>
+template <class Kept>
 struct PagedMlaKernel {
+  using P = Pages<Kept>;
+  using T = typename P::T;
   static constexpr const char* name = "paged_mla_attention";
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, F, kInt64, kInt64, kInt64, F};
-  static constexpr ONNXTensorElementDataType outputs[] = {F, F};
+  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, P::element, kInt64, kInt64, kInt64, F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F, P::element};
+  static constexpr size_t cache_input = 3;
   float scale;
   size_t v;
 
@@ -107,7 +133,7 @@ struct PagedMlaKernel {
     q_rope.is({rows, H, rope});
     kv_up.is({H * (nope + v), R});
     const Floats<T> q_nope_floats(kernels, q_nope), q_rope_floats(kernels, q_rope);
-    const Paged paged = appended<T>(context, 2, rows, R + rope);
+    const Paged paged = appended<P>(kernels, context, 2, rows, R + rope, {2, R, rope});
     Output<T> y(context, {rows, H * v});
     paged_mla_attention(kernels, OrtParallel(context),
                         {paged, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(),

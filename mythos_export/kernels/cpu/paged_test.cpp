@@ -5,7 +5,8 @@
 namespace mythos::test {
 namespace {
 
-// Spans of random length in random pages; NaN in every entry that is no span's.
+// Spans of random length in random pages; NaN in every entry that is no span's. With parts, pages of int8 lines, and
+// entries that are what they are rounded to.
 struct RandomPages {
   size_t spans = pick(1, 4), blocks = pick(1, 11), pages = spans * blocks + pick(0, 3), C, rows = 0;
   std::vector<int64_t> tables, span, position;
@@ -13,9 +14,23 @@ struct RandomPages {
   Stored entries, cache;       // [spans * blocks * kPage, C] in the order of positions; [pages * kPage, C]
   std::vector<float> rows_wide;
   std::vector<uint16_t> rows_half;
+  Parts parts;
+  std::vector<int8_t> bytes;  // of the pages, where there are parts
 
-  RandomPages(const Kernels& k, Format f, size_t width)
-      : C(width), entries(k, normal(spans * blocks * kPage * C), f), cache(k, fill(k), f) {}
+  RandomPages(const Kernels& k, Format f, size_t width, const Parts& of = {})
+      : C(width), entries(k, normal(spans * blocks * kPage * C), f), cache(k, fill(k), f), parts(of) {
+    if (!parts.count) return;
+    const size_t line = parts.bytes();
+    bytes.assign(pages * kPage * line, -1);  // two such bytes are a scale that is no number
+    for (size_t i = 0; i < pages * kPage; ++i) {
+      if (!std::isnan(cache.wide[i * C])) pack_line(k, parts, &cache.wide[i * C], &bytes[i * line]);
+    }
+    std::vector<int8_t> packed(line);
+    for (size_t i = 0; i < spans * blocks * kPage; ++i) {
+      pack_line(k, parts, &entries.wide[i * C], packed.data());
+      unpack_line(k, parts, packed.data(), 0, C, &entries.wide[i * C]);
+    }
+  }
 
   std::vector<float> fill(const Kernels&) {
     std::vector<int64_t> free(pages);
@@ -53,10 +68,13 @@ struct RandomPages {
     rows_half.resize(rows_wide.size());
     k.narrow(rows_wide.data(), rows_half.data(), rows_wide.size());
     const bool half = cache.format == f16;
-    const Paged paged{rows,        spans,       blocks,         pages, C, cache.rows(C), tables.data(),
-                      span.data(), position.data()};
-    append(paged, half ? static_cast<const void*>(rows_half.data()) : rows_wide.data(),
-           half ? static_cast<void*>(cache.half.data()) : cache.wide.data());
+    const bool packed = parts.count > 0;
+    const Weights held = packed ? Weights{bytes.data(), parts.bytes(), f32, nullptr, 0} : cache.rows(C);
+    const Paged paged{rows,        spans,           blocks, pages, C, held, tables.data(),
+                      span.data(), position.data(), parts};
+    append(k, paged, half ? static_cast<const void*>(rows_half.data()) : rows_wide.data(),
+           packed ? static_cast<void*>(bytes.data())
+                  : half ? static_cast<void*>(cache.half.data()) : cache.wide.data());
     return paged;
   }
   // What a row attends to: entries 0 .. its position.
@@ -90,7 +108,8 @@ std::vector<double> weights_of(const std::vector<const float*>& lines, const std
 
 void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel) {
   const size_t G = pick(1, 3), shared = pick(1, 4), H = G * shared, head = pick(1, 40);
-  RandomPages pages(k, f, 2 * G * head);
+  const bool packed = f == f32 && pick(0, 1);
+  RandomPages pages(k, f, 2 * G * head, packed ? Parts{2 * G, head, head} : Parts{});
   const Paged paged = pages.append_rows(k);
   const auto q = normal(pages.rows * H * head);
   std::vector<double> expected(q.size());
@@ -109,7 +128,8 @@ void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel) {
 void test_paged_mla(const Kernels& k, Format f, const Parallel& parallel) {
   const size_t H = pick(0, 9) ? pick(1, 5) : 50, nope = pick(1, 20), rope = pick(0, 3) * 2, v = pick(1, 20);
   const size_t R = pick(1, 40);
-  RandomPages pages(k, f, R + rope);
+  const bool packed = f == f32 && pick(0, 1);
+  RandomPages pages(k, f, R + rope, packed ? Parts{rope ? 2u : 1u, R, rope} : Parts{});
   const Paged paged = pages.append_rows(k);
   const auto q_nope = normal(pages.rows * H * nope), q_rope = normal(pages.rows * H * rope);
   const Stored kv_up(k, normal(H * (nope + v) * R, 0.3f), f);

@@ -118,6 +118,35 @@ struct GqaKernel {
   }
 };
 
+// Lines are rounded in float32 alone, so T is float.
+template <class T>
+struct RoundedLineKernel {
+  static constexpr const char* name = "rounded_line";
+  static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
+  static constexpr ONNXTensorElementDataType inputs[] = {F};
+  static constexpr ONNXTensorElementDataType outputs[] = {F};
+  size_t width;
+
+  explicit RoundedLineKernel(const Ort::ConstKernelInfo& info) : width(checked_size(info, "width")) {}
+
+  static Shapes output_shapes(Ort::ShapeInferContext& context) {
+    const auto& x = context.GetInputShape(0);
+    if (x.empty()) return std::nullopt;  // rank 0 stands for an unknown one too
+    return {{x}};
+  }
+
+  void compute(const Kernels& kernels, const Ort::KernelContext& context) const {
+    const Input x(context, 0, "x");
+    if (x.last() % width) {
+      throw std::invalid_argument("x has lines of " + std::to_string(x.last()) + " values, which width = " +
+                                  std::to_string(width) + " does not divide");
+    }
+    Output<T> y(context, x.shape());
+    rounded_line(kernels, OrtParallel(context), {x.size() / width, width, x.data<T>(), y.get()});
+    y.finish(kernels);
+  }
+};
+
 // The state is float32 at every precision, so T is float.
 template <class T>
 struct ActKernel {
@@ -183,6 +212,12 @@ struct Instance {
   }
 };
 
+// The input whose pages an operator appends to; 0 where it has none.
+template <class K, class = void>
+constexpr size_t cache_input = 0;
+template <class K>
+constexpr size_t cache_input<K, std::void_t<decltype(K::cache_input)>> = K::cache_input;
+
 // ONNX Runtime asks the first of the operators that share a name, whatever the types of a node are: an output of the
 // compute type gets it from the first input that may have it, which is why the wrapper of CustomOpBase, which cannot
 // see it, is not used.
@@ -206,8 +241,19 @@ OrtStatusPtr infer_outputs(const OrtCustomOp*, OrtShapeInferContext* raw) {
     Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, typed_by, &input));
     Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(input, &compute));
     if (compute != kFloat16) compute = kFloat32;  // of integer weights
+    const auto type_of = [&](size_t i) {
+      if constexpr (cache_input<K> != 0) {  // the last output is that cache, of whatever it is made
+        if (i + 1 == std::size(K::outputs)) {
+          ONNXTensorElementDataType held;
+          Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(raw, cache_input<K>, &input));
+          Ort::ThrowOnError(Ort::GetApi().GetTensorElementType(input, &held));
+          return held;
+        }
+      }
+      return K::outputs[i] == K::F ? compute : K::outputs[i];
+    };
     for (size_t i = 0; i < std::size(K::outputs); ++i)
-      Ort::ThrowOnError(context.SetOutputShape(i, (*shapes)[i], K::outputs[i] == K::F ? compute : K::outputs[i]));
+      Ort::ThrowOnError(context.SetOutputShape(i, (*shapes)[i], type_of(i)));
     return nullptr;
   } catch (const std::exception& error) {
     return failure<K>(error);
@@ -269,8 +315,9 @@ void add_all(Ort::CustomOpDomain& domain) {
   add<MlaKernel, float, uint16_t>(domain);
   add<GqaKernel, float, uint16_t>(domain);
   add<ActKernel, float>(domain);
-  add<PagedGqaKernel, float, uint16_t>(domain);
-  add<PagedMlaKernel, float, uint16_t>(domain);
+  add<RoundedLineKernel, float>(domain);
+  add<PagedGqaKernel, float, uint16_t, Int8Lines>(domain);
+  add<PagedMlaKernel, float, uint16_t, Int8Lines>(domain);
 }
 
 }  // namespace

@@ -34,6 +34,9 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
   }
+  static Reg load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   // Four bytes of as many rows as a register has.
   using Quads = __m256i;
   static Quads load_quads(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }

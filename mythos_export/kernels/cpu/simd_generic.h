@@ -64,6 +64,7 @@ struct Simd {
   static Mask first(size_t n) { return {n}; }
   static Reg zero() { return Reg{0, 0, 0, 0}; }
   static Reg set(float v) { return Reg{v, v, v, v}; }
+  static Reg load(const int8_t* p) { return Reg{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
   static Reg load(const float* p) {
     Reg v;
     __builtin_memcpy(&v, p, sizeof v);

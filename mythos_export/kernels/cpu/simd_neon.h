@@ -34,6 +34,7 @@ struct Simd {
     for (size_t i = 0; i < m.n; ++i) part[i] = p[i];
     return load(part);
   }
+  static Reg load(const int8_t* p) { return Reg{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
   // Four bytes of as many rows as a register has.
   using Quads = int32x4_t;
   static Quads load_quads(const uint8_t* p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }

@@ -8,6 +8,8 @@ from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, pointer
 from mythos_model.formats import FORMATS
 
+Constants = dict[str, int | bool | str]
+
 _SOURCE = "mythos_export.kernels.linear.triton"
 FEW_ROWS = 16
 """Up to here one block of rows: the weights are read once, and that is what takes the time."""
@@ -44,18 +46,25 @@ def _plan(path: str, K: int, padded: int, rows: int, form: str, precision: str, 
             "K": K,
             "INPUTS": padded,
             "ROWS": rows,
-            "BITS": FORMATS[form].bits,
+            **stored_as(form),
             "BLOCK_M": FEW_ROWS if few else (32 if wide else 64),
             "BLOCK_N": 32 if few or wide else 64,
             "BLOCK_K": 32 if wide else 64,
             "PRECISION": "ieee",
         },
         ("cdiv(n, BLOCK_M)", "cdiv(ROWS, BLOCK_N)", "1"),
+        num_warps=4 if few or wide else 8,  # with 4, int8 spills on SM 120
         num_stages=2,
     )
     when = f"n <= {FEW_ROWS}" if few else f"n > {FEW_ROWS}"
     return Plan("linear", variant, path, when, ("n",), (), (), (spec,))
 
 
-FORMAT_TYPES = {"int8": "i8", "int4": "u8"}
+FORMAT_TYPES = {"int8": "i8", "int4": "u8", "fp8": "i8"}
 """Element types of stored weights, as Triton names them."""
+
+
+def stored_as(form: str) -> Constants:
+    """A format as the kernels take it (`kernels.rounded`)."""
+    lay = FORMATS[form]
+    return {"BITS": lay.bits, "BLOCK": lay.block, "FLOAT8": lay.number is not None}

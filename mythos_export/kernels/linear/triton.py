@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.linear.plan import plans
-from mythos_export.kernels.rounded import load_weights
-from mythos_export.kernels.triton_run import check_weights, execute, precision_of
+from mythos_export.kernels.rounded import load_weights, scaled
+from mythos_export.kernels.triton_run import check_format, check_weights, execute, precision_of
 from mythos_model import products
 from mythos_model.formats import FORMATS, PLAIN
 
@@ -23,6 +23,7 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, rows: int, format: s
     if format == PLAIN or scale is None or FORMATS[format].activations:
         return products.linear(x, weight, scale, rows, format)
     precision = precision_of("linear", x)
+    check_format("linear", format, x)
     check_weights("linear", weight=weight, scale=scale)
     out = x.new_empty(*x.shape[:-1], rows)
     if not out.numel():
@@ -45,6 +46,8 @@ def linear_kernel(
     INPUTS: tl.constexpr,
     ROWS: tl.constexpr,
     BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FLOAT8: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -59,8 +62,9 @@ def linear_kernel(
         k = k0 + tl.arange(0, BLOCK_K)
         value = tl.load(x + token[:, None] * K + k[None, :], mask=live[:, None] & (k < K)[None, :], other=0.0)
         there = (k < K)[:, None] & (row < ROWS)[None, :]
-        weights = load_weights(weight, scale, k, row, there, INPUTS, BITS)
+        weights = load_weights(weight, scale, k, row, there, INPUTS, BITS, BLOCK, FLOAT8)
         total = tl.dot(value, weights.to(value.dtype), total, input_precision=PRECISION)
+    total = scaled(total, scale, row, row < ROWS, BLOCK)
     tl.store(
         out + token[:, None] * ROWS + row[None, :],
         total.to(out.dtype.element_ty),

@@ -16,8 +16,8 @@ from torch import Tensor
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.moe.rounded_plan import plans
 from mythos_export.kernels.moe.triton import moe
-from mythos_export.kernels.rounded import load_weights
-from mythos_export.kernels.triton_run import check_weights, execute, precision_of
+from mythos_export.kernels.rounded import load_weights, scaled
+from mythos_export.kernels.triton_run import check_format, check_weights, execute, precision_of
 from mythos_model import products
 from mythos_model.formats import FORMATS, PLAIN
 
@@ -70,6 +70,7 @@ def rounded_moe(
     x [..., D], expert_index int64 and expert_weight [..., K] -> [..., D] in x's dtype.
     """
     precision = precision_of("moe", x, expert_weight)
+    check_format("moe", format, x)
     weights = {
         "routed_gate_up": routed_gate_up,
         "routed_down": routed_down,
@@ -114,6 +115,8 @@ def up_kernel(
     D: tl.constexpr,
     INPUTS: tl.constexpr,
     BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FLOAT8: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -129,7 +132,7 @@ def up_kernel(
         if expert < 0:
             return
         gate_up += expert.to(tl.int64) * (2 * FP * INPUTS * BITS // 8)
-        scale += expert.to(tl.int64) * (2 * FP * INPUTS // 32)
+        scale += expert.to(tl.int64) * (2 * FP * (INPUTS // BLOCK if BLOCK > 0 else 1))
         row = tl.load(sorted_pairs + row)
         token = row // TOP_K
     live = row < rows
@@ -141,10 +144,12 @@ def up_kernel(
             x + token.to(tl.int64)[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0
         )
         there = (d < D)[:, None] & (f < FP)[None, :]
-        weights = load_weights(gate_up, scale, d, f, there, INPUTS, BITS)
+        weights = load_weights(gate_up, scale, d, f, there, INPUTS, BITS, BLOCK, FLOAT8)
         gate = tl.dot(value, weights.to(value.dtype), gate, input_precision=PRECISION)
-        weights = load_weights(gate_up, scale, d, f + FP, there, INPUTS, BITS)
+        weights = load_weights(gate_up, scale, d, f + FP, there, INPUTS, BITS, BLOCK, FLOAT8)
         up = tl.dot(value, weights.to(value.dtype), up, input_precision=PRECISION)
+    gate = scaled(gate, scale, f, f < FP, BLOCK)
+    up = scaled(up, scale, f + FP, f < FP, BLOCK)
     result = gate * tl.sigmoid(gate) * up
     if GROUPED:
         result *= tl.load(expert_weight + row, mask=live, other=0.0).to(tl.float32)[:, None]
@@ -172,6 +177,8 @@ def down_kernel(
     ROWS: tl.constexpr,
     INPUTS: tl.constexpr,
     BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FLOAT8: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -187,7 +194,7 @@ def down_kernel(
         if expert < 0:
             return
         down += expert.to(tl.int64) * (ROWS * INPUTS * BITS // 8)
-        scale += expert.to(tl.int64) * (ROWS * INPUTS // 32)
+        scale += expert.to(tl.int64) * (ROWS * (INPUTS // BLOCK if BLOCK > 0 else 1))
         row = tl.load(sorted_pairs + row)
     live = row < rows
     wide = row.to(tl.int64)
@@ -196,8 +203,9 @@ def down_kernel(
         f = f0 + tl.arange(0, BLOCK_K)
         left = tl.load(hidden + wide[:, None] * FP + f[None, :], mask=live[:, None] & (f < FP)[None, :], other=0.0)
         there = (f < FP)[:, None] & (d < D)[None, :]
-        weights = load_weights(down, scale, f, d, there, INPUTS, BITS)
+        weights = load_weights(down, scale, f, d, there, INPUTS, BITS, BLOCK, FLOAT8)
         total = tl.dot(left, weights.to(left.dtype), total, input_precision=PRECISION)
+    total = scaled(total, scale, d, d < D, BLOCK)
     there = live[:, None] & (d < D)[None, :]
     if GROUPED:
         tl.store(routed + wide[:, None] * D + d[None, :], total, mask=there)

@@ -7,7 +7,7 @@ import functools
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.launch_plan import Argument as Arg
 from mythos_export.kernels.launch_plan import KernelSpec, Plan, Scratch, cdiv, pointer
-from mythos_export.kernels.linear.plan import FORMAT_TYPES
+from mythos_export.kernels.linear.plan import FORMAT_TYPES, Constants, stored_as
 from mythos_export.kernels.moe.grouping import grouping
 from mythos_model.formats import FORMATS
 
@@ -54,13 +54,13 @@ def _plan(
     wide, few = precision == "fp32", path == "few"
     rows = 16 if few else (32 if wide else 64)
     by_expert = grouping(path, rows, E, K, precision, variant)
-    tile = {"BITS": FORMATS[form].bits, "BLOCK_M": rows, "BLOCK_N": 32, "BLOCK_K": 32 if wide else 64}
+    tile = {**stored_as(form), "BLOCK_M": rows, "BLOCK_N": 32, "BLOCK_K": 32 if wide else 64}
 
     def kernel(
         name: str,
         function: str,
         arguments: tuple[Arg, ...],
-        constants: dict[str, int | bool | str],
+        constants: Constants,
         grid: tuple[str, str, str],
     ) -> KernelSpec:
         full, source = f"moe_{path}_{name}_{precision}_{variant}", f"{_SOURCE}:{function}"

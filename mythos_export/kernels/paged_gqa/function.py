@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from mythos_export.kernels.paged import EPILOGUE, OUTPUTS, PROLOGUE, ROWS, SOFTMAX, TENSORRT_PROLOGUE
-from mythos_export.kernels.text import parse_function
+from mythos_export.kernels.paged import ROWS, SOFTMAX, paged_function
+from mythos_export.kernels.rounded_line.function import rounding
 
 INPUTS = f"q, entry, {ROWS}"
 
@@ -30,7 +30,28 @@ _READ = """
 """
 
 
-def function(tensorrt: bool = False) -> onnx.FunctionProto:
-    """The function body; for TensorRT it does not need the cache with the new entries."""
-    body = (TENSORRT_PROLOGUE if tensorrt else PROLOGUE) + _SCORES + SOFTMAX + _READ + EPILOGUE
-    return parse_function("paged_gqa_attention", INPUTS, body, "scale, kv_heads", OUTPUTS)
+# A part is a head's key or value.
+_PACK = f"""
+  part_width = Shape <start = 2, end = 3> (q)
+  part_shape = Concat <axis = 0> (zero, minus_one, part_width)
+  part_split = Reshape (new_line, part_shape)
+  {rounding("part")}
+  integers_shape = Constant <value_ints = [0, -1]> ()
+  integers = Reshape (part_integer, integers_shape)
+  scales = Reshape (part_scale, integers_shape)
+"""
+_UNPACK = """
+  key_parts_shape = Concat <axis = 0> (zero, zero, minus_one, part_width)
+  key_parts = Reshape (key_integers, key_parts_shape)
+  key_scales_4d = Unsqueeze (key_scales, minus_one)
+  key_values = Mul (key_parts, key_scales_4d)
+  key_values_shape = Constant <value_ints = [0, 0, -1]> ()
+  keys_any = Reshape (key_values, key_values_shape)
+"""
+
+
+def function(tensorrt: bool = False, packed: bool = False) -> onnx.FunctionProto:
+    """The function body; for TensorRT it does not need the cache with the new entries. `packed`: of int8 pages."""
+    attention = _SCORES + SOFTMAX + _READ
+    lines = (_PACK, _UNPACK) if packed else None
+    return paged_function("paged_gqa_attention", INPUTS, attention, "scale, kv_heads", tensorrt, lines)

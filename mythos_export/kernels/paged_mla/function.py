@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from mythos_export.kernels.paged import EPILOGUE, OUTPUTS, PROLOGUE, ROWS, SOFTMAX, TENSORRT_PROLOGUE
-from mythos_export.kernels.text import parse_function
+from mythos_export.kernels.paged import ROWS, SOFTMAX, paged_function
+from mythos_export.kernels.rounded_line.function import rounding
 
 INPUTS = f"q_nope, q_rope, entry, {ROWS}, kv_up"
 
@@ -40,7 +40,30 @@ _READ = """
 """
 
 
-def function(tensorrt: bool = False) -> onnx.FunctionProto:
-    """The function body; for TensorRT it does not need the cache with the new entries."""
-    body = (TENSORRT_PROLOGUE if tensorrt else PROLOGUE) + _SCORES + SOFTMAX + _READ + EPILOGUE
-    return parse_function("paged_mla_attention", INPUTS, body, "scale, v_head_dim", OUTPUTS)
+# The parts are the latent and the rotary key.
+_PACK = f"""
+  latent_width = Shape <start = 1, end = 2> (kv_up)
+  entry_width = Shape <start = 1, end = 2> (entry)
+  latent_split = Slice (new_line, zero, latent_width, one)
+  rope_split = Slice (new_line, latent_width, entry_width, one)
+  {rounding("latent")}
+  {rounding("rope")}
+  integers = Concat <axis = 1> (latent_integer, rope_integer)
+  scales = Concat <axis = 1> (latent_scale, rope_scale)
+"""
+_UNPACK = """
+  latent_keys = Slice (key_integers, zero, latent_width, two)
+  rope_keys = Slice (key_integers, latent_width, entry_width, two)
+  latent_key_scale = Slice (key_scales, zero, one, two)
+  rope_key_scale = Slice (key_scales, one, two, two)
+  latent_key_values = Mul (latent_keys, latent_key_scale)
+  rope_key_values = Mul (rope_keys, rope_key_scale)
+  keys_any = Concat <axis = 2> (latent_key_values, rope_key_values)
+"""
+
+
+def function(tensorrt: bool = False, packed: bool = False) -> onnx.FunctionProto:
+    """The function body; for TensorRT it does not need the cache with the new entries. `packed`: of int8 pages."""
+    attention = _SCORES + SOFTMAX + _READ
+    lines = (_PACK, _UNPACK) if packed else None
+    return paged_function("paged_mla_attention", INPUTS, attention, "scale, v_head_dim", tensorrt, lines)

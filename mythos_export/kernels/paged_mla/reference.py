@@ -25,10 +25,11 @@ def paged_mla_attention(
     r, H, nope = q_nope.shape
     R = kv_up.shape[1]
     w = kv_up.reshape(H, nope + v_head_dim, R)
-    cache = append(entry, cache, tables, span, position)
+    parts = (R, q_rope.shape[-1])  # of an int8 line
+    cache = append(entry, cache, tables, span, position, parts)
     y = np.zeros((r, H, v_head_dim), q_nope.dtype)
     for row in np.flatnonzero(span >= 0):
-        lines = entries(cache, tables[span[row]], position[row])  # [keys, R + P]
+        lines = entries(cache, tables[span[row]], position[row], parts, y.dtype.type)  # [keys, R + P]
         k_nope = np.einsum("sr,hnr->hsn", lines[:, :R], w[:, :nope])
         v = np.einsum("sr,hvr->hsv", lines[:, :R], w[:, nope:])
         scores = np.einsum("hn,hsn->hs", q_nope[row], k_nope) + q_rope[row] @ lines[:, R:].T

@@ -60,7 +60,7 @@ def check_kernels(library: Path, progress: Callable[[float], None] = lambda part
     """
     said = describe(library)
     isas = list(said["isas"])
-    pairs = [(op, form) for op in OPERATORS for form in FORMATS]
+    pairs = [(op, form) for op in OPERATORS for form in FORMATS if FORMATS[form].native]
     calls: dict[str, int] = {}
     for number, isa in enumerate(isas):
         for step, (op, form) in enumerate(pairs):

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from onnx import ModelProto, ValueInfoProto
 
 from mythos_export.errors import ParityError
@@ -20,44 +21,53 @@ from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
 from mythos_export.verify.trace import Answer, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
+from mythos_model.cache_lines import pack, unpack
 from mythos_runtime.engine.states import first_state
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, MOST_LOOPS, PAGE, STEP
 from mythos_runtime.session import OpLibrary, Options
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.spec import CacheGroup, LoopSpec
 
 Array = np.ndarray
+_NAN_BYTES = -1  # two of them are a bfloat16 that is none
 
 
 @dataclass
 class _Pages:
     """The pages of one cache group for every line of a case: line l, row b has pages of its own.
 
-    `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN.
+    `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN, which of int8 lines
+    is what their scales are then.
     """
 
     tables: Array
     memory: Array
+    rounded: tuple[int, ...]
 
     @classmethod
-    def holding(cls, past: Array, lengths: Array, tokens: int, slots: int) -> _Pages:
+    def holding(cls, past: Array, lengths: Array, tokens: int, group: CacheGroup) -> _Pages:
         """Pages of past [lines, slots, B, S, C], with room for `tokens` more."""
-        lines, _, batch, _, width = past.shape
+        lines, slots, batch = past.shape[:3]
         blocks = -(-(int(lengths.max(initial=0)) + tokens) // PAGE)
         count = lines * batch * blocks
         tables = np.random.default_rng(0).permutation(count).reshape(lines, batch, blocks)
-        memory = np.full((slots, count, PAGE, width), np.nan, past.dtype)
-        made = cls(tables, memory)
+        nothing = _NAN_BYTES if group.rounded else np.nan
+        memory = np.full((slots, count, PAGE, group.page_width), nothing, group.page_dtype)
+        made = cls(tables, memory, group.rounded)
         for line, row in np.ndindex(lines, batch):
             at = np.arange(int(lengths[row]))
-            memory[:, tables[line, row, at // PAGE], at % PAGE] = past[line, :, row, : lengths[row]]
+            held = past[line, :, row, : lengths[row]]
+            if group.rounded:
+                held = pack(torch.from_numpy(held), group.rounded).numpy()
+            memory[:, tables[line, row, at // PAGE], at % PAGE] = held
         return made
 
     def entries(self, line: int, slots: range, rows: Array, positions: Array) -> Array:
         """What is at these positions of these rows, [slots, r, width]."""
         pages = self.tables[line, rows, positions // PAGE]
-        return self.memory[slots.start : slots.stop][:, pages, positions % PAGE]
+        found = self.memory[slots.start : slots.stop][:, pages, positions % PAGE]
+        return unpack(torch.from_numpy(found), self.rounded, torch.float32).numpy() if self.rounded else found
 
 
 class Rows(Stage):
@@ -223,9 +233,7 @@ class _Call:
         for group in spec.caches:
             past = pasts[group.name]
             lines = past.shape[0] if group.per_loop else 1
-            made = _Pages.holding(
-                past.reshape(lines, group.slots, *past.shape[-3:]), self.lengths, self.tokens, group.slots
-            )
+            made = _Pages.holding(past.reshape(lines, group.slots, *past.shape[-3:]), self.lengths, self.tokens, group)
             if group.per_loop:
                 self.loop, self.depths = made, lines
             else:

@@ -100,7 +100,7 @@ def with_weights(bundle: Bundle, files: Iterable[str]) -> list[str]:
 LARGE = 64 << 20  # bytes of weights
 WIDE = 1 << 30  # bytes of rounded weights in float32: more are not kept beside them
 _WIDENED = {  # float32 bytes of a byte of weights
-    name: 32 / (form.bits + 16 / form.block) for name, form in FORMATS.items() if form.bits
+    name: 32 / (form.bits + (16 / form.block if form.block else 0)) for name, form in FORMATS.items() if form.bits
 }
 _WIDENED[MIXED] = max(_WIDENED.values())
 _SHORT = 3  # loops

@@ -43,6 +43,13 @@ struct MYTHOS_API CacheGroup {
   std::int64_t width = 0;
   std::string dtype;
   std::int64_t before = 0;  // slots that are filled before the loop
+  // The widths of a line's parts that are rounded to int8, each with a scale of its own; none: lines are not rounded. An
+  // engine's pages hold rounded lines as int8: the integers, and behind them two bytes of each scale, a bfloat16, the low
+  // one first.
+  std::vector<std::int64_t> rounded = {};
+
+  std::string page_dtype() const { return rounded.empty() ? dtype : "int8"; }
+  std::int64_t page_width() const { return width + 2 * static_cast<std::int64_t>(rounded.size()); }
 };
 
 struct MYTHOS_API Knob {

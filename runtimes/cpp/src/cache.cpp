@@ -7,12 +7,14 @@
 
 namespace mythos {
 
-CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths) {
+CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths, bool paged) {
   double total = 0;
-  for (const CacheGroup& group : spec.caches)
+  for (const CacheGroup& group : spec.caches) {
+    const auto width = static_cast<double>(paged ? group.page_width() : group.width);
     total += static_cast<double>(group.slots) * static_cast<double>(group.per_loop ? depths : 1) *
-             static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(group.width) *
-             static_cast<double>(dtype_size(group.dtype));
+             static_cast<double>(batch) * static_cast<double>(capacity) * width *
+             static_cast<double>(dtype_size(paged ? group.page_dtype() : group.dtype));
+  }
   char size[40];
   std::snprintf(size, sizeof size, "%.1f GiB", total / (1 << 30));
   return CapacityError("a cache for " + std::to_string(batch) + " x " + std::to_string(capacity) + " tokens at " +

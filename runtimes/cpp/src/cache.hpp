@@ -40,7 +40,8 @@ struct Cache::Buffers {
   void append(const std::vector<const void*>& entries, const Tokens& tokens);
 };
 
-// What to say where a cache does not fit this machine.
-CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths);
+// What to say where a cache does not fit this machine; `paged`: its lines are as an engine's pages hold them.
+CapacityError no_memory(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t depths,
+                        bool paged = false);
 
 }  // namespace mythos

@@ -151,7 +151,8 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   read_files(top, manifest);
   const std::string created = top.text("created");
   if (!is_time(created)) throw top.fail("created", "a UTC time as 2026-01-01T00:00:00+00:00", created);
-  if (top.choice("precision", {"fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "mixed"}) == "mixed") {
+  if (top.choice("precision", {"fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "fp8", "mixed"}) ==
+      "mixed") {
     Fields formats = top.inner("formats");
     for (const auto& group : formats.names()) formats.choice(group, {"int8", "int4"});
   }

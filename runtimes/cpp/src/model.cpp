@@ -139,7 +139,7 @@ Cache Model::new_cache(std::int64_t batch, std::int64_t capacity, std::optional<
     buffers->rows = std::make_unique<engine::RowCache>(pool, batch, capacity, buffers->max_loops,
                                                        engine::policy_of(policy.empty() ? "lazy" : policy));
   } catch (const CapacityError&) {
-    throw no_memory(spec(), batch, capacity, std::max<std::int64_t>(buffers->max_loops, 1));
+    throw no_memory(spec(), batch, capacity, std::max<std::int64_t>(buffers->max_loops, 1), true);
   }
   buffers->lengths.assign(static_cast<std::size_t>(batch), 0);
   return Cache(std::move(buffers));

@@ -19,6 +19,7 @@ constexpr const char* kRtx = "NvTensorRTRTXExecutionProvider";
 
 const std::map<std::string, ONNXTensorElementDataType> kTypes{
     {"bool", ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL},       {"int32", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
+    {"int8", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8},
     {"int64", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64},     {"float16", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16},
     {"bfloat16", ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16}, {"float32", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}};
 

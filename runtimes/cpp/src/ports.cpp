@@ -5,7 +5,7 @@
 namespace mythos {
 
 std::size_t dtype_size(const std::string& dtype) {
-  if (dtype == "bool") return 1;
+  if (dtype == "bool" || dtype == "int8") return 1;
   if (dtype == "float16" || dtype == "bfloat16") return 2;
   return dtype == "int64" ? 8 : 4;
 }

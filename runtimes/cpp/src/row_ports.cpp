@@ -23,11 +23,11 @@ Ports part(Ports ports, const CacheGroup* group, std::int64_t first, std::int64_
   ports.inputs.push_back({"position", "int64", {kRows}, "position", ""});
   ports.inputs.push_back({"span", "int64", {kRows}, "span", ""});
   ports.inputs.push_back({"tables", "int64", {{0, "S"}, {0, "K"}}, "tables", ""});
-  const std::vector<Dim> pages{{0, "G"}, {kPage, ""}, {group->width, ""}};
+  const std::vector<Dim> pages{{0, "G"}, {kPage, ""}, {group->page_width(), ""}};
   for (std::int64_t slot = first; slot < last; ++slot) {
     const std::string name = "cache_" + std::to_string(slot);
-    ports.inputs.push_back({name, group->dtype, pages, "cache", group->name});
-    ports.outputs.push_back({name + "_next", group->dtype, pages, "cache_next", group->name});
+    ports.inputs.push_back({name, group->page_dtype(), pages, "cache", group->name});
+    ports.outputs.push_back({name + "_next", group->page_dtype(), pages, "cache_next", group->name});
   }
   return ports;
 }

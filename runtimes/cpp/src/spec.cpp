@@ -1,6 +1,7 @@
 #include "spec.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 #include "ports.hpp"
@@ -10,7 +11,7 @@ namespace mythos {
 namespace {
 
 constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;  // of any single size: sums and products of a few fit 64 bits
-const std::vector<std::string> kDtypes{"bool", "int32", "int64", "float16", "bfloat16", "float32"};
+const std::vector<std::string> kDtypes{"bool", "int8", "int32", "int64", "float16", "bfloat16", "float32"};
 const std::vector<std::string> kCacheDtypes{"float32", "float16", "bfloat16"};
 const std::vector<std::string> kInputRoles{
     "ids",  "positions", "past_lengths", "max_loops", "halt_threshold", "early_exit", "initial_state", "position", "span",
@@ -54,6 +55,24 @@ Ports ports_of(Fields fields) {
   return ports;
 }
 
+// Widths of parts; a field that caches lack whose lines are not rounded.
+std::vector<std::int64_t> rounded_of(Fields& fields) {
+  std::vector<std::int64_t> widths;
+  const Json* found = fields.peek("rounded");
+  if (!found) return widths;
+  if (found->kind == Json::Kind::null) {
+    fields.take("rounded");
+    return widths;
+  }
+  if (fields.listed("rounded").empty()) throw fields.fail("rounded", "a list of one size or more", *found);
+  for (const Json& width : found->items) {
+    widths.push_back(0);
+    if (!width.as_int64(widths.back()) || widths.back() < 1 || widths.back() > kMost)
+      throw fields.fail("rounded", "a list of sizes from 1 to " + std::to_string(kMost), width);
+  }
+  return widths;
+}
+
 CacheGroup cache_of(Fields fields) {
   CacheGroup group;
   group.name = fields.text("name");
@@ -62,6 +81,7 @@ CacheGroup cache_of(Fields fields) {
   group.width = fields.integer("width", 1, kMost);
   group.dtype = fields.choice("dtype", kCacheDtypes);
   group.before = fields.integer("before", 0, kMost);
+  group.rounded = rounded_of(fields);
   fields.done();
   return group;
 }
@@ -150,10 +170,16 @@ std::string contradiction_of_caches(const LoopSpec& spec) {
   if (inside != 1 || around > 1)
     return "there are " + std::to_string(inside) + " caches inside the loop and " + std::to_string(around) +
            " around it, expected one and at most one";
-  for (const CacheGroup& group : spec.caches)
+  for (const CacheGroup& group : spec.caches) {
     if (group.before > (group.per_loop ? 0 : group.slots))
       return "the cache " + group.name + " fills " + std::to_string(group.before) + " of its " +
              std::to_string(group.slots) + " slots before the loop";
+    if (group.rounded.empty()) continue;
+    const std::int64_t parts = std::accumulate(group.rounded.begin(), group.rounded.end(), std::int64_t{0});
+    if (group.dtype != "float32" || parts != group.width)
+      return "the cache " + group.name + " rounds parts of " + std::to_string(parts) + " values in all, where a line is " +
+             std::to_string(group.width) + " values of " + group.dtype + ", expected float32 and all of them";
+  }
   return "";
 }
 

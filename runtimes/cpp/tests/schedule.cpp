@@ -29,14 +29,14 @@ using nlohmann::json;
 void poison(const PagedCache& cache, std::int64_t page) {
   const std::size_t size = mythos::dtype_size(cache.dtype());
   const float wide = NAN;
-  const std::uint16_t half = 0x7FFF;  // NaN in float16 and in bfloat16
+  const std::uint16_t half = 0xFFFF;  // NaN in float16 and in bfloat16, which scales of int8 lines are
   for (std::int64_t slot = 0; slot < cache.slots(); ++slot)
     for (std::int64_t at = 0; at < cache.page_bytes(); at += static_cast<std::int64_t>(size))
       std::memcpy(cache.page(slot, page) + at, size == 4 ? static_cast<const void*>(&wide) : &half, size);
 }
 
 std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64_t pages) {
-  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.width, group.dtype);
+  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype());
   for (std::int64_t page = 0; page < pages; ++page) poison(*cache, page);
   cache->freed = [memory = cache.get()](std::int64_t page) { poison(*memory, page); };
   return cache;

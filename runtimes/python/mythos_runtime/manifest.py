@@ -9,8 +9,8 @@
     format_version  2
     spec            what running the model needs, graphs and their ports included: `mythos_runtime.spec.LoopSpec`
     config          the hyper-parameters of its family, for people: no reader computes with them
-    precision       fp32, fp16, bf16, int8, int4, int8a8, int4a8 or mixed: how the weights are stored, and whether (a8)
-                    they are multiplied by int8
+    precision       fp32, fp16, bf16, int8, int4, int8a8, int4a8, fp8 or mixed: how the weights are stored, and whether
+                    (a8) they are multiplied by int8
     formats         only with mixed: {group of matrices: int8 or int4}; the others are float32
     targets         [{name, state, files, details}]; state is "verified", "verified on a reduced twin" (the model is too
                     large for the whole), "not verified" (put off) or "built, not executed"; details are the target's
@@ -47,7 +47,7 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "mixed")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "fp8", "mixed")
 MIXED, FORMATS = "mixed", ("int8", "int4")
 
 VERIFIED = "verified"

@@ -26,6 +26,7 @@ from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_TYPES = {
     "tensor(bool)": "bool",
+    "tensor(int8)": "int8",
     "tensor(int32)": "int32",
     "tensor(int64)": "int64",
     "tensor(float16)": "float16",

@@ -23,7 +23,7 @@ from mythos_runtime.errors import BackendMissing, RequestError
 
 Dim = int | str
 
-DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32")
+DTYPES = ("bool", "int8", "int32", "int64", "float16", "bfloat16", "float32")
 CACHE_DTYPES = ("float32", "float16", "bfloat16")
 SYMBOLS = ("B", "T", "P", "N", "R", "S", "K", "G", "W")
 

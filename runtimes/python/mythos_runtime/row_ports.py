@@ -67,9 +67,9 @@ def _part(inputs: tuple[Port, ...], outputs: tuple[Port, ...], group: CacheGroup
         Port("span", "int64", ("R",), "span"),
         Port("tables", "int64", ("S", "K"), "tables"),
     )
-    pages = ("G", PAGE, group.width)
-    caches = [Port(f"cache_{slot}", group.dtype, pages, "cache", group.name) for slot in slots]
-    after = [Port(f"cache_{slot}_next", group.dtype, pages, "cache_next", group.name) for slot in slots]
+    pages, dtype = ("G", PAGE, group.page_width), group.page_dtype
+    caches = [Port(f"cache_{slot}", dtype, pages, "cache", group.name) for slot in slots]
+    after = [Port(f"cache_{slot}_next", dtype, pages, "cache_next", group.name) for slot in slots]
     return Ports((*inputs, *place, *caches), (*outputs, *after))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from mythos_runtime.ports import Dim, Port, Ports
 
+SCALE_BYTES = 2  # of a part of a rounded line, behind its integers
 MODEL = "model"  # the graph that is the whole model, one call of it a whole forward pass
 
 
@@ -28,7 +29,10 @@ class CacheGroup:
         slots: lines per token; `per_loop`: per token and loop depth.
         before: how many of the slots are filled before the loop (of a group around the loop).
         width: values of a line.
-        dtype: of a value.
+        dtype: of a value, where lines are whole: what the model's graph is given and gives.
+        rounded: the widths of a line's parts that are rounded to int8, each with a scale of its own, before anybody
+            reads them. A page of an engine holds lines as int8 then: the integers, and behind them two bytes of each
+            scale, a bfloat16, the low one first. Nothing: lines are not rounded, and pages hold them as they are.
     """
 
     name: str
@@ -37,6 +41,17 @@ class CacheGroup:
     width: int
     dtype: str
     before: int = 0
+    rounded: tuple[int, ...] = ()
+
+    @property
+    def page_dtype(self) -> str:
+        """Of what a page holds."""
+        return "int8" if self.rounded else self.dtype
+
+    @property
+    def page_width(self) -> int:
+        """Of a page's lines, in its dtype."""
+        return self.width + SCALE_BYTES * len(self.rounded)
 
     @property
     def lines(self) -> tuple[Dim, ...]:
@@ -150,12 +165,20 @@ class LoopSpec:
         """The state that is drawn, where one is."""
         return next((tensor for tensor in self.state if tensor.start == "noise"), None)
 
+    @property
+    def int8_cache(self) -> bool:
+        """Whether cache lines are rounded to int8, and pages hold them so."""
+        return any(group.rounded for group in self.caches)
+
     def cache(self, name: str) -> CacheGroup | None:
         return next((group for group in self.caches if group.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object that `spec_reader.read_spec` reads back to an equal spec."""
         data = asdict(self)
+        for group in data["caches"]:
+            if not group["rounded"]:
+                del group["rounded"]  # readers from before there was such a field know no other caches
         data["graphs"] = {
             name: {side: [asdict(port) for port in getattr(ports, side)] for side in ("inputs", "outputs")}
             for name, ports in self.graphs.items()

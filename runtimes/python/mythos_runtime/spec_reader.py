@@ -84,6 +84,11 @@ def _of_caches(spec: LoopSpec) -> str | None:
     for group in spec.caches:
         if group.before > (0 if group.per_loop else group.slots):
             return f"the cache {group.name} fills {group.before} of its {group.slots} slots before the loop"
+        if group.rounded and (group.dtype != "float32" or sum(group.rounded) != group.width):
+            return (
+                f"the cache {group.name} rounds parts of {sum(group.rounded)} values in all, where a line is "
+                f"{group.width} values of {group.dtype}, expected float32 and all of them"
+            )
     return None
 
 
@@ -186,9 +191,24 @@ def _cache(fields: Fields) -> CacheGroup:
         fields.integer("width", 1, MOST),
         fields.choice("dtype", CACHE_DTYPES),
         fields.integer("before", 0, MOST),
+        _rounded(fields),
     )
     fields.done()
     return group
+
+
+def _rounded(fields: Fields) -> tuple[int, ...]:
+    """Widths of parts; a field that caches lack whose lines are not rounded."""
+    if fields.peek("rounded") is None:
+        fields.take("rounded", None)
+        return ()
+    widths = fields.listed("rounded")
+    if not widths:
+        raise fields.fail("rounded", "a list of one size or more", widths)
+    for width in widths:
+        if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MOST:
+            raise fields.fail("rounded", f"a list of sizes from 1 to {MOST}", width)
+    return tuple(widths)
 
 
 def _exit(fields: Fields) -> ExitRule:

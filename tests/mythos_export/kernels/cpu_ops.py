@@ -68,12 +68,20 @@ def session(model: onnx.ModelProto, threads: int = 1, native: bool = True) -> or
 
 
 def node_model(
-    op: str, dtype: type = np.float32, function: onnx.FunctionProto | None = None, **attributes: Any
+    op: str,
+    dtype: type = np.float32,
+    function: onnx.FunctionProto | None = None,
+    *,
+    packed: bool = False,
+    **attributes: Any,
 ) -> onnx.ModelProto:
-    """One node whose inputs are the graph's, with free dimensions; `function` is its body, if it has one."""
+    """One node whose inputs are the graph's, with free dimensions; `function` is its body, if it has one. `packed`: its
+    cache is of int8 pages."""
     floats = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     operator, form = OPERATORS[op], FORMATS[attributes.get("format", PLAIN)]
     types, names = TYPES, INPUTS[op]
+    if packed:
+        types = types | dict.fromkeys(("cache", "cache_next"), TensorProto.INT8)
     if form.element is not None:
         element = helper.np_dtype_to_tensor_dtype(np.dtype(str(form.element).removeprefix("torch.")))
         types = TYPES | dict.fromkeys(operator.weights, element) | dict.fromkeys(operator.scales, TensorProto.FLOAT16)
@@ -81,7 +89,7 @@ def node_model(
     ranks = RANKS | (PAGED_RANKS if op.startswith("paged_") else {})
 
     def port(name: str, value: str) -> onnx.ValueInfoProto:
-        rank = None if operator.weights else ranks.get(name, 2)  # products take any rank
+        rank = None if operator.weights or op == "rounded_line" else ranks.get(name, 2)  # these take any rank
         shape = None if rank is None else [None] * rank
         return helper.make_tensor_value_info(value, types.get(name, floats), shape)
 

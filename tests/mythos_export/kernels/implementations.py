@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable
@@ -13,11 +14,12 @@ import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 from cpu_ops import LIBRARY, describe, isa, node_model, session
-from operator_cases import Array, OperatorCase, results
+from operator_cases import PACKED, Array, OperatorCase, results
 
 from mythos_export.kernels import fallback
 from mythos_export.kernels.op import OPERATORS
-from mythos_model import ops, paged_ops
+from mythos_model import cache_lines, ops, paged_ops
+from mythos_model.formats import PLAIN
 
 # What is where nothing may be read, for implementations that mask by adding: they promise the result for any finite
 # value there, not for NaN.
@@ -55,7 +57,8 @@ class Implementation:
         return self.examples < 40 or self.name.endswith("threads")
 
     def serves(self, op: str, form: str) -> bool:
-        return self.lacked not in OPERATORS[op].lacks(form)
+        packed = form == PACKED
+        return self.lacked not in OPERATORS[op].lacks(PLAIN if packed else form, packed)
 
 
 def _reference(case: OperatorCase) -> Any:
@@ -71,30 +74,34 @@ def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) ->
 
 
 def _plain_torch(op: str) -> Callable[..., Any]:
-    function = next(getattr(module, op) for module in (ops, paged_ops) if hasattr(module, op))
+    function = next(getattr(module, op) for module in (ops, paged_ops, cache_lines) if hasattr(module, op))
     return functools.partial(function, **dict.fromkeys(OPERATORS[op].scales))  # None, where the case has none
 
 
 @functools.cache
-def _body_session(op: str, dtype: type, body: bytes, attributes: Any) -> ort.InferenceSession:
+def _body_session(op: str, dtype: type, body: bytes, packed: bool, attributes: Any) -> ort.InferenceSession:
     function = onnx.FunctionProto.FromString(body)
-    return session(node_model(op, dtype, function, **dict(attributes)), native=False)
+    return session(node_model(op, dtype, function, packed=packed, **dict(attributes)), native=False)
 
 
 def _body(form: str, case: OperatorCase) -> Any:
     function = getattr(OPERATORS[case.op], form)(case.call)
-    made = _body_session(case.op, case.dtype, function.SerializeToString(), tuple(case.attributes.items()))
+    body, attributes = function.SerializeToString(), tuple(case.attributes.items())
+    made = _body_session(case.op, case.dtype, body, case.call.packed, attributes)
     return made.run(None, case.inputs)
 
 
 @functools.cache
-def _native_session(op: str, dtype: type, instructions: str, threads: int, attributes: Any) -> ort.InferenceSession:
+def _native_session(
+    op: str, dtype: type, packed: bool, instructions: str, threads: int, attributes: Any
+) -> ort.InferenceSession:
     with isa(instructions):
-        return session(node_model(op, dtype, **dict(attributes)), threads)
+        return session(node_model(op, dtype, packed=packed, **dict(attributes)), threads)
 
 
 def _native(instructions: str, threads: int, case: OperatorCase) -> Any:
-    made = _native_session(case.op, case.dtype, instructions, threads, tuple(case.attributes.items()))
+    attributes = tuple(case.attributes.items())
+    made = _native_session(case.op, case.dtype, case.call.packed, instructions, threads, attributes)
     return made.run(None, case.inputs)
 
 
@@ -110,7 +117,8 @@ def _native_implementations() -> list[Implementation]:
         return [Implementation("native", _reference, tolerance, missing=f"{LIBRARY.name} is not built: make native")]
     found = instruction_sets()
     every = [Implementation(f"native {name}", functools.partial(_native, name, 1), tolerance) for name in found]
-    return [*every, Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance)]
+    every.append(Implementation("native, 2 threads", functools.partial(_native, found[-1], 2), tolerance))
+    return [dataclasses.replace(each, lacked=fallback.NATIVE) for each in every]
 
 
 def _triton_implementations() -> list[Implementation]:

@@ -169,11 +169,29 @@ def expert_sum_cases(draw: st.DrawFn) -> OperatorCase:
     return OperatorCase("expert_sum", inputs, {})
 
 
+@st.composite
+def rounded_line_cases(draw: st.DrawFn) -> OperatorCase:
+    """Parts of very different size, some nothing or next to it; no value near the middle of two integers."""
+    lines, parts = draw(st.sampled_from([(1,), (70,), (2, 3)])), draw(st.integers(1, 4))
+    width = draw(st.sampled_from([1, 2, 7, 8, 16, 33, 64, 576]))
+    r = np.random.default_rng(draw(_seeds))
+    scale = 2.0 ** r.integers(-30, 30, (*lines, parts, 1)) * (1 + r.integers(0, 128, (*lines, parts, 1)) / 128)
+    integers = r.integers(-126, 127, (*lines, parts, width)) + r.uniform(-0.4, 0.4, (*lines, parts, width))
+    np.put_along_axis(integers, r.integers(0, width, (*lines, parts, 1)), r.choice([-127, 127]), -1)
+    scale[r.random(scale.shape) < 0.1] = draw(st.sampled_from([0, 2.0**-110]))
+    x: Array = (integers * scale).reshape(*lines, parts * width).astype(np.float32)
+    return OperatorCase("rounded_line", {"x": x}, {"width": width})
+
+
 def _case(op: str, drawn: tuple[dict[str, Array], dict[str, Any]]) -> OperatorCase:
     return OperatorCase(op, *drawn)
 
 
+PACKED = "int8 pages"  # what stands for a format of weights where a cache is packed
 CASES = {
+    ("rounded_line", PLAIN): rounded_line_cases(),
+    ("paged_gqa_attention", PACKED): paged_cases.gqa(packed=True).map(functools.partial(_case, "paged_gqa_attention")),
+    ("paged_mla_attention", PACKED): paged_cases.mla(packed=True).map(functools.partial(_case, "paged_mla_attention")),
     ("mla_attention", PLAIN): mla_cases(),
     ("gqa_attention", PLAIN): gqa_cases(),
     ("act_halting", PLAIN): act_cases(),
@@ -187,7 +205,7 @@ CASES = {
         if op != "embedding" or not FORMATS[form].activations  # it multiplies nothing
     },
 }
-"""By operator and weight format."""
+"""By operator and weight format, or PACKED."""
 
 FEW = {
     op: cases(few=True).map(functools.partial(_case, op))

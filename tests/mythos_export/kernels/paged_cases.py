@@ -1,4 +1,8 @@
-"""Generated calls of the attentions over a paged cache: several sequences and depths, NaN in all that is not theirs."""
+"""Generated calls of the attentions over a paged cache: several sequences and depths, NaN in all that is not theirs.
+
+With int8 pages entries are what they are rounded to, so that no value is near the middle of two integers; and bytes
+that are nobody's make scales that are no numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mythos_export.kernels.rounded_line.reference import pack, unpack
 from mythos_runtime.row_ports import PAGE
 
 Array = NDArray[Any]
@@ -51,6 +56,16 @@ def paged_inputs(seed: int, spans: list[tuple[int, int]], C: int, padding: int, 
     }
 
 
+def with_int8_pages(inputs: dict[str, Array], parts: tuple[int, ...]) -> dict[str, Array]:
+    """The call of `paged_inputs` over int8 lines."""
+    nobodys = np.isnan(inputs["cache"]).any(-1)
+    cache = pack(np.nan_to_num(inputs["cache"]), parts)
+    cache[nobodys] = -1
+    real = inputs["span"] >= 0
+    entry = np.where(real[:, None], unpack(pack(np.nan_to_num(inputs["entry"]), parts), parts, np.float32), np.nan)
+    return inputs | {"cache": cache, "entry": entry.astype(np.float32)}
+
+
 @st.composite
 def _calls(draw: st.DrawFn, C: int, dtype: type, few: bool) -> dict[str, Array]:
     """The inputs of a call with one row or more."""
@@ -66,26 +81,30 @@ def _queries(r: np.random.Generator, inputs: dict[str, Array], *shape: int) -> A
     """NaN in padding."""
     q = r.standard_normal((len(inputs["span"]), *shape))
     q[inputs["span"] < 0] = np.nan
-    return q.astype(inputs["cache"].dtype)
+    return q.astype(inputs["entry"].dtype)
 
 
 @st.composite
-def gqa(draw: st.DrawFn, few: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
-    """One to four query heads for each of one to three kv heads. `few`: rows, for an interpreter."""
-    dtype = draw(st.sampled_from([np.float32, np.float16]))
+def gqa(draw: st.DrawFn, few: bool = False, packed: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+    """One to four query heads for each of one to three kv heads. `few`: rows, for an interpreter. `packed`: int8."""
+    dtype = np.float32 if packed else draw(st.sampled_from([np.float32, np.float16]))
     G, shared, head = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([2, 11, 32]))
     inputs = draw(_calls(2 * G * head, dtype, few))
+    if packed:
+        inputs = with_int8_pages(inputs, (head,) * (2 * G))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return {"q": _queries(r, inputs, G * shared, head), **inputs}, {"scale": 0.25, "kv_heads": G}
 
 
 @st.composite
-def mla(draw: st.DrawFn, few: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
-    """One head to five, and fifty: more than a task of the CPU kernel takes. `few`: rows, for an interpreter."""
-    dtype = draw(st.sampled_from([np.float32, np.float16]))
+def mla(draw: st.DrawFn, few: bool = False, packed: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+    """One head to five, and fifty: more than a task of the CPU kernel takes. `few` and `packed` as in `gqa`."""
+    dtype = np.float32 if packed else draw(st.sampled_from([np.float32, np.float16]))
     H = draw(st.sampled_from([1, 2, 3, 4, 5, 50]))
     nope, rope, v, R = (draw(st.sampled_from(s)) for s in ([1, 13, 32], [2, 6, 16], [1, 10, 32], [4, 21, 64]))
     inputs = draw(_calls(R + rope, dtype, few))
+    if packed:
+        inputs = with_int8_pages(inputs, (R, rope))
     r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     queries = {"q_nope": _queries(r, inputs, H, nope), "q_rope": _queries(r, inputs, H, rope)}
     kv_up = (r.standard_normal((H * (nope + v), R)) / R**0.5).astype(dtype)

@@ -21,7 +21,7 @@ _dtypes = st.sampled_from([np.float32, np.float16])
 def stored(r: np.random.Generator, form: str, dtype: type, name: str, *shape: int) -> dict[str, Array]:
     """NAME, and its scale where it is rounded, of random weights [..., rows, inputs] of order 1 / sqrt(inputs).
 
-    Of rounded weights every integer occurs, rows of padding hold anything, and inputs of padding zero.
+    Of rounded weights every number occurs, rows of padding hold anything, and inputs of padding zero.
     """
     *leading, rows, inputs = shape
     order = max(inputs, 1) ** -0.5
@@ -30,12 +30,14 @@ def stored(r: np.random.Generator, form: str, dtype: type, name: str, *shape: in
     lay = FORMATS[form]
     if name.endswith("gate_up"):  # SwiGLU's two halves begin a tile each
         rows = 2 * -(-rows // 2 // lay.tile) * lay.tile
-    tiles, blocks = -(-rows // lay.tile), -(-inputs // lay.block)
+    tiles, padded = -(-rows // lay.tile), lay.padded(inputs)
     most = {8: 127, 4: 8}[lay.bits]
-    q = r.integers(-most, lay.zero or most + 1, (*leading, tiles * lay.tile, blocks * lay.block), np.int8)
+    q = r.integers(-most, lay.zero or most + 1, (*leading, tiles * lay.tile, padded), np.int8)
+    if lay.number is not None:
+        q[q & 127 == 127] -= 1  # bits, of NaN those of the largest number
     q[..., inputs:] = 0
     weight = lay.lay_out(torch.from_numpy(q)).numpy()
-    scale = (r.standard_normal((*leading, tiles, blocks, lay.tile)) * order / most).astype(np.float16)
+    scale = (r.standard_normal((*leading, tiles, lay.scales(inputs), lay.tile)) * order / most).astype(np.float16)
     return {name: weight, "scale" if name == "weight" else f"{name}_scale": scale}
 
 

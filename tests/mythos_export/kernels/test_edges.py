@@ -111,8 +111,9 @@ def _halves_apart(inputs: dict[str, Array]) -> None:
     weight[:] = np.roll(weight, weight.shape[1] // 2, axis=1)
 
 
+NATIVE = [form for form in FORMATS if FORMATS[form].native]
 PLANTS: list[tuple[str, str, Callable[[dict[str, Array]], None]]] = [
-    *[(op, form, _without_tail("x", size)) for op in ("linear", "moe") for form in FORMATS for size in (4, 8, 16, 32)],
+    *[(op, form, _without_tail("x", size)) for op in ("linear", "moe") for form in NATIVE for size in (4, 8, 16, 32)],
     *[("gqa_attention", PLAIN, _without_tail("q", size)) for size in (4, 8, 16)],
     *[("mla_attention", PLAIN, _without_tail(name, size)) for name in ("q_nope", "kv_up") for size in (4, 8, 16)],
     *[(op, "int4", plant) for op in ("linear", "embedding") for plant in (_swap_halves, _zero_point)],
@@ -120,7 +121,7 @@ PLANTS: list[tuple[str, str, Callable[[dict[str, Array]], None]]] = [
     *[("linear", form, plant) for form in ("int8", "int4") for plant in (_next_scale, _other_lane)],
     *[(op, PLAIN, _last_key_of_a_block) for op in ("gqa_attention", "mla_attention")],
     *[(op, PLAIN, _last_block_of_the_past) for op in ("gqa_attention", "mla_attention")],
-    *[("moe", form, _halves_apart) for form in FORMATS],
+    *[("moe", form, _halves_apart) for form in NATIVE],
 ]
 
 

@@ -15,6 +15,8 @@ from mythos_export.kernels.launch_plan import Plan, choose
 from mythos_export.kernels.mla.plan import plans as mla_plans
 from mythos_export.kernels.moe.plan import plans as moe_plans
 from mythos_export.kernels.norm.reference import rms_norm as norm_reference
+from mythos_export.kernels.rotary.reference import rotary_embedding as rotary_reference
+from mythos_export.kernels.tail.reference import loop_tail as tail_reference
 from mythos_model import ops, products
 
 pytest.importorskip("triton")
@@ -124,6 +126,55 @@ def test_norms_of_rows(D: int, given: str, weight: str) -> None:
     assert np.abs(found - expected).max() <= (2e-3 if "f2" in (given, weight) else 2e-6) * np.abs(expected).max()
     plain = ops.rms_norm(torch.from_numpy(x), None if by is None else torch.from_numpy(by), 1e-6).numpy()
     assert np.abs(found - plain).max() <= (2e-3 if "f2" in (given, weight) else 1e-6) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("heads", "P", "dtype"), [(1, 8, "f4"), (3, 10, "f2"), (130, 18, "f4")])
+def test_rotations_of_rows_that_lie_apart(heads: int, P: int, dtype: str) -> None:
+    from mythos_export.kernels.rotary.triton import rotary_embedding
+
+    r = np.random.default_rng(P)
+    angles = r.standard_normal((2, 3, P // 2)).astype(np.float32)
+    wide = r.standard_normal((2, 3, heads * P + 5)).astype(dtype)
+    x, cos, sin = wide[..., 5:], np.cos(angles), np.sin(angles)
+    found = rotary_embedding(torch.from_numpy(wide)[..., 5:], torch.from_numpy(cos), torch.from_numpy(sin), heads)
+    expected = rotary_reference(x.astype(np.float64), cos, sin, heads)
+    plain = ops.rotary_embedding(torch.from_numpy(wide)[..., 5:], torch.from_numpy(cos), torch.from_numpy(sin), heads)
+    for result in (found, plain):
+        assert result.shape == x.shape and result.numpy().dtype == x.dtype
+        assert np.abs(result.numpy() - expected).max() <= (1e-6 if dtype == "f4" else 2e-3) * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("R", "D", "K", "dtype"), [(1, 64, 4, "f4"), (5, 37, 1, "f4"), (3, 1100, 5, "f2")])
+def test_the_end_of_an_iteration(R: int, D: int, K: int, dtype: str) -> None:
+    """One launch in place of the operators apart; rows that had halted, that halt now and that run on."""
+    from mythos_export.kernels.tail.triton import loop_tail
+
+    r = np.random.default_rng(D)
+    narrow = {"x": (R, D), "update": (R, D), "lora_down": (K, D), "lora_scale": (R, K), "lora_up": (K, D)}
+    wide = {"h": (R, D), "decay": (D,), "gain": (D,), "encoded": (R, D), "out": (R, D)}
+    given = {
+        name: (r.standard_normal(shape) / (name == "lora_down" and D**0.5 or 1)).astype(dtype)
+        for name, shape in narrow.items()
+    }
+    given |= {name: r.standard_normal(shape).astype("f4") for name, shape in wide.items()}
+    given |= {"cumulative": (r.random(R) * 0.5).astype("f4"), "halted": np.arange(R) % 3 == 1}
+    given |= {"depth": np.arange(R, dtype=np.int32), "weight": (r.standard_normal((1, D)) / D).astype("f4")}
+    given |= {"bias": np.array([0.5], np.float32), "threshold": np.where(np.arange(R) % 2, 0.1, 2.0).astype("f4")}
+    tensors = {name: torch.from_numpy(value) for name, value in given.items()}
+    wider = {name: v.astype(np.float64) if v.dtype.kind == "f" else v for name, v in given.items()}
+    expected, plain, found = tail_reference(**wider), ops.loop_tail(**tensors), loop_tail(**tensors)
+    for exact, other, ours in zip(expected, plain, found, strict=True):
+        assert ours.dtype == other.dtype and ours.shape == other.shape
+        for result in (other.numpy(), ours.numpy()):
+            if result.dtype.kind == "f":
+                assert np.abs(result - exact).max() <= (3e-6 if dtype == "f4" else 5e-3) * np.abs(exact).max()
+            else:
+                assert np.array_equal(result, exact)
+    one = tensors | {"threshold": torch.tensor(0.1)}
+    assert torch.equal(loop_tail(**one)[3], ops.loop_tail(**one)[3])
+    assert loop_tail(**{n: v[:0] if v.shape[:1] == (R,) and n != "lora_down" else v for n, v in one.items()})[
+        0
+    ].shape == (0, D)
 
 
 @pytest.mark.parametrize(("n", "dtype"), [(1, torch.float32), (40, torch.float32), (7, torch.bfloat16)])

@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from implementations import instruction_sets
 from onnx import TensorProto, helper
-from paged_cases import paged_inputs
+from paged_cases import paged_inputs, with_int8_pages
 from product_cases import moe_inputs
 
 from mythos_export.kernels.paged_gqa import function as gqa_function
+from mythos_export.kernels.rounded_line.reference import unpack
 from mythos_runtime.row_ports import PAGE
 
 native = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
@@ -31,11 +32,12 @@ ATTRIBUTES = {
     "paged_gqa_attention": {"scale": 0.3, "kv_heads": 2},
     "paged_mla_attention": {"scale": 0.3, "v_head_dim": 7},
 }
+PARTS = {"paged_gqa_attention": (9,) * 4, "paged_mla_attention": (21, 6)}  # of an int8 line
 BY_ROW = {"q", "q_nope", "q_rope", "entry", "span", "position"}
 
 
-def call_inputs(op: str, seed: int, spans: list[tuple[int, int]]) -> dict[str, Array]:
-    """All rows of the spans in one call."""
+def call_inputs(op: str, seed: int, spans: list[tuple[int, int]], packed: bool = False) -> dict[str, Array]:
+    """All rows of the spans in one call; `packed`: int8 pages."""
     r = np.random.default_rng(seed)
     if op == "paged_gqa_attention":
         inputs = paged_inputs(seed, spans, 2 * 2 * 9, 0, np.float32)
@@ -44,6 +46,8 @@ def call_inputs(op: str, seed: int, spans: list[tuple[int, int]]) -> dict[str, A
         inputs = paged_inputs(seed, spans, 21 + 6, 0, np.float32)
         heads = {"q_nope": (5, 10), "q_rope": (5, 6)}
         inputs["kv_up"] = (r.standard_normal((5 * (10 + 7), 21)) / 4).astype(np.float32)
+    if packed:
+        inputs = with_int8_pages(inputs, PARTS[op])
     rows = len(inputs["span"])
     return inputs | {name: r.standard_normal((rows, *shape)).astype(np.float32) for name, shape in heads.items()}
 
@@ -60,9 +64,9 @@ def some_rows(inputs: dict[str, Array], rows: list[int], padding: int = 0) -> di
 
 
 @functools.cache
-def paged_session(op: str, instructions: str, threads: int) -> ort.InferenceSession:
+def paged_session(op: str, instructions: str, threads: int, packed: bool = False) -> ort.InferenceSession:
     with isa(instructions):
-        return session(node_model(op, **ATTRIBUTES[op]), threads)
+        return session(node_model(op, packed=packed, **ATTRIBUTES[op]), threads)
 
 
 def run_calls(op: str, run: ort.InferenceSession, inputs: dict[str, Array], calls: list[tuple[list[int], int]]) -> Any:
@@ -94,8 +98,11 @@ def schedules(draw: st.DrawFn, spans: list[tuple[int, int]], span: Array, positi
 
 @native
 @pytest.mark.parametrize("op", ATTRIBUTES)
-@pytest.mark.parametrize("instructions", ["generic", "avx2", "avx512"])
-def test_a_row_computes_the_same_bits_in_any_company(op: str, instructions: str) -> None:
+@pytest.mark.parametrize(
+    ("instructions", "packed"),
+    [("generic", False), ("avx2", False), ("avx512", False), ("avx2", True), ("avx512", True)],
+)
+def test_a_row_computes_the_same_bits_in_any_company(op: str, instructions: str, packed: bool) -> None:
     if instructions not in instruction_sets():
         pytest.skip(f"this processor or this build lacks {instructions}")
     lengths = st.tuples(st.sampled_from([0, 20, 31, 250, 300]), st.sampled_from([1, 2, 13, 33, 60]))
@@ -104,18 +111,34 @@ def test_a_row_computes_the_same_bits_in_any_company(op: str, instructions: str)
     @given(st.data())
     def check(data: Any) -> None:
         spans = data.draw(st.lists(lengths, min_size=1, max_size=4))
-        inputs = call_inputs(op, data.draw(st.integers(0, 2**32 - 1)), spans)
-        one = paged_session(op, instructions, 1)
+        inputs = call_inputs(op, data.draw(st.integers(0, 2**32 - 1)), spans, packed)
+        one = paged_session(op, instructions, 1, packed)
         in_order = sorted(range(len(inputs["span"])), key=lambda row: inputs["position"][row])
         alone = run_calls(op, one, inputs, [([row], 0) for row in in_order])
         assert np.isfinite(alone[0]).all()
         for threads in (1, 2):
             calls = data.draw(schedules(spans, inputs["span"], inputs["position"]))
-            run = paged_session(op, instructions, threads)
+            run = paged_session(op, instructions, threads, packed)
             for got, expected in zip(run_calls(op, run, inputs, calls), alone, strict=True):
-                assert np.array_equal(got.view(np.int32), expected.view(np.int32))
+                assert got.tobytes() == expected.tobytes()
 
     check()
+
+
+@native
+@pytest.mark.parametrize("op", ATTRIBUTES)
+@pytest.mark.parametrize("instructions", ["generic", "avx2", "avx512"])
+def test_int8_pages_give_the_bits_of_pages_of_what_they_stand_for(op: str, instructions: str) -> None:
+    """Integers times their scale are exact, so a page of floats that holds them is the same to every sum."""
+    if instructions not in instruction_sets():
+        pytest.skip(f"this processor or this build lacks {instructions}")
+    parts = PARTS[op]
+    inputs = call_inputs(op, 5, [(0, 40), (33, 2), (290, 13)], packed=True)
+    wide = inputs | {"cache": unpack(inputs["cache"], parts, np.float32)}
+    packed, plain = (paged_session(op, instructions, 1, kind) for kind in (True, False))
+    (y, cache), (expected, floats) = packed.run(None, inputs), plain.run(None, wide)
+    assert y.tobytes() == expected.tobytes()
+    assert np.array_equal(unpack(cache, parts, np.float32), floats, equal_nan=True)
 
 
 def _bound(run: ort.InferenceSession, inputs: dict[str, Array], cache: ort.OrtValue) -> Callable[[], None]:
@@ -169,6 +192,9 @@ def test_errors_name_the_tensor_and_the_expectation() -> None:
     fails(r"tables\[1, 1\] is -7; there are pages 0 to \d", tables=np.array([[0, -7, -7], [1, -7, -7]]))
     fails(r"entry has the shape \[3, 35\], expected \[3, 36\]", entry=inputs["entry"][:, :35])
     fails(r"cache has the shape \[9, 16, 36\], expected \[9, 32, 36\]", cache=np.zeros((9, 16, 36), np.float32))
+    with pytest.raises(Exception, match=r"cache has the shape \[9, 32, 36\], expected \[9, 32, 44\]"):
+        packed = paged_session(op, "generic", 1, packed=True)
+        packed.run(None, inputs | {"cache": np.zeros((9, 32, 36), np.int8)})
 
 
 @native

@@ -6,9 +6,11 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles, config_of
 from golden_families import GoldenCase
@@ -16,6 +18,7 @@ from golden_families import GoldenCase
 from mythos_export.bench.model_cost import GraphCost
 from mythos_export.bench.workloads import Workload
 from mythos_export.cli import mythos
+from mythos_export.errors import PlanError
 from mythos_export.plan.devices import PRESETS, find_device
 from mythos_export.plan.estimate import PRECISIONS, estimate, need
 from mythos_export.plan.models import of_config, read_model, variants
@@ -54,6 +57,12 @@ def test_weights_and_cache_lines_are_those_of_the_model(name: str) -> None:
     assert (planned.inside, planned.width) == caches["loop"]
     assert planned.around == (caches["layers"][0] if "layers" in caches else 0)
     assert (planned.loops, planned.longest) == (model.spec.trained_loops, model.spec.max_seq_len)
+    group = loaded.model(torch.float32).with_int8_cache().spec.cache("loop")
+    assert group is not None and planned.scales == len(group.rounded)
+    line = need(replace(planned, int8_cache=True), "fp32").cache_loop / planned.inside
+    assert line == group.page_width and group.page_dtype == "int8"
+    with pytest.raises(PlanError, match="no int8 caches at fp16"):
+        need(replace(planned, int8_cache=True), "fp16")
 
 
 @pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver, program_of
 from operator_cases import OperatorCase, cache_inputs
@@ -23,7 +27,9 @@ from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.precompiled import OtherGpu, Precompiled
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
+from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
+from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.server.served import Served
@@ -39,6 +45,12 @@ def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatc
         check_request(find_target("cuda"), TargetOptions("fp16", sm="61,90"))
     with pytest.raises(TargetError, match="--plugins means nothing to --target cuda; it goes with --target tensorrt"):
         check_request(find_target("cuda"), TargetOptions("fp16", plugins=True))
+    with pytest.raises(TargetError, match="fp8 kernels from SM 89 on, .* not for SM 80, 86; .* --precision int8"):
+        check_request(find_target("cuda"), TargetOptions("fp8", sm="80,86,90"))
+    check_request(find_target("cuda"), TargetOptions("fp8"))
+    for other in ("onnx", "tensorrt"):
+        with pytest.raises(TargetError, match="has no precision 'fp8', .*; it goes with --target cuda"):
+            check_request(find_target(other), TargetOptions("fp8"))
     monkeypatch.setattr(triton_build, "missing", lambda: "triton is not installed")
     with pytest.raises(ToolMissing, match="--target cuda compiles Triton kernels, but triton is not installed"):
         check_request(find_target("cuda"), TargetOptions("fp16"))
@@ -148,9 +160,39 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
 
 
+def test_a_gpu_without_the_numbers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mythos_export.kernels.triton_run import check_format
+
+    on_a_gpu: Any = SimpleNamespace(device=torch.device("cuda", 0))
+    for capability, fine in (((8, 9), True), ((9, 0), True), ((8, 6), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        check_format("linear", "int8", on_a_gpu)
+        with contextlib.nullcontext() if fine else pytest.raises(ValueError, match="from SM 89 on, .* is SM 86: exp"):
+            check_format("linear", "fp8", on_a_gpu)
+
+
 @pytest.mark.slow
-def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path) -> None:
-    """Exported and verified, loaded, generated with, served: the tokens and depths of ONNX Runtime."""
+def test_float8_is_exported_verified_and_run(tmp_path: Path) -> None:
+    """The graph's bodies beside the library's other kernels, and PyTorch's program, compute the rounded model; the
+    engines of both give the same tokens."""
+    exported = export(folder("hops"), tmp_path / "b", "cuda", precision="fp8", sm="89")
+    assert exported.manifest.precision == "fp8" and exported.parity.passed
+    assert {"onnx", "rows", "row programs"} <= {stage.name for stage in exported.parity.stages if stage.state == "pass"}
+    runners = exported.manifest.operators["mythos::moe (fp8)"]
+    assert runners["ONNX Runtime, CPU"]["order"] == ["portable function body"]
+    assert runners["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]
+    described = json.loads((exported.path / "kernels" / "kernels.json").read_text())
+    names = {kernel["name"] for kernel in described["kernels"]}
+    assert any(name.startswith("linear_few_fp32") and name.endswith("-fp8") for name in names)
+    onnx, model = load(exported.path), load(exported.path, backend="eager", provider="cpu")
+    prompts = [[1, 2, 3], [7], list(range(9))]  # this model answers with one token
+    got, expected = (each.generate_all(prompts, max_new_tokens=1) for each in (model, onnx))
+    assert got.tokens == expected.tokens and got.depth == expected.depth
+
+
+@pytest.mark.slow
+def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported and verified, loaded, generated with, served, compiled: the tokens and depths of ONNX Runtime."""
     source = GOLDEN / "gqa_prefill" / "model.safetensors"
     exported = export(source, tmp_path / "b", "cuda", precision="fp32", sm="90", **config_of("gqa_prefill"))
     assert "row programs" in {stage.name for stage in exported.parity.stages if stage.state == "pass"}
@@ -170,3 +212,15 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path) -> None:
     while served.engine.busy:
         served.engine.tick()
     assert running.tokens == expected.tokens[1] and served.state == "built, not executed"
+    if shutil.which("g++") is None:
+        return
+    out = str(tmp_path / "aoti")
+    made = CliRunner().invoke(mythos, ["package", "aoti", str(exported.path), out, "--provider", "cpu", "--json"])
+    assert made.exit_code == 0, made.output
+    described = json.loads(made.stdout.splitlines()[-1])
+    assert described["device"] == "cpu" and described["compared"]["largest_distance"] < 1e-5
+    monkeypatch.setenv("MYTHOS_AOTI", out)
+    again = load(exported.path, backend="eager", provider="cpu")
+    got = again.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7)
+    assert got.tokens == expected.tokens and got.depth == expected.depth
+    assert not set(Path(out).rglob("*.safetensors")) and sum(f.stat().st_size for f in Path(out).iterdir()) < 20 << 20

@@ -79,12 +79,13 @@ def test_a_model_without_row_graphs_is_refused(lowered: Lowered) -> None:
 
 
 @pytest.mark.slow
-def test_engines_of_the_row_graphs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "precision"), [("mla_decode", "fp32"), ("gqa_decode", "fp16")])
+def test_engines_of_the_row_graphs(case: str, precision: str, tmp_path: Path) -> None:
     """Parsed, walked layer by layer against the model, built."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
-    source = GOLDEN / "mla_decode" / "model.safetensors"
-    options = {"precision": "fp32", "sm": "89", "batch": "1:1:2", "tokens": "1:4:16", "context": "0:8:64"}
-    exported = export(source, tmp_path / "b", "tensorrt", rows=True, **options, **config_of("mla_decode"))
+    source = GOLDEN / case / "model.safetensors"
+    options = {"precision": precision, "sm": "89", "batch": "1:1:2", "tokens": "1:4:16", "context": "0:8:64"}
+    exported = export(source, tmp_path / "b", "tensorrt", rows=True, **options, **config_of(case))
     states = {stage.name: stage.state for stage in exported.parity.stages}
     assert states["tensorrt row networks"] == "pass"
     manifest = exported.manifest

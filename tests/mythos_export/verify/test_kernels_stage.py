@@ -121,6 +121,7 @@ PLANTS: list[tuple[str, Callable[[dict[str, Array]], None]]] = [
     *[("moe", plant) for plant in (_halves, _one_expert, _tail("x", 8))],
     *[("gqa_attention", plant) for plant in (_tail("q", 4), _last_key, _whole_blocks, _other_layer)],
     *[("mla_attention", plant) for plant in (_tail("q_nope", 8), _last_key, _whole_blocks, _other_layer)],
+    ("rounded_line", _tail("x", 8)),
     *[("act_halting", plant) for plant in (_above, _depth, _tail("h", 4))],
 ]
 

@@ -13,3 +13,11 @@ def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if find_op_library() is None:
         pytest.skip("the native operators are not built: make native")
     return RowModel.openmythos(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def int8_row_model(tmp_path_factory: pytest.TempPathFactory) -> RowModel:
+    """Whose caches are rounded to int8."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    return RowModel.openmythos("mla", tmp_path_factory.mktemp("int8"), int8_cache=True)

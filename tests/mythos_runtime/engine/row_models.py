@@ -110,9 +110,9 @@ class RowModel:
     captured: Captured
 
     @classmethod
-    def openmythos(cls, attention: str, folder: Path, far: bool = False) -> RowModel:
+    def openmythos(cls, attention: str, folder: Path, far: bool = False, int8_cache: bool = False) -> RowModel:
         given = far_config(attention) if far else config(attention)
-        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5)
+        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5).with_int8_cache(int8_cache)
         return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod
@@ -136,9 +136,10 @@ class RowModel:
         spec = self.model.spec
 
         def cache(group: CacheGroup, pages: int) -> PagedCache:
-            made = PagedCache(group.slots, pages, group.width, np.dtype(group.dtype))
-            made.memory[:] = np.nan
-            made.freed = lambda page: made.memory[:, page].fill(np.nan)
+            made = PagedCache(group.slots, pages, group.page_width, np.dtype(group.page_dtype))
+            nothing = -1 if group.rounded else np.nan  # of two such bytes a scale is NaN
+            made.memory[:] = nothing
+            made.freed = lambda page: made.memory[:, page].fill(nothing)
             return made
 
         def open_graph(name: str) -> OrtSession:

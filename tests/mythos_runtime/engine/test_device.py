@@ -19,6 +19,7 @@ from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.programs import cut
+from mythos_runtime.engine.device.tail import fuse_tail
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.errors import BackendFailed, BundleError
@@ -127,6 +128,21 @@ def test_what_is_the_same_in_every_call_is_computed_once(row_model: RowModel) ->
     targets = [str(node.target) for node in step.graph.nodes if node.op == "call_function"]
     assert "aten.sin.default" not in targets and "aten.arange.default" not in targets
     assert any(target.endswith("_attention_.default") for target in targets)  # which writes into the cache
+
+
+def test_the_end_of_an_iteration_is_one_operator(row_model: RowModel) -> None:
+    """In place of just those operators; where one is another, the graph stays as it is."""
+    graphs, module = row_model.model.spec.graphs, row_model.captured.program.module()
+    apart, fused = (cut(module, graphs, fused=way)[STEP] for way in (False, True))
+    calls = [[str(node.target) for node in step.graph.nodes if node.op == "call_function"] for step in (apart, fused)]
+    assert "mythos.act_halting.default" in calls[0] and "mythos.loop_tail.default" not in calls[0]
+    assert "mythos.act_halting.default" not in calls[1] and "aten.matmul.default" not in calls[1]
+    assert calls[1].count("mythos.loop_tail.default") == 1 and len(calls[1]) == len(calls[0]) - 9
+    (matmul,) = [node for node in apart.graph.nodes if str(node.target) == "aten.matmul.default"]
+    matmul.target = torch.ops.aten.mm.default
+    assert not fuse_tail(apart)
+    matmul.target = torch.ops.aten.matmul.default
+    assert fuse_tail(apart) and not fuse_tail(apart)
 
 
 def test_a_program_with_other_ports_is_refused(row_model: RowModel) -> None:

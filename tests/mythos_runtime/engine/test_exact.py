@@ -121,8 +121,8 @@ def some_speculation(draw: st.DrawFn) -> Speculation | None:
     return Eager(draw(st.integers(1, 4)), draw(st.integers(1, 5))) if draw(st.booleans()) else None
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, threads: int) -> None:
+def hold_to_alone(row_model: RowModel, threads: int) -> None:
+    """Schedules that are drawn."""
     core = core_of(row_model, threads)
 
     @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -160,6 +160,11 @@ def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, th
             assert index in cancels or len(result.tokens) == len(expected.tokens)
 
     check()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_schedule_gives_what_each_request_gets_alone(row_model: RowModel, threads: int) -> None:
+    hold_to_alone(row_model, threads)
 
 
 def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(row_model: RowModel) -> None:

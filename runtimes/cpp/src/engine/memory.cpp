@@ -13,7 +13,7 @@ const CacheGroup* group_of(const LoopSpec& spec, bool per_loop) {
 }
 
 std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages) {
-  return std::make_unique<PagedCache>(group.slots, pages, group.width, group.dtype);
+  return std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype());
 }
 
 }  // namespace
@@ -33,8 +33,8 @@ std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
   std::int64_t position = States::line_bytes(spec);
   bool fits = true;
   for (const CacheGroup& group : spec.caches) {  // its lines, at every depth
-    auto bytes = static_cast<std::int64_t>(dtype_size(group.dtype));
-    for (const std::int64_t factor : {group.slots, group.width, group.per_loop ? loops : 1})
+    auto bytes = static_cast<std::int64_t>(dtype_size(group.page_dtype()));
+    for (const std::int64_t factor : {group.slots, group.page_width(), group.per_loop ? loops : 1})
       fits = fits && !__builtin_mul_overflow(bytes, factor, &bytes);
     fits = fits && !__builtin_add_overflow(position, bytes, &position);
   }

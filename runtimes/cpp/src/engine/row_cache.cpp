@@ -12,7 +12,7 @@ namespace {
 // The room of a cache (CapacityError: no memory has so much).
 Room room_of(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t loops) {
   const double bytes = static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(Memory::page_bytes(spec, loops));
-  if (bytes > 1e17) throw no_memory(spec, batch, capacity, loops);
+  if (bytes > 1e17) throw no_memory(spec, batch, capacity, loops, true);
   return Room::of(batch, capacity, loops);
 }
 

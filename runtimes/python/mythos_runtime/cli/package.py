@@ -1,18 +1,19 @@
-"""`mythos package`: a bundle in the forms that other servers take."""
+"""`mythos package`: a bundle in the forms that other servers take, or compiled for one machine."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from mythos_runtime.cli.serve import Size
-from mythos_runtime.cli.terminal import Command, Group, write
+from mythos_runtime.cli.terminal import Command, Group, detail, write
 
 
 @click.group(cls=Group)
 def package() -> None:
-    """Put a bundle into the form that another server takes."""
+    """Put a bundle into the form that another server takes, or compile it for this machine."""
 
 
 @package.command("triton-model-repository", cls=Command)
@@ -52,3 +53,41 @@ def triton_model_repository(
         "threads": threads,
     }
     write(f"{write_repository(bundle, manifest, out, name or bundle.resolve().name, parameters)}\n")
+
+
+@package.command("aoti", cls=Command)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="PyTorch's device.",
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's choice]")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: bool) -> None:
+    """Compile the row graphs of BUNDLE (of --target cuda) into the folder OUT, ahead of time, by PyTorch's AOTInductor.
+
+    OUT is for this machine's device and PyTorch, and weights stay in BUNDLE. MYTHOS_AOTI=OUT makes the backend eager
+    run it. What was compiled is run here and held to the bundle's own graphs; on a GPU nobody has done so yet.
+    """
+    from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
+    from mythos_runtime.engine.opening import check_device_rows
+    from mythos_runtime.manifest import read_manifest
+    from mythos_runtime.session import Options
+    from mythos_runtime.torch_device import open_device
+
+    manifest = read_manifest(bundle)
+    check_device_rows(bundle, manifest)
+    device = open_device(bundle, Options(threads, provider=provider))
+    described = compile_rows(bundle, manifest, device, out, detail)
+    compared = described["compared"]
+    write(
+        f"{out}: compiled for {described['device']} by torch {described['torch']}; logits of "
+        f"{compared['tokens']} tokens within {compared['largest_distance']:.1g} of those of {bundle}\n"
+        f"{VARIABLE}={out} mythos run {bundle} --backend eager\n"
+    )
+    if as_json:
+        write(json.dumps(described) + "\n")

@@ -66,7 +66,8 @@ def _show_spec(spec: LoopSpec) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("ids", f"0 to {spec.vocab_size - 1}, up to {spec.max_seq_len} in a sequence")
     for group in spec.caches:
-        lines = f"{group.slots} x {group.width} {group.dtype}"
+        kept = f"int8, {len(group.rounded)} scales" if group.rounded else group.dtype
+        lines = f"{group.slots} x {group.width} {kept}"
         table.add_row("cache of a token", f"{lines} {'per loop' if group.per_loop else 'around the loop'}")
     table.add_row("a loop hands on", ", ".join(tensor.name for tensor in spec.state))
     table.add_row("exit", f"{spec.exit.name}: {spec.exit.meaning}")

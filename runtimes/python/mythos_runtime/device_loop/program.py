@@ -45,7 +45,7 @@ def looped(module: Any, graphs: Graphs, plain: Any = None) -> Callable[..., Any]
             loop = self.loops.pop(key, None)
             if loop is None:
                 if plain is not None:
-                    body = torch.compile(_with_plain_forms(body, plain), dynamic=False, fullgraph=True)
+                    body = torch.compile(with_plain_forms(body, plain), dynamic=False, fullgraph=True)
                 stays = [source.op == "get_attr" for source in node.args[3]]
                 loop = DeviceLoop(condition, body, carried, extras, graphs, stays)
             self.loops[key] = loop  # the newest
@@ -62,8 +62,9 @@ def looped(module: Any, graphs: Graphs, plain: Any = None) -> Callable[..., Any]
     return call
 
 
-def _with_plain_forms(body: Any, plain: Any) -> Any:
-    """The graph with the plain forms of the small operators in it."""
+def with_plain_forms(body: Any, plain: Any) -> Any:
+    """The graph (a GraphModule, changed in place) with the plain forms of the small operators in it, which a compiler
+    fuses; `plain` has them as functions of the operators' names."""
     for node in body.graph.nodes:
         if node.op == "call_function" and str(node.target) in _SMALL:
             node.target = getattr(plain, str(node.target).split(".")[1])

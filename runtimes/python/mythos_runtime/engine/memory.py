@@ -110,9 +110,9 @@ def bytes_per_position(spec: LoopSpec, loops: int) -> int:
 
 
 def _cache(group: CacheGroup, pages: int, place: Place) -> PagedCache:
-    return PagedCache(group.slots, pages, group.width, numpy_dtype(group.dtype), place)
+    return PagedCache(group.slots, pages, group.page_width, numpy_dtype(group.page_dtype), place)
 
 
 def _bytes(group: CacheGroup) -> int:
     """Of one position's lines, at one depth."""
-    return int(np.dtype(numpy_dtype(group.dtype)).itemsize) * group.slots * group.width
+    return int(np.dtype(numpy_dtype(group.page_dtype)).itemsize) * group.slots * group.page_width

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
+from mythos_runtime.engine.device.compiled import VARIABLE, load_compiled
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
@@ -52,7 +53,7 @@ def open_rows(folder: Path, manifest: Manifest, options: Options, device: TorchD
         device: that another program of the bundle is on; None: a new one, of `options`.
 
     Raises:
-        BackendMissing, BundleError: see `torch_device`.
+        BackendMissing, BundleError: see `torch_device`, and `compiled.load_compiled`, where MYTHOS_AOTI names a folder.
         RequestError: MYTHOS_ROW_GRAPHS is set to what means nothing.
     """
     way = os.environ.get(ROW_GRAPHS, "1")
@@ -61,5 +62,9 @@ def open_rows(folder: Path, manifest: Manifest, options: Options, device: TorchD
     device = open_device(folder, options) if device is None else device
     spec = manifest.spec
     programs = cut(device.load(folder / ROWS).module(), spec.graphs)
+    compiled = os.environ.get(VARIABLE)
+    if compiled:
+        programs = load_compiled(Path(compiled), manifest, device, programs)
+        device.operators.append(f"row graphs compiled by AOTInductor ({compiled})")
     captures = CudaCaptures(device.torch) if device.name == "cuda" and way == "1" else Direct()
     return DeviceRows(spec, device, programs, captures)

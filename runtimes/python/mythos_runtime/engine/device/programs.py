@@ -9,9 +9,10 @@ from operator import attrgetter
 from typing import Any
 
 from mythos_runtime.device_loop.program import without_taps
+from mythos_runtime.engine.device.tail import fuse_tail
 from mythos_runtime.errors import BundleError
 from mythos_runtime.ports import Port, Ports
-from mythos_runtime.row_ports import GRAPHS, ROWS
+from mythos_runtime.row_ports import GRAPHS, ROWS, STEP
 
 _APPENDING = ("paged_gqa_attention", "paged_mla_attention")
 """Operators that return the cache with new entries; NAME_ writes into the cache that it is given."""
@@ -20,12 +21,15 @@ _COMPUTED = "computed_"
 _MOST_COMPUTED = 4 << 20  # bytes of a tensor that is computed at load
 
 
-def cut(module: Any, graphs: Mapping[str, Ports], also: Mapping[str, list[Any]] | None = None) -> dict[str, Any]:
+def cut(
+    module: Any, graphs: Mapping[str, Ports], also: Mapping[str, list[Any]] | None = None, fused: bool = True
+) -> dict[str, Any]:
     """The three graphs of a program's module, by name: callables of the graph's inputs, in their order, that return its
     outputs without the caches, which they write into.
 
     Args:
         also: nodes of the module whose values a graph returns behind its outputs, for whoever looks inside.
+        fused: whether what ends an iteration becomes one operator, where it is known (`tail`).
 
     Raises:
         BundleError: the program has other ports.
@@ -47,6 +51,8 @@ def cut(module: Any, graphs: Mapping[str, Ports], also: Mapping[str, list[Any]] 
         ends = [out for out, port in zip(outputs[at : at + len(mine)], mine, strict=True) if port.role != "cache_next"]
         at += len(mine)
         parts[name] = _part(module, name, ports, [*ends, *(also or {}).get(name, [])])
+    if fused:
+        fuse_tail(parts[STEP])
     return parts
 
 

@@ -1,0 +1,110 @@
+"""Exports with int8 caches: what refuses them, and one bundle on every road."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from cpp_programs import RUN
+from small_spec import spec as small_spec
+
+from mythos_export import export
+from mythos_export.errors import ExportError, PackageError, TargetError
+from mythos_export.precision import is_int8_cache
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions, check_request
+from mythos_export.verify import run
+from mythos_export.verify.stages.onnxruntime import FunctionBodies
+from mythos_export.verify.stages.rows import RowBodies
+from mythos_model.pretrained import folder
+from mythos_runtime import load, read_manifest
+from mythos_runtime.dense import DenseCache
+from mythos_runtime.engine.memory import bytes_per_position
+from mythos_runtime.ort import find_op_library
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "cuda"])
+def test_targets_whose_kernels_read_floats_refuse_it(target: str) -> None:
+    with pytest.raises(TargetError, match=f"means nothing to --target {target}.*goes with --target onnx: leave it out"):
+        check_request(find_target(target), TargetOptions("fp32", int8_cache=True))
+    with pytest.raises(TargetError, match="--expert-shards do not go together so far: leave one of them out"):
+        check_request(find_target("onnx"), TargetOptions("fp32", expert_shards=2, int8_cache=True))
+
+
+def test_precisions_without_such_caches_say_what_to_do() -> None:
+    assert not is_int8_cache("fp16", None) and not is_int8_cache("int4", "fp32") and is_int8_cache("int4a8", "int8")
+    for cache in ("int8", "fp32"):
+        with pytest.raises(
+            PackageError, match=f"found --cache {cache} at --precision fp16.*--precision fp32, int8 or int4"
+        ):
+            is_int8_cache("fp16", cache)
+    with pytest.raises(PackageError, match="--precision auto do not go together.*choose --precision fp32"):
+        is_int8_cache("auto", "int8")
+    with pytest.raises(PackageError, match="found --cache fp8; expected fp32 or int8"):
+        is_int8_cache("fp32", "fp8")
+    with pytest.raises(ExportError, match="at --precision fp16"):
+        export(folder("hops"), "nowhere", precision="fp16", cache="int8")
+    assert not small_spec().int8_cache
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_a_bundle_is_the_same_model_on_every_road(precision: str, tmp_path: Path) -> None:
+    exported = export(folder("text"), tmp_path / "bundle", precision=precision, cache="int8")
+    assert exported.parity is not None and exported.manifest.targets[0].state == "verified"
+    spec = read_manifest(exported.path).spec
+    assert spec.int8_cache and "mythos::rounded_line" in exported.manifest.operators
+    assert "mythos::paged_gqa_attention (int8 pages)" in exported.manifest.operators or (
+        "mythos::paged_mla_attention (int8 pages)" in exported.manifest.operators
+    )
+    loops = spec.trained_loops
+    parts = {group.name: group for group in spec.caches}
+    lines = sum(group.slots * group.page_width * (loops if group.per_loop else 1) for group in parts.values())
+    whole = sum(4 * group.slots * group.width * (loops if group.per_loop else 1) for group in parts.values())
+    assert lines < 0.3 * whole and bytes_per_position(spec, loops) > lines
+
+    if find_op_library() is None:
+        pytest.skip("the CPU kernels are not built: make native")
+    ids = np.random.default_rng(0).integers(0, spec.vocab_size, (2, 40))
+    with load(exported.path, threads=1) as model:
+        paged = model.new_cache(batch=2, capacity=40)
+        at_once = model.forward(ids, cache=paged)
+        assert paged.nbytes < 0.5 * DenseCache(2, 40, spec).nbytes
+        one = model.new_cache(batch=2, capacity=40)
+        chunks = [model.forward(ids[:, at : at + 8], cache=one) for at in range(0, 40, 8)]
+        assert np.array_equal(np.concatenate([each.logits for each in chunks], 1), at_once.logits)
+        dense = model.forward(ids)  # the whole model's graph, whose lines are rounded floats
+        off = np.linalg.norm(dense.logits - at_once.logits) / np.linalg.norm(dense.logits)
+        assert off < 2e-3
+        tokens = [step.tokens[0] for step in model.generate(ids[:1], max_new_tokens=16)]
+    if RUN.is_file():
+        said = [RUN, exported.path, "--ids", ",".join(map(str, ids[0])), "--max-new-tokens", "16", "--json"]
+        answer: Any = json.loads(
+            subprocess.run(said, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
+        )
+        assert answer["tokens"] == [int(token) for token in tokens]
+
+
+@pytest.mark.slow
+def test_an_artifact_that_does_not_round_is_found(tmp_path: Path) -> None:
+    exported = export(folder("hops"), tmp_path / "bundle", cache="int8")
+    for name, kind in (("model.onnx", FunctionBodies), ("enter.onnx", RowBodies)):
+        path = exported.path / name
+        sound = path.read_bytes()
+        model = onnx.load(path, load_external_data=False)
+        for function in model.functions:
+            if function.name == "rounded_line":
+                del function.node[:]
+                function.node.append(onnx.helper.make_node("Identity", ["x"], ["out"]))
+        onnx.save(model, path)
+        failures = run.verify_bundle(exported.path, exported.manifest, threads=1, kinds=(kind,)).failures
+        path.write_bytes(sound)
+        if kind is FunctionBodies:
+            assert failures and "not rounded to int8" in failures[0].problem.text
+        else:  # pages round what they are given, whoever gives it
+            assert not failures

@@ -1,0 +1,124 @@
+"""Row graphs compiled ahead of time: what is held to what, and what is refused. `test_cuda.py` compiles some."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from row_models import RowModel
+
+from mythos_runtime.engine.device import compiled
+from mythos_runtime.engine.device.compiled import compile_rows, load_compiled
+from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
+from mythos_runtime.files import describe
+from mythos_runtime.ports import Ports
+from mythos_runtime.row_ports import GRAPHS, ROWS, STEP
+from mythos_runtime.torch_device import TorchDevice
+
+ROWS_HASH = "0" * 64
+MANIFEST: Any = SimpleNamespace(files={ROWS: SimpleNamespace(sha256=ROWS_HASH)})
+
+
+def device(row_model: RowModel | None = None) -> Any:
+    """The CPU; of a model, its program is in every file."""
+    import mythos_model.ops
+
+    made = TorchDevice(torch, "cpu", [], [mythos_model.ops])
+    if row_model is not None:
+        made.load = lambda file: row_model.captured.program  # type: ignore[method-assign]
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in GRAPHS:
+        (tmp_path / f"{name}.pt2").write_bytes(name.encode())
+    described = {
+        "format_version": 1,
+        "rows": ROWS_HASH,
+        "torch": torch.__version__,
+        "device": "cpu",
+        "files": {f"{name}.pt2": vars(describe(tmp_path / f"{name}.pt2")) for name in GRAPHS},
+    }
+    (tmp_path / "aoti.json").write_text(json.dumps(described))
+    return tmp_path
+
+
+def changed(folder: Path, **fields: Any) -> None:
+    file = folder / "aoti.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
+    "no description": (lambda f: (f / "aoti.json").unlink(), BundleError, "is no folder of compiled row graphs"),
+    "another one": (lambda f: changed(f, files={}), BundleError, "it describes the files  in version 1"),
+    "a later form": (
+        lambda f: changed(f, format_version=2),
+        BundleError,
+        "leave.pt2, step.pt2 in version 2",
+    ),
+    "another bundle": (lambda f: changed(f, rows="1" * 64), BundleError, "of another bundle, .*package aoti BUNDLE"),
+    "another torch": (lambda f: changed(f, torch="1.0"), BackendMissing, "compiled for torch '1.0', found '2"),
+    "another device": (
+        lambda f: changed(f, device="H100 (SM 90)"),
+        BackendMissing,
+        r"'H100 \(SM 90\)', found 'cpu'",
+    ),
+    "a changed file": (lambda f: (f / "step.pt2").write_bytes(b"stop"), BundleError, "content of step.pt2 is not what"),
+    "no archive": (lambda f: None, BackendFailed, "cannot load .*enter.pt2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_not_loaded(case: str, folder: Path) -> None:
+    spoil, error, words = REFUSED[case]
+    spoil(folder)
+    with pytest.raises(error, match=words):
+        load_compiled(folder, MANIFEST, device(), dict.fromkeys(GRAPHS, SimpleNamespace()))
+
+
+def test_what_computes_something_else_is_not_described(
+    row_model: RowModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the compiler takes the very graphs: they compute what rows.pt2 does; one that is off is found."""
+    spec, out = row_model.model.spec, tmp_path / "out"
+    manifest: Any = SimpleNamespace(files=MANIFEST.files, spec=spec)
+    seen: list[str] = []
+
+    def stand_in(torch: Any, part: Any, ports: Any, device: str, path: Path) -> None:
+        seen.extend(str(node.target) for node in part.graph.nodes if node.op == "call_function")
+        path.write_bytes(b"made")
+
+    def opened(torch: Any, path: Path, part: Any, off: float = 0.0) -> Any:
+        if path.stem != STEP or not off:
+            return part
+        return lambda *given: [value * (1 + off) if value.is_floating_point() else value for value in part(*given)]
+
+    monkeypatch.setattr(compiled, "_compile", stand_in)
+    monkeypatch.setattr(compiled, "_load", opened)
+    described = compile_rows(tmp_path, manifest, device(row_model), out)
+    assert described["compared"]["largest_distance"] < 1e-6 and described["compared"]["tokens"] == 9
+    assert json.loads((out / "aoti.json").read_text()) == described
+    whole = ("mythos.rms_norm", "mythos.loop_tail", "mythos.act_halting", "mythos.rotary")  # are fused
+    assert not [name for name in seen if name.startswith(whole)]
+    assert any(name.startswith("mythos.paged_") for name in seen) and any("mythos.moe" in name for name in seen)
+    monkeypatch.setattr(compiled, "_load", lambda *given: opened(*given, off=0.01))
+    with pytest.raises(
+        BackendFailed, match=r"does not compute what rows.pt2 does: logits are off by .*, 0.0001 is all"
+    ):
+        compile_rows(tmp_path, manifest, device(row_model), out)
+    assert not (out / "aoti.json").exists()
+
+
+def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: Any, **named: Any) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("torch.export.export", failing)
+    with pytest.raises(BackendFailed, match="did not compile enter: RuntimeError: no compiler"):
+        compiled._compile(torch, None, Ports((), ()), "cpu", tmp_path / "enter.pt2")
