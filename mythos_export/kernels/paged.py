@@ -94,7 +94,7 @@ _BY_ROW = """
   keys_held = Reshape (keys_4d, keys_shape)
 """
 
-# Nothing here hangs on `cache_next`: where only the entries are wanted, the pool of pages is read and never copied.
+# Nothing here depends on `cache_next`: where only the entries are wanted, the pool of pages is read and never copied.
 _BY_SPAN = """
   page_count_1 = Shape <start = 0, end = 1> (cache)
   page_count = Squeeze (page_count_1, zero)

@@ -151,7 +151,7 @@ def attend_kernel(
         )  # fmt: skip
 
     # The future of the whole block is not read. Which keys those are is asked beforehand, so that nothing in the loop
-    # over the keys hangs on it, and their loads can be started ahead.
+    # over the keys depends on it, and their loads can be started ahead.
     newest = tl.max(position, 0)
     end = 0
     for s0 in range(0, T, BLOCK_N):
