@@ -106,6 +106,11 @@ def _one_expert(inputs: dict[str, Array]) -> None:
     inputs["expert_index"][-1:] = inputs["expert_index"][-1:, ::-1]
 
 
+def _second_part(inputs: dict[str, Array]) -> None:
+    """Of values so small that no norm over both parts sees them."""
+    inputs["x"][..., inputs["x"].shape[-1] // 2 :] = 0
+
+
 def _above(inputs: dict[str, Array]) -> None:
     inputs["threshold"][:] = np.nextafter(inputs["threshold"], np.float32(np.inf))
 
@@ -121,7 +126,7 @@ PLANTS: list[tuple[str, Callable[[dict[str, Array]], None]]] = [
     *[("moe", plant) for plant in (_halves, _one_expert, _tail("x", 8))],
     *[("gqa_attention", plant) for plant in (_tail("q", 4), _last_key, _whole_blocks, _other_layer)],
     *[("mla_attention", plant) for plant in (_tail("q_nope", 8), _last_key, _whole_blocks, _other_layer)],
-    ("rounded_line", _tail("x", 8)),
+    *[("rounded_line", plant) for plant in (_tail("x", 8), _second_part)],
     *[("act_halting", plant) for plant in (_above, _depth, _tail("h", 4))],
 ]
 
