@@ -48,7 +48,7 @@ def test_both_sides_of_every_boundary_are_called() -> None:
     calls = list(edge_calls("mla_attention", PLAIN, said))
     lengths = {int(call.inputs["past_lengths"][0]) for call in calls}
     assert lengths == {*sizes.keys} and {31, 32, 33, 63, 64, 65} <= lengths
-    for form in FORMATS:
+    for form in [form for form in FORMATS if FORMATS[form].native]:
         shapes = {call.inputs["x"].shape for call in edge_calls("linear", form, said)}
         assert {shape[1] for shape in shapes} == {*sizes.depths} and {shape[0] for shape in shapes} == {*sizes.tokens}
 
