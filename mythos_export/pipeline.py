@@ -95,7 +95,8 @@ def export(
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         cache: fp32, the default, or int8: cache lines are rounded to int8, and engines keep them so
-            (`mythos_model.cache_lines`). Of target onnx, in precisions that compute in float32.
+            (`mythos_model.cache_lines`). Of target onnx, in precisions that compute in float32, and not with
+            activations in int8.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).
         rows: of target tensorrt: engines of the row graphs, too (nothing runs them yet).
@@ -127,11 +128,11 @@ def export(
     wanted = with_activations(precision or chosen.precisions[0], activations)
     if weights not in (COPY, LINK):
         raise PackageError(f"weights should be {COPY} or {LINK}, found {weights!r}")
-    int8_cache = is_int8_cache(wanted, cache)
     options = TargetOptions(
-        wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump, int8_cache
+        wanted, sm, batch, tokens, context, plugins, rows, expert_shards, weights == LINK, dump, cache == "int8"
     )
-    check_request(chosen, options)
+    check_request(chosen, options)  # before the precision: a target has no such caches at any
+    int8_cache = is_int8_cache(wanted, cache)
     if precision == AUTO:
         options = replace(options, precision=MIXED)
     left_out = _left_out(parts)

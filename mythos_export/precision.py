@@ -9,7 +9,7 @@ import torch
 
 from mythos_export.errors import PackageError
 from mythos_model import Checkpoint, LoopedModel
-from mythos_model.formats import ROUNDED
+from mythos_model.formats import FORMATS, ROUNDED
 from mythos_model.quantized import quantize_model
 from mythos_runtime.manifest import MIXED
 
@@ -80,6 +80,11 @@ def is_int8_cache(precision: str, cache: str | None) -> bool:
         raise PackageError(
             f"--cache int8 and --precision {AUTO} do not go together so far: the bound of --max-kl is measured on "
             "caches in float32; choose --precision fp32, int8 or int4"
+        )
+    if precision in ROUNDED and FORMATS[precision].activations:
+        raise PackageError(
+            f"found --cache int8 at --precision {precision}, which rounds activations to int8, too: what the one moves "
+            "hides from the verification whether an artifact does the other; leave --cache out, or --activations int8"
         )
     return True
 

@@ -1,8 +1,9 @@
 """GQA and MLA attention. Both make a chunk of cache entries and attend over the past and that chunk.
 
 Where caches are int8 (`Attention.int8_cache`), an entry is rounded as soon as it is made, and attention sees what the
-cache will hold: of the tokens of its own call and of the token itself, too. So an answer does not depend on how a
-prompt came in chunks, or in a batch.
+cache will hold: of the tokens of its own call and of the token itself, too. So in an engine, whose rows compute the
+same bits in any company, an answer does not depend on how a prompt came in chunks, or in a batch. Elsewhere sums in
+another order may turn a value that is near the middle of two integers.
 """
 
 from __future__ import annotations

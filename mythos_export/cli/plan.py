@@ -53,7 +53,8 @@ def plan(
     found, on = read_model(model), find_device(device)
     if cache is not None:
         found = replace(found, int8_cache=True)
-    listed = tuple(each for each in PRECISIONS if cache is None or each != "fp16")
+    # Int8 caches and shards of experts are for ONNX Runtime on the CPU, which computes in float32.
+    listed = tuple(p for p in PRECISIONS if (cache or expert_shards) is None or p not in ("fp16", "fp8"))
     chosen = listed if found.precision is None else (found.precision,)
     rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
     for name, value in facts(found, on, rows):

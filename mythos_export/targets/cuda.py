@@ -1,9 +1,9 @@
 """Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`; and the
 row graphs as a program for PyTorch, rows.pt2, with which the engine runs there.
 
-The eager backend launches them through the driver, so that the operators are not compiled where the bundle runs; the
-norms, which are no operators of the graph, are: by Triton, which has to be installed. No GPU is needed to build it, and
-none has run it: built, not executed. On the CPU, verification runs both programs.
+The eager backend launches them through the driver, so that the operators are not compiled where the bundle runs. Norms,
+rotations and the end of an iteration, which are no operators of the graph, are: by Triton, which has to be installed.
+No GPU is needed to build it, and none has run it: built, not executed. On the CPU, verification runs both programs.
 """
 
 from __future__ import annotations

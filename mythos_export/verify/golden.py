@@ -168,7 +168,11 @@ def judged(truth: Truth, precision: str) -> Golden:
 
 
 def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerances:
-    """By what eager errs on these cases and, where activations or cache lines are rounded, by what rounding moves."""
+    """By what eager errs on these cases and, where activations or cache lines are rounded, by what rounding moves.
+
+    Of the lines themselves by the latter alone: where eager rounded a value the other way it is a whole step off, and
+    FACTOR such steps would hide what does not round at all.
+    """
 
     def of(each: Sequence[Asked], factor: float) -> Tolerances:
         return measure(each, [compare(one.case, one.eager, None) for one in each], precision, factor)
@@ -181,7 +185,7 @@ def _measured(truth: Truth, asked: Sequence[Asked], precision: str) -> Tolerance
         return found
     lines = {port.name for port in spec.ports.outputs if port.role == "new"} | set(truth.model.entry_names())
     seen = {name: series for name, series in of(apart, MOVED_LINES).tensors.items() if name in lines}
-    return found.merged(Tolerances(precision, seen, {}))
+    return Tolerances(precision, {**found.tensors, **seen}, found.bands)
 
 
 def _eager_result(asked: Asked, tolerances: Tolerances) -> CaseResult:

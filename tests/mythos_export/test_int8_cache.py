@@ -37,18 +37,28 @@ def test_targets_whose_kernels_read_floats_refuse_it(target: str) -> None:
 
 
 def test_precisions_without_such_caches_say_what_to_do() -> None:
-    assert not is_int8_cache("fp16", None) and not is_int8_cache("int4", "fp32") and is_int8_cache("int4a8", "int8")
+    assert not is_int8_cache("fp16", None) and not is_int8_cache("int4", "fp32") and is_int8_cache("int4", "int8")
     for cache in ("int8", "fp32"):
         with pytest.raises(
             PackageError, match=f"found --cache {cache} at --precision fp16.*--precision fp32, int8 or int4"
         ):
             is_int8_cache("fp16", cache)
+    for precision in ("int8a8", "int4a8"):
+        assert not is_int8_cache(precision, "fp32")
+        with pytest.raises(
+            PackageError, match=f"int8 at --precision {precision}, which rounds activations.*leave --cache out"
+        ):
+            is_int8_cache(precision, "int8")
     with pytest.raises(PackageError, match="--precision auto do not go together.*choose --precision fp32"):
         is_int8_cache("auto", "int8")
     with pytest.raises(PackageError, match="found --cache fp8; expected fp32 or int8"):
         is_int8_cache("fp32", "fp8")
     with pytest.raises(ExportError, match="at --precision fp16"):
         export(folder("hops"), "nowhere", precision="fp16", cache="int8")
+    with pytest.raises(ExportError, match="at --precision int8a8, which rounds activations"):
+        export(folder("hops"), "nowhere", precision="int8", activations="int8", cache="int8")
+    with pytest.raises(TargetError, match="means nothing to --target cuda"):  # whatever its precision is by default
+        export(folder("hops"), "nowhere", target="cuda", cache="int8")
     assert not small_spec().int8_cache
 
 

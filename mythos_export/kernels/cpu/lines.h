@@ -10,6 +10,8 @@
 
 namespace mythos {
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a scale's bytes are copied as they lie in memory");
+
 // The parts of a line: the first is `first` wide, all others `rest`. No part: lines are not int8.
 struct Parts {
   size_t count = 0, first = 0, rest = 0;

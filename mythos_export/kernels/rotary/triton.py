@@ -23,6 +23,11 @@ def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, heads: int) -> Tensor:
     precision = precision_of("rotary_embedding", x)
     if precision_of("rotary_embedding", cos, sin) != "fp32":
         raise ValueError(f"mythos::rotary_embedding in Triton takes angles in float32, found {cos.dtype}")
+    if x.shape[-1] != 2 * heads * cos.shape[-1]:
+        raise ValueError(
+            f"mythos::rotary_embedding: found {x.shape[-1]} values a row, expected {2 * heads * cos.shape[-1]}, a pair "
+            f"for each of {cos.shape[-1]} angles of {heads} heads"
+        )
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if not out.numel():
         return out

@@ -20,8 +20,11 @@ _NOT_A_NUMBER = 0x7FC0  # one, as bits
 
 
 def rounding(name: str) -> str:
-    """Of NAME_split [..., width], float32: NAME_scale [..., 1], and what it is multiplied by, NAME_integer. What is no
-    number is not below anything, so it stays one in the scale."""
+    """Of NAME_split [..., width], float32: NAME_scale [..., 1], and what it is multiplied by, NAME_integer.
+
+    A maximum may lose a NaN: zero times every value, which is NaN of what is not finite, is added to it. That is not
+    below anything, so the scale becomes NaN, and so does the whole part.
+    """
     return f"""
   {name}_axis = Constant <value_ints = [-1]> ()
   {name}_least = Constant <value_float = {LEAST!r}> ()
@@ -29,7 +32,10 @@ def rounding(name: str) -> str:
   {name}_none = Constant <value_float = 0.0> ()
   {name}_unit = Constant <value_float = 1.0> ()
   {name}_size = Abs ({name}_split)
-  {name}_most = ReduceMax <keepdims = 1> ({name}_size, {name}_axis)
+  {name}_found = ReduceMax <keepdims = 1> ({name}_size, {name}_axis)
+  {name}_nothing = Mul ({name}_split, {name}_none)
+  {name}_poison = ReduceSum <keepdims = 1> ({name}_nothing, {name}_axis)
+  {name}_most = Add ({name}_found, {name}_poison)
   {name}_exact = Div ({name}_most, {name}_largest)
   {name}_stored = Cast <to = 16> ({name}_exact)
   {name}_wide = Cast <to = 1> ({name}_stored)
@@ -69,12 +75,12 @@ def powers() -> onnx.NodeProto:
 
 
 # integers [r, C] and scales [r, n], float32 -> packed_lines, int8 [r, C + 2 * n]. With `powers` and the constants that
-# the paged bodies begin with.
+# the paged bodies begin with. The largest scale is that of the largest float32, less than 2 ** 122.
 PACK = f"""
   last_axis = Constant <value_ints = [-1]> ()
   no_power = Constant <value_float = 0.0> ()
   first_power = Constant <value_float = 1.0> ()
-  too_large = Constant <value_float = {2.0**120!r}> ()
+  too_large = Constant <value_float = {2.0**122!r}> ()
   mantissas = Constant <value_float = 128.0> ()
   low_bytes = Constant <value_float = 256.0> ()
   no_number = Constant <value_float = {_NOT_A_NUMBER}.0> ()

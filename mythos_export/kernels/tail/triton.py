@@ -42,6 +42,8 @@ def loop_tail(
     precision = precision_of("loop_tail", x, update, lora_down, lora_scale, lora_up)
     if precision_of("loop_tail", h, decay, gain, encoded, out, cumulative, weight, bias, threshold) != "fp32":
         raise ValueError(f"mythos::loop_tail takes a float32 state, found {h.dtype}: it is float32 at any precision")
+    lora_scale = lora_scale.expand(len(h), len(lora_down))  # the kernel trusts these sizes
+    decay, gain = decay.expand(h.shape[-1]), gain.expand(h.shape[-1])
     given = {
         "x": x,
         "update": update,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 
 #include "ports.hpp"
 #include "row_ports.hpp"
@@ -308,9 +309,16 @@ const StateTensor* LoopSpec::initial() const {
   return nullptr;
 }
 
+// Ports do not say which lines are rounded.
 bool LoopSpec::fits(const LoopSpec& o) const {
-  return this == &o || (family == o.family && max_seq_len == o.max_seq_len && trained_loops == o.trained_loops &&
-                        ports().inputs == o.ports().inputs && ports().outputs == o.ports().outputs);
+  const auto lines = [](const CacheGroup& group) {
+    return std::tie(group.name, group.slots, group.per_loop, group.width, group.dtype, group.before, group.rounded);
+  };
+  const auto same = [&](const CacheGroup& a, const CacheGroup& b) { return lines(a) == lines(b); };
+  return this == &o ||
+         (family == o.family && max_seq_len == o.max_seq_len && trained_loops == o.trained_loops &&
+          std::equal(caches.begin(), caches.end(), o.caches.begin(), o.caches.end(), same) &&
+          ports().inputs == o.ports().inputs && ports().outputs == o.ports().outputs);
 }
 
 Ports model_ports(std::int64_t vocab_size, const std::vector<CacheGroup>& caches, const ExitRule& exit,

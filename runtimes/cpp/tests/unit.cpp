@@ -155,6 +155,20 @@ void ports_in_words() {
                                "'T': 1, 'N': 3}");
 }
 
+// A cache of one model for another: the ports do not say which lines are rounded, or in which parts.
+void caches_of_another_model() {
+  mythos::LoopSpec plain = *small_spec(2);
+  plain.caches[1].dtype = "float32";
+  plain.graphs["model"] = mythos::model_ports(plain.vocab_size, plain.caches, plain.exit, nullptr);
+  mythos::LoopSpec rounded = plain, apart = plain;
+  for (auto& group : rounded.caches) group.rounded = {2};
+  for (auto& group : apart.caches) group.rounded = {1, 1};
+  check(rounded.ports().inputs == plain.ports().inputs, "rounded lines have the ports of others");
+  for (const auto* one : {&plain, &rounded, &apart})
+    for (const auto* other : {&plain, &rounded, &apart})
+      check(mythos::LoopSpec(*one).fits(*other) == (one == other), "a cache fits those of the same lines");
+}
+
 void padding() {
   const mythos::Tokens left = mythos::Tokens::rows({{5, 6}, {7}}, mythos::Padding::left);
   check(left.valid == std::vector<std::uint8_t>({1, 1, 0, 1}), "padding on the left");
@@ -218,6 +232,7 @@ int main() {
   a_cache_writes_only_what_is_valid();
   what_no_call_passes_over();
   ports_in_words();
+  caches_of_another_model();
   padding();
   bytes_as_text();
   times();

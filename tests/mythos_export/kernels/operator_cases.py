@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
-from mythos_export.verify.stages.kernels import ROUNDED_HIDDEN
+from mythos_export.verify.stages.kernels import EXACT, ROUNDED_HIDDEN
 from mythos_model.formats import FORMATS, PLAIN
 
 Array = NDArray[Any]
@@ -45,8 +45,11 @@ class OperatorCase:
 
         Integers and decisions have to be equal, an empty result is right. Results are of order 1. Where few elements
         happen to cancel to less than 0.1 the distance is relative to 0.1, for the rounding errors are those of the
-        terms. Where experts' hidden values are rounded, one near the middle of two integers may go either way.
+        terms. Where experts' hidden values are rounded, one near the middle of two integers may go either way. Of
+        operators that are exact, whatever is not equal is far away.
         """
+        if self.op in EXACT:
+            return 0.0 if all(map(np.array_equal, got, self._expected)) else np.inf
         rounded = self.op == "moe" and FORMATS[self.call.format].activations
         distances = [_distance(*pair) for pair in zip(got, self._expected, strict=True)]
         return max(distance - ROUNDED_HIDDEN * rounded for distance in distances)

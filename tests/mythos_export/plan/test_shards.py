@@ -56,7 +56,7 @@ def test_command() -> None:
     result = CliRunner().invoke(mythos, arguments)
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout.splitlines()[-1])["expert_shards"]
-    assert [row["precision"] for row in rows] == ["fp32", "fp16", "int8", "fp8", "int4"]
+    assert [row["precision"] for row in rows] == ["fp32", "int8", "int4"]
     assert all(row["fits"] for row in rows)
     assert "Experts in 4 shards" in result.stdout
 

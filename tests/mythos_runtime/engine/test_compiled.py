@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         "format_version": 1,
         "rows": ROWS_HASH,
         "torch": torch.__version__,
-        "device": "cpu",
+        "device": compiled._named(device()),
         "files": {f"{name}.pt2": vars(describe(tmp_path / f"{name}.pt2")) for name in GRAPHS},
     }
     (tmp_path / "aoti.json").write_text(json.dumps(described))
@@ -67,9 +67,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
     "another device": (
         lambda f: changed(f, device="H100 (SM 90)"),
         BackendMissing,
-        r"'H100 \(SM 90\)', found 'cpu'",
+        r"'H100 \(SM 90\)', found 'cpu \(",
     ),
-    "a changed file": (lambda f: (f / "step.pt2").write_bytes(b"stop"), BundleError, "content of step.pt2 is not what"),
+    "another processor": (lambda f: changed(f, device="cpu (riscv64, no vectors)"), BackendMissing, "'cpu .riscv64,"),
+    "no hashes": (lambda f: changed(f, files={f"{name}.pt2": {} for name in GRAPHS}), BundleError, "no folder of comp"),
+    "a changed file": (
+        lambda f: (f / "step.pt2").write_bytes(b"stop"),
+        BundleError,
+        "step.pt2 is not .*package aoti",
+    ),
     "no archive": (lambda f: None, BackendFailed, "cannot load .*enter.pt2"),
 }
 
@@ -101,7 +107,7 @@ def test_what_computes_something_else_is_not_described(
 
     monkeypatch.setattr(compiled, "_compile", stand_in)
     monkeypatch.setattr(compiled, "_load", opened)
-    described = compile_rows(tmp_path, manifest, device(row_model), out)
+    described = compile_rows(tmp_path / "bundle", manifest, device(row_model), out)
     assert described["compared"]["largest_distance"] < 1e-6 and described["compared"]["tokens"] == 9
     assert json.loads((out / "aoti.json").read_text()) == described
     whole = ("mythos.rms_norm", "mythos.loop_tail", "mythos.act_halting", "mythos.rotary")  # are fused
@@ -111,8 +117,23 @@ def test_what_computes_something_else_is_not_described(
     with pytest.raises(
         BackendFailed, match=r"does not compute what rows.pt2 does: logits are off by .*, 0.0001 is all"
     ):
-        compile_rows(tmp_path, manifest, device(row_model), out)
+        compile_rows(tmp_path / "bundle", manifest, device(row_model), out)
     assert not (out / "aoti.json").exists()
+
+
+@pytest.mark.parametrize(("inside", "words"), [("", "is in the bundle"), ("x", "is in the bundle"), ("..", "holds ")])
+def test_a_place_of_its_own(tmp_path: Path, inside: str, words: str) -> None:
+    """Not the bundle's folder, nor one with other files, which would be written over."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    with pytest.raises(BundleError, match=words):
+        compile_rows(bundle, SimpleNamespace(spec=None, files={}), device(), bundle / inside)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("knob", "depths"), [(None, ()), ("halt_threshold", (4, 4, 4))])
+def test_a_model_that_halts_nowhere_is_asked_for_no_depths(knob: str | None, depths: tuple[int, ...]) -> None:
+    spec: Any = SimpleNamespace(trained_loops=4, exit=SimpleNamespace(knob=lambda name: name if name == knob else None))
+    assert compiled._depths(spec, 3) == depths
 
 
 def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

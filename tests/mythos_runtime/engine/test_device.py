@@ -142,6 +142,9 @@ def test_the_end_of_an_iteration_is_one_operator(row_model: RowModel) -> None:
     matmul.target = torch.ops.aten.mm.default
     assert not fuse_tail(apart)
     matmul.target = torch.ops.aten.matmul.default
+    matmul.kwargs = {"alpha": 2}
+    assert not fuse_tail(apart)
+    matmul.kwargs = {}
     assert fuse_tail(apart) and not fuse_tail(apart)
 
 

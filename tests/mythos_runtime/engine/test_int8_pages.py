@@ -10,7 +10,9 @@ from test_exact import hold_to_alone
 
 from mythos_model import MythosModel
 from mythos_model.cache_lines import unpack
+from mythos_runtime.batch import Chunk
 from mythos_runtime.engine.memory import Memory, bytes_per_position
+from mythos_runtime.engine.row_cache import Pool, RowCache
 
 
 def test_computes_what_the_rounding_model_computes(int8_row_model: RowModel) -> None:
@@ -56,3 +58,23 @@ def test_a_position_takes_a_byte_for_a_value_and_two_for_a_scale(int8_row_model:
     assert memory.positions > other.positions
     assert memory.around is not None and memory.around.memory.dtype == np.int8
     assert memory.bytes == memory.positions * bytes_per_position(spec, 5) <= 1 << 20
+
+
+def test_a_cache_is_written_as_it_was_read(int8_row_model: RowModel) -> None:
+    """Floats outside, bytes in the pages: what follows is the same to the bit."""
+    spec, pool = int8_row_model.model.spec, Pool(int8_row_model.core())
+    ids, lengths = np.stack([ids_of(seed, 9) for seed in (1, 2)]), np.array([9, 4])
+    given = Chunk(ids, np.arange(9) < lengths[:, None])
+    first, again = (RowCache(pool, 2, 40, spec, LIMIT) for _ in range(2))
+    first.forward(given, THRESHOLD, 0, None)
+    entries = first.read()
+    groups = {group.name: group for group in spec.caches}
+    assert entries.keys() == groups.keys()
+    for name, held in entries.items():
+        assert held.dtype == np.float32 and held.shape[-1] == groups[name].width and held.any()
+    again.write(entries, lengths)
+    for name, held in again.read().items():
+        assert np.array_equal(held, entries[name])
+    following = Chunk(ids[:, :3], np.ones((2, 3), bool))
+    expected = first.forward(following, THRESHOLD, 0, None)
+    assert all(map(np.array_equal, again.forward(following, THRESHOLD, 0, None), expected))

@@ -71,7 +71,8 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     """Compile the row graphs of BUNDLE (of --target cuda) into the folder OUT, ahead of time, by PyTorch's AOTInductor.
 
     OUT is for this machine's device and PyTorch, and weights stay in BUNDLE. MYTHOS_AOTI=OUT makes the backend eager
-    run it. What was compiled is run here and held to the bundle's own graphs; on a GPU nobody has done so yet.
+    run it. What was compiled is run here and held to the bundle's own graphs, at the trained depth (where a position
+    halts by itself is not compared); on a GPU nobody has done so yet.
     """
     from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
     from mythos_runtime.engine.opening import check_device_rows

@@ -22,6 +22,7 @@ from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import RequestError
 from mythos_runtime.guards import check_numbers
+from mythos_runtime.lines import pack, unpack
 from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import LoopSpec
@@ -196,8 +197,9 @@ class RowCache(Cache):
                 core.repay(sequence, at_least=1)
             core.run(self._sequences)
             for row, sequence in enumerate(self._sequences):
-                for group, table, part in self._tables(sequence, entries, row):
-                    part[:, : sequence.length] = group.read(table, sequence.length)
+                for group, table, part, parts in self._tables(sequence, entries, row):
+                    held = group.read(table, sequence.length)
+                    part[:, : sequence.length] = unpack(held, parts) if parts else held
         return entries
 
     def write(self, entries: Mapping[str, np.ndarray], lengths: Sequence[int] | np.ndarray) -> None:
@@ -208,26 +210,27 @@ class RowCache(Cache):
                 length = int(counts[row])
                 if not length:
                     continue
-                for group, table, part in self._tables(sequence, entries, row):
+                for group, table, part, parts in self._tables(sequence, entries, row):
                     group.extend(table, 0, length - 1)
-                    group.write(table, part[:, :length])
+                    group.write(table, pack(part[:, :length], parts) if parts else part[:, :length])
                 sequence.length = sequence.answered = length
                 sequence.filled = [length] * sequence.limit
         self.lengths[:] = counts
 
     def _tables(
         self, sequence: sequences.Sequence, entries: Mapping[str, np.ndarray], row: int
-    ) -> Iterator[tuple[PagedCache, Table, np.ndarray]]:
-        """A sequence's tables, and what belongs there of entries [..., batch, n, width]: [slots, n, width]."""
+    ) -> Iterator[tuple[PagedCache, Table, np.ndarray, tuple[int, ...]]]:
+        """A sequence's tables, what belongs there of entries [..., batch, n, width]: [slots, n, width], and the parts
+        that pages hold rounded to int8, where they do."""
         core = self.pool.core
         for group in self.spec.caches:
             mine = entries[group.name][..., row, :, :]
             if not group.per_loop:
                 assert core.around is not None
-                yield core.around, sequence.around, mine
+                yield core.around, sequence.around, mine, group.rounded
                 continue
             for depth, table in enumerate(sequence.loop):
-                yield core.loop, table, mine[depth][None] if group.slots == 1 else mine[depth]
+                yield core.loop, table, mine[depth][None] if group.slots == 1 else mine[depth], group.rounded
 
     def _cut(self, row: int, length: int) -> None:
         with self.pool.alone():

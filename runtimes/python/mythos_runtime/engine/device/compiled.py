@@ -3,10 +3,10 @@
     compile_rows(folder, manifest, device, out)                     # what `mythos package aoti BUNDLE OUT` does
     programs = load_compiled(out, manifest, device, programs)       # what MYTHOS_AOTI=OUT makes the engine do
 
-What OUT holds is native code for one device and one version of PyTorch. So it is no part of a bundle, which never
-brings native code, and is loaded only by who names it. The heavy operators stay calls of `torch.ops.mythos`, with
-whatever kernels they have there; norms, rotations, injection, halting and what lies between become kernels of PyTorch's
-own. Weights are not copied into it: it is given those of the bundle.
+What OUT holds is native code for one device and one version of PyTorch, and runs in the process. So it is no part of a
+bundle, whose programs for PyTorch hold none, and is loaded only by who names it. The heavy operators stay calls of
+`torch.ops.mythos`, with whatever kernels they have there; norms, rotations, injection, halting and what lies between
+become kernels of PyTorch's own. Weights are not copied into it: it is given those of the bundle.
 
 On the CPU it is compiled, run and held to rows.pt2 by a test. **On a GPU it was not executed yet.**
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import platform
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
@@ -75,10 +76,16 @@ def compile_rows(
     Returns: the description, as written.
 
     Raises:
+        BundleError: `out` is in the bundle, or holds other files.
         BackendMissing: this PyTorch cannot compile here.
         BackendFailed: it failed, or what it made computes something else.
     """
     torch, spec = device.torch, manifest.spec
+    _check_place(folder, out)
+    if not device.plain:
+        raise BackendMissing(
+            "the operators' plain forms are not registered here: install mythos-export beside the runtime"
+        )
     plain = cut(device.load(folder / ROWS).module(), spec.graphs)
     apart = cut(device.load(folder / ROWS).module(), spec.graphs, fused=False)  # the compiler fuses them
     out.mkdir(parents=True, exist_ok=True)
@@ -112,10 +119,13 @@ def load_compiled(
         BackendMissing: it was made for another device or PyTorch.
     """
     torch = device.torch
-    described = _described(out)
-    for name, entry in described["files"].items():
-        check_file(out, name, FileEntry(**entry), verify_hash=True)
+    described, entries = _described(out)
     again = f"make it again: mythos package aoti BUNDLE {out}"
+    for name, entry in entries.items():
+        try:
+            check_file(out, name, entry, verify_hash=True)
+        except BundleError as error:
+            raise BundleError(f"{error}; {again}") from error
     rows = manifest.files[ROWS].sha256
     if described["rows"] != rows:
         raise BundleError(
@@ -128,7 +138,19 @@ def load_compiled(
     return {name: _load(torch, out / _file(name), programs[name]) for name in GRAPHS}
 
 
-def _described(out: Path) -> dict[str, Any]:
+def _check_place(folder: Path, out: Path) -> None:
+    """A folder of its own, or one that was made here before."""
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{out} is in the bundle, whose files the manifest lists; name a folder beside it")
+    known = {DESCRIPTION, *map(_file, GRAPHS)}
+    others = sorted(path.name for path in out.iterdir() if path.name not in known) if out.is_dir() else []
+    if others or (out.exists() and not out.is_dir()):
+        found = f"holds {others[0]}" if others else "is no folder"
+        raise BundleError(f"{out} {found}; name a folder that is empty, or not there yet")
+
+
+def _described(out: Path) -> tuple[dict[str, Any], dict[str, FileEntry]]:
+    """What aoti.json says, and its files."""
     try:
         with open(out / DESCRIPTION, "rb") as stream:
             described = json.loads(stream.read(MAX_JSON_BYTES))
@@ -137,11 +159,12 @@ def _described(out: Path) -> dict[str, Any]:
             described
         ):
             raise ValueError(f"it describes the files {', '.join(sorted(known[1]))} in version {known[0]}")
+        entries = {name: FileEntry(str(e["sha256"]), int(e["bytes"])) for name, e in described["files"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{out} is no folder of compiled row graphs ({error}); make one with mythos package aoti BUNDLE {out}"
         ) from error
-    return dict(described)
+    return dict(described), entries
 
 
 def _file(graph: str) -> str:
@@ -149,9 +172,10 @@ def _file(graph: str) -> str:
 
 
 def _named(device: TorchDevice) -> str:
-    """cpu, or the GPU by its name and compute capability."""
+    """The processor with the vectors that PyTorch compiles for, or the GPU by its name and compute capability."""
     if device.name == "cpu":
-        return "cpu"
+        vectors = importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa()
+        return f"cpu ({platform.machine()}, {str(vectors) or 'no vectors'})"
     major, minor = device.torch.cuda.get_device_capability()
     return f"{device.torch.cuda.get_device_name()} (SM {major}{minor})"
 
@@ -173,7 +197,7 @@ def _compile(torch: Any, part: Any, ports: Ports, device: str, path: Path) -> No
     except Exception as error:  # of the compiler, which has no base class for its errors, and of compilers below it
         raise BackendFailed(
             f"torch {torch.__version__} did not compile {path.stem}: {type(error).__name__}: "
-            f"{str(error).strip()[-2000:]}"
+            f"{str(error).strip()[-2000:]} (AOTInductor needs a C++ compiler: g++, or what CXX names)"
         ) from error
 
 
@@ -198,8 +222,8 @@ def _load(torch: Any, path: Path, part: Any) -> Callable[..., Any]:
 
 def _compared(spec: LoopSpec, device: TorchDevice, plain: Programs, compiled: Programs) -> dict[str, Any]:
     """Sequences on both sides of a page, alone and beside each other, generated at the trained depth with rows.pt2's
-    operators and with what was compiled: how far the logits are apart, as far as both chose the same tokens. Raises
-    BackendFailed where that is too far."""
+    operators and with what was compiled: how far the logits are apart, as far as both chose the same tokens. Where a
+    position halts by itself is not compared. Raises BackendFailed where that is too far."""
     answers, other = (_answers(spec, device, programs) for programs in (plain, compiled))
     largest, count = 0.0, 0
     for (tokens, logits), (other_tokens, other_logits) in zip(answers, other, strict=True):
@@ -229,11 +253,16 @@ def _answers(spec: LoopSpec, device: TorchDevice, programs: Programs) -> list[tu
     room = Room(blocks, blocks * spec.trained_loops, sum(lengths) + new * len(lengths) + PAGE)
     memory = Memory.with_room(spec, room, place, partial(DeviceStates, place=place))
     engine = Engine(Core(DeviceGraphs(spec, programs, place, Direct(), memory, 64), memory))
-    depths = (spec.trained_loops,) * new  # or a near tie of the halting would count as a difference
-    running = [engine.submit(Request(prompt, new, depths=depths)) for prompt in prompts]
+    running = [engine.submit(Request(prompt, new, depths=_depths(spec, new))) for prompt in prompts]
     logits: dict[int, list[np.ndarray]] = {}
     while engine.busy:
         for token in engine.tick():
             logits.setdefault(running.index(token.running), []).append(token.logits)
     engine.close()
     return [(each.tokens, np.stack(logits[at])) for at, each in enumerate(running)]
+
+
+def _depths(spec: LoopSpec, new: int) -> tuple[int, ...]:
+    """Every loop for each token, or a near tie of the halting would count as a difference; where nothing halts,
+    requests take no depths, and every loop runs."""
+    return (spec.trained_loops,) * new if spec.exit.knob("halt_threshold") is not None else ()

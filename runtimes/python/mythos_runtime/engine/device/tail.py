@@ -54,8 +54,8 @@ def _matched(act: Any) -> tuple[list[Any], list[Any]]:
     between: list[Any] = []
 
     def taken(node: Any, name: str, *places: int) -> Any:
-        """Arguments of a node that calls `name`."""
-        if _name(node) != name:
+        """Arguments of a node that calls `name`, with nothing else said (such as a factor `alpha`)."""
+        if _name(node) != name or node.kwargs or max(places) >= len(node.args):
             raise _Other
         between.append(node)
         return tuple(node.args[place] for place in places)
@@ -65,7 +65,7 @@ def _matched(act: Any) -> tuple[list[Any], list[Any]]:
     kept, injected = taken(kept_and_injected, "aten.add.Tensor", 0, 1)
     decay, h = taken(kept, "aten.mul.Tensor", 0, 1)
     gain, encoded = taken(injected, "aten.mul.Tensor", 0, 1)
-    (y,) = taken(wide, "aten.to.dtype", 0)
+    y, dtype = taken(wide, "aten.to.dtype", 0, 1)
     before, added = taken(y, "aten.add.Tensor", 0, 1)
     inner, up = taken(added, "aten.matmul.default", 0, 1)
     down_of, scale = taken(inner, "aten.mul.Tensor", 0, 1)
@@ -73,7 +73,8 @@ def _matched(act: Any) -> tuple[list[Any], list[Any]]:
     if narrowed is not before or len(down_of.args) > 2:
         raise _Other
     x, update = taken(before, "aten.add.Tensor", 0, 1)
-    if [h.op, encoded.op] != ["placeholder"] * 2:
+    given = [getattr(node, "op", None) for node in (h, encoded)]
+    if given != ["placeholder"] * 2 or not str(dtype).endswith("float32"):
         raise _Other
     return [x, update, down, scale, up, h, decay, gain, encoded, *halting], between
 
