@@ -30,11 +30,12 @@ from mythos_export.verify.threads import few_threads
 from mythos_export.verify.truth import Truth
 from mythos_export.verify.weights import BIT_BY_BIT, Prints, compare_weights, prints
 from mythos_export.weights_file import WeightsFile
-from mythos_runtime.linked import Links, open_links
+from mythos_runtime.linked import LinkedTensor, Links, open_links
 from mythos_runtime.manifest import Manifest
 
 WHOLE = "whole model, "  # before the names of its stages
 LINKED = "linked files"  # the user's own, among what holds weights
+_WHOLE = 64 << 20  # bytes of a linked tensor that is looked at as a whole
 _KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels, ShardKernels)
 
 
@@ -99,21 +100,35 @@ def _renamed(failure: Failure | None) -> Failure | None:
 
 
 class _Linked(Mapping[str, np.ndarray]):
-    """Weights that are in files outside of the bundle, each mapped when it is looked at: so no more than one of them is
-    in this process's memory."""
+    """Weights that are in files outside of the bundle, each mapped when it is looked at, and large mixtures an expert
+    at a time: so no more than that is in this process's memory."""
 
     def __init__(self, folder: Path, links: Links) -> None:
         self._folder, self._links = folder, links
+        self._tensors = dict(each for item in links.tensors.items() for each in _pieces(*item))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        tensors = {name: self._links.tensors[name]}
-        return open_links(self._folder, replace(self._links, tensors=tensors))[name]
+        links = replace(self._links, tensors={name: self._tensors[name]})
+        return open_links(self._folder, links)[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._links.tensors)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._links.tensors)
+        return len(self._tensors)
+
+
+def _pieces(name: str, tensor: LinkedTensor) -> Iterator[tuple[str, LinkedTensor]]:
+    """A tensor of several experts by them, named as those of shards are; any other as it is."""
+    count, each = tensor.shape[0], len(tensor.stretches) // tensor.shape[0]
+    parts = [tensor.stretches[at * each : (at + 1) * each] for at in range(count)]
+    own = tensor.bytes // count
+    apart = len(tensor.shape) == 3 and count > 1 and sum(map(len, parts)) == len(tensor.stretches)
+    if tensor.bytes < _WHOLE or not apart or any(sum(each.bytes for each in part) != own for part in parts):
+        yield name, tensor
+        return
+    for at, part in enumerate(parts):
+        yield f"{name}[{at}:{at + 1}]", replace(tensor, shape=(1, *tensor.shape[1:]), stretches=part)
 
 
 class _Held:

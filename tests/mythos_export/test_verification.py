@@ -107,17 +107,23 @@ def test_a_weight_that_no_case_visits_is_found_in_the_whole_model(twin: Exported
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_linked_weights_are_looked_at_once(source: Path, tmp_path: Path, wrong: bool) -> None:
+def test_linked_weights_are_looked_at_once(
+    source: Path, tmp_path: Path, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "_WHOLE", 0)
     folder = shutil.copytree(source, tmp_path / "checkpoint")
     done = export(folder, tmp_path / "bundle", verification="twin", weights="link")
     assert done.parity is not None
     lines = {each.artifact: each for each in done.parity.whole[0].weighed}
     links = done.manifest.links
-    assert links is not None and lines[whole.LINKED].equal == lines[whole.LINKED].tensors == len(links.tensors)
-    if wrong:  # another tensor's bytes, by links that hold together
-        name = next(name for name, each in links.tensors.items() if each.stretches[0].start > 4096)
-        moved = replace(links.tensors[name].stretches[0], start=links.tensors[name].stretches[0].start - 64)
-        tensor = replace(links.tensors[name], stretches=(moved, *links.tensors[name].stretches[1:]))
+    assert links is not None
+    experts = [tensor.shape[0] for tensor in links.tensors.values() if len(tensor.shape) == 3]
+    count = len(links.tensors) + sum(experts) - len(experts)
+    assert len(experts) == 2 and lines[whole.LINKED].equal == lines[whole.LINKED].tensors == count
+    if wrong:  # one of the experts begins somewhere else, by links that hold together
+        name = next(name for name, tensor in links.tensors.items() if len(tensor.shape) == 3)
+        *others, last = links.tensors[name].stretches
+        tensor = replace(links.tensors[name], stretches=(*others, replace(last, start=last.start - 64)))
         links = replace(links, tensors={**links.tensors, name: tensor})
     manifest = replace(done.manifest, links=links)
     golden = load_golden(done.path / CASES, manifest.spec)
