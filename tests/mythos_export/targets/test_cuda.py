@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,17 +22,19 @@ from product_cases import moe_inputs
 
 from mythos_export import export
 from mythos_export.errors import TargetError, ToolMissing
-from mythos_export.kernels import precompiled, triton_build
+from mythos_export.kernels import eager, precompiled, triton_build
 from mythos_export.kernels.launch_plan import KernelSpec
+from mythos_export.kernels.linear import plan as linear_plan
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.precompiled import OtherGpu, Precompiled
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
 from mythos_model.pretrained import folder
-from mythos_runtime import load, read_manifest
+from mythos_runtime import load, read_manifest, torch_device
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
+from mythos_runtime.errors import BackendMissing
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -169,6 +172,40 @@ def test_a_gpu_without_the_numbers_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         check_format("linear", "int8", on_a_gpu)
         with contextlib.nullcontext() if fine else pytest.raises(ValueError, match="from SM 89 on, .* is SM 86: exp"):
             check_format("linear", "fp8", on_a_gpu)
+
+
+def test_a_bundle_of_numbers_that_a_gpu_lacks_is_refused_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_others: None
+) -> None:
+    """With stand-ins for the device: none of this touches one."""
+    formats = {form: linear_plan.plans(64, 64, 32, form, "fp32") for form in ("fp8", "int8")}
+    for name, plans in formats.items():
+        (tmp_path / name / "kernels").mkdir(parents=True)
+        written(tmp_path / name / "kernels", [spec for plan in plans for spec in plan.launches])
+    driver, zeros = InterpretedDriver(program_of("linear", (), {})), torch.zeros
+    entries: Any = [SimpleNamespace(load=lambda: eager.register)]
+    groups = {torch_device.KERNELS_ENTRY_POINT: entries, torch_device.OPERATORS_ENTRY_POINT: []}
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: groups[group])
+    monkeypatch.setattr(eager, "_register", lambda device: "Triton kernels")
+    monkeypatch.setattr(eager, "CudaDriver", lambda: driver)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: zeros(*shape))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("MYTHOS_TRITON", raising=False)
+
+    def opened(bundle: str, provider: Any = "auto") -> list[str]:
+        return torch_device.open_device(tmp_path / bundle, Options(provider=provider)).operators
+
+    for capability in (80, 86):
+        monkeypatch.setattr(driver, "capability", lambda found=capability: found)
+        said = f"fp8 are fp8, .* from SM 89 on, and this GPU is SM {capability}: export with --precision int8"
+        with pytest.raises(BackendMissing, match=said):
+            opened("fp8")
+        assert "Triton kernels" in opened("int8")[0]
+    monkeypatch.setattr(driver, "capability", lambda: 89)
+    assert opened("fp8")[0].startswith("Triton kernels, compiled here: ")  # the stand-in's are for SM 80
+    monkeypatch.setattr(driver, "capability", lambda: 80)
+    monkeypatch.setenv("MYTHOS_TRITON", "none")
+    assert opened("fp8") == ["plain PyTorch (MYTHOS_TRITON is none)"]
 
 
 @pytest.mark.slow
