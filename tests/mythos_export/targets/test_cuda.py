@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ from product_cases import moe_inputs
 from mythos_export import export
 from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import eager, precompiled, triton_build
+from mythos_export.kernels.beside import BESIDE
 from mythos_export.kernels.launch_plan import KernelSpec
 from mythos_export.kernels.linear import plan as linear_plan
 from mythos_export.kernels.op import OPERATORS
@@ -148,6 +152,30 @@ def test_another_gpu_is_named(tmp_path: Path) -> None:
         Precompiled(tmp_path, driver)
 
 
+# A process of its own: kernels are registered for good.
+LAUNCHES = """
+import importlib.metadata, json, sys
+import numpy as np
+from mythos_export.kernels import precompiled
+from mythos_export.kernels.eager import register
+from mythos_runtime import load
+from mythos_runtime.torch_device import KERNELS_ENTRY_POINT
+
+class Entry:  # as the installed package names it
+    def load(self): return register
+
+found = importlib.metadata.entry_points
+importlib.metadata.entry_points = lambda **of: [Entry()] if of.get("group") == KERNELS_ENTRY_POINT else found(**of)
+launched = {}
+precompiled.find = lambda spec: launched.update({spec.name: spec.to_json()})
+model = load(sys.argv[1], backend="eager", provider="cpu")
+assert "interpreted" in model.session.description
+model.forward(np.arange(24).reshape(2, 12), max_loops=2)
+model.generate_all([[1, 2, 3], [7]], max_new_tokens=2)
+print(json.dumps(list(launched.values())))
+"""
+
+
 @pytest.mark.slow
 def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     source = GOLDEN / "mla_decode" / "model.safetensors"
@@ -158,9 +186,19 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert manifest.precision == "fp16"
     described = json.loads((path / "kernels" / "kernels.json").read_text())
     operators = {kernel["operator"] for kernel in described["kernels"]}
-    assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention"}
+    assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
     assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("MYTHOS_TRITON", None)
+    run = subprocess.run([sys.executable, "-c", LAUNCHES, str(path)], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    launched = [KernelSpec.from_json(values) for values in json.loads(run.stdout.splitlines()[-1])]
+    brought = {kernel["name"]: kernel for kernel in described["kernels"]}
+    for spec in launched:  # the very same: nothing is left to be compiled where the bundle runs
+        kernel = brought[spec.name]
+        assert spec == KernelSpec.from_json({name: kernel[name] for name in KernelSpec.__dataclass_fields__})
+    assert {spec.operator for spec in launched} == operators
 
 
 def test_a_gpu_without_the_numbers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
