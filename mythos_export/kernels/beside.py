@@ -69,11 +69,12 @@ def _called(program: ExportedProgram) -> Iterator[Plan]:
     for graph in program.graph_module.modules():
         for node in graph.graph.nodes if isinstance(graph, torch.fx.GraphModule) else ():
             if node.target is torch.ops.mythos.rms_norm.default:
-                x, weight = (None if of is None else of.meta["val"] for of in node.args[:2])
-                narrow = x if weight is None else weight
+                x = node.args[0].meta["val"]
+                weighted = node.args[1] is not None
+                narrow = node.args[1].meta["val"] if weighted else x
                 if x.dtype in _PRECISIONS:
                     given, precision = _PRECISIONS[x.dtype], _PRECISIONS[narrow.dtype]
-                    yield from norm_plans(int(x.shape[-1]), given, precision, weight is not None)
+                    yield from norm_plans(int(x.shape[-1]), given, precision, weighted)
             elif node.target is torch.ops.mythos.rotary_embedding.default:
                 x, cos = (of.meta["val"] for of in node.args[:2])
                 if x.dtype in _PRECISIONS:

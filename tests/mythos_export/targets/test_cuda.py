@@ -294,6 +294,7 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest
     assert made.exit_code == 0, made.output
     described = json.loads(made.stdout.splitlines()[-1])
     assert described["device"].startswith("cpu (") and described["compared"]["largest_distance"] < 1e-5
+    assert described["compared"]["positions"] > 0 and "positions halt after as many loops" in made.stdout
     monkeypatch.setenv("MYTHOS_AOTI", out)
     again = load(exported.path, backend="eager", provider="cpu")
     got = again.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7)
