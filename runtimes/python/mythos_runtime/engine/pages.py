@@ -50,6 +50,10 @@ class OutOfPages(Exception):
     """No page is free. The engine makes room, or a request waits; it does not reach a user."""
 
 
+class OutOfStates(OutOfPages):
+    """No state is free for a position that enters: others have to run what they lag, which frees theirs."""
+
+
 class Table:
     """Page numbers of one sequence at one depth, int64; an array, since a call of a graph copies it."""
 
