@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnxscript.optimizer import optimize_ir
+from torch.export import ExportedProgram
 
 from mythos_export.capture import Captured, first_line
 from mythos_export.errors import LowerError
@@ -65,6 +66,7 @@ class Lowered:
         files: the graph, and what its external data points into, in the same folder; the first is the model's weights.
         rows: the files of the row graphs (`lower_rows`).
         write_row_program: writes them as a program for PyTorch, without the weights that the file of weights holds.
+        programs: what was captured: the model, and the row graphs, if there are any.
     """
 
     path: Path
@@ -72,6 +74,7 @@ class Lowered:
     files: tuple[Path, ...]
     rows: tuple[Path, ...] = ()
     write_row_program: Callable[[Path], None] | None = None
+    programs: tuple[ExportedProgram, ...] = ()
 
 
 def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", dump: Path | None = None) -> Lowered:
@@ -90,7 +93,8 @@ def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", du
     link_weights([model], weights, computed)
     ir.save(model, path)
     check(path)
-    return Lowered(path, captured.spec, (path, weights.path, *([computed] if computed.exists() else [])))
+    files = (path, weights.path, *([computed] if computed.exists() else []))
+    return Lowered(path, captured.spec, files, programs=(captured.program,))
 
 
 def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = None) -> tuple[Path, ...]:

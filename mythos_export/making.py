@@ -90,7 +90,9 @@ def make(
     lowered = lower(captured, weights, dump=options.dump)
     if rows is not None:
         write = partial(write_program, rows.program, weights)
-        lowered = replace(lowered, rows=lower_rows(rows, weights, options.dump), write_row_program=write)
+        graphs = lower_rows(rows, weights, options.dump)
+        programs = (*lowered.programs, rows.program)
+        lowered = replace(lowered, rows=graphs, write_row_program=write, programs=programs)
     shards = None
     if options.expert_shards is not None:
         progress("put the experts into shards")

@@ -165,6 +165,41 @@ def paged_case(config: MythosConfig, op: str, rows: int, length: int, make: Make
     }
 
 
+def norm_case(config: MythosConfig, rows: int, make: Maker) -> dict[str, Any]:
+    """Rows of the loop's state, which is float32 at any precision."""
+    x = make.normal(rows, config.dim).float()
+    return {"x": x, "weight": make.normal(config.dim), "eps": 1e-6}
+
+
+def rotary_case(config: MythosConfig, rows: int, make: Maker) -> dict[str, Any]:
+    """All heads of MLA's queries."""
+    heads, P = config.n_heads, config.qk_rope_head_dim
+    angles = make.normal(rows, P // 2).float() * 1000
+    return {"x": make.normal(rows, heads * P), "cos": angles.cos(), "sin": angles.sin(), "heads": heads}
+
+
+def tail_case(config: MythosConfig, rows: int, make: Maker) -> dict[str, Any]:
+    """What ends an iteration, of rows that halt now and that never do: no decision hangs on a rounding."""
+    D, K = config.dim, config.lora_rank
+    state = {name: make.normal(rows, D).float() for name in ("h", "encoded", "out")}
+    return {
+        "x": make.normal(rows, D),
+        "update": make.normal(rows, D),
+        "lora_down": make.weight(K, D),
+        "lora_scale": make.normal(rows, K),
+        "lora_up": make.normal(K, D) * K**-0.5,
+        **state,
+        "decay": make.normal(D).float(),
+        "gain": make.normal(D).float(),
+        "cumulative": torch.zeros(rows, device=make.device),
+        "halted": torch.zeros(rows, dtype=torch.bool, device=make.device),
+        "depth": torch.zeros(rows, dtype=torch.int32, device=make.device),
+        "weight": make.weight(1, D).float(),
+        "bias": torch.zeros(1, device=make.device),
+        "threshold": torch.arange(rows, device=make.device).remainder(2) * 2.0,
+    }
+
+
 def model_of(
     config: MythosConfig, device: str, dtype: torch.dtype, attention: Literal["mla", "gqa"] = "mla"
 ) -> MythosModel:

@@ -10,12 +10,13 @@ import torch
 from benchmarks.gpu.cases import triton_ops
 from benchmarks.gpu.run import LIMITS, Run, distance
 from benchmarks.gpu.spread import spread
-from mythos_export.kernels.op import OPERATORS
+from mythos_export.kernels.beside import BESIDE
 from mythos_model.formats import FORMATS, PLAIN, ROUNDED
 
 _EXAMPLES, _DRY_EXAMPLES = 40, 2
 _OPERATORS = (
     *("moe", "mla_attention", "gqa_attention", "act_halting", "paged_mla_attention", "paged_gqa_attention"),
+    *BESIDE,
     *(f"{op}:{form}" for form in ROUNDED if not FORMATS[form].activations for op in ("moe", "linear")),
 )
 """By name, and the format of the weights where that is not plain."""
@@ -36,8 +37,10 @@ def _drawn(run: Run, label: str, name: str) -> None:
     op, _, form = label.partition(":")
     from hypothesis import HealthCheck, given, seed, settings
     from hypothesis import strategies as st
-    from operator_cases import CASES, FEW, results  # of tests/, which the keeper puts on the path
+    from operator_cases import CASES, CASES_BESIDE, FEW, reference_of, results  # of tests/: the keeper sets the path
 
+    cases = CASES_BESIDE[op] if op in BESIDE else CASES[op, form or PLAIN]
+    wide = BESIDE[op].wide if op in BESIDE else frozenset()
     dtype, kernel = run.precisions[name], triton_ops()[op]
     worst, seen, bad = 0.0, 0, []
 
@@ -51,16 +54,17 @@ def _drawn(run: Run, label: str, name: str) -> None:
     @given(st.data())
     def check(data: Any) -> None:
         nonlocal worst, seen
-        case = data.draw(FEW.get(op, CASES[op, form or PLAIN]) if run.dry else CASES[op, form or PLAIN])
+        case = data.draw(FEW.get(op, cases) if run.dry else cases)
         if run.dry and any(value.size > 4000 for value in case.inputs.values()):
             return
         # NaN stays in the past, where nothing may read it; the chunk's is made finite, as the tests do.
         values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
         tensors = {k: torch.from_numpy(np.array(v)) for k, v in values.items()}
-        cast = {k for k, v in tensors.items() if v.is_floating_point() and not k.endswith("scale")}
+        rounded = {f"{k}_scale" for k in tensors} | {"scale"} if form else set()  # float16 at any precision
+        cast = {k for k, v in tensors.items() if v.is_floating_point() and k not in rounded | wide}
         tensors = {k: v.to(dtype) if k in cast else v for k, v in tensors.items()}
         exact = {k: v.double().numpy() if v.is_floating_point() else v.numpy() for k, v in tensors.items()}
-        expected = results(OPERATORS[op].reference(**exact, **case.attributes))
+        expected = results(reference_of(op)(**exact, **case.attributes))
         on = {k: v.to(run.device) for k, v in tensors.items()}
         got, again = (_several(kernel(**on, **case.attributes)) for _ in range(2))
         far = max(distance(g.cpu(), _told(torch.from_numpy(e))) for g, e in zip(got, expected, strict=True))

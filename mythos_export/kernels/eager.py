@@ -31,6 +31,8 @@ def register(device: str, kernels: Path | None = None) -> str:
     On "cuda" that is Triton, where the package is installed. On "cpu" it is plain PyTorch, unless TRITON_INTERPRET=1
     asks for Triton's interpreter (which is for tests, and slow). A kernel that cannot take a call's tensors says so;
     it does not hand them over.
+
+    Raises BackendMissing where the bundle's weights are in a format that this GPU has no instructions for.
     """
     lack = _lack(device)
     if lack is not None:

@@ -30,6 +30,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 LEAST_SM = {"fp8": 89}
 """The least compute capability of weight formats that not every GPU has instructions for."""
 
+
 VARIABLE = "MYTHOS_TRITON"
 """Set to "none", the operators stay plain PyTorch."""
 
@@ -42,6 +43,12 @@ def cdiv(a: int, b: int) -> int:
 def next_power_of_2(n: int, least: int = 1) -> int:
     """The smallest power of two that is at least n and at least `least`: what a block's side may be."""
     return max(least, 1 << max(n - 1, 0).bit_length())
+
+
+def least_sm(constants: Mapping[str, int | bool | str]) -> tuple[str, int]:
+    """The format of weights that a kernel with these constants reads, if a GPU needs instructions of its own for it,
+    and the least compute capability that has them; "" and 0 where any has."""
+    return ("fp8", LEAST_SM["fp8"]) if constants.get("FLOAT8") else ("", 0)
 
 
 _FUNCTIONS = {"__builtins__": {}, "cdiv": cdiv, "min": min, "max": max}

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mythos_export.kernels.launch_plan import KernelSpec, Sizes
+from mythos_export.kernels.launch_plan import VARIABLE, KernelSpec, Sizes, least_sm
 from mythos_export.kernels.plugin.driver import Driver
 from mythos_export.kernels.plugin.launch import launch_of
 from mythos_export.kernels.plugin.program import KERNELS, Binary
+from mythos_runtime.errors import BackendMissing
 
 _known: dict[str, Precompiled] = {}
 """By kernel: a kernel's name says its operator, precision and sizes. Of several bundles the last one serves."""
@@ -27,13 +28,21 @@ class Precompiled:
     """The kernels of a folder of `triton_build` for one GPU; each is loaded when it is first launched."""
 
     def __init__(self, folder: Path, driver: Driver) -> None:
-        """Raises OtherGpu."""
+        """Raises OtherGpu; BackendMissing where no kernel for this GPU could be compiled either."""
         manifest = json.loads((folder / KERNELS).read_text(encoding="utf-8"))
-        architecture = f"sm_{driver.capability()}"
+        found = driver.capability()
+        architecture = f"sm_{found}"
         self._driver, self._folder = driver, folder
         self._binaries: dict[str, dict[str, Any]] = {}
         self.specs: dict[str, KernelSpec] = {}
         for kernel in manifest["kernels"]:
+            form, least = least_sm(kernel["constants"])
+            if found < least:
+                raise BackendMissing(
+                    f"the weights of {folder.parent} are {form}, which Triton's kernels take from SM {least} on, and "
+                    f"this GPU is SM {found}: export with --precision int8 for it, or run the bundle in plain PyTorch, "
+                    f"on this GPU with {VARIABLE}=none, or with provider cpu"
+                )
             for binary in kernel["binaries"]:
                 if binary["architecture"] == architecture:
                     self._binaries[kernel["name"]] = binary
@@ -43,7 +52,7 @@ class Precompiled:
             built = ", ".join(manifest["architectures"])
             raise OtherGpu(
                 f"the kernels in {folder} were compiled for {built}, this GPU is {architecture}: export again with "
-                f"--target cuda --sm {driver.capability()}"
+                f"--target cuda --sm {found}"
             )
         self._functions: dict[str, int] = {}
 
@@ -66,6 +75,7 @@ def use(folder: Path, driver: Driver) -> int:
 
     Raises:
         OtherGpu: none is for this one.
+        BackendMissing: none can be.
     """
     ready = Precompiled(folder, driver)
     _known.update(dict.fromkeys(ready.specs, ready))

@@ -1,8 +1,8 @@
 """Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`; and the
 row graphs as a program for PyTorch, rows.pt2, with which the engine runs there.
 
-The eager backend launches them through the driver, so that the operators are not compiled where the bundle runs. Norms,
-rotations and the end of an iteration, which are no operators of the graph, are: by Triton, which has to be installed.
+The eager backend launches them through the driver, so that nothing is compiled where the bundle runs; norms, rotations
+and the end of an iteration, which only the programs call, are among them. Triton has to be installed all the same.
 No GPU is needed to build it, and none has run it: built, not executed. On the CPU, verification runs both programs.
 """
 
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.beside import plans_of
 from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS
 from mythos_export.kernels.op import calls_of
 from mythos_export.lower import Lowered
@@ -61,6 +62,7 @@ class CudaTarget:
             options.precision if options.precision in PRECISIONS else _COMPUTED_IN,
             folder / KERNELS_FOLDER,
             architectures=_sms(options),
+            others=plans_of(lowered.programs, lowered.spec),
             progress=lambda phase, part=None: progress(f"Triton: {phase}", part),
         )
         files = tuple(f"{KERNELS_FOLDER}/{name}" for name in triton_build.files_of(manifest))

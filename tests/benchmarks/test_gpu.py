@@ -98,7 +98,8 @@ def test_the_dry_run_ends_with_nothing_out_of_bounds(tmp_path: Path, bundles: Bu
     assert list(results["parts"]) == list(PARTS)
     assert done.returncode == 0, done.stderr
     kernels = results["parts"]["kernels"]["found"]
-    assert all(kernels[f"{op} fp32"]["cases"] > 0 for op in ("moe", "mla_attention", "gqa_attention", "act_halting"))
+    known = ("moe", "mla_attention", "gqa_attention", "act_halting", "rotary_embedding", "loop_tail")
+    assert all(kernels[f"{op} fp32"]["cases"] > 0 for op in known)
     loop = results["parts"]["loop"]["found"]["past 9 triton"]
     assert loop["at once"]["graph"]["depths_equal"] and (loop["at once"]["loops"], loop["every loop"]["loops"]) == (
         1,

@@ -25,6 +25,7 @@ from benchmarks.gpu.record import Record
 from benchmarks.gpu.run import Run
 from mythos_export import export
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.beside import BESIDE
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.plugin.driver import CudaDriver
 from mythos_export.kernels.plugin.launch import Launcher
@@ -91,7 +92,7 @@ _ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "p
 @pytest.mark.parametrize(
     ("part", "piece"),
     [
-        *[("kernels", f"{op}-{p}") for op in _ATTENTIVE for p in PRECISIONS],
+        *[("kernels", f"{op}-{p}") for op in (*_ATTENTIVE, *BESIDE) for p in PRECISIONS],
         *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4", "fp8")],
         ("kernels", "act_halting-fp32"),
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],

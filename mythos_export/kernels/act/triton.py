@@ -49,6 +49,16 @@ def act_halting(
 
 
 @triton.jit
+def halting_share(logit, before, limit, runs):
+    """Of a row: the probability of halting now, the share of its state in the result, and the sum of probabilities,
+    which was `before` and halts at `limit`. All float32; `runs`: it had not halted."""
+    probability = 1.0 / (1.0 + tl.exp(-logit))
+    # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
+    share = tl.where(before + probability >= limit, tl.maximum(1.0 - before, 0.0), probability)
+    return probability, tl.where(runs, share, 0.0), before + tl.where(runs, probability, 0.0)
+
+
+@triton.jit
 def halt_kernel(
     h,  # float32 [rows, D]
     out,  # float32 [rows, D]
@@ -75,14 +85,10 @@ def halt_kernel(
         d = d0 + tl.arange(0, BLOCK_D)
         state = tl.load(h + d, mask=d < D, other=0.0)
         summed += state * tl.load(weight + d, mask=d < D, other=0.0)
-    probability = 1.0 / (1.0 + tl.exp(-(tl.sum(summed, 0) + tl.load(bias))))
-    before = tl.load(cumulative + row)
     limit = tl.load(threshold + row * threshold_stride)
     runs = tl.load(halted + row) == 0
-    # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
-    share = tl.where(before + probability >= limit, tl.maximum(1.0 - before, 0.0), probability)
-    share = tl.where(runs, share, 0.0)
-    after = before + tl.where(runs, probability, 0.0)
+    logit = tl.sum(summed, 0) + tl.load(bias)
+    probability, share, after = halting_share(logit, tl.load(cumulative + row), limit, runs)
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)
         total = tl.load(out + row * D + d, mask=d < D, other=0.0)

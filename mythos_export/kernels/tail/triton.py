@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mythos_export.kernels.act.triton import halting_share
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.tail.plan import plans
 from mythos_export.kernels.triton_run import execute, precision_of
@@ -126,14 +127,10 @@ def tail_kernel(
         state = kept + injected + y.to(tl.float32)
         tl.store(h_next + start + d, state, mask=d < D)
         summed += state * tl.load(weight + d, mask=d < D, other=0.0)
-    probability = 1.0 / (1.0 + tl.exp(-(tl.sum(summed, 0) + tl.load(bias))))
-    before = tl.load(cumulative + row)
     limit = tl.load(threshold + row * threshold_stride)
     runs = tl.load(halted + row) == 0
-    # The last contribution takes what is left of 1. A position that never gets there takes no remainder.
-    share = tl.where(before + probability >= limit, tl.maximum(1.0 - before, 0.0), probability)
-    share = tl.where(runs, share, 0.0)
-    after = before + tl.where(runs, probability, 0.0)
+    logit = tl.sum(summed, 0) + tl.load(bias)
+    _, share, after = halting_share(logit, tl.load(cumulative + row), limit, runs)
     tl.debug_barrier()  # the state is read again, perhaps by other threads than wrote it
     for d0 in range(0, D, BLOCK_D):
         d = d0 + tl.arange(0, BLOCK_D)

@@ -158,8 +158,9 @@ def build_for(
     folder: Path,
     *,
     architectures: Sequence[int] = ARCHITECTURES,
+    others: Sequence[Plan] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Everything that a graph's calls need, in one: `build` of their kernels with their plans."""
-    plans = plans_for(calls, precision)
+    """Everything that a graph's calls need, and what other plans do, in one: `build` of the kernels with the plans."""
+    plans = (*plans_for(calls, precision), *others)
     return build(_kernels_of(plans), architectures, folder, plans=plans, progress=progress)

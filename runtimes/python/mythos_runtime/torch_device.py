@@ -121,7 +121,7 @@ def open_device(folder: Path, options: Options) -> TorchDevice:
     `options.threads` sets torch's thread count for the whole process.
 
     Raises:
-        BackendMissing: no torch, or no such device.
+        BackendMissing: no torch, or no such device, or one that has no instructions for the bundle's weights.
     """
     lack = missing()
     if lack:

@@ -66,16 +66,20 @@ def _reference(case: OperatorCase) -> Any:
     return OPERATORS[case.op].reference(**inputs, **case.attributes)
 
 
-def _torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) -> Any:
+def run_torch(function: Callable[[str], Callable[..., Any]], case: OperatorCase) -> Any:
+    """A case on torch tensors: `function` gives what an operator is computed with."""
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
     }
     return function(case.op)(**tensors, **case.attributes)
 
 
-def _plain_torch(op: str) -> Callable[..., Any]:
+def plain_torch(op: str) -> Callable[..., Any]:
+    """The operator in plain PyTorch."""
     function = next(getattr(module, op) for module in (ops, paged_ops, cache_lines) if hasattr(module, op))
-    return functools.partial(function, **dict.fromkeys(OPERATORS[op].scales))  # None, where the case has none
+    return functools.partial(
+        function, **dict.fromkeys(OPERATORS[op].scales if op in OPERATORS else ())
+    )  # None, where the case has none
 
 
 @functools.cache
@@ -143,7 +147,7 @@ def _triton_implementations() -> list[Implementation]:
         "paged_gqa_attention": paged_gqa_triton.paged_gqa_attention,
         "paged_mla_attention": paged_mla_triton.paged_mla_attention,
     }
-    run = functools.partial(_torch, functions.__getitem__)
+    run = functools.partial(run_torch, functions.__getitem__)
     return [
         Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12, lacked=fallback.TRITON),
         Implementation("TensorRT plug-in, interpreted", _plugin, tolerance, _CHUNK, None, 6, fallback.PLUGIN),
@@ -181,7 +185,7 @@ _SUMS = {"float32": 3e-6, "float16": 5e-3}  # products of float16 rounded one by
 
 IMPLEMENTATIONS = [
     Implementation("reference in float32", _reference, {"float32": 3e-6, "float16": 3e-6}),
-    Implementation("plain PyTorch", functools.partial(_torch, _plain_torch), _SUMS, _CHUNK),
+    Implementation("plain PyTorch", functools.partial(run_torch, plain_torch), _SUMS, _CHUNK),
     Implementation("portable body", functools.partial(_body, "portable"), _SUMS, _CHUNK),
     Implementation("TensorRT body", functools.partial(_body, "tensorrt"), _SUMS, _CHUNK, lacked=fallback.DECOMPOSED),
     *_native_implementations(),

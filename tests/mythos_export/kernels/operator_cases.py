@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import beside_cases
 import numpy as np
 import paged_cases
 import product_cases
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mythos_export.kernels.beside import BESIDE
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.verify.stages.kernels import EXACT, ROUNDED_HIDDEN
@@ -56,7 +59,12 @@ class OperatorCase:
 
     @functools.cached_property
     def _expected(self) -> tuple[Array, ...]:
-        return results(OPERATORS[self.op].reference(**wide(self.inputs), **self.attributes))
+        return results(reference_of(self.op)(**wide(self.inputs), **self.attributes))
+
+
+def reference_of(op: str) -> Callable[..., Any]:
+    """What an operator means, slowly, in numpy."""
+    return BESIDE[op].reference if op in BESIDE else OPERATORS[op].reference
 
 
 def _distance(got: Array, expected: Array) -> float:
@@ -209,6 +217,9 @@ CASES = {
     },
 }
 """By operator and weight format, or PACKED."""
+
+CASES_BESIDE = {op: cases().map(functools.partial(_case, op)) for op, cases in beside_cases.CASES.items()}
+"""Of the operators that only programs for PyTorch call."""
 
 FEW = {
     op: cases(few=True).map(functools.partial(_case, op))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,17 +25,20 @@ from product_cases import moe_inputs
 
 from mythos_export import export
 from mythos_export.errors import TargetError, ToolMissing
-from mythos_export.kernels import precompiled, triton_build
+from mythos_export.kernels import eager, precompiled, triton_build
+from mythos_export.kernels.beside import BESIDE
 from mythos_export.kernels.launch_plan import KernelSpec
+from mythos_export.kernels.linear import plan as linear_plan
 from mythos_export.kernels.op import OPERATORS
 from mythos_export.kernels.precompiled import OtherGpu, Precompiled
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
 from mythos_model.pretrained import folder
-from mythos_runtime import load, read_manifest
+from mythos_runtime import load, read_manifest, torch_device
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
+from mythos_runtime.errors import BackendMissing
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -145,6 +152,30 @@ def test_another_gpu_is_named(tmp_path: Path) -> None:
         Precompiled(tmp_path, driver)
 
 
+# A process of its own: kernels are registered for good.
+LAUNCHES = """
+import importlib.metadata, json, sys
+import numpy as np
+from mythos_export.kernels import precompiled
+from mythos_export.kernels.eager import register
+from mythos_runtime import load
+from mythos_runtime.torch_device import KERNELS_ENTRY_POINT
+
+class Entry:  # as the installed package names it
+    def load(self): return register
+
+found = importlib.metadata.entry_points
+importlib.metadata.entry_points = lambda **of: [Entry()] if of.get("group") == KERNELS_ENTRY_POINT else found(**of)
+launched = {}
+precompiled.find = lambda spec: launched.update({spec.name: spec.to_json()})
+model = load(sys.argv[1], backend="eager", provider="cpu")
+assert "interpreted" in model.session.description
+model.forward(np.arange(24).reshape(2, 12), max_loops=2)
+model.generate_all([[1, 2, 3], [7]], max_new_tokens=2)
+print(json.dumps(list(launched.values())))
+"""
+
+
 @pytest.mark.slow
 def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     source = GOLDEN / "mla_decode" / "model.safetensors"
@@ -155,9 +186,19 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert manifest.precision == "fp16"
     described = json.loads((path / "kernels" / "kernels.json").read_text())
     operators = {kernel["operator"] for kernel in described["kernels"]}
-    assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention"}
+    assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
     assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("MYTHOS_TRITON", None)
+    run = subprocess.run([sys.executable, "-c", LAUNCHES, str(path)], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    launched = [KernelSpec.from_json(values) for values in json.loads(run.stdout.splitlines()[-1])]
+    brought = {kernel["name"]: kernel for kernel in described["kernels"]}
+    for spec in launched:  # the very same: nothing is left to be compiled where the bundle runs
+        kernel = brought[spec.name]
+        assert spec == KernelSpec.from_json({name: kernel[name] for name in KernelSpec.__dataclass_fields__})
+    assert {spec.operator for spec in launched} == operators
 
 
 def test_a_gpu_without_the_numbers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +210,40 @@ def test_a_gpu_without_the_numbers_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         check_format("linear", "int8", on_a_gpu)
         with contextlib.nullcontext() if fine else pytest.raises(ValueError, match="from SM 89 on, .* is SM 86: exp"):
             check_format("linear", "fp8", on_a_gpu)
+
+
+def test_a_bundle_of_numbers_that_a_gpu_lacks_is_refused_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_others: None
+) -> None:
+    """With stand-ins for the device: none of this touches one."""
+    formats = {form: linear_plan.plans(64, 64, 32, form, "fp32") for form in ("fp8", "int8")}
+    for name, plans in formats.items():
+        (tmp_path / name / "kernels").mkdir(parents=True)
+        written(tmp_path / name / "kernels", [spec for plan in plans for spec in plan.launches])
+    driver, zeros = InterpretedDriver(program_of("linear", (), {})), torch.zeros
+    entries: Any = [SimpleNamespace(load=lambda: eager.register)]
+    groups = {torch_device.KERNELS_ENTRY_POINT: entries, torch_device.OPERATORS_ENTRY_POINT: []}
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: groups[group])
+    monkeypatch.setattr(eager, "_register", lambda device: "Triton kernels")
+    monkeypatch.setattr(eager, "CudaDriver", lambda: driver)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: zeros(*shape))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("MYTHOS_TRITON", raising=False)
+
+    def opened(bundle: str, provider: Any = "auto") -> list[str]:
+        return torch_device.open_device(tmp_path / bundle, Options(provider=provider)).operators
+
+    for capability in (80, 86):
+        monkeypatch.setattr(driver, "capability", lambda found=capability: found)
+        said = f"fp8 are fp8, .* from SM 89 on, and this GPU is SM {capability}: export with --precision int8"
+        with pytest.raises(BackendMissing, match=said):
+            opened("fp8")
+        assert "Triton kernels" in opened("int8")[0]
+    monkeypatch.setattr(driver, "capability", lambda: 89)
+    assert opened("fp8")[0].startswith("Triton kernels, compiled here: ")  # the stand-in's are for SM 80
+    monkeypatch.setattr(driver, "capability", lambda: 80)
+    monkeypatch.setenv("MYTHOS_TRITON", "none")
+    assert opened("fp8") == ["plain PyTorch (MYTHOS_TRITON is none)"]
 
 
 @pytest.mark.slow
@@ -219,6 +294,7 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest
     assert made.exit_code == 0, made.output
     described = json.loads(made.stdout.splitlines()[-1])
     assert described["device"].startswith("cpu (") and described["compared"]["largest_distance"] < 1e-5
+    assert described["compared"]["positions"] > 0 and "positions halt after as many loops" in made.stdout
     monkeypatch.setenv("MYTHOS_AOTI", out)
     again = load(exported.path, backend="eager", provider="cpu")
     got = again.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from row_models import RowModel
 
-from mythos_runtime.engine.device import compiled
+from mythos_runtime.engine.device import compared, compiled
 from mythos_runtime.engine.device.compiled import compile_rows, load_compiled
+from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.files import describe
 from mythos_runtime.ports import Ports
@@ -109,6 +110,7 @@ def test_what_computes_something_else_is_not_described(
     monkeypatch.setattr(compiled, "_load", opened)
     described = compile_rows(tmp_path / "bundle", manifest, device(row_model), out)
     assert described["compared"]["largest_distance"] < 1e-6 and described["compared"]["tokens"] == 9
+    assert described["compared"]["positions"] > 0
     assert json.loads((out / "aoti.json").read_text()) == described
     whole = ("mythos.rms_norm", "mythos.loop_tail", "mythos.act_halting", "mythos.rotary")  # are fused
     assert not [name for name in seen if name.startswith(whole)]
@@ -119,6 +121,47 @@ def test_what_computes_something_else_is_not_described(
     ):
         compile_rows(tmp_path / "bundle", manifest, device(row_model), out)
     assert not (out / "aoti.json").exists()
+
+
+def earlier(row_model: RowModel, factor: float) -> dict[str, Callable[..., Any]]:
+    """The row graphs, whose positions halt as if their thresholds were multiplied."""
+    spec = row_model.model.spec
+    parts = cut(row_model.captured.program.module(), spec.graphs)
+    at = [port.role for port in spec.graphs[STEP].inputs].index("halt_threshold")
+
+    def step(*given: Any) -> Any:
+        return parts[STEP](*given[:at], given[at] * factor, *given[at + 1 :])
+
+    return {**parts, STEP: step}
+
+
+def test_where_positions_halt_is_held_to_the_bundle(row_model: RowModel) -> None:
+    """At every position but those that a rounding may turn, and what is behind them, which are counted."""
+    spec, on = row_model.model.spec, device(row_model)
+    plain = earlier(row_model, 1.0)
+    found = compared.compare(spec, on, plain, earlier(row_model, 1 + 1e-6))
+    prompts = compared._prompts(spec)
+    every = sum(map(len, prompts))
+    default = spec.exit.knob("halt_threshold").default
+    assert found["thresholds"] == pytest.approx([default, default / 2])
+    assert found["positions"] + found["near_ties_left_out"] == 2 * every and found["positions"] > every
+    with pytest.raises(BackendFailed, match=r"position \d+ of \d+ halts after \d loops, there after \d, and at no thr"):
+        compared.compare(spec, on, plain, earlier(row_model, 0.7))
+
+    def depths(threshold: float) -> Any:
+        return compared._forward(spec, on, plain, prompts, threshold)[-1].depth
+
+    low, high = 0.3, 0.9
+    at = int((depths(low) != depths(high)).argmax())  # of the longest; where it turns is a near tie
+    least = depths(low)[at]
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if depths(middle)[at] == least else (low, middle)
+    turned = earlier(row_model, 1 - 1e-5)  # below the tie
+    _, _, left_out = compared._halted(spec, on, plain, turned, high, 1e-4)
+    assert left_out >= len(prompts[-1]) - at
+    with pytest.raises(BackendFailed, match=f"position {at} of {len(prompts[-1])} halts after {least} loops"):
+        compared._halted(spec, on, plain, turned, high, 1e-9)
 
 
 @pytest.mark.parametrize(("inside", "words"), [("", "is in the bundle"), ("x", "is in the bundle"), ("..", "holds ")])
@@ -133,7 +176,7 @@ def test_a_place_of_its_own(tmp_path: Path, inside: str, words: str) -> None:
 @pytest.mark.parametrize(("knob", "depths"), [(None, ()), ("halt_threshold", (4, 4, 4))])
 def test_a_model_that_halts_nowhere_is_asked_for_no_depths(knob: str | None, depths: tuple[int, ...]) -> None:
     spec: Any = SimpleNamespace(trained_loops=4, exit=SimpleNamespace(knob=lambda name: name if name == knob else None))
-    assert compiled._depths(spec, 3) == depths
+    assert compared.depths_of(spec, 3) == depths
 
 
 def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

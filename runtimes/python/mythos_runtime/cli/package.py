@@ -71,8 +71,8 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     """Compile the row graphs of BUNDLE (of --target cuda) into the folder OUT, ahead of time, by PyTorch's AOTInductor.
 
     OUT is for this machine's device and PyTorch, and weights stay in BUNDLE. MYTHOS_AOTI=OUT makes the backend eager
-    run it. What was compiled is run here and held to the bundle's own graphs, at the trained depth (where a position
-    halts by itself is not compared); on a GPU nobody has done so yet.
+    run it. What was compiled is run here and held to the bundle's own graphs: logits at the trained depth, and where
+    positions halt by themselves; on a GPU nobody has done so yet.
     """
     from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
     from mythos_runtime.engine.opening import check_device_rows
@@ -85,9 +85,14 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     device = open_device(bundle, Options(threads, provider=provider))
     described = compile_rows(bundle, manifest, device, out, detail)
     compared = described["compared"]
+    halting = ""
+    if "positions" in compared:
+        left_out = compared["near_ties_left_out"]
+        behind = f"; {left_out} more are at or behind one that a rounding may turn" if left_out else ""
+        halting = f"; {compared['positions']} positions halt after as many loops{behind}"
     write(
         f"{out}: compiled for {described['device']} by torch {described['torch']}; logits of "
-        f"{compared['tokens']} tokens within {compared['largest_distance']:.1g} of those of {bundle}\n"
+        f"{compared['tokens']} tokens within {compared['largest_distance']:.1g} of those of {bundle}{halting}\n"
         f"{VARIABLE}={out} mythos run {bundle} --backend eager\n"
     )
     if as_json:

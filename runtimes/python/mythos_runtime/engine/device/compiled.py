@@ -16,29 +16,20 @@ from __future__ import annotations
 import importlib
 import json
 import platform
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mythos_runtime.device_loop.program import with_plain_forms
-from mythos_runtime.engine.core import Core
-from mythos_runtime.engine.device.captures import Direct
-from mythos_runtime.engine.device.graphs import DeviceGraphs
-from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
+from mythos_runtime.engine.device.compared import Programs, compare
 from mythos_runtime.engine.device.programs import cut
-from mythos_runtime.engine.memory import Memory, Room
-from mythos_runtime.engine.request import Request
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES
 from mythos_runtime.files import FileEntry, check_file, describe, write_whole
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Ports, shape_of
-from mythos_runtime.row_ports import GRAPHS, PAGE, ROWS
-from mythos_runtime.spec import LoopSpec
+from mythos_runtime.row_ports import GRAPHS, ROWS
 from mythos_runtime.torch_device import TorchDevice
 
 VARIABLE = "MYTHOS_AOTI"
@@ -53,10 +44,6 @@ _CONFIG = {
     "aot_inductor.package_constants_in_so": False,  # the bundle's are used
     "aot_inductor.compile_wrapper_opt_level": "O0",  # host code that launches; optimised, it takes minutes to compile
 }
-NEAR = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""How far logits may be from those of rows.pt2, of the largest: sums are rounded in another order."""
-
-Programs = Mapping[str, Callable[..., Any]]
 
 
 def compile_rows(
@@ -104,7 +91,7 @@ def compile_rows(
     }
     progress("hold them to rows.pt2")
     loaded = {name: _load(torch, out / _file(name), apart[name]) for name in GRAPHS}
-    described["compared"] = _compared(spec, device, plain, loaded)
+    described["compared"] = compare(spec, device, plain, loaded)
     write_whole(out / DESCRIPTION, (json.dumps(described, indent=1) + "\n").encode())
     return described
 
@@ -215,54 +202,3 @@ def _load(torch: Any, path: Path, part: Any) -> Callable[..., Any]:
 
     run.weights = weights  # type: ignore[attr-defined]  # they are used in place, for as long as it is there
     return run
-
-
-# -- whether it computes the same -------------------------------------------------------------------------------------
-
-
-def _compared(spec: LoopSpec, device: TorchDevice, plain: Programs, compiled: Programs) -> dict[str, Any]:
-    """Sequences on both sides of a page, alone and beside each other, generated at the trained depth with rows.pt2's
-    operators and with what was compiled: how far the logits are apart, as far as both chose the same tokens. Where a
-    position halts by itself is not compared. Raises BackendFailed where that is too far."""
-    answers, other = (_answers(spec, device, programs) for programs in (plain, compiled))
-    largest, count = 0.0, 0
-    for (tokens, logits), (other_tokens, other_logits) in zip(answers, other, strict=True):
-        for at in range(len(tokens)):
-            distance = float(np.abs(other_logits[at] - logits[at]).max() / np.abs(logits[at]).max())
-            largest, count = max(largest, distance if distance == distance else np.inf), count + 1
-            if other_tokens[at] != tokens[at]:  # what comes next answers something else
-                break
-    near = NEAR[next(group.dtype for group in spec.caches if group.per_loop)]
-    if largest > near:
-        raise BackendFailed(
-            f"what torch compiled does not compute what {ROWS} does: logits are off by {largest:.2g} of the largest, "
-            f"{near:g} is allowed"
-        )
-    return {"tokens": count, "largest_distance": largest, "allowed": near}
-
-
-def _answers(spec: LoopSpec, device: TorchDevice, programs: Programs) -> list[tuple[list[int], np.ndarray]]:
-    """New tokens of three prompts, and their logits [tokens, V]."""
-    from mythos_runtime.engine.engine import Engine
-
-    random, new = np.random.default_rng(0), 3
-    lengths = sorted({1, 3, min(spec.max_seq_len - new, PAGE + 5)})
-    prompts = [random.integers(0, spec.vocab_size, length).tolist() for length in lengths]
-    place = TorchPlace(device.torch, device.name)
-    blocks = sum(-(-(length + new) // PAGE) for length in lengths) + len(prompts)
-    room = Room(blocks, blocks * spec.trained_loops, sum(lengths) + new * len(lengths) + PAGE)
-    memory = Memory.with_room(spec, room, place, partial(DeviceStates, place=place))
-    engine = Engine(Core(DeviceGraphs(spec, programs, place, Direct(), memory, 64), memory))
-    running = [engine.submit(Request(prompt, new, depths=_depths(spec, new))) for prompt in prompts]
-    logits: dict[int, list[np.ndarray]] = {}
-    while engine.busy:
-        for token in engine.tick():
-            logits.setdefault(running.index(token.running), []).append(token.logits)
-    engine.close()
-    return [(each.tokens, np.stack(logits[at])) for at, each in enumerate(running)]
-
-
-def _depths(spec: LoopSpec, new: int) -> tuple[int, ...]:
-    """Every loop for each token, or a near tie of the halting would count as a difference; where nothing halts,
-    requests take no depths, and every loop runs."""
-    return (spec.trained_loops,) * new if spec.exit.knob("halt_threshold") is not None else ()
