@@ -24,7 +24,7 @@ from mythos_runtime.engine.graphs import Graphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.scheduler import Scheduler, due, going
-from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span
+from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span, lines_of
 from mythos_runtime.row_ports import PAGE
 
 
@@ -84,7 +84,7 @@ class Core:
 
     def fork(self, sequence: Sequence) -> Sequence:
         """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
-        lines = self.states.copy(sequence.lines)
+        lines = self.states.copy(np.array(sequence.lines, np.int64)).tolist()
         twin = self.open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed)
         twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
         twin.job = None if sequence.job is None else replace(sequence.job, due=None)
@@ -101,8 +101,8 @@ class Core:
     def _cut(self, sequence: Sequence, length: int) -> None:
         sequence.job = None
         keep = max(len(sequence.lines) - max(sequence.length - length, 0), 0)
-        self.states.end(sequence.lines[keep:].tolist())
-        sequence.lines = sequence.lines[:keep]
+        self.states.end(sequence.lines[keep:])
+        del sequence.lines[keep:]
         sequence.length = min(sequence.length, length)
         sequence.answered = min(sequence.answered, length)
         sequence.filled = [min(filled, length) for filled in sequence.filled]
@@ -131,7 +131,7 @@ class Core:
         for chunk, span in zip(chunks, spans, strict=True):
             sequence, mine = span.sequence, lines[at : at + span.rows]
             at += span.rows
-            sequence.lines = np.concatenate([sequence.lines, mine])
+            sequence.lines += mine.tolist()
             sequence.length = span.last + 1
             self.states.threshold[mine] = sequence.threshold
             if chunk.forced is not None:
@@ -218,8 +218,7 @@ class Core:
         sequence.job = Job(first, sequence.length - 1, sequence.limit, whole=sequence.policy == "full")
 
     def _answers(self, leaving: Several[Leaving], spans: list[Span]) -> list[Answer]:
-        parts = [span.sequence.states(span.first, span.last) for span in spans]
-        lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        lines = lines_of(spans)
         left = self.states.answers(lines)
         picks, at = [], 0
         for each, span in zip(leaving, spans, strict=True):
@@ -256,8 +255,7 @@ class Core:
         if any(span.sequence.policy == "share" for span in planned):
             spans = [part for span in planned for part in self._shared(span)]
         if spans:
-            parts = [span.sequence.states(span.first, span.last) for span in spans]
-            lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            lines = lines_of(spans)
             self.steps, self.rows = self.steps + 1, self.rows + len(lines)
             self.late += int(np.count_nonzero(self.states.halted[lines]))
             self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
@@ -280,8 +278,8 @@ class Core:
         """The states of positions that have run every depth and are answered are not needed any more."""
         done = min(sequence.complete, sequence.length) - (sequence.length - len(sequence.lines))
         if done > 0:
-            self.states.end(sequence.lines[:done].tolist())
-            sequence.lines = sequence.lines[done:]
+            self.states.end(sequence.lines[:done])
+            del sequence.lines[:done]
 
     def repay(self, sequence: Sequence, at_least: int | None = None) -> None:
         """Make what lags run, where it is too much (`at_least` positions; default: `max_lag`): call it when nothing of
