@@ -117,8 +117,7 @@ def _verify_twin(
         finally:
             twin.weights.close()
     progress("answer a few cases with the eager model")
-    golden = make_few(made.weights.model, precision, made.weights.prints)
-    made.weights.forget()
+    golden = make_few(made.weights, precision)
     whole, problems = verify_whole(bundle.folder, bundle.manifest, golden, progress)
     said = scope(reductions(checkpoint, smaller), len(golden.cases))
     return golden, replace(parity, whole=whole, problems=(*parity.problems, *problems), scope=said)

@@ -32,6 +32,7 @@ from mythos_model.looped import LoopedModel
 from mythos_model.quantized import Quantized, held_names
 from mythos_model.weights import Sources
 from mythos_runtime.files import FileEntry
+from mythos_runtime.linked import forget
 
 INLINE_BYTES = 1024  # smaller tensors stay in the graph: constants that shape inference wants to see
 
@@ -87,8 +88,10 @@ class WeightsFile:
         return (start, start + size) if in_a_row and start >= 0 and start + size <= len(self._mapped) else None
 
     def forget(self) -> None:
-        """Take the file's pages out of this process's memory; they come back as they are looked at."""
+        """Take the files' pages out of this process's memory; they come back as they are looked at."""
         self._mapped.view(0, len(self._mapped)).release()
+        for tensor in self.linked.values():
+            forget(tensor.data_ptr())
 
     def close(self) -> None:
         """Take the weights out of the model, so that the file is let go of whoever else holds its tensors.

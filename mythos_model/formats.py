@@ -195,7 +195,6 @@ class Format:
 
     def _round(self, blocks: Tensor, q: Tensor, scale: Tensor) -> None:
         """Round [blocks, block] into q, of the same shape, and scale [blocks, 1], on all cores."""
-
         count = max(_TOGETHER // max(blocks.shape[-1], 1), 1)
 
         def few(start: int) -> None:

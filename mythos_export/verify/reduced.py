@@ -9,7 +9,7 @@ through the same pipeline, and held to every case in every stage. Of the model i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,23 +29,28 @@ from mythos_export.verify.stages.stage import Constants
 from mythos_export.verify.threads import few_threads
 from mythos_export.verify.truth import Truth
 from mythos_export.verify.weights import BIT_BY_BIT, Prints, compare_weights, prints
-from mythos_model.looped import LoopedModel
-from mythos_runtime.linked import open_links
+from mythos_export.weights_file import WeightsFile
+from mythos_runtime.linked import LinkedTensor, Links, open_links
 from mythos_runtime.manifest import Manifest
 
 WHOLE = "whole model, "  # before the names of its stages
+LINKED = "linked files"  # the user's own, among what holds weights
+_WHOLE = 64 << 20  # bytes of a linked tensor that is looked at as a whole
 _KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels, ShardKernels)
 
 
-def make_few(model: LoopedModel, precision: str, known: Prints) -> Golden:
-    """A few short cases: of experts and pages they read little. `known` are the prints of the model's tensors."""
-    with few_threads(model):
-        truth = Truth(model)
-        _ask(truth)
-        return replace(judged(truth, precision), weights=prints(model, known))
+def make_few(weights: WeightsFile, precision: str) -> Golden:
+    """A few short cases: of experts and pages they read little."""
+    with few_threads(weights.model):
+        truth = Truth(weights.model)
+        for question in _few(truth):
+            truth.ask(question)
+            weights.forget()
+        return replace(judged(truth, precision), weights=prints(weights.model, weights.prints))
 
 
-def _ask(truth: Truth) -> None:
+def _few(truth: Truth) -> Iterator[Question]:
+    """Each after the one before was answered."""
     spec, rng = truth.model.spec, np.random.default_rng(0)
 
     def ids(count: int) -> np.ndarray:
@@ -53,12 +58,14 @@ def _ask(truth: Truth) -> None:
 
     loops, held = min(2, spec.trained_loops), min(2, max(spec.max_seq_len - 1, 1))
     past = Past.empty(spec, 1, held, loops)
-    prompt = past.inputs(ids(held), [held], loops, early_exit=False)
-    past.append(truth.ask(Question("a short prompt", prompt)), [held])
+    yield Question("a short prompt", past.inputs(ids(held), [held], loops, early_exit=False))
+    past.append(truth.asked[-1].eager.outputs, [held])
     if spec.max_seq_len > held:
-        truth.ask(Question("a token behind it", past.inputs(ids(1), [1], loops, early_exit=False)))
+        yield Question("a token behind it", past.inputs(ids(1), [1], loops, early_exit=False))
     more = min(3, spec.trained_loops)
-    truth.ask(Question("leaves by itself", Past.empty(spec, 1, 0, more).inputs(ids(1), [1], more)))
+    yield Question("leaves by itself", Past.empty(spec, 1, 0, more).inputs(ids(1), [1], more))
+    every = spec.trained_loops  # those, too, that the twin has not
+    yield Question("every loop", Past.empty(spec, 1, 0, every).inputs(ids(1), [1], every, early_exit=False))
 
 
 def verify_whole(
@@ -79,15 +86,49 @@ def verify_whole(
 def _weights(folder: Path, manifest: Manifest, expected: Prints) -> StageResult:
     name, files = f"{WHOLE}weights", [f"{graph}.onnx" for graph in manifest.spec.graphs]
     files += [] if manifest.shards is None else manifest.shards.files()
-    linked = open_links(folder, manifest.links)
-    held = _Held({file: Constants(folder / file, linked) for file in files})
+    tensors: dict[str, Mapping[str, np.ndarray]] = {file: Constants(folder / file, {}) for file in files}
+    if manifest.links is not None:  # every graph takes the same ones: they are looked at once
+        tensors[LINKED] = _Linked(folder, manifest.links)
+    held = _Held(tensors)
     problem, weighed = compare_weights(held, expected)
     failure = None if problem is None else Failure(name, BIT_BY_BIT, problem)
-    return StageResult(name, "hashes of every tensor", ", ".join(files), (), None, failure, None, weighed)
+    return StageResult(name, "hashes of every tensor", ", ".join(tensors), (), None, failure, None, weighed)
 
 
 def _renamed(failure: Failure | None) -> Failure | None:
     return None if failure is None else replace(failure, stage=WHOLE + failure.stage)
+
+
+class _Linked(Mapping[str, np.ndarray]):
+    """Weights that are in files outside of the bundle, each mapped when it is looked at, and large mixtures an expert
+    at a time: so no more than that is in this process's memory."""
+
+    def __init__(self, folder: Path, links: Links) -> None:
+        self._folder, self._links = folder, links
+        self._tensors = dict(each for item in links.tensors.items() for each in _pieces(*item))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        links = replace(self._links, tensors={name: self._tensors[name]})
+        return open_links(self._folder, links)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _pieces(name: str, tensor: LinkedTensor) -> Iterator[tuple[str, LinkedTensor]]:
+    """A tensor of several experts by them, named as those of shards are; any other as it is."""
+    count, each = tensor.shape[0], len(tensor.stretches) // tensor.shape[0]
+    parts = [tensor.stretches[at * each : (at + 1) * each] for at in range(count)]
+    own = tensor.bytes // count
+    apart = len(tensor.shape) == 3 and count > 1 and sum(map(len, parts)) == len(tensor.stretches)
+    if tensor.bytes < _WHOLE or not apart or any(sum(each.bytes for each in part) != own for part in parts):
+        yield name, tensor
+        return
+    for at, part in enumerate(parts):
+        yield f"{name}[{at}:{at + 1}]", replace(tensor, shape=(1, *tensor.shape[1:]), stretches=part)
 
 
 class _Held:

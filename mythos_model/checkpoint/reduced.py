@@ -1,4 +1,5 @@
-"""The reduced twin of a checkpoint: the same model with fewer layers, experts and ids, on the first of its weights.
+"""The reduced twin of a checkpoint: the same model with fewer layers, experts, loops and ids, on the first of
+its weights.
 
 Its widths are the model's, so that every operator works on the shapes that it has there; what it answers is another
 thing than what the model does.

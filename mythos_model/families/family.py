@@ -62,9 +62,9 @@ class Family:
             have to be for.
         counts: fields of the configuration that say how often something with tensors of its own is there.
         variants: named configurations.
-        twin: of a configuration, a smaller one for the reduced twin of a model: fewer layers, experts and ids, all
-            widths the same, so that the first of the model's own tensors, and of their rows, are its weights. None:
-            there is no such configuration.
+        twin: of a configuration, a smaller one for the reduced twin of a model: fewer layers, experts, loops
+            and ids, all widths the same, so that the first of the model's own tensors, and of their rows, are its
+            weights. None: there is no such configuration.
     """
 
     name: str

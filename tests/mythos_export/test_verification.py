@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -23,6 +24,8 @@ from mythos_export.making import load as load_structure
 from mythos_export.pipeline import Exported
 from mythos_export.verification import FULL, TWIN, choose, verify_later
 from mythos_export.verify import reduced as whole
+from mythos_export.verify.golden import GOLDEN as CASES
+from mythos_export.verify.golden import load_golden
 from mythos_export.verify.past import Past
 from mythos_export.verify.stages import Bundle, FunctionBodies, Program, RowBodies, onnxruntime, operators
 from mythos_model import load_checkpoint
@@ -79,7 +82,7 @@ def test_a_twin_is_held_to_every_case_and_the_model_to_its_weights_and_a_few(twi
         f"{graph}.onnx" for graph in twin.manifest.spec.graphs
     }
     assert all(each.equal > 5 and len(each.derived) <= 2 for each in weights.weighed)
-    assert eager.name == "whole model, eager" and len(eager.results) == 3
+    assert eager.name == "whole model, eager" and len(eager.results) == 4
     assert [stage.name for stage in others] == ["whole model, onnx, CPU kernels", "whole model, rows, CPU kernels"]
     assert parity.scope is not None and "n_experts 3 of 8" in parity.scope and parity.scope in parity.verdict()
     page = (twin.path / "reports" / "parity.html").read_text()
@@ -98,12 +101,34 @@ def test_a_weight_that_no_case_visits_is_found_in_the_whole_model(twin: Exported
     last = header["recurrent.block.ffn.routed_down"]["data_offsets"][1] + 8 + struct.unpack("<Q", text[:8])[0]
     text[last - 4 : last] = struct.pack("<f", struct.unpack("<f", text[last - 4 : last])[0] * 1.001)
     (folder / "weights.safetensors").write_bytes(text)
-    from mythos_export.verify.golden import GOLDEN as CASES
-    from mythos_export.verify.golden import load_golden
-
     golden = load_golden(folder / CASES, twin.manifest.spec)
     stages, _ = whole.verify_whole(folder, twin.manifest, golden, lambda step, part=None: None)
     assert stages[0].failure is not None and "rows 7 differ" in stages[0].failure.problem.text
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_linked_weights_are_looked_at_once(
+    source: Path, tmp_path: Path, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "_WHOLE", 0)
+    folder = shutil.copytree(source, tmp_path / "checkpoint")
+    done = export(folder, tmp_path / "bundle", verification="twin", weights="link")
+    assert done.parity is not None
+    lines = {each.artifact: each for each in done.parity.whole[0].weighed}
+    links = done.manifest.links
+    assert links is not None
+    experts = [tensor.shape[0] for tensor in links.tensors.values() if len(tensor.shape) == 3]
+    count = len(links.tensors) + sum(experts) - len(experts)
+    assert len(experts) == 2 and lines[whole.LINKED].equal == lines[whole.LINKED].tensors == count
+    if wrong:  # one of the experts begins somewhere else, by links that hold together
+        name = next(name for name, tensor in links.tensors.items() if len(tensor.shape) == 3)
+        *others, last = links.tensors[name].stretches
+        tensor = replace(links.tensors[name], stretches=(*others, replace(last, start=last.start - 64)))
+        links = replace(links, tensors={**links.tensors, name: tensor})
+    manifest = replace(done.manifest, links=links)
+    golden = load_golden(done.path / CASES, manifest.spec)
+    stages, _ = whole.verify_whole(done.path, manifest, golden, lambda step, part=None: None)
+    assert (stages[0].failure is not None) == wrong
 
 
 def test_later_is_said_everywhere(later: Path) -> None:

@@ -77,6 +77,32 @@ def test_nothing_but_pages_at_seams_is_copied(file: Path) -> None:
     assert (mapped, copied) == (30 * PAGE, 0)  # all but the first page, the last, and the one in which both end
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="what a process holds is read from /proc")
+def test_pages_are_forgotten_and_come_back(file: Path) -> None:
+    stretches = [(PAGE + 104, 16 * PAGE), (20 * PAGE + 104, 16 * PAGE)]
+    found = open_links(file.parent, links_to(file, *stretches))["w"]
+    expected = b"".join(CONTENT[start : start + size] for start, size in stretches)
+    assert found.tobytes() == expected and resident(file) == 30 * PAGE
+    linked.forget(found.ctypes.data)
+    assert resident(file) == 0
+    assert found.tobytes() == expected, "the pages at seams were copied, and are kept"
+    address = found.ctypes.data
+    del found
+    linked.forget(address)  # of nobody any more
+
+
+def resident(file: Path) -> int:
+    """Bytes of a file that are in this process's memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if "-" in name and not name.endswith(":"):
+            inside = line.endswith(str(file))
+        elif inside and name == "Rss:":
+            found += int(rest[0]) * 1024
+    return found
+
+
 def test_what_is_not_the_file_of_the_export_is_refused(file: Path, tmp_path: Path) -> None:
     links = links_to(file, (104, 4 * PAGE))
     file.rename(tmp_path / "elsewhere")

@@ -52,11 +52,11 @@ class Constants(Mapping[str, np.ndarray]):
     def __init__(self, path: Path, linked: Mapping[str, np.ndarray]) -> None:
         self._folder, graph = path.parent, load_graph(path).graph
         self._tensors = dict(_tensors_in(graph))
-        self._linked = {port.name: linked[port.name] for port in graph.input if port.name in linked}
+        self._linked, self._taken = linked, [port.name for port in graph.input if port.name in linked]
         self._mapped: dict[str, Mapped] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name in self._linked:
+        if name not in self._tensors and name in self._taken:
             return self._linked[name]
         tensor = self._tensors[name]
         with failing("onnx", OSError, ValueError, CheckpointError, onnx.checker.ValidationError):
@@ -71,10 +71,10 @@ class Constants(Mapping[str, np.ndarray]):
 
     def __iter__(self) -> Iterator[str]:
         yield from self._tensors
-        yield from self._linked
+        yield from self._taken
 
     def __len__(self) -> int:
-        return len(self._tensors) + len(self._linked)
+        return len(self._tensors) + len(self._taken)
 
 
 def _tensors_in(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

@@ -21,7 +21,12 @@ FAMILY = Family(
     rotary=lambda config: {"freqs_cis": (config.rope_base, config.head_dim)},
     counts=("n_layers_in_prelude", "n_layers_in_recurrent_block", "n_layers_in_coda"),
     twin=lambda config: fewer(
-        config, n_layers_in_prelude=1, n_layers_in_recurrent_block=2, n_layers_in_coda=1, padded_vocab_size=512
+        config,
+        n_layers_in_prelude=1,
+        n_layers_in_recurrent_block=2,
+        n_layers_in_coda=1,
+        mean_recurrence=8,
+        padded_vocab_size=512,
     ),
 )
 

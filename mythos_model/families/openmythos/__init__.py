@@ -8,8 +8,8 @@ from mythos_model.families.openmythos.names import read_config, reference_shapes
 
 def _twin(config: MythosConfig) -> MythosConfig:
     """An expert more than a token chooses: enough for choices to differ."""
-    layers = {"prelude_layers": 1, "coda_layers": 1}
-    return fewer(config, vocab_size=512, n_experts=config.n_experts_per_tok + 1, n_shared_experts=1, **layers)  # type: ignore[no-any-return]
+    experts = {"n_experts": config.n_experts_per_tok + 1, "n_shared_experts": 1}
+    return fewer(config, vocab_size=512, prelude_layers=1, coda_layers=1, max_loop_iters=8, **experts)  # type: ignore[no-any-return]
 
 
 FAMILY = Family(

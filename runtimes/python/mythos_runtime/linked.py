@@ -16,6 +16,7 @@ what they know already. That check is not deferred by `verify="sizes"`, unless t
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import math
 import mmap
@@ -39,6 +40,8 @@ _FIXED = 0x10  # MAP_FIXED, on Linux and macOS
 _PIECE = 8 << 20
 
 _checked: set[tuple[object, ...]] = set()  # files whose hash was held to a manifest's in this process
+_spans: dict[int, list[tuple[int, int]]] = {}  # of a region, by its address: what is mapped there from a file, and
+# nothing that was copied into memory, which would be lost
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,13 @@ def trust(path: Path, sha256: str) -> None:
     _checked.add(_identity(os.stat(path), sha256))
 
 
+def forget(address: int) -> None:
+    """Take the pages of a linked tensor, which begins at this address, out of this process's memory; they come back as
+    they are looked at."""
+    for start, size in _spans.get(address // mmap.PAGESIZE * mmap.PAGESIZE, ()):
+        _libc().madvise(start, size, mmap.MADV_DONTNEED)
+
+
 def _identity(found: os.stat_result, sha256: str) -> tuple[object, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, sha256
 
@@ -263,27 +273,35 @@ class _Region:
 
     def __init__(self, size: int) -> None:
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._mmap, self._unmap = _functions()
         self.base = self._call(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANON, -1, 0)
         self.memory = (ctypes.c_char * size).from_address(self.base)
         self.view = memoryview(self.memory).cast("B")
-        weakref.finalize(self.memory, self._unmap, self.base, size).atexit = False
+        self.spans = _spans[self.base] = []
+        weakref.finalize(self.memory, _give_back, self.base, size).atexit = False
 
     def map(self, at: int, size: int, handle: int, start: int) -> None:
         self._call(self.base + at, size, mmap.PROT_READ, mmap.MAP_PRIVATE | _FIXED, handle, start)
+        self.spans.append((self.base + at, size))
 
     def _call(self, *arguments: Any) -> int:
-        address = self._mmap(*arguments)
+        address = _libc().mmap(*arguments)
         if address in (None, ctypes.c_void_p(-1).value):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return int(address)
 
 
-def _functions() -> tuple[Any, Any]:
-    """mmap and munmap: Python's own module maps nothing to where it is told."""
+def _give_back(base: int, size: int) -> None:
+    del _spans[base]
+    _libc().munmap(base, size)
+
+
+@functools.cache
+def _libc() -> Any:
+    """mmap and what goes with it: Python's own module maps nothing to where it is told."""
     library = ctypes.CDLL(None, use_errno=True)
     library.mmap.restype = ctypes.c_void_p
     library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_longlong]
     library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    return library.mmap, library.munmap
+    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return library
