@@ -20,6 +20,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
 _ROUNDED = {"fp32": 4.0, "fp16": 2.0, "fp8": 1.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
 _KEPT = {"fp32": 4.0, "fp16": 2.0, "fp8": 4.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
 _SCALE = 2.0  # bytes of a scale of an int8 cache line
+LAGGING = 128  # positions of a sequence that may have a state at a time: those that lag, and a chunk (`mythos serve`)
 USABLE = 0.9  # of a device's memory: the rest is its system's, and the activations'
 
 
@@ -109,7 +110,8 @@ class Estimate:
         seconds: by depth, 1 to `depths`, the least that one token takes after `context` others, on one device; of what
             does not fit one, on as many as it needs, each reading its part at the same time.
         bound: what binds at the trained depth, "reading" or "multiplying".
-        fits: whether weights and cache fit one device; `devices`: how many they fit on.
+        cache, states: bytes of all sequences, every loop as trained; and of the states of those positions that lag.
+        fits: whether weights, cache and states fit one device; `devices`: how many they fit on.
         shard: how to spread it, in words; None where one is enough.
     """
 
@@ -117,6 +119,7 @@ class Estimate:
     context: int
     batch: int
     cache: float
+    states: float
     seconds: tuple[float, ...]
     bound: str
     fits: bool
@@ -127,12 +130,17 @@ class Estimate:
         return asdict(self)
 
 
+def states(model: Model, sequences: int, context: int) -> float:
+    """Bytes of the states that so many sequences may need at a time, beside their caches."""
+    return sequences * min(context, LAGGING) * model.state
+
+
 def estimate(model: Model, precision: str, device: Device, context: int, batch: int, depths: int) -> Estimate:
     """One row of a plan."""
     wanted = need(model, precision)
-    cache = batch * wanted.cache(context, model.loops)
+    cache, lagging = batch * wanted.cache(context, model.loops), states(model, batch, context)
     room = USABLE * device.memory
-    devices = max(1, math.ceil((wanted.weights + cache) / room))
+    devices = max(1, math.ceil((wanted.weights + cache + lagging) / room))
 
     def least(depth: int) -> tuple[float, float]:
         reading = wanted.bytes(depth, context) / (device.read * devices)
@@ -145,6 +153,7 @@ def estimate(model: Model, precision: str, device: Device, context: int, batch: 
         context,
         batch,
         cache,
+        lagging,
         tuple(max(each) for each in times),
         "reading" if reading >= multiplying else "multiplying",
         devices == 1,

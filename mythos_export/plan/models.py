@@ -39,6 +39,7 @@ class Model:
     Attributes:
         loops: the number that it was trained with.
         around, inside: cache lines of a token around the loop, and of every loop; `width` values each.
+        state: bytes that the engine holds of a position that lags, in every precision: what the loop carries.
         scales: of a line, where lines are rounded to int8: one for each of its vectors.
         int8_cache: whether they are.
         experts, chosen: in the loop; 0 where there are none.
@@ -65,6 +66,7 @@ class Model:
     notes: tuple[str, ...] = field(default=())
     scales: int = 0
     int8_cache: bool = False
+    state: int = 0
 
     @property
     def parameters(self) -> int:
@@ -80,6 +82,11 @@ class Model:
                 sum(part.kept / part.lines for part in found),
             )
         return share * sum(part.rounded for part in found), share * sum(part.kept for part in found)
+
+    @property
+    def dim(self) -> int:
+        table = next(part for part in self.parts if part.place == "table")
+        return table.rounded // table.lines
 
     @property
     def head(self) -> int:
@@ -113,11 +120,12 @@ def read_model(where: str) -> Model:
         return of_config(where.lower(), variants()[where.lower()], "openmythos")
     path = Path(where)
     if (path / "manifest.json").is_file():
+        from mythos_runtime.engine.memory import state_bytes
         from mythos_runtime.manifest import read_manifest
 
         manifest = read_manifest(path, verify_hashes=False)
         model = of_config(path.resolve().name, manifest.config, manifest.spec.family)
-        model = replace(model, int8_cache=manifest.spec.int8_cache)
+        model = replace(model, int8_cache=manifest.spec.int8_cache, state=state_bytes(manifest.spec))
         if not manifest.formats:
             return replace(model, precision=manifest.precision)
         note = "the formats are mixed; each matrix is counted as the mean of them"
@@ -150,7 +158,8 @@ def of_config(name: str, config: Config, family: str) -> Model:
     if family not in FAMILIES:
         raise PlanError(f"{family} cannot be planned; {', '.join(sorted(FAMILIES))} can")
     try:
-        return replace(FAMILIES[family](config), name=name)
+        model = FAMILIES[family](config)
+        return replace(model, name=name, state=_FLOAT * model.dim * _CARRIED.get(family, 3))
     except (KeyError, TypeError) as error:
         raise PlanError(f"the configuration of {name} lacks what {family} needs: {error}") from error
 
@@ -287,4 +296,6 @@ FAMILIES: dict[str, Callable[[Config], Model]] = {
 _TYPES = {"openmythos": "openmythos", "open_mythos": "openmythos", "ouro": "ouro", "nanbeige": "nanbeige"}
 _TYPES |= {"huginn_raven": "huginn"}
 _MARKS = {"openmythos": {"max_loop_iters", "n_experts_per_tok"}, "ouro": {"total_ut_steps"}, "nanbeige": {"num_loops"}}
+_FLOAT = 4  # bytes
+_CARRIED = {"huginn": 4}  # vectors of a state: h, the answer, what stands before the loop; here h before, too
 _MARKS |= {"parcae": {"n_layers_in_recurrent_block", "mean_backprop_depth", "injection_type"}}

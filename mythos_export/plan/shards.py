@@ -15,7 +15,7 @@ from typing import Any
 
 from mythos_export.errors import PlanError
 from mythos_export.plan.devices import Device
-from mythos_export.plan.estimate import USABLE, Need, need
+from mythos_export.plan.estimate import USABLE, Need, need, states
 from mythos_export.plan.models import Model
 from mythos_export.report.format import seconds, size
 
@@ -110,7 +110,7 @@ def sharded(
     trunk = need(replace(model, parts=tuple(part for part in model.parts if part.place not in _EXPERTS)), precision)
     most = math.ceil(model.experts / shards)
     shard = alone.weights * most / model.experts
-    cache = rows * whole.cache(context, model.loops)
+    cache = rows * whole.cache(context, model.loops) + states(model, rows, context)
     computing = _time(device, trunk.loop + rows * context * whole.cache_loop, rows, trunk, context)
     # Of a shard's experts those that some row chose are read; the busiest shard has at least its even share of them.
     each = alone.weights / model.experts
@@ -118,9 +118,8 @@ def sharded(
     pairs = math.ceil(rows * model.chosen / shards)
     flops = alone.loop_flops / model.chosen
     experts = max(each * read / device.read, pairs * flops / device.multiply)
-    dim = _dim(model)
     touched = shards * (1 - (1 - 1 / shards) ** model.chosen)
-    sent, received = _VALUE * dim * touched, _VALUE * dim * model.chosen
+    sent, received = _VALUE * model.dim * touched, _VALUE * model.dim * model.chosen
     passing = network.trip + rows * (sent + received) / network.bytes
     loop = computing + experts + passing
     around = _around(device, whole, rows, context)
@@ -169,11 +168,6 @@ def sharded_note(device: Device, network: Network, one: Sharded) -> str:
         f"row{'s' if one.rows > 1 else ''} at a time; in a loop a row sends {size(sent)} and gets {size(received)}. "
         "Times are limits, of a loop but for the token's, which runs all as trained."
     )
-
-
-def _dim(model: Model) -> int:
-    table = next(part for part in model.parts if part.place == "table")
-    return table.rounded // table.lines
 
 
 def _time(device: Device, read: float, rows: int, trunk: Need, context: int) -> float:

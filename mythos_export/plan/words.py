@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mythos_export.plan.devices import Device
-from mythos_export.plan.estimate import Estimate, Need
+from mythos_export.plan.estimate import LAGGING, Estimate, Need
 from mythos_export.plan.models import Model
 from mythos_export.report.format import seconds, size
 
 MODEL_COLUMNS = ["", ">bundle", ">read a token", ">in each loop", ">FLOP a token", ">in each loop", ">cache a token"]
-ESTIMATE_COLUMNS = ["", ">weights", ">cache", "fits", ">1 loop", ">half", ">as trained", "bound by"]
+ESTIMATE_COLUMNS = ["", ">weights", ">cache", ">states", "fits", ">1 loop", ">half", ">as trained", "bound by"]
 
 
 def count(value: float) -> str:
@@ -33,6 +33,8 @@ def facts(model: Model, device: Device, estimates: Sequence[Estimate]) -> list[t
         ("device", f"{device.name}: {boxes}{size(device.memory)}, {size(device.read)}/s, {multiply}FLOP/s, {how}"),
         ("asked for", f"{some.context} tokens of context, {some.batch} sequence{'s' if some.batch > 1 else ''}"),
     ]
+    state = f"{size(model.state)} of a position that lags, at most {LAGGING} of a sequence (mythos serve)"
+    told.append(("states", state))
     if model.int8_cache:
         told.append(("caches", f"lines of {model.width} values in int8, with {model.scales} scales"))
     return told + [("note", note) for note in model.notes]
@@ -62,12 +64,13 @@ def estimate_rows(model: Model, estimates: Sequence[Estimate]) -> list[list[str]
         half, trained = max(model.loops // 2, 1), min(model.loops, len(each.seconds))
         times = (each.seconds[0], each.seconds[half - 1], each.seconds[trained - 1])
         fits = "yes" if each.fits else f"on {each.devices}"
-        row = [each.need.precision, size(each.need.weights), size(each.cache), fits, *map(seconds, times), each.bound]
-        rows.append(row)
+        held = map(size, (each.need.weights, each.cache, each.states))
+        rows.append([each.need.precision, *held, fits, *map(seconds, times), each.bound])
     return rows
 
 
 NOTE = (
     "Times are limits: a token's bytes at the rate of reading, or its arithmetic at the rate of multiplying. The "
-    "cache is that of every loop as trained; with exact lazy depth a token leaves entries at depths that it ran."
+    "cache is that of every loop as trained; with exact lazy depth a token leaves entries at depths that it ran, and "
+    "has a state until it has run all."
 )

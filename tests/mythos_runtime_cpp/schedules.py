@@ -3,8 +3,8 @@
 A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
 
     requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, max_lag,
-    scheduler_rows, taken (loop pages that somebody else holds), broken (the sequence whose logits hold NaN), prefixes,
-    speculate (the depth of drafts) and drafts (as many as there is use for, at most)
+    scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence whose
+    logits hold NaN), prefixes, speculate (the depth of drafts) and drafts (as many as there is use for, at most)
     acts: open, past (`row_models.fill_far`), feed, fork, truncate and close of sequences at the core
 
 What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
@@ -29,7 +29,8 @@ from cpp_programs import BUILD
 from row_models import fill_far
 from test_exact import Eager
 
-from mythos_runtime.engine.core import Chunk, Core, Leaving
+from mythos_runtime.engine.chunks import Chunk, Leaving
+from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pages import Table
 from mythos_runtime.engine.request import Budget, Request, Running
@@ -105,7 +106,7 @@ def plain(request: Request) -> dict[str, Any]:
 
 def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
     """A schedule with the usual options."""
-    usual = {"cancels": [], "taken": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
+    usual = {"cancels": [], "taken": 0, "taken_states": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
     usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
     return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
 
@@ -162,6 +163,7 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
 def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, Any]:
     taken = Table()
     core.loop.extend(taken, 0, schedule["taken"] * PAGE - 1)
+    states = core.states.copy(np.zeros(schedule["taken_states"], np.int64))
     core.max_lag, core.scheduler.rows = schedule["max_lag"], schedule["scheduler_rows"]
     running: dict[int, Running] = {}
     logits: dict[Running, list[list[int]]] = {}
@@ -194,6 +196,7 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
         for sequence in list(core.sequences):
             core.close(sequence)
         core.loop.truncate(taken, 0)
+        core.states.end(states.tolist())
     results = [
         {
             "tokens": each.tokens,

@@ -64,6 +64,7 @@ def test_any_schedule(engines: Engines) -> None:
                     st.lists(st.tuples(st.integers(0, len(requests) - 1), st.integers(0, 60)).map(list), max_size=2)
                 ),
                 taken=draw(st.sampled_from([0, 90, 135])),
+                taken_states=draw(st.sampled_from([0, 290, 330])),
                 max_lag=draw(st.sampled_from([None, None, 1, 6, 30])),
                 scheduler_rows=draw(st.sampled_from([64, 64, 9, 1])),
                 most_running=draw(st.sampled_from([8, 3, 1])),

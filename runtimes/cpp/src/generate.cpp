@@ -39,11 +39,14 @@ bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int6
 // -- through the engine --------------------------------------------------------------------------------------------------
 
 // What the requests of a batch may need.
-engine::Room room_of(const Rows& prompts, const GenerateOptions& options, const LoopSpec& spec, std::int64_t count) {
-  const std::int64_t limit = integer(options.forward.max_loops.value_or(spec.trained_loops), "max_loops", 0, kMostLoops);
+engine::Room room_of(const Rows& prompts, const GenerateOptions& options, const engine::Core& core, std::int64_t count) {
+  const std::int64_t trained = core.spec().trained_loops;
+  const std::int64_t limit = integer(options.forward.max_loops.value_or(trained), "max_loops", 0, kMostLoops);
+  const auto policy = options.policy.empty() ? engine::Policy::lazy : engine::policy_of(options.policy);
+  const auto lagging = core.most_states(policy, core.graphs->most_rows);
   engine::Room room;
   for (const auto& prompt : prompts) {
-    const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit);
+    const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit, lagging);
     room = {room.around + one.around, room.loop + one.loop, room.lines + one.lines};
   }
   return room;
@@ -54,7 +57,7 @@ class Batch {
  public:
   Batch(const std::shared_ptr<engine::Pool>& pool, engine::Speculation* speculation, const Rows& prompts,
         const GenerateOptions& options, const std::vector<std::int64_t>& eos, std::int64_t count)
-      : claim_(pool, room_of(prompts, options, pool->core->spec(), count)), core_(*pool->core), drafts_(speculation) {
+      : claim_(pool, room_of(prompts, options, *pool->core, count)), core_(*pool->core), drafts_(speculation) {
     const std::lock_guard<std::recursive_mutex> alone(pool->turn);
     EngineOptions settings;
     settings.most_running = static_cast<std::int64_t>(prompts.size());

@@ -14,6 +14,27 @@ namespace {
 constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15;
 constexpr double kLeastPenalty = 1e-6, kMostPenalty = 1e6;
 
+// The largest, or NaN where one is NaN. Every lane has its own, which a compiler turns into instructions over vectors.
+float largest_of(const float* values, std::size_t count) {
+  constexpr std::size_t kLanes = 16;
+  float most[kLanes];
+  std::uint32_t unordered[kLanes] = {};
+  std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
+  std::size_t at = 0;
+  for (; at + kLanes <= count; at += kLanes)
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      const float value = values[at + lane];
+      most[lane] = value > most[lane] ? value : most[lane];
+      unordered[lane] |= value != value;
+    }
+  for (; at < count; ++at) {
+    most[0] = std::max(most[0], values[at]);
+    unordered[0] |= std::isnan(values[at]);
+  }
+  const bool nan = std::any_of(unordered, unordered + kLanes, [](std::uint32_t any) { return any != 0; });
+  return nan ? std::numeric_limits<float>::quiet_NaN() : *std::max_element(most, most + kLanes);
+}
+
 std::uint64_t mix(std::uint64_t x) {
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
@@ -45,28 +66,27 @@ double SplitMix64::uniform() { return static_cast<double>(next() >> 11) * 0x1p-5
 
 Sampler::Sampler(const SamplingOptions& options, std::uint64_t row, std::int64_t vocab_size,
                  const std::vector<std::int64_t>& prompt)
-    : options_(options), random_(options.seed, row), seen_(static_cast<std::size_t>(vocab_size)),
-      scores_(static_cast<std::size_t>(vocab_size)) {
+    : options_(options), random_(options.seed, row), seen_(static_cast<std::size_t>(vocab_size)) {
   for (const std::int64_t id : prompt) seen_[static_cast<std::size_t>(id)] = true;
 }
 
 std::int64_t Sampler::choose(const float* logits) {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (std::size_t i = 0; i < scores_.size(); ++i) {
-    scores_[i] = logits[i];
-    if (std::isnan(scores_[i]) || scores_[i] > largest) largest = scores_[i];
-    if (std::isnan(largest)) break;
-  }
+  const float largest = largest_of(logits, seen_.size());
   if (!std::isfinite(largest))
-    throw ResultError("the model's largest logit is " + py_repr(largest) +
+    throw ResultError("the model's largest logit is " + py_repr(static_cast<double>(largest)) +
                       ": no token can be chosen; its results are broken");
-  if (const double penalty = options_.repetition_penalty; penalty != 1)
-    for (std::size_t i = 0; i < scores_.size(); ++i)
+  const double penalty = options_.repetition_penalty;
+  std::size_t token = 0;
+  if (options_.temperature == 0 && penalty == 1) {
+    while (logits[token] != largest) ++token;
+  } else {
+    scores_.assign(logits, logits + seen_.size());
+    for (std::size_t i = 0; penalty != 1 && i < scores_.size(); ++i)
       if (seen_[i]) scores_[i] = scores_[i] > 0 ? scores_[i] / penalty : scores_[i] * penalty;
-  const std::size_t token =
-      options_.temperature == 0
-          ? static_cast<std::size_t>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin())
-          : draw();
+    token = options_.temperature == 0
+                ? static_cast<std::size_t>(std::max_element(scores_.begin(), scores_.end()) - scores_.begin())
+                : draw();
+  }
   seen_[token] = true;
   return static_cast<std::int64_t>(token);
 }

@@ -131,10 +131,16 @@ void pages_are_shared_until_somebody_writes() {
 
 void memory_is_dealt_to_whole_pages() {
   const auto spec = counting_spec();
-  const Memory memory = Memory::of(*spec, 1 << 20, kLoops);
-  check(memory.nbytes() <= 1 << 20 && memory.nbytes() > (1 << 20) * 9 / 10 && memory.positions() % mythos::kPage == 0, "memory");
-  refuses<mythos::CapacityError>([&] { Memory::of(*spec, 100, 1); }, "100 bytes hold no page of 32 positions");
-  refuses<mythos::RequestError>([&] { Memory::of(*spec, 1 << 20, 300); }, "1 to 256 loops, found 300");
+  constexpr std::int64_t size = 1 << 20, lagging = 100, cached = 4 * (2 + kLoops), state = 4 * 4 + 1 + 4 + 8 + 8;
+  const Memory memory = Memory::of(*spec, size, kLoops, lagging), all = Memory::of(*spec, size, kLoops, size);
+  check(memory.longest() == (size - lagging * state) / (mythos::kPage * cached) * mythos::kPage, "what no state takes is pages");
+  check(all.longest() == size / (mythos::kPage * (cached + state)) * mythos::kPage, "and a state is a position's, at most");
+  check(memory.states->lines() == lagging && all.states->lines() == all.longest(), "states");
+  for (const Memory* each : {&memory, &all}) check(each->nbytes() <= size && each->nbytes() > size * 9 / 10, "all of it");
+  const Memory little = Memory::of(*spec, 32 * (cached + state), kLoops, lagging);
+  check(little.longest() == 32 && little.states->lines() == 32, "one page and its states");
+  refuses<mythos::CapacityError>([&] { Memory::of(*spec, 100, 1, lagging); }, "100 bytes hold no page of 32 positions");
+  refuses<mythos::RequestError>([&] { Memory::of(*spec, size, 300, lagging); }, "1 to 256 loops, found 300");
   refuses<mythos::CapacityError>([] { PagedCache(1 << 30, 1 << 30, 1 << 20, "float32"); }, "does not give");
 }
 
@@ -189,7 +195,7 @@ void a_fork_that_fails_leaves_nothing() {
     Sequence& greedy = core.open(kLoops, 0.5f);
     for (std::int64_t left; (left = core.states->free() - 1) > 0;)
       core.enter({{&greedy, std::vector<std::int64_t>(static_cast<std::size_t>(std::min<std::int64_t>(left, 60)), 1)}});
-    refuses<OutOfPages>([&] { cache.fork({0}); }, "no page");
+    refuses<OutOfPages>([&] { cache.fork({0}); }, "no state");
     check(core.sequences.size() == 2, "the sequences of a fork that failed are closed");
     core.close(greedy);
     const auto twin = cache.fork({0, 0});
@@ -210,6 +216,27 @@ void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
   check(words(scheduler.plan(due)) == "5-5 0-7 0-0 ", "the fewest rows first, the last one cut");
   check(words(scheduler.plan({{&one, 0, 1, 29}, {&three, 0, 0, 7}})) == "0-7 1-2 ", "among the served, the fewest rows");
   check(words(scheduler.plan({{&one, 0, 3, 29}, {&two, 0, 5, 5}})) == "5-5 3-11 ", "who had none in the last call comes first");
+}
+
+// States for hardly more than one prompt: who finds none waits, or runs what it lags, and nobody begins anew.
+void requests_without_states_run_what_lags() {
+  auto core = counting_core(7 * 3 * 4);
+  const Lines others = core->states->copy(Lines(static_cast<std::size_t>(core->states->lines() - 45), 0));
+  core->states->peak = 0;
+  mythos::engine::Engine engine(*core, {}, nullptr);
+  std::vector<std::shared_ptr<const mythos::Running>> running;
+  for (std::int64_t i = 0; i < 7; ++i) {
+    mythos::Request request;
+    request.prompt.assign(40, i % kVocabulary);
+    request.max_new_tokens = 30;
+    running.push_back(engine.submit(request));
+  }
+  for (int ticks = 0; engine.busy() && ticks < 20000; ++ticks) engine.tick();
+  for (const auto& each : running) check(each->finished == "length" && each->tokens.size() == 30, "every request ends");
+  check(core->opened == 7, "nobody was sent back");
+  check(core->states->peak > core->states->lines() - 5, "the states were short");
+  core->states->end(others.begin(), others.end());
+  check(idle(*core), "nothing is left");
 }
 
 // Seven requests, three of which fit at a time.
@@ -266,6 +293,7 @@ int main() {
   rows_lag_until_a_later_position_needs_them();
   a_fork_that_fails_leaves_nothing();
   a_call_takes_who_waited_and_who_has_the_fewest_rows();
+  requests_without_states_run_what_lags();
   requests_wait_for_pages_and_are_sent_back();
   std::cout << (failures ? "failed\n" : "passed\n");
   return failures != 0;

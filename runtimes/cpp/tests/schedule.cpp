@@ -42,6 +42,18 @@ std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64
   return cache;
 }
 
+// NaN in all floats of a line of state.
+void poison(mythos::engine::States& states, const mythos::LoopSpec& spec, std::int64_t line) {
+  const auto fill = [&](const std::string& name) {
+    const auto& array = states.array(name);
+    auto* const values = reinterpret_cast<float*>(array.row(line));
+    std::fill_n(values, array.row_bytes / static_cast<std::int64_t>(sizeof(float)), NAN);
+  };
+  for (const mythos::StateTensor& tensor : spec.state)
+    if (tensor.dtype == "float32") fill(tensor.name);
+  fill(mythos::engine::kEncoded);
+}
+
 // Gives an empty sequence a past of whole pages at the price of one: the same page again and again, whose numbers
 // tests/mythos_runtime/engine/row_models.py knows.
 void fill_far(mythos::engine::Core& core, Sequence& sequence, std::int64_t length) {
@@ -165,6 +177,7 @@ class Driver {
     for (const mythos::CacheGroup& group : spec->caches)
       (group.per_loop ? memory.loop : memory.around) = cache_of(group, group.per_loop ? loop_pages : around_pages);
     memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
+    memory.states->freed = [states = memory.states.get(), spec](std::int64_t line) { poison(*states, *spec, line); };
     const auto open = [&](const std::string& graph) {
       return std::shared_ptr<mythos::OrtSession>(
           mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load, mythos::Role::kInTurns));
@@ -191,6 +204,8 @@ class Driver {
   json serve(const json& schedule) {
     mythos::engine::Table taken;  // pages that somebody else holds
     core_->loop->extend(taken, 0, schedule.at("taken").get<std::int64_t>() * mythos::kPage - 1);
+    const auto states = schedule.at("taken_states").get<std::size_t>();
+    const mythos::engine::Lines lines = core_->states->copy(mythos::engine::Lines(states, 0));
     core_->max_lag = optional<std::int64_t>(schedule, "max_lag");
     core_->scheduler.rows = schedule.at("scheduler_rows");
     recorded_->broken = schedule.value("broken", -1);
@@ -221,6 +236,7 @@ class Driver {
     json drafts = speculation ? json{speculation->drafted, speculation->accepted} : json();
     engine.close();
     core_->loop->truncate(taken, 0);
+    core_->states->end(lines.begin(), lines.end());
     core_->max_lag.reset();
     core_->scheduler.rows = core_->graphs->most_rows;
     return {{"requests", results}, {"drafts", drafts}};

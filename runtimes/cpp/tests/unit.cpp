@@ -95,6 +95,15 @@ void greedy_takes_the_lowest_of_the_largest() {
   check(sampler.choose(logits) == 1, "the lowest id of the largest");
   const float broken[] = {0, NAN, 1, 2};
   refuses<mythos::ResultError>([&] { sampler.choose(broken); }, "largest logit is nan");
+  constexpr std::size_t kMany = 37;  // lanes of 16, and some behind them
+  mythos::Sampler many({}, 0, kMany, {});
+  for (std::size_t at = 0; at < kMany; ++at) {
+    std::vector<float> scores(kMany, -3);
+    scores[at] = -1, scores[kMany - 1] = -1;
+    check(many.choose(scores.data()) == static_cast<std::int64_t>(at), "the lowest id wherever it stands");
+    scores[at] = std::nanf("");
+    refuses<mythos::ResultError>([&] { many.choose(scores.data()); }, "largest logit is nan");
+  }
 }
 
 void python_words() {

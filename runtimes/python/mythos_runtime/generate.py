@@ -171,7 +171,7 @@ def generate(
         samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
         return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
     limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0, MOST_LOOPS)
-    held = _Held(pool, [len(prompt) + count - 1 for prompt in prompts], limit)
+    held = _Held(pool, [len(prompt) + count - 1 for prompt in prompts], limit, policy or "lazy")
     engine = Engine(pool.core, len(prompts), prefill_chunk, speculation=pool.speculation(speculate))
     running = [
         engine.submit(
@@ -197,10 +197,10 @@ def generate(
 class _Held:
     """Room for a generation, given back when nobody needs it any more."""
 
-    def __init__(self, pool: Pool, positions: list[int], loops: int) -> None:
+    def __init__(self, pool: Pool, positions: list[int], loops: int, policy: Policy) -> None:
         self.pool = pool
         for each in positions:
-            weakref.finalize(self, pool.leave, pool.claim(1, each, loops), [])
+            weakref.finalize(self, pool.leave, pool.claim(1, each, loops, policy), [])
 
 
 def _engine_steps(held: _Held, engine: Engine, running: list[Running]) -> Iterator[Step]:

@@ -29,6 +29,7 @@ others. Known answers: seed 0, row 0 starts at state 0xE220A8397B1DCDAF.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +126,7 @@ class Sampler:
 
 
 def _check(largest: np.floating) -> None:
-    if not np.isfinite(largest):
+    if not math.isfinite(largest):
         raise ResultError(f"the model's largest logit is {largest}: no token can be chosen; its results are broken")
 
 

@@ -24,6 +24,8 @@ from mythos_export.plan.estimate import PRECISIONS, estimate, need
 from mythos_export.plan.models import of_config, read_model, variants
 from mythos_model import VARIANTS, MythosConfig, load_checkpoint
 from mythos_runtime import read_manifest
+from mythos_runtime.engine.memory import state_bytes
+from mythos_runtime.engine.opening import CHUNK, MAX_LAG
 
 TIED = "nanbeige_norm_once_tied"
 FAMILIES = ["gqa_prefill", "mla_prefill", "ouro_prefill", "huginn_prefill", "nanbeige_prefill", TIED]
@@ -57,6 +59,7 @@ def test_weights_and_cache_lines_are_those_of_the_model(name: str) -> None:
     assert (planned.inside, planned.width) == caches["loop"]
     assert planned.around == (caches["layers"][0] if "layers" in caches else 0)
     assert (planned.loops, planned.longest) == (model.spec.trained_loops, model.spec.max_seq_len)
+    assert 0 <= state_bytes(model.spec) - planned.state < 40  # beside its vectors: numbers, and the token
     group = loaded.model(torch.float32).with_int8_cache().spec.cache("loop")
     assert group is not None and planned.scales == len(group.rounded)
     line = need(replace(planned, int8_cache=True), "fp32").cache_loop / planned.inside
@@ -106,12 +109,16 @@ def test_it_imports_nothing_large() -> None:
 def test_what_is_too_large_is_sharded_and_the_limit_is_the_slower_of_the_two() -> None:
     model, device = read_model("1t"), find_device("8xh200")
     plan = estimate(model, "fp16", device, 4096, 1, 2 * model.loops)
-    assert not plan.fits and plan.devices == math.ceil((plan.need.weights + plan.cache) / (0.9 * 141e9))
+    taken = plan.need.weights + plan.cache + plan.states
+    assert not plan.fits and plan.devices == math.ceil(taken / (0.9 * 141e9))
     assert plan.shard is not None and "512 experts" in plan.shard and "(8xh200 has 8)" in plan.shard
     assert list(plan.seconds) == sorted(plan.seconds) and len(plan.seconds) == 128
     small = estimate(read_model("1b"), "int4", find_device("h100"), 0, 1, 16)
     assert small.fits and small.bound == "reading"
     assert small.seconds[15] == pytest.approx(small.need.bytes(16) / 3350e9)
+    assert small.states == 0 and estimate(read_model("1b"), "int4", find_device("h100"), 40, 2, 16).states == 80 * 24576
+    few, many = (estimate(read_model("1b"), "int4", find_device("h100"), tokens, 3, 16) for tokens in (1000, 2000))
+    assert few.states == many.states == 3 * (MAX_LAG + CHUNK) * 24576 and many.cache == 2 * few.cache
     assert find_device("2xh100").count == 2 and PRESETS["8xh100"].count == 8
 
 

@@ -150,7 +150,9 @@ class RowModel:
         around = None if layers is None else cache(layers, around_pages)
         assert per_loop is not None
         loop = cache(per_loop, loop_pages)
-        memory = Memory(around, loop, States(spec, lines))
+        states = States(spec, lines)
+        states.freed = partial(_forget_states, states)
+        memory = Memory(around, loop, states)
         return Core(RowGraphs(spec, open_graph, memory, rows, spec.max_seq_len), memory)
 
     @cached_property
@@ -167,6 +169,12 @@ class RowModel:
             cache.memory.fill_(torch.nan)
             cache.freed = partial(_forget, cache)
         return Core(DeviceGraphs(spec, self.programs, place, captures, memory, rows), memory)
+
+
+def _forget_states(states: States, lines: list[int]) -> None:
+    for array in states.arrays.values():
+        if array.dtype == np.float32:
+            array[lines] = np.nan
 
 
 def _forget(cache: PagedCache, page: int) -> None:

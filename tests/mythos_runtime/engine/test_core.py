@@ -17,7 +17,8 @@ from test_exact import core_of, idle
 
 from mythos_model import load_checkpoint
 from mythos_runtime.engine import core as core_module
-from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
+from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.scheduler import due
 from mythos_runtime.engine.sequence import Sequence, Span
 

@@ -14,7 +14,7 @@ from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
 from mythos_runtime.engine import Engine, Request, open_engine
-from mythos_runtime.engine.core import Answer, Leaving
+from mythos_runtime.engine.chunks import Answer, Leaving
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
 from mythos_runtime.engine.speculation import Speed
@@ -90,12 +90,14 @@ def test_an_engine_over_a_bundle_generates_what_the_model_does(bundles: Bundles)
 
 def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:
     spec = load(bundles["gqa_decode"]).spec
-    memory = Memory.of(spec, 1 << 20, spec.trained_loops)
-    assert 0.9 * (1 << 20) < memory.bytes <= 1 << 20 and memory.positions % PAGE == 0
+    for lagging in (1, 64, 1 << 20):
+        memory = Memory.of(spec, 1 << 20, spec.trained_loops, lagging)
+        assert 0.9 * (1 << 20) < memory.bytes <= 1 << 20
+        assert memory.states.lines == min(memory.longest, lagging)
     with pytest.raises(CapacityError, match="1000 bytes hold no page of 32 positions"):
-        Memory.of(spec, 1000, 1)
+        Memory.of(spec, 1000, 1, 1)
     with pytest.raises(RequestError, match="1 to 256 loops, found 300"):
-        Memory.of(spec, 1 << 20, 300)
+        Memory.of(spec, 1 << 20, 300, 1)
 
 
 def test_a_bundle_without_row_graphs_is_refused(bundles: Bundles, tmp_path: Path) -> None:

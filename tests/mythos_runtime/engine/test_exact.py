@@ -44,14 +44,14 @@ class Result:
 
     @classmethod
     def of(cls, running: Running, tokens: list[Token]) -> Result:
-        logits = np.array([token.logits for token in tokens], np.float32).reshape(-1, VOCABULARY)
+        logits = np.array([token.logits for token in tokens], np.float32)
         return cls(running.tokens, running.depth, logits)
 
     def begins(self, other: Result) -> bool:
         """Whether it is the beginning of another, to the bit."""
         n = len(self.tokens)
         same = self.tokens == other.tokens[:n] and self.depth == other.depth[:n]
-        return same and np.array_equal(self.logits.view(np.int32), other.logits[:n].view(np.int32))
+        return same and np.array_equal(self.logits.view(np.int32).ravel(), other.logits[:n].view(np.int32).ravel())
 
 
 def serve(
@@ -137,6 +137,8 @@ def hold_to_alone(row_model: RowModel, threads: int) -> None:
         # Pages for the largest request, or hardly more: the others are sent back again and again.
         taken = Table()
         core.loop.extend(taken, 0, draw(st.sampled_from([0, 90, 135])) * PAGE - 1)
+        # And states for all, for a few sequences that lag, or hardly more than enter at a time.
+        states = core.states.copy(np.zeros(draw(st.sampled_from([0, 290, 330])), np.int64))
         try:
             engine = Engine(
                 core,
@@ -152,6 +154,7 @@ def hold_to_alone(row_model: RowModel, threads: int) -> None:
             for sequence in list(core.sequences):
                 core.close(sequence)
             core.loop.truncate(taken, 0)
+            core.states.end(states.tolist())
             core.max_lag, core.scheduler.rows = None, core.graphs.most_rows
         assert idle(core)
         for index, (request, result) in enumerate(zip(requests, results, strict=True)):

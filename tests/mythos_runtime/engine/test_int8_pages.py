@@ -11,7 +11,7 @@ from test_exact import hold_to_alone
 from mythos_model import MythosModel
 from mythos_model.cache_lines import unpack
 from mythos_runtime.batch import Chunk
-from mythos_runtime.engine.memory import Memory, bytes_per_position
+from mythos_runtime.engine.memory import Memory, position_bytes, state_bytes
 from mythos_runtime.engine.row_cache import Pool, RowCache
 
 
@@ -52,12 +52,11 @@ def test_a_position_takes_a_byte_for_a_value_and_two_for_a_scale(int8_row_model:
     spec = int8_row_model.model.spec
     plain = MythosModel(config("mla")).spec
     width, lines = 16 + 8, 2 + 5  # latent and rotary key; layers around the loop, and loops
-    states = bytes_per_position(plain, 5) - 4 * width * lines
-    assert bytes_per_position(spec, 5) - states == (width + 2 * 2) * lines
-    memory, other = (Memory.of(each, 1 << 20, 5) for each in (spec, plain))
-    assert memory.positions > other.positions
+    assert position_bytes(plain, 5) == 4 * width * lines and position_bytes(spec, 5) == (width + 2 * 2) * lines
+    memory, other = (Memory.of(each, 1 << 20, 5, lagging=64) for each in (spec, plain))
+    assert memory.longest > 3 * other.longest
     assert memory.around is not None and memory.around.memory.dtype == np.int8
-    assert memory.bytes == memory.positions * bytes_per_position(spec, 5) <= 1 << 20
+    assert memory.bytes == memory.longest * position_bytes(spec, 5) + 64 * state_bytes(spec) <= 1 << 20
 
 
 def test_a_cache_is_written_as_it_was_read(int8_row_model: RowModel) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from row_models import VOCABULARY, RowModel
 
-from mythos_runtime.engine import core, states
+from mythos_runtime.engine import chunks, core, states
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.pages import PagedCache, Table
@@ -107,10 +107,10 @@ def late(engine: core.Core) -> str | None:
     """A fork's token that runs every loop, and with it all that lags, is held to the same token of what was forked."""
     sequence = engine.open(engine.graphs.spec.trained_loops, 0.5)
 
-    def fed(to: Sequence, ids: tuple[int, ...], forced: bool) -> core.Answer:
-        engine.enter([core.Chunk(to, np.array(ids), forced=np.full(len(ids), forced))])
+    def fed(to: Sequence, ids: tuple[int, ...], forced: bool) -> chunks.Answer:
+        engine.enter([chunks.Chunk(to, np.array(ids), forced=np.full(len(ids), forced))])
         engine.run([to])
-        return engine.leave([core.Leaving(to)])[0]
+        return engine.leave([chunks.Leaving(to)])[0]
 
     fed(sequence, requests()[-1].prompt, False)
     twin = engine.fork(sequence)

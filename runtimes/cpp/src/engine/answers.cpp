@@ -52,8 +52,9 @@ std::optional<Round> Engine::plan(const Work& work) const {
   const Request& request = work.request;
   if (!speculation_ || is_set(work.budget) || work.policy == Policy::share || work.limit < 2) return std::nullopt;
   const std::int64_t room = request.max_new_tokens - static_cast<std::int64_t>(work.tokens.size()) - 1;
-  const auto [depth, length] =
-      speculation_->choose(static_cast<std::int64_t>(running_.size()), std::min(room, core_.graphs->most_rows - 1));
+  const std::int64_t rows = std::min(core_.graphs->most_rows, core_.states->free());  // a round that has begun does not repay
+  const auto [depth, length] = speculation_->choose(static_cast<std::int64_t>(running_.size()),
+                                                    std::min(room, std::max<std::int64_t>(rows - 1, 0)));
   if (length == 0 || depth >= work.limit) return std::nullopt;
   return Round{work.sequence->length, depth, length, work.sampler};
 }
@@ -61,11 +62,11 @@ std::optional<Round> Engine::plan(const Work& work) const {
 // -- answers -------------------------------------------------------------------------------------------------------------
 
 // The tokens that an answer leads to: of drafts, all that were right, and the one behind them.
-void Engine::answered(const std::shared_ptr<Work>& work, bool early, const Answer& answer, std::vector<Token>& tokens) {
+void Engine::answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens) {
   if (work->left()) {  // a piece of a prompt
     core_.repay(*work->sequence);
   } else if (!work->round) {
-    if (choose(work, answer.logits.data(), answer.depth[0], tokens) && speculation_) speculation_->went(answer.depth[0]);
+    if (choose(work, std::move(answer.logits), answer.depth[0], tokens) && speculation_) speculation_->went(answer.depth[0]);
     if (work->sequence) core_.repay(*work->sequence);
   } else if (early) {
     try {
@@ -84,9 +85,9 @@ void Engine::verified(const std::shared_ptr<Work>& work, const Answer& answer, s
   work->round.reset();
   const std::size_t before = tokens.size();
   std::size_t right = 0;
-  for (std::size_t row = 0; row < answer.depth.size(); ++row) {
-    const float* logits = answer.logits.data() + row * static_cast<std::size_t>(core_.spec().vocab_size);
-    if (!choose(work, logits, answer.depth[row], tokens)) return;
+  auto logits = answer.logits.begin();
+  for (std::size_t row = 0; row < answer.depth.size(); ++row, logits += core_.spec().vocab_size) {
+    if (!choose(work, {logits, logits + core_.spec().vocab_size}, answer.depth[row], tokens)) return;
     if (!work->finished.empty() || row == round.drafts.size() || tokens.back().id != round.drafts[row]) break;
     ++right;
   }
@@ -100,12 +101,12 @@ void Engine::verified(const std::shared_ptr<Work>& work, const Answer& answer, s
 }
 
 // The next token of a request; whether there was one.
-bool Engine::choose(const std::shared_ptr<Work>& work, const float* logits, std::int32_t depth, std::vector<Token>& all) {
+bool Engine::choose(const std::shared_ptr<Work>& work, std::vector<float> logits, std::int32_t depth, std::vector<Token>& all) {
   const Request& request = work->request;
   std::vector<std::int64_t>& tokens = work->tokens;
   std::int64_t chosen = 0;
   try {
-    chosen = work->sampler.choose(logits);
+    chosen = work->sampler.choose(logits.data());
   } catch (const ResultError& error) {  // of this request alone
     fail(work, error);
     return false;
@@ -114,7 +115,7 @@ bool Engine::choose(const std::shared_ptr<Work>& work, const float* logits, std:
   tokens.push_back(chosen);
   work->depth.push_back(depth);
   work->capped.push_back(capped);
-  all.push_back({work, chosen, depth, {logits, logits + core_.spec().vocab_size}, capped});
+  all.push_back({work, chosen, depth, std::move(logits), capped});
   const auto ends = [&](const std::vector<std::int64_t>& ids) {
     return tokens.size() >= ids.size() && std::equal(ids.rbegin(), ids.rend(), tokens.rbegin());
   };

@@ -48,6 +48,11 @@ Sequence& Core::open(std::int64_t limit, float threshold, Policy policy, std::ui
   return *sequences.back();
 }
 
+std::optional<std::int64_t> Core::most_states(Policy policy, std::int64_t chunk) const {
+  if (policy == Policy::full) return chunk;
+  return trailing && max_lag ? std::optional(*max_lag + chunk) : std::nullopt;
+}
+
 void Core::close(Sequence& sequence) {
   cut(sequence, 0);
   scheduler.forget(&sequence);
@@ -90,7 +95,7 @@ void Core::enter(const std::vector<Chunk>& chunks) {
     ids.insert(ids.end(), chunk.ids.begin(), chunk.ids.end());
   }
   const auto count = static_cast<std::int64_t>(ids.size());
-  if (count > states->free()) throw OutOfPages();
+  if (count > states->free()) throw OutOfStates();
   if (around)
     for (const Span& span : spans) around->extend(span.sequence->around, span.first, span.last);
   const float* encoded = graphs->enter(ids, spans, around_of(spans));
@@ -108,9 +113,11 @@ void Core::enter(const std::vector<Chunk>& chunks) {
     }
     sequence.length = spans[i].last + 1;
     sequence.capped = sequence.capped || !chunk.caps.empty();
-    if (chunk.answers || trailing)
-      sequence.job = Job{spans[i].first, spans[i].last, chunk.depths.value_or(sequence.limit), 0,
-                         sequence.policy == Policy::full, true};
+    const bool answers = chunk.answers || trailing, whole = sequence.policy == Policy::full;
+    if (answers || whole)
+      sequence.job = Job{spans[i].first, spans[i].last, chunk.depths.value_or(sequence.limit), 0, whole, answers};
+    else if (!sequence.limit)
+      release(sequence);  // no loop will ask for them
   }
 }
 
@@ -283,8 +290,10 @@ void Core::release(Sequence& sequence) {
   sequence.lines.erase(sequence.lines.begin(), end);
 }
 
-void Core::repay(Sequence& sequence) {
-  if (max_lag && sequence.lag() >= *max_lag) sequence.job = Job{sequence.complete(), sequence.length - 1, sequence.limit, 0, true, false};
+void Core::repay(Sequence& sequence, std::optional<std::int64_t> at_least) {
+  const std::optional<std::int64_t> most = at_least ? at_least : max_lag;
+  if (most && sequence.lag() >= *most)
+    sequence.job = Job{sequence.complete(), sequence.length - 1, sequence.limit, 0, true, false};
 }
 
 }  // namespace mythos::engine

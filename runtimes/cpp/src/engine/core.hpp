@@ -59,6 +59,10 @@ class Core {
   void reserve(const Room& room);
   // A sequence of at most `limit` loops a position. A model that draws its first state draws it with `state_seed`.
   Sequence& open(std::int64_t limit, float threshold, Policy policy = Policy::lazy, std::uint64_t state_seed = 0);
+  // The most positions of a sequence that have a state at a time, where it is fed `chunk` at a time, and asked to `repay`
+  // behind each; none: there is no bound. Without layers behind the loop, a prompt's positions wait at the first depth until
+  // its last token enters.
+  std::optional<std::int64_t> most_states(Policy policy, std::int64_t chunk) const;
   // Gives back everything that the sequence holds; what lags is dropped, never run.
   void close(Sequence& sequence);
   // A second sequence with the same entries, on the same pages (OutOfPages).
@@ -66,8 +70,8 @@ class Core {
   // Forgets the positions from `length` on. Only between chunks.
   void truncate(Sequence& sequence, std::int64_t length) { cut(sequence, length); }
 
-  // Takes new tokens in, together at most `most_rows`, and gives their sequences, which have none, a job (OutOfPages:
-  // nothing was computed).
+  // Takes new tokens in, together at most `most_rows`, and gives their sequences, which have none, a job (OutOfStates,
+  // OutOfPages: nothing was computed).
   void enter(const std::vector<Chunk>& chunks);
   // One call of the step graph over rows that are due of these; those whose jobs are through, to leave (OutOfPages: no row
   // that is due could run).
@@ -78,8 +82,9 @@ class Core {
   std::vector<Answer> leave(const std::vector<Leaving>& leaving);
   // Runs the positions from `first` on to where they halt: drafts, as one chunk.
   void resume(Sequence& sequence, std::int64_t first);
-  // Makes what lags run, where it is too much: call it when nothing of the sequence will be forgotten.
-  void repay(Sequence& sequence);
+  // Makes what lags run, where it is too much (`at_least` positions; none: `max_lag`): call it when nothing of the sequence
+  // will be forgotten.
+  void repay(Sequence& sequence, std::optional<std::int64_t> at_least = {});
 
   const LoopSpec& spec() const { return *graphs->spec; }
 

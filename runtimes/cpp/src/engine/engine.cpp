@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
@@ -20,7 +21,7 @@ auto find(Several& several, const Running* running) {
 
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
-      chunk_(std::min(integer(options.chunk, "chunk", 1), core.graphs->most_rows)),
+      chunk_(std::min({integer(options.chunk, "chunk", 1), core.graphs->most_rows, core.states->lines()})),
       patience_(options.patience), budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
       speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
@@ -66,7 +67,7 @@ void Engine::check_room(std::int64_t positions, std::int64_t limit) const {
     throw CapacityError("a request of " + std::to_string(positions) + " positions exceeds the " +
                         std::to_string(core_.spec().max_seq_len) + " that this model takes");
   const bool fits = !core_.around || blocks <= core_.around->pages();
-  if (!fits || blocks * limit > core_.loop->pages() || positions > core_.states->lines())
+  if (!fits || blocks * limit > core_.loop->pages())
     throw CapacityError("a request of " + std::to_string(positions) + " positions at " + std::to_string(limit) +
                         " loops does not fit the engine's memory by itself: give it more, or ask for less");
 }
@@ -99,7 +100,7 @@ std::vector<Token> Engine::tick() {
       return core_.rows - rows;
     });
   } catch (const OutOfPages&) {
-    if (!prefixes_.drop()) send_back();
+    make_room();
     return tokens;
   }
   for (const Sequence* sequence : done) {
@@ -196,27 +197,41 @@ void Engine::enter() {
     entering.push_back(work);
     left -= static_cast<std::int64_t>(chunks.back().ids.size());
   }
+  if (!chunks.empty() && !entered(entering, chunks) && !looping()) make_room();
+}
+
+// Enters as many as there is room for; whether any was.
+bool Engine::entered(Works& entering, std::vector<Chunk>& chunks) {
   while (!chunks.empty()) {
     try {
       timed(kEnter, [&] {
         core_.enter(chunks);
-        return core_.graphs->most_rows - left;
+        return std::accumulate(chunks.begin(), chunks.end(), std::int64_t{0}, [](std::int64_t rows, const Chunk& each) {
+          return rows + static_cast<std::int64_t>(each.ids.size());
+        });
       });
+    } catch (const OutOfStates&) {
+      Sequence& sequence = *chunks.back().sequence;
+      if (prefixes_.states() > sequence.lag()) {
+        prefixes_.drop();
+        continue;
+      }
+      chunks.pop_back();  // the longest waits; what it lags runs meanwhile, which frees states
+      const auto& round = entering[chunks.size()]->round;
+      if (!round || round->drafts.empty()) core_.repay(sequence, 1);
+      continue;
     } catch (const OutOfPages&) {
-      if (prefixes_.drop()) continue;
-      left += static_cast<std::int64_t>(chunks.back().ids.size());
-      chunks.pop_back();  // the longest waits, unless it is alone
-      if (!chunks.empty() || looping()) continue;
-      send_back();
-      return;
+      if (!prefixes_.drop()) chunks.pop_back();  // the longest waits
+      continue;
     }
     for (std::size_t i = 0; i < chunks.size(); ++i) {
       entering[i]->fed += static_cast<std::int64_t>(chunks[i].ids.size());
       const auto& drafts = entering[i]->round;
       if (drafts && !drafts->drafts.empty() && !chunks[i].depths) core_.resume(*chunks[i].sequence, drafts->first);
     }
-    return;
+    return true;
   }
+  return false;
 }
 
 // What enters next of a request.
@@ -266,8 +281,10 @@ bool Engine::keep(const Work& work, Sequence& sequence) {
   return prefixes_.keep(sequence, known, work.kind());
 }
 
-// Makes room: the request that was admitted last waits until one ends, and will be computed anew.
-void Engine::send_back() {
+// Nobody can go on for want of memory: what is kept of an ended request goes, or, where nothing is, the request that was
+// admitted last waits until one ends, and will be computed anew.
+void Engine::make_room() {
+  if (prefixes_.drop()) return;
   const auto last = running_.back();  // not the only one, which fits: see `submit`
   stop(last);
   waiting_.push_front(last);

@@ -38,21 +38,22 @@ class Engine {
   void admit();
   Sequence& begin(Work& work);
   void enter();
+  bool entered(Works& entering, std::vector<Chunk>& chunks);
   Chunk chunk(Work& work, std::int64_t most);
 
   std::optional<std::int64_t> cap(const Work& work) const;
   void set_caps(const Work& work, Chunk& chunk) const;
   std::optional<Round> plan(const Work& work) const;
 
-  void answered(const std::shared_ptr<Work>& work, bool early, const Answer& answer, std::vector<Token>& tokens);
+  void answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens);
   void verified(const std::shared_ptr<Work>& work, const Answer& answer, std::vector<Token>& tokens);
-  bool choose(const std::shared_ptr<Work>& work, const float* logits, std::int32_t depth, std::vector<Token>& tokens);
+  bool choose(const std::shared_ptr<Work>& work, std::vector<float> logits, std::int32_t depth, std::vector<Token>& tokens);
 
   void fail(const std::shared_ptr<Work>& work, const ResultError& error);
   void end(const std::shared_ptr<Work>& work, const char* reason);
   void stop(const std::shared_ptr<Work>& work, bool keep = false);
   bool keep(const Work& work, Sequence& sequence);
-  void send_back();
+  void make_room();
 
   Core& core_;
   std::int64_t most_running_, chunk_;

@@ -28,11 +28,6 @@ void gather(char* to, const States::Array& from, const Lines& lines) {
   }
 }
 
-// The rows' tokens, where the graph reads them.
-void gather_tokens(const Part& part, const States& states, const Lines& lines) {
-  if (char* tokens = part.data("ids")) gather(tokens, states.array(kToken), lines);
-}
-
 void scatter(const char* from, const States::Array& to, const Lines& lines) {
   const auto bytes = static_cast<std::size_t>(to.row_bytes);
   for (const std::int64_t line : lines) {
@@ -69,6 +64,9 @@ Part::Part(const LoopSpec& spec, const std::string& name, std::shared_ptr<OrtSes
     }
   for (const CacheGroup& group : spec.caches)
     if (name == kLeave && !group.per_loop) slot_ = group.before;
+  position_ = reinterpret_cast<std::int64_t*>(data("position"));
+  span_ = reinterpret_cast<std::int64_t*>(data("span"));
+  tables_ = reinterpret_cast<std::int64_t*>(data("tables"));
 }
 
 void Part::bind(const PagedCache* cache) {
@@ -108,9 +106,7 @@ std::int64_t Part::place(const Spans& spans, const Tables& tables) const {
   std::int64_t most = 0, blocks = 1;
   for (const Span& span : spans) most = std::max(most, span.last / kPage + 1);
   while (blocks < most) blocks *= 2;
-  auto* position = reinterpret_cast<std::int64_t*>(data("position"));
-  auto* number = reinterpret_cast<std::int64_t*>(data("span"));
-  auto* table = reinterpret_cast<std::int64_t*>(data("tables"));
+  std::int64_t *position = position_, *number = span_, *table = tables_;
   for (std::size_t i = 0; i < spans.size(); ++i, table += blocks) {
     for (std::int64_t at = spans[i].first; at <= spans[i].last; ++at) {
       *position++ = at;
@@ -142,6 +138,10 @@ RowGraphs::RowGraphs(std::shared_ptr<const LoopSpec> given, const OpenGraph& ope
       leave_(*spec, kLeave, open(kLeave), most_rows, most_positions) {
   for (const StateTensor& tensor : spec->state)
     carried_.push_back({tensor.name, step_.data("state", tensor.name), step_.data("state_next", tensor.name)});
+  encoded_ = step_.data("encoded"), tokens_ = step_.data("ids");
+  loop_ = reinterpret_cast<std::int64_t*>(step_.data("loop"));
+  last_ = reinterpret_cast<bool*>(step_.data("last"));
+  threshold_ = reinterpret_cast<float*>(step_.data("halt_threshold"));
   RowGraphs::bind(memory);
 }
 
@@ -158,12 +158,12 @@ const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans&
 }
 
 void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
-  gather(step_.data("encoded"), states.array(kEncoded), lines);
-  gather_tokens(step_, states, lines);
+  gather(encoded_, states.array(kEncoded), lines);
+  if (tokens_) gather(tokens_, states.array(kToken), lines);
   for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
-  auto* loop = reinterpret_cast<std::int64_t*>(step_.data("loop"));
-  auto* last = reinterpret_cast<bool*>(step_.data("last"));
-  auto* threshold = reinterpret_cast<float*>(step_.data("halt_threshold"));  // null where the model lacks the knob
+  std::int64_t* loop = loop_;
+  bool* last = last_;
+  float* threshold = threshold_;
   auto line = lines.begin();
   for (const Span& span : spans)
     for (std::int64_t row = 0; row < span.rows(); ++row, ++line, ++loop, ++last) {
@@ -180,7 +180,7 @@ void RowGraphs::step(const States& states, const Lines& lines, const Spans& span
 const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<float>& answers,
                               const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
   std::memcpy(leave_.data("answer", spec->state[1].name), answers.data(), answers.size() * sizeof answers[0]);
-  gather_tokens(leave_, states, lines);
+  if (char* tokens = leave_.data("ids")) gather(tokens, states.array(kToken), lines);
   std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
   leave_.run(spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));
   return reinterpret_cast<const float*>(leave_.data("logits"));

@@ -64,6 +64,7 @@ class Part {
   std::int64_t most_rows_, slot_ = 0;
   bool paged_ = false;
   std::map<std::string, Bytes> memory_;  // by the port's name
+  std::int64_t *position_ = nullptr, *span_ = nullptr, *tables_ = nullptr;  // null where the graph has no cache
   std::map<std::string, char*> caches_;
   std::int64_t pages_ = 0;  // of a cache
   std::map<Sizes, Ort::IoBinding> bindings_;
@@ -89,6 +90,10 @@ class RowGraphs : public Graphs {
   };
   Part enter_, step_, leave_;
   std::vector<Carried> carried_;
+  char *encoded_, *tokens_;  // of the step; tokens are null where the graph does not read them
+  std::int64_t* loop_;
+  bool* last_;
+  float* threshold_;  // null where the model lacks the knob
 };
 
 }  // namespace mythos::engine

@@ -18,9 +18,9 @@ std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages
 
 }  // namespace
 
-Room Room::of(std::int64_t sequences, std::int64_t positions, std::int64_t loops) {
+Room Room::of(std::int64_t sequences, std::int64_t positions, std::int64_t loops, std::optional<std::int64_t> lagging) {
   const std::int64_t blocks = sequences * ((positions + kPage - 1) / kPage);
-  return {blocks, blocks * loops, sequences * positions};
+  return {blocks, blocks * loops, sequences * std::min(positions, lagging.value_or(positions))};
 }
 
 Memory Memory::with_room(const LoopSpec& spec, const Room& room) {
@@ -30,7 +30,7 @@ Memory Memory::with_room(const LoopSpec& spec, const Room& room) {
 }
 
 std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
-  std::int64_t position = States::line_bytes(spec);
+  std::int64_t position = 0;
   bool fits = true;
   for (const CacheGroup& group : spec.caches) {  // its lines, at every depth
     auto bytes = static_cast<std::int64_t>(dtype_size(group.page_dtype()));
@@ -44,14 +44,19 @@ std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
   return page;
 }
 
-Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops) {
+Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops, std::int64_t lagging) {
   if (loops < 1 || loops > kMostLoops)
     throw RequestError("an engine runs 1 to " + std::to_string(kMostLoops) + " loops, found " + std::to_string(loops));
-  const std::int64_t page = page_bytes(spec, loops), pages = size / page;
+  const std::int64_t cached = page_bytes(spec, loops), state = States::line_bytes(spec);
+  std::int64_t page = 0;
+  if (__builtin_mul_overflow(state, kPage, &page) || __builtin_add_overflow(page, cached, &page))
+    throw CapacityError("the states of a page of positions are larger than any memory");
+  std::int64_t pages = size / page;
   if (pages < 1)
     throw CapacityError(std::to_string(size) + " bytes hold no page of " + std::to_string(kPage) +
                         " positions, which take " + std::to_string(page) + " at " + std::to_string(loops) + " loops");
-  return with_room(spec, {pages, pages * loops, pages * kPage});
+  if (pages * kPage > lagging) pages = (size - lagging * state) / cached;  // the others need no state
+  return with_room(spec, {pages, pages * loops, std::min(pages * kPage, lagging)});
 }
 
 void Memory::grow(const Room& room) {

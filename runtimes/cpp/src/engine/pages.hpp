@@ -16,6 +16,11 @@ struct OutOfPages : std::exception {
   const char* what() const noexcept override { return "no page of the engine's caches is free"; }
 };
 
+// No state is free for a position that enters: others have to run what they lag, which frees theirs.
+struct OutOfStates : OutOfPages {
+  const char* what() const noexcept override { return "no state of the engine's is free"; }
+};
+
 struct Free {
   void operator()(char* memory) const { std::free(memory); }
 };

@@ -26,6 +26,8 @@ class Prefixes {
   Prefixes(std::int64_t most, std::function<void(Sequence&)> close) : most_(most), close_(std::move(close)) {}
 
   std::size_t size() const { return kept_.size(); }
+  // Of the one that was used longest ago: it holds one for every position that lags.
+  std::int64_t states() const { return kept_.empty() ? 0 : static_cast<std::int64_t>(kept_.front().sequence->lines.size()); }
   // The sequence that shares most with `ids`, and how many tokens; whole pages, and never the last token. `kind`: what else
   // has to be the same (limit, threshold, ...).
   std::optional<std::pair<Sequence*, std::int64_t>> find(const Ids& ids, const std::string& kind);

@@ -10,10 +10,10 @@ namespace mythos::engine {
 namespace {
 
 // The room of a cache (CapacityError: no memory has so much).
-Room room_of(const LoopSpec& spec, std::int64_t batch, std::int64_t capacity, std::int64_t loops) {
-  const double bytes = static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(Memory::page_bytes(spec, loops));
-  if (bytes > 1e17) throw no_memory(spec, batch, capacity, loops, true);
-  return Room::of(batch, capacity, loops);
+Room room_of(const Core& core, std::int64_t batch, std::int64_t capacity, std::int64_t loops, Policy policy) {
+  const double bytes = static_cast<double>(batch) * static_cast<double>(capacity) * static_cast<double>(Memory::page_bytes(core.spec(), loops));
+  if (bytes > 1e17) throw no_memory(core.spec(), batch, capacity, loops, true);
+  return Room::of(batch, capacity, loops, core.most_states(policy, core.graphs->most_rows));
 }
 
 // A row's tokens in a chunk that are real, by their places in it.
@@ -41,7 +41,7 @@ Claim::~Claim() {
 }
 
 RowCache::RowCache(std::shared_ptr<Pool> pool, std::int64_t batch, std::int64_t capacity, std::int64_t loops, Policy policy)
-    : claim_(pool, room_of(pool->core->spec(), batch, capacity, std::max<std::int64_t>(loops, 1))), capacity_(capacity),
+    : claim_(pool, room_of(*pool->core, batch, capacity, std::max<std::int64_t>(loops, 1), policy)), capacity_(capacity),
       loops_(loops), policy_(policy) {
   const std::lock_guard<std::recursive_mutex> alone(pool->turn);
   for (std::int64_t row = 0; row < batch; ++row) sequences_.push_back(&pool->core->open(loops, 0.0f, policy));

@@ -76,7 +76,7 @@ std::int32_t States::depth(std::int64_t line) const {
 }
 
 Lines States::take(std::int64_t count) {
-  if (count > free()) throw OutOfPages();
+  if (count > free()) throw OutOfStates();
   Lines lines(free_.rbegin(), free_.rbegin() + count);
   free_.resize(free_.size() - static_cast<std::size_t>(count));
   peak = std::max(peak, lines_ - free());
@@ -120,6 +120,11 @@ Lines States::copy(const Lines& lines) {
     threshold[to] = threshold[from], cap[to] = cap[from];
   }
   return copies;
+}
+
+void States::end(Lines::const_iterator first, Lines::const_iterator last) {
+  free_.insert(free_.end(), first, last);
+  if (freed) std::for_each(first, last, freed);
 }
 
 std::int64_t States::line_bytes(const LoopSpec& spec) {

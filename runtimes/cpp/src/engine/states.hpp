@@ -1,6 +1,7 @@
 // What the loop carries of every position that has not run all depths: one line of each tensor per position (states.py).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -34,19 +35,20 @@ class States {
   void grow(std::int64_t lines);
 
   // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], and what was drawn
-  // [count, D], null where nothing is (OutOfPages: there are not as many).
+  // [count, D], null where nothing is (OutOfStates: there are not as many).
   Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
-  // Lines with the same values, for a fork (OutOfPages).
+  // Lines with the same values, for a fork (OutOfStates).
   Lines copy(const Lines& lines);
   // The lines are nobody's any more.
-  void end(Lines::const_iterator first, Lines::const_iterator last) { free_.insert(free_.end(), first, last); }
+  void end(Lines::const_iterator first, Lines::const_iterator last);
 
   // Bytes of one line of all tensors.
   static std::int64_t line_bytes(const LoopSpec& spec);
 
   std::vector<float> threshold;   // by line, where a position halts; NaN: nowhere before its cap
   std::vector<std::int32_t> cap;  // by line, the loop with which it halts at the latest
-  std::int64_t peak = 0;          // the most lines that were in use at a time
+  std::function<void(std::int64_t)> freed;  // called with a line that is nobody's any more (tests fill it with NaN)
+  std::int64_t peak = 0;                    // the most lines that were in use at a time
 
  private:
   Lines take(std::int64_t count);

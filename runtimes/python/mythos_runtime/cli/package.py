@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mythos_runtime.cli.serve import Size
+from mythos_runtime.cli.serve import MEMORY, Size
 from mythos_runtime.cli.terminal import Command, Group, detail, write
 
 
@@ -20,7 +20,7 @@ def package() -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the model.  [default: the bundle's folder]")
-@click.option("--memory", type=Size(), default="1GiB", show_default=True, help="For caches and states.")
+@click.option("--memory", type=Size(), default="1GiB", show_default=True, help=MEMORY)
 @click.option("--max-running", type=click.IntRange(1), default=64, show_default=True, help="Requests run at a time.")
 @click.option("--max-queue", type=click.IntRange(0), default=256, show_default=True, help="Requests that may wait.")
 @click.option("--most-loops", type=click.IntRange(1), help="That a request may ask for.  [default: as trained]")

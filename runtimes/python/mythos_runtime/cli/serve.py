@@ -15,6 +15,7 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, err
 from mythos_runtime.errors import BackendMissing, RequestError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+MEMORY = "For pages of the caches and the states of positions that lag; mythos plan tells how many bytes each takes."
 _NEEDED = ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "jinja2")
 
 
@@ -37,7 +38,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--name", help="What clients call the model.  [default: the bundle's folder]")
 @click.option("--max-running", type=click.IntRange(1), default=64, show_default=True, help="Requests run at a time.")
 @click.option("--max-queue", type=click.IntRange(0), default=256, show_default=True, help="Requests that may wait.")
-@click.option("--memory", type=Size(), default="1GiB", show_default=True, help="For caches and states.")
+@click.option("--memory", type=Size(), default="1GiB", show_default=True, help=MEMORY)
 @click.option("--max-loops", type=click.IntRange(0), help="Of requests that do not say.  [default: as trained]")
 @click.option("--most-loops", type=click.IntRange(1), help="That a request may ask for.  [default: as trained]")
 @click.option("--halt-threshold", type=float, help="Of requests that do not say.  [default: as trained]")

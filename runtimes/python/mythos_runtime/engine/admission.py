@@ -54,7 +54,7 @@ def _check_room(positions: int, limit: int, core: Core) -> None:
     if positions > most:
         raise CapacityError(f"a request of {positions} positions exceeds the {most} that this model takes")
     fits = core.around is None or blocks <= core.around.pages
-    if not fits or blocks * limit > core.loop.pages or positions > core.states.lines:
+    if not fits or blocks * limit > core.loop.pages:
         raise CapacityError(
             f"a request of {positions} positions at {limit} loops does not fit the engine's memory by itself: give it "
             "more, or ask for less"

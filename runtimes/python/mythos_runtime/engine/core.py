@@ -14,68 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from mythos_runtime import noise
+from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.graphs import Graphs
 from mythos_runtime.engine.memory import Memory, Room
-from mythos_runtime.engine.pages import OutOfPages
+from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.scheduler import Scheduler, due, going
-from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span
+from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span, lines_of
 from mythos_runtime.row_ports import PAGE
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """New tokens of a sequence.
-
-    Attributes:
-        ids: int64 [n].
-        answers: whether somebody wants their logits. Without, they are run when a later position needs them (with
-            layers behind the loop, which need every position's answer, at once).
-        caps: the loop with which each halts at the latest, int32 [n] of 1 or more.
-        forced: bool [n], which do not halt before.
-        depths: run no more of them: a draft, whose answer is an early one. None: as many as are needed.
-        initial: float32 [n, S], the state before the first loop, of models that draw it.
-    """
-
-    sequence: Sequence
-    ids: np.ndarray
-    answers: bool = True
-    caps: np.ndarray | None = None
-    forced: np.ndarray | None = None
-    depths: int | None = None
-    initial: np.ndarray | None = None
-
-    @property
-    def first(self) -> int:
-        return self.sequence.length
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """A sequence whose job is through, and what is wanted of it.
-
-    Attributes:
-        every: the answers of all its positions, not only of the last.
-        early: as if their last loop had been their last: of a draft (`Chunk.depths`). What the layers behind the loop
-            cache then is not what they will leave with: the same positions have to be run on (`Core.resume`), and to
-            leave, or to be forgotten.
-    """
-
-    sequence: Sequence
-    every: bool = False
-    early: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a chunk's positions came to: logits [V] and depth of the last one, or [n, V] and [n] of all."""
-
-    logits: np.ndarray
-    depth: np.ndarray
 
 
 class Core:
@@ -116,6 +66,16 @@ class Core:
         self.sequences.add(sequence)
         return sequence
 
+    def most_states(self, policy: Policy, chunk: int) -> int | None:
+        """The most positions of a sequence that have a state at a time, where it is fed `chunk` at a time, and asked
+        to `repay` behind each; None: there is no bound.
+
+        Without layers behind the loop, a prompt's positions wait at the first depth until its last token enters.
+        """
+        if policy == "full":
+            return chunk
+        return self.max_lag + chunk if self.trailing and self.max_lag is not None else None
+
     def close(self, sequence: Sequence) -> None:
         """Give back everything that the sequence holds; what lags is dropped, never run."""
         self._cut(sequence, 0)
@@ -124,7 +84,7 @@ class Core:
 
     def fork(self, sequence: Sequence) -> Sequence:
         """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
-        lines = self.states.copy(sequence.lines)
+        lines = self.states.copy(np.array(sequence.lines, np.int64)).tolist()
         twin = self.open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed)
         twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
         twin.job = None if sequence.job is None else replace(sequence.job, due=None)
@@ -141,8 +101,8 @@ class Core:
     def _cut(self, sequence: Sequence, length: int) -> None:
         sequence.job = None
         keep = max(len(sequence.lines) - max(sequence.length - length, 0), 0)
-        self.states.end(sequence.lines[keep:].tolist())
-        sequence.lines = sequence.lines[:keep]
+        self.states.end(sequence.lines[keep:])
+        del sequence.lines[keep:]
         sequence.length = min(sequence.length, length)
         sequence.answered = min(sequence.answered, length)
         sequence.filled = [min(filled, length) for filled in sequence.filled]
@@ -157,11 +117,11 @@ class Core:
         """Take new tokens in, together at most `graphs.most_rows`, and give their sequences, which have none, a job.
 
         Raises:
-            OutOfPages: nothing was computed.
+            OutOfStates, OutOfPages: nothing was computed.
         """
         spans = [Span(chunk.sequence, 0, chunk.first, chunk.first + len(chunk.ids) - 1) for chunk in chunks]
         if sum(span.rows for span in spans) > self.states.free:
-            raise OutOfPages
+            raise OutOfStates
         if self.around is not None:
             for span in spans:
                 self.around.extend(span.sequence.around, span.first, span.last)
@@ -171,16 +131,19 @@ class Core:
         for chunk, span in zip(chunks, spans, strict=True):
             sequence, mine = span.sequence, lines[at : at + span.rows]
             at += span.rows
-            sequence.lines = np.concatenate([sequence.lines, mine])
+            sequence.lines += mine.tolist()
             sequence.length = span.last + 1
             self.states.threshold[mine] = sequence.threshold
             if chunk.forced is not None:
                 self.states.threshold[mine[chunk.forced]] = np.nan
             self.states.cap[mine] = sequence.limit if chunk.caps is None else chunk.caps
             sequence.capped = sequence.capped or chunk.caps is not None
-            if chunk.answers or self.trailing:
+            answers, whole = chunk.answers or self.trailing, sequence.policy == "full"
+            if answers or whole:
                 stop = sequence.limit if chunk.depths is None else chunk.depths
-                sequence.job = Job(span.first, span.last, stop, whole=sequence.policy == "full")
+                sequence.job = Job(span.first, span.last, stop, whole=whole, answers=answers)
+            elif not sequence.limit:
+                self._release(sequence)  # no loop will ask for them
 
     def _initial(self, chunks: Several[Chunk]) -> np.ndarray | None:
         """The state before the first loop of new rows [r, S], where the model draws it."""
@@ -255,8 +218,7 @@ class Core:
         sequence.job = Job(first, sequence.length - 1, sequence.limit, whole=sequence.policy == "full")
 
     def _answers(self, leaving: Several[Leaving], spans: list[Span]) -> list[Answer]:
-        parts = [span.sequence.states(span.first, span.last) for span in spans]
-        lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        lines = lines_of(spans)
         left = self.states.answers(lines)
         picks, at = [], 0
         for each, span in zip(leaving, spans, strict=True):
@@ -293,8 +255,7 @@ class Core:
         if any(span.sequence.policy == "share" for span in planned):
             spans = [part for span in planned for part in self._shared(span)]
         if spans:
-            parts = [span.sequence.states(span.first, span.last) for span in spans]
-            lines = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            lines = lines_of(spans)
             self.steps, self.rows = self.steps + 1, self.rows + len(lines)
             self.late += int(np.count_nonzero(self.states.halted[lines]))
             self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
@@ -317,8 +278,8 @@ class Core:
         """The states of positions that have run every depth and are answered are not needed any more."""
         done = min(sequence.complete, sequence.length) - (sequence.length - len(sequence.lines))
         if done > 0:
-            self.states.end(sequence.lines[:done].tolist())
-            sequence.lines = sequence.lines[done:]
+            self.states.end(sequence.lines[:done])
+            del sequence.lines[:done]
 
     def repay(self, sequence: Sequence, at_least: int | None = None) -> None:
         """Make what lags run, where it is too much (`at_least` positions; default: `max_lag`): call it when nothing of

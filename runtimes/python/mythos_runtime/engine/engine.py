@@ -19,11 +19,12 @@ from collections import deque
 import numpy as np
 
 from mythos_runtime.engine.admission import admit, check_budget
-from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
+from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
-from mythos_runtime.engine.pages import OutOfPages
+from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.prefixes import Prefixes
-from mythos_runtime.engine.request import CANCELLED, EOS, ERROR, LENGTH, STOP, Budget, Request, Round, Running, Token
+from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.errors import ResultError, RuntimeBundleError, Unavailable
@@ -60,7 +61,8 @@ class Engine:
             prefixes: how many ended sequences are kept.
         """
         self.core, self.spec = core, core.graphs.spec
-        self.most_running, self.chunk, self.patience = most_running, min(chunk, core.graphs.most_rows), patience
+        self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
+        self.most_running, self.patience = most_running, patience
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
@@ -123,8 +125,7 @@ class Engine:
         try:
             done = self.core.step(self._by_sequence)
         except OutOfPages:
-            if not self.prefixes.drop():
-                self._send_back()
+            self._make_room()
             return tokens
         except Unavailable as error:  # of these requests; the others' rows run again in the next tick
             for sequence in error.sequences:
@@ -182,9 +183,7 @@ class Engine:
     def _begin(self, running: Running) -> Sequence:
         """A sequence for a request: a new one, or what is kept of one that began alike."""
         request = running.request
-        found = (
-            None if request.depths else self.prefixes.find(np.asarray(request.prompt, np.int64), self._kind(running))
-        )
+        found = None if request.depths else self.prefixes.find(np.asarray(request.prompt, np.int64), running.kind)
         if found is not None:
             kept, common = found
             try:
@@ -210,32 +209,41 @@ class Engine:
             chunk = self._chunk(running, sequence, min(self.chunk, left))
             chunks.append((running, chunk))
             left -= len(chunk.ids)
+        if chunks and not self._entered(chunks) and not any(sequence.job for sequence in self._by_sequence):
+            self._make_room()
+
+    def _entered(self, chunks: list[tuple[Running, Chunk]]) -> bool:
+        """Enter as many as there is room for; whether any was."""
         while chunks:
             started = time.perf_counter()
             try:
                 self.core.enter([chunk for _, chunk in chunks])
+            except OutOfStates:
+                if self.prefixes.states > chunks[-1][1].sequence.lag:
+                    self.prefixes.drop()
+                    continue
+                running, chunk = chunks.pop()  # the longest waits; what it lags runs meanwhile, which frees states
+                if running.round is None or not running.round.drafts:
+                    self.core.repay(chunk.sequence, at_least=1)
             except OutOfPages:
-                if self.prefixes.drop():
-                    continue
-                chunks.pop()  # the longest waits, unless it is alone
-                if chunks or any(sequence.job for sequence in self._by_sequence):
-                    continue
-                self._send_back()
-                return
-            self.speed.saw(ENTER, sum(len(chunk.ids) for _, chunk in chunks), started)
-            for running, chunk in chunks:
-                running.fed += len(chunk.ids)
-                drafts = running.round
-                if drafts is not None and drafts.drafts and chunk.depths is None:
-                    self.core.resume(chunk.sequence, drafts.first)
-            return
+                if not self.prefixes.drop():
+                    chunks.pop()  # the longest waits
+            else:
+                self.speed.saw(ENTER, sum(len(chunk.ids) for _, chunk in chunks), started)
+                for running, chunk in chunks:
+                    running.fed += len(chunk.ids)
+                    drafts = running.round
+                    if drafts is not None and drafts.drafts and chunk.depths is None:
+                        self.core.resume(chunk.sequence, drafts.first)
+                return True
+        return False
 
     def _chunk(self, running: Running, sequence: Sequence, most: int) -> Chunk:
         """What enters next of a request."""
         if running.decoding and running.round is None:
             running.cap = budgeted_cap(running, self.speed, len(self._running))
-            room = self.core.graphs.most_rows - 1
-            running.round = plan_round(running, self.speculation, len(self._running), room)
+            room = min(self.core.graphs.most_rows, self.core.states.free)  # a round that has begun does not repay
+            running.round = plan_round(running, self.speculation, len(self._running), max(room - 1, 0))
         drafts = running.round
         ids = running.next(most)
         answers = len(ids) == running.left
@@ -294,23 +302,15 @@ class Engine:
 
     def _choose(self, running: Running, logits: np.ndarray, depth: int) -> Token | None:
         """The next token of a request."""
-        request, tokens = running.request, running.tokens
         try:
-            chosen = running.sampler.choose(logits)
+            token = running.add(running.sampler.choose(logits), depth, logits)
         except ResultError as error:  # of this request alone
             self._fail(running, error)
             return None
-        capped = running.cap is not None and depth == running.cap < running.limit
-        tokens.append(chosen)
-        running.depth.append(depth)
-        running.capped.append(capped)
-        if chosen in request.eos:
-            self._end(running, EOS)
-        elif any(tuple(tokens[-len(ids) :]) == ids for ids in request.stop):
-            self._end(running, STOP)
-        elif len(tokens) == request.max_new_tokens:
-            self._end(running, LENGTH)
-        return Token(running, chosen, depth, logits, capped)
+        reason = running.ends()
+        if reason is not None:
+            self._end(running, reason)
+        return token
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Engine:
     def _end(self, running: Running, reason: str) -> None:
         running.finished = reason
         if running.sequence is not None:
-            self._stop(running, keep=reason in (EOS, STOP, LENGTH))
+            self._stop(running, keep=reason in WHOLE)
             self._full = False
         else:
             self._waiting.remove(running)
@@ -340,17 +340,15 @@ class Engine:
         """Keep an ended sequence for those that begin alike; whether it was."""
         known = np.array([*running.request.prompt, *running.tokens[:-1]], np.int64)  # the last token never entered
         self.core.truncate(sequence, len(known))
-        return self.prefixes.keep(sequence, known, self._kind(running))
+        return self.prefixes.keep(sequence, known, running.kind)
 
-    def _send_back(self) -> None:
-        """Make room: the request that was admitted last waits until one ends, and will be computed anew."""
+    def _make_room(self) -> None:
+        """Nobody can go on for want of memory: what is kept of an ended request goes, or, where nothing is, the request
+        that was admitted last waits until one ends, and will be computed anew."""
+        if self.prefixes.drop():
+            return
         assert len(self._running) > 1  # one alone fits: see `submit`
         last = self._running[-1]
         self._stop(last)
         self._waiting.appendleft(last)
         self._full = True
-
-    @staticmethod
-    def _kind(running: Running) -> tuple[object, ...]:
-        """What sequences have to have in common to share entries."""
-        return running.limit, running.threshold, running.request.policy, running.request.state_seed

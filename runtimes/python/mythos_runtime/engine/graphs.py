@@ -288,9 +288,10 @@ def put_place(
         position, span_of: int64 [r], to be set. table: int64 [spans or more, blocks], to be set as far as it is read.
         numbers: 0, 1, 2 and so on, r or more of them.
     """
-    rows = np.array([span.rows for span in spans])
-    ahead = np.array([span.first for span in spans]) - (rows.cumsum() - rows)  # of a span's place in the call
-    position[:] = np.repeat(ahead, rows) + numbers[: int(rows.sum())]
+    first = np.array([span.first for span in spans])
+    rows = np.array([span.last for span in spans]) - first + 1
+    ahead = first - (rows.cumsum() - rows)  # of a span's place in the call
+    position[:] = np.repeat(ahead, rows) + numbers[: len(position)]
     span_of[:] = np.repeat(numbers[: len(spans)], rows)
     for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
         needed = span.last // PAGE + 1
@@ -301,9 +302,10 @@ def put_knobs(
     states: States, lines: np.ndarray, spans: Several[Span], loop: np.ndarray, last: np.ndarray, threshold: np.ndarray
 ) -> None:
     """Say of every row [r] which loop it runs, whether that is its last, and where it halts; the last three are set."""
-    rows = [span.rows for span in spans]
-    loop[:] = np.repeat([span.depth for span in spans], rows)
-    last[:] = np.repeat([span.depth + 1 == span.sequence.limit for span in spans], rows)
+    rows = [end - first + 1 for _, _, first, end in spans]
+    depth = np.array([span.depth for span in spans])
+    deepest = depth + 1 == np.array([span.sequence.limit for span in spans])
+    loop[:], last[:] = np.repeat(depth, rows), np.repeat(deepest, rows)
     states.threshold.take(lines, 0, threshold, "clip")
     if any(span.sequence.capped for span in spans):
         own = np.repeat([span.sequence.threshold for span in spans], rows)

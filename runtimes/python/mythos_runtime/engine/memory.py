@@ -1,4 +1,8 @@
-"""How an engine's memory is dealt: to pages of the caches, and to the states of positions that lag."""
+"""How an engine's memory is dealt: to pages of the caches, and to the states of positions that lag.
+
+A state is much larger than what a position caches at one depth, and only positions that have not run every depth have
+one. So states are a pool of their own, for as many positions as may lag at a time; the rest of the memory is pages.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,15 @@ class Room:
     lines: int = 0
 
     @classmethod
-    def of(cls, sequences: int, positions: int, loops: int) -> Room:
-        """What so many sequences of so many positions, each at every depth, may need."""
+    def of(cls, sequences: int, positions: int, loops: int, lagging: int | None = None) -> Room:
+        """What so many sequences of so many positions, each at every depth, may need.
+
+        Args:
+            lagging: the most positions of a sequence that have a state at a time; None: all of them.
+        """
         blocks = sequences * -(-positions // PAGE)
-        return cls(blocks, blocks * loops, sequences * positions)
+        states = positions if lagging is None else min(positions, lagging)
+        return cls(blocks, blocks * loops, sequences * states)
 
     def __add__(self, other: Room) -> Room:
         return Room(self.around + other.around, self.loop + other.loop, self.lines + other.lines)
@@ -42,7 +51,7 @@ class Memory:
 
     Attributes:
         around, loop: the caches; around is None where the model has no layers there.
-        states: of every position that the caches hold, should all of them lag.
+        states: of positions that lag.
     """
 
     around: PagedCache | None
@@ -59,11 +68,12 @@ class Memory:
         return cls(around, _cache(groups[True], room.loop, place), states(spec, room.lines))
 
     @staticmethod
-    def room(spec: LoopSpec, size: int, loops: int) -> Room:
-        """For as many positions, each at every depth, as `size` bytes hold.
+    def room(spec: LoopSpec, size: int, loops: int, lagging: int) -> Room:
+        """For as many positions, each at every depth, as `size` bytes hold beside the states of those that lag.
 
         Args:
             loops: the most that a request may ask for.
+            lagging: the most positions, of all sequences together, that have a state at a time.
 
         Raises:
             RequestError: the row graphs do not take so many loops.
@@ -71,18 +81,20 @@ class Memory:
         """
         if not 1 <= loops <= MOST_LOOPS:
             raise RequestError(f"an engine runs 1 to {MOST_LOOPS} loops, found {loops}")
-        position = bytes_per_position(spec, loops)
-        pages = size // (position * PAGE)
+        cached, state = PAGE * position_bytes(spec, loops), state_bytes(spec)
+        pages = size // (cached + PAGE * state)
         if pages < 1:
             raise CapacityError(
-                f"{size} bytes hold no page of {PAGE} positions, which take {position * PAGE} at {loops} loops"
+                f"{size} bytes hold no page of {PAGE} positions, which take {cached + PAGE * state} at {loops} loops"
             )
-        return Room(pages, pages * loops, pages * PAGE)
+        if pages * PAGE > lagging:  # more than may lag: the others need no state
+            pages = (size - lagging * state) // cached
+        return Room(pages, pages * loops, min(pages * PAGE, lagging))
 
     @classmethod
-    def of(cls, spec: LoopSpec, size: int, loops: int) -> Memory:
+    def of(cls, spec: LoopSpec, size: int, loops: int, lagging: int) -> Memory:
         """On the host, with `room`, whose errors it raises."""
-        return cls.with_room(spec, cls.room(spec, size, loops))
+        return cls.with_room(spec, cls.room(spec, size, loops, lagging))
 
     def grow(self, room: Room) -> None:
         """Have at least so much. Memory moves: see `PagedCache.grow`."""
@@ -92,9 +104,9 @@ class Memory:
         self.states.grow(room.lines)
 
     @property
-    def positions(self) -> int:
-        """How many it holds at every depth."""
-        return self.states.lines
+    def longest(self) -> int:
+        """Positions of the longest sequence that there are pages for, at one loop."""
+        return PAGE * (self.loop if self.around is None else self.around).pages
 
     @property
     def bytes(self) -> int:
@@ -103,10 +115,14 @@ class Memory:
         return sum(caches) + self.states.bytes
 
 
-def bytes_per_position(spec: LoopSpec, loops: int) -> int:
-    """Of a position's cache lines at so many depths, and of its state."""
-    lines = sum(_bytes(group) * (loops if group.per_loop else 1) for group in spec.caches)
-    return lines + States(spec, 1).bytes
+def position_bytes(spec: LoopSpec, loops: int) -> int:
+    """Of a position's cache lines, at so many depths."""
+    return sum(_bytes(group) * (loops if group.per_loop else 1) for group in spec.caches)
+
+
+def state_bytes(spec: LoopSpec) -> int:
+    """Of the state of a position that lags."""
+    return States(spec, 1).bytes
 
 
 def _cache(group: CacheGroup, pages: int, place: Place) -> PagedCache:

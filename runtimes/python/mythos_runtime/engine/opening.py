@@ -27,7 +27,7 @@ from mythos_runtime.shards.near import Processes, Starter
 from mythos_runtime.torch_device import TorchDevice
 
 DEFAULT_MEMORY = 1 << 30
-MAX_LAG = 64
+CHUNK, MAX_LAG = 64, 64
 MOST_ROWS = 256
 
 
@@ -39,7 +39,7 @@ def open_engine(
     max_loops: int | None = None,
     most_rows: int = MOST_ROWS,
     most_running: int = 64,
-    chunk: int = 64,
+    chunk: int = CHUNK,
     max_lag: int | None = MAX_LAG,
     budget: Budget | None = None,
     prefixes: int = 0,
@@ -52,7 +52,9 @@ def open_engine(
     Args:
         options: threads, and the library of native operators; exactness to the bit needs the native ones. The provider
             is the eager backend's device; ONNX Runtime runs row graphs on the CPU.
-        memory: bytes for caches and states, which the system gives as they are touched.
+        memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
+            touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
+            not enough (`max_lag` None bounds nothing), who finds none for its next tokens first runs what it lags.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
         most_running, chunk, budget, prefixes: see `Engine`.
@@ -67,15 +69,16 @@ def open_engine(
     folder = Path(bundle)
     manifest = read_manifest(folder)
     spec, loops = manifest.spec, manifest.spec.trained_loops if max_loops is None else max_loops
+    lagging = (most_running + prefixes) * ((MAX_LAG if max_lag is None else max_lag) + min(chunk, most_rows))
     if _on_device(backend):
         check_device_rows(folder, manifest)
         rows = open_rows(folder, manifest, options or Options())
-        core = _device_core(rows, Memory.room(spec, memory, loops), most_rows, max_lag)
+        core = _device_core(rows, Memory.room(spec, memory, loops, lagging), most_rows, max_lag)
     else:
         check_rows(folder, manifest)
-        room = Memory.of(spec, memory, loops)
-        most = min(spec.max_seq_len, room.positions)
-        core = _core(folder, manifest, options or Options(), room, most_rows, most, max_lag, shards)
+        dealt = Memory.of(spec, memory, loops, lagging)
+        most = min(spec.max_seq_len, dealt.longest)
+        core = _core(folder, manifest, options or Options(), dealt, most_rows, most, max_lag, shards)
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)

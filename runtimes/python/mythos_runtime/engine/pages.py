@@ -50,15 +50,23 @@ class OutOfPages(Exception):
     """No page is free. The engine makes room, or a request waits; it does not reach a user."""
 
 
+class OutOfStates(OutOfPages):
+    """No state is free for a position that enters: others have to run what they lag, which frees theirs."""
+
+
 class Table:
-    """Page numbers of one sequence at one depth, int64; an array, since a call of a graph copies it."""
+    """Page numbers of one sequence at one depth, int64; an array, since a call of a graph copies it.
+
+    Attributes:
+        count: of them.
+    """
 
     def __init__(self, pages: np.ndarray | None = None) -> None:
         self._pages = np.empty(4, np.int64) if pages is None else pages
-        self._count = 0 if pages is None else len(pages)
+        self.count = 0 if pages is None else len(pages)
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, block: int) -> int:
         return int(self._pages[block])
@@ -69,18 +77,18 @@ class Table:
     @property
     def pages(self) -> np.ndarray:
         """All of them, a view."""
-        return self._pages[: self._count]
+        return self._pages[: self.count]
 
     def append(self, page: int) -> None:
-        if self._count == len(self._pages):
-            self._pages = np.concatenate([self._pages, np.empty(max(self._count, 4), np.int64)])
-        self._pages[self._count] = page
-        self._count += 1
+        if self.count == len(self._pages):
+            self._pages = np.concatenate([self._pages, np.empty(max(self.count, 4), np.int64)])
+        self._pages[self.count] = page
+        self.count += 1
 
     def cut(self, blocks: int) -> list[int]:
         """Keep the first `blocks`; the others."""
-        gone: list[int] = self._pages[blocks : self._count].tolist()
-        self._count = min(self._count, blocks)
+        gone: list[int] = self._pages[blocks : self.count].tolist()
+        self.count = min(self.count, blocks)
         return gone
 
 
@@ -139,7 +147,7 @@ class PagedCache:
             OutOfPages: nothing was changed.
         """
         block = first // PAGE
-        if block == last // PAGE < len(table) and self._holders[table[block]] == 1:
+        if block == last // PAGE < table.count and self._holders[table[block]] == 1:
             return  # a token's usual case, many times a tick
         shared = [block for block in range(block, len(table)) if self._holders[table[block]] > 1]
         new = last // PAGE + 1 - len(table)

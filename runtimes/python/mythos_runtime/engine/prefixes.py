@@ -42,6 +42,11 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def states(self) -> int:
+        """Of the one that was used longest ago: it holds one for every position that lags."""
+        return len(next(iter(self._kept.values()))[0].sequence.lines) if self._kept else 0
+
     def find(self, ids: np.ndarray, kind: Hashable) -> tuple[Sequence, int] | None:
         """The sequence that shares most with `ids`, and how many tokens; whole pages, and never the last token.
 

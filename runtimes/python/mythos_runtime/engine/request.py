@@ -12,6 +12,7 @@ from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.sampling import Sampler, SamplingOptions
 
 EOS, STOP, LENGTH, CANCELLED, ERROR = "eos", "stop", "length", "cancelled", "error"
+WHOLE = (EOS, STOP, LENGTH)  # ends at which a request has all its tokens
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,27 @@ class Running:
             known = self.tokens[at : at + count] if behind < 0 else drafts[behind : behind + count]
             return np.array(known, np.int64)
         return np.array([*self.request.prompt[self.fed :], *self.tokens][:count], np.int64)
+
+    def add(self, token: int, depth: int, logits: np.ndarray) -> Token:
+        """Take the next token, of a position that took so many loops."""
+        capped = self.cap is not None and depth == self.cap < self.limit
+        self.tokens.append(token)
+        self.depth.append(depth)
+        self.capped.append(capped)
+        return Token(self, token, depth, logits, capped)
+
+    def ends(self) -> str | None:
+        """Why it ends with its last token; None where it does not."""
+        if self.tokens[-1] in self.request.eos:
+            return EOS
+        if any(tuple(self.tokens[-len(ids) :]) == ids for ids in self.request.stop):
+            return STOP
+        return LENGTH if len(self.tokens) == self.request.max_new_tokens else None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What sequences have to have in common to share entries."""
+        return self.limit, self.threshold, self.request.policy, self.request.state_seed
 
     @property
     def decoding(self) -> bool:

@@ -15,8 +15,9 @@ from mythos_runtime.batch import Chunk as Tokens
 from mythos_runtime.cache import Cache, past_shapes
 from mythos_runtime.dense import no_memory
 from mythos_runtime.engine import sequence as sequences
-from mythos_runtime.engine.core import Chunk, Core, Leaving
-from mythos_runtime.engine.memory import Room, bytes_per_position
+from mythos_runtime.engine.chunks import Chunk, Leaving
+from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.memory import Room, position_bytes, state_bytes
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate, Speculation
@@ -44,18 +45,20 @@ class Pool:
     _learnt: dict[Speculate, Speculation] = field(default_factory=dict)
     _gone: deque[tuple[Room, list[sequences.Sequence]]] = field(default_factory=deque)
 
-    def claim(self, batch: int, positions: int, loops: int) -> Room:
+    def claim(self, batch: int, positions: int, loops: int, policy: Policy = "lazy") -> Room:
         """Room for so many sequences. Give it back with `leave`.
 
         Raises:
             CapacityError: the machine does not give the memory.
         """
-        room = Room.of(batch, positions, max(loops, 1))
+        core, most_loops = self.core, max(loops, 1)
+        room = Room.of(batch, positions, most_loops, core.most_states(policy, core.graphs.most_rows))
         with self.alone():
             try:
-                self.core.reserve(self.claimed + room)
+                core.reserve(self.claimed + room)
             except (MemoryError, ValueError) as error:
-                size = bytes_per_position(self.core.graphs.spec, max(loops, 1)) * room.lines
+                spec = core.graphs.spec
+                size = batch * positions * position_bytes(spec, most_loops) + room.lines * state_bytes(spec)
                 raise no_memory(batch, positions, loops, size, error) from error
             self.claimed += room
         return room
@@ -111,7 +114,7 @@ class RowCache(Cache):
         if policy not in sequences.POLICIES:
             raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(sequences.POLICIES)}")
         self.policy, self.pool = policy, pool
-        room = pool.claim(int(batch), self.capacity, self.max_loops)
+        room = pool.claim(int(batch), self.capacity, self.max_loops, policy)
         with pool.alone():
             self._sequences = [pool.core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]
         weakref.finalize(self, pool.leave, room, self._sequences)

@@ -66,14 +66,16 @@ class Scheduler:
         waiting = list(spans)
         for span in waiting:
             self._served.setdefault(span.sequence, self._tick - 1)
-        left, planned = self.rows, []
-        for span in sorted(waiting, key=lambda span: (self._served[span.sequence], span.rows)):
+        served, left, planned = self._served, self.rows, []
+        for span in sorted(waiting, key=lambda span: (served[span.sequence], span.last - span.first)):
             if not left:
                 break
-            part = span if span.rows <= left else Span(span.sequence, span.depth, span.first, span.first + left - 1)
-            left -= part.rows
-            planned.append(part)
-            self._served[span.sequence] = self._tick
+            rows = span.rows
+            if rows > left:
+                span, rows = span._replace(last=span.first + left - 1), left
+            left -= rows
+            planned.append(span)
+            served[span.sequence] = self._tick
         return planned
 
     def forget(self, sequence: Sequence) -> None:

@@ -9,6 +9,7 @@ Invariants, with N the limit of the sequence and `filled` never increasing:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -83,7 +84,7 @@ class Sequence:
     around: Table = field(default_factory=Table)
     filled: list[int] = field(init=False)
     loop: list[Table] = field(init=False)
-    lines: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    lines: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.filled = [0] * self.limit
@@ -99,7 +100,15 @@ class Sequence:
         """Positions that have not."""
         return self.length - self.complete
 
-    def states(self, first: int, last: int) -> np.ndarray:
+    def states(self, first: int, last: int) -> list[int]:
         """The lines of positions first..last, which have one."""
         start = self.length - len(self.lines)
         return self.lines[first - start : last + 1 - start]
+
+
+def lines_of(spans: Iterable[Span]) -> np.ndarray:
+    """Where the states of all the spans' rows are, int64 [r]."""
+    lines: list[int] = []
+    for sequence, _, first, last in spans:
+        lines += sequence.states(first, last)
+    return np.array(lines, np.int64)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.pages import OutOfPages
+from mythos_runtime.engine.pages import OutOfStates
 from mythos_runtime.spec import LoopSpec, StateTensor
 
 HALTED, DEPTH = "halted", "depth"
@@ -21,6 +21,7 @@ class States:
         arrays: [lines, ...] by the state's name; `encoded`, what stands before the loop; `token`, the position's id.
         threshold: float32 [lines], where a position halts; NaN: nowhere before its cap.
         cap: int32 [lines], the loop with which it halts at the latest.
+        freed: called with lines that are nobody's any more (tests fill them with NaN).
         peak: the most lines that were in use at a time.
     """
 
@@ -35,6 +36,7 @@ class States:
         self.arrays[TOKEN] = self._zeros(lines, (), "int64")
         self.threshold, self.cap = np.zeros(lines, np.float32), np.zeros(lines, np.int32)
         self._free = list(range(lines - 1, -1, -1))
+        self.freed: Callable[[list[int]], None] = lambda lines: None
         self.lines, self.peak = lines, 0
 
     def _zeros(self, lines: int, row: tuple[int, ...], dtype: str) -> Any:
@@ -83,7 +85,7 @@ class States:
         drawn.
 
         Raises:
-            OutOfPages: there are not as many.
+            OutOfStates: there are not as many.
         """
         lines = self._take(len(encoded))
         self.arrays[ENCODED][lines] = encoded
@@ -93,7 +95,7 @@ class States:
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
-        """Lines with the same values, for a fork. Raises OutOfPages."""
+        """Lines with the same values, for a fork. Raises OutOfStates."""
         first = self.arrays[self._tensors[0].name][lines]
         copies = self.begin(self.arrays[TOKEN][lines], self.arrays[ENCODED][lines], first)
         for array in (*self.arrays.values(), self.threshold, self.cap):
@@ -101,9 +103,9 @@ class States:
         return copies
 
     def _take(self, count: int) -> np.ndarray:
-        """Lines of nobody. Raises OutOfPages."""
+        """Lines of nobody. Raises OutOfStates."""
         if count > self.free:
-            raise OutOfPages
+            raise OutOfStates
         lines = np.array(self._free[len(self._free) - count :][::-1], np.int64)
         del self._free[len(self._free) - count :]
         self.peak = max(self.peak, self.lines - self.free)
@@ -125,9 +127,10 @@ class States:
             rest = np.where(self.halted[lines], 0, np.maximum(1 - self.arrays[self._spent][lines], 0))
             answer += rest[:, None] * self.arrays[self._h][lines]
 
-    def end(self, lines: Iterable[int]) -> None:
+    def end(self, lines: list[int]) -> None:
         """The lines are nobody's any more."""
         self._free.extend(lines)
+        self.freed(lines)
 
 
 def first_state(tensor: StateTensor, encoded: np.ndarray, initial: np.ndarray | None) -> np.ndarray:

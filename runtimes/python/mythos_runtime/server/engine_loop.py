@@ -106,9 +106,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Stats:
-    """The engine between two ticks: requests, pages, and what its calls came to since it was first opened.
+    """The engine between two ticks: requests, pages, states, and what its calls came to since it was first opened.
 
     Attributes:
+        states: of positions that lag, as many as there may be.
         prefixes: ended requests whose pages are kept for those that begin alike.
         reused: prompt tokens that were found in them.
     """
@@ -117,6 +118,8 @@ class Stats:
     waiting: int = 0
     pages: int = 0
     pages_free: int = 0
+    states: int = 0
+    states_free: int = 0
     steps: int = 0
     rows: int = 0
     late_rows: int = 0
@@ -366,6 +369,8 @@ class EngineLoop:
             self._load - running,
             sum(cache.pages for cache in caches),
             sum(cache.free for cache in caches),
+            core.states.lines,
+            core.states.free,
             before.steps + core.steps,
             before.rows + core.rows,
             before.late_rows + core.late,

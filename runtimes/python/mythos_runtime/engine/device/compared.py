@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.core import Answer, Chunk, Core, Leaving
+from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
