@@ -12,7 +12,6 @@ CUDA_LIBRARY = "libmythos_cuda_ops.so"
 KERNELS_ENTRY = "mythos.kernels"
 """The entry of a session's configuration that tells the library the folder of kernels."""
 
-CUDA_LIBRARY = "libmythos_cuda_ops.so"
 CUDA_OPS = "MYTHOS_CUDA_OPS"
 """Set to "1", operators on ONNX Runtime's CUDA provider are the Triton kernels that a bundle of target cuda brings
 compiled. Built, not executed, and therefore not the default, which is their portable bodies."""
