@@ -103,6 +103,19 @@ def moe_case(config: MythosConfig, n: int, make: Maker, most_experts: int = 1 <<
     }
 
 
+def all_shared_case(config: MythosConfig, n: int, make: Maker) -> tuple[dict[str, Any], dict[str, Any]]:
+    """n tokens and all shared units, of which only the last ones are not zero; and the same call of these alone. Those
+    of 100b are more values than 32 bits count."""
+    c, units = config, min(64, config.shared_ffn_dim)
+    small = moe_case(c, n, make, c.n_experts_per_tok)
+    small |= {"shared_gate_up": make.weight(2 * units, c.dim), "shared_down": make.weight(c.dim, units)}
+    gate_up = torch.zeros(2 * c.shared_ffn_dim, c.dim, dtype=make.dtype, device=make.device)
+    down = torch.zeros(c.dim, c.shared_ffn_dim, dtype=make.dtype, device=make.device)
+    gate_up.view(2, -1, c.dim)[:, -units:] = small["shared_gate_up"].view(2, units, c.dim)
+    down[:, -units:] = small["shared_down"]
+    return small | {"shared_gate_up": gate_up, "shared_down": down}, small
+
+
 def most_experts(variant: str) -> int:
     return _MOST_EXPERTS[variant]
 

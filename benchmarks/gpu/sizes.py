@@ -11,6 +11,7 @@ import torch
 from benchmarks.gpu.cases import (
     VARIANTS,
     Maker,
+    all_shared_case,
     attention_case,
     config_of,
     double,
@@ -26,6 +27,7 @@ from benchmarks.gpu.run import LIMITS, Run, distance
 from benchmarks.gpu.spread import spread
 from mythos_model import ops as plain
 from mythos_model import paged_ops
+from mythos_model.products import moe
 
 _TOKENS = (1, 2, 8, 9, 64, 513, 4096)
 _CALLS = ((1, 1, 0), (1, 1, 100), (1, 1, 4096), (3, 1, 1000), (64, 1, 2048), (1, 4, 777), (2, 128, 0), (1, 512, 512))
@@ -49,6 +51,15 @@ def main(run: Run) -> None:
             lambda make, n=n: moe_case(config, n, make, most_experts(variant)),
             dtype,
         )  # type: ignore[misc]
+    if variant == VARIANTS[-1] and name == ("fp32" if run.dry else "bf16"):  # once: it takes 21 GB
+        for n in (1, 20):
+            with run.record.step(f"moe {variant} all shared units n={n} {name}"):
+                case, small = all_shared_case(config, n, Maker(run.device, dtype, n))
+                far = distance(triton_ops()["moe"](**case), moe(**double(small)))
+                run.record.say(
+                    f"moe {variant} all shared units n={n} {name}", {"distance": far, "ok": far < LIMITS[name]}
+                )
+                del case
     for op in ("mla_attention", "gqa_attention"):
         for B, T, S in _DRY_CALLS if run.dry else _CALLS:
             if B * T * (S + T) * config.n_heads > _MOST_SCORES:

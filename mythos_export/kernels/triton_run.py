@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from mythos_export.kernels import precompiled
-from mythos_export.kernels.launch_plan import LEAST_SM, VARIABLE, Plan, Sizes, evaluate
+from mythos_export.kernels.launch_plan import LEAST_SM, POINTER_ALIGNMENT, VARIABLE, KernelSpec, Plan, Sizes, evaluate
 from mythos_runtime.row_ports import PAGE
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
@@ -127,7 +127,7 @@ def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     for spec in plan.launches:
         ready = precompiled.find(spec)
-        if ready is not None:
+        if ready is not None and _aligned(spec, buffers):
             ready.launch(spec, {name: buffer.data_ptr() for name, buffer in buffers.items()}, known, stream)
             continue
         names: dict[str, Any] = {**known, **spec.constants}
@@ -135,6 +135,12 @@ def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:
         arguments = [buffers[a.value] if a.is_pointer else evaluate(a.value, names) for a in spec.arguments]
         constants = {**spec.constants, "num_warps": spec.num_warps, "num_stages": spec.num_stages}
         load_kernel(spec.source)[grid](*arguments, **constants)
+
+
+def _aligned(spec: KernelSpec, buffers: dict[str, Tensor]) -> bool:
+    """Whether all that a kernel reads begins where a compiled one was promised that it does. A view need not, such as
+    part of a row: for that Triton compiles another."""
+    return not any(buffers[a.value].data_ptr() % POINTER_ALIGNMENT for a in spec.arguments if a.is_pointer)
 
 
 @functools.cache

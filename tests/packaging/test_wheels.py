@@ -226,6 +226,7 @@ def test_what_the_distributions_hold(built: Path) -> None:
     native = "mythos_runtime/native"
     assert {
         f"{native}/libmythos_ops.so",
+        f"{native}/libmythos_cuda_ops.so",
         f"{native}/lib/libmythos_runtime.so",
         f"{native}/include/mythos_runtime.h",
     } <= (files.keys())

@@ -67,6 +67,14 @@ def moe(
 
 
 @triton.jit
+def line_of(index, width: tl.constexpr, count: tl.constexpr):
+    """Where lines of a matrix of `count` begin. The shared experts of 100b have more values than 32 bits count."""
+    if count * width >= 2**31:
+        index = index.to(tl.int64)
+    return index * width
+
+
+@triton.jit
 def _hidden_rows(x, gate_up, f, F: tl.constexpr, D: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_D: tl.constexpr):
     """silu(gate x) * up x for the hidden units f [BLOCK_F] of one expert; x [D], gate_up [2F, D]."""
     gate = tl.zeros((BLOCK_F,), tl.float32)
@@ -75,7 +83,7 @@ def _hidden_rows(x, gate_up, f, F: tl.constexpr, D: tl.constexpr, BLOCK_F: tl.co
         d = d0 + tl.arange(0, BLOCK_D)
         value = tl.load(x + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
         there = (f < F)[:, None] & (d < D)[None, :]
-        row = gate_up + f[:, None] * D + d[None, :]
+        row = gate_up + line_of(f, D, F)[:, None] + d[None, :]
         gate += tl.sum(tl.load(row, mask=there, other=0.0).to(tl.float32) * value, 1)
         up += tl.sum(tl.load(row + F * D, mask=there, other=0.0).to(tl.float32) * value, 1)
     return gate * tl.sigmoid(gate) * up
@@ -125,7 +133,9 @@ def _down_rows(total, hidden, down, d, F: tl.constexpr, D: tl.constexpr, BLOCK_D
         f = f0 + tl.arange(0, BLOCK_F)
         value = tl.load(hidden + f, mask=f < F, other=0.0)[None, :]
         there = (d < D)[:, None] & (f < F)[None, :]
-        total += tl.sum(tl.load(down + d[:, None] * F + f[None, :], mask=there, other=0.0).to(tl.float32) * value, 1)
+        total += tl.sum(
+            tl.load(down + line_of(d, F, D)[:, None] + f[None, :], mask=there, other=0.0).to(tl.float32) * value, 1
+        )
     return total
 
 
@@ -265,7 +275,7 @@ def prefill_up_kernel(
         value = tl.load(
             x + token.to(tl.int64)[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0.0
         )
-        weight = gate_up + f[None, :] * D + d[:, None]
+        weight = gate_up + line_of(f, D, F)[None, :] + d[:, None]
         there = (d < D)[:, None] & (f < F)[None, :]
         gate = tl.dot(value, tl.load(weight, mask=there, other=0.0), gate, input_precision=PRECISION)
         up = tl.dot(value, tl.load(weight + F * D, mask=there, other=0.0), up, input_precision=PRECISION)
@@ -300,7 +310,9 @@ def _dot_rows(
         left = tl.load(
             hidden + row.to(tl.int64)[:, None] * F + f[None, :], mask=live[:, None] & (f < F)[None, :], other=0.0
         )
-        right = tl.load(down + d[None, :] * F + f[:, None], mask=(f < F)[:, None] & (d < D)[None, :], other=0.0)
+        right = tl.load(
+            down + line_of(d, F, D)[None, :] + f[:, None], mask=(f < F)[:, None] & (d < D)[None, :], other=0.0
+        )
         total = tl.dot(left, right, total, input_precision=PRECISION)
     return total
 

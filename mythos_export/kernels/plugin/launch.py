@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mythos_export.kernels.launch_plan import KernelSpec, Plan, Sizes, choose, evaluate
+from mythos_export.kernels.launch_plan import Argument, KernelSpec, Plan, Sizes, choose, evaluate
 from mythos_export.kernels.plugin.driver import Driver, Launch
 from mythos_export.kernels.plugin.program import Binary, Program
 from mythos_export.kernels.plugin.record import Attributes
@@ -83,11 +83,22 @@ def launch_of(
     if not all(grid):
         return None  # a grid without blocks is an error to CUDA
     arguments: list[ctypes._SimpleCData[Any]] = [
-        ctypes.c_uint64(addresses[a.value]) if a.is_pointer else _SCALARS[a.type](evaluate(a.value, names))
+        ctypes.c_uint64(addresses[a.value]) if a.is_pointer else _scalar(spec, a, evaluate(a.value, names))
         for a in spec.arguments
     ]
     arguments += [ctypes.c_uint64(0), ctypes.c_uint64(0)]  # Triton's own scratch, which none of them uses
     return Launch(function, grid, _WARP * spec.num_warps, shared_bytes, arguments)
+
+
+def _scalar(spec: KernelSpec, argument: Argument, value: int | float) -> ctypes._SimpleCData[Any]:
+    """ValueError where a number does not fit its type: ctypes would cut it."""
+    made = _SCALARS[argument.type](value)
+    if argument.type != "fp32" and made.value != value:
+        raise ValueError(
+            f"{spec.name}: {argument.name} is {value}, and its kernel takes {argument.type}: call with fewer tokens at "
+            "once"
+        )
+    return made
 
 
 def _layout(plan: Plan, known: Sizes) -> tuple[dict[str, int], int]:

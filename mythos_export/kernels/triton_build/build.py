@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .resources import ARCHITECTURES, check_architectures
 if TYPE_CHECKING:
     from mythos_export.kernels.call import OperatorCall
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "kernels.json"
 
 
@@ -98,6 +98,7 @@ def build(
     folder: Path,
     *,
     plans: Sequence[Plan] = (),
+    more: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compile every kernel for every architecture; needs triton, but no GPU.
@@ -107,6 +108,7 @@ def build(
         architectures: of `ARCHITECTURES`, e.g. (80, 90).
         folder: where `<kernel>.sm_<architecture>.cubin` and `.ptx` and the manifest `kernels.json` go; made if missing.
         plans: how the kernels work together; they go into the manifest.
+        more: what else does: what the launcher in C++ is told (`kernels.cuda.signatures`).
         progress: called with each kernel and architecture, and the share of them that is done.
 
     Returns: the manifest, as written.
@@ -146,6 +148,7 @@ def build(
             "(the quotient rounded up), min, max",
         },
         "plans": [plan.to_json() for plan in plans],
+        **(more or {"operators": [], "calls": []}),
         "kernels": result["kernels"],
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -162,5 +165,9 @@ def build_for(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Everything that a graph's calls need, and what other plans do, in one: `build` of the kernels with the plans."""
+    from mythos_export.kernels.cuda.signatures import described
+
+    calls = tuple(calls)
     plans = (*plans_for(calls, precision), *others)
-    return build(_kernels_of(plans), architectures, folder, plans=plans, progress=progress)
+    more = described((call, plans_for([call], precision)) for call in calls)
+    return build(_kernels_of(plans), architectures, folder, plans=plans, more=more, progress=progress)

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, KERNELS_ENTRY, find_cuda_library
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.session import OpLibrary, Options, graph_file
 from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, Store
+from mythos_runtime.torch_device import KERNELS_FOLDER
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_TYPES = {
@@ -127,24 +129,10 @@ class OrtSession:
                 "this bundle's ports are bfloat16, which ONNX Runtime's Python API cannot pass as numpy arrays; export "
                 "with --precision fp16 or fp32, or load it with backend='eager'"
             )
-        settings = ort.SessionOptions()
-        settings.log_severity_level = _ERROR_LEVEL
-        settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
-        settings.enable_mem_pattern = False  # it keeps one for every new set of shapes, without end, and saves no time
-        if options.threads is not None:
-            settings.intra_op_num_threads = options.threads
-        for key, value in (entries or {}).items():
-            settings.add_session_config_entry(key, value)
-        if in_turns:
-            settings.add_session_config_entry("session.force_spinning_stop", "1")
-        library = find_op_library(options.op_library)
-        if library is not None:
-            self._register(settings, library)
         providers = _wanted_providers(ort, options.provider)
-        try:
-            self.inference = ort.InferenceSession(str(file), settings, providers=providers)
-        except self._errors as error:
-            raise _load_error(file, error, library) from error
+        self._open(ort, file, options, providers, in_turns, entries or {})
+        if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
+            self._open(ort, file, options, [_PROVIDERS["cpu"]], in_turns, entries or {})  # with the CPU's operators
         active = self.inference.get_providers()
         if options.provider == "cuda" and _PROVIDERS["cuda"] not in active:
             # onnxruntime-gpu falls back to the CPU without a word that a program could catch.
@@ -166,9 +154,37 @@ class OrtSession:
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
         self.runs_rows = active[0] == _PROVIDERS["cpu"]
-        self.operators = "native" if library else "portable"
-        kernels = f"native operators of {library.name}" if library else "portable operators"
+        self.operators = "native" if self._library else "portable"
+        kernels = f"native operators of {self._library.name}" if self._library else "portable operators"
+        if self._library and self._library.name == CUDA_LIBRARY:
+            kernels += " on the bundle's kernels (built, not executed)"
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
+
+    def _open(
+        self, ort: Any, file: Path, options: Options, providers: list[str], in_turns: bool, entries: Mapping[str, str]
+    ) -> None:
+        """Make the session, with the operators that its first provider has a library of."""
+        settings = ort.SessionOptions()
+        settings.log_severity_level = _ERROR_LEVEL
+        settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
+        settings.enable_mem_pattern = False  # it keeps one for every new set of shapes, without end, and saves no time
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        for key, value in entries.items():
+            settings.add_session_config_entry(key, value)
+        if in_turns:
+            settings.add_session_config_entry("session.force_spinning_stop", "1")
+        on_cpu = providers[0] == _PROVIDERS["cpu"]
+        kernels = file.parent / KERNELS_FOLDER
+        self._library = find_op_library(options.op_library) if on_cpu else find_cuda_library(kernels)
+        if self._library is not None:
+            if not on_cpu:
+                settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
+            self._register(settings, self._library)
+        try:
+            self.inference = ort.InferenceSession(str(file), settings, providers=providers)
+        except self._errors as error:
+            raise _load_error(file, error, self._library) from error
 
     def own_store(self, memory: Memory) -> Store:
         """Caches in OrtValues, where the graph runs."""

@@ -31,7 +31,7 @@ bundles that bring compiled kernels their folder, it registers what it has and r
 in words."""
 
 KERNELS_FOLDER = "kernels"
-_KERNELS_MANIFEST = "kernels.json"
+KERNELS_MANIFEST = "kernels.json"
 
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 
@@ -137,6 +137,6 @@ def open_device(folder: Path, options: Options) -> TorchDevice:
     name = "cuda" if options.provider != "cpu" and torch.cuda.is_available() else "cpu"
     plain = [entry.load() for entry in importlib.metadata.entry_points(group=OPERATORS_ENTRY_POINT)]
     compiled = folder / KERNELS_FOLDER
-    given = (name, compiled) if (compiled / _KERNELS_MANIFEST).is_file() else (name,)
+    given = (name, compiled) if (compiled / KERNELS_MANIFEST).is_file() else (name,)
     kernels = [entry.load()(*given) for entry in importlib.metadata.entry_points(group=KERNELS_ENTRY_POINT)]
     return TorchDevice(torch, name, kernels or ["plain PyTorch"], plain)

@@ -19,7 +19,8 @@ from mythos_export.kernels.rotary.reference import rotary_embedding as rotary_re
 from mythos_export.kernels.tail.reference import loop_tail as tail_reference
 from mythos_model import ops, products
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+from mythos_export.kernels.moe.triton import line_of  # noqa: E402
 
 
 def tensors(case: OperatorCase) -> dict[str, torch.Tensor]:
@@ -68,6 +69,19 @@ def test_pairs_are_grouped_by_expert(pairs: int, experts: int, rows: int) -> Non
         assert (index[inside[inside < pairs], 0].numpy() == owner[block]).all() and (
             inside[inside >= pairs] == pairs
         ).all()
+
+
+@triton.jit
+def lines_kernel(index, out, WIDTH: triton.language.constexpr, COUNT: triton.language.constexpr):
+    triton.language.store(out, line_of(triton.language.load(index), WIDTH, COUNT))
+
+
+@pytest.mark.parametrize(("width", "count"), [(8192, 434176), (434176, 8192), (8192, 13568), (65536, 32768)])
+def test_lines_of_matrices_that_32_bits_do_not_count(width: int, count: int) -> None:
+    """The shared experts of 100b, both ways; an expert of it; and just as many values as do not fit."""
+    out = torch.zeros(1, dtype=torch.int64)
+    lines_kernel[(1,)](torch.tensor([count - 1], dtype=torch.int32), out, width, count)
+    assert out.item() == width * (count - 1)
 
 
 @pytest.mark.slow

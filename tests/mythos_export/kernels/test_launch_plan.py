@@ -11,7 +11,8 @@ from interpreted_driver import ARCHITECTURE, InterpretedDriver, program_of
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.gqa.plan import plans
 from mythos_export.kernels.launch_plan import KernelSpec, Plan, evaluate
-from mythos_export.kernels.plugin.launch import Launcher
+from mythos_export.kernels.linear.plan import plans as linear_plans
+from mythos_export.kernels.plugin.launch import Launcher, launch_of
 from mythos_export.kernels.plugin.program import Program
 from mythos_export.kernels.triton_build import kernels_for, plans_for
 
@@ -71,3 +72,13 @@ def test_a_gpu_that_nothing_was_compiled_for_is_refused() -> None:
     driver.capability = lambda: 121  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match=f"for sm_{ARCHITECTURE}, this GPU is sm_121: export again with --sm"):
         Launcher(program, driver)
+
+
+def test_a_number_that_does_not_fit_its_argument_is_refused() -> None:
+    """32 bits of it would be handed on."""
+    (few, many) = linear_plans(64, 64, 32, "int8", "fp32")
+    (spec,) = many.launches
+    buffers = dict.fromkeys(("x", "weight", "scale", "out"), 0)
+    assert launch_of(spec, 0, 0, buffers, {"n": 2**31 - 1}) is not None
+    with pytest.raises(ValueError, match=r"linear_many_.*: n is 2147483648, and its kernel takes i32: call with fewer"):
+        launch_of(spec, 0, 0, buffers, {"n": 2**31})

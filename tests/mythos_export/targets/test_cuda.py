@@ -137,6 +137,13 @@ def test_what_a_bundle_brings_is_launched(
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).reshape(v.shape) for k, v in case.inputs.items()}
     assert case.distance((run(**tensors, **case.attributes).numpy(),)) < 1e-5
     assert len(launched) >= 2 and set(launched) <= {spec.name for spec in specs}
+    launched.clear()
+    name = {"moe": "x", "gqa_attention": "chunk"}[case.op]
+    odd = torch.empty(tensors[name].numel() + 1)[1:].view(tensors[name].shape).copy_(tensors[name])
+    assert odd.data_ptr() % 16  # not where a compiled kernel was promised that it is
+    assert case.distance((run(**{**tensors, name: odd}, **case.attributes).numpy(),)) < 1e-5
+    readers = {spec.name for spec in specs if any(argument.value == name for argument in spec.arguments)}
+    assert readers and not readers & set(launched)
     changed = json.loads((tmp_path / "kernels.json").read_text())
     for kernel in changed["kernels"]:
         kernel["num_warps"] = 16

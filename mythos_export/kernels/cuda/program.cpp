@@ -1,0 +1,130 @@
+#include "cuda/program.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <stdexcept>
+
+namespace mythos::cuda {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int kFormatVersion = 3;
+constexpr const char* kLeading = "...";
+
+std::int64_t element_bytes(const std::string& type) {
+  if (type == "fp32" || type == "i32") return 4;
+  if (type == "fp16" || type == "bf16") return 2;
+  throw std::invalid_argument("scratch memory of the type " + type + ", expected fp32, fp16, bf16 or i32");
+}
+
+Argument::Kind kind_of(const std::string& type) {
+  if (type[0] == '*') return Argument::Kind::pointer;
+  if (type == "i32") return Argument::Kind::i32;
+  if (type == "i64") return Argument::Kind::i64;
+  if (type == "fp32") return Argument::Kind::fp32;
+  throw std::invalid_argument("an argument of the type " + type + ", expected a pointer, i32, i64 or fp32");
+}
+
+Kernel kernel_of(const Json& json) {
+  Kernel kernel;
+  kernel.name = json.at("name");
+  for (const Json& argument : json.at("arguments")) {
+    const auto kind = kind_of(argument.at("type"));
+    const std::string value = argument.at("value");
+    const bool pointer = kind == Argument::Kind::pointer;
+    kernel.arguments.push_back(
+        {argument.at("name"), pointer ? value : std::string(), kind, pointer ? Expression() : Expression(value)});
+  }
+  for (const auto& [name, value] : json.at("constants").items())
+    if (!value.is_string())
+      kernel.constants[name] = Value::of(value.is_boolean() ? value.get<bool>() : value.get<std::int64_t>());
+  for (const Json& extent : json.at("grid")) kernel.grid.emplace_back(extent.get<std::string>());
+  if (kernel.grid.size() != 3) throw std::invalid_argument(kernel.name + " has a grid of other than three extents");
+  kernel.threads = json.at("threads");
+  for (const Json& binary : json.at("binaries")) {
+    if (binary.at("global_scratch_bytes") != 0 || binary.at("profile_scratch_bytes") != 0)
+      throw std::invalid_argument(kernel.name + " asks for scratch memory of Triton's own, which is not handed over");
+    const std::string architecture = binary.at("architecture");  // sm_86
+    kernel.binaries[std::stoi(architecture.substr(architecture.find('_') + 1))] = {
+        binary.at("cubin").at("file"), binary.at("entry"), binary.at("shared_bytes")};
+  }
+  return kernel;
+}
+
+Plan plan_of(const Json& json, const std::map<std::string, Kernel>& kernels) {
+  Plan plan{json.at("operator"), json.at("variant"), Expression(json.at("when")), {}, {}, {}};
+  for (const Json& derived : json.at("derived"))
+    plan.derived.emplace_back(derived.at("name"), Expression(derived.at("value")));
+  for (const Json& scratch : json.at("scratch")) {
+    plan.scratch.push_back({scratch.at("name"), element_bytes(scratch.at("type")), {}});
+    for (const Json& extent : scratch.at("shape")) plan.scratch.back().shape.emplace_back(extent.get<std::string>());
+  }
+  for (const Json& name : json.at("launches")) plan.launches.push_back(&kernels.at(name));
+  return plan;
+}
+
+Tensor tensor_of(const Json& json, bool output) {
+  Tensor tensor{json.at("name"), json.at("type"), json.at("extents").is_null(), json.at("or_scalar"), false, {}, {}};
+  if (tensor.any_extents) return tensor;
+  for (const Json& extent : json.at("extents")) {
+    if (extent == kLeading && tensor.extents.empty()) tensor.leading = true;
+    else if (output) tensor.products.emplace_back(extent.get<std::string>());
+    else tensor.extents.push_back(extent);
+  }
+  return tensor;
+}
+
+Signature signature_of(const Json& json) {
+  Signature signature{json.at("name"), {}, {}, {}, {}};
+  for (const Json& tensor : json.at("inputs")) signature.inputs.push_back(tensor_of(tensor, false));
+  for (const Json& tensor : json.at("outputs")) signature.outputs.push_back(tensor_of(tensor, true));
+  for (const Json& attribute : json.at("attributes"))
+    signature.attributes.emplace_back(attribute.at("name"), attribute.at("float").get<bool>());
+  for (const auto& [name, value] : json.at("sizes").items()) signature.sizes.emplace_back(name, Expression(value));
+  return signature;
+}
+
+Call call_of(const Json& json, const Program& program) {
+  Call call{&program.signatures.at(json.at("operator")), json.at("variant"), json.at("format"), json.at("floats"),
+            json.at("stored"), json.at("attributes"), json.at("inputs"), {}, {}};
+  for (const auto& [name, sizes] : json.at("trailing").items())
+    for (const Json& size : sizes) call.trailing[name].push_back(size.is_null() ? -1 : size.get<std::int64_t>());
+  for (const Plan& plan : program.plans)
+    if (plan.op == call.signature->name && plan.variant == call.variant) call.plans.push_back(&plan);
+  if (call.plans.empty()) throw std::invalid_argument("no plan of " + call.signature->name + " for " + call.variant);
+  return call;
+}
+
+}  // namespace
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream bytes;
+  bytes << file.rdbuf();
+  if (!file) throw std::runtime_error(path + " cannot be read; the bundle is damaged: export the model again");
+  return bytes.str();
+}
+
+void read_program(const std::string& folder, Program& program) {
+  const std::string path = folder + "/kernels.json";
+  try {
+    const Json json = Json::parse(read_file(path));
+    const int version = json.at("format_version");
+    if (version != kFormatVersion)
+      throw std::invalid_argument("format version " + std::to_string(version) + ", this library knows " +
+                                  std::to_string(kFormatVersion));
+    program.folder = folder;
+    program.architectures = json.at("architectures");
+    for (const Json& kernel : json.at("kernels")) program.kernels.emplace(kernel.at("name"), kernel_of(kernel));
+    for (const Json& plan : json.at("plans")) program.plans.push_back(plan_of(plan, program.kernels));
+    for (const Json& known : json.at("operators")) program.signatures.emplace(known.at("name"), signature_of(known));
+    for (const Json& call : json.at("calls")) program.calls.push_back(call_of(call, program));
+  } catch (const std::exception& error) {  // nlohmann's among them
+    throw std::runtime_error(path + " is not what this library launches from: " + error.what() +
+                             "; export the model again");
+  }
+}
+
+}  // namespace mythos::cuda

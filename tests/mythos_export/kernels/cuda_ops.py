@@ -1,0 +1,294 @@
+"""The operators of ONNX Runtime's CUDA provider, without one: the library built for the CPU provider, a stand-in for
+the driver that hands over every launch, and Triton's interpreter that executes it.
+
+    python cuda_ops.py linear:int8 act_halting /path/of/a/bundle ...     # prints, as JSON, what went wrong with each
+
+A program of its own: the stand-in is this process's libcuda for good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort  # type: ignore[import-untyped]
+import torch
+from cpu_ops import node_model
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from operator_cases import CASES, Array, OperatorCase
+
+from mythos_export.kernels.call import OperatorCall
+from mythos_export.kernels.cuda.signatures import LEADING, SIGNATURES, described
+from mythos_export.kernels.launch_plan import KernelSpec, Plan, choose
+from mythos_export.kernels.op import OPERATORS, calls_of
+from mythos_export.kernels.plugin.launch import launch_of
+from mythos_export.kernels.plugin.tensorrt import PLUGINS
+from mythos_export.kernels.text import PORTABLE_DOMAIN
+from mythos_export.kernels.triton_build import FORMAT_VERSION
+from mythos_export.passes.name_dimensions import NAMES
+from mythos_model.formats import FORMATS, PLAIN
+from mythos_runtime.cuda_ops import KERNELS_ENTRY
+
+BUILD = Path(__file__).parents[3] / "build" / "kernels"
+LIBRARY, STAND_IN = BUILD / "libmythos_cuda_ops_cpu.so", BUILD / "stand_in.so"
+CAPABILITY = 80
+EVERY = (*(op for op in SIGNATURES if op != "linear"), *(f"{op}:{f}" for op in ("moe", "linear") for f in FORMATS))
+SERVED = tuple(name for name in EVERY if not name.endswith((PLAIN, "a8")))
+_SHARED = 60_000  # more than a kernel has without asking
+_DTYPES = {
+    **{"*fp32": torch.float32, "*fp16": torch.float16, "*i32": torch.int32, "*i64": torch.int64},
+    **{"*i1": torch.bool, "*i8": torch.int8, "*u8": torch.uint8},
+}
+_SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
+_FED = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
+_EXAMPLES = {"act_halting": 10, "linear": 5}
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
+_ON_LAUNCH = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_uint),
+    ctypes.c_uint,
+    ctypes.c_uint,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+)
+
+
+Calls = list[tuple[OperatorCall, tuple[Plan, ...]]]
+
+
+class Gpu:
+    """What launches: kernels by name are interpreted, and noted as (name, grid, threads, scalars)."""
+
+    def __init__(self) -> None:
+        self.driver = ctypes.CDLL(str(STAND_IN), ctypes.RTLD_GLOBAL)  # its soname is the driver's
+        self.driver.stand_in_held.restype = ctypes.c_size_t
+        self.specs: dict[str, KernelSpec] = {}
+        self.launched: list[Any] = []
+        self.error = ""
+        self._called = _ON_LAUNCH(self._launch)
+        self.driver.stand_in(CAPABILITY, self._called)
+
+    def _launch(self, image: bytes, entry: bytes, grid: Any, threads: int, shared: int, stream: Any, given: Any) -> int:
+        try:
+            self._interpret(self.specs[image.decode()], entry.decode(), tuple(grid[:3]), threads, shared, given)
+        except BaseException:  # it would be lost in the library that calls this
+            self.error = traceback.format_exc()
+            return 999
+        return 0
+
+    def _interpret(
+        self, spec: KernelSpec, entry: str, grid: tuple[int, ...], threads: int, shared: int, given: Any
+    ) -> None:
+        from mythos_export.kernels.triton_run import load_kernel
+
+        assert (entry, shared, threads) == (f"{spec.name}_entry", _SHARED, 32 * spec.num_warps)
+        values: list[Any] = []
+        for argument, place in zip(spec.arguments, given, strict=False):
+            kind = ctypes.c_uint64 if argument.is_pointer else _SCALARS[argument.type]
+            value = kind.from_address(place).value
+            values.append(_tensor(value, _DTYPES[argument.type]) if argument.is_pointer else value)
+        count = len(spec.arguments)
+        assert [ctypes.c_uint64.from_address(given[count + i]).value for i in (0, 1)] == [0, 0]  # Triton's own scratch
+        scalars = [value for value, a in zip(values, spec.arguments, strict=True) if not a.is_pointer]
+        self.launched.append((spec.name, list(grid), threads, scalars))
+        load_kernel(spec.source)[grid](*values, **spec.constants)
+
+
+def _tensor(address: int, dtype: torch.dtype) -> torch.Tensor:
+    """What begins at an address: the interpreter reads and writes from there, however long it says that it is."""
+    if not address:
+        return torch.empty(0, dtype=dtype)
+    whole = (ctypes.c_char * 8).from_address(address)  # whatever the type: empty buffers share addresses with others
+    return torch.frombuffer(whole, dtype=dtype)
+
+
+def write_kernels(folder: Path, calls: Calls, capability: int = CAPABILITY) -> dict[str, KernelSpec]:
+    """As `triton_build` writes the kernels of these calls, but the code of each is its name; returns them by name."""
+    plans = {(plan.operator, plan.variant, plan.path): plan for _, found in calls for plan in found}
+    specs = {spec.name: spec for plan in plans.values() for spec in plan.launches}
+    kernels = []
+    for spec in specs.values():
+        (folder / f"{spec.name}.cubin").write_bytes(spec.name.encode())
+        binary = {"architecture": f"sm_{capability}", "entry": f"{spec.name}_entry", "shared_bytes": _SHARED}
+        binary |= {"cubin": {"file": f"{spec.name}.cubin"}, "global_scratch_bytes": 0, "profile_scratch_bytes": 0}
+        kernels.append({**spec.to_json(), "threads": 32 * spec.num_warps, "binaries": [binary]})
+    document = {"format_version": FORMAT_VERSION, "architectures": [f"sm_{capability}"], "kernels": kernels}
+    document |= {"plans": [plan.to_json() for plan in plans.values()], **described(calls)}
+    (folder / "kernels.json").write_text(json.dumps(document))
+    return specs
+
+
+def calls_of_cases(cases: list[OperatorCase]) -> Calls:
+    """The cases as a graph would say them, and their plans."""
+    return [(_as_a_graph_says(case), _plans(case)) for case in cases]
+
+
+def _plans(case: OperatorCase) -> tuple[Plan, ...]:
+    make = OPERATORS[case.op].plans
+    assert make is not None
+    return make(case.call, _precision(case))
+
+
+def _precision(case: OperatorCase) -> str:
+    return {"float32": "fp32", "float16": "fp16"}[np.dtype(case.dtype).name]
+
+
+def _as_a_graph_says(case: OperatorCase) -> Any:
+    """The call, whose batch, tokens and past are open."""
+    shapes: dict[str, Any] = dict(case.call.shapes)
+    for tensor in SIGNATURES[case.op].inputs:
+        names = tensor.extents or ()
+        if names[:1] == (LEADING,):
+            names = ("T",) * (len(shapes[tensor.name]) - len(names) + 1) + names[1:]
+        if names and tensor.name in shapes and not tensor.or_scalar:
+            shapes[tensor.name] = tuple(
+                None if name in "BTSL" else size for name, size in zip(names, shapes[tensor.name], strict=True)
+            )
+    return replace(case.call, shapes=shapes)
+
+
+def open_session(model: bytes, folder: Path) -> ort.InferenceSession:
+    """A graph on the library."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(KERNELS_ENTRY, str(folder))
+    options.register_custom_ops_library(str(LIBRARY))
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def model_of(case: OperatorCase) -> bytes:
+    """One node of the case's operator."""
+    model = node_model(case.op, case.dtype, **case.attributes)
+    if case.call.format == "fp8":
+        model.graph.node[0].domain = model.opset_import[1].domain = PORTABLE_DOMAIN
+    return bytes(model.SerializeToString())
+
+
+def expected_launches(case: OperatorCase) -> list[Any]:
+    """What Python's launcher starts for the same call."""
+    sizes = _sizes(case)
+    plan = choose(_plans(case), sizes)
+    known, found = plan.resolve(sizes), []
+    for spec in plan.launches:
+        launch = launch_of(spec, 0, 0, defaultdict(int), known)
+        if launch is not None:
+            pairs = zip(spec.arguments, launch.arguments, strict=False)
+            scalars = [value.value for argument, value in pairs if not argument.is_pointer]
+            found.append((spec.name, list(launch.grid), launch.threads, scalars))
+    return found
+
+
+def _sizes(case: OperatorCase) -> dict[str, Any]:
+    if case.op in ("moe", "linear"):
+        return {"n": int(np.prod(case.inputs["x"].shape[:-1]))}
+    if case.op == "act_halting":
+        return {"rows": case.inputs["cumulative"].size, "threshold_stride": min(case.inputs["threshold"].ndim, 1)}
+    return dict(PLUGINS[case.op].sizes_of([value.shape for value in case.inputs.values()], case.attributes))
+
+
+def check(gpu: Gpu, case: OperatorCase, folder: Path) -> None:
+    """One call: the launches are those of Python's plan, and the result the reference's."""
+    values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
+    session = open_session(model_of(case), folder)
+    gpu.launched.clear()
+    try:
+        got = session.run(None, values)
+    except Exception as error:
+        raise AssertionError(gpu.error or str(error)) from error
+    expected = expected_launches(case) if any(result.size for result in got) else []
+    assert gpu.launched == expected, (gpu.launched, expected)
+    assert gpu.driver.stand_in_held() == 0, "scratch memory was not given back"
+    far = case.distance(tuple(got))
+    assert far < TOLERANCE[np.dtype(case.dtype).name], far
+
+
+def drawn(gpu: Gpu, op: str) -> None:
+    """Calls of an operator, two in a folder: each finds the kernels that are for it."""
+    name, _, form = op.partition(":")
+
+    @seed(3)
+    @settings(
+        max_examples=_EXAMPLES.get(name, 3), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(st.data())
+    def both(data: Any) -> None:
+        first, second = (data.draw(CASES[name, form or PLAIN]) for _ in range(2))
+        alike = [first] + [second] * (_precision(first) == _precision(second))
+        with tempfile.TemporaryDirectory() as place:
+            gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
+            for case in alike:
+                check(gpu, case, Path(place))
+
+    both()
+
+
+def whole(gpu: Gpu, bundle: Path) -> None:
+    """model.onnx of a bundle, its Loop and all: the logits and depths of its portable bodies."""
+    file, made = bundle / "model.onnx", []
+    for call in calls_of(ir.load(file)):
+        make = OPERATORS[call.operator].plans
+        served = make is not None and call.format in OPERATORS[call.operator].kernels
+        made.append((call, make(call, "fp32") if served and make is not None else ()))
+    plain = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    feeds = {value.name: _fed(value) for value in plain.get_inputs()}
+    with tempfile.TemporaryDirectory() as place:
+        gpu.specs = write_kernels(Path(place), made)
+        gpu.launched.clear()
+        try:
+            model = onnx.load(
+                file
+            ).SerializeToString()  # weights mapped from a file may begin anywhere; on a GPU none do
+            got = open_session(model, Path(place)).run(None, feeds)
+        except Exception as error:
+            raise AssertionError(gpu.error or str(error)) from error
+    launched = {gpu.specs[name].operator for name, *_ in gpu.launched}
+    assert launched == {call.operator for call, plans in made if plans}, launched
+    for have, want in zip(got, plain.run(None, feeds), strict=True):
+        assert np.abs(have - want).max() <= 1e-4 * max(np.abs(want).max(), 1)
+
+
+def _fed(value: Any) -> Array:
+    """For an input of a model's graph: three new tokens behind four, twice, in three loops."""
+    sizes = {NAMES[symbol]: size for symbol, size in {"B": 2, "T": 3, "P": 4, "N": 3}.items()}
+    shape = [sizes[size] if isinstance(size, str) else size for size in value.shape]
+    r = np.random.default_rng(len(value.name))
+    known = {"past_lengths": 4, "max_loops": 3, "halt_threshold": 0.6, "early_exit": True, "positions": np.arange(4, 7)}
+    if value.name == "input_ids":
+        found: Array = r.integers(0, 40, shape)
+    else:
+        found = np.broadcast_to(known[value.name], shape) if value.name in known else r.standard_normal(shape)
+    return found.astype(_FED[value.type])
+
+
+def main() -> None:
+    gpu, found = Gpu(), {}
+    for op in sys.argv[1:]:
+        try:
+            if "/" in op:
+                whole(gpu, Path(op))
+            else:
+                drawn(gpu, op)
+            found[op] = ""
+        except BaseException:
+            found[op] = str(traceback.format_exc())[:6000]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The launcher in C++: what it launches is what Python's plans say, and computes what the references do. On no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+import pytest
+from cuda_ops import BUILD, LIBRARY, SERVED, calls_of_cases, model_of, open_session, write_kernels
+from golden_bundles import GOLDEN, config_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operator_cases import OperatorCase
+
+from mythos_export.kernels.call import OperatorCall
+from mythos_export.kernels.cuda.signatures import described
+from mythos_export.kernels.launch_plan import evaluate
+from mythos_export.making import load, make
+from mythos_export.targets.registry import find_target
+from mythos_export.targets.target import TargetOptions
+from mythos_model.pretrained import folder
+
+EVALUATE = BUILD / "mythos_cuda_evaluate"
+pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
+QUICK = ("act_halting", "linear:int4")
+
+
+def run(*asked: str) -> None:
+    """In a process of its own, whose CUDA driver is the stand-in."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(Path(__file__).with_name("cuda_ops.py")), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert list(found) == list(asked)
+    for wrong in found.values():
+        assert not wrong, wrong
+
+
+@pytest.mark.parametrize("op", [pytest.param(op, marks=[pytest.mark.slow] * (op not in QUICK)) for op in SERVED])
+def test_launches_what_pythons_plan_does_and_computes_what_the_reference_does(op: str) -> None:
+    run(op)
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [
+        ("mla_decode", "fp32"),
+        pytest.param("gqa_prefill", "fp32", marks=pytest.mark.slow),
+        pytest.param("", "int4", marks=pytest.mark.slow),
+    ],
+)
+def test_a_whole_model_runs_on_it(case: str, precision: str, tmp_path: Path) -> None:
+    """Its graph with the Loop, of a small model in float32 and of the pretrained one in int4."""
+    source, config = (GOLDEN / case / "model.safetensors", config_of(case)) if case else (folder("hops"), {})
+    make(load(source, precision, **config), tmp_path, find_target("onnx"), TargetOptions(precision))
+    run(str(tmp_path))
+
+
+_names = st.sampled_from(["a", "b", "n_1"])
+_expressions = st.recursive(
+    st.one_of(_names, st.integers(0, 9).map(str)),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from([" + ", "-", " * ", " // ", " <= ", "<", " > ", ">=", " == "]), inner).map(
+            lambda parts: f"({''.join(parts)})"
+        ),
+        st.tuples(inner, inner, inner).map(lambda three: f"{three[0]} - {three[1]} * {three[2]}"),
+        st.tuples(st.sampled_from(["cdiv", "min", "max"]), inner, inner).map(lambda c: f"{c[0]}({c[1]}, {c[2]})"),
+    ),
+    max_leaves=8,
+)
+
+
+def test_expressions_are_worth_what_python_says() -> None:
+    process = subprocess.Popen([str(EVALUATE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def told(expression: str, sizes: dict[str, int]) -> str:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(f"{expression}\t{' '.join(f'{name}={size}' for name, size in sizes.items())}\n")
+        process.stdin.flush()
+        return process.stdout.readline().rstrip("\n")
+
+    @settings(max_examples=300, deadline=None)
+    @given(_expressions, st.fixed_dictionaries({name: st.integers(-50, 2**40) for name in ("a", "b", "n_1")}))
+    def check(expression: str, sizes: dict[str, int]) -> None:
+        found = told(expression, sizes)
+        try:
+            expected = int(evaluate(expression, sizes))
+        except ZeroDivisionError:
+            assert found.startswith("error division by 0")
+            return
+        if abs(expected) < 2**60:  # beyond, something between may not have fitted
+            assert found == str(expected) or "larger than 64 bits" in found
+
+    check()
+    for wrong in ("", "a +", "a ** b", "f(a, b)", "a.b", "__import__", "-a", "1.5", "cdiv(a)", "a b"):
+        assert told(wrong, {"a": 1, "b": 2}).startswith("error ")
+        with pytest.raises((ValueError, NameError, TypeError)):
+            evaluate(wrong, {"a": 1, "b": 2})
+    process.communicate()
+
+
+def act() -> OperatorCase:
+    r = np.random.default_rng(0)
+    floats = {"h": (1, 2, 8), "out": (1, 2, 8), "cumulative": (1, 2), "weight": (1, 8), "bias": (1,), "threshold": ()}
+    inputs: dict[str, Any] = {name: r.random(shape, np.float32) for name, shape in floats.items()}
+    inputs |= {"halted": np.zeros((1, 2), bool), "depth": np.zeros((1, 2), np.int32)}
+    order = ("h", "out", "cumulative", "halted", "depth", "weight", "bias", "threshold")
+    return OperatorCase("act_halting", {name: inputs[name] for name in order}, {})
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    """No driver here, no folder, another format of it, sizes that nothing was compiled for."""
+    case = act()
+    write_kernels(tmp_path, calls_of_cases([case]))
+    with pytest.raises(Exception, match="mythos.act_halting on a GPU: this needs an NVIDIA GPU with its driver"):
+        open_session(model_of(case), tmp_path).run(None, case.inputs)
+    wide = {
+        name: np.repeat(value, 2, -1) if name in ("h", "out", "weight") else value
+        for name, value in case.inputs.items()
+    }
+    with pytest.raises(Exception, match=r"h has the shape \[1, 2, 16\], and no kernels in .* are for it: export"):
+        open_session(model_of(case), tmp_path).run(None, wide)
+    torn = {**case.inputs, "depth": np.zeros((1, 3), np.int32)}
+    with pytest.raises(Exception, match=r"depth has the shape \[1, 3\], expected \[1, 2\] to begin with"):
+        open_session(model_of(case), tmp_path).run(None, torn)
+    options = ort.SessionOptions()
+    with pytest.raises(Exception, match="the session has no entry mythos.kernels"):
+        options.register_custom_ops_library(str(LIBRARY))
+    with pytest.raises(Exception, match="kernels.json cannot be read; the bundle is damaged"):
+        open_session(model_of(case), tmp_path / "no")
+    document = json.loads((tmp_path / "kernels.json").read_text())
+    (tmp_path / "kernels.json").write_text(json.dumps(document | {"format_version": 2}))
+    with pytest.raises(Exception, match="format version 2, this library knows 3; export the model again"):
+        open_session(model_of(case), tmp_path)
+
+
+def test_an_operator_that_has_no_kernels_in_some_format_is_left_to_its_bodies() -> None:
+    (plain,) = calls_of_cases([act()])
+    rounded = OperatorCall("linear", {"format": "int8a8", "rows": 4})
+    served = (OperatorCall("linear", {"format": "int8", "rows": 4}), plain[1])
+    assert {call["operator"] for call in described([plain, served])["calls"]} == {"act_halting", "linear"}
+    found = described([plain, served, (rounded, ())])
+    assert [call["operator"] for call in found["calls"]] == ["act_halting"] == [o["name"] for o in found["operators"]]
+    other = replace(plain[0], shapes=plain[0].shapes | {"h": (None, None, 16)})
+    (both,) = described([plain, (other, plain[1])])["calls"]  # of the same plans: what differs may be anything
+    assert both["trailing"]["h"] == (None,) and both["trailing"]["out"] == (8,)
