@@ -54,7 +54,12 @@ _DTYPES = {
     **{"*i1": torch.bool, "*i8": torch.int8, "*u8": torch.uint8},
 }
 _SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
-_FED = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
+_FED = {
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
 _EXAMPLES = {"act_halting": 10, "linear": 5}
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
 _ON_LAUNCH = ctypes.CFUNCTYPE(
@@ -246,7 +251,7 @@ def whole(gpu: Gpu, bundle: Path) -> None:
         served = make is not None and call.format in OPERATORS[call.operator].kernels
         made.append((call, make(call, "fp32") if served and make is not None else ()))
     plain = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    feeds = {value.name: _fed(value) for value in plain.get_inputs()}
+    feeds = {value.name: fed(value) for value in plain.get_inputs()}
     with tempfile.TemporaryDirectory() as place:
         gpu.specs = write_kernels(Path(place), made)
         gpu.launched.clear()
@@ -263,7 +268,7 @@ def whole(gpu: Gpu, bundle: Path) -> None:
         assert np.abs(have - want).max() <= 1e-4 * max(np.abs(want).max(), 1)
 
 
-def _fed(value: Any) -> Array:
+def fed(value: Any) -> Array:
     """For an input of a model's graph: three new tokens behind four, twice, in three loops."""
     sizes = {NAMES[symbol]: size for symbol, size in {"B": 2, "T": 3, "P": 4, "N": 3}.items()}
     shape = [sizes[size] if isinstance(size, str) else size for size in value.shape]

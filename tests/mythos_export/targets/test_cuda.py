@@ -15,9 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from cuda_ops import LIBRARY, fed, open_session
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver, program_of
 from operator_cases import OperatorCase, cache_inputs
@@ -196,6 +198,18 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
     assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
+    calls = {call["operator"]: call for call in described["calls"]}
+    assert calls.keys() == {
+        "moe",
+        "mla_attention",
+        "act_halting",
+    }  # of the whole model's graph, for ONNX Runtime on CUDA
+    assert calls["moe"]["floats"] == "fp16" and calls["act_halting"]["floats"] == "fp32"
+    if LIBRARY.exists():  # which reads what was written, and finds no driver here
+        session = open_session(onnx.load(path / "model.onnx").SerializeToString(), path / "kernels")
+        feeds = {value.name: fed(value) for value in session.get_inputs()}
+        with pytest.raises(Exception, match="on a GPU: this needs an NVIDIA GPU with its driver"):
+            session.run(None, feeds)
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment.pop("MYTHOS_TRITON", None)
     run = subprocess.run([sys.executable, "-c", LAUNCHES, str(path)], capture_output=True, text=True, env=environment)
