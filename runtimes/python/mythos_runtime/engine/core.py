@@ -127,23 +127,26 @@ class Core:
                 self.around.extend(span.sequence.around, span.first, span.last)
         ids = chunks[0].ids if len(chunks) == 1 else np.concatenate([chunk.ids for chunk in chunks])
         encoded = self.graphs.enter(ids, spans, [span.sequence.around for span in spans])
-        lines, at = self.states.begin(ids, encoded, self._initial(chunks)), 0
-        for chunk, span in zip(chunks, spans, strict=True):
-            sequence, mine = span.sequence, lines[at : at + span.rows]
-            at += span.rows
-            sequence.lines += mine.tolist()
+        lines = self.states.begin(ids, encoded, self._initial(chunks))
+        rows, numbers, at = [span.rows for span in spans], lines.tolist(), 0
+        threshold = np.repeat([span.sequence.threshold for span in spans], rows)
+        cap = np.repeat([span.sequence.limit for span in spans], rows)
+        for chunk, span, count in zip(chunks, spans, rows, strict=True):
+            sequence, mine = span.sequence, slice(at, at + count)
+            at += count
+            sequence.lines += numbers[mine]
             sequence.length = span.last + 1
-            self.states.threshold[mine] = sequence.threshold
             if chunk.forced is not None:
-                self.states.threshold[mine[chunk.forced]] = np.nan
-            self.states.cap[mine] = sequence.limit if chunk.caps is None else chunk.caps
-            sequence.capped = sequence.capped or chunk.caps is not None
+                threshold[mine][chunk.forced] = np.nan
+            if chunk.caps is not None:
+                cap[mine], sequence.capped = chunk.caps, True
             answers, whole = chunk.answers or self.trailing, sequence.policy == "full"
             if answers or whole:
                 stop = sequence.limit if chunk.depths is None else chunk.depths
                 sequence.job = Job(span.first, span.last, stop, whole=whole, answers=answers)
             elif not sequence.limit:
                 self._release(sequence)  # no loop will ask for them
+        self.states.threshold[lines], self.states.cap[lines] = threshold, cap
 
     def _initial(self, chunks: Several[Chunk]) -> np.ndarray | None:
         """The state before the first loop of new rows [r, S], where the model draws it."""
@@ -223,11 +226,11 @@ class Core:
         picks, at = [], 0
         for each, span in zip(leaving, spans, strict=True):
             end = at + span.rows
-            picks.append(np.arange(at if each.every else end - 1, end))
+            picks.append(range(at if each.every else end - 1, end))
             if each.early:
                 self.states.take_rest(left[at:end], lines[at:end])
             at = end
-        pick = picks[0] if len(picks) == 1 else np.concatenate(picks)
+        pick = np.array([row for rows in picks for row in rows])
         logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
         depth = self.states.depths(lines[pick])
         answers, at = [], 0
