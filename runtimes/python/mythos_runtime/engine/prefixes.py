@@ -1,8 +1,8 @@
 """Prompts that begin alike: what is cached of a sequence that has ended serves the next one, exactly.
 
-An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks what they
-have in common: pages are shared, and positions that lag keep lagging. When pages are short the oldest one goes, when
-states are the one that lags most.
+An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks what
+they have in common: pages are shared, and positions that lag keep lagging. When pages are short the oldest one goes,
+when states are the one that lags most.
 """
 
 from __future__ import annotations
