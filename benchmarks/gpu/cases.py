@@ -192,7 +192,7 @@ def rotary_case(config: MythosConfig, rows: int, make: Maker) -> dict[str, Any]:
 
 
 def tail_case(config: MythosConfig, rows: int, make: Maker) -> dict[str, Any]:
-    """What ends an iteration, of rows that halt now and that never do: no decision hangs on a rounding."""
+    """What ends an iteration, of rows that halt now and that never do: no decision depends on a rounding."""
     D, K = config.dim, config.lora_rank
     state = {name: make.normal(rows, D).float() for name in ("h", "encoded", "out")}
     return {

@@ -15,6 +15,7 @@ from mythos_export.kernels.plugin.driver import Driver
 from mythos_export.kernels.plugin.launch import launch_of
 from mythos_export.kernels.plugin.program import KERNELS, Binary
 from mythos_runtime.errors import BackendMissing
+from mythos_runtime.files import FileEntry, check_file
 
 _known: dict[str, Precompiled] = {}
 """By kernel: a kernel's name says its operator, precision and sizes. Of several bundles the last one serves."""
@@ -32,7 +33,7 @@ class Precompiled:
         manifest = json.loads((folder / KERNELS).read_text(encoding="utf-8"))
         found = driver.capability()
         architecture = f"sm_{found}"
-        self._driver, self._folder = driver, folder
+        self._driver, self._folder = driver, folder.absolute()  # read from later, wherever the process is then
         self._binaries: dict[str, dict[str, Any]] = {}
         self.specs: dict[str, KernelSpec] = {}
         for kernel in manifest["kernels"]:
@@ -67,7 +68,10 @@ class Precompiled:
             self._driver.launch(launch, stream)
 
     def _image(self, binary: Mapping[str, Any]) -> bytes:
-        return (self._folder / str(binary["cubin"]["file"])).read_bytes()
+        """The cubin, held to its hash: the driver reads to the end that a damaged one claims. Raises BundleError."""
+        cubin = binary["cubin"]
+        check_file(self._folder, cubin["file"], FileEntry(cubin["sha256"], cubin["bytes"]), verify_hash=True)
+        return (self._folder / str(cubin["file"])).read_bytes()
 
 
 def use(folder: Path, driver: Driver) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from golden_bundles import Bundles
 
-from mythos_runtime import cuda_ops, load, ort
+from mythos_runtime import cuda_ops, load, ort, session
 from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, find_cuda_library
 from mythos_runtime.errors import BackendMissing, RequestError
 
@@ -32,6 +34,49 @@ def test_they_are_only_taken_where_asked_for(tmp_path: Path, monkeypatch: pytest
         find_cuda_library(kernels)
     (tmp_path / CUDA_LIBRARY).touch()
     assert find_cuda_library(kernels) == tmp_path / CUDA_LIBRARY
+    assert find_cuda_library(kernels, None) is None  # portable bodies are asked for by name
+
+
+def test_a_session_on_the_cpu_says_that_it_has_none(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundles["mla_decode"]
+    assert CUDA_OPS not in load(bundle).session.description
+    monkeypatch.setenv(CUDA_OPS, "1")
+    assert "(MYTHOS_CUDA_OPS is for CUDA alone)" in load(bundle).session.description
+    assert CUDA_OPS not in load(bundle, op_library=None).session.description
+    monkeypatch.setenv(CUDA_OPS, "yes")
+    with pytest.raises(RequestError, match="MYTHOS_CUDA_OPS is 'yes', expected 0 or 1"):
+        load(bundle)
+
+
+class OnCuda:
+    """A session that says that it runs there."""
+
+    def __init__(self, file: str, settings: object, providers: list[str]) -> None:
+        import onnxruntime  # type: ignore[import-untyped]
+
+        self._session = onnxruntime.InferenceSession(file, settings, providers=BOTH[1:])
+
+    def get_providers(self) -> list[str]:
+        return BOTH
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+def test_a_library_for_the_cpu_is_not_dropped_without_a_word_on_cuda(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, runtime = bundles["mla_decode"], SimpleNamespace(**vars(importlib.import_module("onnxruntime")))
+    runtime.InferenceSession = OnCuda
+    monkeypatch.setattr(ort, "_wanted_providers", lambda runtime, wanted: BOTH)
+    known = importlib.import_module
+    monkeypatch.setattr(ort.importlib, "import_module", lambda name: runtime if name == "onnxruntime" else known(name))
+    monkeypatch.setattr(ort, "_cuda_runtime", lambda: None)
+    with pytest.raises(RequestError, match="library .*some.so is for the CPU, and this session is on CUDA: take prov"):
+        load(bundle, op_library=tmp_path / "some.so")
+    assert ort.OP_LIBRARY_VARIABLE not in load(bundle).session.description
+    monkeypatch.setenv(ort.OP_LIBRARY_VARIABLE, str(tmp_path / "some.so"))
+    assert load(bundle).session.description.endswith("portable operators (MYTHOS_OP_LIBRARY is for the CPU alone)")
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -61,7 +106,7 @@ def test_a_provider_that_does_not_start_leaves_the_cpu_with_its_own_operators(
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-@pytest.mark.skipif(not (cuda_ops.NATIVE / CUDA_LIBRARY).exists(), reason=f"{CUDA_LIBRARY} is not built: make native")
+@pytest.mark.skipif(not (session.NATIVE / CUDA_LIBRARY).exists(), reason=f"{CUDA_LIBRARY} is not built: make native")
 def test_a_session_takes_the_library(bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registered for a provider that is not here, it leaves every node to its body; damaged kernels are refused."""
     bundle = tmp_path / "b"

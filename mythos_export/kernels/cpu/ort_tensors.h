@@ -1,8 +1,6 @@
 // ONNX Runtime's tensors as the operators take them, with the checks whose messages name the tensor.
 #pragma once
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
+#include "onnxruntime_api.h"
 
 #include <cmath>
 #include <optional>

@@ -23,6 +23,7 @@
 #include "cpu/ort_tensors.h"
 #include "cpu/paged_ops.h"
 #include "cpu/product_ops.h"
+#include "onnxruntime_api.h"
 
 namespace mythos {
 namespace {
@@ -331,14 +332,7 @@ extern "C" __attribute__((visibility("default"))) const char* mythos_ops_describ
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
                                                                                             const OrtApiBase* base) {
-  const OrtApi* api = base->GetApi(ORT_API_VERSION);
-  if (!api) {
-    // Making an error needs a table too: the first version has held this function ever since.
-    const std::string message = "the mythos operators need ONNX Runtime 1." + std::to_string(ORT_API_VERSION) +
-                                " or newer, and this is " + base->GetVersionString() + ": install a newer onnxruntime";
-    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
-  }
-  Ort::InitApi(api);
+  if (OrtStatus* const older = mythos::take_api(base)) return older;
   try {
     static Ort::CustomOpDomain domain{"mythos"};  // sessions keep pointing to it
     static std::once_flag filled;

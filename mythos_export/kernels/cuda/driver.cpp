@@ -27,6 +27,7 @@ const Driver& Driver::get() {
 Driver::Driver() {
   void* library = dlopen("libcuda.so.1", RTLD_NOW);
   if (!library) throw std::runtime_error(std::string("this needs an NVIDIA GPU with its driver (") + dlerror() + ")");
+  find(library, "cuCtxGetCurrent", ctx_get_current_);
   find(library, "cuCtxGetDevice", ctx_get_device_);
   find(library, "cuDeviceGetAttribute", device_get_attribute_);
   find(library, "cuModuleLoadData", module_load_data_);
@@ -36,6 +37,12 @@ Driver::Driver() {
   find(library, "cuMemFreeAsync", mem_free_async_);
   find(library, "cuLaunchKernel", launch_kernel_);
   find(library, "cuGetErrorString", get_error_string_);
+}
+
+void* Driver::context() const {
+  void* context;
+  check(ctx_get_current_(&context), "cuCtxGetCurrent");
+  return context;
 }
 
 int Driver::capability() const {

@@ -25,9 +25,12 @@ class Driver {
   // is none.
   static const Driver& get();
 
+  // The current context: what is loaded into one runs in no other.
+  void* context() const;
   // Of the current context's GPU, 86 for 8.6.
   int capability() const;
-  // Loads a cubin into the current context and allows its kernel that much dynamic shared memory.
+  // Loads a cubin into the current context and allows its kernel that much dynamic shared memory. The driver is not told
+  // where the image ends: hold it to its hash before.
   void* function(const std::string& image, const std::string& entry, unsigned shared_bytes) const;
   // Memory that may be used by what is put into the stream from now on; `free` gives it back once the stream is there.
   Address allocate(size_t size, void* stream) const;
@@ -38,6 +41,7 @@ class Driver {
   Driver();
   void check(int status, const char* call) const;
 
+  int (*ctx_get_current_)(void**);
   int (*ctx_get_device_)(int*);
   int (*device_get_attribute_)(int*, int, int);
   int (*module_load_data_)(void**, const void*);

@@ -1,15 +1,23 @@
 // In place of the CUDA driver, for tests on a machine without a GPU: memory is the host's, the code of a kernel is its
-// name, and each launch is handed to a function of the test's. What CUDA refuses is refused.
+// name, and each launch is handed to a function of the test's. What CUDA refuses is refused. Contexts are numbered, each
+// on a GPU of its own.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <set>
 #include <string>
 
 namespace {
 
+struct Module {
+  std::string image;
+  int context;
+};
+
 struct Function {
-  std::string image, entry;
+  Module module;
+  std::string entry;
   unsigned shared_allowed = 48 << 10;
 };
 
@@ -17,7 +25,8 @@ using OnLaunch = int (*)(const char* image, const char* entry, const unsigned* g
                          void* stream, void** parameters);
 
 OnLaunch on_launch = nullptr;
-int capability = 0;
+int context = 0;  // the current one
+std::map<int, int> capabilities;
 std::set<void*> blocks;
 constexpr int kInvalid = 1;
 
@@ -27,24 +36,33 @@ extern "C" {
 
 // Stand in for a GPU of this compute capability; `launched` returns 0, or an error of the driver.
 void stand_in(int of_capability, OnLaunch launched) {
-  capability = of_capability;
+  capabilities[context] = of_capability;
   on_launch = launched;
 }
+// Makes that context, 0 to begin with, the current one.
+void stand_in_context(int number) { context = number; }
 // Blocks of memory that were not given back.
 size_t stand_in_held() { return blocks.size(); }
 
-int cuCtxGetDevice(int* device) { return *device = 0; }
-int cuDeviceGetAttribute(int* value, int attribute, int) {
+int cuCtxGetCurrent(void** current) {
+  *current = reinterpret_cast<void*>(static_cast<intptr_t>(context + 1));
+  return 0;
+}
+int cuCtxGetDevice(int* device) {
+  *device = context;
+  return 0;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
   if (attribute != 75 && attribute != 76) return kInvalid;
-  *value = attribute == 75 ? capability / 10 : capability % 10;
+  *value = attribute == 75 ? capabilities[device] / 10 : capabilities[device] % 10;
   return 0;
 }
 int cuModuleLoadData(void** module, const void* image) {
-  *module = new std::string(static_cast<const char*>(image));  // as long as the process, as a module is
+  *module = new Module{static_cast<const char*>(image), context};  // as long as the process, as a module is
   return 0;
 }
 int cuModuleGetFunction(void** function, void* module, const char* entry) {
-  *function = new Function{*static_cast<std::string*>(module), entry};
+  *function = new Function{*static_cast<Module*>(module), entry};
   return 0;
 }
 int cuFuncSetAttribute(void* function, int attribute, int value) {
@@ -71,9 +89,9 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   const auto& of = *static_cast<Function*>(function);
   const bool blocks_fit = x && y && z && x <= 0x7FFFFFFF && y <= 65535 && z <= 65535;
   if (!blocks_fit || !threads || threads > 1024 || threads_y != 1 || threads_z != 1 || extra) return kInvalid;
-  if (shared > of.shared_allowed || !on_launch) return kInvalid;
+  if (shared > of.shared_allowed || of.module.context != context || !on_launch) return kInvalid;
   const unsigned grid[] = {x, y, z};
-  return on_launch(of.image.c_str(), of.entry.c_str(), grid, threads, shared, stream, parameters);
+  return on_launch(of.module.image.c_str(), of.entry.c_str(), grid, threads, shared, stream, parameters);
 }
 int cuGetErrorString(int status, const char** text) {
   *text = status == kInvalid ? "invalid argument" : "failed in the test";

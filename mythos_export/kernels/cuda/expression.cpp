@@ -1,5 +1,6 @@
 #include "cuda/expression.h"
 
+#include <algorithm>
 #include <cctype>
 #include <stdexcept>
 
@@ -24,6 +25,11 @@ class Parser {
     throw std::invalid_argument("'" + text_ + "' is no expression: expected integers, names, + - * //, comparisons, "
                                 "cdiv, min and max, at character " + std::to_string(at_));
   }
+  void held_to_depth(int depth) const {
+    if (depth > Expression::kMostDeep)
+      throw std::invalid_argument("'" + text_.substr(0, 80) + "' ... is nested deeper than " +
+                                  std::to_string(Expression::kMostDeep));
+  }
   bool take(const char* token) {
     while (at_ < text_.size() && text_[at_] == ' ') ++at_;
     const std::string wanted(token);
@@ -32,7 +38,24 @@ class Parser {
     while (at_ < text_.size() && text_[at_] == ' ') ++at_;
     return true;
   }
-  static Node both(Kind kind, Node a, Node b) { return {kind, 0, {}, {std::move(a), std::move(b)}}; }
+  Node over(Kind kind, std::vector<Node> of) const {
+    int depth = 0;
+    for (const Node& one : of) depth = std::max(depth, one.depth + 1);
+    held_to_depth(depth);
+    return {kind, 0, {}, std::move(of), depth};
+  }
+  Node both(Kind kind, Node a, Node b) const {
+    std::vector<Node> of;
+    of.push_back(std::move(a));
+    of.push_back(std::move(b));
+    return over(kind, std::move(of));
+  }
+  Node inside() {  // of parentheses
+    held_to_depth(++nested_);
+    Node node = comparison();
+    --nested_;
+    return node;
+  }
 
   Node comparison() {
     Node left = sum();
@@ -59,9 +82,9 @@ class Parser {
   }
   Node atom() {
     if (take("(")) {
-      Node inside = comparison();
+      Node node = inside();
       if (!take(")")) fail();
-      return inside;
+      return node;
     }
     const size_t start = at_;
     while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '_')) ++at_;
@@ -69,27 +92,34 @@ class Parser {
     if (word.empty()) fail();
     if (std::isdigit(static_cast<unsigned char>(word[0]))) {
       if (word.size() > 18 || word.find_first_not_of("0123456789") != std::string::npos) fail();
-      return {Kind::integer, std::stoll(word), {}, {}};
+      return {Kind::integer, std::stoll(word), {}, {}, 0};
     }
-    if (!take("(")) return {Kind::name, 0, word, {}};
+    if (!take("(")) return {Kind::name, 0, word, {}, 0};
     const auto kind = word == "cdiv" ? Kind::cdiv : word == "min" ? Kind::min : word == "max" ? Kind::max : Kind::name;
     if (kind == Kind::name) fail();
-    Node call{kind, 0, {}, {comparison()}};
-    while (take(",")) call.of.push_back(comparison());
-    if (!take(")") || call.of.size() < 2 || (kind == Kind::cdiv && call.of.size() != 2)) fail();
-    return call;
+    std::vector<Node> of;
+    do of.push_back(inside());
+    while (take(","));
+    if (!take(")") || of.size() < 2 || (kind == Kind::cdiv && of.size() != 2)) fail();
+    return over(kind, std::move(of));
   }
 
   const std::string& text_;
   size_t at_ = 0;
+  int nested_ = 0;
 };
 
 namespace {
 
-std::int64_t floor_div(std::int64_t a, std::int64_t b) {
+// Whether the quotient, rounded down or up, overflows, as __builtin_*_overflow say it. The processor would end the
+// process over the smallest integer by -1, the one quotient that does not fit.
+bool div_overflow(std::int64_t a, std::int64_t b, bool up, std::int64_t* quotient) {
   if (b == 0) throw std::invalid_argument("division by 0");
-  const std::int64_t quotient = a / b;
-  return quotient - (a % b != 0 && (a < 0) != (b < 0));
+  if (b == -1) return __builtin_sub_overflow(std::int64_t{0}, a, quotient);
+  const bool negative = (a < 0) != (b < 0);
+  *quotient = a / b;  // towards 0
+  if (a % b != 0 && negative != up) *quotient += up ? 1 : -1;
+  return false;
 }
 
 }  // namespace
@@ -126,8 +156,8 @@ Value Expression::value(const Node& node, const Names& names) const {
       case Kind::add: overflow = __builtin_add_overflow(result, b, &result); break;
       case Kind::sub: overflow = __builtin_sub_overflow(result, b, &result); break;
       case Kind::mul: overflow = __builtin_mul_overflow(result, b, &result); break;
-      case Kind::div: result = floor_div(result, b); break;
-      case Kind::cdiv: result = -floor_div(-result, b); break;
+      case Kind::div: overflow = div_overflow(result, b, false, &result); break;
+      case Kind::cdiv: overflow = div_overflow(result, b, true, &result); break;
       case Kind::min: result = b < result ? b : result; break;
       case Kind::max: result = b > result ? b : result; break;
       case Kind::lt: result = result < b; break;

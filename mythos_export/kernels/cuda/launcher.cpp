@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sha256.hpp"
+
 namespace mythos::cuda {
 namespace {
 
@@ -66,6 +68,37 @@ unsigned extent(const Kernel& kernel, size_t axis, const Names& names) {
   return static_cast<unsigned>(blocks);
 }
 
+// Where each part begins in one allocation, and how large that is.
+std::pair<std::vector<std::int64_t>, std::int64_t> laid_out(const std::vector<Scratch>& parts, const Names& names) {
+  std::int64_t total = 0;
+  std::vector<std::int64_t> offsets;
+  for (const Scratch& part : parts) {
+    offsets.push_back(total);
+    std::int64_t bytes = part.element;
+    bool overflow = false;
+    for (const Expression& of : part.shape) {
+      const std::int64_t extent = of.integer(names);
+      if (extent < 0) throw std::invalid_argument(part.name + " would have an extent of " + std::to_string(extent));
+      overflow = overflow || __builtin_mul_overflow(bytes, extent, &bytes);
+    }
+    overflow = overflow || __builtin_add_overflow(bytes, kScratchAlignment - 1, &bytes);
+    if (overflow || __builtin_add_overflow(total, bytes / kScratchAlignment * kScratchAlignment, &total))
+      throw std::invalid_argument(part.name + " would be larger than memory can be");
+  }
+  return {offsets, total};
+}
+
+// The cubin, as long and with the hash that kernels.json says: the driver reads to the end that a damaged one claims.
+std::string image_of(const std::string& folder, const Binary& binary) {
+  const std::string path = folder + "/" + binary.file;
+  const std::string image = read_file(path);
+  Sha256 hash;
+  hash.update(reinterpret_cast<const unsigned char*>(image.data()), image.size());
+  if (image.size() != binary.bytes || hex(hash.digest()) != binary.sha256)
+    throw std::runtime_error(path + " is not what kernels.json describes; the bundle is damaged: export the model again");
+  return image;
+}
+
 }  // namespace
 
 void Launcher::run(const Call& call, Buffers buffers, Names sizes, void* stream) {
@@ -81,16 +114,7 @@ void Launcher::run(const Call& call, Buffers buffers, Names sizes, void* stream)
     }
   }
   if (!plan) throw std::invalid_argument("no plan of " + call.variant + " is for these sizes");
-  std::int64_t total = 0;
-  std::vector<std::int64_t> offsets;
-  for (const Scratch& scratch : plan->scratch) {
-    offsets.push_back(total);
-    std::int64_t bytes = scratch.element;
-    for (const Expression& of : scratch.shape)
-      if (__builtin_mul_overflow(bytes, of.integer(names), &bytes))
-        throw std::invalid_argument(scratch.name + " would be larger than memory can be");
-    total += (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment;
-  }
+  const auto [offsets, total] = laid_out(plan->scratch, names);
   for (const auto& [name, address] : buffers)
     if (address % kPointerAlignment)
       throw std::invalid_argument(name + " begins at an address that is no multiple of " +
@@ -117,20 +141,21 @@ void Launcher::run(const Call& call, Buffers buffers, Names sizes, void* stream)
 
 Launcher::Loaded Launcher::load(const Driver& driver, const Kernel& kernel) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto known = loaded_.find(kernel.name);
-  if (known != loaded_.end()) return known->second;
-  if (!capability_) capability_ = driver.capability();
-  const auto found = kernel.binaries.find(capability_);
+  Context& context = contexts_[driver.context()];
+  const auto known = context.loaded.find(kernel.name);
+  if (known != context.loaded.end()) return known->second;
+  if (!context.capability) context.capability = driver.capability();
+  const auto found = kernel.binaries.find(context.capability);
   if (found == kernel.binaries.end()) {
     std::string built;
     for (const std::string& name : program_->architectures) built += (built.empty() ? "" : ", ") + name;
-    const std::string here = std::to_string(capability_);
+    const std::string here = std::to_string(context.capability);
     throw std::runtime_error("the kernels in " + program_->folder + " were compiled for " + built +
                              ", this GPU is sm_" + here + ": export again with --target cuda --sm " + here);
   }
   const Binary& binary = found->second;
-  const std::string image = read_file(program_->folder + "/" + binary.file);
-  return loaded_[kernel.name] = {driver.function(image, binary.entry, binary.shared_bytes), binary.shared_bytes};
+  const std::string image = image_of(program_->folder, binary);
+  return context.loaded[kernel.name] = {driver.function(image, binary.entry, binary.shared_bytes), binary.shared_bytes};
 }
 
 }  // namespace mythos::cuda

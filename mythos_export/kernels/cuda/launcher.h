@@ -13,7 +13,8 @@ namespace mythos::cuda {
 
 using Buffers = std::unordered_map<std::string, Address>;
 
-// The kernels of a program on one GPU. They are loaded when a plan first needs them; several threads may call.
+// The kernels of a program. They are loaded when a plan first needs them, into the context that is current then, whose GPU
+// may be another one than that of the next call; several threads may call.
 class Launcher {
  public:
   explicit Launcher(std::shared_ptr<const Program> program) : program_(std::move(program)) {}
@@ -28,12 +29,15 @@ class Launcher {
     void* function;
     unsigned shared_bytes;
   };
+  struct Context {
+    int capability = 0;
+    std::unordered_map<std::string, Loaded> loaded;
+  };
   Loaded load(const Driver& driver, const Kernel& kernel);
 
   std::shared_ptr<const Program> program_;
   std::mutex mutex_;
-  std::unordered_map<std::string, Loaded> loaded_;
-  int capability_ = 0;
+  std::unordered_map<void*, Context> contexts_;  // ONNX Runtime's are the devices' primary ones, which stay
 };
 
 }  // namespace mythos::cuda

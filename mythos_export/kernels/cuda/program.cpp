@@ -1,7 +1,9 @@
 #include "cuda/program.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 
@@ -27,6 +29,14 @@ Argument::Kind kind_of(const std::string& type) {
   throw std::invalid_argument("an argument of the type " + type + ", expected a pointer, i32, i64 or fp32");
 }
 
+// What has that name, or an error that says the name.
+template <class Map>
+const auto& named(const Map& known, const std::string& name, const std::string& what) {
+  const auto found = known.find(name);
+  if (found == known.end()) throw std::invalid_argument("there is no " + what + " '" + name + "'");
+  return found->second;
+}
+
 Kernel kernel_of(const Json& json) {
   Kernel kernel;
   kernel.name = json.at("name");
@@ -47,8 +57,12 @@ Kernel kernel_of(const Json& json) {
     if (binary.at("global_scratch_bytes") != 0 || binary.at("profile_scratch_bytes") != 0)
       throw std::invalid_argument(kernel.name + " asks for scratch memory of Triton's own, which is not handed over");
     const std::string architecture = binary.at("architecture");  // sm_86
+    const Json& cubin = binary.at("cubin");
+    const std::string file = cubin.at("file");
+    if (file.empty() || file.find('/') != std::string::npos)
+      throw std::invalid_argument("'" + file + "' is no name of a file in this folder");
     kernel.binaries[std::stoi(architecture.substr(architecture.find('_') + 1))] = {
-        binary.at("cubin").at("file"), binary.at("entry"), binary.at("shared_bytes")};
+        file, cubin.at("bytes"), cubin.at("sha256"), binary.at("entry"), binary.at("shared_bytes")};
   }
   return kernel;
 }
@@ -61,7 +75,7 @@ Plan plan_of(const Json& json, const std::map<std::string, Kernel>& kernels) {
     plan.scratch.push_back({scratch.at("name"), element_bytes(scratch.at("type")), {}});
     for (const Json& extent : scratch.at("shape")) plan.scratch.back().shape.emplace_back(extent.get<std::string>());
   }
-  for (const Json& name : json.at("launches")) plan.launches.push_back(&kernels.at(name));
+  for (const Json& name : json.at("launches")) plan.launches.push_back(&named(kernels, name, "kernel"));
   return plan;
 }
 
@@ -86,14 +100,39 @@ Signature signature_of(const Json& json) {
   return signature;
 }
 
+// Every pointer of the plan's kernels is a tensor of the call, or scratch memory of the plan.
+void check_pointers(const Call& call, const Plan& plan) {
+  std::set<std::string> there(call.inputs.begin(), call.inputs.end());
+  for (const Tensor& output : call.signature->outputs) there.insert(output.name);
+  for (const Scratch& scratch : plan.scratch) there.insert(scratch.name);
+  for (const Kernel* kernel : plan.launches)
+    for (const Argument& argument : kernel->arguments)
+      if (argument.kind == Argument::Kind::pointer && !there.count(argument.buffer))
+        throw std::invalid_argument(kernel->name + " takes '" + argument.buffer + "', which is no input or output of " +
+                                    call.signature->name + ", nor scratch memory");
+}
+
+// Every input and attribute of the call is one of the operator's.
+void check_names(const Call& call) {
+  const Signature& known = *call.signature;
+  for (const std::string& name : call.inputs)
+    if (std::none_of(known.inputs.begin(), known.inputs.end(), [&](const Tensor& one) { return one.name == name; }))
+      throw std::invalid_argument(known.name + " has no input '" + name + "'");
+  for (const auto& [name, value] : call.attributes)
+    if (std::none_of(known.attributes.begin(), known.attributes.end(), [&](const auto& one) { return one.first == name; }))
+      throw std::invalid_argument(known.name + " has no attribute '" + name + "'");
+}
+
 Call call_of(const Json& json, const Program& program) {
-  Call call{&program.signatures.at(json.at("operator")), json.at("variant"), json.at("format"), json.at("floats"),
+  Call call{&named(program.signatures, json.at("operator"), "operator"), json.at("variant"), json.at("format"), json.at("floats"),
             json.at("stored"), json.at("attributes"), json.at("inputs"), {}, {}};
   for (const auto& [name, sizes] : json.at("trailing").items())
     for (const Json& size : sizes) call.trailing[name].push_back(size.is_null() ? -1 : size.get<std::int64_t>());
   for (const Plan& plan : program.plans)
     if (plan.op == call.signature->name && plan.variant == call.variant) call.plans.push_back(&plan);
   if (call.plans.empty()) throw std::invalid_argument("no plan of " + call.signature->name + " for " + call.variant);
+  check_names(call);
+  for (const Plan* plan : call.plans) check_pointers(call, *plan);
   return call;
 }
 

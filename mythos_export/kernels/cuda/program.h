@@ -18,7 +18,9 @@ struct Argument {
 };
 
 struct Binary {
-  std::string file, entry;
+  std::string file;  // a name in the folder
+  std::uint64_t bytes;
+  std::string sha256, entry;
   unsigned shared_bytes;
 };
 

@@ -8,11 +8,8 @@
 // No operator is known here: kernels.json says which there are, what they take and which kernels to launch. The library
 // is linked neither to ONNX Runtime nor to CUDA: calls go through the table that RegisterCustomOps is given, and through
 // the driver that is opened with the first launch.
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
-
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -22,6 +19,7 @@
 #include <vector>
 
 #include "cuda/launcher.h"
+#include "onnxruntime_api.h"
 
 #ifndef MYTHOS_PROVIDER  // tests build it for the CPU, with a stand-in for the driver
 #define MYTHOS_PROVIDER "CUDAExecutionProvider"
@@ -83,7 +81,8 @@ struct Extents {
       leading = found;
       has_leading = true;
       int64_t product = 1;
-      for (const int64_t size : leading) product *= size;
+      for (const int64_t size : leading)
+        if (__builtin_mul_overflow(product, size, &product)) unfit(tensor, shape, "fewer elements than 64 bits count");
       names["lead"] = Value::of(product);
     }
     for (size_t i = 0; i < behind; ++i) bind(tensor.extents[i], shape[lead + i], tensor, shape);
@@ -241,7 +240,8 @@ struct Registered {
 
 Registered& registered(const std::string& folder) {
   static std::mutex mutex;
-  static std::map<std::string, std::unique_ptr<Registered>> known;
+  // Never destroyed: a session that is static itself may outlive the library's own statics, and points to these.
+  static auto& known = *new std::map<std::string, std::unique_ptr<Registered>>;
   const std::lock_guard<std::mutex> lock(mutex);
   auto& found = known[folder + "\n" + read_file(folder + "/kernels.json")];  // of a bundle exported again, another one
   if (found) return *found;
@@ -275,7 +275,7 @@ std::string folder_of(const OrtSessionOptions* options) {
   std::string folder(size, '\0');
   Ort::ThrowOnError(api.GetSessionConfigEntry(options, kFolderEntry, folder.data(), &size));
   folder.resize(size - 1);  // the end is counted
-  return folder;
+  return std::filesystem::absolute(folder).string();  // kernels are read from there later, wherever the process is then
 }
 
 }  // namespace
@@ -283,14 +283,7 @@ std::string folder_of(const OrtSessionOptions* options) {
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
                                                                                             const OrtApiBase* base) {
-  const OrtApi* api = base->GetApi(ORT_API_VERSION);
-  if (!api) {
-    // Making an error needs a table too: the first version has held this function ever since.
-    const std::string message = "the mythos operators need ONNX Runtime 1." + std::to_string(ORT_API_VERSION) +
-                                " or newer, and this is " + base->GetVersionString() + ": install a newer onnxruntime";
-    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
-  }
-  Ort::InitApi(api);
+  if (OrtStatus* const older = mythos::take_api(base)) return older;
   try {
     using namespace mythos::cuda;
     Registered& ready = registered(folder_of(options));

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing
-from mythos_runtime.ort import NATIVE
+from mythos_runtime.session import NATIVE
 
 
 def prefix() -> Path:

@@ -6,32 +6,37 @@ import os
 from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing, RequestError
+from mythos_runtime.session import NATIVE, OpLibrary
 from mythos_runtime.torch_device import KERNELS_MANIFEST
 
 CUDA_LIBRARY = "libmythos_cuda_ops.so"
 KERNELS_ENTRY = "mythos.kernels"
 """The entry of a session's configuration that tells the library the folder of kernels."""
 
-CUDA_LIBRARY = "libmythos_cuda_ops.so"
 CUDA_OPS = "MYTHOS_CUDA_OPS"
 """Set to "1", operators on ONNX Runtime's CUDA provider are the Triton kernels that a bundle of target cuda brings
 compiled. Built, not executed, and therefore not the default, which is their portable bodies."""
 
-NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 
-
-def find_cuda_library(kernels: Path) -> Path | None:
-    """The library of operators for ONNX Runtime's CUDA provider, which launches the compiled kernels in a folder of the
-    bundle; None to run the operators' portable bodies there.
-
-    Raises:
-        BackendMissing: it is asked for (`CUDA_OPS`), and is not there, or the bundle has no kernels.
-        RequestError: the variable is set to what means nothing.
-    """
+def wants_cuda_ops() -> bool:
+    """Whether the variable asks for them. Raises RequestError where it is set to what means nothing."""
     way = os.environ.get(CUDA_OPS, "0")
     if way not in ("0", "1"):
         raise RequestError(f"{CUDA_OPS} is {way!r}, expected 0 or 1, or nothing at all")
-    if way == "0":
+    return way == "1"
+
+
+def find_cuda_library(kernels: Path, choice: OpLibrary = "auto") -> Path | None:
+    """The library of operators for ONNX Runtime's CUDA provider, which launches the compiled kernels in a folder of the
+    bundle; None to run the operators' portable bodies there.
+
+    "auto" looks at the variable `CUDA_OPS`; a path names a library for the CPU, and so none here.
+
+    Raises:
+        BackendMissing: it is asked for, and is not there, or the bundle has no kernels.
+        RequestError: the variable is set to what means nothing.
+    """
+    if not wants_cuda_ops() or choice is None:
         return None
     if not (kernels / KERNELS_MANIFEST).is_file():
         raise BackendMissing(f"{CUDA_OPS} is 1, but {kernels.parent} has no kernels: export it with --target cuda")

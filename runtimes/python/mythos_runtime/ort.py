@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mythos_runtime.cuda_ops import CUDA_LIBRARY, KERNELS_ENTRY, find_cuda_library
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, KERNELS_ENTRY, find_cuda_library, wants_cuda_ops
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ports import Port, Ports, numpy_dtype
-from mythos_runtime.session import OpLibrary, Options, graph_file
+from mythos_runtime.session import NATIVE, OpLibrary, Options, graph_file
 from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, Store
 from mythos_runtime.torch_device import KERNELS_FOLDER
 
@@ -36,7 +36,6 @@ _ORT_TYPES = {
     "tensor(float)": "float32",
 }
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
-NATIVE = Path(__file__).parent / "native"  # filled by the build of the package
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
@@ -116,6 +115,7 @@ class OrtSession:
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
+            RequestError: a library of operators for the CPU is named, and the session is on CUDA.
             BundleError: the graph is damaged or its ports are not the contract's.
         """
         lack = missing()
@@ -132,6 +132,7 @@ class OrtSession:
         providers = _wanted_providers(ort, options.provider)
         self._open(ort, file, options, providers, in_turns, entries or {})
         if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
+            del self.inference  # or the model would be in memory twice
             self._open(ort, file, options, [_PROVIDERS["cpu"]], in_turns, entries or {})  # with the CPU's operators
         active = self.inference.get_providers()
         if options.provider == "cuda" and _PROVIDERS["cuda"] not in active:
@@ -143,6 +144,11 @@ class OrtSession:
         self._outputs = [port.name for port in ports.outputs]
         self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
         self._device = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
+        if self._device != "cpu" and options.op_library not in ("auto", None):
+            raise RequestError(
+                f"the operator library {options.op_library} is for the CPU, and this session is on CUDA: take "
+                "provider='cpu', or name no library"
+            )
         self.store: Store = HOST
         if self._device == "cuda" and self._new and _cuda_runtime() is not None:
             self.store = self.own_store(CudaMemory(_cuda_runtime()))
@@ -158,6 +164,7 @@ class OrtSession:
         kernels = f"native operators of {self._library.name}" if self._library else "portable operators"
         if self._library and self._library.name == CUDA_LIBRARY:
             kernels += " on the bundle's kernels (built, not executed)"
+        kernels += _not_taken(self._device, options.op_library)
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
 
     def _open(
@@ -176,7 +183,8 @@ class OrtSession:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
         on_cpu = providers[0] == _PROVIDERS["cpu"]
         kernels = file.parent / KERNELS_FOLDER
-        self._library = find_op_library(options.op_library) if on_cpu else find_cuda_library(kernels)
+        chosen = options.op_library
+        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(kernels, chosen)
         if self._library is not None:
             if not on_cpu:
                 settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
@@ -262,6 +270,18 @@ def _cuda_runtime() -> Any:
         return None
 
 
+def _not_taken(device: str, choice: OpLibrary) -> str:
+    """What the environment asks for and such a session does not have, in words for its description.
+
+    Raises:
+        RequestError: a variable is set to what means nothing.
+    """
+    if device == "cpu":
+        return f" ({CUDA_OPS} is for CUDA alone)" if wants_cuda_ops() and choice == "auto" else ""
+    named = os.environ.get(OP_LIBRARY_VARIABLE, "none")
+    return f" ({OP_LIBRARY_VARIABLE} is for the CPU alone)" if named != "none" and choice == "auto" else ""
+
+
 def call_error(error: BaseException) -> BackendFailed:
     """What ONNX Runtime raised while it ran, in a line."""
     return BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}")
@@ -275,6 +295,7 @@ class RowsAlone:
     def __init__(self, count: int, options: Options) -> None:
         self.operators = "native" if find_op_library(options.op_library) else "portable"
         self.description = f"onnxruntime, the row graphs, experts in {count} shards, {self.operators} operators"
+        self.description += _not_taken("cpu", options.op_library)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError(

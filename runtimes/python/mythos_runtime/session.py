@@ -23,6 +23,8 @@ from mythos_runtime.stores import HOST, Store
 
 OpLibrary = Path | Literal["auto"] | None
 PROVIDERS = ("auto", "cpu", "cuda")
+NATIVE = Path(__file__).parent / "native"
+"""Libraries and programs that the build of this package fills in."""
 
 
 class Session(Protocol):

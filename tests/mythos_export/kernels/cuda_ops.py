@@ -1,7 +1,7 @@
 """The operators of ONNX Runtime's CUDA provider, without one: the library built for the CPU provider, a stand-in for
 the driver that hands over every launch, and Triton's interpreter that executes it.
 
-    python cuda_ops.py linear:int8 act_halting /path/of/a/bundle ...     # prints, as JSON, what went wrong with each
+    python cuda_ops.py linear:int8 /path/of/a/bundle two_gpus ...        # prints, as JSON, what went wrong with each
 
 A program of its own: the stand-in is this process's libcuda for good.
 """
@@ -42,6 +42,7 @@ from mythos_export.kernels.triton_build import FORMAT_VERSION
 from mythos_export.passes.name_dimensions import NAMES
 from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.cuda_ops import KERNELS_ENTRY
+from mythos_runtime.files import describe
 
 BUILD = Path(__file__).parents[3] / "build" / "kernels"
 LIBRARY, STAND_IN = BUILD / "libmythos_cuda_ops_cpu.so", BUILD / "stand_in.so"
@@ -78,7 +79,8 @@ Calls = list[tuple[OperatorCall, tuple[Plan, ...]]]
 
 
 class Gpu:
-    """What launches: kernels by name are interpreted, and noted as (name, grid, threads, scalars)."""
+    """What launches: kernels by name are interpreted, and noted as (name, grid, threads, scalars). Those of other GPUs
+    than the current one are refused."""
 
     def __init__(self) -> None:
         self.driver = ctypes.CDLL(str(STAND_IN), ctypes.RTLD_GLOBAL)  # its soname is the driver's
@@ -87,11 +89,19 @@ class Gpu:
         self.launched: list[Any] = []
         self.error = ""
         self._called = _ON_LAUNCH(self._launch)
-        self.driver.stand_in(CAPABILITY, self._called)
+        self.enter(0, CAPABILITY)
+
+    def enter(self, context: int, capability: int) -> None:
+        """Make that context current, on a GPU of that capability."""
+        self.capability = capability
+        self.driver.stand_in_context(context)
+        self.driver.stand_in(capability, self._called)
 
     def _launch(self, image: bytes, entry: bytes, grid: Any, threads: int, shared: int, stream: Any, given: Any) -> int:
         try:
-            self._interpret(self.specs[image.decode()], entry.decode(), tuple(grid[:3]), threads, shared, given)
+            name, architecture = image.decode().split()
+            assert architecture == f"sm_{self.capability}"
+            self._interpret(self.specs[name], entry.decode(), tuple(grid[:3]), threads, shared, given)
         except BaseException:  # it would be lost in the library that calls this
             self.error = traceback.format_exc()
             return 999
@@ -123,17 +133,23 @@ def _tensor(address: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.frombuffer(whole, dtype=dtype)
 
 
-def write_kernels(folder: Path, calls: Calls, capability: int = CAPABILITY) -> dict[str, KernelSpec]:
-    """As `triton_build` writes the kernels of these calls, but the code of each is its name; returns them by name."""
+def write_kernels(folder: Path, calls: Calls, *capabilities: int) -> dict[str, KernelSpec]:
+    """As `triton_build` writes the kernels of these calls, but the code of each is its name and GPU (`CAPABILITY` where
+    none is said); returns them by name."""
     plans = {(plan.operator, plan.variant, plan.path): plan for _, found in calls for plan in found}
     specs = {spec.name: spec for plan in plans.values() for spec in plan.launches}
+    architectures = [f"sm_{capability}" for capability in capabilities or (CAPABILITY,)]
     kernels = []
     for spec in specs.values():
-        (folder / f"{spec.name}.cubin").write_bytes(spec.name.encode())
-        binary = {"architecture": f"sm_{capability}", "entry": f"{spec.name}_entry", "shared_bytes": _SHARED}
-        binary |= {"cubin": {"file": f"{spec.name}.cubin"}, "global_scratch_bytes": 0, "profile_scratch_bytes": 0}
-        kernels.append({**spec.to_json(), "threads": 32 * spec.num_warps, "binaries": [binary]})
-    document = {"format_version": FORMAT_VERSION, "architectures": [f"sm_{capability}"], "kernels": kernels}
+        binaries = []
+        for architecture in architectures:
+            cubin = folder / f"{spec.name}.{architecture}.cubin"
+            cubin.write_text(f"{spec.name} {architecture}")
+            binary = {"architecture": architecture, "entry": f"{spec.name}_entry", "shared_bytes": _SHARED}
+            binary |= {"cubin": {"file": cubin.name, **vars(describe(cubin))}}
+            binaries.append({**binary, "global_scratch_bytes": 0, "profile_scratch_bytes": 0})
+        kernels.append({**spec.to_json(), "threads": 32 * spec.num_warps, "binaries": binaries})
+    document = {"format_version": FORMAT_VERSION, "architectures": architectures, "kernels": kernels}
     document |= {"plans": [plan.to_json() for plan in plans.values()], **described(calls)}
     (folder / "kernels.json").write_text(json.dumps(document))
     return specs
@@ -268,6 +284,71 @@ def whole(gpu: Gpu, bundle: Path) -> None:
         assert np.abs(have - want).max() <= 1e-4 * max(np.abs(want).max(), 1)
 
 
+def act() -> OperatorCase:
+    """A call of the halting."""
+    r = np.random.default_rng(0)
+    floats = {"h": (1, 2, 8), "out": (1, 2, 8), "cumulative": (1, 2), "weight": (1, 8), "bias": (1,), "threshold": ()}
+    inputs: dict[str, Any] = {name: r.random(shape, np.float32) for name, shape in floats.items()}
+    inputs |= {"halted": np.zeros((1, 2), bool), "depth": np.zeros((1, 2), np.int32)}
+    order = ("h", "out", "cumulative", "halted", "depth", "weight", "bias", "threshold")
+    return OperatorCase("act_halting", {name: inputs[name] for name in order}, {})
+
+
+def two_gpus(gpu: Gpu) -> None:
+    """Each runs the kernels that were compiled for it, in its own context, in turns too; a third has none."""
+    case = act()
+    with tempfile.TemporaryDirectory() as place:
+        gpu.specs = write_kernels(Path(place), calls_of_cases([case]), 80, 90)
+        session = open_session(model_of(case), Path(place))
+        for context, capability in ((0, 80), (1, 90), (0, 80), (1, 90)):
+            gpu.enter(context, capability)
+            assert case.distance(tuple(session.run(None, case.inputs))) < TOLERANCE["float32"], gpu.error
+        gpu.enter(2, 86)
+        _refused("were compiled for sm_80, sm_90, this GPU is sm_86: export again", session, case)
+    gpu.enter(0, CAPABILITY)
+
+
+def damaged(gpu: Gpu) -> None:
+    """A cubin that is not the one described does not reach the driver, nor does a senseless size of scratch memory. The
+    folder is found from wherever the process is when a kernel is first launched."""
+    case, here = act(), Path.cwd()
+    with tempfile.TemporaryDirectory() as place:
+        gpu.specs = write_kernels(Path(place), calls_of_cases([case]))
+        os.chdir(Path(place).parent)
+        session = open_session(model_of(case), Path(Path(place).name))
+        os.chdir(here)
+        cubins = {path: path.read_bytes() for path in Path(place).glob("*.cubin")}
+        for spoil in (lambda code: code[:-1], lambda code: code[:-1] + b"?"):
+            for path, code in cubins.items():
+                path.write_bytes(spoil(code))
+            _refused(r"cubin is not what kernels.json describes; the bundle is damaged", session, case)
+        for path, code in cubins.items():
+            path.write_bytes(code)
+        assert case.distance(tuple(session.run(None, case.inputs))) < TOLERANCE["float32"], gpu.error
+        document = json.loads((Path(place) / "kernels.json").read_text())
+        senseless, half = "spoilt would be larger than memory can be", str(2**59)
+        for shape, words in (
+            (["0 - 1"], "spoilt would have an extent of -1"),
+            ([half, half], senseless),
+            (["3", half], senseless),  # the second of two
+            ([f"4 * {half} - 1"], senseless),  # when it is rounded up
+        ):
+            for plan in document["plans"]:
+                plan["scratch"] = [{"name": "spoilt", "type": "fp32", "shape": shape}] * 2
+            (Path(place) / "kernels.json").write_text(json.dumps(document))
+            _refused(words, open_session(model_of(case), Path(place)), case)
+    assert gpu.driver.stand_in_held() == 0
+
+
+def _refused(words: str, session: ort.InferenceSession, case: OperatorCase) -> None:
+    try:
+        session.run(None, case.inputs)
+    except Exception as error:
+        assert words in str(error), (words, error)
+    else:
+        raise AssertionError(f"nothing was refused: {words}")
+
+
 def fed(value: Any) -> Array:
     """For an input of a model's graph: three new tokens behind four, twice, in three loops."""
     sizes = {NAMES[symbol]: size for symbol, size in {"B": 2, "T": 3, "P": 4, "N": 3}.items()}
@@ -281,11 +362,16 @@ def fed(value: Any) -> Array:
     return found.astype(_FED[value.type])
 
 
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged}
+
+
 def main() -> None:
     gpu, found = Gpu(), {}
     for op in sys.argv[1:]:
         try:
-            if "/" in op:
+            if op in OTHERS:
+                OTHERS[op](gpu)
+            elif "/" in op:
                 whole(gpu, Path(op))
             else:
                 drawn(gpu, op)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
-from cuda_ops import BUILD, LIBRARY, SERVED, calls_of_cases, model_of, open_session, write_kernels
+from cuda_ops import BUILD, LIBRARY, OTHERS, SERVED, act, calls_of_cases, model_of, open_session, write_kernels
 from golden_bundles import GOLDEN, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operator_cases import OperatorCase
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.cuda.signatures import described
@@ -65,6 +66,11 @@ def test_a_whole_model_runs_on_it(case: str, precision: str, tmp_path: Path) -> 
     run(str(tmp_path))
 
 
+@pytest.mark.parametrize("what", OTHERS)
+def test_two_gpus_and_what_is_damaged(what: str) -> None:
+    run(what)
+
+
 _names = st.sampled_from(["a", "b", "n_1"])
 _expressions = st.recursive(
     st.one_of(_names, st.integers(0, 9).map(str)),
@@ -105,16 +111,24 @@ def test_expressions_are_worth_what_python_says() -> None:
         assert told(wrong, {"a": 1, "b": 2}).startswith("error ")
         with pytest.raises((ValueError, NameError, TypeError)):
             evaluate(wrong, {"a": 1, "b": 2})
+    large, least = 2**62, {"a": -(2**62), "b": -1}
+    for unheld in ("(a * 2) // b", "cdiv(a * 2, b)", "a * 4", "a * 2 - 1", f"{10**17} * 100"):
+        assert told(unheld, least).endswith("is larger than 64 bits hold")
+    for held in ("a * 2 // 1", "cdiv(a * 2, 1)", "cdiv(a * 2, 3)", "a * 2 // 3", "cdiv(a, b)", "(a + 1) // 2 * 2"):
+        assert told(held, least) == str(evaluate(held, least))
+    assert told("a + (a - 1)", {"a": large}) == str(2 * large - 1)
+    deep = 60
+    for shape in ("({})", "max(1, {})", "1 + ({})", "2 * min({}, 9)"):
+        before, after = shape.split("{}")
+        assert told(before * (deep // 2) + "1" + after * (deep // 2), {}).isdigit()
+        for times in (65, 100_000):
+            assert told(before * times + "1" + after * times, {}).endswith("is nested deeper than 64")
+    for chain in (" + 1", " * 1", " // 1", " - 0"):
+        assert told("1" + chain * deep, {}) == str(evaluate("1" + chain * deep, {}))
+        assert told("1" + chain * 100_000, {}).endswith("is nested deeper than 64")
+    assert told("(" * 100_000, {}).endswith("is nested deeper than 64")
+    assert told(f"max({', '.join(['1'] * 1000)})", {}) == "1"  # wide is not deep
     process.communicate()
-
-
-def act() -> OperatorCase:
-    r = np.random.default_rng(0)
-    floats = {"h": (1, 2, 8), "out": (1, 2, 8), "cumulative": (1, 2), "weight": (1, 8), "bias": (1,), "threshold": ()}
-    inputs: dict[str, Any] = {name: r.random(shape, np.float32) for name, shape in floats.items()}
-    inputs |= {"halted": np.zeros((1, 2), bool), "depth": np.zeros((1, 2), np.int32)}
-    order = ("h", "out", "cumulative", "halted", "depth", "weight", "bias", "threshold")
-    return OperatorCase("act_halting", {name: inputs[name] for name in order}, {})
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
@@ -140,6 +154,42 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "kernels.json").read_text())
     (tmp_path / "kernels.json").write_text(json.dumps(document | {"format_version": 2}))
     with pytest.raises(Exception, match="format version 2, this library knows 3; export the model again"):
+        open_session(model_of(case), tmp_path)
+
+
+SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a pointer": (
+        lambda d: d["kernels"][0]["arguments"][0].update(value="nobody"),
+        "takes 'nobody', which is no input or output of act_halting, nor scratch memory",
+    ),
+    "a kernel": (lambda d: d["plans"][0].update(launches=["nobody"]), "there is no kernel 'nobody'"),
+    "an operator": (lambda d: d["calls"][0].update(operator="nobody"), "there is no operator 'nobody'"),
+    "an input": (lambda d: d["calls"][0]["inputs"].append("nobody"), "act_halting has no input 'nobody'"),
+    "an attribute": (
+        lambda d: d["calls"][0]["attributes"].update(nobody=1),
+        "act_halting has no attribute 'nobody'",
+    ),
+    "a file": (
+        lambda d: d["kernels"][0]["binaries"][0]["cubin"].update(file="../../x"),
+        "'../../x' is no name of a file in this folder",
+    ),
+    "no hash": (lambda d: d["kernels"][0]["binaries"][0]["cubin"].pop("sha256"), "key 'sha256' not found"),
+    "a grid": (
+        lambda d: d["kernels"][0].update(grid=["(" * 100_000, "1", "1"]),
+        "is nested deeper than 64",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_names_nothing_is_said_when_it_is_read(what: str, tmp_path: Path) -> None:
+    case = act()
+    write_kernels(tmp_path, calls_of_cases([case]))
+    document = json.loads((tmp_path / "kernels.json").read_text())
+    spoil, words = SPOILT[what]
+    spoil(document)
+    (tmp_path / "kernels.json").write_text(json.dumps(document))
+    with pytest.raises(Exception, match=f"{re.escape(words)}.*; export the model again"):
         open_session(model_of(case), tmp_path)
 
 

@@ -40,7 +40,8 @@ from mythos_runtime import load, read_manifest, torch_device
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
-from mythos_runtime.errors import BackendMissing
+from mythos_runtime.errors import BackendMissing, BundleError
+from mythos_runtime.files import describe
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -69,8 +70,10 @@ def written(folder: Path, specs: list[KernelSpec]) -> Path:
     """As `triton_build` writes them, for the stand-in's GPU: the code of a kernel is its name."""
     kernels = []
     for spec in specs:
-        (folder / f"{spec.name}.cubin").write_bytes(spec.name.encode())
-        binary = {"architecture": "sm_80", "entry": "entry", "shared_bytes": 0, "cubin": {"file": f"{spec.name}.cubin"}}
+        file = folder / f"{spec.name}.cubin"
+        file.write_bytes(spec.name.encode())
+        binary = {"architecture": "sm_80", "entry": "entry", "shared_bytes": 0}
+        binary["cubin"] = {"file": file.name, **vars(describe(file))}
         kernels.append({**spec.to_json(), "binaries": [binary]})
     (folder / "kernels.json").write_text(json.dumps({"architectures": ["sm_80"], "kernels": kernels}))
     return folder
@@ -152,6 +155,30 @@ def test_what_a_bundle_brings_is_launched(
     (tmp_path / "kernels.json").write_text(json.dumps(changed))
     precompiled.use(tmp_path, driver)
     assert all(precompiled.find(spec) is None for spec in specs)
+
+
+def test_a_damaged_kernel_does_not_reach_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a file from elsewhere; the folder is found wherever the process is by then."""
+    plans = OPERATORS["moe"].plans
+    assert plans is not None
+    spec = plans(moe_case().call, "fp32")[0].launches[0]
+    (tmp_path / "kernels").mkdir()
+    written(tmp_path / "kernels", [spec])
+    monkeypatch.chdir(tmp_path)
+    ready = Precompiled(Path("kernels"), InterpretedDriver(program_of("moe", (), {})))
+    monkeypatch.chdir("/")
+    binary, file = ready._binaries[spec.name], tmp_path / "kernels" / f"{spec.name}.cubin"
+    assert ready._image(binary) == spec.name.encode()
+    file.write_bytes(spec.name.encode()[:-1])
+    with pytest.raises(BundleError, match=rf"{spec.name}.cubin has \d+ bytes, .*: it is cut off"):
+        ready.launch(spec, {}, {}, 0)
+    file.write_bytes(b"?" * len(spec.name))
+    with pytest.raises(BundleError, match="its SHA-256 differs"):
+        ready.launch(spec, {}, {}, 0)
+    shutil.copy(file, tmp_path / "other")
+    binary["cubin"]["file"] = "../other"
+    with pytest.raises(BundleError, match="may not stand in a manifest"):
+        ready.launch(spec, {}, {}, 0)
 
 
 def test_another_gpu_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from row_models import RowModel
@@ -158,10 +160,47 @@ def test_where_positions_halt_is_held_to_the_bundle(row_model: RowModel) -> None
         middle = (low + high) / 2
         low, high = (middle, high) if depths(middle)[at] == least else (low, middle)
     turned = earlier(row_model, 1 - 1e-5)  # below the tie
-    _, _, left_out = compared._halted(spec, on, plain, turned, high, 1e-4)
-    assert left_out >= len(prompts[-1]) - at
+    halted = compared._halted(spec, on, plain, turned, high, 1e-4)
+    assert halted.early and halted.left_out >= len(prompts[-1]) - at
     with pytest.raises(BackendFailed, match=f"position {at} of {len(prompts[-1])} halts after {least} loops"):
         compared._halted(spec, on, plain, turned, high, 1e-9)
+
+
+def test_where_nothing_halts_nothing_is_said_to_halt_alike(
+    row_model: RowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a threshold counts no positions, but what halts there all the same is found."""
+    spec, on = row_model.model.spec, device(row_model)
+    plain = earlier(row_model, 1.0)
+    monkeypatch.setattr(compared, "_thresholds", lambda spec: [5.0])
+    found = compared.compare(spec, on, plain, plain)
+    assert found["thresholds"] == [] and "positions" not in found
+    with pytest.raises(BackendFailed, match="halts after"):
+        compared.compare(spec, on, plain, earlier(row_model, 0.1))
+    monkeypatch.setattr(compared, "_thresholds", lambda spec: [5.0, 0.6])
+    assert compared.compare(spec, on, plain, plain)["thresholds"] == [0.6]
+
+
+@pytest.mark.parametrize(("default", "tried"), [(0.0, [0.0]), (0.5, [0.5, 0.25]), (math.inf, [math.inf])])
+def test_no_threshold_is_tried_twice(default: float, tried: list[float]) -> None:
+    knob = SimpleNamespace(default=default, least=None, most=None)
+    spec: Any = SimpleNamespace(exit=SimpleNamespace(knob=lambda name: knob))
+    assert compared._thresholds(spec) == tried
+
+
+def test_a_near_tie_is_as_near_at_every_threshold(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much of a state changes is off by what the state is off by: at a threshold of 0, too."""
+    tried: list[float] = []
+
+    def forward(spec: Any, on: Any, programs: Any, prompts: list[list[int]], threshold: float) -> list[Any]:
+        tried.append(threshold)
+        return [SimpleNamespace(depth=np.ones(len(p), int), logits=np.ones((len(p), 2))) for p in prompts]
+
+    monkeypatch.setattr(compared, "_forward", forward)
+    for threshold in (0.0, 0.01, 0.99):
+        tried.clear()
+        compared._halted(row_model.model.spec, device(), {}, {}, threshold, 1e-4)
+        assert sorted(tried) == pytest.approx([threshold - 1e-4, threshold, threshold, threshold + 1e-4])
 
 
 @pytest.mark.parametrize(("inside", "words"), [("", "is in the bundle"), ("x", "is in the bundle"), ("..", "holds ")])

@@ -90,6 +90,8 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
         left_out = compared["near_ties_left_out"]
         behind = f"; {left_out} more are at or behind one that a rounding may turn" if left_out else ""
         halting = f"; {compared['positions']} positions halt after as many loops{behind}"
+    elif "thresholds" in compared:
+        halting = "; no position halts before the last loop, so where positions halt was not compared"
     write(
         f"{out}: compiled for {described['device']} by torch {described['torch']}; logits of "
         f"{compared['tokens']} tokens within {compared['largest_distance']:.1g} of those of {bundle}{halting}\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,9 @@ from mythos_runtime.spec import LoopSpec
 from mythos_runtime.torch_device import TorchDevice
 
 NEAR = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""How far logits may be from those of rows.pt2, of the largest: sums are rounded in another order. As far, of the
-threshold, may what a position halts by be from it for the decision to count as a near tie."""
+"""How far logits may be from those of rows.pt2, of the largest: sums are rounded in another order. As far, of 1, may
+what a position halts by be from the threshold for the decision to count as a near tie: it is a sum of probabilities, or
+how much of a state has changed, which is off by what the state is off by, however small the threshold."""
 
 _NEW = 3  # tokens of each sequence
 _MOST_ROWS = 64
@@ -39,9 +40,10 @@ def compare(spec: LoopSpec, device: TorchDevice, plain: Programs, compiled: Prog
     """Run both; what was compared, for the description.
 
     Returns: tokens, whose logits at the trained depth are within `allowed` of the largest (`largest_distance`), as far
-    as both chose the same ones; where the model halts, also the thresholds, the positions whose depths are equal there
-    and whose logits are as near, and how many were left out: those from the first on, in a sequence, that is so near to
-    its threshold that a rounding decides.
+    as both chose the same ones; where positions halt before the last loop, also the thresholds at which any does
+    (`thresholds`; empty where the model halts, but nowhere in these prompts), the positions whose depths are equal
+    there and whose logits are as near, and how many were left out: those from the first on, in a sequence, that is so
+    near to its threshold that a rounding decides.
 
     Raises:
         BackendFailed: something is not equal.
@@ -49,13 +51,18 @@ def compare(spec: LoopSpec, device: TorchDevice, plain: Programs, compiled: Prog
     near = NEAR[next(group.dtype for group in spec.caches if group.per_loop)]
     largest, count = _generated(spec, device, plain, compiled)
     found: dict[str, Any] = {"tokens": count, "allowed": near}
-    thresholds = _thresholds(spec)
+    tried, thresholds = _thresholds(spec), []
+    kept, left_out = 0, 0
+    for threshold in tried:
+        halted = _halted(spec, device, plain, compiled, threshold, near)
+        largest = max(largest, halted.distance)
+        if halted.early:  # else it says nothing about where positions halt
+            thresholds.append(threshold)
+            kept, left_out = kept + halted.positions, left_out + halted.left_out
+    if tried:
+        found |= {"thresholds": thresholds}
     if thresholds:
-        kept, left_out = 0, 0
-        for threshold in thresholds:
-            distance, positions, others = _halted(spec, device, plain, compiled, threshold, near)
-            largest, kept, left_out = max(largest, distance), kept + positions, left_out + others
-        found |= {"thresholds": thresholds, "positions": kept, "near_ties_left_out": left_out}
+        found |= {"positions": kept, "near_ties_left_out": left_out}
     if largest > near:
         raise BackendFailed(
             f"what torch compiled does not compute what {ROWS} does: logits are off by {largest:.2g} of the largest, "
@@ -111,20 +118,31 @@ def _thresholds(spec: LoopSpec) -> list[float]:
         return []
     half = float(np.float32(knob.default / 2))
     fits = (knob.least is None or half >= knob.least) and (knob.most is None or half <= knob.most)
-    return [float(np.float32(knob.default)), *([half] if fits and math.isfinite(half) else [])]
+    trained = float(np.float32(knob.default))
+    return [trained, *([half] if fits and math.isfinite(half) and half != trained else [])]
+
+
+class _Halted(NamedTuple):
+    """distance: how far logits are apart where all positions halt alike. positions: of how many. left_out: the others.
+    early: whether any position halts before the last loop."""
+
+    distance: float
+    positions: int
+    left_out: int
+    early: bool
 
 
 def _halted(
     spec: LoopSpec, device: TorchDevice, plain: Programs, compiled: Programs, threshold: float, near: float
-) -> tuple[float, int, int]:
-    """How far logits are apart where all positions halt alike, of how many, and how many were left out.
+) -> _Halted:
+    """Both at a threshold.
 
     A position halts with the first loop that reaches the threshold. Where it halts with the same at one that is a
     little lower and at one that is a little higher, no rounding could turn it. Where it does not, it may halt
     otherwise, and what is behind it reads what it left: as in verification, nothing is compared from there on.
     """
     prompts = _prompts(spec)
-    little = near * abs(threshold) if math.isfinite(threshold) else 0.0
+    little = near if math.isfinite(threshold) else 0.0
 
     def run(programs: Programs, threshold: float) -> list[Answer]:
         return _forward(spec, device, programs, prompts, threshold)
@@ -144,7 +162,8 @@ def _halted(
                 )
             largest = max(largest, _distance(have.logits[at], want.logits[at]))
         count += clean
-    return largest, count, sum(map(len, prompts)) - count
+    early = any((answer.depth < spec.trained_loops).any() for answer in expected)
+    return _Halted(largest, count, sum(map(len, prompts)) - count, bool(early))
 
 
 def _forward(
