@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
 _ROUNDED = {"fp32": 4.0, "fp16": 2.0, "fp8": 1.0, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
 _KEPT = {"fp32": 4.0, "fp16": 2.0, "fp8": 4.0, "int8": 4.0, "int4": 4.0, "mixed": 4.0}
 _SCALE = 2.0  # bytes of a scale of an int8 cache line
-LAGGING = 128  # positions of a sequence that may have a state at a time: those that lag, and a chunk (`mythos serve`)
+LAGGING = 128  # as `mythos serve` has it: positions that may lag (--max-lag), and a chunk
 USABLE = 0.9  # of a device's memory: the rest is its system's, and the activations'
 
 
@@ -130,9 +130,17 @@ class Estimate:
         return asdict(self)
 
 
+def most_lagging(model: Model, context: int) -> int:
+    """Positions of a sequence that may have a state at a time.
+
+    Without layers behind the loop a prompt waits at the first depth, all of it.
+    """
+    return min(context, LAGGING) if model.behind else context
+
+
 def states(model: Model, sequences: int, context: int) -> float:
     """Bytes of the states that so many sequences may need at a time, beside their caches."""
-    return sequences * min(context, LAGGING) * model.state
+    return sequences * most_lagging(model, context) * model.state
 
 
 def estimate(model: Model, precision: str, device: Device, context: int, batch: int, depths: int) -> Estimate:

@@ -39,7 +39,9 @@ class Model:
     Attributes:
         loops: the number that it was trained with.
         around, inside: cache lines of a token around the loop, and of every loop; `width` values each.
-        state: bytes that the engine holds of a position that lags, in every precision: what the loop carries.
+        behind: of those around the loop, the ones behind it.
+        state: bytes that the engine holds of a position that lags, in every precision: what the loop carries. 0 of a
+            bundle without row graphs, which the engine does not run.
         scales: of a line, where lines are rounded to int8: one for each of its vectors.
         int8_cache: whether they are.
         experts, chosen: in the loop; 0 where there are none.
@@ -67,6 +69,7 @@ class Model:
     scales: int = 0
     int8_cache: bool = False
     state: int = 0
+    behind: int = 0
 
     @property
     def parameters(self) -> int:
@@ -122,10 +125,12 @@ def read_model(where: str) -> Model:
     if (path / "manifest.json").is_file():
         from mythos_runtime.engine.memory import state_bytes
         from mythos_runtime.manifest import read_manifest
+        from mythos_runtime.row_ports import GRAPHS
 
         manifest = read_manifest(path, verify_hashes=False)
         model = of_config(path.resolve().name, manifest.config, manifest.spec.family)
-        model = replace(model, int8_cache=manifest.spec.int8_cache, state=state_bytes(manifest.spec))
+        state = state_bytes(manifest.spec) if set(GRAPHS) & set(manifest.spec.graphs) else 0
+        model = replace(model, int8_cache=manifest.spec.int8_cache, state=state)
         if not manifest.formats:
             return replace(model, precision=manifest.precision)
         note = "the formats are mixed; each matrix is counted as the mean of them"
@@ -195,8 +200,9 @@ def _openmythos(c: Config) -> Model:
         Part("looped block", "loop", attention + _swiglu(D, shared), kept + small),
         Part("routed experts", "expert", E * _swiglu(D, F)),
     )
-    longest, loops = c["max_seq_len"], c["max_loop_iters"]
-    return Model("", "openmythos", parts, loops, longest, around, 1, width, attended, E, K, tied=True, scales=scales)
+    longest, loops, behind = c["max_seq_len"], c["max_loop_iters"], c["coda_layers"]
+    made = Model("", "openmythos", parts, loops, longest, around, 1, width, attended, E, K, tied=True, scales=scales)
+    return replace(made, behind=behind)
 
 
 def _decoder(D: int, F: int, layers: int, heads: int, kv: int, hd: int, norms: int) -> Part:
@@ -250,7 +256,8 @@ def _huginn(c: Config) -> Model:
         Part("looped layers", "loop", core * one.rounded + 2 * D * D, core * one.kept),
     )
     loops, longest = c.get("mean_recurrence", 32), c.get("block_size", 4096)
-    return Model("", "huginn", parts, loops, longest, before + after, core, 2 * D, 2 * D, tied=True, scales=2 * H)
+    made = Model("", "huginn", parts, loops, longest, before + after, core, 2 * D, 2 * D, tied=True, scales=2 * H)
+    return replace(made, behind=after)
 
 
 def _parcae(c: Config) -> Model:
@@ -283,7 +290,8 @@ def _parcae(c: Config) -> Model:
     )
     longest, loops = c.get("block_size", 2048), c["mean_recurrence"]
     around, width = before + after, 2 * kv * hd
-    return Model("", "parcae", parts, loops, longest, around, core, width, 2 * D, tied=tied, scales=2 * kv)
+    made = Model("", "parcae", parts, loops, longest, around, core, width, 2 * D, tied=tied, scales=2 * kv)
+    return replace(made, behind=after)
 
 
 FAMILIES: dict[str, Callable[[Config], Model]] = {
@@ -296,6 +304,6 @@ FAMILIES: dict[str, Callable[[Config], Model]] = {
 _TYPES = {"openmythos": "openmythos", "open_mythos": "openmythos", "ouro": "ouro", "nanbeige": "nanbeige"}
 _TYPES |= {"huginn_raven": "huginn"}
 _MARKS = {"openmythos": {"max_loop_iters", "n_experts_per_tok"}, "ouro": {"total_ut_steps"}, "nanbeige": {"num_loops"}}
+_MARKS |= {"parcae": {"n_layers_in_recurrent_block", "mean_backprop_depth", "injection_type"}}
 _FLOAT = 4  # bytes
 _CARRIED = {"huginn": 4}  # vectors of a state: h, the answer, what stands before the loop; here h before, too
-_MARKS |= {"parcae": {"n_layers_in_recurrent_block", "mean_backprop_depth", "injection_type"}}

@@ -33,11 +33,19 @@ def facts(model: Model, device: Device, estimates: Sequence[Estimate]) -> list[t
         ("device", f"{device.name}: {boxes}{size(device.memory)}, {size(device.read)}/s, {multiply}FLOP/s, {how}"),
         ("asked for", f"{some.context} tokens of context, {some.batch} sequence{'s' if some.batch > 1 else ''}"),
     ]
-    state = f"{size(model.state)} of a position that lags, at most {LAGGING} of a sequence (mythos serve)"
-    told.append(("states", state))
+    told.append(("states", _states(model)))
     if model.int8_cache:
         told.append(("caches", f"lines of {model.width} values in int8, with {model.scales} scales"))
     return told + [("note", note) for note in model.notes]
+
+
+def _states(model: Model) -> str:
+    if not model.state:
+        return "none: the bundle has no row graphs, and its loops run in lock-step"
+    each = f"{size(model.state)} of a position that lags"
+    if not model.behind:
+        return f"{each}; every token of a prompt may, as no layers behind the loop ask for it earlier"
+    return f"{each}, at most {LAGGING} of a sequence: as mythos serve has it, without another --max-lag"
 
 
 def model_rows(model: Model, needs: Sequence[Need]) -> list[list[str]]:

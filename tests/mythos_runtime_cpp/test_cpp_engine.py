@@ -13,7 +13,7 @@ from golden_families import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_models import POSITIONS, VOCABULARY, RowModel
-from schedules import SCHEDULE, CppEngine, PythonEngine, serving
+from schedules import LINES, SCHEDULE, CppEngine, PythonEngine, serving
 from test_exact import some_requests
 
 from mythos_model import load_checkpoint
@@ -248,3 +248,24 @@ def test_other_families(name: str, exit_rule: str | None, tmp_path: Path) -> Non
     cpp.close()
     assert {each["finished"] for each in found["requests"]} == {"length"}
     assert len({depth for each in found["requests"] for depth in each["depth"]}) > 1, "every token took the same loops"
+
+
+def test_states_that_are_short(tmp_path: Path) -> None:
+    """Of kept prompts that lag whole, as without layers behind the loop; forks, prompts and drafts want states."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    row_model = RowModel.of(load_checkpoint(GOLDEN / "ouro_decode").model(torch.float32), tmp_path)
+    cpp = CppEngine(tmp_path, row_model.model.spec, 1)
+    first, other = np.random.default_rng(0).integers(0, VOCABULARY, (2, 45)).tolist()
+    prompts = [first, other, [*first[:34], *other[:6]], other[:3], [*other[:33], *first[:9]]]
+    requests = [
+        Request(tuple(prompt), max_new_tokens=1 if row < 2 else 14, halt_threshold=1e-6, row=row)
+        for row, prompt in enumerate(prompts)
+    ]
+    engines, arrivals = (cpp, PythonEngine(row_model.core())), [0, 30, 60, 60, 61]
+    roomy = same(engines, serving(requests, arrivals, prefixes=3))["requests"]
+    for states, speculate in ((100, None), (60, None), (60, 2), (20, 2)):
+        tight = {"taken_states": LINES - states, "prefixes": 3, "speculate": speculate, "drafts": 4}
+        found = same(engines, serving(requests, arrivals, **tight))["requests"]
+        assert [each["tokens"] for each in found] == [each["tokens"] for each in roomy]
+    cpp.close()

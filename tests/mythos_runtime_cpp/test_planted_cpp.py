@@ -241,7 +241,7 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
         "requests 4",
     ),
     "a fork does not hold its pages": (
-        Plant("engine/pages.cpp", "  for (const std::int64_t page : table) hold(page);\n", ""),
+        Plant("engine/pages.cpp", "  for (const std::int64_t page : twin) hold(page);\n", ""),
         "requests 5|memory",
     ),
     "a page too few is kept": (

@@ -69,8 +69,8 @@ struct Token {
 
 struct EngineOptions {
   // Bytes for pages of the caches and states of positions that lag, which the system gives as they are touched. There are
-  // states for max_lag and a chunk of every request that runs or is kept; where that is not enough, who finds none for its
-  // next tokens first runs what it lags.
+  // states for max_lag and a chunk of every request that runs or is kept; where that is not enough, a request that finds none
+  // first catches up on its lagging positions.
   std::int64_t memory = std::int64_t{1} << 30;
   std::optional<std::int64_t> max_loops;        // the most that a request may ask for; default: as trained
   std::int64_t most_rows = 256;                 // of a call
@@ -80,7 +80,8 @@ struct EngineOptions {
                                    // leave together, since the layers around the loop cost a call about the same for one as
                                    // for many; none: as long as waiting has cost less than one more call of them
   std::optional<std::int64_t> max_lag = 64;  // positions of a request that may lag before they are made to run every depth:
-                                             // a bound on what a hard token has to wait for; none: but by memory
+                                             // a bound on what a hard token has to wait for; none: bounded only by
+                                             // memory
   Budget budget;                // of requests that have none of their own
   std::int64_t prefixes = 0;    // ended requests whose cache entries are kept, for those that begin with the same tokens
   std::int64_t speculate = 0;   // loops after which tokens are drafted, to be verified together; kAuto: as it pays; 0: never

@@ -45,10 +45,8 @@ engine::Room room_of(const Rows& prompts, const GenerateOptions& options, const 
   const auto policy = options.policy.empty() ? engine::Policy::lazy : engine::policy_of(options.policy);
   const auto lagging = core.most_states(policy, core.graphs->most_rows);
   engine::Room room;
-  for (const auto& prompt : prompts) {
-    const auto one = engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit, lagging);
-    room = {room.around + one.around, room.loop + one.loop, room.lines + one.lines};
-  }
+  for (const auto& prompt : prompts)
+    room = room + engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit, lagging);
   return room;
 }
 

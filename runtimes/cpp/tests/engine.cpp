@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <limits>
 
 #include "batch.hpp"
 #include "engine/engine.hpp"
+#include "engine/opening.hpp"
 #include "engine/row_cache.hpp"
 #include "row_ports.hpp"
 
@@ -118,7 +120,7 @@ void pages_are_shared_until_somebody_writes() {
   Table table;
   cache.extend(table, 0, mythos::kPage);  // two pages
   *cache.page(0, table[1]) = 7;
-  Table twin = cache.fork(table);
+  Table twin = cache.fork(table, mythos::kPage + 1);
   cache.extend(twin, mythos::kPage + 1, mythos::kPage + 1);
   check(twin[0] == table[0] && twin[1] != table[1] && *cache.page(0, twin[1]) == 7, "a shared page is copied by its writer");
   cache.truncate(table, 0);
@@ -142,6 +144,37 @@ void memory_is_dealt_to_whole_pages() {
   refuses<mythos::CapacityError>([&] { Memory::of(*spec, 100, 1, lagging); }, "100 bytes hold no page of 32 positions");
   refuses<mythos::RequestError>([&] { Memory::of(*spec, size, 300, lagging); }, "1 to 256 loops, found 300");
   refuses<mythos::CapacityError>([] { PagedCache(1 << 30, 1 << 30, 1 << 20, "float32"); }, "does not give");
+}
+
+void the_largest_options_are_as_many_as_the_memory_holds() {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  check(saturated_sum(most, 1) == most && saturated_product(most / 2, 3) == most, "what no integer holds");
+  check(saturated_sum(3, 4) == 7 && saturated_product(3, 4) == 12, "and what one does");
+  mythos::EngineOptions options;
+  options.memory = 1 << 20, options.max_lag = options.chunk = options.most_rows = options.most_running = most;
+  options.prefixes = most;
+  struct Opened {};
+  // Behind the memory, which is dealt first, a graph is opened.
+  const OpenGraph open = [](const std::string&) -> std::shared_ptr<mythos::OrtSession> { throw Opened{}; };
+  try {
+    make_core(counting_spec(), open, options);
+    check(false, "no graph was opened");
+  } catch (const Opened&) {
+  }
+}
+
+// A kept entry that lags gives its states, whoever is older.
+void kept_sequences_that_lag_most_go_first() {
+  Sequence older(1, 0, Policy::lazy, 0), lagging(1, 0, Policy::lazy, 0), other(1, 0, Policy::lazy, 0);
+  lagging.lines.resize(9), other.lines.resize(9);
+  std::vector<Sequence*> closed;
+  Prefixes prefixes(3, [&](Sequence& sequence) { closed.push_back(&sequence); });
+  const auto ids = [](std::int64_t id) { return Ids(static_cast<std::size_t>(mythos::kPage), id); };
+  prefixes.keep(older, ids(0), ""), prefixes.keep(lagging, ids(1), ""), prefixes.keep(other, ids(2), "");
+  check(!prefixes.drop_lagging(9) && closed.empty(), "none has more");
+  check(prefixes.drop_lagging(8, &lagging) && closed.back() == &other, "one is spared");
+  check(prefixes.drop_lagging(0) && closed.back() == &lagging && !prefixes.drop_lagging(0), "the other one");
+  check(prefixes.drop() && closed.back() == &older && !prefixes.drop(), "for pages the oldest");
 }
 
 void row_graphs_are_held_to_the_spec() {
@@ -289,6 +322,8 @@ void requests_wait_for_pages_and_are_sent_back() {
 int main() {
   pages_are_shared_until_somebody_writes();
   memory_is_dealt_to_whole_pages();
+  the_largest_options_are_as_many_as_the_memory_holds();
+  kept_sequences_that_lag_most_go_first();
   row_graphs_are_held_to_the_spec();
   rows_lag_until_a_later_position_needs_them();
   a_fork_that_fails_leaves_nothing();

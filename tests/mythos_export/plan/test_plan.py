@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +22,8 @@ from mythos_export.cli import mythos
 from mythos_export.errors import PlanError
 from mythos_export.plan.devices import PRESETS, find_device
 from mythos_export.plan.estimate import PRECISIONS, estimate, need
-from mythos_export.plan.models import of_config, read_model, variants
+from mythos_export.plan.models import Model, of_config, read_model, variants
+from mythos_export.plan.words import facts
 from mythos_model import VARIANTS, MythosConfig, load_checkpoint
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.memory import state_bytes
@@ -58,6 +60,8 @@ def test_weights_and_cache_lines_are_those_of_the_model(name: str) -> None:
     caches = {group.name: (group.slots, group.width) for group in model.spec.caches}
     assert (planned.inside, planned.width) == caches["loop"]
     assert planned.around == (caches["layers"][0] if "layers" in caches else 0)
+    around = model.spec.cache("layers")
+    assert planned.behind == (0 if around is None else around.slots - around.before)
     assert (planned.loops, planned.longest) == (model.spec.trained_loops, model.spec.max_seq_len)
     assert 0 <= state_bytes(model.spec) - planned.state < 40  # beside its vectors: numbers, and the token
     group = loaded.model(torch.float32).with_int8_cache().spec.cache("loop")
@@ -119,7 +123,25 @@ def test_what_is_too_large_is_sharded_and_the_limit_is_the_slower_of_the_two() -
     assert small.states == 0 and estimate(read_model("1b"), "int4", find_device("h100"), 40, 2, 16).states == 80 * 24576
     few, many = (estimate(read_model("1b"), "int4", find_device("h100"), tokens, 3, 16) for tokens in (1000, 2000))
     assert few.states == many.states == 3 * (MAX_LAG + CHUNK) * 24576 and many.cache == 2 * few.cache
+    ouro = replace(read_model("1b"), behind=0)
+    assert estimate(ouro, "int4", find_device("h100"), 1000, 3, 16).states == 3 * 1000 * 24576
     assert find_device("2xh100").count == 2 and PRESETS["8xh100"].count == 8
+
+
+def test_how_many_positions_have_a_state_is_said_of_each_kind_of_model(bundles: Bundles, tmp_path: Path) -> None:
+    def said(model: Model) -> str:
+        estimates = [estimate(model, "fp32", find_device("h100"), 1000, 3, 16)]
+        return dict(facts(model, find_device("h100"), estimates))["states"]
+
+    behind = read_model(str(bundles["gqa_decode"]))
+    assert "at most 128 of a sequence" in said(behind) and "--max-lag" in said(behind)
+    assert "every token of a prompt may" in said(replace(behind, behind=0))
+    folder = Path(shutil.copytree(bundles["gqa_decode"], tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["spec"]["graphs"] = {"model": manifest["spec"]["graphs"]["model"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    without = read_model(str(folder))
+    assert without.state == 0 and said(without).startswith("none: the bundle has no row graphs")
 
 
 def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_pages_are_shared_until_somebody_writes() -> None:
     table = Table()
     cache.extend(table, 0, PAGE)  # two pages
     cache.memory[:, table[1], 0] = 7
-    twin = cache.fork(table)
+    twin = cache.fork(table, PAGE + 1)
     cache.extend(twin, PAGE + 1, PAGE + 1)
     assert twin[0] == table[0] and twin[1] != table[1]
     assert (cache.memory[:, twin[1], 0] == 7).all()

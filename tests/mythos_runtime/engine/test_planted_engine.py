@@ -24,6 +24,7 @@ from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import Request, Running
 from mythos_runtime.engine.sequence import Sequence, Span
 from mythos_runtime.engine.states import ENCODED, TOKEN, States
+from mythos_runtime.row_ports import PAGE
 
 Patch = pytest.MonkeyPatch
 NEW = 6
@@ -147,8 +148,8 @@ def page_taken_twice(sound: Any, cache: PagedCache) -> int:
 
 
 @method(PagedCache, "fork")
-def fork_without_holding(sound: Any, cache: PagedCache, table: Table) -> Table:
-    return Table(table.pages.copy())
+def fork_without_holding(sound: Any, cache: PagedCache, table: Table, length: int) -> Table:
+    return Table(table.pages[: -(-length // PAGE)].copy())
 
 
 @method(PagedCache, "extend")

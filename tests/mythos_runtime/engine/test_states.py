@@ -13,7 +13,7 @@ import torch
 from golden_bundles import Bundles
 from golden_families import GOLDEN
 from row_models import VOCABULARY, RowModel
-from test_exact import Result, core_of, idle, serve
+from test_exact import Eager, Result, core_of, idle, serve
 
 from mythos_model import VARIANTS, MythosModel, load_checkpoint
 from mythos_runtime import CapacityError, load, read_manifest
@@ -114,6 +114,78 @@ def test_kept_sequences_give_their_states_before_those_that_lag_less_run(row_mod
         engine.close()
     assert same(results, expected) and core.late == late
     assert idle(core)
+
+
+def test_rounds_of_a_tick_share_the_states_and_nobody_is_sent_back(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    requests = [easy(row, prompt=3, tokens=30) for row in range(5)]
+    expected = alone(core, requests)
+    with states_left(core, 18):
+        engine, opened = Engine(core, speculation=Eager(2, 8)), set[Sequence]()
+        running = [engine.submit(request) for request in requests]
+        while engine.busy:
+            engine.tick()
+            opened |= core.sequences
+        assert engine.speculation is not None and engine.speculation.drafted > 0
+    assert len(opened) == len(requests)
+    assert [each.tokens for each in running] == [result.tokens for result in expected]
+    assert idle(core)
+
+
+def test_a_prompt_gets_the_states_of_a_kept_one_that_lags_though_another_is_older(ouro: RowModel) -> None:
+    prompts = np.random.default_rng(0).integers(0, VOCABULARY, (3, 45)).tolist()
+    done, lagging = Request(prompts[0], 1, policy="full"), Request(prompts[1], 1, halt_threshold=1e-6)
+    decoding, new = easy(7, prompt=2, tokens=60), Request(prompts[2], 2)
+    expected = alone(ouro.core(), [new])
+    core = ouro.core(lines=50)
+    engine = Engine(core, prefixes=4)
+    serve(engine, [done, lagging], [0, 40])
+    assert len(engine.prefixes) == 2 and core.states.free == 5
+    decodes = engine.submit(decoding)
+    while not decodes.tokens:
+        engine.tick()
+    waits = engine.submit(new)
+    for _ in range(40):
+        engine.tick()
+    assert waits.finished == "length" and decodes.finished is None
+    assert waits.tokens == expected[0].tokens
+    assert len(engine.prefixes) == 2, "the one that lags nowhere, and the new one"
+    engine.close()
+    assert core.states.free == core.states.lines and core.loop.held == 0
+
+
+def test_a_prompt_enters_as_far_as_there_are_states(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    request = Request(list(range(30)), 3)
+    expected = alone(core, [request])
+    with states_left(core, 9):
+        engine = Engine(core)
+        running = engine.submit(request)
+        engine.tick()
+        assert running.fed == 9
+        while engine.busy:
+            engine.tick()
+    assert running.tokens == expected[0].tokens and idle(core)
+
+
+def test_a_prompt_that_begins_alike_takes_states_for_what_is_common(ouro: RowModel) -> None:
+    first, other = np.random.default_rng(0).integers(0, VOCABULARY, (2, 50)).tolist()
+    kept, more = (Request(prompt, 1, halt_threshold=1e-6) for prompt in (first, other))
+    again = Request([*first[:34], 0, *other[:5]], 4, halt_threshold=1e-6)
+    assert again.prompt[34] != first[34]
+    expected = alone(ouro.core(), [again])
+    for lines, others, left in ((95, 0, 1), (110, 1, 1), (140, 1, 2)):
+        core = ouro.core(lines=lines)
+        engine = Engine(core, prefixes=4)
+        serve(engine, [kept, more][: 1 + others], [0, 40][: 1 + others])
+        running = engine.submit(again)
+        engine.tick()
+        assert running.reused == 34 and len(engine.prefixes) == left, lines
+        while engine.busy:
+            engine.tick()
+        assert running.tokens == expected[0].tokens
+        engine.close()
+        assert core.states.free == core.states.lines and core.loop.held == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"policy": "full"}, {"max_loops": 0}, {"halt_threshold": 0.3}])

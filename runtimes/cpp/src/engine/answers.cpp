@@ -47,12 +47,12 @@ void Engine::set_caps(const Work& work, Chunk& chunk) const {
   }
 }
 
-// The drafts of the round that begins.
-std::optional<Round> Engine::plan(const Work& work) const {
+// The drafts of the round that begins, which has so many states.
+std::optional<Round> Engine::plan(const Work& work, std::int64_t free) const {
   const Request& request = work.request;
   if (!speculation_ || is_set(work.budget) || work.policy == Policy::share || work.limit < 2) return std::nullopt;
   const std::int64_t room = request.max_new_tokens - static_cast<std::int64_t>(work.tokens.size()) - 1;
-  const std::int64_t rows = std::min(core_.graphs->most_rows, core_.states->free());  // a round that has begun does not repay
+  const std::int64_t rows = std::min(core_.graphs->most_rows, free);  // a round that has begun does not repay
   const auto [depth, length] = speculation_->choose(static_cast<std::int64_t>(running_.size()),
                                                     std::min(room, std::max<std::int64_t>(rows - 1, 0)));
   if (length == 0 || depth >= work.limit) return std::nullopt;

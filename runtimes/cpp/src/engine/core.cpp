@@ -22,6 +22,12 @@ Tables around_of(const Spans& spans) {
   return tables;
 }
 
+// States of a sequence that belong to its first `length` positions.
+std::int64_t lines_within(const Sequence& sequence, std::int64_t length) {
+  const std::int64_t gone = std::max<std::int64_t>(sequence.length - length, 0);
+  return std::max<std::int64_t>(static_cast<std::int64_t>(sequence.lines.size()) - gone, 0);
+}
+
 }  // namespace
 
 Core::Core(std::unique_ptr<Graphs> graphs, Memory memory, std::optional<std::int64_t> max_lag)
@@ -50,7 +56,7 @@ Sequence& Core::open(std::int64_t limit, float threshold, Policy policy, std::ui
 
 std::optional<std::int64_t> Core::most_states(Policy policy, std::int64_t chunk) const {
   if (policy == Policy::full) return chunk;
-  return trailing && max_lag ? std::optional(*max_lag + chunk) : std::nullopt;
+  return trailing && max_lag ? std::optional(saturated_sum(*max_lag, chunk)) : std::nullopt;
 }
 
 void Core::close(Sequence& sequence) {
@@ -59,22 +65,25 @@ void Core::close(Sequence& sequence) {
   sequences.erase(std::find_if(sequences.begin(), sequences.end(), [&](const auto& each) { return each.get() == &sequence; }));
 }
 
-Sequence& Core::fork(const Sequence& sequence) {
-  Lines lines = states->copy(sequence.lines);
+Sequence& Core::fork(const Sequence& sequence, std::optional<std::int64_t> first) {
+  const std::int64_t length = std::min(first.value_or(sequence.length), sequence.length);
+  Lines lines = states->copy(Lines(sequence.lines.begin(), sequence.lines.begin() + lines_within(sequence, length)));
   Sequence& twin = open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed);
-  twin.length = sequence.length, twin.answered = sequence.answered, twin.filled = sequence.filled;
-  twin.job = sequence.job;
+  twin.length = length, twin.answered = std::min(sequence.answered, length);
+  for (std::size_t depth = 0; depth < sequence.loop.size(); ++depth) {
+    twin.filled[depth] = std::min(sequence.filled[depth], length);
+    twin.loop[depth] = loop->fork(sequence.loop[depth], length);
+  }
+  if (around) twin.around = around->fork(sequence.around, length);
+  if (length == sequence.length) twin.job = sequence.job;
   twin.capped = sequence.capped;
   twin.lines = std::move(lines);
-  if (around) twin.around = around->fork(sequence.around);
-  for (std::size_t depth = 0; depth < sequence.loop.size(); ++depth) twin.loop[depth] = loop->fork(sequence.loop[depth]);
   return twin;
 }
 
 void Core::cut(Sequence& sequence, std::int64_t length) {
   sequence.job.reset();
-  const std::int64_t gone = std::max<std::int64_t>(sequence.length - length, 0);
-  const std::int64_t keep = std::max<std::int64_t>(static_cast<std::int64_t>(sequence.lines.size()) - gone, 0);
+  const std::int64_t keep = lines_within(sequence, length);
   states->end(sequence.lines.begin() + keep, sequence.lines.end());
   sequence.lines.resize(static_cast<std::size_t>(keep));
   sequence.length = std::min(sequence.length, length);

@@ -65,8 +65,9 @@ class Core {
   std::optional<std::int64_t> most_states(Policy policy, std::int64_t chunk) const;
   // Gives back everything that the sequence holds; what lags is dropped, never run.
   void close(Sequence& sequence);
-  // A second sequence with the same entries, on the same pages (OutOfPages).
-  Sequence& fork(const Sequence& sequence);
+  // A second sequence with the same entries, on the same pages, and a copy of each state (OutOfStates: nothing was changed).
+  // `length`: of its first positions alone, with nothing to be done; none: all of it.
+  Sequence& fork(const Sequence& sequence, std::optional<std::int64_t> length = {});
   // Forgets the positions from `length` on. Only between chunks.
   void truncate(Sequence& sequence, std::int64_t length) { cut(sequence, length); }
 

@@ -174,51 +174,68 @@ void Engine::admit() {
 Sequence& Engine::begin(Work& work) {
   const Request& request = work.request;
   if (request.depths.empty())
-    if (const auto found = prefixes_.find(request.prompt, work.kind())) try {
-        Sequence& sequence = core_.fork(*found->first);
-        core_.truncate(sequence, found->second);
-        work.fed = work.reused = found->second;
-        return sequence;
-      } catch (const OutOfPages&) {  // it is begun anew
+    if (const auto found = prefixes_.find(request.prompt, work.kind()))
+      if (Sequence* sequence = forked(*found->first, found->second)) {
+        work.fed = work.reused = sequence->length;
+        return *sequence;
       }
   work.reused = 0;  // whatever it found before it was sent back
   return core_.open(work.limit, work.threshold, work.policy, request.state_seed);
 }
 
+// The first positions of a kept sequence; null where there are no states for those that lag.
+Sequence* Engine::forked(const Sequence& kept, std::int64_t length) {
+  const std::int64_t lag = std::max<std::int64_t>(length - kept.complete(), 0);
+  do {
+    try {
+      return &core_.fork(kept, length);
+    } catch (const OutOfStates&) {
+    }
+  } while (prefixes_.drop_lagging(lag, &kept));
+  return nullptr;
+}
+
 void Engine::enter() {
-  std::int64_t left = core_.graphs->most_rows;
+  std::int64_t left = core_.graphs->most_rows, free = core_.states->free();
+  for (const auto& work : running_) free -= work->reserved();
   Works order = running_;  // a token before a prompt
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a->left() < b->left(); });
   Works entering;
   std::vector<Chunk> chunks;
   for (const auto& work : order) {
     if (!left || !work->left() || work->sequence->job) continue;
-    chunks.push_back(chunk(*work, std::min(chunk_, left)));
+    const std::int64_t reserved = work->reserved();
+    chunks.push_back(chunk(*work, std::min(chunk_, left), free));
     entering.push_back(work);
-    left -= static_cast<std::int64_t>(chunks.back().ids.size());
+    const auto count = static_cast<std::int64_t>(chunks.back().ids.size());
+    left -= count;
+    if (!reserved) free -= std::max(work->reserved(), count);
   }
   if (!chunks.empty() && !entered(entering, chunks) && !looping()) make_room();
 }
 
 // Enters as many as there is room for; whether any was.
 bool Engine::entered(Works& entering, std::vector<Chunk>& chunks) {
+  const auto rows = [&] {
+    return std::accumulate(chunks.begin(), chunks.end(), std::int64_t{0}, [](std::int64_t sum, const Chunk& each) {
+      return sum + static_cast<std::int64_t>(each.ids.size());
+    });
+  };
   while (!chunks.empty()) {
     try {
       timed(kEnter, [&] {
         core_.enter(chunks);
-        return std::accumulate(chunks.begin(), chunks.end(), std::int64_t{0}, [](std::int64_t rows, const Chunk& each) {
-          return rows + static_cast<std::int64_t>(each.ids.size());
-        });
+        return rows();
       });
     } catch (const OutOfStates&) {
       Sequence& sequence = *chunks.back().sequence;
-      if (prefixes_.states() > sequence.lag()) {
-        prefixes_.drop();
-        continue;
-      }
-      chunks.pop_back();  // the longest waits; what it lags runs meanwhile, which frees states
-      const auto& round = entering[chunks.size()]->round;
-      if (!round || round->drafts.empty()) core_.repay(sequence, 1);
+      if (prefixes_.drop_lagging(sequence.lag())) continue;
+      chunks.pop_back();
+      Work& work = *entering[chunks.size()];
+      if (const std::int64_t room = core_.states->free() - rows(); room > 0)  // for a part of the longest
+        chunks.push_back(chunk(work, room, 0));
+      else if (!work.round || work.round->drafts.empty())
+        core_.repay(sequence, 1);  // it waits; what it lags runs meanwhile, which frees states
       continue;
     } catch (const OutOfPages&) {
       if (!prefixes_.drop()) chunks.pop_back();  // the longest waits
@@ -234,11 +251,11 @@ bool Engine::entered(Works& entering, std::vector<Chunk>& chunks) {
   return false;
 }
 
-// What enters next of a request.
-Chunk Engine::chunk(Work& work, std::int64_t most) {
+// What enters next of a request: at most so many tokens; where a round begins, it has so many states.
+Chunk Engine::chunk(Work& work, std::int64_t most, std::int64_t free) {
   if (work.decoding() && !work.round) {
     work.cap = cap(work);
-    work.round = plan(work);
+    work.round = plan(work, free);
   }
   Chunk chunk{work.sequence, work.next(most)};
   chunk.answers = static_cast<std::int64_t>(chunk.ids.size()) == work.left();

@@ -37,13 +37,14 @@ class Engine {
   bool waits();
   void admit();
   Sequence& begin(Work& work);
+  Sequence* forked(const Sequence& kept, std::int64_t length);
   void enter();
   bool entered(Works& entering, std::vector<Chunk>& chunks);
-  Chunk chunk(Work& work, std::int64_t most);
+  Chunk chunk(Work& work, std::int64_t most, std::int64_t free);
 
   std::optional<std::int64_t> cap(const Work& work) const;
   void set_caps(const Work& work, Chunk& chunk) const;
-  std::optional<Round> plan(const Work& work) const;
+  std::optional<Round> plan(const Work& work, std::int64_t free) const;
 
   void answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens);
   void verified(const std::shared_ptr<Work>& work, const Answer& answer, std::vector<Token>& tokens);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -13,6 +14,16 @@
 
 namespace mythos::engine {
 
+// Of counts, none below 0: what no integer holds is the largest one, which no memory holds.
+inline std::int64_t saturated_sum(std::int64_t one, std::int64_t other) {
+  std::int64_t sum = 0;
+  return __builtin_add_overflow(one, other, &sum) ? std::numeric_limits<std::int64_t>::max() : sum;
+}
+inline std::int64_t saturated_product(std::int64_t one, std::int64_t other) {
+  std::int64_t product = 0;
+  return __builtin_mul_overflow(one, other, &product) ? std::numeric_limits<std::int64_t>::max() : product;
+}
+
 // Pages around the loop and inside, and lines of state.
 struct Room {
   std::int64_t around = 0, loop = 0, lines = 0;
@@ -20,6 +31,9 @@ struct Room {
   // What so many sequences of so many positions, each at every depth, may need. `lagging`: the most positions of a sequence
   // that have a state at a time; none: all of them.
   static Room of(std::int64_t sequences, std::int64_t positions, std::int64_t loops, std::optional<std::int64_t> lagging = {});
+
+  Room operator+(const Room& other) const { return {around + other.around, loop + other.loop, lines + other.lines}; }
+  Room operator-(const Room& other) const { return {around - other.around, loop - other.loop, lines - other.lines}; }
 };
 
 // What an engine over a model allocates. The system gives it as it is touched.

@@ -49,12 +49,12 @@ std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const Open
   integer(options.memory, "memory", 1);
   integer(options.most_rows, "most_rows", 1);
   if (options.max_lag) integer(*options.max_lag, "max_lag", 1);
-  const std::int64_t sequences = integer(options.most_running, "most_running", 1) + integer(options.prefixes, "prefixes", 0);
-  const std::int64_t lagging = options.max_lag.value_or(*EngineOptions{}.max_lag) +
-                               std::min(integer(options.chunk, "chunk", 1), options.most_rows);  // of each
-  std::int64_t states = 0;
-  if (__builtin_mul_overflow(sequences, lagging, &states)) throw CapacityError("most_running or max_lag is too large");
-  Memory memory = Memory::of(*spec, options.memory, options.max_loops.value_or(spec->trained_loops), states);
+  const std::int64_t sequences =
+      saturated_sum(integer(options.most_running, "most_running", 1), integer(options.prefixes, "prefixes", 0));
+  const std::int64_t each = saturated_sum(options.max_lag.value_or(*EngineOptions{}.max_lag),
+                                          std::min(integer(options.chunk, "chunk", 1), options.most_rows));
+  const std::int64_t lagging = saturated_product(sequences, each);
+  Memory memory = Memory::of(*spec, options.memory, options.max_loops.value_or(spec->trained_loops), lagging);
   const std::int64_t most_positions = std::min(spec->max_seq_len, memory.longest());
   auto graphs = std::make_unique<RowGraphs>(spec, open, memory, options.most_rows, most_positions);
   return std::make_unique<Core>(std::move(graphs), std::move(memory), options.max_lag);

@@ -8,6 +8,14 @@
 #include "row_ports.hpp"
 
 namespace mythos::engine {
+namespace {
+
+// Pages of a table that the first `length` positions are on.
+std::size_t pages_of(const Table& table, std::int64_t length) {
+  return std::min(static_cast<std::size_t>((length + kPage - 1) / kPage), table.size());
+}
+
+}  // namespace
 
 Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what) {
   std::size_t bytes = 1;
@@ -71,13 +79,14 @@ void PagedCache::give(std::int64_t page) {
   if (freed) freed(page);
 }
 
-Table PagedCache::fork(const Table& table) {
-  for (const std::int64_t page : table) hold(page);
-  return table;
+Table PagedCache::fork(const Table& table, std::int64_t length) {
+  const Table twin(table.begin(), table.begin() + static_cast<std::ptrdiff_t>(pages_of(table, length)));
+  for (const std::int64_t page : twin) hold(page);
+  return twin;
 }
 
 void PagedCache::truncate(Table& table, std::int64_t length) {
-  const auto keep = std::min(static_cast<std::size_t>((length + kPage - 1) / kPage), table.size());
+  const std::size_t keep = pages_of(table, length);
   for (std::size_t block = keep; block < table.size(); ++block) give(table[block]);
   table.resize(keep);
 }

@@ -56,8 +56,8 @@ class PagedCache {
   void hold(std::int64_t page) { ++holders_[static_cast<std::size_t>(page)]; }
   // One holder less; the last one frees the page.
   void give(std::int64_t page);
-  // A second table of the same entries.
-  Table fork(const Table& table);
+  // A second table of the entries of the first `length` positions.
+  Table fork(const Table& table, std::int64_t length);
   // Gives the pages behind the first `length` positions back.
   void truncate(Table& table, std::int64_t length);
 

@@ -31,12 +31,26 @@ bool Prefixes::keep(Sequence& sequence, const Ids& ids, const std::string& kind)
 
 bool Prefixes::drop() {
   if (kept_.empty()) return false;
-  for (const auto& key : kept_.front().keys)
-    if (const auto found = by_hash_.find(key); found != by_hash_.end() && found->second == kept_.begin()) by_hash_.erase(found);
-  Sequence& sequence = *kept_.front().sequence;
-  kept_.pop_front();
-  close_(sequence);
+  drop(kept_.begin());
   return true;
+}
+
+bool Prefixes::drop_lagging(std::int64_t more_than, const Sequence* but) {
+  auto chosen = kept_.end();
+  auto most = static_cast<std::size_t>(more_than);
+  for (auto kept = kept_.begin(); kept != kept_.end(); ++kept)  // of some with as many the oldest
+    if (kept->sequence != but && kept->sequence->lines.size() > most) chosen = kept, most = kept->sequence->lines.size();
+  if (chosen == kept_.end()) return false;
+  drop(chosen);
+  return true;
+}
+
+void Prefixes::drop(std::list<Kept>::iterator kept) {
+  for (const auto& key : kept->keys)
+    if (const auto found = by_hash_.find(key); found != by_hash_.end() && found->second == kept) by_hash_.erase(found);
+  Sequence& sequence = *kept->sequence;
+  kept_.erase(kept);
+  close_(sequence);
 }
 
 // Of the first page of the first `count` tokens, the first two, and so on.

@@ -1,7 +1,8 @@
 // Prompts that begin alike: what is cached of a sequence that has ended serves the next one, exactly (prefixes.py).
 //
-// An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks it and
-// forgets what differs: pages are shared, and positions that lag keep lagging. The oldest one goes when memory is short.
+// An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks what they
+// have in common: pages are shared, and positions that lag keep lagging. When pages are short the oldest one goes, when
+// states are the one that lags most.
 #pragma once
 
 #include <functional>
@@ -26,8 +27,6 @@ class Prefixes {
   Prefixes(std::int64_t most, std::function<void(Sequence&)> close) : most_(most), close_(std::move(close)) {}
 
   std::size_t size() const { return kept_.size(); }
-  // Of the one that was used longest ago: it holds one for every position that lags.
-  std::int64_t states() const { return kept_.empty() ? 0 : static_cast<std::int64_t>(kept_.front().sequence->lines.size()); }
   // The sequence that shares most with `ids`, and how many tokens; whole pages, and never the last token. `kind`: what else
   // has to be the same (limit, threshold, ...).
   std::optional<std::pair<Sequence*, std::int64_t>> find(const Ids& ids, const std::string& kind);
@@ -35,6 +34,8 @@ class Prefixes {
   bool keep(Sequence& sequence, const Ids& ids, const std::string& kind);
   // Closes the one that was used longest ago; whether there was one.
   bool drop();
+  // Closes the one with the most states, where it has more than so many; whether one had. `but`: is not to be closed.
+  bool drop_lagging(std::int64_t more_than, const Sequence* but = nullptr);
   void clear() {
     while (drop()) continue;
   }
@@ -46,6 +47,7 @@ class Prefixes {
     Ids ids;  // that entered
     Keys keys;
   };
+  void drop(std::list<Kept>::iterator kept);
   static Keys hashes(const Ids& ids, std::size_t count, const std::string& kind);
 
   std::int64_t most_;

@@ -33,6 +33,8 @@ struct Work : Running {
   std::vector<std::int64_t> next(std::int64_t most) const;
   // Whether all but the last token have entered, so that the next one is chosen behind the one that enters.
   bool decoding() const { return !tokens.empty() && left() == 1; }
+  // States that the rest of its round will take.
+  std::int64_t reserved() const { return round ? round->first + 1 + round->length - sequence->length : 0; }
   // What sequences have to have in common to share entries.
   std::string kind() const;
 

@@ -29,15 +29,14 @@ std::vector<std::size_t> places_of(const Tokens& tokens, std::size_t row) {
 
 Claim::Claim(std::shared_ptr<Pool> given, const Room& room) : pool(std::move(given)), room_(room) {
   const std::lock_guard<std::recursive_mutex> alone(pool->turn);
-  const Room all{pool->claimed.around + room.around, pool->claimed.loop + room.loop, pool->claimed.lines + room.lines};
+  const Room all = pool->claimed + room;
   pool->core->reserve(all);
   pool->claimed = all;
 }
 
 Claim::~Claim() {
   const std::lock_guard<std::recursive_mutex> alone(pool->turn);
-  Room& claimed = pool->claimed;
-  claimed = {claimed.around - room_.around, claimed.loop - room_.loop, claimed.lines - room_.lines};
+  pool->claimed = pool->claimed - room_;
 }
 
 RowCache::RowCache(std::shared_ptr<Pool> pool, std::int64_t batch, std::int64_t capacity, std::int64_t loops, Policy policy)

@@ -82,16 +82,27 @@ class Core:
         self.sequences.remove(sequence)
         self.scheduler.forget(sequence)
 
-    def fork(self, sequence: Sequence) -> Sequence:
-        """A second sequence with the same entries, on the same pages. Raises OutOfPages."""
-        lines = self.states.copy(np.array(sequence.lines, np.int64)).tolist()
+    def fork(self, sequence: Sequence, length: int | None = None) -> Sequence:
+        """A second sequence with the same entries, on the same pages, and a copy of each state.
+
+        Args:
+            length: of its first positions alone, with nothing to be done; None: all of it.
+
+        Raises:
+            OutOfStates: nothing was changed.
+        """
+        length = sequence.length if length is None else min(length, sequence.length)
+        job = sequence.job if length == sequence.length else None
+        lines = sequence.lines[: max(length - (sequence.length - len(sequence.lines)), 0)]
+        copies = self.states.copy(np.array(lines, np.int64)).tolist()
         twin = self.open(sequence.limit, sequence.threshold, sequence.policy, sequence.state_seed)
-        twin.length, twin.answered, twin.filled = sequence.length, sequence.answered, list(sequence.filled)
-        twin.job = None if sequence.job is None else replace(sequence.job, due=None)
-        twin.capped, twin.lines = sequence.capped, lines
+        twin.length, twin.answered = length, min(sequence.answered, length)
+        twin.filled = [min(filled, length) for filled in sequence.filled]
+        twin.job = None if job is None else replace(job, due=None)
+        twin.capped, twin.lines = sequence.capped, copies
         if self.around is not None:
-            twin.around = self.around.fork(sequence.around)
-        twin.loop = [self.loop.fork(table) for table in sequence.loop]
+            twin.around = self.around.fork(sequence.around, length)
+        twin.loop = [self.loop.fork(table, length) for table in sequence.loop]
         return twin
 
     def truncate(self, sequence: Sequence, length: int) -> None:

@@ -185,20 +185,26 @@ class Engine:
         request = running.request
         found = None if request.depths else self.prefixes.find(np.asarray(request.prompt, np.int64), running.kind)
         if found is not None:
-            kept, common = found
-            try:
-                sequence = self.core.fork(kept)
-            except OutOfPages:
-                pass  # it is begun anew
-            else:
-                self.core.truncate(sequence, common)
-                running.fed = running.reused = common
+            sequence = self._forked(*found)
+            if sequence is not None:
+                running.fed = running.reused = sequence.length
                 return sequence
         running.reused = 0  # whatever it found before it was sent back
         return self.core.open(running.limit, running.threshold, request.policy, request.state_seed)
 
+    def _forked(self, kept: Sequence, length: int) -> Sequence | None:
+        """The first positions of a kept sequence; None where there are no states for those that lag."""
+        lag = max(length - kept.complete, 0)
+        while True:
+            try:
+                return self.core.fork(kept, length)
+            except OutOfStates:
+                if not self.prefixes.drop_lagging(more_than=lag, but=kept):
+                    return None
+
     def _enter(self) -> None:
         left = self.core.graphs.most_rows
+        free = self.core.states.free - sum(running.reserved for running in self._running)
         chunks: list[tuple[Running, Chunk]] = []
         idle = [running for running in self._running if running.sequence is not None and running.sequence.job is None]
         for running in sorted(idle, key=lambda running: running.left):  # a token before a prompt
@@ -206,9 +212,12 @@ class Engine:
             assert sequence is not None
             if not left or not running.left:
                 continue
-            chunk = self._chunk(running, sequence, min(self.chunk, left))
+            reserved = running.reserved
+            chunk = self._chunk(running, sequence, min(self.chunk, left), free)
             chunks.append((running, chunk))
             left -= len(chunk.ids)
+            if not reserved:
+                free -= max(running.reserved, len(chunk.ids))
         if chunks and not self._entered(chunks) and not any(sequence.job for sequence in self._by_sequence):
             self._make_room()
 
@@ -219,11 +228,15 @@ class Engine:
             try:
                 self.core.enter([chunk for _, chunk in chunks])
             except OutOfStates:
-                if self.prefixes.states > chunks[-1][1].sequence.lag:
-                    self.prefixes.drop()
+                running, chunk = chunks.pop()
+                if self.prefixes.drop_lagging(more_than=chunk.sequence.lag):
+                    chunks.append((running, chunk))
                     continue
-                running, chunk = chunks.pop()  # the longest waits; what it lags runs meanwhile, which frees states
-                if running.round is None or not running.round.drafts:
+                room = self.core.states.free - sum(len(other.ids) for _, other in chunks)
+                if room > 0:  # for a part of the longest
+                    chunks.append((running, self._chunk(running, chunk.sequence, room, 0)))
+                elif running.round is None or not running.round.drafts:
+                    # It waits. What it lags runs meanwhile, which frees states.
                     self.core.repay(chunk.sequence, at_least=1)
             except OutOfPages:
                 if not self.prefixes.drop():
@@ -238,11 +251,11 @@ class Engine:
                 return True
         return False
 
-    def _chunk(self, running: Running, sequence: Sequence, most: int) -> Chunk:
-        """What enters next of a request."""
+    def _chunk(self, running: Running, sequence: Sequence, most: int, free: int) -> Chunk:
+        """What enters next of a request: at most so many tokens; where a round begins, it has so many states."""
         if running.decoding and running.round is None:
             running.cap = budgeted_cap(running, self.speed, len(self._running))
-            room = min(self.core.graphs.most_rows, self.core.states.free)  # a round that has begun does not repay
+            room = min(self.core.graphs.most_rows, free)  # a round that has begun does not repay
             running.round = plan_round(running, self.speculation, len(self._running), max(room - 1, 0))
         drafts = running.round
         ids = running.next(most)

@@ -54,7 +54,8 @@ def open_engine(
             is the eager backend's device; ONNX Runtime runs row graphs on the CPU.
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
-            not enough (`max_lag` None bounds nothing), who finds none for its next tokens first runs what it lags.
+            not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
+            positions.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
         most_running, chunk, budget, prefixes: see `Engine`.

@@ -172,11 +172,12 @@ class PagedCache:
             self._free.append(page)
             self.freed(page)
 
-    def fork(self, table: Table) -> Table:
-        """A second table of the same entries."""
-        for page in table.pages:
+    def fork(self, table: Table, length: int) -> Table:
+        """A second table of the entries of the first `length` positions."""
+        pages = table.pages[: -(-length // PAGE)].copy()
+        for page in pages:
             self.hold(page)
-        return Table(table.pages.copy())
+        return Table(pages)
 
     def truncate(self, table: Table, length: int) -> None:
         """Give the pages behind the first `length` positions back."""

@@ -1,7 +1,8 @@
 """Prompts that begin alike: what is cached of a sequence that has ended serves the next one, exactly.
 
-An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks it and
-forgets what differs: pages are shared, and positions that lag keep lagging. The oldest one goes when memory is short.
+An ended sequence is kept, found by hashes of its tokens, a page of them at a time and chained. A new one forks what
+they have in common: pages are shared, and positions that lag keep lagging. When pages are short the oldest one goes,
+when states are the one that lags most.
 """
 
 from __future__ import annotations
@@ -42,11 +43,6 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._kept)
 
-    @property
-    def states(self) -> int:
-        """Of the one that was used longest ago: it holds one for every position that lags."""
-        return len(next(iter(self._kept.values()))[0].sequence.lines) if self._kept else 0
-
     def find(self, ids: np.ndarray, kind: Hashable) -> tuple[Sequence, int] | None:
         """The sequence that shares most with `ids`, and how many tokens; whole pages, and never the last token.
 
@@ -80,12 +76,31 @@ class Prefixes:
         """Close the one that was used longest ago; whether there was one."""
         if not self._kept:
             return False
-        number, (kept, keys) = self._kept.popitem(last=False)
+        self._drop(next(iter(self._kept)))
+        return True
+
+    def drop_lagging(self, more_than: int, but: Sequence | None = None) -> bool:
+        """Close the one with the most states, where it has more than so many; whether one had.
+
+        Args:
+            but: is not to be closed.
+        """
+        states = {
+            number: len(kept.sequence.lines)
+            for number, (kept, _) in self._kept.items()
+            if kept.sequence is not but and len(kept.sequence.lines) > more_than
+        }
+        if not states:
+            return False
+        self._drop(max(states, key=states.__getitem__))  # of some with as many the oldest
+        return True
+
+    def _drop(self, number: int) -> None:
+        kept, keys = self._kept.pop(number)
         for key in keys:
             if self._by_hash.get(key) == number:
                 del self._by_hash[key]
         self._close(kept.sequence)
-        return True
 
     def clear(self) -> None:
         while self.drop():

@@ -149,6 +149,13 @@ class Running:
         return self.limit, self.threshold, self.request.policy, self.request.state_seed
 
     @property
+    def reserved(self) -> int:
+        """States that the rest of its round will take."""
+        if self.round is None or self.sequence is None:
+            return 0
+        return self.round.first + 1 + self.round.length - self.sequence.length
+
+    @property
     def decoding(self) -> bool:
         """Whether all but the last token have entered, so that the next one is chosen behind the one that enters."""
         return bool(self.tokens) and self.left == 1
