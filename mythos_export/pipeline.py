@@ -147,6 +147,7 @@ def export(
         loaded, mix = load(checkpoint, plainly, config, variant, weights_key, exit_rule, given, int8_cache), None
         for note in loaded.checkpoint.notes:
             progress(f"note: {note}")
+        chosen.check_model(loaded.model.spec, options)
         if expert_shards is not None:
             check_shards(loaded.model, expert_shards)
         if max_kl is not None:

@@ -9,6 +9,7 @@ import onnx
 from mythos_export.errors import TargetError
 from mythos_export.lower import Lowered
 from mythos_export.targets.target import Built, Progress, TargetOptions
+from mythos_runtime.spec import LoopSpec
 
 LINE = "toy_target:ToyTarget"
 
@@ -23,6 +24,9 @@ class ToyTarget:
     def check(self, options: TargetOptions) -> None:
         if options.batch == "0":
             raise TargetError("a batch of 0 is nothing")
+
+    def check_model(self, spec: LoopSpec, options: TargetOptions) -> None:
+        pass
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         progress("toy: listing")

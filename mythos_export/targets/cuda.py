@@ -22,6 +22,7 @@ from mythos_export.progress import Progress
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.targets.tensorrt_build import parse_sms
 from mythos_runtime.row_ports import ROWS
+from mythos_runtime.spec import LoopSpec
 from mythos_runtime.torch_device import KERNELS_FOLDER
 
 DEFAULT_SMS = (80, 90)
@@ -54,6 +55,9 @@ class CudaTarget:
                 f"these numbers, and not for SM {', '.join(map(str, lower))}; leave it out of --sm, or take "
                 "--precision int8"
             )
+
+    def check_model(self, spec: LoopSpec, options: TargetOptions) -> None:
+        """Every model is taken."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         graphs = [lowered.path, *(path for path in lowered.rows if path.suffix == ".onnx")]

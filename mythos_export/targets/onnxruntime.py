@@ -34,6 +34,9 @@ class OnnxTarget:
         if options.expert_shards is not None and options.precision == "fp16":
             raise TargetError("--expert-shards goes with fp32, int8 and int4, whose rows are float32, not with fp16")
 
+    def check_model(self, spec: LoopSpec, options: TargetOptions) -> None:
+        """Every model is taken."""
+
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
         files = tuple(path.name for path in (*lowered.files, *lowered.rows))
         proof = proof_of(lowered.spec) + ((ShardBodies.name,) if options.expert_shards else ())

@@ -11,6 +11,7 @@ from mythos_export.kernels.fallback import Implementation
 from mythos_export.lower import Lowered
 from mythos_export.progress import Progress
 from mythos_export.targets.registry import TARGETS, find_target
+from mythos_runtime.spec import LoopSpec
 
 BASE = "onnx"  # what every bundle holds: other targets are made from it, and verification looks into it
 
@@ -67,6 +68,10 @@ class Target(Protocol):
 
     def check(self, options: TargetOptions) -> None:
         """Refuse early what cannot be built, before any long work; raises with a reason and the nearest alternative."""
+        ...
+
+    def check_model(self, spec: LoopSpec, options: TargetOptions) -> None:
+        """Refuse what does not go with a model, before it is captured; raises TargetError."""
         ...
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:

@@ -21,6 +21,7 @@ from mythos_export.targets import tensorrt_plugins, tensorrt_rows
 from mythos_export.targets.ep_context import write_ep_context
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.verify.stages.engine import Engine
+from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.spec import LoopSpec
 
 GRAPH = "model.tensorrt.onnx"
@@ -62,13 +63,16 @@ class TensorRTTarget:
             if value is not None:
                 trt.Range.parse(value, f"--{name}")
 
-    def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        spec = lowered.spec
-        if options.rows and not lowered.rows:
+    def check_model(self, spec: LoopSpec, options: TargetOptions) -> None:
+        trt.check_ranges(**_ranges(spec, options), max_seq_len=spec.max_seq_len)
+        if options.rows and not set(GRAPHS) <= set(spec.graphs):
             raise TargetError(
                 f"--rows was asked for, but with its exit rule {spec.exit.name} this model has no row graphs; leave "
                 "it out, or choose another --exit"
             )
+
+    def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
+        spec = lowered.spec
         model = ir.load(lowered.path)
         sms = trt.parse_sms(options.sm) if options.sm else None
         passes = PLUGIN_PASSES if options.plugins else PASSES
@@ -108,15 +112,18 @@ class TensorRTTarget:
 
 
 def profiles_of(path: Path, spec: LoopSpec, options: TargetOptions) -> list[trt.Profile]:
-    """A prefill and a decode profile from the ranges asked for; what is open fits the model."""
-    longest = spec.max_seq_len
-    tokens, context = min(512, longest), min(4096, longest)
+    """A prefill and a decode profile from the ranges asked for."""
+    inputs = trt.graph_inputs(onnx.load(path, load_external_data=False))
+    return list(trt.profiles_for(inputs, **_ranges(spec, options), max_seq_len=spec.max_seq_len))
+
+
+def _ranges(spec: LoopSpec, options: TargetOptions) -> dict[str, trt.Range]:
+    """Those that were asked for; what is open fits the model."""
+    tokens, context = min(512, spec.max_seq_len), min(4096, spec.max_seq_len)
     given = {
         "batch": options.batch or "1:1:8",
         "tokens": options.tokens or f"1:{max(1, tokens // 4)}:{tokens}",
         "context": options.context or f"0:{context // 4}:{context}",
     }
     ranges = {name: trt.Range.parse(text, f"--{name}") for name, text in given.items()}
-    loops = trt.Range(1, spec.trained_loops, 2 * spec.trained_loops)
-    inputs = trt.graph_inputs(onnx.load(path, load_external_data=False))
-    return list(trt.profiles_for(inputs, **ranges, loops=loops, max_seq_len=longest))
+    return ranges | {"loops": trt.Range(1, spec.trained_loops, 2 * spec.trained_loops)}

@@ -64,8 +64,12 @@ def _few(truth: Truth) -> Iterator[Question]:
         yield Question("a token behind it", past.inputs(ids(1), [1], loops, early_exit=False))
     more = min(3, spec.trained_loops)
     yield Question("leaves by itself", Past.empty(spec, 1, 0, more).inputs(ids(1), [1], more))
-    every = spec.trained_loops  # those, too, that the twin has not
-    yield Question("every loop", Past.empty(spec, 1, 0, every).inputs(ids(1), [1], every, early_exit=False))
+    every = spec.trained_loops  # including those that the twin does not have
+    past = Past.empty(spec, 1, 1, every)
+    yield Question("every loop", past.inputs(ids(1), [1], every, early_exit=False))
+    past.append(truth.asked[-1].eager.outputs, [1])
+    if spec.max_seq_len > 1:
+        yield Question("every loop, a token behind", past.inputs(ids(1), [1], every, early_exit=False))
 
 
 def verify_whole(

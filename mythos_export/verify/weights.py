@@ -218,7 +218,8 @@ def _of_experts(artifact: str, name: str, array: np.ndarray, whole: Print, first
         wrong = [at for at, row in enumerate(found) if row not in whole.rows[first + at : first + at + 1]]
     if not wrong:
         return []
-    return [Problem(name, None, f"{artifact}: {name} is not the model's: experts {wrong[:3]} of it differ")]
+    theirs = [first + at for at in wrong[:3]]
+    return [Problem(name, None, f"{artifact}: {name} is not the model's: experts {theirs} of the mixture differ")]
 
 
 def _changed(name: str, array: np.ndarray, missing: Prints) -> tuple[str, list[int]] | None:

@@ -19,7 +19,7 @@ from .environment import Backend, Environment, choose_backend, inspect_environme
 from .graph import graph_inputs, load_graph
 from .limits import Limit, group_sms, parse_sms
 from .options import DEFAULT_PRECISION, DEFAULT_SMS, PRECISIONS, STATE, BuildRequest, BuildResult, Engine
-from .profiles import Profile, Range, profiles_for, row_profile
+from .profiles import Profile, Range, check_ranges, profiles_for, row_profile
 
 __all__ = [
     "DEFAULT_PRECISION",
@@ -35,6 +35,7 @@ __all__ = [
     "Profile",
     "Range",
     "build",
+    "check_ranges",
     "choose_backend",
     "graph_inputs",
     "group_sms",

@@ -88,7 +88,8 @@ def row_profile(inputs: Iterable[tuple[str, Dims]], rows: Range, blocks: Range, 
     return Profile("rows", {name: _resolve(name, dims, sizes) for name, dims in inputs})
 
 
-def _check_ranges(batch: Range, tokens: Range, context: Range, loops: Range, max_seq_len: int | None) -> None:
+def check_ranges(batch: Range, tokens: Range, context: Range, loops: Range, max_seq_len: int | None) -> None:
+    """Raises TargetError for ranges that no call fits, or that the model has not: what `profiles_for` asks of them."""
     for option, given in (("--batch", batch), ("--tokens", tokens), ("--loops", loops)):
         if given.min < 1:
             raise TargetError(f"{option} {given}: the smallest must be at least 1; write 1:{given.opt or 1}:...")
@@ -133,7 +134,7 @@ def profiles_for(
     loop depths that the cache holds, `context` of the past's capacity. Raises `TargetError` for ranges that
     contradict each other, the model's `max_seq_len`, or the graph.
     """
-    _check_ranges(batch, tokens, context, loops, max_seq_len)
+    check_ranges(batch, tokens, context, loops, max_seq_len)
     inputs = list(inputs)
     # A prompt starts with an empty past whatever the context's minimum is; a decoded token always has one behind it.
     chosen = {"prefill": (tokens, Range(0, context.opt, context.max))}

@@ -45,7 +45,7 @@ def test_computes_what_the_reference_computes(kind: str, op: str) -> None:
     check()
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_what_a_models_programs_launch(precision: str, tmp_path: Path) -> None:
     loaded = load(GOLDEN / "mla_decode" / "model.safetensors", precision, **config_of("mla_decode"))
     weights = write_weights(loaded.model, loaded.checkpoint.sources, tmp_path / "w.safetensors", Weighing, {})

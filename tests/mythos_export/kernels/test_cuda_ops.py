@@ -51,14 +51,8 @@ def test_launches_what_pythons_plan_does_and_computes_what_the_reference_does(op
     run(op)
 
 
-@pytest.mark.parametrize(
-    ("case", "precision"),
-    [
-        ("mla_decode", "fp32"),
-        pytest.param("gqa_prefill", "fp32", marks=pytest.mark.slow),
-        pytest.param("", "int4", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "precision"), [("mla_decode", "fp32"), ("gqa_prefill", "fp32"), ("", "int4")])
 def test_a_whole_model_runs_on_it(case: str, precision: str, tmp_path: Path) -> None:
     """Its graph with the Loop, of a small model in float32 and of the pretrained one in int4."""
     source, config = (GOLDEN / case / "model.safetensors", config_of(case)) if case else (folder("hops"), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,14 @@ def test_a_profile_has_every_size_of_a_call(lowered: Lowered) -> None:
         row_profile([("x", ("tokens",))], Range(1, 1, 1), Range(1, 1, 1), Range(1, 1, 1))
 
 
-def test_a_model_without_row_graphs_is_refused(lowered: Lowered) -> None:
-    without = Lowered(lowered.path, lowered.spec, ())
+def test_what_does_not_go_with_the_model_is_refused_before_it_is_captured(lowered: Lowered) -> None:
+    target, spec = find_target("tensorrt"), lowered.spec
+    target.check_model(spec, TargetOptions("fp32", rows=True))
+    without = replace(spec, graphs={name: graph for name, graph in spec.graphs.items() if name not in GRAPHS})
     with pytest.raises(TargetError, match="--rows was asked for, but with its exit rule act .* no row graphs"):
-        find_target("tensorrt").build(
-            without, lowered.path.parent, TargetOptions("fp32", rows=True), lambda *told: None
-        )
+        target.check_model(without, TargetOptions("fp32", rows=True))
+    with pytest.raises(TargetError, match=f"--context .* goes beyond the model's max_seq_len of {spec.max_seq_len}"):
+        target.check_model(spec, TargetOptions("fp32", context=f"0:8:{spec.max_seq_len + 1}"))
 
 
 @pytest.mark.slow
