@@ -70,7 +70,8 @@ def measure(checkpoint: Path, way: str, output: Path) -> dict[str, Any]:
     options = [str(checkpoint), *WAYS[way], "--verify", "twin", "-o", str(output), "--force"]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     load = os.getloadavg()[0]
-    process = subprocess.Popen([sys.executable, "-c", code, *options], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     watched = Watched(psutil.Process(process.pid))
     assert process.stderr is not None
     said = [line.rstrip() for line in process.stderr]

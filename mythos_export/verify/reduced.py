@@ -59,17 +59,22 @@ def _few(truth: Truth) -> Iterator[Question]:
     loops, held = min(2, spec.trained_loops), min(2, max(spec.max_seq_len - 1, 1))
     past = Past.empty(spec, 1, held, loops)
     yield Question("a short prompt", past.inputs(ids(held), [held], loops, early_exit=False))
-    past.append(truth.asked[-1].eager.outputs, [held])
+    outputs = truth.asked[-1].eager.outputs
+    entries = {group.name: outputs[spec.ports.of("new", group.name).name] for group in spec.caches}
+    past.append(outputs, [held])
     if spec.max_seq_len > held:
         yield Question("a token behind it", past.inputs(ids(1), [1], loops, early_exit=False))
     more = min(3, spec.trained_loops)
     yield Question("leaves by itself", Past.empty(spec, 1, 0, more).inputs(ids(1), [1], more))
-    every = spec.trained_loops  # including those that the twin does not have
-    past = Past.empty(spec, 1, 1, every)
+    every = spec.trained_loops  # including those that the twin does not have; each reads another past
+    varied = {group.name: _varied(entries[group.name], every) for group in spec.caches if group.per_loop}
+    past = Past.made_up(spec, entries | varied, [min(held, spec.max_seq_len - 1)], held, every, rng)
     yield Question("every loop", past.inputs(ids(1), [1], every, early_exit=False))
-    past.append(truth.asked[-1].eager.outputs, [1])
-    if spec.max_seq_len > 1:
-        yield Question("every loop, a token behind", past.inputs(ids(1), [1], every, early_exit=False))
+
+
+def _varied(made: np.ndarray, depths: int) -> np.ndarray:
+    """Entries of so many depths, [depths, ..., T, width], of those that few loops made: neighbours differ."""
+    return np.stack([np.roll(made[depth % len(made)], depth // len(made), -2) for depth in range(depths)])
 
 
 def verify_whole(

@@ -27,6 +27,7 @@ def asks(vocabulary: int) -> Iterator[list[int]]:
         yield [draw.randrange(vocabulary) for _ in range(draw.randrange(1, 12))]
 
 
+@pytest.mark.slow
 def test_mixed_requests_get_their_own_answers_and_leave_nothing(bundles: Bundles) -> None:
     engine = engine_of(bundles)
     asked = requests(asks(engine.spec.vocab_size), 16, 16)

@@ -34,6 +34,7 @@ def test_every_form_of_the_experts_is_the_plain_operator(form: Any) -> None:
     torch.testing.assert_close(form(x, index, weight, gate_up, down), ops.moe(x, index, weight, gate_up, down, *none))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "workload",
     [Workload("decode", 1, 30, 2, 3), Workload("prefill", 20, 0, 2, 4), Workload("prefill", 20, 0, 1, None)],

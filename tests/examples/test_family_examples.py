@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from family_bundles import FamilyBundles
 from loading import example
 
 pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install tokenizers")
+
+
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -24,9 +28,9 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip insta
                 "passes: ",
             ],
         ),
-        ("huginn/adaptive", "huginn_decode", ["--tokens", "5", "--threshold", "0.4"], ["seed 0, ", "seed 1, "]),
-        ("parcae/depths", "parcae_decode", ["--tokens", "5", "--loops", "1,9"], ["1 loops, ", "9 loops, "]),
-        ("nanbeige/passes", "nanbeige_decode", ["--tokens", "5"], ["1 passes, ", "2 passes, ", "3 passes, "]),
+        slow("huginn/adaptive", "huginn_decode", ["--tokens", "5", "--threshold", "0.4"], ["seed 0, ", "seed 1, "]),
+        slow("parcae/depths", "parcae_decode", ["--tokens", "5", "--loops", "1,9"], ["1 loops, ", "9 loops, "]),
+        slow("nanbeige/passes", "nanbeige_decode", ["--tokens", "5"], ["1 passes, ", "2 passes, ", "3 passes, "]),
     ],
 )
 def test_examples_run(

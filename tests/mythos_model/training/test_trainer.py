@@ -105,6 +105,7 @@ def test_schedule_rises_and_falls() -> None:
     assert factors[-1] == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_smoke_training_of_hops_learns_to_follow_an_edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "hops", lambda: Hops(checked=1))
     done = CliRunner().invoke(main, ["hops", "--out", str(tmp_path), "--steps", "150", "--json"])
