@@ -33,10 +33,9 @@ from operator_cases import CASES, Array, OperatorCase
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.cuda.signatures import LEADING, SIGNATURES, described
-from mythos_export.kernels.launch_plan import KernelSpec, Plan, choose
+from mythos_export.kernels.cuda.launch import launch_of
+from mythos_export.kernels.launch_plan import KernelSpec, Plan, choose, evaluate
 from mythos_export.kernels.op import OPERATORS, calls_of
-from mythos_export.kernels.plugin.launch import launch_of
-from mythos_export.kernels.plugin.tensorrt import PLUGINS
 from mythos_export.kernels.text import PORTABLE_DOMAIN
 from mythos_export.kernels.triton_build import FORMAT_VERSION
 from mythos_export.passes.name_dimensions import NAMES
@@ -163,10 +162,10 @@ def calls_of_cases(cases: list[OperatorCase]) -> Calls:
 def _plans(case: OperatorCase) -> tuple[Plan, ...]:
     make = OPERATORS[case.op].plans
     assert make is not None
-    return make(case.call, _precision(case))
+    return make(case.call, precision_of(case))
 
 
-def _precision(case: OperatorCase) -> str:
+def precision_of(case: OperatorCase) -> str:
     return {"float32": "fp32", "float16": "fp16"}[np.dtype(case.dtype).name]
 
 
@@ -220,7 +219,10 @@ def _sizes(case: OperatorCase) -> dict[str, Any]:
         return {"n": int(np.prod(case.inputs["x"].shape[:-1]))}
     if case.op == "act_halting":
         return {"rows": case.inputs["cumulative"].size, "threshold_stride": min(case.inputs["threshold"].ndim, 1)}
-    return dict(PLUGINS[case.op].sizes_of([value.shape for value in case.inputs.values()], case.attributes))
+    known: dict[str, Any] = dict(case.attributes)
+    for tensor, value in zip(SIGNATURES[case.op].inputs, case.inputs.values(), strict=True):
+        known |= dict(zip(tensor.extents or (), value.shape, strict=True))
+    return {name: evaluate(expression, known) for name, expression in SIGNATURES[case.op].sizes.items()}
 
 
 def check(gpu: Gpu, case: OperatorCase, folder: Path) -> None:
@@ -250,7 +252,7 @@ def drawn(gpu: Gpu, op: str) -> None:
     @given(st.data())
     def both(data: Any) -> None:
         first, second = (data.draw(CASES[name, form or PLAIN]) for _ in range(2))
-        alike = [first] + [second] * (_precision(first) == _precision(second))
+        alike = [first] + [second] * (precision_of(first) == precision_of(second))
         with tempfile.TemporaryDirectory() as place:
             gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
             for case in alike:
