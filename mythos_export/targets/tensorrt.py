@@ -97,7 +97,7 @@ class TensorRTTarget:
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = tensorrt_rows.described_build(result, "engines", options.plugins)
         wrappers: tuple[str, ...] = ()
-        if result.backend == "tensorrt_rtx" and not options.plugins:  # plug-ins are Python's, which C++ has not
+        if result.backend == "tensorrt_rtx":
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
         files = (*engines, *wrappers, *kernels, GRAPH)
         if options.rows:

@@ -22,8 +22,8 @@ from mythos_runtime.tensorrt import missing_plugins
 
 FOLDER = "kernels"
 KERNELS, VARIANT = "kernels", "variant"
-"""Attributes of a node in the graph that TensorRT is given: the folder of its compiled kernels, and which plans of those
-are for its sizes. The plug-in reads them there (`kernels/tensorrt/node.h`)."""
+"""Attributes of a node in the graph that TensorRT is given: the folder of its compiled kernels, and which plans of
+those are for its sizes. The plug-in reads them there (`kernels/tensorrt/node.h`)."""
 _GRAPH = ".model.plugins.onnx"
 
 

@@ -16,7 +16,7 @@ std::string text(const Shape& shape);
 // Whether an input's last dimensions are those that the call's plans are for; -1 in a shape is not known yet.
 bool fits(const Call& call, const std::string& name, const Shape& shape);
 
-// The inputs that it gives, in the operator's order, and what its tensors' elements are ("fp16", "i64", as in Argument).
+// The inputs that it gives, in the operator's order, and what its tensors' elements are ("fp16", "i64").
 std::vector<const Tensor*> inputs_of(const Call& call);
 std::string type_of(const Call& call, const Tensor& tensor);
 

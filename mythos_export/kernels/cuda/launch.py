@@ -1,5 +1,7 @@
-"""One start of a kernel as its plan says: `triton_run.execute` without Triton and torch. Operators are launched whole by
-`launcher.cpp`, which does the same."""
+"""One start of a kernel as its plan says: `triton_run.execute` without Triton and torch.
+
+Whole operators are launched by `launcher.cpp`, which does the same.
+"""
 
 from __future__ import annotations
 
@@ -43,4 +45,3 @@ def _scalar(spec: KernelSpec, argument: Argument, value: int | float) -> ctypes.
             "once"
         )
     return made
-

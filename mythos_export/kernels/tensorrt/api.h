@@ -1,8 +1,8 @@
 // What the plug-ins use of TensorRT's C++ interface (NvInferRuntime.h), declared here so that they are built where no
 // TensorRT is. Nothing of it is linked: an application and its TensorRT meet the plug-ins through virtual functions
-// alone, whose order is what counts. It is the same in TensorRT 10.0 to 11.1 and in TensorRT-RTX 1.7, so that one library
-// serves all of them; what is not (loggers, the registry) is not used. A test compiles the plug-ins and their caller
-// against the public headers, too (MYTHOS_NVINFER), and mixes what came of both.
+// alone, whose order is what counts. It is the same in TensorRT 10.0 to 11.1 and in TensorRT-RTX 1.7, so that one
+// library serves all of them; what is not (loggers, the registry) is not used. A test compiles the plug-ins and their
+// caller against the public headers, too (MYTHOS_NVINFER), and mixes what came of both.
 //
 // Names, numbers and layouts are those of TensorRT's headers (Apache License 2.0, NVIDIA CORPORATION & AFFILIATES).
 #pragma once
@@ -167,8 +167,8 @@ class IPluginV3OneRuntime : public IPluginCapability {
   virtual std::int32_t setTactic(std::int32_t) noexcept { return 0; }
   virtual std::int32_t onShapeChange(const PluginTensorDesc*, std::int32_t, const PluginTensorDesc*,
                                      std::int32_t) noexcept = 0;
-  virtual std::int32_t enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const*, void* const*, void*,
-                               cudaStream_t) noexcept = 0;
+  virtual std::int32_t enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const*, void* const*,
+                               void*, cudaStream_t) noexcept = 0;
   virtual IPluginV3* attachToContext(IPluginResourceContext*) noexcept = 0;
   virtual const PluginFieldCollection* getFieldsToSerialize() noexcept = 0;
 };

@@ -1,5 +1,6 @@
-// Calls plug-ins as TensorRT does, for tests and for measurements without one: through virtual functions alone. What a
-// TensorRT would know of sizes are plain numbers here. With -DMYTHOS_NVINFER it is compiled against TensorRT's own headers.
+// Calls plug-ins as TensorRT does, for tests and for measurements without one: through virtual functions alone. Sizes,
+// which are expressions to a TensorRT, are plain numbers here. With -DMYTHOS_NVINFER it is compiled against TensorRT's
+// own headers.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -112,7 +113,8 @@ void* caller_open(const char* path) {
 void caller_creators(void* library, char* words, std::size_t size) {
   std::string all;
   for (trt::IPluginCreatorV3One* creator : creators_of(library)) {
-    all += std::string(creator->getPluginNamespace()) + " " + creator->getPluginName() + " " + creator->getPluginVersion();
+    const std::string name = creator->getPluginName(), version = creator->getPluginVersion();
+    all += std::string(creator->getPluginNamespace()) + " " + name + " " + version;
     const trt::PluginFieldCollection* names = creator->getFieldNames();
     for (std::int32_t i = 0; i < names->nbFields; ++i) all += std::string(" ") + names->fields[i].name;
     all += "\n";
@@ -125,7 +127,8 @@ std::size_t caller_error(void* library, char* words, std::size_t size) {
   return ask ? ask(words, size) : 0;
 }
 
-void* caller_create(void* library, const char* op, const trt::PluginField* fields, std::int32_t count, std::int32_t phase) {
+void* caller_create(void* library, const char* op, const trt::PluginField* fields, std::int32_t count,
+                    std::int32_t phase) {
   trt::PluginFieldCollection collection;
   collection.nbFields = count;
   collection.fields = fields;
@@ -156,8 +159,9 @@ int caller_outputs(void* plugin, CallerTensor* tensors, std::int32_t inputs, std
     types.push_back(static_cast<trt::DataType>(tensors[i].type));
   }
   trt::IPluginV3OneBuild& build = build_of(plugin);
-  if (const int wrong = build.getOutputDataTypes(of.data(), outputs, types.data(), inputs)) return wrong;
-  if (const int wrong = build.getOutputShapes(given.data(), inputs, nullptr, 0, made.data(), outputs, sizes)) return wrong;
+  int wrong = build.getOutputDataTypes(of.data(), outputs, types.data(), inputs);
+  if (!wrong) wrong = build.getOutputShapes(given.data(), inputs, nullptr, 0, made.data(), outputs, sizes);
+  if (wrong) return wrong;
   for (std::int32_t i = 0; i < outputs; ++i) {
     CallerTensor& tensor = tensors[inputs + i];
     const trt::DimsExprs& dims = made[static_cast<std::size_t>(i)];

@@ -1,10 +1,10 @@
-// The operators as TensorRT plug-ins (IPluginV3), on the Triton kernels that an engine holds compiled. Built into engines,
-// not executed on a GPU.
+// The operators as TensorRT plug-ins (IPluginV3), on the Triton kernels that an engine holds compiled. Built into
+// engines, not executed on a GPU.
 //
-//   registry->loadLibrary("libmythos_tensorrt_plugins.so")   // before a graph is parsed, and before an engine is loaded
+//   registry->loadLibrary("libmythos_tensorrt_plugins.so")   // before a graph is parsed, or an engine is loaded
 //
-// The library is linked neither to TensorRT nor to CUDA: TensorRT asks it for creators, and the driver is opened with the
-// first launch. Why something was refused, `mythos_plugin_error` tells (said.h).
+// The library is linked neither to TensorRT nor to CUDA: TensorRT asks it for creators, and the driver is opened with
+// the first launch. Why something was refused, `mythos_plugin_error` tells (said.h).
 #include <cstring>
 #include <stdexcept>
 

@@ -60,8 +60,8 @@ Names attributes_of(const cuda::Call& call, const Find& find) {
   }
   for (const auto& [name, size] : call.attributes)
     if (found.at(name).integer != size)
-      throw std::invalid_argument(name + " is " + std::to_string(found.at(name).integer) + ", and the kernels are for " +
-                                  std::to_string(size));
+      throw std::invalid_argument(name + " is " + std::to_string(found.at(name).integer) +
+                                  ", and the kernels are for " + std::to_string(size));
   return found;
 }
 
@@ -126,8 +126,8 @@ void of_engine(Node& node, const std::string& op, const Given& given, const std:
     });
     node.document = document;
   } catch (const std::exception& error) {  // nlohmann's among them
-    throw std::runtime_error(std::string("what the engine holds is not what this library launches from: ") + error.what() +
-                             "; export the model again");
+    throw std::runtime_error(std::string("what the engine holds is not what this library launches from: ") +
+                             error.what() + "; export the model again");
   }
 }
 

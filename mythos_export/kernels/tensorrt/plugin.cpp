@@ -26,7 +26,10 @@ trt::DataType type_of(const std::string& type) {
   throw std::invalid_argument("a tensor of the type " + type);
 }
 
-Shape shape_of(const trt::Dims& dims) { return Shape(dims.d, dims.d + std::clamp(dims.nbDims, 0, trt::Dims::MAX_DIMS)); }
+Shape shape_of(const trt::Dims& dims) {
+  const std::int32_t most = trt::Dims::MAX_DIMS;
+  return Shape(dims.d, dims.d + std::clamp(dims.nbDims, 0, most));
+}
 
 bool is_known(const trt::PluginTensorDesc& tensor) {
   const Shape shape = shape_of(tensor.dims);
@@ -104,11 +107,12 @@ std::int32_t Plugin::configurePlugin(const trt::DynamicPluginTensorDesc* in, std
   });
 }
 
-std::int32_t Plugin::onShapeChange(const trt::PluginTensorDesc* in, std::int32_t given, const trt::PluginTensorDesc* out,
-                                   std::int32_t count) noexcept {
+std::int32_t Plugin::onShapeChange(const trt::PluginTensorDesc* in, std::int32_t given,
+                                   const trt::PluginTensorDesc* out, std::int32_t count) noexcept {
   return guarded(op(), -1, [&] {
     check_counts(given, count);
-    if (std::all_of(in, in + given, is_known) && std::all_of(out, out + count, is_known)) called(in, out, nullptr, nullptr);
+    const bool known = std::all_of(in, in + given, is_known) && std::all_of(out, out + count, is_known);
+    if (known) called(in, out, nullptr, nullptr);
     return 0;
   });
 }
@@ -125,13 +129,14 @@ void Plugin::check_counts(std::int32_t given, std::int32_t count) const {
   const size_t inputs = node_->inputs.size();
   if (given >= 0 && static_cast<size_t>(given) == inputs && count == getNbOutputs()) return;
   throw std::invalid_argument("it is given " + std::to_string(given) + " inputs and " + std::to_string(count) +
-                              " outputs, expected " + std::to_string(inputs) + " and " + std::to_string(getNbOutputs()));
+                              " outputs, expected " + std::to_string(inputs) + " and " +
+                              std::to_string(getNbOutputs()));
 }
 
 void Plugin::check_sizes(const Tensor& tensor, const Shape& shape) const {
   if (!cuda::fits(*node_->call, tensor.name, shape))
-    throw std::invalid_argument(tensor.name + " has the shape " + cuda::text(shape) + ", and no kernels of this plug-in "
-                                "are for it: export the model again");
+    throw std::invalid_argument(tensor.name + " has the shape " + cuda::text(shape) +
+                                ", and no kernels of this plug-in are for it: export the model again");
 }
 
 cuda::Invocation Plugin::called(const trt::PluginTensorDesc* in, const trt::PluginTensorDesc* out,
@@ -145,8 +150,8 @@ cuda::Invocation Plugin::called(const trt::PluginTensorDesc* in, const trt::Plug
   for (size_t i = 0; i < outputs().size(); ++i) {
     const Shape shape = invocation.shape_of(outputs()[i]), there = shape_of(out[i].dims);
     if (shape != there)
-      throw std::invalid_argument(outputs()[i].name + " would have the shape " + cuda::text(shape) + ", and has memory "
-                                  "for " + cuda::text(there));
+      throw std::invalid_argument(outputs()[i].name + " would have the shape " + cuda::text(shape) +
+                                  ", and has memory for " + cuda::text(there));
     invocation.output(outputs()[i], shape, results ? reinterpret_cast<Address>(results[i]) : 0);
   }
   return invocation;

@@ -34,8 +34,8 @@ void refuse(const std::string& op, const char* why) noexcept {
 
 }  // namespace mythos::tensorrt
 
-// Writes what was refused last, and not told yet, into `words` of `size` bytes, cut if need be and ended by a zero. Returns
-// its length, 0 where nothing was refused.
+// Writes what was refused last, and not told yet, into `words` of `size` bytes, cut if need be and ended by a zero.
+// Returns its length, 0 where nothing was refused.
 extern "C" __attribute__((visibility("default"))) std::size_t mythos_plugin_error(char* words, std::size_t size) {
   auto& said = mythos::tensorrt::said();
   const std::lock_guard<std::mutex> lock(said.mutex);

@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BUILD = Path(__file__).parents[3] / "build" / "kernels"
-LIBRARY, CALLER = BUILD / "libmythos_tensorrt_plugins.so", BUILD / "plugin_caller.so"
+import torch
+from case_calls import Calls
+from operator_cases import OperatorCase
+
+NAMES = ("libmythos_tensorrt_plugins.so", "plugin_caller.so")
+_BUILD = Path(__file__).parents[3] / "build"
+_PACKED = _BUILD / "gpu" / "kernels"  # for a machine that cannot build them (benchmarks.gpu.pack)
+LIBRARY, CALLER = ((_BUILD / "kernels" if (_BUILD / "kernels" / name).exists() else _PACKED) / name for name in NAMES)
 FLOAT, HALF, INT8, INT32, BOOL, BF16, INT64 = 0, 1, 2, 3, 4, 7, 8  # nvinfer1::DataType
 TYPES = {"float32": FLOAT, "float16": HALF, "bfloat16": BF16, "int64": INT64, "int32": INT32}
 BUILDING, RUNNING = 0, 1  # nvinfer1::TensorRTPhase
@@ -61,7 +67,8 @@ class Plugins:
     def refusal(self) -> str:
         """Why something was refused since this was asked last."""
         words = ctypes.create_string_buffer(2000)
-        return words.value.decode(errors="replace") if self.caller.caller_error(self._library, words, len(words)) else ""
+        length = self.caller.caller_error(self._library, words, len(words))
+        return words.value.decode(errors="replace") if length else ""
 
     def create(self, op: str, fields: Mapping[str, Any], phase: int) -> Plugin:
         """A plug-in of these fields: text and bytes, integers, floats; (type, length, data) is taken as it is. Raises
@@ -133,6 +140,18 @@ class Plugin:
     def _held(self, status: int) -> None:
         if status:
             raise ValueError(self._plugins.refusal())
+
+
+def given_of(tensor: torch.Tensor) -> Given:
+    """A contiguous tensor, wherever it is."""
+    return TYPES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape), tensor.data_ptr()
+
+
+def node_of(plugins: Plugins, case: OperatorCase, calls: Calls, folder: Path) -> Plugin:
+    """The plug-in that a graph's node becomes, with the kernels of a folder."""
+    variant = calls[0][1][0].variant
+    attributes = {name: value for name, value in case.attributes.items() if name != "format"}
+    return plugins.create(case.op, {**attributes, "variant": variant, "kernels": str(folder)}, BUILDING)
 
 
 def _tensors(given: Sequence[Given]) -> Any:

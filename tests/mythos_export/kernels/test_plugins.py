@@ -46,7 +46,8 @@ def test_the_library_is_linked_neither_to_tensorrt_nor_to_cuda() -> None:
     linked = subprocess.run(["ldd", LIBRARY], capture_output=True, text=True, check=True).stdout
     assert "libc.so" in linked and not [name for name in ("nvinfer", "tensorrt", "cuda") if name in linked]
     shown = subprocess.run(["nm", "-D", "--defined-only", LIBRARY], capture_output=True, text=True, check=True).stdout
-    assert {line.split()[-1] for line in shown.splitlines()} == {"getCreators", "setLoggerFinder", "mythos_plugin_error"}
+    names = {line.split()[-1] for line in shown.splitlines()}
+    assert names == {"getCreators", "setLoggerFinder", "mythos_plugin_error"}
 
 
 def folder_of(package: str, *parts: str) -> Path:
