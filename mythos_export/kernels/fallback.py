@@ -9,7 +9,7 @@ Nothing falls back silently. What is decided at export is recorded in the manife
 docs/kernels.md shows the same table; a test holds the two together.
 
 Not in the table because it is not there: quick-deploy plug-ins of full TensorRT with ahead-of-time implementations.
-Such a plug-in launches one kernel; these operators launch two to five, through scratch memory, and which ones depends on
+Such a plug-in launches one kernel; these operators launch two to five, through scratch memory, and which ones is up to
 the number of tokens. The plug-ins of `kernels/tensorrt` launch what the plans say.
 """
 

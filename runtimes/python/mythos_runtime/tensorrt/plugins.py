@@ -33,7 +33,7 @@ def register_plugins(trt: Any, label: str) -> None:
         BackendMissing: they are not there, or this TensorRT does not take them.
     """
     registry = trt.get_plugin_registry()
-    if any(creator.plugin_namespace == NAMESPACE for creator in registry.all_creators):
+    if any(getattr(creator, "plugin_namespace", "") == NAMESPACE for creator in registry.all_creators):
         return
     path = find_plugin_library()
     if path is None:
