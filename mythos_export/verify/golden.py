@@ -21,7 +21,7 @@ from mythos_export.kernels.library import Cuts, cuts
 from mythos_export.tensor_file import write_tensors
 from mythos_export.verify.cases import Case, Question, given_questions, random_questions
 from mythos_export.verify.compare import compare, possible_ties
-from mythos_export.verify.coverage import Boundaries, Covered, Profiles, boundaries_of, coverage
+from mythos_export.verify.coverage import DEEP, Boundaries, Covered, Profiles, boundaries_of, coverage
 from mythos_export.verify.covering import golden_questions
 from mythos_export.verify.generation import TOKENS, Call, Text, true_text
 from mythos_export.verify.measure import measure
@@ -153,15 +153,11 @@ def make_random(model: LoopedModel, precision: str, count: int, seed: int) -> Go
 
 
 def judged(truth: Truth, precision: str) -> Golden:
-    """What was asked, with the tolerances measured on it."""
-    again = {each.case.name for each in truth.measured}
-    near = [asked for asked in truth.asked if asked.case.name not in again]
-    tolerances = _measured(truth, near, precision)
-    apart = {
-        asked.case.name: tolerances.merged(_measured(truth, [asked, *truth.again(asked.case.name)], precision))
-        for asked in truth.asked
-        if asked.case.name in again
-    }
+    """What was asked, with the tolerances measured on it; those far beyond the trained depth on that case alone."""
+    executions = [*truth.asked, *truth.measured]
+    deep = [each for each in executions if each.case.name == DEEP]
+    tolerances = _measured(truth, [each for each in executions if each.case.name != DEEP], precision)
+    apart = {DEEP: tolerances.merged(_measured(truth, deep, precision))} if deep else {}
     cases = tuple(asked.case for asked in truth.asked)
     eager = tuple(_eager_result(asked, apart.get(asked.case.name, tolerances)) for asked in truth.asked)
     return Golden(truth.model.spec, precision, cases, tolerances, eager, truth.model.checks(), None, apart=apart)

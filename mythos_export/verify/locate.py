@@ -79,6 +79,8 @@ def _references(stage: Stage, bundle: Bundle, case: Case, iterations: Sequence[i
             for values in _values(FunctionBodies, bundle, case, iterations)
         ]
         return
+    if not (bundle.folder / Program.artifact).exists():
+        return  # of a linked bundle, whose model is the checkpoint
     program = Program.open(bundle)
     around, body = program.graphs()
     # The portable graph has an operator a node, as the program does; a graph with inlined bodies would pair up wrongly.

@@ -15,6 +15,8 @@ from mythos_model.exact import with_plain_activations
 from mythos_model.looped import LoopedModel
 from mythos_model.taps import Recorded, disturbing, recording
 
+Run = tuple[Mapping[str, Tensor], Recorded]  # outputs by port, and what the loop showed
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -41,7 +43,7 @@ class Truth:
     model: LoopedModel
     asked: list[Asked] = field(default_factory=list)
     measured: list[Asked] = field(default_factory=list)
-    """Of questions that no stage is asked: they tell how far off eager may be, no more."""
+    """Executions that are no answers to a case: they tell how far off eager may be, no more."""
     choices: dict[str, int] = field(default_factory=dict)
     """Of how many each choice of the trace is made."""
     apart: list[Asked] = field(default_factory=list)
@@ -55,11 +57,14 @@ class Truth:
         self.unmoved = with_plain_activations(self.model.exact()).with_int8_cache(False) if rounds else None
         self.model = self.model.unrounded()
 
-    def ask(self, question: Question) -> Mapping[str, np.ndarray]:
-        """Answer, keep, and return the outputs at the export's precision."""
-        asked = self._compared(question, *_run(self.model, question))
+    def ask(self, question: Question, executions: int = 1) -> Mapping[str, np.ndarray]:
+        """Answer, keep, and return the outputs at the export's precision; of more executions than one the others are
+        measured, as `measure` does."""
+        true = _run(self.exact, question)
+        asked = self._compared(question, _run(self.model, question), true)
+        self.measured += [self._disturbed(question, seed, true) for seed in range(executions - 1)]
         if self.unmoved is not None:
-            self.apart.append(self._compared(question, *_run(self.unmoved, question)))
+            self.apart.append(self._compared(question, _run(self.unmoved, question), true))
             logits = self.model.spec.ports.of("logits").name
             plain = {logits: _narrow(np.asarray(self.apart[-1].eager.outputs[logits]))}
             asked = replace(asked, case=replace(asked.case, unrounded=plain))
@@ -69,17 +74,16 @@ class Truth:
     def measure(self, question: Question, seed: int) -> None:
         """Answer a question that is no case, with eager rounding by chance (`taps.disturbing`): only how far off such
         an execution is is of interest."""
+        self.measured.append(self._disturbed(question, seed, _run(self.exact, question)))
+
+    def _disturbed(self, question: Question, seed: int, true: Run) -> Asked:
         with disturbing(seed):
-            outputs, seen = _run(self.model, question)
-        self.measured.append(self._compared(question, outputs, seen))
+            run = _run(self.model, question)
+        return self._compared(question, run, true)
 
-    def again(self, name: str) -> list[Asked]:
-        """The executions that were measured of a case's question."""
-        return [each for each in self.measured if each.case.name == name]
-
-    def _compared(self, question: Question, outputs: Mapping[str, Tensor], seen: Recorded) -> Asked:
+    def _compared(self, question: Question, run: Run, truth: Run) -> Asked:
         """What eager at the export's precision answered, beside the truth."""
-        true_outputs, true = _run(self.exact, question)
+        (outputs, seen), (true_outputs, true) = run, truth
         case, errors = self._case(question, true_outputs, true), {}
         for tensor in decisions(self.model.spec):
             if tensor.kind == "choice":
@@ -119,7 +123,7 @@ class Truth:
         return {name: [to_numpy(value) for value in seen.values.get(name, [])] for name in names(self.model.spec)}
 
 
-def _run(model: LoopedModel, question: Question) -> tuple[Mapping[str, Tensor], Recorded]:
+def _run(model: LoopedModel, question: Question) -> Run:
     with recording() as seen:
         return model.run(_tensors(model, question)), seen
 

@@ -35,7 +35,6 @@ _MOST_ROWS = 1 << 14  # of a tensor whose rows are told apart
 _FEW = 1 << 14  # values that are kept
 _ROUNDING = 1e-6
 _PART = re.compile(r"(.+)\[(\d+):(\d+)\]")  # some experts of all: `mythos_export.shards.cut`
-_beside = ThreadPoolExecutor(1, "weighing")
 _SMALL = 8  # elements; fewer are shapes, axes and scalars of the graph itself
 
 
@@ -115,11 +114,14 @@ class Weighing:
             self._slices.append(piece)
         else:
             array = to_numpy(piece)
-            row = _beside.submit(_hash, array)  # of the same bytes as the whole's; hashing is what weighing takes
-            forms = list(_widened(array))
-            self._forms = self._forms or [_begun(form.dtype, self.shape) for form in forms]
-            for made, form in zip(self._forms, forms, strict=True):
-                made.update(_bytes(form))
+            # Two hashes of the same bytes are what weighing takes. The thread ends with the piece: a child that is
+            # forked later would wait for ever for a thread that it does not have.
+            with ThreadPoolExecutor(1, "weighing") as beside:
+                row = beside.submit(_hash, array)
+                forms = list(_widened(array))
+                self._forms = self._forms or [_begun(form.dtype, self.shape) for form in forms]
+                for made, form in zip(self._forms, forms, strict=True):
+                    made.update(_bytes(form))
             self._rows.append(row.result()[:12])
 
     def done(self) -> Print:

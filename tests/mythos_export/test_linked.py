@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -16,6 +17,11 @@ from cpp_programs import RUN, cpp
 from mythos_export import export
 from mythos_export.cli import export_command
 from mythos_export.linked import find_links
+from mythos_export.verify.cases import Question
+from mythos_export.verify.locate import locate
+from mythos_export.verify.past import Past
+from mythos_export.verify.stages import Bundle, FunctionBodies
+from mythos_export.verify.truth import Truth
 from mythos_export.weights_file import INLINE_BYTES
 from mythos_model import MythosConfig, MythosModel, load_checkpoint, save_checkpoint
 from mythos_runtime import BundleError, load
@@ -123,3 +129,14 @@ def test_what_cannot_be_linked_is_refused_in_one_line(made: Path, tmp_path: Path
         result = CliRunner().invoke(export_command, [*options, "--weights", "link", "-o", str(tmp_path / "bundle")])
         assert result.exit_code != 0 and words in result.output.replace("\n", " "), result.output
         assert not (tmp_path / "bundle").exists()
+
+
+def test_an_operator_is_named_without_the_program(made: Path) -> None:
+    """What the portable graph is held to elsewhere, model.pt2, a linked bundle does not have."""
+    bundle = Bundle(made / "bundle", read_manifest(made / "bundle"), 1)
+    past = Past.empty(bundle.spec, 1, 0, 2)
+    truth = Truth(load_checkpoint(made / "checkpoint").model())
+    truth.ask(Question("a token", past.inputs(np.array([[5]]), [1], 2)))
+    with contextlib.closing(FunctionBodies.open(bundle)) as stage:
+        named = locate(stage, bundle, truth.asked[0].case, "h", 0, 1e-6)
+    assert named is not None and named.endswith("-> inside/h")

@@ -126,6 +126,13 @@ def test_linked_weights_are_looked_at_once(source: Path, tmp_path: Path, monkeyp
     assert failure is not None and "experts [7] of the mixture differ" in failure.problem.text
 
 
+@pytest.mark.slow
+def test_a_twin_stands_for_a_linked_model(source: Path, tmp_path: Path) -> None:
+    done = export(shutil.copytree(source, tmp_path / "a"), tmp_path / "b", weights="link", verification="twin")
+    assert done.parity is not None and done.parity.passed and done.manifest.targets[0].state == TWIN_VERIFIED
+    assert whole.LINKED in {each.artifact for each in done.parity.whole[0].weighed}
+
+
 def test_later_is_said_everywhere(later: Path) -> None:
     manifest = read_manifest(later)
     assert [target.state for target in manifest.targets] == [NOT_VERIFIED] and manifest.doubt is not None
