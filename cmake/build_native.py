@@ -55,7 +55,7 @@ def build(root: Path = ROOT, tests: bool = False) -> Path:
         if not list(native.glob("*mythos_ops.*")):
             raise NotBuiltError(f"the build ended well but installed no library into {native}")
     except NotBuiltError as error:
-        for library in native.glob("*mythos_*ops.*"):
+        for library in (*native.glob("*mythos_*ops.*"), *native.glob("*mythos_tensorrt_plugins.*")):
             library.unlink()
         reason.write_text(f"{error}\n", encoding="utf-8")
         raise

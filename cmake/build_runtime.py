@@ -29,6 +29,9 @@ def build(folder: Path, *options: str) -> None:
     operators = ROOT / NATIVE / "libmythos_ops.so"
     if operators.is_file():  # built once for Python, used again
         options = (f"-DMYTHOS_OPS={operators}", *options)
+        plugins = operators.with_name("libmythos_tensorrt_plugins.so")
+        if plugins.is_file():
+            options = (f"-DMYTHOS_PLUGINS={plugins}", *options)
     if TOKENIZER.is_file():
         options = (f"-DMYTHOS_TOKENIZER={TOKENIZER}", *options)
     common = (f"-DPython3_EXECUTABLE={sys.executable}", f"-DMYTHOS_HEADERS={ROOT / HEADERS}")

@@ -2,6 +2,7 @@
 
     site/       the packages' dist-info: their entry points, without which PyTorch finds no kernels and silently stays
                 plain; `make setup` installs from a registry, which is out of reach there
+    kernels/    TensorRT's plug-ins and what calls them, where `make native` has built them: libraries of this machine
     bundles/    small exported models: the parts that run bundles need no exporter there (--site-only leaves them out)
     project/    with --project: the files of this repository that the parts need, for a machine without a checkout
 
@@ -23,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
+NATIVE = ("libmythos_tensorrt_plugins.so", "plugin_caller.so")
 BUNDLES = ("mla_decode", "gqa_prefill")
 _VERSION = ROOT / "runtimes" / "python" / "mythos_runtime" / "__init__.py"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.toml")
@@ -70,6 +72,12 @@ def site(folder: Path) -> list[Path]:
     return [dist_info(tomllib.loads(path.read_text(encoding="utf-8"))["project"], folder) for path in _PROJECTS]
 
 
+def kernels(folder: Path) -> list[Path]:
+    """What the part `plugins` calls, as far as it is built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy(path, folder)) for name in NATIVE if (path := ROOT / "build" / "kernels" / name).exists()]
+
+
 def bundles(folder: Path) -> list[Path]:
     """Golden models, exported where they are not there yet."""
     import sys
@@ -109,12 +117,14 @@ def main() -> None:
     made = [arguments.out / "site"]
     site(made[0])
     if not arguments.site_only:
-        made.append(arguments.out / "bundles")
+        made += [arguments.out / "kernels", arguments.out / "bundles"]
+        kernels(made[-2])
         bundles(made[-1])
     if arguments.project:
         made.append(arguments.out / "project")
         project(made[-1])
         site(made[-1] / "build" / "gpu" / "site")
+        kernels(made[-1] / "build" / "gpu" / "kernels")
     for folder in made:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{size / 1e6:6.1f} MB  {folder}")

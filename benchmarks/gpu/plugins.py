@@ -1,4 +1,7 @@
-"""Kernels built ahead of time and started through the driver, as a TensorRT plug-in does."""
+"""TensorRT's plug-ins, called as it calls them: kernels built ahead of time, started through the driver in C++.
+
+It needs what `make native` builds, which `benchmarks.gpu.pack` carries along.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ import torch
 
 from benchmarks.gpu.run import LIMITS, Run, distance
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.cuda.signatures import described
 from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.plugin.driver import CudaDriver
-from mythos_export.kernels.plugin.launch import Launcher
-from mythos_export.kernels.plugin.program import Program
-from mythos_export.kernels.plugin.tensorrt import launch
 
 
 def main(run: Run) -> None:
+    from plugin_caller import CALLER  # of tests/, which the keeper puts on the path
+
+    if not CALLER.exists():
+        run.record.say("plug-ins", {"missing": f"{CALLER.name} is not built: make native", "ok": run.dry})
+        return
     for precision, dtype in (("fp16", np.float16), ("fp32", np.float32)):
         for case in cases(dtype)[1:3] if run.dry else cases(dtype):
             key = f"{case.op} {precision} {list(next(iter(case.inputs.values())).shape)}"
@@ -30,7 +35,7 @@ def main(run: Run) -> None:
 
 
 def cases(dtype: type) -> list[Any]:
-    from operator_cases import OperatorCase, cache_inputs  # of tests/, which the keeper puts on the path
+    from operator_cases import OperatorCase, cache_inputs
     from product_cases import moe_inputs
 
     r = np.random.default_rng(3)
@@ -53,24 +58,26 @@ def cases(dtype: type) -> list[Any]:
 
 
 def _check(run: Run, case: Any, precision: str, folder: Path) -> dict[str, Any]:
-    operator = OPERATORS[case.op]
-    assert operator.plans is not None and operator.plugin is not None
-    plans = operator.plans(case.call, precision)
+    from case_calls import calls_of_cases
+    from plugin_caller import RUNNING, Plugins, given_of, node_of
+
+    calls = calls_of_cases([case])
+    plans = calls[0][1]
     major, minor = (9, 0) if run.dry else torch.cuda.get_device_capability()
     begun = time.perf_counter()
     specs = list({spec.name: spec for plan in plans for spec in plan.launches}.values())
-    triton_build.build(specs, [10 * major + minor], folder, plans=plans)
-    program = Program.from_build(folder, case.op, plans[0].variant, case.attributes)
+    triton_build.build(specs, [10 * major + minor], folder, plans=plans, more=described(calls))
+    plugins = Plugins()
+    plugin = plugins.create(case.op, node_of(plugins, case, calls, folder).fields(), RUNNING).attach()
     built = {"built_seconds": round(time.perf_counter() - begun, 1), "kernels": len(specs)}
     if run.dry:
         return built
     values = {k: np.nan_to_num(v, nan=3.0) if k == "chunk" else v for k, v in case.inputs.items()}
-    tensors = {k: torch.from_numpy(np.array(v)).cuda() for k, v in values.items()}
+    tensors = [torch.from_numpy(np.array(v)).cuda() for v in values.values()]
     exact = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in values.items()}
-    want = operator.reference(**exact, **case.attributes)
-    out = torch.full(want.shape, torch.nan, dtype=next(iter(tensors.values())).dtype, device="cuda")
-    shapes, addresses = [list(t.shape) for t in tensors.values()], [t.data_ptr() for t in tensors.values()]
-    stream = torch.cuda.current_stream().cuda_stream
-    launch(operator.plugin, Launcher(program, CudaDriver()), shapes, addresses, out.data_ptr(), stream)
+    want = OPERATORS[case.op].reference(**exact, **case.attributes)
+    inputs = [given_of(tensor) for tensor in tensors]
+    out = torch.full(plugin.output(inputs)[1], torch.nan, dtype=tensors[0].dtype, device="cuda")
+    plugin.run(inputs, given_of(out), torch.cuda.current_stream().cuda_stream)
     far = distance(out.cpu(), torch.from_numpy(want))
     return {**built, "distance": far, "ok": far < LIMITS[precision]}

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from mythos_export.kernels import precompiled
+from mythos_export.kernels.cuda.driver import CudaDriver
 from mythos_export.kernels.launch_plan import VARIABLE
-from mythos_export.kernels.plugin.driver import CudaDriver
 from mythos_model import ops, paged_ops  # noqa: F401  (register what the kernels replace on one device)
 
 PLAIN = "plain PyTorch"

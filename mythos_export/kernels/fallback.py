@@ -8,9 +8,9 @@ Nothing falls back silently. What is decided at export is recorded in the manife
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.
 docs/kernels.md shows the same table; a test holds the two together.
 
-Not in the table because it is not there: plug-ins of full TensorRT that need no Python (its quick-deploy plug-ins with
-ahead-of-time implementations). Such a plug-in launches one kernel; these operators launch two to five, through scratch
-memory, and which ones depends on the number of tokens. No registry that this project builds from has that TensorRT.
+Not in the table because it is not there: quick-deploy plug-ins of full TensorRT with ahead-of-time implementations.
+Such a plug-in launches one kernel; these operators launch two to five, through scratch memory, and which ones is up to
+the number of tokens. The plug-ins of `kernels/tensorrt` launch what the plans say.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A `Plan` is one way to compute one operator for one set of sizes: scratch buffers, then kernels in order. The eager
 wrappers execute it (`triton_run.execute`), the ahead-of-time build compiles its kernels and writes it into the manifest
-(`triton_build`), so the rule that a plug-in follows is the rule that the tests ran.
+(`triton_build`), so the rule that the launcher in C++ follows is the rule that the tests ran.
 
 Expressions (grids, shapes, scalar arguments) are Python integer arithmetic over named sizes and a kernel's constants,
 with `cdiv`, `min` and `max`:
@@ -60,7 +60,7 @@ _GRAMMAR = (
 
 @functools.cache
 def _compiled(expression: str) -> CodeType:
-    """ValueError for what is not of the grammar: a plug-in's expressions come from an engine, that is, from a file."""
+    """ValueError for what is not of the grammar: they may come from a file."""
     try:
         tree = ast.parse(expression, mode="eval")
     except SyntaxError as error:
@@ -188,20 +188,6 @@ class Plan:
             "scratch": [asdict(buffer) for buffer in self.scratch],
             "launches": [spec.name for spec in self.launches],
         }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], kernels: Mapping[str, KernelSpec]) -> Plan:
-        """The inverse of `to_json`, given the kernels by name."""
-        return cls(
-            values["operator"],
-            values["variant"],
-            values["path"],
-            values["when"],
-            tuple(values["sizes"]),
-            tuple((derived["name"], derived["value"]) for derived in values["derived"]),
-            tuple(Scratch(s["name"], s["type"], tuple(s["shape"])) for s in values["scratch"]),
-            tuple(kernels[name] for name in values["launches"]),
-        )
 
 
 def choose(plans: tuple[Plan, ...], sizes: Sizes) -> Plan:

@@ -27,7 +27,6 @@ from mythos_export.kernels.fallback import DECOMPOSED, NATIVE, PLUGIN, TRITON, I
 from mythos_export.kernels.gqa import function as gqa_function
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.gqa.reference import gqa_attention
-from mythos_export.kernels.gqa.tensorrt import PLUGIN as gqa_plugin
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.linear import function as linear_function
 from mythos_export.kernels.linear import plan as linear_plan
@@ -35,12 +34,10 @@ from mythos_export.kernels.linear.reference import linear
 from mythos_export.kernels.mla import function as mla_function
 from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.mla.reference import mla_attention
-from mythos_export.kernels.mla.tensorrt import PLUGIN as mla_plugin
 from mythos_export.kernels.moe import function as moe_function
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.moe import rounded_plan as rounded_moe_plan
 from mythos_export.kernels.moe.reference import moe
-from mythos_export.kernels.moe.tensorrt import PLUGIN as moe_plugin
 from mythos_export.kernels.paged import OUTPUTS as PAGED_OUTPUTS
 from mythos_export.kernels.paged_gqa import function as paged_gqa_function
 from mythos_export.kernels.paged_gqa import plan as paged_gqa_plan
@@ -48,7 +45,6 @@ from mythos_export.kernels.paged_gqa.reference import paged_gqa_attention
 from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla import plan as paged_mla_plan
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
-from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_export.kernels.rounded_line import function as rounded_line_function
 from mythos_export.kernels.rounded_line.reference import rounded_line
 from mythos_export.kernels.text import DOMAIN, DOMAINS, VERSION
@@ -84,7 +80,7 @@ class Operator:
         plans: how its Triton kernels are called, for a call and a precision; None where it has none, and PyTorch's
             plain form serves on a GPU.
         kernels: the formats of weights that these take.
-        plugin: what TensorRT has to know of it; None where it has no plug-in, and the body is built in any case.
+        plugin: whether TensorRT has it as a plug-in (`tensorrt/creators.cpp`), too, and not only as its body.
         outputs: names of its outputs, in order.
         weights: the inputs that may be in any of `mythos_model.formats`: which, its attribute `format` says.
         scales: trailing inputs, one for each of these, that only rounded weights have.
@@ -98,7 +94,7 @@ class Operator:
     tensorrt: FunctionMaker | None = None
     plans: PlanMaker | None = None
     kernels: frozenset[str] = frozenset([PLAIN])
-    plugin: PluginRecord | None = None
+    plugin: bool = False
     outputs: tuple[str, ...] = ("out",)
     weights: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
@@ -109,7 +105,7 @@ class Operator:
         plain = format == PLAIN and not packed
         has = {
             TRITON: self.plans is not None and format in self.kernels and not packed,
-            PLUGIN: self.plugin is not None and plain,
+            PLUGIN: self.plugin and plain,
             DECOMPOSED: self.tensorrt is not None and plain,
             NATIVE: FORMATS[format].native,
         }
@@ -217,7 +213,7 @@ OPERATORS: dict[str, Operator] = {
                 call, precision
             ),
             kernels=_ON_A_GPU,
-            plugin=moe_plugin,
+            plugin=True,
             weights=_names(moe_function.WEIGHTS),
             scales=_names(moe_function.SCALES),
         ),
@@ -230,7 +226,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda call: mla_function.function(filled=True),
             tensorrt=lambda call: mla_function.function(filled=False),
             plans=mla_plan.plans_for,
-            plugin=mla_plugin,
+            plugin=True,
         ),
         Operator(
             "gqa_attention",
@@ -240,7 +236,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda call: gqa_function.function(filled=True),
             tensorrt=lambda call: gqa_function.function(filled=False),
             plans=gqa_plan.plans_for,
-            plugin=gqa_plugin,
+            plugin=True,
         ),
         Operator(
             "act_halting",

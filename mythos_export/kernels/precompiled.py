@@ -1,6 +1,6 @@
 """Kernels that a bundle brings compiled (`--target cuda`): launched through the driver, with no compiler at run time.
 
-Not executed on a GPU yet. The calls of the driver are those of the plug-ins' launcher.
+Not executed on a GPU yet.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mythos_export.kernels.cuda.driver import Driver
+from mythos_export.kernels.cuda.launch import launch_of
 from mythos_export.kernels.launch_plan import VARIABLE, KernelSpec, Sizes, least_sm
-from mythos_export.kernels.plugin.driver import Driver
-from mythos_export.kernels.plugin.launch import launch_of
-from mythos_export.kernels.plugin.program import KERNELS, Binary
 from mythos_runtime.errors import BackendMissing
 from mythos_runtime.files import FileEntry, check_file
 
+KERNELS = "kernels.json"  # what `triton_build` writes beside its files
 _known: dict[str, Precompiled] = {}
 """By kernel: a kernel's name says its operator, precision and sizes. Of several bundles the last one serves."""
 
@@ -61,8 +61,8 @@ class Precompiled:
         """Put a kernel into a stream: addresses by buffer, the plan's resolved sizes."""
         binary = self._binaries[spec.name]
         if spec.name not in self._functions:
-            image = Binary(binary["entry"], binary["shared_bytes"], self._image(binary))
-            self._functions[spec.name] = self._driver.function(image.image, image.entry, image.shared_bytes)
+            image = self._image(binary)
+            self._functions[spec.name] = self._driver.function(image, binary["entry"], binary["shared_bytes"])
         launch = launch_of(spec, self._functions[spec.name], binary["shared_bytes"], addresses, sizes)
         if launch is not None:
             self._driver.launch(launch, stream)

@@ -25,7 +25,7 @@ def attach_tensorrt_functions(model: ir.Model) -> None:
 
 def detach_functions(model: ir.Model) -> None:
     """Take the bodies of operators with a plug-in away, so that inlining leaves their nodes whole."""
-    plugins = {name for name, operator in OPERATORS.items() if operator.plugin is not None}
+    plugins = {name for name, operator in OPERATORS.items() if operator.plugin}
     for identifier in [key for key in model.functions if key[0] == DOMAIN and key[1] in plugins]:
         del model.functions[identifier]
 

@@ -85,20 +85,19 @@ class TensorRTTarget:
 
         kernels: tuple[str, ...] = ()
         with contextlib.ExitStack() as stack:
-            graph, plugins = path, None
+            graph = path
             if options.plugins:
                 targets = trt.choose_backend().targets(sms, options.precision)
                 kernels = tensorrt_plugins.compile_kernels(model, options.precision, folder, targets, progress)
                 graph = stack.enter_context(tensorrt_plugins.graph_of_plugins(model, options.precision, folder))
-                plugins = folder / tensorrt_plugins.FOLDER
             request = trt.BuildRequest(
-                graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=plugins
+                graph, folder / "engines", tuple(profiles), options.precision, sms, plugins=options.plugins
             )
             result = trt.build(request, lambda phase, part=None: progress(f"TensorRT: {phase}", part))
         engines = tuple(f"engines/{engine.path.name}" for engine in result.engines)
         details = tensorrt_rows.described_build(result, "engines", options.plugins)
         wrappers: tuple[str, ...] = ()
-        if result.backend == "tensorrt_rtx" and not options.plugins:  # plug-ins are Python's, which C++ has not
+        if result.backend == "tensorrt_rtx":
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
         files = (*engines, *wrappers, *kernels, GRAPH)
         if options.rows:

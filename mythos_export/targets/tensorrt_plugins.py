@@ -16,11 +16,14 @@ from mythos_export.errors import TargetError, ToolMissing
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.call import call_of
 from mythos_export.kernels.op import OPERATORS, calls_of
-from mythos_export.kernels.plugin.tensorrt import VARIANT
 from mythos_export.kernels.text import DOMAIN
 from mythos_export.progress import Progress
+from mythos_runtime.tensorrt import missing_plugins
 
 FOLDER = "kernels"
+KERNELS, VARIANT = "kernels", "variant"
+"""Attributes of a node in the graph that TensorRT is given: the folder of its compiled kernels, and which plans of
+those are for its sizes. The plug-in reads them there (`kernels/tensorrt/node.h`)."""
 _GRAPH = ".model.plugins.onnx"
 
 
@@ -29,6 +32,9 @@ def check(sms: Sequence[int]) -> None:
     lack = triton_build.missing()
     if lack:
         raise ToolMissing(f"--plugins compiles Triton kernels, but {lack}")
+    lack = missing_plugins()
+    if lack:
+        raise ToolMissing(f"--plugins has TensorRT load a library, but {lack}; or export without --plugins")
     unknown = sorted(set(sms) - set(triton_build.ARCHITECTURES))
     if unknown:
         raise TargetError(
@@ -61,13 +67,15 @@ def graph_of_plugins(model: ir.Model, precision: str, bundle: Path) -> Iterator[
     try:
         for node in named:
             operator = OPERATORS[node.op_type]
-            if operator.plugin is not None and operator.plans is not None:
+            if operator.plugin and operator.plans is not None:
                 (variant,) = {plan.variant for plan in operator.plans(call_of(node, operator.inputs), precision)}
                 node.attributes.add(ir.AttrString(VARIANT, variant))
+                node.attributes.add(ir.AttrString(KERNELS, str((bundle / FOLDER).resolve())))
         ir.save(model, path)
         yield path
     finally:
         path.unlink(missing_ok=True)
         model.functions.update(bodies)
         for node in named:
-            node.attributes.pop(VARIANT, None)
+            for name in (VARIANT, KERNELS):
+                node.attributes.pop(name, None)

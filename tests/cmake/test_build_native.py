@@ -25,6 +25,7 @@ def test_without_a_compiler(build_native: ModuleType, tmp_path: Path, monkeypatc
     native.mkdir(parents=True)
     (native / "libmythos_ops.so").touch()
     (native / "libmythos_cuda_ops.so").touch()
+    (native / "libmythos_tensorrt_plugins.so").touch()
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(build_native.NotBuiltError, match=r"no C\+\+ compiler: install g\+\+"):

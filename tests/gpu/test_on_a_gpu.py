@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from case_calls import calls_of_cases
 from golden_bundles import GOLDEN, Bundles, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import CASES, Array, OperatorCase
+from plugin_caller import CALLER, RUNNING, Plugins, given_of, node_of
 from safetensors.numpy import load_file
 
 from benchmarks.gpu.record import Record
@@ -26,11 +28,7 @@ from benchmarks.gpu.run import Run
 from mythos_export import export
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.beside import BESIDE
-from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.plugin.driver import CudaDriver
-from mythos_export.kernels.plugin.launch import Launcher
-from mythos_export.kernels.plugin.program import Program
-from mythos_export.kernels.plugin.tensorrt import launch
+from mythos_export.kernels.cuda.signatures import described
 from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS
 from mythos_model.formats import PLAIN
@@ -56,23 +54,22 @@ def on_gpu(case: OperatorCase) -> dict[str, torch.Tensor]:
 
 
 def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
-    """The kernels as a plug-in launches them: cubins built ahead of time, through the driver."""
-    precision = {"float32": "fp32", "float16": "fp16"}[np.dtype(case.dtype).name]
-    operator = OPERATORS[case.op]
-    plans = operator.plans(case.call, precision)
+    """The plug-in called as TensorRT calls it: cubins built ahead of time, through the driver."""
+    calls = calls_of_cases([case])
+    plans = calls[0][1]
     specs = list({spec.name: spec for plan in plans for spec in plan.launches}.values())
-    triton_build.build(specs, [GPUS[0]], folder, plans=plans)
-    program = Program.from_build(folder, case.op, plans[0].variant, case.attributes)
-    tensors = on_gpu(case)
-    expected = operator.reference(**case.inputs, **case.attributes)
-    out = torch.full(expected.shape, torch.nan, dtype=next(iter(tensors.values())).dtype, device="cuda")
-    shapes, addresses = [list(t.shape) for t in tensors.values()], [t.data_ptr() for t in tensors.values()]
-    stream = torch.cuda.current_stream().cuda_stream
-    launch(operator.plugin, Launcher(program, CudaDriver()), shapes, addresses, out.data_ptr(), stream)
+    triton_build.build(specs, [GPUS[0]], folder, plans=plans, more=described(calls))
+    plugins = Plugins()
+    plugin = plugins.create(case.op, node_of(plugins, case, calls, folder).fields(), RUNNING).attach()
+    tensors = list(on_gpu(case).values())
+    inputs = [given_of(tensor) for tensor in tensors]
+    out = torch.full(plugin.output(inputs)[1], torch.nan, dtype=tensors[0].dtype, device="cuda")
+    plugin.run(inputs, given_of(out), torch.cuda.current_stream().cuda_stream)
     return np.asarray(out.cpu().numpy())
 
 
 @needs_torch
+@pytest.mark.skipif(not CALLER.exists(), reason=f"{CALLER.name} is not built: make native")
 @pytest.mark.parametrize("op", ["moe", "mla_attention", "gqa_attention"])
 def test_plugins_compute_what_the_reference_computes(op: str, tmp_path: Path) -> None:
     @settings(max_examples=6, deadline=None)

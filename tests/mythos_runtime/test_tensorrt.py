@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,14 +14,17 @@ import pytest
 from mythos_runtime import BackendMissing, BundleError
 from mythos_runtime.manifest import Manifest, Target
 from mythos_runtime.tensorrt import (
-    PLUGINS_ENTRY_POINT,
     EngineFile,
     choice,
     choose_engine,
     engines,
+    find_plugin_library,
     missing_to_run,
+    plugins,
     register_plugins,
+    session,
 )
+from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY
 
 
 def manifest_of(**engine: Any) -> Manifest:
@@ -59,12 +64,68 @@ def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(monkeypatch
     assert "no tensorrt_rtx" in str(missing_to_run(manifest_of()))
 
 
-def test_plug_ins_are_registered_by_the_package_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Any] = []
-    entries = {PLUGINS_ENTRY_POINT: [SimpleNamespace(load=lambda: called.append)]}
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries.get(group, []))
-    register_plugins("the TensorRT module", "a.engine")
-    assert called == ["the TensorRT module"]
-    entries.clear()
-    with pytest.raises(BackendMissing, match="a.engine calls plug-ins.*pip install mythos-export"):
-        register_plugins("the TensorRT module", "a.engine")
+class Registry:
+    """Of plug-ins, as Python sees it."""
+
+    def __init__(self, takes: bool = True) -> None:
+        self.all_creators, self.loaded, self._takes = [SimpleNamespace(plugin_namespace="")], list[str](), takes
+
+    def load_library(self, path: str) -> object | None:
+        self.loaded.append(path)
+        if self._takes:
+            self.all_creators.append(SimpleNamespace(plugin_namespace="mythos"))
+        return "a handle" if self._takes else None
+
+
+def test_plug_ins_are_loaded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    registry = Registry()
+    trt = SimpleNamespace(get_plugin_registry=lambda: registry, __name__="tensorrt", __version__="11.1")
+    monkeypatch.setattr(plugins, "NATIVE", tmp_path)
+    with pytest.raises(BackendMissing, match=r"a.engine calls plug-ins, and .* is not there: .*export the model again"):
+        register_plugins(trt, "a.engine")
+    assert find_plugin_library() is None and plugins.refusal() == ""
+    (tmp_path / PLUGIN_LIBRARY).touch()
+    monkeypatch.setattr(plugins, "refusal", lambda: "")
+    for _ in range(2):
+        register_plugins(trt, "a.engine")
+    assert registry.loaded == [str(tmp_path / PLUGIN_LIBRARY)]
+    registry = Registry(takes=False)
+    with pytest.raises(BackendMissing, match="a.engine calls plug-ins, and tensorrt 11.1 does not take .*log says why"):
+        register_plugins(trt, "a.engine")
+
+
+def test_what_a_plug_in_refused_is_why_an_engine_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = [": the plug-in mythos::moe: the engine is damaged", ""]
+    monkeypatch.setattr(session, "refusal", lambda: reasons.pop(0))
+    monkeypatch.setattr(session, "Device", lambda cuda: None)
+    trt = SimpleNamespace(
+        __name__="tensorrt",
+        __version__="11.1",
+        Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None}),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: None),
+    )
+    ports: Any = None
+    with pytest.raises(BundleError, match=r"a.engine cannot be loaded: the plug-in mythos::moe: .* damaged$"):
+        session.TensorRTSession(b"", ports, trt, None, "a.engine")
+    with pytest.raises(BackendMissing, match=r"a.engine cannot be loaded by tensorrt 11.1 on this GPU"):
+        session.TensorRTSession(b"", ports, trt, None, "a.engine")
+
+
+@pytest.mark.skipif(find_plugin_library() is None, reason=f"{PLUGIN_LIBRARY} is not built: make native")
+def test_what_was_refused_is_asked_of_the_library_itself() -> None:
+    program = """
+import ctypes, importlib
+from mythos_runtime.tensorrt.plugins import refusal, register_plugins
+trt = importlib.import_module("tensorrt_rtx")
+register_plugins(trt, "a.engine")
+creator = trt.get_plugin_registry().get_creator("moe", "1", "mythos")
+assert creator.create_plugin("x", trt.PluginFieldCollection([]), trt.TensorRTPhase.RUNTIME) is None
+print(refusal()); print(refusal() == "")
+"""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == (
+        ": the plug-in mythos::moe: the node does not say where its compiled kernels are (kernels, variant)\nTrue\n"
+    ), done
+    assert "plug-in" not in done.stderr  # who asks is not told twice

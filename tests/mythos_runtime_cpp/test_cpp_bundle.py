@@ -93,7 +93,7 @@ def flip(path: Path) -> None:
     [
         ({"library": "tensorrt_rtx"}, "needs an ONNX Runtime built with NvTensorRTRTXExecutionProvider"),
         ({"library": "tensorrt"}, "an engine of full TensorRT, and this program was built without it"),
-        ({"library": "tensorrt_rtx", "plugins": True}, "calls plug-ins written in Python"),
+        ({"library": "tensorrt_rtx", "plugins": True}, "needs an ONNX Runtime built with NvTensorRTRTX"),
     ],
     ids=["RTX", "full", "plug-ins"],
 )

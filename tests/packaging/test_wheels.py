@@ -227,6 +227,7 @@ def test_what_the_distributions_hold(built: Path) -> None:
     assert {
         f"{native}/libmythos_ops.so",
         f"{native}/libmythos_cuda_ops.so",
+        f"{native}/libmythos_tensorrt_plugins.so",
         f"{native}/lib/libmythos_runtime.so",
         f"{native}/include/mythos_runtime.h",
     } <= (files.keys())

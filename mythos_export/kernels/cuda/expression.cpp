@@ -19,7 +19,7 @@ class Parser {
 
  private:
   using Node = Expression::Node;
-  using Kind = Node::Kind;
+  using Kind = Expression::Kind;
 
   [[noreturn]] void fail() const {
     throw std::invalid_argument("'" + text_ + "' is no expression: expected integers, names, + - * //, comparisons, "
@@ -135,7 +135,6 @@ std::int64_t Expression::integer(const Names& names) const {
 }
 
 Value Expression::value(const Node& node, const Names& names) const {
-  using Kind = Node::Kind;
   if (node.kind == Kind::integer) return Value::of(node.integer);
   if (node.kind == Kind::name) {
     const auto found = names.find(node.name);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace mythos::cuda {
@@ -36,10 +37,19 @@ class Expression {
   Value value(const Names& names) const;
   std::int64_t integer(const Names& names) const;
 
+  enum class Kind { integer, name, add, sub, mul, div, cdiv, min, max, lt, le, gt, ge, eq };
+
+  // The same over values of another kind, such as sizes that are not known yet: integer(n), name(text), and both(kind, a,
+  // b) for every operator, of operands in their order.
+  template <class Integer, class Name, class Both>
+  auto over(const Integer& integer, const Name& name, const Both& both) const {
+    return over(root_, integer, name, both);
+  }
+
  private:
   friend class Parser;
   struct Node {
-    enum class Kind { integer, name, add, sub, mul, div, cdiv, min, max, lt, le, gt, ge, eq } kind;
+    Kind kind;
     std::int64_t integer = 0;
     std::string name;
     std::vector<Node> of;
@@ -47,8 +57,18 @@ class Expression {
   };
   Value value(const Node& node, const Names& names) const;
 
+  template <class Integer, class Name, class Both>
+  static decltype(std::declval<Integer>()(0)) over(const Node& node, const Integer& integer, const Name& name,
+                                                   const Both& both) {
+    if (node.kind == Kind::integer) return integer(node.integer);
+    if (node.kind == Kind::name) return name(node.name);
+    auto result = over(node.of.front(), integer, name, both);
+    for (size_t i = 1; i < node.of.size(); ++i) result = both(node.kind, result, over(node.of[i], integer, name, both));
+    return result;
+  }
+
   std::string text_;
-  Node root_{Node::Kind::integer, 0, {}, {}, 0};
+  Node root_{Kind::integer, 0, {}, {}, 0};
 };
 
 }  // namespace mythos::cuda

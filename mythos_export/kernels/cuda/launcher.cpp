@@ -5,8 +5,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "sha256.hpp"
-
 namespace mythos::cuda {
 namespace {
 
@@ -88,17 +86,6 @@ std::pair<std::vector<std::int64_t>, std::int64_t> laid_out(const std::vector<Sc
   return {offsets, total};
 }
 
-// The cubin, as long and with the hash that kernels.json says: the driver reads to the end that a damaged one claims.
-std::string image_of(const std::string& folder, const Binary& binary) {
-  const std::string path = folder + "/" + binary.file;
-  const std::string image = read_file(path);
-  Sha256 hash;
-  hash.update(reinterpret_cast<const unsigned char*>(image.data()), image.size());
-  if (image.size() != binary.bytes || hex(hash.digest()) != binary.sha256)
-    throw std::runtime_error(path + " is not what kernels.json describes; the bundle is damaged: export the model again");
-  return image;
-}
-
 }  // namespace
 
 void Launcher::run(const Call& call, Buffers buffers, Names sizes, void* stream) {
@@ -150,11 +137,12 @@ Launcher::Loaded Launcher::load(const Driver& driver, const Kernel& kernel) {
     std::string built;
     for (const std::string& name : program_->architectures) built += (built.empty() ? "" : ", ") + name;
     const std::string here = std::to_string(context.capability);
-    throw std::runtime_error("the kernels in " + program_->folder + " were compiled for " + built +
-                             ", this GPU is sm_" + here + ": export again with --target cuda --sm " + here);
+    const std::string where = program_->folder.empty() ? "of the engine" : "in " + program_->folder;
+    throw std::runtime_error("the kernels " + where + " were compiled for " + built + ", this GPU is sm_" + here +
+                             ": export again with --target " + program_->target + " --sm " + here);
   }
   const Binary& binary = found->second;
-  const std::string image = image_of(program_->folder, binary);
+  const std::string image = code_of(*program_, binary);
   return context.loaded[kernel.name] = {driver.function(image, binary.entry, binary.shared_bytes), binary.shared_bytes};
 }
 

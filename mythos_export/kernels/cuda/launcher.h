@@ -1,4 +1,4 @@
-// Puts the kernels of a call into a stream, as its plan says. The same rule as plugin/launch.py, which tests hold it to.
+// Puts the kernels of a call into a stream, as its plan says. The same rule as launch.py, which tests hold it to.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,7 @@ class Launcher {
 
   std::shared_ptr<const Program> program_;
   std::mutex mutex_;
-  std::unordered_map<void*, Context> contexts_;  // ONNX Runtime's are the devices' primary ones, which stay
+  std::unordered_map<void*, Context> contexts_;  // ONNX Runtime's and TensorRT's are the devices' primary ones, which stay
 };
 
 }  // namespace mythos::cuda

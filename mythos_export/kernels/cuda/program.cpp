@@ -7,18 +7,30 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "sha256.hpp"
+
 namespace mythos::cuda {
 namespace {
 
 using Json = nlohmann::json;
 
 constexpr int kFormatVersion = 3;
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a cubin
+constexpr std::uint64_t kMostShared = 1 << 20;                // of a block
 constexpr const char* kLeading = "...";
 
 std::int64_t element_bytes(const std::string& type) {
   if (type == "fp32" || type == "i32") return 4;
   if (type == "fp16" || type == "bf16") return 2;
   throw std::invalid_argument("scratch memory of the type " + type + ", expected fp32, fp16, bf16 or i32");
+}
+
+// A number in a range: what is read here goes to the driver.
+std::uint64_t whole(const Json& json, std::uint64_t least, std::uint64_t most) {
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() >= least && json.get<std::uint64_t>() <= most)
+    return json.get<std::uint64_t>();
+  throw std::invalid_argument("'" + json.dump().substr(0, 80) + "' where a whole number from " + std::to_string(least) +
+                              " to " + std::to_string(most) + " belongs");
 }
 
 Argument::Kind kind_of(const std::string& type) {
@@ -52,7 +64,7 @@ Kernel kernel_of(const Json& json) {
       kernel.constants[name] = Value::of(value.is_boolean() ? value.get<bool>() : value.get<std::int64_t>());
   for (const Json& extent : json.at("grid")) kernel.grid.emplace_back(extent.get<std::string>());
   if (kernel.grid.size() != 3) throw std::invalid_argument(kernel.name + " has a grid of other than three extents");
-  kernel.threads = json.at("threads");
+  kernel.threads = static_cast<unsigned>(whole(json.at("threads"), 1, 1024));
   for (const Json& binary : json.at("binaries")) {
     if (binary.at("global_scratch_bytes") != 0 || binary.at("profile_scratch_bytes") != 0)
       throw std::invalid_argument(kernel.name + " asks for scratch memory of Triton's own, which is not handed over");
@@ -62,7 +74,8 @@ Kernel kernel_of(const Json& json) {
     if (file.empty() || file.find('/') != std::string::npos)
       throw std::invalid_argument("'" + file + "' is no name of a file in this folder");
     kernel.binaries[std::stoi(architecture.substr(architecture.find('_') + 1))] = {
-        file, cubin.at("bytes"), cubin.at("sha256"), binary.at("entry"), binary.at("shared_bytes")};
+        file, whole(cubin.at("bytes"), 1, kMostBytes), cubin.at("sha256"), binary.at("entry"),
+        static_cast<unsigned>(whole(binary.at("shared_bytes"), 0, kMostShared))};
   }
   return kernel;
 }
@@ -146,20 +159,39 @@ std::string read_file(const std::string& path) {
   return bytes.str();
 }
 
+std::string code_of(const Program& program, const Binary& binary) {
+  const bool on_disk = !program.folder.empty();
+  const auto found = program.held.find(binary.file);
+  if (!on_disk && found == program.held.end()) throw std::runtime_error("the engine lacks " + binary.file);
+  const std::string path = program.folder + "/" + binary.file;
+  std::string code = on_disk ? read_file(path) : found->second;
+  Sha256 hash;
+  hash.update(reinterpret_cast<const unsigned char*>(code.data()), code.size());
+  if (code.size() == binary.bytes && hex(hash.digest()) == binary.sha256) return code;
+  throw std::runtime_error(
+      on_disk ? path + " is not what kernels.json describes; the bundle is damaged: export the model again"
+              : "the engine's " + binary.file + " is not what its plug-in describes; the engine is damaged: export the "
+                "model again");
+}
+
+void parse_program(const std::string& text, Program& program) {
+  const Json json = Json::parse(text);
+  const int version = json.at("format_version");
+  if (version != kFormatVersion)
+    throw std::invalid_argument("format version " + std::to_string(version) + ", this library knows " +
+                                std::to_string(kFormatVersion));
+  program.architectures = json.at("architectures");
+  for (const Json& kernel : json.at("kernels")) program.kernels.emplace(kernel.at("name"), kernel_of(kernel));
+  for (const Json& plan : json.at("plans")) program.plans.push_back(plan_of(plan, program.kernels));
+  for (const Json& known : json.at("operators")) program.signatures.emplace(known.at("name"), signature_of(known));
+  for (const Json& call : json.at("calls")) program.calls.push_back(call_of(call, program));
+}
+
 void read_program(const std::string& folder, Program& program) {
   const std::string path = folder + "/kernels.json";
   try {
-    const Json json = Json::parse(read_file(path));
-    const int version = json.at("format_version");
-    if (version != kFormatVersion)
-      throw std::invalid_argument("format version " + std::to_string(version) + ", this library knows " +
-                                  std::to_string(kFormatVersion));
     program.folder = folder;
-    program.architectures = json.at("architectures");
-    for (const Json& kernel : json.at("kernels")) program.kernels.emplace(kernel.at("name"), kernel_of(kernel));
-    for (const Json& plan : json.at("plans")) program.plans.push_back(plan_of(plan, program.kernels));
-    for (const Json& known : json.at("operators")) program.signatures.emplace(known.at("name"), signature_of(known));
-    for (const Json& call : json.at("calls")) program.calls.push_back(call_of(call, program));
+    parse_program(read_file(path), program);
   } catch (const std::exception& error) {  // nlohmann's among them
     throw std::runtime_error(path + " is not what this library launches from: " + error.what() +
                              "; export the model again");

@@ -72,7 +72,9 @@ struct Call {
 };
 
 struct Program {
-  std::string folder;
+  std::string folder;                       // that holds kernels.json and the cubins; of an engine's program none
+  std::map<std::string, std::string> held;  // an engine's cubins, by the names that files would have
+  std::string target = "cuda";              // of the export that makes it
   std::vector<std::string> architectures;
   std::map<std::string, Kernel> kernels;
   std::vector<Plan> plans;
@@ -86,6 +88,12 @@ struct Program {
 
 // Reads `folder`/kernels.json into an empty program. Throws std::runtime_error, which names the file and what is wrong.
 void read_program(const std::string& folder, Program& program);
+// The same from the text of a kernels.json. Throws std::exception's.
+void parse_program(const std::string& text, Program& program);
+
+// A kernel's code, as long and with the hash that its description says: the driver reads to the end that a damaged one
+// claims. Throws std::runtime_error.
+std::string code_of(const Program& program, const Binary& binary);
 
 // The bytes of a file. Throws std::runtime_error.
 std::string read_file(const std::string& path);

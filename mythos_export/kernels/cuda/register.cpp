@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/launcher.h"
+#include "cuda/call.h"
 #include "onnxruntime_api.h"
 
 #ifndef MYTHOS_PROVIDER  // tests build it for the CPU, with a stand-in for the driver
@@ -33,8 +33,6 @@ constexpr const char* kDomain = "mythos";
 constexpr const char* kPortableDomain = "mythos.portable";  // of formats that the CPU library has no kernels for
 constexpr const char* kOnlyPortable = "fp8";
 
-using Shape = std::vector<int64_t>;
-
 ONNXTensorElementDataType onnx_type(const std::string& type) {
   if (type == "fp32") return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   if (type == "fp16") return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
@@ -45,62 +43,6 @@ ONNXTensorElementDataType onnx_type(const std::string& type) {
   if (type == "u8") return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   if (type == "i1") return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
   throw std::invalid_argument("a tensor of the type " + type);
-}
-
-std::string text(const Shape& shape) {
-  std::string all;
-  for (const int64_t size : shape) all += (all.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + all + "]";
-}
-
-[[noreturn]] void unfit(const Tensor& tensor, const Shape& shape, const std::string& expected) {
-  throw std::invalid_argument(tensor.name + " has the shape " + text(shape) + ", expected " + expected);
-}
-
-// A call's extents by name. `leading`: those that any number of may lead; their product is `lead`.
-struct Extents {
-  Names names;
-  Shape leading;
-  bool has_leading = false;
-
-  void bind(const std::string& name, int64_t size, const Tensor& tensor, const Shape& shape) {
-    const auto [found, added] = names.emplace(name, Value::of(size));
-    if (!added && found->second.integer != size)
-      unfit(tensor, shape, name + " = " + std::to_string(found->second.integer));
-  }
-
-  void bind(const Tensor& tensor, const Shape& shape) {
-    if (tensor.or_scalar) names[tensor.name + "_stride"] = Value::of(!shape.empty());
-    if (tensor.any_extents || (tensor.or_scalar && shape.empty())) return;
-    const size_t behind = tensor.extents.size(), lead = shape.size() - std::min(behind, shape.size());
-    if (shape.size() < behind || (!tensor.leading && lead))
-      unfit(tensor, shape, std::to_string(behind) + " dimensions" + (tensor.leading ? " or more" : ""));
-    if (tensor.leading) {
-      const Shape found(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(lead));
-      if (has_leading && found != leading) unfit(tensor, shape, text(leading) + " to begin with");
-      leading = found;
-      has_leading = true;
-      int64_t product = 1;
-      for (const int64_t size : leading)
-        if (__builtin_mul_overflow(product, size, &product)) unfit(tensor, shape, "fewer elements than 64 bits count");
-      names["lead"] = Value::of(product);
-    }
-    for (size_t i = 0; i < behind; ++i) bind(tensor.extents[i], shape[lead + i], tensor, shape);
-  }
-
-  Shape shape_of(const Tensor& output) const {
-    Shape shape = output.leading ? leading : Shape();
-    for (const Expression& product : output.products) shape.push_back(product.integer(names));
-    return shape;
-  }
-};
-
-bool fits(const Call& call, const std::string& name, const Shape& shape) {
-  const auto known = call.trailing.find(name);
-  if (known == call.trailing.end()) return true;
-  const auto& sizes = known->second;
-  return sizes.size() <= shape.size() && std::equal(sizes.rbegin(), sizes.rend(), shape.rbegin(),
-                                                    [](int64_t want, int64_t have) { return want < 0 || want == have; });
 }
 
 // What the sessions on one folder have in common.
@@ -154,15 +96,13 @@ class Instance {
 
  private:
   void compute(const Ort::KernelContext& context) const {
-    Extents extents;
-    extents.names = attributes_;
-    Buffers buffers;
+    Invocation invocation(attributes_);
     std::vector<const Call*> calls = calls_;
     for (size_t i = 0; i < op_.inputs.size(); ++i) {
       const Tensor& tensor = *op_.inputs[i];
       const Ort::ConstValue value = context.GetInput(i);
       const Shape shape = value.GetTensorTypeAndShapeInfo().GetShape();
-      extents.bind(tensor, shape);
+      invocation.input(tensor, shape, reinterpret_cast<Address>(value.GetTensorRawData()));
       calls.erase(std::remove_if(calls.begin(), calls.end(),
                                  [&](const Call* call) { return !fits(*call, tensor.name, shape); }),
                   calls.end());
@@ -170,20 +110,14 @@ class Instance {
         throw std::invalid_argument(tensor.name + " has the shape " + text(shape) + ", and no kernels in " +
                                     op_.kernels->program.folder + " are for it: export the model again");
       }
-      buffers[tensor.name] = reinterpret_cast<Address>(value.GetTensorRawData());
     }
-    bool nothing = true;  // to compute: no result has an element
     for (size_t i = 0; i < op_.signature->outputs.size(); ++i) {
       const Tensor& tensor = op_.signature->outputs[i];
-      const Shape shape = extents.shape_of(tensor);
+      const Shape shape = invocation.shape_of(tensor);
       Ort::UnownedValue value = context.GetOutput(i, shape.data(), shape.size());
-      buffers[tensor.name] = reinterpret_cast<Address>(value.GetTensorMutableRawData());
-      nothing = nothing && std::find(shape.begin(), shape.end(), 0) != shape.end();
+      invocation.output(tensor, shape, reinterpret_cast<Address>(value.GetTensorMutableRawData()));
     }
-    if (nothing) return;
-    Names sizes;
-    for (const auto& [name, expression] : op_.signature->sizes) sizes[name] = expression.value(extents.names);
-    op_.kernels->launcher->run(*calls.front(), std::move(buffers), std::move(sizes), context.GetGPUComputeStream());
+    invocation.launch(*op_.kernels->launcher, *calls.front(), context.GetGPUComputeStream());
   }
 
   const Operator& op_;
@@ -193,17 +127,9 @@ class Instance {
 
 Operator::Operator(std::shared_ptr<Kernels> of, const Call& call)
     : OrtCustomOp{}, kernels(std::move(of)), signature(call.signature), format(call.format) {
-  const auto type_of = [&](const std::string& type) {
-    if (type == "floats") return onnx_type(call.floats);
-    if (type == "stored") return onnx_type(call.stored);
-    return onnx_type(type == "scale" ? "fp16" : type);
-  };
-  for (const Tensor& tensor : signature->inputs)
-    if (std::find(call.inputs.begin(), call.inputs.end(), tensor.name) != call.inputs.end()) {
-      inputs.push_back(&tensor);
-      input_types.push_back(type_of(tensor.type));
-    }
-  for (const Tensor& tensor : signature->outputs) output_types.push_back(type_of(tensor.type));
+  inputs = inputs_of(call);
+  for (const Tensor* tensor : inputs) input_types.push_back(onnx_type(type_of(call, *tensor)));
+  for (const Tensor& tensor : signature->outputs) output_types.push_back(onnx_type(type_of(call, tensor)));
 
   version = ORT_API_VERSION;
   GetName = [](const OrtCustomOp* op) { return self(op).signature->name.c_str(); };

@@ -1,4 +1,4 @@
-"""What the launcher in C++ (`register.cpp`) is told of an operator and its calls, as data in kernels.json.
+"""What the launcher in C++ (`call.cpp`) is told of an operator and its calls, as data in kernels.json.
 
 The launcher knows no operator: it reads here which inputs and outputs one has, what its launch plans call their sizes,
 and which plans are for a call's sizes. So the one place where launches are decided stays `launch_plan`.
@@ -13,11 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mythos_export.kernels.gqa.tensorrt import PLUGIN as GQA
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.linear.plan import FORMAT_TYPES
-from mythos_export.kernels.mla.tensorrt import PLUGIN as MLA
-from mythos_export.kernels.plugin.record import PluginRecord
 from mythos_model.formats import PLAIN
 
 if TYPE_CHECKING:
@@ -77,16 +74,20 @@ class Signature:
         }
 
 
-def _of(plugin: PluginRecord) -> Signature:
-    """An operator of one output that is a plug-in, too."""
-    inputs = tuple(Tensor(i.name, i.extents, "i64" if i.integer else FLOATS) for i in plugin.inputs)
-    out = Tensor("out", tuple(" * ".join(factors) for factors in plugin.output))
-    attributes = tuple((name, kind is float) for name, kind in plugin.attributes)
-    return Signature(plugin.operator, inputs, (out,), attributes, dict(plugin.sizes))
-
-
 _MOE_WEIGHTS = ("routed_gate_up", "routed_down", "shared_gate_up", "shared_down")
 _ROW, _STATE = (LEADING,), (LEADING, "D")
+_CACHE = (
+    Tensor("past", ("L", "B", "S", "C")),
+    Tensor("layer", (), "i64"),
+    Tensor("chunk", ("B", "T", "C")),
+    Tensor("positions", ("B", "T"), "i64"),
+    Tensor("past_lengths", ("B",), "i64"),
+)
+_CACHE_SIZES = {  # as `split_plan.SIZES` names them
+    **{name: name for name in ("B", "T", "S", "scale")},
+    "stride_layer": "B * S * C",
+    "stride_batch": "S * C",
+}
 
 SIGNATURES = {
     signature.operator: signature
@@ -111,8 +112,25 @@ SIGNATURES = {
             (),
             {"n": "lead"},
         ),
-        _of(MLA),
-        _of(GQA),
+        Signature(
+            "mla_attention",
+            (
+                Tensor("q_nope", ("B", "T", "H", "nope")),
+                Tensor("q_rope", ("B", "T", "H", "P")),
+                *_CACHE,
+                Tensor("kv_up", ("H * (nope + v)", "R")),
+            ),
+            (Tensor("out", ("B", "T", "H * v_head_dim")),),
+            (("scale", True), ("v_head_dim", False)),
+            _CACHE_SIZES,
+        ),
+        Signature(
+            "gqa_attention",
+            (Tensor("q", ("B", "T", "H", "hd")), *_CACHE),
+            (Tensor("out", ("B", "T", "H * hd")),),
+            (("scale", True), ("kv_heads", False)),
+            _CACHE_SIZES,
+        ),
         Signature(
             "act_halting",
             (

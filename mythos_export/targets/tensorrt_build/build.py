@@ -105,7 +105,7 @@ def _run(request: BuildRequest, backend: Backend, engines: list[dict[str, Any]],
                 onnx=str(request.onnx.resolve()),
                 engines=engines,
                 profiles=[profile.to_json() for profile in request.profiles],
-                plugins=str(request.plugins.resolve()) if request.plugins is not None else None,
+                plugins=request.plugins,
             )
     except ToolFailed as error:
         raise _failure(request, backend, error, log) from error

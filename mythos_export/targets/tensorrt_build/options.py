@@ -29,7 +29,7 @@ class BuildRequest:
     profiles: from `profiles_for`. precision: what the ONNX graph was lowered to (the network is strongly typed, so the
     graph decides; the name is checked against it). sms: None means `DEFAULT_SMS` for TensorRT-RTX and the GPU of this
     machine for full TensorRT.
-    plugins: a folder of compiled kernels (`triton_build`); nodes of the domain `mythos` then become plug-ins.
+    plugins: nodes of the domain `mythos` become plug-ins; they say where their kernels are (`tensorrt_plugins`).
     """
 
     onnx: Path
@@ -37,7 +37,7 @@ class BuildRequest:
     profiles: tuple[Profile, ...]
     precision: str = DEFAULT_PRECISION
     sms: tuple[int, ...] | None = None
-    plugins: Path | None = None
+    plugins: bool = False
     timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:

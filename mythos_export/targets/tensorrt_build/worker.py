@@ -12,12 +12,12 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mythos_export.errors import ToolFailed
 from mythos_export.progress import Progress
+from mythos_runtime.tensorrt.plugins import refusal, register_plugins
 
 Job = dict[str, Any]
 
@@ -35,16 +35,14 @@ class TensorRT:
             raise ToolFailed("TensorRT gave no builder")
         return {"version": trt.__version__}
 
-    def build(self, module: str, onnx: str, engines: list[Job], plugins: str | None, profiles: list[Job]) -> Job:
+    def build(self, module: str, onnx: str, engines: list[Job], plugins: bool, profiles: list[Job]) -> Job:
         """Parses once and writes every engine {path, sms} to its path."""
         self.report("parse")
         trt = importlib.import_module(module)
         logger = make_logger(trt)
         builder = trt.Builder(logger)
-        if plugins is not None:
-            from mythos_export.kernels.plugin.tensorrt import register
-
-            register(trt, Path(plugins))
+        if plugins:
+            register_plugins(trt, "--plugins")
         started = time.monotonic()
         network = parse(trt, logger, builder, onnx)
         parse_seconds = time.monotonic() - started
@@ -161,7 +159,7 @@ def parse(trt: ModuleType, logger: Any, builder: Any, path: str) -> Any:
         name, operator = error.node_name(), error.node_operator()
         where = f"node {name or '(unnamed)'} ({operator}): " if operator else ""
         details.append(f"{where}{error.desc()}")
-    raise ToolFailed("TensorRT's parser refused the ONNX file", details=tuple(details or logger.errors))
+    raise ToolFailed(f"TensorRT's parser refused the ONNX file{refusal()}", details=tuple(details or logger.errors))
 
 
 def add_profiles(builder: Any, network: Any, config: Any, profiles: list[Job]) -> None:
@@ -207,7 +205,7 @@ def build_engine(
     seconds = time.monotonic() - started
     del monitor  # it has to outlive the build, and nothing else
     if plan is None:
-        raise ToolFailed(f"TensorRT could not build the engine for SM {label}", details=tuple(logger.errors))
+        raise ToolFailed(f"TensorRT could not build the engine for SM {label}{refusal()}", details=tuple(logger.errors))
     report(phase, 1.0)
     report(f"write sm {label}")
     with open(engine["path"], "wb") as file:

@@ -1,14 +1,13 @@
 // The onnxruntime backend (ort.py): past buffers are handed over as they are, outputs are read where they come.
 #include "ort.hpp"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 
 #include "ort_library.hpp"
+#include "plugins.hpp"
 
 namespace mythos {
 namespace fs = std::filesystem;
@@ -64,23 +63,11 @@ bool available(const char* provider) {
   return std::find(all.begin(), all.end(), provider) != all.end();
 }
 
-// The operators' library: beside the one that holds this code, where the build and the installation put it, or a folder
-// above, as in the Python package.
-std::string beside_this_code() {
-  Dl_info info{};
-  std::error_code error;
-  if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return "";
-  const fs::path here = fs::canonical(info.dli_fname, error).parent_path();
-  for (const fs::path& folder : {here, here.parent_path()})
-    if (fs::is_regular_file(folder / "libmythos_ops.so", error)) return (folder / "libmythos_ops.so").string();
-  return "";
-}
-
 std::string find_op_library(const std::string& choice) {
   const char* variable = std::getenv("MYTHOS_OP_LIBRARY");
   const std::string named = choice != "auto" ? choice : variable ? variable : "";
   if (named == "none") return "";
-  if (named.empty()) return beside_this_code();
+  if (named.empty()) return beside_this_code("libmythos_ops.so");
   const std::string path = plain_path(fs::absolute(named).string());
   std::error_code error;
   if (!fs::is_regular_file(path, error))
@@ -150,11 +137,13 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
   if (role == Role::kInTurns) settings.AddConfigEntry("session.force_spinning_stop", "1");
-  const std::string library = role == Role::kEngine ? "" : find_op_library(options.op_library);
+  const bool engine = role == Role::kEngine || role == Role::kEngineOfPlugins;
+  const std::string library = engine ? "" : find_op_library(options.op_library);
   if (!library.empty()) add_operators(settings, library);
   std::string provider = "CPUExecutionProvider";
-  if (role == Role::kEngine) {
+  if (engine) {
     settings.AppendExecutionProvider("NvTensorRtRtx", {});
+    if (role == Role::kEngineOfPlugins) load_rtx_plugins(file);  // into what the provider has brought
     provider = kRtx;
   } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
     provider = kCuda;
@@ -175,7 +164,7 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
                 (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                 (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
   on_cpu = provider == "CPUExecutionProvider";
-  if (role != Role::kEngine) operators = library.empty() ? "portable" : "native";
+  if (!engine) operators = library.empty() ? "portable" : "native";
 }
 
 Ort::Value OrtSession::tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const {
@@ -264,8 +253,9 @@ std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& por
 }
 
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports, const LoadOptions& options,
-                                          bool ep_context, std::shared_ptr<const Linked> weights) {
-  return open_graph(file, ports, options, ep_context ? Role::kEngine : Role::kWhole, std::move(weights));
+                                          Wraps wraps, std::shared_ptr<const Linked> weights) {
+  const Role role = wraps == Wraps::kNothing ? Role::kWhole : wraps == Wraps::kEngine ? Role::kEngine : Role::kEngineOfPlugins;
+  return open_graph(file, ports, options, role, std::move(weights));
 }
 
 std::string missing_for_rtx() {

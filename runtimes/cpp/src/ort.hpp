@@ -11,8 +11,8 @@
 namespace mythos {
 
 // What a graph is: the whole model; one of several that run in turns, so that its threads must not go on spinning and hold
-// the cores that the next one's need; a file that wraps a TensorRT-RTX engine.
-enum class Role { kWhole, kInTurns, kEngine };
+// the cores that the next one's need; a file that wraps a TensorRT-RTX engine, which may call plug-ins.
+enum class Role { kWhole, kInTurns, kEngine, kEngineOfPlugins };
 
 class OrtSession : public Session {
  public:

@@ -68,7 +68,7 @@ std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& o
     session = open_tensorrt(bundle, options);
   } else {
     auto weights = open_linked(bundle.folder, bundle.manifest.links, options.weights, options.verify == "hashes");
-    session = open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options, false, std::move(weights));
+    session = open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options, Wraps::kNothing, std::move(weights));
   }
   session->name = name;
   return session;

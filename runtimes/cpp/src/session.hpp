@@ -32,16 +32,17 @@ struct Bundle {
 void check_options(const LoadOptions& options);
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options);
 
-// ort.cpp. `ep_context`: the file wraps a TensorRT-RTX engine.
+// ort.cpp. A file may wrap a TensorRT-RTX engine, and that may call plug-ins.
+enum class Wraps { kNothing, kEngine, kEngineOfPlugins };
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
-                                          const LoadOptions& options, bool ep_context = false,
+                                          const LoadOptions& options, Wraps wraps = Wraps::kNothing,
                                           std::shared_ptr<const Linked> weights = nullptr);
 // What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
 std::string missing_for_rtx();
 // tensorrt.cpp
 std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& options);
-// tensorrt_native.cpp, only where NvInfer.h was found
-std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports);
+// tensorrt_native.cpp, only where NvInfer.h was found. `plugins`: the library that the engine calls; empty: none.
+std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports, const std::string& plugins);
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer(std::int64_t vocab_size);
 

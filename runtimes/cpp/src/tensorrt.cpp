@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "fields.hpp"
+#include "plugins.hpp"
 #include "session.hpp"
 
 namespace mythos {
@@ -85,12 +86,10 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
   if (found.empty())
     throw BundleError("this bundle has no TensorRT engine; export the model again with --target tensorrt");
   const EngineFile& engine = choose_engine(found);
-  if (engine.plugins)
-    throw BackendMissing(engine.file + " calls plug-ins written in Python, which this runtime cannot give it: export the "
-                         "model again without --plugins; the same bundle runs here with --backend onnxruntime");
   if (engine.library == "tensorrt") {
 #ifdef MYTHOS_HAVE_TENSORRT
-    return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.manifest.spec->ports());
+    return open_native_tensorrt(plain_path(bundle.folder + "/" + engine.file), bundle.manifest.spec->ports(),
+                                engine.plugins ? plugin_library(engine.file) : std::string());
 #else
     throw BackendMissing(engine.file + " is an engine of full TensorRT, and this program was built without it "
                          "(NvInfer.h was not found): install TensorRT's C++ headers and build again with "
@@ -103,7 +102,8 @@ std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& 
   if (!bundle.manifest.lists(wrapper))
     throw BundleError("the engine " + engine.file + " has no " + wrapper + " beside it, through which ONNX Runtime loads "
                       "it; export the model again");
-  return open_onnxruntime(plain_path(bundle.folder + "/" + wrapper), bundle.manifest.spec->ports(), options, true);
+  return open_onnxruntime(plain_path(bundle.folder + "/" + wrapper), bundle.manifest.spec->ports(), options,
+                          engine.plugins ? Wraps::kEngineOfPlugins : Wraps::kEngine);
 }
 
 }  // namespace mythos

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <map>
 
+#include "plugins.hpp"
 #include "session.hpp"
 
 namespace mythos {
@@ -80,14 +81,18 @@ trt::Dims dims_of(const std::vector<std::int64_t>& shape) {
 
 class NativeSession : public Session {
  public:
-  NativeSession(const std::string& file, const Ports& ports) : ports_(ports) {
+  NativeSession(const std::string& file, const Ports& ports, const std::string& plugins) : ports_(ports) {
+    if (!plugins.empty()) load_plugins(file, plugins);
     std::ifstream stream(file, std::ios::binary);
     const std::string plan((std::istreambuf_iterator<char>(stream)), {});
     runtime_.reset(trt::createInferRuntime(logger_));
     engine_.reset(runtime_ ? runtime_->deserializeCudaEngine(plan.data(), plan.size()) : nullptr);
-    if (!engine_)
+    if (!engine_) {
+      if (const std::string reason = plugin_refusal(); !plugins.empty() && !reason.empty())
+        throw BundleError(file + " cannot be loaded" + reason);
       throw BackendMissing(file + " cannot be loaded by TensorRT on this GPU: it was built for another GPU or another "
                            "version; export the model again with --target tensorrt for this machine");
+    }
     for (const auto* ports : {&ports_.inputs, &ports_.outputs})
       for (const Port& port : *ports) check_port(file, port);
     context_.reset(engine_->createExecutionContext());
@@ -124,7 +129,10 @@ class NativeSession : public Session {
       output.owner = memory;
       outputs.push_back(std::move(output));
     }
-    if (!context_->enqueueV3(stream_.handle)) throw BackendFailed("TensorRT could not run the engine; its log says why");
+    if (!context_->enqueueV3(stream_.handle)) {
+      const std::string reason = plugin_refusal();
+      throw BackendFailed("TensorRT could not run the engine" + (reason.empty() ? "; its log says why" : reason));
+    }
     for (const Tensor& output : outputs)
       if (!on_host(output.name.c_str())) {
         const std::size_t bytes = bytes_of(output.dtype, output.shape);
@@ -136,6 +144,14 @@ class NativeSession : public Session {
   }
 
  private:
+  // What an engine calls has to be known before it is loaded. The registry is the process's, and takes a library once.
+  static void load_plugins(const std::string& file, const std::string& library) {
+    plugin_refusal();  // from now on reasons are asked for
+    trt::IPluginRegistry* const registry = getPluginRegistry();
+    if (registry->getCreator("moe", "1", "mythos") || registry->loadLibrary(library.c_str())) return;
+    throw BackendMissing(file + " calls plug-ins, and this TensorRT does not take " + library);
+  }
+
   void check_port(const std::string& file, const Port& port) const {
     bool known = false;
     for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) known = known || port.name == engine_->getIOTensorName(i);
@@ -198,12 +214,12 @@ class NativeSession : public Session {
 
 }  // namespace
 
-std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports) {
+std::unique_ptr<Session> open_native_tensorrt(const std::string& file, const Ports& ports, const std::string& plugins) {
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0)
     throw BackendMissing(std::string("a TensorRT engine needs an NVIDIA GPU, and CUDA finds none here (") +
                          cudaGetErrorString(error) + ")");
-  return std::make_unique<NativeSession>(file, ports);
+  return std::make_unique<NativeSession>(file, ports, plugins);
 }
 
 }  // namespace mythos

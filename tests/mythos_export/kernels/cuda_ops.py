@@ -15,7 +15,6 @@ import sys
 import tempfile
 import traceback
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,16 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
+from case_calls import Calls, calls_of_cases, plans_of, precision_of
 from cpu_ops import node_model
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from operator_cases import CASES, Array, OperatorCase
 
-from mythos_export.kernels.call import OperatorCall
-from mythos_export.kernels.cuda.signatures import LEADING, SIGNATURES, described
-from mythos_export.kernels.launch_plan import KernelSpec, Plan, choose
+from mythos_export.kernels.cuda.launch import launch_of
+from mythos_export.kernels.cuda.signatures import SIGNATURES, described
+from mythos_export.kernels.launch_plan import KernelSpec, choose, evaluate
 from mythos_export.kernels.op import OPERATORS, calls_of
-from mythos_export.kernels.plugin.launch import launch_of
-from mythos_export.kernels.plugin.tensorrt import PLUGINS
 from mythos_export.kernels.text import PORTABLE_DOMAIN
 from mythos_export.kernels.triton_build import FORMAT_VERSION
 from mythos_export.passes.name_dimensions import NAMES
@@ -73,9 +71,6 @@ _ON_LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_void_p,
     ctypes.POINTER(ctypes.c_void_p),
 )
-
-
-Calls = list[tuple[OperatorCall, tuple[Plan, ...]]]
 
 
 class Gpu:
@@ -155,35 +150,6 @@ def write_kernels(folder: Path, calls: Calls, *capabilities: int) -> dict[str, K
     return specs
 
 
-def calls_of_cases(cases: list[OperatorCase]) -> Calls:
-    """The cases as a graph would say them, and their plans."""
-    return [(_as_a_graph_says(case), _plans(case)) for case in cases]
-
-
-def _plans(case: OperatorCase) -> tuple[Plan, ...]:
-    make = OPERATORS[case.op].plans
-    assert make is not None
-    return make(case.call, _precision(case))
-
-
-def _precision(case: OperatorCase) -> str:
-    return {"float32": "fp32", "float16": "fp16"}[np.dtype(case.dtype).name]
-
-
-def _as_a_graph_says(case: OperatorCase) -> Any:
-    """The call, whose batch, tokens and past are open."""
-    shapes: dict[str, Any] = dict(case.call.shapes)
-    for tensor in SIGNATURES[case.op].inputs:
-        names = tensor.extents or ()
-        if names[:1] == (LEADING,):
-            names = ("T",) * (len(shapes[tensor.name]) - len(names) + 1) + names[1:]
-        if names and tensor.name in shapes and not tensor.or_scalar:
-            shapes[tensor.name] = tuple(
-                None if name in "BTSL" else size for name, size in zip(names, shapes[tensor.name], strict=True)
-            )
-    return replace(case.call, shapes=shapes)
-
-
 def open_session(model: bytes, folder: Path) -> ort.InferenceSession:
     """A graph on the library."""
     options = ort.SessionOptions()
@@ -204,7 +170,7 @@ def model_of(case: OperatorCase) -> bytes:
 def expected_launches(case: OperatorCase) -> list[Any]:
     """What Python's launcher starts for the same call."""
     sizes = _sizes(case)
-    plan = choose(_plans(case), sizes)
+    plan = choose(plans_of(case), sizes)
     known, found = plan.resolve(sizes), []
     for spec in plan.launches:
         launch = launch_of(spec, 0, 0, defaultdict(int), known)
@@ -220,7 +186,10 @@ def _sizes(case: OperatorCase) -> dict[str, Any]:
         return {"n": int(np.prod(case.inputs["x"].shape[:-1]))}
     if case.op == "act_halting":
         return {"rows": case.inputs["cumulative"].size, "threshold_stride": min(case.inputs["threshold"].ndim, 1)}
-    return dict(PLUGINS[case.op].sizes_of([value.shape for value in case.inputs.values()], case.attributes))
+    known: dict[str, Any] = dict(case.attributes)
+    for tensor, value in zip(SIGNATURES[case.op].inputs, case.inputs.values(), strict=True):
+        known |= dict(zip(tensor.extents or (), value.shape, strict=True))
+    return {name: evaluate(expression, known) for name, expression in SIGNATURES[case.op].sizes.items()}
 
 
 def check(gpu: Gpu, case: OperatorCase, folder: Path) -> None:
@@ -250,7 +219,7 @@ def drawn(gpu: Gpu, op: str) -> None:
     @given(st.data())
     def both(data: Any) -> None:
         first, second = (data.draw(CASES[name, form or PLAIN]) for _ in range(2))
-        alike = [first] + [second] * (_precision(first) == _precision(second))
+        alike = [first] + [second] * (precision_of(first) == precision_of(second))
         with tempfile.TemporaryDirectory() as place:
             gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
             for case in alike:

@@ -148,36 +148,7 @@ def _triton_implementations() -> list[Implementation]:
         "paged_mla_attention": paged_mla_triton.paged_mla_attention,
     }
     run = functools.partial(run_torch, functions.__getitem__)
-    return [
-        Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12, lacked=fallback.TRITON),
-        Implementation("TensorRT plug-in, interpreted", _plugin, tolerance, _CHUNK, None, 6, fallback.PLUGIN),
-    ]
-
-
-def _plugin(case: OperatorCase) -> Array:
-    """What a plug-in's `enqueue` does, with a driver that interprets."""
-    from interpreted_driver import InterpretedDriver, program_of
-
-    from mythos_export.kernels.plugin.launch import Launcher
-    from mythos_export.kernels.plugin.tensorrt import PLUGINS, launch
-
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape) for name, value in case.inputs.items()
-    }
-    precision = {np.float32: "fp32", np.float16: "fp16"}[case.dtype]
-    record = PLUGINS[case.op]
-    plans = OPERATORS[case.op].plans
-    assert plans is not None
-    program = program_of(case.op, plans(case.call, precision), case.attributes)
-    driver = InterpretedDriver(program)
-    extents = record.bind([tuple(t.shape) for t in tensors.values()]) | case.attributes
-    shape = [int(np.prod([extents[name] for name in factors])) for factors in record.output]
-    out = torch.full(shape, torch.nan, dtype=next(iter(tensors.values())).dtype)
-    driver.memory = {tensor.data_ptr(): tensor for tensor in (*tensors.values(), out)}
-    shapes, addresses = [list(t.shape) for t in tensors.values()], [t.data_ptr() for t in tensors.values()]
-    launch(record, Launcher(program, driver), shapes, addresses, out.data_ptr(), stream=0)
-    assert len(driver.memory) <= len(tensors) + 1  # scratch memory was given back
-    return np.asarray(out.numpy())
+    return [Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12, lacked=fallback.TRITON)]
 
 
 _CHUNK = frozenset({"chunk"})

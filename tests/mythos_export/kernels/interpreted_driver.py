@@ -1,18 +1,17 @@
 """A stand-in for the CUDA driver: memory of this process, kernels in Triton's interpreter.
 
-It lets `plugin.launch` run whole on a CPU: plans, scratch memory, order and types of arguments, grids. What it cannot
-check is the compiled code and the driver's calls themselves.
+It lets `precompiled` run whole on a CPU: order and types of arguments, grids. What it cannot check is the compiled code
+and the driver's calls themselves.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 
+from mythos_export.kernels.cuda.driver import Launch
 from mythos_export.kernels.launch_plan import KernelSpec
-from mythos_export.kernels.plugin.driver import Launch
-from mythos_export.kernels.plugin.program import Binary, Program
 
 ARCHITECTURE = 80
 _DTYPES = {
@@ -21,17 +20,11 @@ _DTYPES = {
 }
 
 
-def program_of(operator: str, plans: Any, attributes: dict[str, Any]) -> Program:
-    """A program whose images are only the names of its kernels."""
-    names = {spec.name for plan in plans for spec in plan.launches}
-    binaries = {(name, ARCHITECTURE): Binary(f"{name}_entry", 0, name.encode()) for name in names}
-    return Program(operator, attributes, plans, binaries)
-
-
 class InterpretedDriver:
-    def __init__(self, program: Program) -> None:
-        specs = {spec.name: spec for plan in program.plans for spec in plan.launches}
-        self._kernels: list[KernelSpec] = list(specs.values())
+    """The image of a kernel is its name."""
+
+    def __init__(self, specs: Iterable[KernelSpec] = ()) -> None:
+        self._kernels = list(specs)
         self.memory: dict[int, torch.Tensor] = {}  # by address; the caller adds its inputs and result
 
     def capability(self) -> int:
@@ -39,14 +32,6 @@ class InterpretedDriver:
 
     def function(self, image: bytes, entry: str, shared_bytes: int) -> int:
         return [spec.name for spec in self._kernels].index(image.decode())
-
-    def allocate(self, size: int, stream: int) -> int:
-        block = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, as any float
-        self.memory[block.data_ptr()] = block
-        return block.data_ptr()
-
-    def free(self, address: int, stream: int) -> None:
-        del self.memory[address]
 
     def launch(self, launch: Launch, stream: int) -> None:
         from mythos_export.kernels.triton_run import load_kernel  # not earlier: the interpreter is chosen before

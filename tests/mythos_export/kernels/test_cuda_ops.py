@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
-from cuda_ops import BUILD, LIBRARY, OTHERS, SERVED, act, calls_of_cases, model_of, open_session, write_kernels
+from case_calls import calls_of_cases
+from cuda_ops import BUILD, LIBRARY, OTHERS, SERVED, act, model_of, open_session, write_kernels
 from golden_bundles import GOLDEN, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st

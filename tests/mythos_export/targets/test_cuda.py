@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 from cuda_ops import LIBRARY, fed, open_session
 from golden_bundles import GOLDEN, config_of
-from interpreted_driver import InterpretedDriver, program_of
+from interpreted_driver import InterpretedDriver
 from operator_cases import OperatorCase, cache_inputs
 from product_cases import moe_inputs
 
@@ -111,7 +111,7 @@ def test_what_a_bundle_brings_is_launched(
     assert plans is not None
     chosen = plans(case.call, "fp32")
     specs = list({spec.name: spec for plan in chosen for spec in plan.launches}.values())
-    driver = InterpretedDriver(program_of(case.op, chosen, {}))
+    driver = InterpretedDriver(specs)
     launched: list[str] = []
     launch = Precompiled.launch
 
@@ -165,7 +165,7 @@ def test_a_damaged_kernel_does_not_reach_the_driver(tmp_path: Path, monkeypatch:
     (tmp_path / "kernels").mkdir()
     written(tmp_path / "kernels", [spec])
     monkeypatch.chdir(tmp_path)
-    ready = Precompiled(Path("kernels"), InterpretedDriver(program_of("moe", (), {})))
+    ready = Precompiled(Path("kernels"), InterpretedDriver())
     monkeypatch.chdir("/")
     binary, file = ready._binaries[spec.name], tmp_path / "kernels" / f"{spec.name}.cubin"
     assert ready._image(binary) == spec.name.encode()
@@ -183,7 +183,7 @@ def test_a_damaged_kernel_does_not_reach_the_driver(tmp_path: Path, monkeypatch:
 
 def test_another_gpu_is_named(tmp_path: Path) -> None:
     (tmp_path / "kernels.json").write_text(json.dumps({"architectures": ["sm_90"], "kernels": []}))
-    driver = InterpretedDriver(program_of("moe", (), {}))
+    driver = InterpretedDriver()
     with pytest.raises(OtherGpu, match="compiled for sm_90, this GPU is sm_80: export again with --target"):
         Precompiled(tmp_path, driver)
 
@@ -268,7 +268,7 @@ def test_a_bundle_of_numbers_that_a_gpu_lacks_is_refused_when_it_is_opened(
     for name, plans in formats.items():
         (tmp_path / name / "kernels").mkdir(parents=True)
         written(tmp_path / name / "kernels", [spec for plan in plans for spec in plan.launches])
-    driver, zeros = InterpretedDriver(program_of("linear", (), {})), torch.zeros
+    driver, zeros = InterpretedDriver(), torch.zeros
     entries: Any = [SimpleNamespace(load=lambda: eager.register)]
     groups = {torch_device.KERNELS_ENTRY_POINT: entries, torch_device.OPERATORS_ENTRY_POINT: []}
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: groups[group])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,29 @@ import onnx
 import pytest
 from golden_bundles import Bundles
 
-from mythos_export.errors import TargetError, ToolMissing
+from mythos_export.errors import TargetError, ToolFailed, ToolMissing
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.call import OperatorCall
+from mythos_export.kernels.cuda.signatures import SIGNATURES, described
 from mythos_export.kernels.fallback import PLUGIN
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.mla import plan as mla_plan
 from mythos_export.kernels.moe import plan as moe_plan
 from mythos_export.kernels.op import OPERATORS
-from mythos_export.kernels.plugin.program import PROGRAM, Program
-from mythos_export.kernels.plugin.tensorrt import NAMESPACE, PLUGINS, VARIANT, VERSION, register
 from mythos_export.lower import Lowered
 from mythos_export.targets import tensorrt_plugins
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
 from mythos_export.targets.tensorrt_build import BuildRequest, Range, build, graph_inputs, profiles_for
+from mythos_export.targets.tensorrt_plugins import KERNELS, VARIANT
 from mythos_runtime import read_manifest
+from mythos_runtime.tensorrt import find_plugin_library, plugins, register_plugins
+from mythos_runtime.tensorrt.plugins import NAMESPACE
 
 SM = 86
 LACK = triton_build.missing() or (None if importlib.util.find_spec("tensorrt_rtx") else "tensorrt_rtx is not installed")
+LACK = LACK or (None if find_plugin_library() else "the library of plug-ins is not built: make native")
 pytestmark = pytest.mark.skipif(LACK is not None, reason=str(LACK))
 
 # Of the sizes of `looped_onnx`: dim 16, cache width 8. Decode plans only, which is half of the compiling.
@@ -42,7 +47,7 @@ PLANS: dict[str, Plan] = {
     "mla_attention": mla_plan.plans(2, 4, 4, 8, 4, "fp16")[0],
     "gqa_attention": gqa_plan.plans(4, 1, 4, "fp16")[0],
 }
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "moe": {},
     "mla_attention": {"scale": 0.25, "v_head_dim": 8},
     "gqa_attention": {"scale": 0.5, "kv_heads": 1},
@@ -82,26 +87,47 @@ WEIGHTS = {
 }
 
 
+CACHE = {
+    **{"past": (None, None, None, 8), "layer": (), "chunk": (None, None, 8)},
+    **{"positions": (None, None), "past_lengths": (None,)},
+}
+SHAPES: dict[str, dict[str, tuple[int | None, ...]]] = {
+    "moe": {
+        **{"x": (None, None, 16), "expert_index": (None, None, 2), "expert_weight": (None, None, 2)},
+        **{"routed_gate_up": (4, 32, 16), "routed_down": (4, 16, 16)},
+        **{"shared_gate_up": (64, 16), "shared_down": (16, 32)},
+    },
+    "mla_attention": {"q_nope": (None, None, 2, 4), "q_rope": (None, None, 2, 4), **CACHE, "kv_up": (24, 4)},
+    "gqa_attention": {"q": (None, None, 4, 4), **CACHE},
+}
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kernels")
     specs = [spec for plan in PLANS.values() for spec in plan.launches]
-    triton_build.build(specs, [SM], folder, plans=list(PLANS.values()))
+    calls = [(OperatorCall(op, ATTRIBUTES[op], SHAPES[op]), (plan,)) for op, plan in PLANS.items()]
+    triton_build.build(specs, [SM], folder, plans=list(PLANS.values()), more=described(calls))
     return folder
 
 
-def add_weights(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node[-1].attribute[0].g.node for name in node.input}
-    for name, shape in WEIGHTS.items():
-        if name in used:
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float16), name))
+def edited(kernels: Path) -> Callable[[onnx.ModelProto], None]:
+    """Gives the graph the weights that its operator takes, and the operator the folder of its kernels."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        body = model.graph.node[-1].attribute[0].g.node
+        used = {name for node in body for name in node.input}
+        for name, shape in WEIGHTS.items():
+            if name in used:
+                model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float16), name))
+        for node in body:
+            if node.domain == NAMESPACE:
+                node.attribute.append(onnx.helper.make_attribute(KERNELS, str(kernels)))
+
+    return edit
 
 
-@pytest.mark.parametrize("operator", list(PLUGINS))
-def test_it_builds_inside_the_loop_and_the_engine_holds_its_kernels(
-    operator: str, looped_onnx: Callable[..., Path], kernels: Path
-) -> None:
-    path = looped_onnx(body=BODIES[operator], edit=add_weights)
+def built(path: Path) -> bytes:
     profiles = profiles_for(
         graph_inputs(onnx.load(path, load_external_data=False)),
         batch=Range(1, 1, 2),
@@ -109,58 +135,60 @@ def test_it_builds_inside_the_loop_and_the_engine_holds_its_kernels(
         context=Range(0, 8, 16),
         loops=Range(1, 2, 4),
     )
-    result = build(BuildRequest(path, path.parent / "engines", tuple(profiles), sms=(SM,), plugins=kernels))
-    engine = result.engines[0].path.read_bytes()
+    result = build(BuildRequest(path, path.parent / "engines", tuple(profiles), sms=(SM,), plugins=True))
     assert result.state == "built, not executed"
+    return result.engines[0].path.read_bytes()
+
+
+@pytest.mark.parametrize("operator", list(PLANS))
+def test_it_builds_inside_the_loop_and_the_engine_holds_its_kernels(
+    operator: str, looped_onnx: Callable[..., Path], kernels: Path
+) -> None:
+    engine = built(looped_onnx(body=BODIES[operator], edit=edited(kernels)))
     for spec in PLANS[operator].launches:
         assert (kernels / f"{spec.name}.sm_{SM}.cubin").read_bytes() in engine, spec.name
-    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
-    assert program.to_fields()[PROGRAM] in engine
+    start = engine.index(b'{"architectures"')
+    held, _ = json.JSONDecoder().raw_decode(engine[start : start + 100_000].decode(errors="ignore"))
+    whole = json.loads((kernels / "kernels.json").read_text())
+    assert held["attributes"] == ATTRIBUTES[operator]
+    (call,), (plan,), (known,) = held["calls"], held["plans"], held["operators"]
+    assert call in whole["calls"] and plan in whole["plans"] and known in whole["operators"]
+    assert call["operator"] == plan["operator"] == known["name"] == operator
+    assert [kernel["name"] for kernel in held["kernels"]] == [spec.name for spec in PLANS[operator].launches]
+    assert str(kernels).encode() not in engine  # a path of the machine that built it
 
 
-@pytest.mark.parametrize("operator", list(PLUGINS))
-def test_an_engine_s_fields_make_the_plug_in_again(operator: str, kernels: Path) -> None:
+def test_what_a_plug_in_refuses_is_the_build_s_error(looped_onnx: Callable[..., Path], kernels: Path) -> None:
+    """A cubin that is not the one described, and sizes that no kernels are for."""
+    damaged = shutil.copytree(kernels, kernels.parent / "damaged")
+    (cubin, *_) = sorted(damaged.glob("moe_decode_up*.cubin"))
+    cubin.write_bytes(cubin.read_bytes()[:-1])
+    with pytest.raises(ToolFailed, match=rf"mythos::moe: .*{cubin.name} is not what kernels.json describes"):
+        built(looped_onnx(body=BODIES["moe"], edit=edited(damaged)))
+    other = BODIES["moe"].replace("Fs32", "Fs64")
+    with pytest.raises(ToolFailed, match=r"no kernels of mythos::moe for 'D16-F16-Fs64-E4-K2'; there are: D16-F16-Fs3"):
+        built(looped_onnx(body=other, edit=edited(kernels)))
+
+
+def test_the_library_has_what_the_registry_says() -> None:
     trt: Any = importlib.import_module("tensorrt_rtx")
-    register(trt)
-    creator = trt.get_plugin_registry().get_creator(operator, VERSION, NAMESPACE)
-    program = Program.from_build(kernels, operator, PLANS[operator].variant, ATTRIBUTES[operator])
-    arrays = {name: np.frombuffer(value, np.uint8) for name, value in program.to_fields().items()}
-    fields = [trt.PluginField(name, array, trt.PluginFieldType.CHAR) for name, array in arrays.items()]
-    plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.RUNTIME)
-    copy = plugin.clone()
-    del plugin, arrays, fields
-    again = {field.name: np.asarray(field.data).tobytes() for field in copy.get_fields_to_serialize()}
-    assert Program.from_fields(again) == program
-    newer = {**again, PROGRAM: again[PROGRAM].replace(b'"format_version": 2', b'"format_version": 3')}
-    with pytest.raises(ValueError, match="export the model again"):
-        Program.from_fields(newer)
-
-
-def test_formats_and_types(kernels: Path) -> None:
-    trt: Any = importlib.import_module("tensorrt_rtx")
-    register(trt, kernels)
-    creator = trt.get_plugin_registry().get_creator("moe", VERSION, NAMESPACE)
-    variant = np.frombuffer(PLANS["moe"].variant.encode(), np.uint8)
-    fields = [trt.PluginField(VARIANT, variant, trt.PluginFieldType.CHAR)]
-    plugin = creator.create_plugin("node", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD)
-    half, long = trt.DataType.HALF, trt.DataType.INT64
-    good = [half, long, half, half, half, half, half, half]
-    for position, kind in enumerate(good):
-        for offered in (trt.DataType.FLOAT, half, trt.DataType.INT32, long):
-            described = [trt.DynamicPluginTensorDesc() for _ in good]
-            described[position].desc.type, described[position].desc.format = offered, trt.TensorFormat.LINEAR
-            assert plugin.supports_format_combination(position, described, 7) == (offered == kind), (position, offered)
-    described[0].desc.type, described[0].desc.format = half, trt.TensorFormat.CHW32
-    assert not plugin.supports_format_combination(0, described, 7)
-
-
-def test_the_records_are_the_registry_s() -> None:
-    assert {name: operator.plugin for name, operator in OPERATORS.items() if operator.plugin} == PLUGINS
-    for name, record in PLUGINS.items():
-        operator = OPERATORS[name]
-        assert [given.name for given in record.inputs] == [i for i in operator.inputs if i not in operator.scales]
-        assert [attribute for attribute, _ in record.attributes] == [attribute for attribute, _ in operator.attributes]
-        assert set(record.sizes) == set(PLANS[name].sizes)
+    for _ in range(2):
+        register_plugins(trt, "this test")
+    registry = trt.get_plugin_registry()
+    found = {
+        creator.name: [field.name for field in creator.field_names]
+        for creator in registry.all_creators
+        if creator.plugin_namespace == NAMESPACE and creator.plugin_version == "1"
+    }
+    assert found == {
+        name: [*(attribute for attribute, _ in SIGNATURES[name].attributes), VARIANT, KERNELS]
+        for name, operator in OPERATORS.items()
+        if operator.plugin
+    }
+    assert found.keys() == PLANS.keys()
+    for name in found:
+        assert set(SIGNATURES[name].sizes) == set(PLANS[name].sizes)
+    assert registry.get_creator("moe", "1", NAMESPACE) is not None
 
 
 def test_the_target_s_bundle_carries_what_its_engine_calls(
@@ -183,29 +211,33 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     built = target.build(lowered, tmp_path, options, lambda text, part=None: None)
     assert (built.proof, built.operators) == (("tensorrt engine",), PLUGIN)
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
-    assert not [name for name in built.files if name.endswith(".ep_context.onnx")]  # C++ has no plug-ins
+    assert [name for name in built.files if name.endswith(".ep_context.onnx")]
     present = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert present == {*built.files, *files}
     engine = (tmp_path / f"engines/tensorrt_rtx-sm{SM}.engine").read_bytes()
     cubins = [name for name in built.files if name.endswith(".cubin")]
     assert len(cubins) == 5 and all((tmp_path / name).read_bytes() in engine for name in cubins)
     graph = onnx.load(tmp_path / "model.tensorrt.onnx", load_external_data=False)
+    assert not [a.name for node in _nodes(graph.graph) for a in node.attribute if a.name in (VARIANT, KERNELS)]
     # Bodies, so that it can be compared; what has no plug-in is decomposed.
     assert {function.name for function in graph.functions} == {"moe", "mla_attention"}
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
 
 
 def test_what_cannot_be_compiled_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TargetError, match="no kernels for SM 75"):
         tensorrt_plugins.check((75, 86))
+    with monkeypatch.context() as patch:
+        patch.setattr(plugins, "NATIVE", Path("/nowhere"))
+        with pytest.raises(ToolMissing, match=r"--plugins has TensorRT load a library, but /nowhere/.*make native"):
+            tensorrt_plugins.check((86,))
     monkeypatch.setattr(triton_build, "missing", lambda: "triton is not installed")
     with pytest.raises(ToolMissing, match="--plugins"):
         tensorrt_plugins.check((86,))
-
-
-def test_shapes_that_do_not_fit_are_refused_before_a_launch() -> None:
-    record = PLUGINS["gqa_attention"]
-    shapes = [[1, 2, 4, 4], [3, 1, 5, 8], [], [1, 2, 8], [1, 2], [2]]
-    with pytest.raises(ValueError, match="past_lengths has the shape \\[2\\], expected \\[B=1\\]"):
-        record.sizes_of(shapes, {"scale": 1.0, "kv_heads": 1})
-    sizes = record.sizes_of([*shapes[:-1], [1]], {"scale": 1.0, "kv_heads": 1})
-    assert sizes == {"B": 1, "T": 2, "S": 5, "scale": 1.0, "stride_layer": 40, "stride_batch": 40}

@@ -18,24 +18,24 @@ from pathlib import Path
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.session import Options
 from mythos_runtime.tensorrt.choice import (
-    PLUGINS_ENTRY_POINT,
     EngineFile,
     choose_engine,
     engine_for_this_gpu,
     engines,
     missing,
     missing_to_run,
-    register_plugins,
 )
+from mythos_runtime.tensorrt.plugins import find_plugin_library, missing_plugins, register_plugins
 from mythos_runtime.tensorrt.session import TensorRTSession
 
 __all__ = [
-    "PLUGINS_ENTRY_POINT",
     "EngineFile",
     "TensorRTSession",
     "choose_engine",
     "engines",
+    "find_plugin_library",
     "missing",
+    "missing_plugins",
     "missing_to_run",
     "open_session",
     "register_plugins",

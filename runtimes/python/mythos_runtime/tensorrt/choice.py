@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,6 @@ from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.fields import Fields
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.tensorrt.device import Device
-
-PLUGINS_ENTRY_POINT = "mythos_runtime.tensorrt_plugins"
-"""Packages whose engines call plug-ins name a function under this entry point group, which registers them: it takes the
-module tensorrt or tensorrt_rtx."""
 
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
 
@@ -85,18 +80,6 @@ def choose_engine(found: tuple[EngineFile, ...], capability: int) -> EngineFile:
         f"this GPU has compute capability {capability}, the bundle has engines for others ({built}); "
         f"export again with --sm {capability}"
     )
-
-
-def register_plugins(trt: Any, label: str) -> None:
-    """Make known what the engine calls; BackendMissing where no installed package has it."""
-    entries = importlib.metadata.entry_points(group=PLUGINS_ENTRY_POINT)
-    if not entries:
-        raise BackendMissing(
-            f"{label} calls plug-ins, which no package here registers: pip install mythos-export, or export the model "
-            "again without --plugins"
-        )
-    for entry in entries:
-        entry.load()(trt)
 
 
 def missing_to_run(manifest: Manifest) -> str | None:

@@ -12,6 +12,7 @@ from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, Re
 from mythos_runtime.ports import Ports, check_arrays, numpy_dtype, shape_of
 from mythos_runtime.stores import Held, Store
 from mythos_runtime.tensorrt.device import Borrowed, Device
+from mythos_runtime.tensorrt.plugins import refusal
 
 _DTYPES = {
     "BOOL": "bool",
@@ -35,13 +36,16 @@ class TensorRTSession:
 
         Raises:
             BackendMissing: the engine is for another GPU or another version.
-            BundleError: its ports are not the contract's.
+            BundleError: its ports are not the contract's, or what its plug-ins find in it is damaged.
         """
         self._ports, self._trt, self._device = ports, trt, Device(cuda)
         # The runtime and its logger must outlive the engine.
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
+            reason = refusal()
+            if reason:
+                raise BundleError(f"{label} cannot be loaded{reason}")
             raise BackendMissing(
                 f"{label} cannot be loaded by {trt.__name__} {trt.__version__} on this GPU: it was built for another "
                 "GPU or another version; export the model again with --target tensorrt for this machine"
@@ -80,7 +84,7 @@ class TensorRTSession:
             else:
                 self._bind(name, array.ctypes.data if name in on_host else self._device.buffer(name, array.nbytes))
         if not self._context.execute_async_v3(self._device.stream):
-            raise BackendFailed("TensorRT could not run the engine; its log says why")
+            raise BackendFailed(f"TensorRT could not run the engine{refusal() or '; its log says why'}")
         for name in outputs.keys() - on_host:
             if not isinstance(outputs[name], Held):
                 self._device.download(name, outputs[name])

@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver that a launch needs, through ctypes. Not executed on a GPU yet."""
+"""The few calls of the CUDA driver that starting a kernel needs, through ctypes. Not executed on a GPU yet."""
 
 from __future__ import annotations
 
@@ -36,28 +36,20 @@ class Driver(Protocol):
         """Load a cubin into the current context and allow its kernel that much dynamic shared memory."""
         ...
 
-    def allocate(self, size: int, stream: int) -> int:
-        """Memory that may be used by what is put into the stream from now on."""
-        ...
-
-    def free(self, address: int, stream: int) -> None:
-        """Give it back once the stream has come so far."""
-        ...
-
     def launch(self, launch: Launch, stream: int) -> None:
         """Put a kernel into the stream."""
         ...
 
 
 class CudaDriver:
-    """libcuda, in the context that is current on this thread (TensorRT has made one)."""
+    """libcuda, in the context that is current on this thread."""
 
     def __init__(self) -> None:
         """Raises RuntimeError where there is no driver."""
         try:
             self._cuda: Any = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
-            raise RuntimeError(f"a plug-in needs an NVIDIA GPU with its driver (libcuda: {error})") from error
+            raise RuntimeError(f"this needs an NVIDIA GPU with its driver (libcuda: {error})") from error
 
     def capability(self) -> int:
         device = ctypes.c_int()
@@ -79,14 +71,6 @@ class CudaDriver:
             )
         assert function.value is not None
         return function.value
-
-    def allocate(self, size: int, stream: int) -> int:
-        address = ctypes.c_uint64()
-        self._call("cuMemAllocAsync", ctypes.byref(address), ctypes.c_size_t(size), ctypes.c_void_p(stream))
-        return address.value
-
-    def free(self, address: int, stream: int) -> None:
-        self._call("cuMemFreeAsync", ctypes.c_uint64(address), ctypes.c_void_p(stream))
 
     def launch(self, launch: Launch, stream: int) -> None:
         values = launch.arguments
