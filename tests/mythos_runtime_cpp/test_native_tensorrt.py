@@ -19,7 +19,7 @@ from mythos_runtime.tensorrt import find_plugin_library
 from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY
 
 SOURCE = ROOT / "runtimes" / "cpp"
-FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 def folder_of(package: str, *parts: str) -> Path:
