@@ -139,7 +139,7 @@ def itself(x: Any) -> Any:
     return op.Identity(x)
 
 
-def translations() -> dict[OpOverload, Callable[..., Any]]:
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """torch operator -> its translation, as torch.onnx.export takes them."""
     return {
         aten.to.dtype: to_dtype,
@@ -156,7 +156,7 @@ def translations() -> dict[OpOverload, Callable[..., Any]]:
 
 
 def convert(
-    program: ExportedProgram, own: Mapping[OpOverload, Callable[..., Any]], **options: Any
+    program: ExportedProgram, own: Mapping[Callable[..., Any], Callable[..., Any]], **options: Any
 ) -> torch.onnx.ONNXProgram | None:
     """torch.onnx.export of a program: as it is where that can be, else as torch.onnx takes it apart.
 
@@ -174,7 +174,7 @@ def convert(
     return torch.onnx.export(program, dynamo=True, custom_translation_table=dict(own), **options)
 
 
-def undecomposed(program: ExportedProgram, translated: Container[OpOverload]) -> ExportedProgram:
+def undecomposed(program: ExportedProgram, translated: Container[Callable[..., Any]]) -> ExportedProgram:
     """The program, as torch.onnx is to be given it: it is not taken apart unless it holds an operator that has to be.
 
     Args:
