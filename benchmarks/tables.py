@@ -124,9 +124,10 @@ def short(results: Path = RESULTS) -> str:
     decode, _, prefill = dict.fromkeys(row["workload"] for row in document["rows"])
     rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
     machine = document["machine"]
+    noise = "" if document["noise"]["quiet"] else ", on a machine that was not quiet"
     lines = [
-        f"A looped model, 512 wide, 8 loops, random weights; {machine['cpu']}, one thread, {machine['at'][:10]}, on a "
-        f"machine that was not quiet; medians (`{document['command']}`):",
+        "A looped model, 512 wide, 8 loops, random weights; "
+        f"{machine['cpu']}, one thread, {machine['at'][:10]}{noise}; medians (`{document['command']}`):",
         "",
         "| | a token behind 128 | a prompt of 128 |",
         "|---|---|---|",

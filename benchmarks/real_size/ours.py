@@ -44,12 +44,6 @@ def per_token(moments: list[tuple[float, float]]) -> dict[str, float]:
     return {"wall": statistics.median(wall), "least": min(wall), "cpu": statistics.median(cpu)}
 
 
-def mean_token(moments: list[tuple[float, float]]) -> dict[str, float]:
-    """Milliseconds a token (wall, CPU), all together: tokens that leave early and late are not alike."""
-    wall, cpu = (1e3 * (moments[-1][i] - moments[0][i]) / (len(moments) - 1) for i in range(2))
-    return {"wall": wall, "cpu": cpu}
-
-
 def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
@@ -68,7 +62,7 @@ def main() -> None:
         moments = []
         while core.busy:
             moments += [now()] * len(core.tick())
-        round_["exits"] = mean_token(moments) | {"mean_depth": statistics.mean(running.depth[1:])}
+        round_["exits"] = per_token(moments) | {"mean_depth": statistics.mean(running.depth)}
         round_["read"].append(reading_rate())
         print(json.dumps({**round_, "peak": peak_memory()}), flush=True)
 

@@ -41,6 +41,7 @@ std::string beside_this_code(const char* name) {
   std::error_code error;
   if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return "";
   const fs::path here = fs::canonical(info.dli_fname, error).parent_path();
+  if (error) return "";  // a bare name would be looked for anywhere
   for (const fs::path& folder : {here, here.parent_path()})
     if (fs::is_regular_file(folder / name, error)) return (folder / name).string();
   return "";
