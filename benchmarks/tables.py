@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import caches, mixes, quantization
+from benchmarks.real_size import table as real_size
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
 
@@ -150,10 +151,15 @@ def kept(results: Path = RESULTS) -> str:
     return caches.table(json.loads((results / caches.NAME).read_text(encoding="utf-8")))
 
 
+def real(results: Path = RESULTS) -> str:
+    """Of the page on performance: a real size beside llama.cpp."""
+    return real_size.table(json.loads((results / real_size.NAME).read_text(encoding="utf-8")))
+
+
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
-    "docs/performance.md": {"latency": tables},
+    "docs/performance.md": {"latency": tables, "real size": real},
     "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept},
 }
 

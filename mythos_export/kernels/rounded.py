@@ -1,6 +1,6 @@
 """Weights in the formats of `mythos_model.formats` as Triton reads them: what the products over rounded weights share.
 
-A matrix lies in tiles of 16 rows, four bytes of each beside the other, so that what a program reads are neighbours; a
+A matrix is stored in tiles of 16 rows, four bytes of each beside the other: what a program reads are neighbours. A
 block of 32 inputs has a scale for each row, or (fp8) all inputs have. A weight is made exact in float32, then rounded
 to the type that it is multiplied in, as the plain operators do; where a row has one scale, what is summed is multiplied
 by it instead, at the end.

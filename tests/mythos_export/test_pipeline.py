@@ -163,8 +163,9 @@ def test_a_model_that_cannot_be_captured_or_lowered_is_exit_code_2(
 
     monkeypatch.setattr(torch.export if stage == "capture" else torch.onnx, "export", fail)
     if stage == "lower":
+        program = torch.export.export(torch.nn.Bilinear(1, 1, 1), (torch.zeros(1), torch.zeros(1)))
         for name in ("capture", "capture_rows"):
-            monkeypatch.setattr(making, name, lambda model: SimpleNamespace(program=None, ports=model.spec.ports))
+            monkeypatch.setattr(making, name, lambda model: SimpleNamespace(program=program, ports=model.spec.ports))
     result = CliRunner().invoke(export_command, [str(CHECKPOINT), "-o", str(tmp_path / "bundle")])
     assert result.exit_code == 2 and "error: torch" in result.stderr and "RuntimeError" in result.stderr, result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,5 @@
 // Products with block-wise weights of activations that are rounded to int8, block by block: integers are multiplied and
-// summed exactly, and a block's sum is scaled once by both scales. A row's result does not hang on the rows beside it,
+// summed exactly, and a block's sum is scaled once by both scales. A row's result does not depend on the rows beside it,
 // and is the same on every instruction set but for whether a multiplication and an addition round once or twice.
 //
 // Included by kernels_impl.h; its rules apply.

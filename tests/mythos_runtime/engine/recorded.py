@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# What a stream cannot be captured with: the host would have to know a value, or a size that hangs on values.
+# What a stream cannot be captured with: the host would have to know a value, or a size that depends on values.
 _LOOKS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique", "aten::_unique2")
 
 
