@@ -2,8 +2,8 @@
 
     python -m benchmarks.cache_times [--threads 1] [-o benchmarks/results]     # cache_times.json
 
-The 512-wide model in float32, with MLA and with GQA, all its loops, one sequence in the engine of the Python runtime. Each
-context is filled by a prompt, then both bundles decode in turns; the medians of all tokens.
+The 512-wide model in float32, with MLA and with GQA, all its loops, one sequence in the engine of the Python runtime.
+Each context is filled by a prompt, then both bundles decode in turns; the medians of all tokens.
 """
 
 from __future__ import annotations

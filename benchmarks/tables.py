@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import caches, mixes, quantization
+from benchmarks import cache_times, caches, mixes, quantization
 from benchmarks.real_size import table as real_size
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
@@ -151,6 +151,11 @@ def kept(results: Path = RESULTS) -> str:
     return caches.table(json.loads((results / caches.NAME).read_text(encoding="utf-8")))
 
 
+def read(results: Path = RESULTS) -> str:
+    """Of the same page: what reading int8 caches takes."""
+    return cache_times.table(json.loads((results / cache_times.NAME).read_text(encoding="utf-8")))
+
+
 def real(results: Path = RESULTS) -> str:
     """Of the page on performance: a real size beside llama.cpp."""
     return real_size.table(json.loads((results / real_size.NAME).read_text(encoding="utf-8")))
@@ -160,7 +165,7 @@ def real(results: Path = RESULTS) -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
     "docs/performance.md": {"latency": tables, "real size": real},
-    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept},
+    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept, "cache times": read},
 }
 
 

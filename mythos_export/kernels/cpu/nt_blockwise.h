@@ -129,9 +129,12 @@ template <Format F>
 void unpack(const Tile<F>& tile, size_t first, size_t depth, float* panel, float* scales) {
   constexpr size_t group = format_of(F).group();
   for (size_t d = 0; d < depth; d += group) {
+    const uint8_t* const at = tile.line(first + d);
+    // 4 rows on int8 weights from memory: 25.8 -> 16.2 ms (Zen 4).
+    fetch(reinterpret_cast<uintptr_t>(at) + kAhead);
     Simd::Quads line[kTileRegs];
     MYTHOS_UNROLL
-    for (int r = 0; r < kTileRegs; ++r) line[r] = Simd::load_quads(tile.line(first + d) + r * Simd::width * kQuad);
+    for (int r = 0; r < kTileRegs; ++r) line[r] = Simd::load_quads(at + r * Simd::width * kQuad);
     unpack_group<F, 0>(line, panel + d * kTileRows);
     if (d % kBlock == 0) {
       const Scale* half = tile.block((first + d) / kBlock);
