@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,15 @@ def _peers(name: str, document: dict[str, Any]) -> str:
     for contestant in order:
         cells = [_cell(rows.get((workload, contestant))) for workload in workloads]
         lines.append(f"| {contestant} | {' | '.join(cells)} |")
+    lines += [""] + failed if (failed := list(_failed(document))) else []
     return "\n".join(lines)
+
+
+def _failed(document: dict[str, Any]) -> Iterator[str]:
+    """A sentence for everybody who took part and gave no time, with the first reason."""
+    for contestant in document["contestants"]:
+        for workload, reason in list(contestant.get("failed_workloads", {}).items())[:1]:
+            yield f"{contestant['name']} failed ({workload}: {reason})."
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -124,14 +132,17 @@ def short(results: Path = RESULTS) -> str:
     decode, _, prefill = dict.fromkeys(row["workload"] for row in document["rows"])
     rows = {(row["workload"], row["backend"]): row for row in document["rows"]}
     machine = document["machine"]
+    noise = "" if document["noise"]["quiet"] else ", on a machine that was not quiet"
     lines = [
-        f"A looped model, 512 wide, 8 loops, random weights; {machine['cpu']}, one thread, {machine['at'][:10]}, on a "
-        f"machine that was not quiet; medians (`{document['command']}`):",
+        "A looped model, 512 wide, 8 loops, random weights; "
+        f"{machine['cpu']}, one thread, {machine['at'][:10]}{noise}; medians (`{document['command']}`):",
         "",
         "| | a token behind 128 | a prompt of 128 |",
         "|---|---|---|",
     ]
     for name, said in SHOWN.items():
+        if (decode, name) not in rows and (prefill, name) not in rows:
+            continue  # the page on performance says why
         lines.append(f"| {said} | {_median(rows.get((decode, name)))} | {_median(rows.get((prefill, name)))} |")
     return "\n".join(lines)
 

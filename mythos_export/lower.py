@@ -11,7 +11,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-import torch
 from onnxscript.optimizer import optimize_ir
 from torch.export import ExportedProgram
 
@@ -32,7 +31,7 @@ from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.share_products import share_products
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
-from mythos_export.undecomposed import translations, undecomposed
+from mythos_export.undecomposed import convert
 from mythos_export.weights_file import WeightsFile
 from mythos_runtime.ports import Ports
 from mythos_runtime.spec import LoopSpec
@@ -180,19 +179,18 @@ def problem_of(model: Path | onnx.ModelProto, loops: int) -> str | None:
 
 def _convert(captured: Captured, may_fold: MayFold | None = None) -> ir.Model:
     table = {op.torch_op: op.translation() for op in OPERATORS.values()}
-    table |= standard.translations() | tap_translations() | translations()
+    table |= standard.translations() | tap_translations()
     ports = captured.ports
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                undecomposed(captured.program, table),
-                dynamo=True,
+            program = convert(
+                captured.program,
+                table,
                 opset_version=OPSET,
                 input_names=[port.name for port in ports.inputs],
                 output_names=[port.name for port in ports.outputs],
-                custom_translation_table=table,
                 verbose=False,
                 optimize=may_fold is None,
             )

@@ -2,14 +2,16 @@
 
 Before its conversion torch.onnx traces a program once more, to take apart the operators that it has no translation of:
 half of the time that a small model is converted in. A program whose operators all have one is spared that. Of what
-PyTorch takes apart, models use a few operators; those that torch.onnx does not have are translated here.
+PyTorch takes apart, models use a few operators; those that torch.onnx does not have are translated here. A translation
+refuses, by UntranslatedError, what it does not compute as PyTorch does; such a program is taken apart after all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,10 @@ _WHOLE: frozenset[OpOverload] = frozenset(
 
 _CASTS = (aten.to.dtype, aten.to.device)
 _NOTHING = (aten.detach_.default, aten.lift_fresh_copy.default)  # but to PyTorch's memory and gradients
+
+
+class UntranslatedError(Exception):
+    """A call that is not translated here, though others of its operator are."""
 
 
 def to_dtype(x: Any, dtype: int, *_: Any) -> Any:
@@ -85,6 +91,8 @@ def _length(x: Any, dim: int, size: Any, sizes: Any) -> Any:
         return op.Reshape(size, op.Constant(value_ints=[1]))
     if size != -1:
         return op.Constant(value_ints=[size])
+    if not all(isinstance(each, int) for each in sizes):
+        raise UntranslatedError("what is left over of an axis beside sizes of the graph")
     others = math.prod(each for each in sizes if each != -1)
     if isinstance(x.shape[dim], int):
         return op.Constant(value_ints=[x.shape[dim] // others])
@@ -93,16 +101,27 @@ def _length(x: Any, dim: int, size: Any, sizes: Any) -> Any:
 
 def both(a: Any, b: Any) -> Any:
     """aten::__and__."""
+    _alike(a, b)
     return op.And(a, b) if a.dtype == ir.DataType.BOOL else op.BitwiseAnd(a, b)
 
 
 def either(a: Any, b: Any) -> Any:
     """aten::__or__."""
+    _alike(a, b)
     return op.Or(a, b) if a.dtype == ir.DataType.BOOL else op.BitwiseOr(a, b)
 
 
-def subtracted_from(x: Any, other: float, alpha: float = 1) -> Any:
+def _alike(a: Any, b: Any) -> None:
+    if a.dtype != b.dtype:
+        raise UntranslatedError(f"{a.dtype} and {b.dtype}")
+
+
+def subtracted_from(x: Any, other: Any, alpha: Any = 1) -> Any:
     """aten::rsub.Scalar: other - alpha x."""
+    if not isinstance(other, int | float) or not isinstance(alpha, int | float):
+        raise UntranslatedError("a size of the graph less a tensor")
+    if isinstance(other, float) and not x.dtype.is_floating_point():
+        x = op.Cast(x, to=ir.tensor_adapters.from_torch_dtype(torch.get_default_dtype()))
     return op.Sub(_like(other, x), x if alpha == 1 else op.Mul(x, _like(alpha, x)))
 
 
@@ -120,7 +139,7 @@ def itself(x: Any) -> Any:
     return op.Identity(x)
 
 
-def translations() -> dict[OpOverload, Callable[..., Any]]:
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """torch operator -> its translation, as torch.onnx.export takes them."""
     return {
         aten.to.dtype: to_dtype,
@@ -136,7 +155,26 @@ def translations() -> dict[OpOverload, Callable[..., Any]]:
     }
 
 
-def undecomposed(program: ExportedProgram, translated: Container[OpOverload]) -> ExportedProgram:
+def convert(
+    program: ExportedProgram, own: Mapping[Callable[..., Any], Callable[..., Any]], **options: Any
+) -> torch.onnx.ONNXProgram | None:
+    """torch.onnx.export of a program: as it is where that can be, else as torch.onnx takes it apart.
+
+    Args:
+        own: translations of the caller's operators.
+        options: of torch.onnx.export.
+    """
+    table = {**own, **translations()}
+    whole = undecomposed(program, table)
+    if whole is not program:
+        # A call that no translation takes, or an operator that torch.onnx has none of, it may well take apart; if not,
+        # its error of the second time is the one to tell.
+        with contextlib.suppress(torch.onnx.OnnxExporterError):
+            return torch.onnx.export(whole, dynamo=True, custom_translation_table=table, **options)
+    return torch.onnx.export(program, dynamo=True, custom_translation_table=dict(own), **options)
+
+
+def undecomposed(program: ExportedProgram, translated: Container[Callable[..., Any]]) -> ExportedProgram:
     """The program, as torch.onnx is to be given it: it is not taken apart unless it holds an operator that has to be.
 
     Args:

@@ -128,6 +128,8 @@ def exported(model: MythosModel, ports: Ports) -> ExportedProgram:
         torch.ops.mythos.mla_attention.default: ops.mla_attention,
         torch.ops.mythos.gqa_attention.default: ops.gqa_attention,
         torch.ops.mythos.act_halting.default: ops.act_halting,
+        # Which of equal ones is the first does not matter here, and torch.onnx has no stable sort.
+        torch.ops.mythos.largest.default: lambda x, count: x.topk(count).indices,
         torch.ops.mythos.rms_norm.default: ops.rms_norm,
         torch.ops.mythos.rotary_embedding.default: ops.rotary_embedding,
         torch.ops.mythos.tap.default: lambda x, name: x.clone(),

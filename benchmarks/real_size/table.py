@@ -23,7 +23,8 @@ def table(document: dict[str, Any]) -> str:
         f"was read at {rates[0]:.0f} to {rates[-1]:.0f} GB/s ([all figures](../benchmarks/results/{NAME}), "
         "`python -m benchmarks.real_size`):",
         "",
-        "| | 1 pass | 2 passes | 4 passes | tokens/s | of the byte limit | with exits | llama.cpp, dense | memory |",
+        "| | 1 pass | 2 passes | 4 passes | tokens/s | of the byte limit | median token with exits (mean passes) "
+        "| llama.cpp, dense | memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     chosen = {(result["precision"], result["threads"]): result for result in document["results"]}
@@ -47,7 +48,7 @@ def _row(name: str, result: dict[str, Any]) -> str:
     llama = lines.get("llama.cpp, dense")
     cells = [f"{each['ms']:.0f} ms" for each in passes]
     cells += [f"{1e3 / passes[-1]['ms']:.1f}", f"{passes[-1]['share']:.0%}"]
-    cells += [f"{lines[exits]['ms']:.0f} ms ({depth} passes)"]
+    cells += [f"{lines[exits]['ms']:.0f} ms ({depth})"]
     cells += ["not measured" if llama is None else f"{llama['ms']:.0f} ms, {llama['share']:.0%}"]
     cells += [f"{result['summary']['peak_bytes']['ours'] / 1e9:.1f} GB"]
     return f"| {name} | {' | '.join(cells)} |"

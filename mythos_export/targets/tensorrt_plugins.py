@@ -48,7 +48,7 @@ def compile_kernels(
 ) -> tuple[str, ...]:
     """The graph's kernels for these compute capabilities, into the bundle; returns their paths in it."""
     manifest = triton_build.build_for(
-        [call for call in calls_of(model) if OPERATORS[call.operator].plugin is not None],
+        [call for call in calls_of(model) if OPERATORS[call.operator].plugin],
         precision,
         bundle / FOLDER,
         architectures=sms,

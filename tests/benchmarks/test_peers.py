@@ -14,11 +14,13 @@ from golden_bundles import GOLDEN, Bundles
 
 from benchmarks import models, tables
 from benchmarks.peers.__main__ import main
-from benchmarks.peers.plain import dense, gathered, per_expert
+from benchmarks.peers.plain import dense, exported, gathered, per_expert, plain_model
+from benchmarks.peers.plain_onnx import OPSET
 from benchmarks.peers.reference import Reference
 from mythos_export.bench.backends.backend import Setting
 from mythos_export.bench.backends.onnxruntime import FunctionBodies
 from mythos_export.bench.workloads import Workload, _ids, load_case, write_inputs
+from mythos_export.verify.past import Past
 from mythos_model import load_checkpoint, ops
 from mythos_runtime import load
 
@@ -32,6 +34,18 @@ def test_every_form_of_the_experts_is_the_plain_operator(form: Any) -> None:
     gate_up, down = torch.randn(E, 2 * F, D), torch.randn(E, D, F)
     none = torch.zeros(0, D), torch.zeros(D, 0)
     torch.testing.assert_close(form(x, index, weight, gate_up, down), ops.moe(x, index, weight, gate_up, down, *none))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compilers_are_given_no_operator_of_ours() -> None:
+    """torch.onnx has none of them, and then neither ONNX Runtime nor OpenVINO would take part."""
+    model = plain_model(models.HOPS, gathered)
+    given = Past.empty(model.spec, 1, 8, 2).inputs(np.array([[5]]), [1], 2)
+    program = exported(model, tuple(torch.as_tensor(given[port.name]) for port in model.spec.ports.inputs))
+    graphs = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    assert len(graphs) == 3  # the loop's condition and its body
+    assert not [node for graph in graphs for node in graph.graph.nodes if "mythos" in str(node.target)]
+    assert torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False) is not None
 
 
 @pytest.mark.slow

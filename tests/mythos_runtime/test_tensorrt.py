@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -72,6 +74,9 @@ class Registry:
 
     def load_library(self, path: str) -> object | None:
         self.loaded.append(path)
+        time.sleep(0.05)
+        if len(self.loaded) > 1:
+            return None  # a TensorRT takes a library once
         if self._takes:
             self.all_creators.append(SimpleNamespace(plugin_namespace="mythos"))
         return "a handle" if self._takes else None
@@ -86,8 +91,8 @@ def test_plug_ins_are_loaded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert find_plugin_library() is None and plugins.refusal() == ""
     (tmp_path / PLUGIN_LIBRARY).touch()
     monkeypatch.setattr(plugins, "refusal", lambda: "")
-    for _ in range(2):
-        register_plugins(trt, "a.engine")
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(register_plugins, [trt] * 4, ["a.engine"] * 4))
     assert registry.loaded == [str(tmp_path / PLUGIN_LIBRARY)]
     registry = Registry(takes=False)
     with pytest.raises(BackendMissing, match="a.engine calls plug-ins, and tensorrt 11.1 does not take .*log says why"):

@@ -7,19 +7,23 @@ executed: that takes a GPU and a TensorRT.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cpp_programs import ROOT
+from cpp_programs import ROOT, RUN, changed, cpp, needs_cpp
+from golden_bundles import Bundles
 
+from mythos_runtime.files import describe
 from mythos_runtime.tensorrt import find_plugin_library
 from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY
 
 SOURCE = ROOT / "runtimes" / "cpp"
-FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 def folder_of(package: str, *parts: str) -> Path:
@@ -55,11 +59,12 @@ def test_the_native_session_is_built_and_says_what_is_missing(
     sources = [SOURCE / "src" / name for name in ("tensorrt_native.cpp", "ports.cpp", "plugins.cpp")]
     stand_ins = Path(__file__).with_name("native_tensorrt.cpp")
     command = [compiler, *FLAGS, f"-DDEVICES={devices}", *includes, f"-I{SOURCE / 'include'}", f"-I{SOURCE / 'src'}"]
-    command += [*sources, stand_ins, "-Wno-deprecated-declarations", "-o", program, "-ldl"]
+    command += [*sources, stand_ins, "-Wno-deprecated-declarations", "-o", program, "-ldl", "-pthread"]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     done = subprocess.run([program, engine, plugins], capture_output=True, text=True)
     assert done.returncode == 3 and said in done.stdout and not done.stderr, done
+    assert plugins == "nothing.so" or "does not take" not in done.stdout, done
 
 
 def library() -> Path:
@@ -121,3 +126,41 @@ def test_the_plug_ins_go_into_the_tensorrt_rtx_of_the_process(module: str, tmp_p
         "the same bundle runs here with --backend onnxruntime\n"
     )
     assert done.stdout == expected, done
+
+
+@pytest.mark.slow
+@needs_cpp
+def test_what_a_plug_in_refuses_is_why_onnx_runtime_cannot_load_an_engine(bundles: Bundles, tmp_path: Path) -> None:
+    """The reason, which is not told on stderr once somebody asks for it, is in the session's error."""
+    compiler, header = shutil.which("c++"), next((ROOT / "build/headers").glob("**/onnxruntime_c_api.h"), None)
+    if compiler is None or header is None:
+        pytest.skip("there is no C++ compiler, or no header of ONNX Runtime's")
+    library()
+    rtx = tmp_path / "libtensorrt_rtx.so.1"
+    command = [compiler, *FLAGS, "-shared", "-fPIC", f"-Wl,-soname,{rtx.name}", "-isystem", header.parent]
+    command += [
+        f"-I{ROOT / 'mythos_export/kernels'}",
+        Path(__file__).with_name("rtx_onnxruntime.cpp"),
+        "-o",
+        rtx,
+        "-ldl",
+    ]
+    subprocess.run(command, check=True)
+
+    def edit(manifest: dict[str, Any]) -> None:
+        files = ["x.engine", "x.ep_context.onnx"]
+        manifest["files"] |= {name: vars(describe(tmp_path / name)) for name in files}
+        details = {"engines": [{"file": "x.engine", "sm": [86], "library": "tensorrt_rtx", "plugins": True}]}
+        target = {"name": "tensorrt", "state": "built, not executed", "files": files, "details": details}
+        manifest["targets"].append(target)
+
+    for name in ("x.engine", "x.ep_context.onnx"):
+        (tmp_path / name).write_bytes(b"vtrt")
+    bundle = changed(bundles["mla_decode"], tmp_path / "bundle", edit)
+    for name in ("x.engine", "x.ep_context.onnx"):
+        shutil.copy(tmp_path / name, bundle)
+    real = next(folder_of("onnxruntime", "capi").glob("libonnxruntime.so.1*"))
+    environment = {**os.environ, "MYTHOS_ONNXRUNTIME": str(rtx), "REAL": str(real)}
+    done = cpp(RUN, bundle, "--ids", "1", "--backend", "tensorrt", env=environment)
+    said = "x.ep_context.onnx cannot be loaded: the plug-in mythos::moe: the node does not say where"
+    assert done.returncode == 2 and said in done.stderr and "deserialize" not in done.stderr, done

@@ -29,8 +29,10 @@ std::int64_t element_bytes(const std::string& type) {
 std::uint64_t whole(const Json& json, std::uint64_t least, std::uint64_t most) {
   if (json.is_number_unsigned() && json.get<std::uint64_t>() >= least && json.get<std::uint64_t>() <= most)
     return json.get<std::uint64_t>();
-  throw std::invalid_argument("'" + json.dump().substr(0, 80) + "' where a whole number from " + std::to_string(least) +
-                              " to " + std::to_string(most) + " belongs");
+  // What is not a number may be nested so deep that writing it out, which recurses, would end the process.
+  const std::string found = json.is_number() ? json.dump() : json.type_name();
+  throw std::invalid_argument("'" + found + "' where a whole number from " + std::to_string(least) + " to " +
+                              std::to_string(most) + " belongs");
 }
 
 Argument::Kind kind_of(const std::string& type) {

@@ -119,7 +119,8 @@ void of_engine(Node& node, const std::string& op, const Given& given, const std:
     Program& program = parse(node, document, op);
     for (const auto& [name, text] : given.texts)
       if (name != kProgram) program.held[name] = text;
-    const Json attributes = Json::parse(document).at("attributes");
+    const Json whole = Json::parse(document);
+    const Json& attributes = whole.at("attributes");  // no copy, which recurses as deep as somebody has nested it
     node.attributes = attributes_of(*node.call, [&](const std::string& name) {
       const Json& value = attributes.at(name);
       return value.is_number_integer() ? Value::of(value.get<std::int64_t>()) : Value::of_float(value.get<double>());

@@ -115,11 +115,11 @@ bool add_cuda(Ort::SessionOptions& settings, bool required) {
 }
 
 template <typename Call>
-void guarded(const Call& call) {
+void guarded(const Call& call, bool plugins) {
   try {
     call();
   } catch (const Ort::Exception& error) {
-    throw BackendFailed("ONNX Runtime could not finish the call: " + words(error));
+    throw BackendFailed("ONNX Runtime could not finish the call: " + words(error) + (plugins ? plugin_refusal() : ""));
   } catch (const std::bad_alloc&) {
     throw BackendFailed("ONNX Runtime could not finish the call: out of memory");
   }
@@ -130,20 +130,20 @@ void guarded(const Call& call) {
 OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
                        std::shared_ptr<const Linked> weights)
     : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
-      weights_(std::move(weights)) {
+      weights_(std::move(weights)), plugins_(role == Role::kEngineOfPlugins) {
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
   settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
   if (role == Role::kInTurns) settings.AddConfigEntry("session.force_spinning_stop", "1");
-  const bool engine = role == Role::kEngine || role == Role::kEngineOfPlugins;
+  const bool engine = role == Role::kEngine || plugins_;
   const std::string library = engine ? "" : find_op_library(options.op_library);
   if (!library.empty()) add_operators(settings, library);
   std::string provider = "CPUExecutionProvider";
   if (engine) {
     settings.AppendExecutionProvider("NvTensorRtRtx", {});
-    if (role == Role::kEngineOfPlugins) load_rtx_plugins(file);  // into what the provider has brought
+    if (plugins_) load_rtx_plugins(file);  // into what the provider has brought
     provider = kRtx;
   } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
     provider = kCuda;
@@ -151,6 +151,8 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   try {
     session_ = Ort::Session(environment(), file.c_str(), settings);
   } catch (const Ort::Exception& error) {
+    if (const std::string reason = plugins_ ? plugin_refusal() : ""; !reason.empty())
+      throw BundleError(file + " cannot be loaded" + reason);
     load_error(file, error, library);
   }
   compare(file, ports_.inputs, true);
@@ -191,12 +193,12 @@ std::vector<Tensor> OrtSession::run(const std::vector<Tensor>& inputs) {
       const void* data = value->GetTensorRawData();
       outputs.push_back({ports_.outputs[i].name, type_name(info.GetElementType()), info.GetShape(), data, value});
     }
-  });
+  }, plugins_);
   return outputs;
 }
 
 void OrtSession::run(const Ort::IoBinding& binding) {
-  guarded([&] { session_.Run(Ort::RunOptions{nullptr}, binding); });
+  guarded([&] { session_.Run(Ort::RunOptions{nullptr}, binding); }, plugins_);
 }
 
 void OrtSession::bind_linked(Ort::IoBinding& binding) const {

@@ -40,6 +40,7 @@ class OrtSession : public Session {
   std::shared_ptr<const Linked> weights_;
   std::vector<std::pair<std::string, Ort::Value>> linked_;
   std::vector<const char*> input_names_, output_names_;
+  bool plugins_;  // whether the graph calls some, who say themselves why they refuse
 };
 
 // As the constructor, after holding the library against the headers that this was built with (BackendMissing).

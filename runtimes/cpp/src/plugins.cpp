@@ -10,23 +10,28 @@
 
 namespace mythos {
 namespace fs = std::filesystem;
-namespace {
-
-constexpr const char* kLibrary = "libmythos_tensorrt_plugins.so";
-constexpr const char* kRtx = "libtensorrt_rtx.so.1";
-constexpr const char* kElsewhere = "; the same bundle runs here with --backend onnxruntime";
 
 // nvinfer1::IPluginRegistry as TensorRT-RTX 1.7 and TensorRT 11 have it, up to what is called here: no package has the
 // headers of TensorRT-RTX. In TensorRT 10 functions stand before these that are gone since.
-class Registry {
+//
+// In no unnamed namespace: there a compiler knows all classes, sees that none of them derives from this one, and calls none
+// of its functions.
+class RtxRegistry {
  public:
-  virtual ~Registry() = default;
+  virtual ~RtxRegistry() = default;
   virtual void set_error_recorder(void*) noexcept = 0;
   virtual void* error_recorder() const noexcept = 0;
   virtual bool is_parent_search_enabled() const = 0;
   virtual void set_parent_search_enabled(bool) = 0;
   virtual void* load_library(const char* path) noexcept = 0;
 };
+
+namespace {
+
+constexpr const char* kLibrary = "libmythos_tensorrt_plugins.so";
+constexpr const char* kRtx = "libtensorrt_rtx.so.1";
+constexpr const char* kElsewhere = "; the same bundle runs here with --backend onnxruntime";
+
 constexpr std::int32_t kKnown = 107;  // TensorRT-RTX 1.7, whose patches count in hundredths
 
 }  // namespace
@@ -36,6 +41,7 @@ std::string beside_this_code(const char* name) {
   std::error_code error;
   if (!dladdr(reinterpret_cast<void*>(&beside_this_code), &info) || !info.dli_fname) return "";
   const fs::path here = fs::canonical(info.dli_fname, error).parent_path();
+  if (error) return "";  // a bare name would be looked for anywhere
   for (const fs::path& folder : {here, here.parent_path()})
     if (fs::is_regular_file(folder / name, error)) return (folder / name).string();
   return "";
@@ -65,7 +71,7 @@ void load_rtx_plugins(const std::string& label) {
   const std::string path = plugin_library(label);
   void* const rtx = dlopen(kRtx, RTLD_NOW | RTLD_NOLOAD);
   const auto version = rtx ? reinterpret_cast<std::int32_t (*)()>(dlsym(rtx, "getInferLibVersion")) : nullptr;
-  const auto registry = rtx ? reinterpret_cast<Registry* (*)()>(dlsym(rtx, "getPluginRegistry")) : nullptr;
+  const auto registry = rtx ? reinterpret_cast<RtxRegistry* (*)()>(dlsym(rtx, "getPluginRegistry")) : nullptr;
   if (!version || !registry)
     throw BackendMissing(label + " calls plug-ins, and ONNX Runtime has not loaded " + kRtx + ", which is to take them" +
                          kElsewhere);
@@ -73,7 +79,7 @@ void load_rtx_plugins(const std::string& label) {
     throw BackendMissing(label + " calls plug-ins, which this program can give to TensorRT-RTX 1.7, and this one says that "
                          "it is " + std::to_string(version()) + kElsewhere);
   plugin_refusal();  // from now on reasons are asked for
-  Registry* const found = registry();
+  RtxRegistry* const found = registry();
   if (!found || !found->load_library(path.c_str()))
     throw BackendMissing(label + " calls plug-ins, and this TensorRT-RTX does not take " + path + kElsewhere);
   loaded = true;

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <mutex>
 
 #include "plugins.hpp"
 #include "session.hpp"
@@ -146,9 +147,12 @@ class NativeSession : public Session {
  private:
   // What an engine calls has to be known before it is loaded. The registry is the process's, and takes a library once.
   static void load_plugins(const std::string& file, const std::string& library) {
-    plugin_refusal();  // from now on reasons are asked for
+    static std::mutex mutex;
+    const std::lock_guard<std::mutex> lock(mutex);
     trt::IPluginRegistry* const registry = getPluginRegistry();
-    if (registry->getCreator("moe", "1", "mythos") || registry->loadLibrary(library.c_str())) return;
+    if (registry->getCreator("moe", "1", "mythos")) return;
+    plugin_refusal();  // from now on reasons are asked for
+    if (registry->loadLibrary(library.c_str())) return;
     throw BackendMissing(file + " calls plug-ins, and this TensorRT does not take " + library);
   }
 

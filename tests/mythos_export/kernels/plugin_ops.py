@@ -169,6 +169,12 @@ def damaged(gpu: Gpu, plugins: Plugins) -> None:
     described("'-1' where a whole number", lambda d: d["kernels"][0].update(threads=-1))
     described("'1e+300' where a whole number", lambda d: d["kernels"][0].update(threads=1e300))
     described("nested deeper than 64", lambda d: d["kernels"][0].update(grid=["(" * 100_000, "1", "1"]))
+    deep = b"[" * 1_000_000 + b"]" * 1_000_000
+    threads = f'"threads": {document["kernels"][0]["threads"]}'.replace(" ", "").encode()
+    assert threads in kept["program"] and b'"attributes":{' in kept["program"]
+    words = "'array' where a whole number from 1 to 1024 belongs"
+    held(words, program=kept["program"].replace(threads, b'"threads":' + deep))
+    held(engine, program=kept["program"].replace(b'"attributes":{', b'"attributes":' + deep + b',"rest":{', 1))
     described("takes 'nobody', which is no input", lambda d: d["kernels"][0]["arguments"][0].update(value="nobody"))
     refused("of mythos::gqa_attention", lambda: plugins.create("moe", kept, RUNNING))
     r = random.Random(7)

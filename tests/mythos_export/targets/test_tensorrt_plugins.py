@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from golden_bundles import Bundles
 
@@ -221,6 +222,17 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     assert not [a.name for node in _nodes(graph.graph) for a in node.attribute if a.name in (VARIANT, KERNELS)]
     # Bodies, so that it can be compared; what has no plug-in is decomposed.
     assert {function.name for function in graph.functions} == {"moe", "mla_attention"}
+
+
+def test_no_kernels_but_the_plug_ins_are_compiled(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(triton_build, "build_for", lambda calls, *_, **__: asked.extend(c.operator for c in calls))
+    monkeypatch.setattr(triton_build, "files_of", lambda manifest: ())
+    model = ir.load(bundles["mla_decode"] / "model.onnx")
+    tensorrt_plugins.compile_kernels(model, "fp32", tmp_path, (SM,), lambda *_: None)
+    assert set(asked) == {"moe", "mla_attention"}  # and not the halting
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

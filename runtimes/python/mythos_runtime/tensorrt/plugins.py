@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mythos_runtime.session import NATIVE
 
 PLUGIN_LIBRARY = "libmythos_tensorrt_plugins.so"
 NAMESPACE = "mythos"
+_loading = threading.Lock()
 
 
 def find_plugin_library() -> Path | None:
@@ -32,19 +34,20 @@ def register_plugins(trt: Any, label: str) -> None:
     Raises:
         BackendMissing: they are not there, or this TensorRT does not take them.
     """
-    registry = trt.get_plugin_registry()
-    if any(getattr(creator, "plugin_namespace", "") == NAMESPACE for creator in registry.all_creators):
-        return
-    path = find_plugin_library()
-    if path is None:
-        raise BackendMissing(
-            f"{label} calls plug-ins, and {missing_plugins()}; or export the model again without --plugins"
-        )
-    refusal()  # from now on reasons are asked for
-    if registry.load_library(str(path)) is None:
-        raise BackendMissing(
-            f"{label} calls plug-ins, and {trt.__name__} {trt.__version__} does not take {path}; its log says why"
-        )
+    with _loading:  # a TensorRT takes a library once, and sessions may open in several threads
+        registry = trt.get_plugin_registry()
+        if any(getattr(creator, "plugin_namespace", "") == NAMESPACE for creator in registry.all_creators):
+            return
+        path = find_plugin_library()
+        if path is None:
+            raise BackendMissing(
+                f"{label} calls plug-ins, and {missing_plugins()}; or export the model again without --plugins"
+            )
+        refusal()  # from now on reasons are asked for
+        if registry.load_library(str(path)) is None:
+            raise BackendMissing(
+                f"{label} calls plug-ins, and {trt.__name__} {trt.__version__} does not take {path}; its log says why"
+            )
 
 
 def refusal() -> str:
