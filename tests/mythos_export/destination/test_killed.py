@@ -106,9 +106,10 @@ def test_mending_waits_for_an_export_that_is_between_its_renames(tmp_path: Path)
     stage = tmp_path / stage_name("bundle", "0123abcd")
     stage.mkdir()
     write_bundle(stage / OLD, "old")
+    write_bundle(tmp_path / "made", "new")
     with open(stage / LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        timer = threading.Timer(0.2, lambda: write_bundle(place, "new"))
+        timer = threading.Timer(0.2, lambda: os.rename(tmp_path / "made", place))  # whole, as an export does it
         timer.start()
         mend(place)
     assert content(place) == "new"
