@@ -162,12 +162,12 @@ def kept(results: Path = RESULTS) -> str:
     return caches.table(json.loads((results / caches.NAME).read_text(encoding="utf-8")))
 
 
-def read(results: Path = RESULTS) -> str:
+def cache_reading(results: Path = RESULTS) -> str:
     """Of the same page: what reading int8 caches takes."""
     return cache_times.table(json.loads((results / cache_times.NAME).read_text(encoding="utf-8")))
 
 
-def real(results: Path = RESULTS) -> str:
+def at_real_size(results: Path = RESULTS) -> str:
     """Of the page on performance: a real size beside llama.cpp."""
     return real_size.table(json.loads((results / real_size.NAME).read_text(encoding="utf-8")))
 
@@ -175,8 +175,8 @@ def real(results: Path = RESULTS) -> str:
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
-    "docs/performance.md": {"latency": tables, "real size": real},
-    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept, "cache times": read},
+    "docs/performance.md": {"latency": tables, "real size": at_real_size},
+    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept, "cache times": cache_reading},
 }
 
 

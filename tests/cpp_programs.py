@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -25,6 +26,14 @@ def cpp(*arguments: object, library: object = "none", **options: Any) -> subproc
         del environment["MYTHOS_OP_LIBRARY"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment, **options}
     return subprocess.run([item if isinstance(item, bytes) else str(item) for item in arguments], **options)
+
+
+def folder_of(package: str, *parts: str) -> Path:
+    """Of an installed package, which brings headers or libraries; without it the test is skipped."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"the package {package} is not installed")
+    return Path(spec.submodule_search_locations[0]).joinpath(*parts)
 
 
 def changed(bundle: Path, copy: Path, change: Callable[[dict[str, Any]], None]) -> Path:

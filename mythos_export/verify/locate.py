@@ -80,7 +80,7 @@ def _references(stage: Stage, bundle: Bundle, case: Case, iterations: Sequence[i
         ]
         return
     if not (bundle.folder / Program.artifact).exists():
-        return  # of a linked bundle, whose model is the checkpoint
+        return  # a linked bundle's model is the checkpoint, and others may be made without this part
     program = Program.open(bundle)
     around, body = program.graphs()
     # The portable graph has an operator a node, as the program does; a graph with inlined bodies would pair up wrongly.

@@ -6,7 +6,6 @@ executed: that takes a GPU and a TensorRT.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cpp_programs import ROOT, RUN, changed, cpp, needs_cpp
+from cpp_programs import ROOT, RUN, changed, cpp, folder_of, needs_cpp
 from golden_bundles import Bundles
 
 from mythos_runtime.files import describe
@@ -24,13 +23,6 @@ from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY
 
 SOURCE = ROOT / "runtimes" / "cpp"
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror")
-
-
-def folder_of(package: str, *parts: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"the package {package} is not installed")
-    return Path(spec.submodule_search_locations[0]).joinpath(*parts)
 
 
 @pytest.mark.slow

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from cuda_ops import BUILD, LIBRARY, OTHERS, SERVED, act, model_of, open_session
 from golden_bundles import GOLDEN, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_in_process import check
 
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.cuda.signatures import described
@@ -35,16 +34,7 @@ QUICK = ("act_halting", "linear:int4")
 
 
 def run(*asked: str) -> None:
-    """In a process of its own, whose CUDA driver is the stand-in."""
-    pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(Path(__file__).with_name("cuda_ops.py")), *asked]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert list(found) == list(asked)
-    for wrong in found.values():
-        assert not wrong, wrong
+    check("cuda_ops.py", asked=asked)
 
 
 @pytest.mark.parametrize("op", [pytest.param(op, marks=[pytest.mark.slow] * (op not in QUICK)) for op in SERVED])

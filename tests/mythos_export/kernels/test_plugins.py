@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cpp_programs import folder_of
 from plugin_caller import CALLER, LIBRARY
 from plugin_ops import OPERATORS, OTHERS
+from stand_in_process import check
 
 KERNELS = Path(__file__).parents[3] / "mythos_export" / "kernels"
 pytestmark = pytest.mark.skipif(not CALLER.exists(), reason=f"{CALLER.name} is not built: make native")
 
 
 def run(*asked: str, library: Path = LIBRARY, caller: Path = CALLER) -> None:
-    """In a process of its own, whose CUDA driver is the stand-in."""
-    pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    program = Path(__file__).with_name("plugin_ops.py")
-    command = [sys.executable, str(program), str(library), str(caller), *asked]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert list(found) == list(asked)
-    for wrong in found.values():
-        assert not wrong, wrong
+    check("plugin_ops.py", library, caller, asked=asked)
 
 
 @pytest.mark.parametrize("op", OPERATORS)
@@ -48,13 +36,6 @@ def test_the_library_is_linked_neither_to_tensorrt_nor_to_cuda() -> None:
     shown = subprocess.run(["nm", "-D", "--defined-only", LIBRARY], capture_output=True, text=True, check=True).stdout
     names = {line.split()[-1] for line in shown.splitlines()}
     assert names == {"getCreators", "setLoggerFinder", "mythos_plugin_error"}
-
-
-def folder_of(package: str, *parts: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"the package {package} is not installed")
-    return Path(spec.submodule_search_locations[0]).joinpath(*parts)
 
 
 @pytest.mark.slow
