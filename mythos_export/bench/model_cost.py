@@ -23,7 +23,7 @@ from mythos_export.bench.workloads import Workload
 from mythos_model.formats import FORMATS, ROUNDED
 from mythos_runtime.manifest import MIXED
 
-FLOAT32_ARITHMETIC = ("fp32", MIXED, *ROUNDED)
+FLOAT32_ARITHMETIC = ("fp32", MIXED, *(name for name in ROUNDED if not FORMATS[name].activations))
 """Precisions whose multiplications are float32."""
 
 _T = onnx.TensorProto
