@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cache_times, caches, mixes, quantization
+from benchmarks.real_size import openmythos_table
 from benchmarks.real_size import table as real_size
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
@@ -172,10 +173,15 @@ def at_real_size(results: Path = RESULTS) -> str:
     return real_size.table(json.loads((results / real_size.NAME).read_text(encoding="utf-8")))
 
 
+def at_1b(results: Path = RESULTS) -> str:
+    """Of the same page: OpenMythos 1b beside the reference and llama.cpp."""
+    return openmythos_table.table(json.loads((results / openmythos_table.NAME).read_text(encoding="utf-8")))
+
+
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
-    "docs/performance.md": {"latency": tables, "real size": at_real_size},
+    "docs/performance.md": {"latency": tables, "real size": at_real_size, "1b": at_1b},
     "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept, "cache times": cache_reading},
 }
 

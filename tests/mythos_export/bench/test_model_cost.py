@@ -51,9 +51,7 @@ def test_the_weights_of_the_graph_are_those_of_the_model(case: str, bundles: Bun
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_weights_that_are_linked_cost_what_they_cost_in_the_bundle(
-    case: str, bundles: Bundles, tmp_path: Path
-) -> None:
+def test_weights_that_are_linked_cost_what_they_cost_in_the_bundle(case: str, bundles: Bundles, tmp_path: Path) -> None:
     model = onnx.load(bundles[case] / "model.onnx", load_external_data=False)
     inputs = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT and w.dims]
     for weight in inputs:
