@@ -53,6 +53,8 @@ def product(form: str, tokens: int, rows: int, threads: int) -> tuple[Callable[[
     options = ort.SessionOptions()
     options.register_custom_ops_library(str(find_op_library()))
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    # Threads that wait for the next call by spinning would take a core from whoever has the next turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(
         onnx.parser.parse_model(text).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

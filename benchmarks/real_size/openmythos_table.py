@@ -24,8 +24,9 @@ def table(document: list[dict[str, Any]]) -> str:
     machine = document[0]["bench"]["machine"]
     parts = [
         f"{machine['cpu']} with {', '.join(machine['vector_instructions'])}, two cores, {machine['at'][:10]} "
-        f"([all figures](../benchmarks/results/{NAME}), `python -m benchmarks.real_size.openmythos`): medians, how many "
-        "times as fast as the reference, and the share of what the machine read or multiplied at best in the same minutes."
+        f"([all figures](../benchmarks/results/{NAME}), `python -m benchmarks.real_size.openmythos`): medians, how "
+        "many times as fast as the reference, and the share of what the machine read or multiplied at best in the same "
+        "minutes."
     ]
     return "\n\n".join(parts + [_threads(each) for each in document])
 
