@@ -42,13 +42,15 @@ void round_row(const float* x, size_t depth, int8_t* q, float* scale, int32_t* z
 }
 
 // M rows of activations against a tile: c[M, 16]. The first rows that meet it bring what follows near: 8 rows on int8
-// weights from memory took 12.4 ms without it, and 7.3 with it (Zen 4).
+// weights from memory took 12.4 ms without it, and 7.3 with it (Zen 4). One row of int8 does nothing but read, in order,
+// and the processor then asks ahead better by itself: 2.7 ms with it, 1.9 without.
 template <Format F, int M>
 void r_tile(const RoundedRow* a, const Weights& b, size_t at, size_t depth, float* c, size_t ldc, bool first_rows) {
   constexpr int R = kTileRegs;
   constexpr size_t group = format_of(F).group(), lines = kBlock / group * kLine;
   const Tile<F> tile(b, at);
   const size_t bytes = kTileRows * b.row_bytes, ahead = bytes < kAhead ? bytes : kAhead;
+  const bool ask = first_rows && (M > 1 || F == int4);
   Reg total[M][R];
   MYTHOS_UNROLL
   for (int i = 0; i < M; ++i) {
@@ -57,7 +59,7 @@ void r_tile(const RoundedRow* a, const Weights& b, size_t at, size_t depth, floa
   }
   for (size_t first = 0; first < depth; first += kBlock) {
     const uint8_t* const p = tile.line(first);
-    if (first_rows) {
+    if (ask) {
       for (size_t d = 0; d < lines; d += kLine) fetch(reinterpret_cast<uintptr_t>(p) + d + ahead);
     }
     MYTHOS_UNROLL

@@ -18,6 +18,7 @@ struct Simd {
   static constexpr int nt_rows = 4;     // activation rows of an nt tile at most
   static constexpr int nt_sums = 12;    // sums of one at most: 3 x 4 or 4 x 3 sums + 3 + 1 of 16 registers
   static constexpr int nn_sums = 12;    // sums of an nn tile at most: 6 x 2 or 4 x 3 sums + 3 + 1 of 16 registers
+  static constexpr int few_rows = 2;  // activation rows that meet weights without a panel: of more, sums leave the 16 registers
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 
   static Mask first(size_t n) {

@@ -53,11 +53,13 @@ struct Simd {
   static constexpr int nt_rows = 5;  // 32 registers
   static constexpr int nt_sums = 20;
   static constexpr int nn_sums = 24;
+  static constexpr int few_rows = 2;
   static constexpr int panel_rows = 6;
 #else
   static constexpr int nt_rows = 4;
   static constexpr int nt_sums = 12;
   static constexpr int nn_sums = 12;
+  static constexpr int few_rows = 2;
   static constexpr int panel_rows = 2;
 #endif
 

@@ -17,6 +17,7 @@ struct Simd {
   static constexpr int nt_rows = 5;     // activation rows of an nt tile at most
   static constexpr int nt_sums = 20;    // sums of one at most, of 32 registers
   static constexpr int nn_sums = 24;    // sums of an nn tile at most
+  static constexpr int few_rows = 2;  // activation rows that meet weights without a panel
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 4 sums + 4 + 1 of 32 registers
 
   static Mask first(size_t n) { return {n}; }
