@@ -29,7 +29,8 @@ from case_calls import Calls, calls_of_cases, plans_of, precision_of
 from cpu_ops import node_model
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from operator_cases import CASES, Array, OperatorCase
+from operator_cases import CASES, FEW, Array, OperatorCase, reference_of, results
+from paged_cases import paged_inputs
 
 from mythos_export.kernels.cuda.launch import launch_of
 from mythos_export.kernels.cuda.signatures import SIGNATURES, described
@@ -79,7 +80,7 @@ class Gpu:
 
     def __init__(self) -> None:
         self.driver = ctypes.CDLL(str(STAND_IN), ctypes.RTLD_GLOBAL)  # its soname is the driver's
-        self.driver.stand_in_held.restype = ctypes.c_size_t
+        self.driver.stand_in_held.restype = self.driver.stand_in_copied.restype = ctypes.c_size_t
         self.specs: dict[str, KernelSpec] = {}
         self.launched: list[Any] = []
         self.error = ""
@@ -204,6 +205,8 @@ def check(gpu: Gpu, case: OperatorCase, folder: Path) -> None:
     expected = expected_launches(case) if any(result.size for result in got) else []
     assert gpu.launched == expected, (gpu.launched, expected)
     assert gpu.driver.stand_in_held() == 0, "scratch memory was not given back"
+    pages = values["cache"].nbytes if "cache" in values else 0  # the result is no buffer of the caller's
+    assert gpu.driver.stand_in_copied() == pages
     far = case.distance(tuple(got))
     assert far < TOLERANCE[np.dtype(case.dtype).name], far
 
@@ -218,7 +221,7 @@ def drawn(gpu: Gpu, op: str) -> None:
     )
     @given(st.data())
     def both(data: Any) -> None:
-        first, second = (data.draw(CASES[name, form or PLAIN]) for _ in range(2))
+        first, second = (data.draw(FEW.get(name, CASES[name, form or PLAIN])) for _ in range(2))
         alike = [first] + [second] * (precision_of(first) == precision_of(second))
         with tempfile.TemporaryDirectory() as place:
             gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
@@ -331,7 +334,37 @@ def fed(value: Any) -> Array:
     return found.astype(_FED[value.type])
 
 
-OTHERS = {"two_gpus": two_gpus, "damaged": damaged}
+def in_place(gpu: Gpu) -> None:
+    """Pages that are given as the cache before and after are written where they are, and nothing else of them; others
+    are copied whole before. Where there are no rows, that is all."""
+    drawn = paged_inputs(7, [(33, 2), (0, 1)], 24, 1, np.float32)
+    drawn["cache"] = np.nan_to_num(drawn["cache"])
+    for rows in (len(drawn["span"]), 0):
+        by_row = {name: drawn[name][:rows] for name in ("entry", "span", "position")}
+        inputs = {**drawn, **by_row}
+        inputs["entry"] = np.nan_to_num(inputs["entry"])
+        q = np.random.default_rng(0).standard_normal((rows, 4, 6)).astype(np.float32)
+        case = OperatorCase("paged_gqa_attention", {"q": q, **inputs}, {"scale": 0.25, "kv_heads": 2})
+        with tempfile.TemporaryDirectory() as place:
+            gpu.specs = write_kernels(Path(place), calls_of_cases([case]))
+            session = open_session(model_of(case), Path(place))
+            names = [value.name for value in session.get_outputs()]
+            elsewhere = session.run(None, case.inputs)
+            assert gpu.driver.stand_in_copied() == inputs["cache"].nbytes
+            pages, binding = ort.OrtValue.ortvalue_from_numpy(inputs["cache"].copy()), session.io_binding()
+            for name, value in case.inputs.items():
+                binding.bind_ortvalue_input(name, pages if name == "cache" else ort.OrtValue.ortvalue_from_numpy(value))
+            binding.bind_output(names[0])
+            binding.bind_ortvalue_output(names[1], pages)
+            session.run_with_iobinding(binding)
+            assert gpu.driver.stand_in_copied() == 0
+            out = binding.get_outputs()[0].numpy()
+            assert np.array_equal(out, elsewhere[0]) and np.array_equal(pages.numpy(), elsewhere[1])
+            _, after = results(reference_of(case.op)(**case.inputs, **case.attributes))
+            assert np.array_equal(pages.numpy(), after) and gpu.driver.stand_in_held() == 0, gpu.error
+
+
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "in_place": in_place}
 
 
 def main() -> None:

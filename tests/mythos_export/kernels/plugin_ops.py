@@ -151,7 +151,7 @@ def damaged(gpu: Gpu, plugins: Plugins) -> None:
     held("does not say where its compiled kernels are", program="gone")
     held(engine, program="")
     older = json.dumps(document | {"format_version": 2})
-    held(f"{engine}format version 2, this library knows 3; export the model again", program=older)
+    held(f"{engine}format version 2, this library knows 4; export the model again", program=older)
     for end in range(0, len(kept["program"]), 97):
         held(engine, program=kept["program"][:end])
     held(f"the engine lacks {cubin}", **{cubin: "gone"})
