@@ -14,10 +14,11 @@ import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
 from case_calls import calls_of_cases
-from cuda_ops import BUILD, LIBRARY, OTHERS, SERVED, act, model_of, open_session, write_kernels
+from cuda_ops import OTHERS, SERVED, act, model_of
 from golden_bundles import GOLDEN, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_in_gpu import BUILD, LIBRARY, open_session, write_kernels
 from stand_in_process import check
 
 from mythos_export.kernels.call import OperatorCall
