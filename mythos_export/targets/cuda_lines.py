@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from mythos_runtime.line_ports import FOLDER, PUT, PUT_BYTES, REST, TAKE, TAKE_B
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 from mythos_runtime.spec import LoopSpec
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 _IR_VERSION = 10
 _AXIS = numpy_helper.from_array(np.array([1], np.int64), "axis")
 _NEAR = 1e-6  # of an early answer: one product and one sum in float32
@@ -125,7 +126,8 @@ def _expected(name: str, port: Port, feeds: Mapping[str, Array], spec: LoopSpec)
         return early
     pool = "pool" if port.group is None else f"{port.group}_pool"
     if port.role == "row":
-        return feeds[pool][feeds["lines"]]
-    after = feeds[pool].copy()
+        taken: Array = feeds[pool][feeds["lines"]]
+        return taken
+    after: Array = feeds[pool].copy()
     after[feeds["lines"]] = feeds[port.group or "rows"]
     return after

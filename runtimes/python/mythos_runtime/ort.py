@@ -166,11 +166,11 @@ class OrtSession:
         on_kernels = self._library is not None and self._library.name == CUDA_LIBRARY
         self.runs_rows = active[0] == _PROVIDERS["cpu"] or on_kernels
         self.operators = "native" if self._library else "portable"
-        kernels = f"native operators of {self._library.name}" if self._library else "portable operators"
+        words = f"native operators of {self._library.name}" if self._library else "portable operators"
         if on_kernels:
-            kernels += " on the bundle's kernels (built, not executed)"
-        kernels += _not_taken(self.provider, options.op_library)
-        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
+            words += " on the bundle's kernels (built, not executed)"
+        words += _not_taken(self.provider, options.op_library)
+        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {words}"
 
     def _open(
         self, ort: Any, file: Path, options: Options, providers: list[str], in_turns: bool, entries: Mapping[str, str]

@@ -82,6 +82,7 @@ def run(gpu: Gpu, bundle: Path, case: str, precision: str) -> None:
 
     memory = Memory.with_room(spec, room)
     expected = answers(Core(RowGraphs(spec, open_cpu, memory, 64, spec.max_seq_len), memory), spec)
+    assert len({depth for _, each, _ in expected for depth in each}) > 1  # or nobody lags
     folder = bundle / "device"
     folder.mkdir()
     for graph in GRAPHS:  # weights mapped from a file may begin anywhere; on a GPU none do

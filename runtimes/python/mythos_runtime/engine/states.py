@@ -80,7 +80,7 @@ class States:
         halted: np.ndarray = self.arrays[HALTED]
         return halted
 
-    def begin(self, ids: np.ndarray, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+    def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
         """Lines for new positions, ids int64 [r], with the state before the first loop: encoded [r, D], and what was
         drawn.
 

@@ -131,7 +131,7 @@ class Numbers:
             self._places[name] = end
             end += -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNED) * _ALIGNED
         self._here = np.zeros(end, np.int8)
-        self._there = device.zeros((end,), np.int8)
+        self._there = device.zeros((end,), "int8")
         self.here = {
             name: np.frombuffer(self._here.data, dtype, math.prod(shape), self._places[name]).reshape(shape)
             for name, (dtype, shape) in shapes.items()

@@ -72,7 +72,7 @@ class LineGraphs:
 
     def taken(self, source: Buffer, lines: np.ndarray, width: int) -> Buffer:
         """Lines [n] of a buffer, int8 [n, width]."""
-        rows, numbers = self.device.zeros((len(lines), width), np.int8), self.device.put(lines)
+        rows, numbers = self.device.zeros((len(lines), width), "int8"), self.device.put(lines)
         addresses = {"pool": source.address, "lines": numbers.address, "rows": rows.address}
         self._bound(TAKE_BYTES, addresses, {"R": len(lines), "L": source.nbytes // width, "B": width})()
         return rows
