@@ -85,13 +85,13 @@ class Recorded : public mythos::engine::RowGraphs {
     note(mythos::kEnter, spans);
     return RowGraphs::enter(ids, spans, tables);
   }
-  void step(const mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
+  void step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
             const Tables& tables) override {
     note(mythos::kStep, spans);
     RowGraphs::step(states, lines, spans, tables);
   }
-  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines,
-                     const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
+  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines, const float* answers,
+                     const std::vector<std::int64_t>& pick, const Spans& spans,
                      const Tables& tables) override {
     note(mythos::kLeave, spans);
     const float* logits = RowGraphs::leave(states, lines, answers, pick, spans, tables);

@@ -157,7 +157,7 @@ const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans&
   return reinterpret_cast<const float*>(enter_.data("encoded"));
 }
 
-void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
+void RowGraphs::step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
   gather(encoded_, states.array(kEncoded), lines);
   if (tokens_) gather(tokens_, states.array(kToken), lines);
   for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
@@ -177,9 +177,10 @@ void RowGraphs::step(const States& states, const Lines& lines, const Spans& span
   for (const Carried& each : carried_) scatter(each.out, states.array(each.name), lines);
 }
 
-const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+const float* RowGraphs::leave(const States& states, const Lines& lines, const float* answers,
                               const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
-  std::memcpy(leave_.data("answer", spec->state[1].name), answers.data(), answers.size() * sizeof answers[0]);
+  std::memcpy(leave_.data("answer", spec->state[1].name), answers,
+              lines.size() * static_cast<std::size_t>(states.array(spec->state[1].name).row_bytes));
   if (char* tokens = leave_.data("ids")) gather(tokens, states.array(kToken), lines);
   std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
   leave_.run(spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));

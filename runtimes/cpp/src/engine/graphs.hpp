@@ -28,13 +28,13 @@ class Graphs {
   virtual ~Graphs() = default;
   // Appends to this memory's pages from now on.
   virtual void bind(const Memory& memory) = 0;
-  // What stands before the loop, [r, D], of the spans' new tokens [r]; valid until the next call.
+  // What stands before the loop, [r, D], of the spans' new tokens [r]: where the graphs run, and valid until the next call.
   virtual const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) = 0;
   // One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces.
-  virtual void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) = 0;
+  virtual void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) = 0;
   // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `answers` [r, D] what
-  // leaves the loop of them. Valid until the next call.
-  virtual const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+  // leaves the loop of them (`States::answers`). Valid until the next call.
+  virtual const float* leave(const States& states, const Lines& lines, const float* answers,
                              const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) = 0;
 
   const std::shared_ptr<const LoopSpec> spec;
@@ -79,8 +79,8 @@ class RowGraphs : public Graphs {
 
   void bind(const Memory& memory) override;
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override;
-  void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
-  const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+  void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
+  const float* leave(const States& states, const Lines& lines, const float* answers,
                      const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override;
 
  private:
