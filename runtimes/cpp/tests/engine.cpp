@@ -157,7 +157,7 @@ void the_largest_options_are_as_many_as_the_memory_holds() {
   // Behind the memory, which is dealt first, a graph is opened.
   const OpenGraph open = [](const std::string&) -> std::shared_ptr<mythos::OrtSession> { throw Opened{}; };
   try {
-    make_core(counting_spec(), open, options);
+    make_core(counting_spec(), {open, {}}, options);
     check(false, "no graph was opened");
   } catch (const Opened&) {
   }

@@ -41,6 +41,15 @@ class Graphs {
   const std::int64_t most_rows;  // of a call
 };
 
+// The width of the tables of a call: few sizes, for each is bound anew.
+std::int64_t blocks_of(const Spans& spans);
+// Says where the rows of a call stand: position and span [rows], tables [spans or more, blocks], as far as they are read.
+void put_place(const Spans& spans, const Tables& tables, std::int64_t blocks, std::int64_t* position, std::int64_t* span,
+               std::int64_t* table);
+// Says of every row [r] which loop it runs, whether that is its last, and where it halts; `threshold` is null where the
+// model lacks the knob.
+void put_knobs(const States& states, const Lines& lines, const Spans& spans, std::int64_t* loop, bool* last, float* threshold);
+
 // A row graph, its buffers and its bindings.
 class Part {
  public:
@@ -56,7 +65,6 @@ class Part {
  private:
   using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t>;  // rows, blocks of a table, answers
 
-  std::int64_t place(const Spans& spans, const Tables& tables) const;
   Ort::IoBinding make(const Sizes& sizes) const;
 
   std::shared_ptr<OrtSession> session_;

@@ -11,7 +11,8 @@ namespace {
 
 class HostLines : public LinePool {
  public:
-  HostLines(std::int64_t lines, std::int64_t bytes, const std::string& what) : bytes_(bytes), memory_(zeros({lines, bytes}, what)) {}
+  HostLines(std::int64_t lines, std::int64_t bytes, const std::string& what)
+      : bytes_(bytes), memory_(zeros({lines, bytes}, what)) {}
   char* data() const override { return memory_.get(); }
   void copy(const Lines& to, const LinePool& source, const Lines& from, std::int64_t run) override {
     for (std::size_t i = 0; i < to.size(); ++i)
@@ -25,7 +26,7 @@ class HostLines : public LinePool {
 
 }  // namespace
 
-void no_pool(double bytes, const std::string& what) {
+void no_memory_for(double bytes, const std::string& what) {
   char text[40];
   std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1 << 30));
   throw CapacityError("the engine's " + what + " need " + text + ", which this machine does not give (out of memory); give "
@@ -41,7 +42,7 @@ Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what) {
     wanted *= static_cast<double>(size);
   }
   Bytes memory(fits && bytes <= SIZE_MAX / 2 ? static_cast<char*>(std::calloc(std::max<std::size_t>(bytes, 1), 1)) : nullptr);
-  if (!memory) no_pool(wanted, what);
+  if (!memory) no_memory_for(wanted, what);
   return memory;
 }
 

@@ -1,4 +1,4 @@
-// Lines of memory where the row graphs run: what pages and states are made of (pools.py of the engine on a device).
+// Lines of memory where the row graphs run: what pages and states are made of (ort_device/pools.py).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct Free {
 using Bytes = std::unique_ptr<char, Free>;
 // Zeros that the system gives as they are touched (CapacityError). The sizes are multiplied.
 Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what);
-[[noreturn]] void no_pool(double bytes, const std::string& what);
+// Throws the CapacityError of memory for something that was not to be had.
+[[noreturn]] void no_memory_for(double bytes, const std::string& what);
 
 class LinePool {
  public:

@@ -17,7 +17,7 @@ std::size_t pages_of(const Table& table, std::int64_t length) {
 std::int64_t lines(std::int64_t slots, std::int64_t pages) {
   std::int64_t count = 0;
   if (__builtin_mul_overflow(slots, pages, &count) || __builtin_mul_overflow(count, kPage, &count))
-    no_pool(static_cast<double>(slots) * static_cast<double>(pages) * kPage, "caches");
+    no_memory_for(static_cast<double>(slots) * static_cast<double>(pages) * kPage, "caches");
   return count;
 }
 

@@ -18,8 +18,12 @@ std::int64_t row_bytes(const StateTensor& tensor) {
   return bytes;
 }
 
-// One element that is one, [dtype_size].
-const void* one(const std::string& dtype) {
+// The position's id: what layers that read the tokens look up at every loop.
+const StateTensor kTokens{kToken, "int64", {{0, "B"}, {0, "T"}}, "", {}, {}};
+
+}  // namespace
+
+const void* one_of(const std::string& dtype) {
   static const float wide = 1;
   static const std::uint16_t half = 0x3C00, brain = 0x3F80;
   static const std::int64_t whole = 1;  // little-endian: the first bytes are the shorter ones
@@ -27,11 +31,6 @@ const void* one(const std::string& dtype) {
   if (dtype == "float16") return &half;
   return dtype == "bfloat16" ? static_cast<const void*>(&brain) : &whole;
 }
-
-// The position's id: what layers that read the tokens look up at every loop.
-const StateTensor kTokens{kToken, "int64", {{0, "B"}, {0, "T"}}, "", {}, {}};
-
-}  // namespace
 
 States::States(const LoopSpec& spec, std::int64_t lines, const MakeLines& make)
     : tensors_(spec.state), spent_(spec.exit.spent), lines_(lines), make_(make) {
@@ -105,7 +104,7 @@ Lines States::begin(const std::vector<std::int64_t>& ids, const float* encoded, 
       for (const std::int64_t line : lines) {
         std::memset(array.row(line), 0, bytes);
         for (std::size_t at = 0; tensor.start == "ones" && at < bytes; at += size)
-          std::memcpy(array.row(line) + at, one(tensor.dtype), size);
+          std::memcpy(array.row(line) + at, one_of(tensor.dtype), size);
       }
   }
   return lines;

@@ -11,6 +11,9 @@
 
 namespace mythos::engine {
 
+// One element of a type that is one, [dtype_size].
+const void* one_of(const std::string& dtype);
+
 inline constexpr const char *kHalted = "halted", *kDepth = "depth", *kEncoded = "encoded", *kToken = "token";
 
 class States {
