@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing, RequestError
-from mythos_runtime.session import NATIVE, OpLibrary
+from mythos_runtime.session import NATIVE, OpLibrary, Options
 from mythos_runtime.torch_device import KERNELS_MANIFEST
 
 CUDA_LIBRARY = "libmythos_cuda_ops.so"
@@ -24,6 +25,15 @@ def wants_cuda_ops() -> bool:
     if way not in ("0", "1"):
         raise RequestError(f"{CUDA_OPS} is {way!r}, expected 0 or 1, or nothing at all")
     return way == "1"
+
+
+def rows_on_cuda(options: Options) -> bool:
+    """Whether ONNX Runtime runs the row graphs in its CUDA provider: where the variable asks for the kernels there, and
+    the provider is CUDA, or left to a runtime that has it. Raises as `wants_cuda_ops`."""
+    if not wants_cuda_ops() or options.provider == "cpu" or options.op_library != "auto":
+        return False
+    available = importlib.import_module("onnxruntime").get_available_providers()
+    return options.provider == "cuda" or "CUDAExecutionProvider" in available
 
 
 def find_cuda_library(kernels: Path, choice: OpLibrary = "auto") -> Path | None:

@@ -92,6 +92,7 @@ class OrtSession:
     Attributes:
         inference: its onnxruntime.InferenceSession. failures: what that may raise when it runs.
         linked: inputs that are the same at every call: weights in files outside of the bundle.
+        provider: cpu or cuda.
     """
 
     name = "onnxruntime"
@@ -104,6 +105,7 @@ class OrtSession:
         in_turns: bool = False,
         entries: Mapping[str, str] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
+        kernels: Path | None = None,
     ) -> None:
         """Load the graph, which has these ports.
 
@@ -112,6 +114,7 @@ class OrtSession:
                 hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
             entries: of ONNX Runtime's session configuration, beside those that are set here.
             weights: those that the graph takes as inputs, if it does (`linked.open_links`).
+            kernels: the bundle whose kernels the operators on CUDA are; None: that of the graph's folder.
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -130,6 +133,7 @@ class OrtSession:
                 "with --precision fp16 or fp32, or load it with backend='eager'"
             )
         providers = _wanted_providers(ort, options.provider)
+        self._kernels = (kernels or file.parent) / KERNELS_FOLDER
         self._open(ort, file, options, providers, in_turns, entries or {})
         if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
             del self.inference  # or the model would be in memory twice
@@ -143,29 +147,30 @@ class OrtSession:
             )
         self._outputs = [port.name for port in ports.outputs]
         self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
-        self._device = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
-        if self._device != "cpu" and options.op_library not in ("auto", None):
+        self.provider = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
+        if self.provider != "cpu" and options.op_library not in ("auto", None):
             raise RequestError(
                 f"the operator library {options.op_library} is for the CPU, and this session is on CUDA: take "
                 "provider='cpu', or name no library"
             )
         self.store: Store = HOST
-        if self._device == "cuda" and self._new and _cuda_runtime() is not None:
+        if self.provider == "cuda" and self._new and _cuda_runtime() is not None:
             self.store = self.own_store(CudaMemory(_cuda_runtime()))
         taken, given = self.inference.get_inputs(), weights or {}
         self.linked = {value.name: given[value.name] for value in taken if value.name in given}
-        if self.linked and self._device != "cpu":
+        if self.linked and self.provider != "cpu":
             raise BackendMissing(f"{file}: weights that are linked to run on the CPU alone: take provider='cpu'")
         _compare(file, ports.inputs, [value for value in taken if value.name not in self.linked])
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
-        self.runs_rows = active[0] == _PROVIDERS["cpu"]
+        on_kernels = self._library is not None and self._library.name == CUDA_LIBRARY
+        self.runs_rows = active[0] == _PROVIDERS["cpu"] or on_kernels
         self.operators = "native" if self._library else "portable"
-        kernels = f"native operators of {self._library.name}" if self._library else "portable operators"
-        if self._library and self._library.name == CUDA_LIBRARY:
-            kernels += " on the bundle's kernels (built, not executed)"
-        kernels += _not_taken(self._device, options.op_library)
-        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
+        words = f"native operators of {self._library.name}" if self._library else "portable operators"
+        if on_kernels:
+            words += " on the bundle's kernels (built, not executed)"
+        words += _not_taken(self.provider, options.op_library)
+        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {words}"
 
     def _open(
         self, ort: Any, file: Path, options: Options, providers: list[str], in_turns: bool, entries: Mapping[str, str]
@@ -182,12 +187,11 @@ class OrtSession:
         if in_turns:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
         on_cpu = providers[0] == _PROVIDERS["cpu"]
-        kernels = file.parent / KERNELS_FOLDER
         chosen = options.op_library
-        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(kernels, chosen)
+        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(self._kernels, chosen)
         if self._library is not None:
             if not on_cpu:
-                settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
+                settings.add_session_config_entry(KERNELS_ENTRY, str(self._kernels))
             self._register(settings, self._library)
         try:
             self.inference = ort.InferenceSession(str(file), settings, providers=providers)
@@ -200,9 +204,9 @@ class OrtSession:
 
         def upload(array: np.ndarray) -> Any:
             try:
-                if self._device == "cpu":  # where a value is a view of an array, which has to outlive it
+                if self.provider == "cpu":  # where a value is a view of an array, which has to outlive it
                     return _Kept(value.ortvalue_from_numpy(array), array)
-                return _Kept(value.ortvalue_from_numpy(array, self._device, 0), None)
+                return _Kept(value.ortvalue_from_numpy(array, self.provider, 0), None)
             except self.failures as error:
                 raise BackendFailed(f"ONNX Runtime gives a cache no memory: {_first_line(error)}") from error
 
@@ -227,7 +231,7 @@ class OrtSession:
                 binding.bind_cpu_input(name, value)
         self.bind_linked(binding)
         for name in self._outputs:
-            binding.bind_output(name, self._device if name in self._new else "cpu")
+            binding.bind_output(name, self.provider if name in self._new else "cpu")
         try:
             self.inference.run_with_iobinding(binding)
             binding.synchronize_outputs()
@@ -290,7 +294,7 @@ def call_error(error: BaseException) -> BackendFailed:
 class RowsAlone:
     """In place of a session on the whole model, which a bundle has none of whose experts are in shards."""
 
-    name, operators, runs_rows = "onnxruntime", "native", True
+    name, operators, provider, runs_rows = "onnxruntime", "native", "cpu", True
 
     def __init__(self, count: int, options: Options) -> None:
         self.operators = "native" if find_op_library(options.op_library) else "portable"
