@@ -173,7 +173,8 @@ void guarded(const Call& call, bool plugins) {
 OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
                        std::shared_ptr<const Linked> weights)
     : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
-      there_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)), weights_(std::move(weights)), plugins_(role == Role::kEngineOfPlugins) {
+      there_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)), weights_(std::move(weights)),
+      plugins_(role == Role::kEngineOfPlugins) {
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
