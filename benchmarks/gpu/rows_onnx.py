@@ -26,11 +26,13 @@ from mythos_runtime.engine.memory import Room
 from mythos_runtime.engine.opening import open_core
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
+from mythos_runtime.line_ports import FOLDER
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import GRAPHS
-from mythos_runtime.session import NATIVE, Options
+from mythos_runtime.session import NATIVE, OpLibrary, Options
+from mythos_runtime.torch_device import KERNELS_FOLDER
 
 _NEAR = 1e-3  # of the largest logit: the provider's own products may be TF32
 _ROWS = 64
@@ -75,20 +77,20 @@ def _compared(run: Run, bundle: Path) -> dict[str, Any]:
 
 
 def _core(run: Run, bundle: Path, place: Path, device: OrtDevice) -> Core:
-    """Over the bundle's row graphs, with what `--target cuda` adds to one in `place`."""
-    spec = read_manifest(bundle).spec
-    lines = write_lines(spec, place)
+    """Over the bundle's row graphs, in a copy in `place`, with what `--target cuda` adds to it."""
+    spec, copy = read_manifest(bundle).spec, place / "bundle"
+    shutil.copytree(bundle, copy)
+    write_lines(spec, copy)
     if not run.dry:
         import torch
 
         major, minor = torch.cuda.get_device_capability()
         calls = tuple(call for name in GRAPHS for call in calls_of(ir.load(bundle / f"{name}.onnx")))
-        folder = place / "kernels"
-        triton_build.build_for(calls, "fp32", folder, architectures=[10 * major + minor])
+        triton_build.build_for(calls, "fp32", copy / KERNELS_FOLDER, architectures=[10 * major + minor])
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
-        where = place if file in lines else bundle
-        return OrtSession(where / file, ports, Options(provider=run.device), in_turns=True, kernels=place)
+        library: OpLibrary = None if file.startswith(FOLDER) else "auto"
+        return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library), in_turns=True)
 
     rows = OrtRows.of(spec, device, open_graph, _ROWS)
     memory = rows.memory(Room(16, 16 * spec.trained_loops, 256))

@@ -18,7 +18,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from mythos_export.errors import ParityError
 from mythos_export.kernels.text import OPSET
-from mythos_runtime.line_ports import FOLDER, PUT, PUT_BYTES, REST, TAKE, TAKE_BYTES, line_files, line_ports
+from mythos_runtime.line_ports import CROSS, FOLDER, PUT, PUT_BYTES, REST, TAKE, TAKE_BYTES, line_files, line_ports
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 from mythos_runtime.spec import LoopSpec
 
@@ -38,14 +38,13 @@ def write_lines(spec: LoopSpec, folder: Path) -> tuple[str, ...]:
     (folder / FOLDER).mkdir(exist_ok=True)
     graphs, files = line_ports(spec), line_files(spec)
     for name, file in files.items():
-        onnx.save(_model(name, graphs[name], spec), folder / file)
+        onnx.save(_model(name, graphs[name]), folder / file)
         _hold(folder / file, name, graphs[name], spec)
     return tuple(files.values())
 
 
-def _model(name: str, ports: Ports, spec: LoopSpec) -> onnx.ModelProto:
-    make = {TAKE: _taking, TAKE_BYTES: _taking, PUT: _putting, PUT_BYTES: _putting, REST: _resting}[name]
-    nodes = make(ports, spec)
+def _model(name: str, ports: Ports) -> onnx.ModelProto:
+    nodes = _MAKERS[name](ports)
     constants = [_AXIS] if any(_AXIS.name in node.input for node in nodes) else []
     inputs, outputs = (list(map(_value, side)) for side in (ports.inputs, ports.outputs))
     graph = helper.make_graph(nodes, name, inputs, outputs, constants)
@@ -59,7 +58,7 @@ def _value(port: Port) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(port.name, element, port.dims)
 
 
-def _taking(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
+def _taking(ports: Ports) -> list[NodeProto]:
     pools = [port for port in ports.inputs if port.role == "pool"]
     return [
         helper.make_node("Gather", [pool.name, "lines"], [row.name])
@@ -67,7 +66,7 @@ def _taking(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
     ]
 
 
-def _putting(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
+def _putting(ports: Ports) -> list[NodeProto]:
     rows, pools = ([port.name for port in ports.inputs if port.role == role] for role in ("row", "pool"))
     return [
         helper.make_node("Unsqueeze", ["lines", "axis"], ["at"]),
@@ -78,7 +77,7 @@ def _putting(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
     ]
 
 
-def _resting(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
+def _resting(ports: Ports) -> list[NodeProto]:
     """As `States.answers`: an early answer takes what is left of 1 from the state."""
     answer, h, spent, _, _ = (port.name for port in ports.inputs)
     return [
@@ -93,6 +92,16 @@ def _resting(ports: Ports, spec: LoopSpec) -> list[NodeProto]:
         helper.make_node("Mul", ["rest", h], ["more"]),
         helper.make_node("Add", [answer, "more"], ["answered"]),
     ]
+
+
+def _crossing(ports: Ports) -> list[NodeProto]:
+    return [helper.make_node("Identity", [ports.inputs[0].name], [ports.outputs[0].name])]
+
+
+_MAKERS = {
+    **{TAKE: _taking, TAKE_BYTES: _taking, PUT: _putting, PUT_BYTES: _putting},
+    **{REST: _resting, CROSS: _crossing},
+}
 
 
 def _hold(path: Path, name: str, ports: Ports, spec: LoopSpec) -> None:
@@ -124,6 +133,8 @@ def _expected(name: str, port: Port, feeds: Mapping[str, Array], spec: LoopSpec)
         rest = np.where(feeds["early"] & ~feeds["halted"], np.maximum(1 - spent, 0), 0)
         early: Array = answer + rest[:, None] * h
         return early
+    if name == CROSS:
+        return feeds["bytes"]
     pool = "pool" if port.group is None else f"{port.group}_pool"
     if port.role == "row":
         taken: Array = feeds[pool][feeds["lines"]]

@@ -50,10 +50,15 @@ def find_cuda_library(kernels: Path, choice: OpLibrary = "auto") -> Path | None:
         return None
     if not (kernels / KERNELS_MANIFEST).is_file():
         raise BackendMissing(f"{CUDA_OPS} is 1, but {kernels.parent} has no kernels: export it with --target cuda")
+    lack = missing_cuda_library()
+    if lack is not None:
+        raise BackendMissing(f"{CUDA_OPS} is 1, but {lack}")
+    return NATIVE / CUDA_LIBRARY
+
+
+def missing_cuda_library() -> str | None:
+    """Why there is no such library here, or None."""
     path = NATIVE / CUDA_LIBRARY
-    if not path.is_file():
-        raise BackendMissing(
-            f"{CUDA_OPS} is 1, but {path} is not there: it is built on Linux, beside the CPU's operators; run make "
-            "native in the source"
-        )
-    return path
+    if path.is_file():
+        return None
+    return f"{path} is not there: it is built on Linux, beside the CPU's operators; run make native in the source"

@@ -2,8 +2,9 @@
 
 States and pages stay there, in pools of lines, and a graph is all that reaches them: `take` copies lines of every
 state out of their pools, for the step to run on, and `put` copies them back. What was taken may stand in a batch of its
-own, so the row graphs are the same that run on the CPU. `rest` turns answers so far into early ones. `take_bytes` and
-`put_bytes` do with any pool, seen as lines of bytes, what forks, prefixes and reads of pages need.
+own, so the row graphs are the same that run on the CPU. `rest` turns answers so far into early ones. `take_bytes`
+and `put_bytes` do with any pool, seen as lines of bytes, what forks and reads of pages need. `cross` copies bytes;
+with one side bound on the host it is how C++, whose interface to ONNX Runtime has no other, takes them there and back.
 
 A pool is an input and an output of `put`; where a caller binds one buffer as both, it is written in place. Symbols in
 dims: L lines of a pool, R of them that are moved, B bytes of one.
@@ -16,7 +17,7 @@ from mythos_runtime.spec import LoopSpec
 
 FOLDER = "lines"
 """Of a bundle."""
-TAKE, PUT, REST, TAKE_BYTES, PUT_BYTES = "take", "put", "rest", "take_bytes", "put_bytes"
+TAKE, PUT, REST, TAKE_BYTES, PUT_BYTES, CROSS = "take", "put", "rest", "take_bytes", "put_bytes", "cross"
 ENCODED, TOKEN = "encoded", "token"
 """What stands before the loop, and the position's id: kept beside the states that the loop carries."""
 
@@ -34,6 +35,7 @@ def line_ports(spec: LoopSpec) -> dict[str, Ports]:
         PUT: Ports((lines, *rows, *pools), tuple(after)),
         TAKE_BYTES: Ports((lines, pool), (some,)),
         PUT_BYTES: Ports((lines, some, pool), (Port("pool_next", "int8", held, "pool_next"),)),
+        CROSS: Ports((Port("bytes", "int8", ("B",), "bytes"),), (Port("crossed", "int8", ("B",), "crossed"),)),
     }
     if spec.exit.spent is not None:
         by_name = {port.name: port for port in rows}

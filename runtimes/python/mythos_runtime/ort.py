@@ -105,7 +105,6 @@ class OrtSession:
         in_turns: bool = False,
         entries: Mapping[str, str] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
-        kernels: Path | None = None,
     ) -> None:
         """Load the graph, which has these ports.
 
@@ -114,7 +113,6 @@ class OrtSession:
                 hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
             entries: of ONNX Runtime's session configuration, beside those that are set here.
             weights: those that the graph takes as inputs, if it does (`linked.open_links`).
-            kernels: the bundle whose kernels the operators on CUDA are; None: that of the graph's folder.
 
         Raises:
             BackendMissing: no ONNX Runtime, no such provider, no kernel for an operator.
@@ -133,7 +131,6 @@ class OrtSession:
                 "with --precision fp16 or fp32, or load it with backend='eager'"
             )
         providers = _wanted_providers(ort, options.provider)
-        self._kernels = (kernels or file.parent) / KERNELS_FOLDER
         self._open(ort, file, options, providers, in_turns, entries or {})
         if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
             del self.inference  # or the model would be in memory twice
@@ -188,10 +185,11 @@ class OrtSession:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
         on_cpu = providers[0] == _PROVIDERS["cpu"]
         chosen = options.op_library
-        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(self._kernels, chosen)
+        kernels = file.parent / KERNELS_FOLDER
+        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(kernels, chosen)
         if self._library is not None:
             if not on_cpu:
-                settings.add_session_config_entry(KERNELS_ENTRY, str(self._kernels))
+                settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
             self._register(settings, self._library)
         try:
             self.inference = ort.InferenceSession(str(file), settings, providers=providers)

@@ -54,8 +54,9 @@ def test_it_is_taken_where_the_kernels_are_asked_for(monkeypatch: pytest.MonkeyP
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is opened on CUDA is on the CPU."""
 
-    def open_graph(file: Path, ports: Ports, options: Options, in_turns: bool, kernels: Path) -> OrtSession:
-        assert options.provider == "cuda" and in_turns and file.is_relative_to(kernels)
+    def open_graph(file: Path, ports: Ports, options: Options, in_turns: bool) -> OrtSession:
+        assert options.provider == "cuda" and in_turns
+        assert (options.op_library is None) == (file.parent.name == "lines")
         return OrtSession(file, ports, Options(1, provider="cpu"), in_turns)
 
     monkeypatch.setattr(opening, "OrtDevice", lambda name: OrtDevice({"cuda": "cpu"}[name]))
@@ -67,7 +68,7 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     """For the engine, and for a model that is on CUDA; without the graphs that move lines the bundle is refused."""
     bundle, there = tmp_path / "b", Options(provider="cuda")
     shutil.copytree(bundles["gqa_prefill"], bundle)
-    with pytest.raises(BundleError, match=r"b has no lines/take.onnx, .*; export the model again with --target cuda"):
+    with pytest.raises(BundleError, match=r"b has no lines/cross.onnx, .*; export the model again with --target cuda"):
         open_engine(bundle, options=there, memory=16 << 20)
     described = json.loads((bundle / "manifest.json").read_text())
     for file in write_lines(read_manifest(bundle).spec, bundle):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mythos_runtime.engine.ort_device.device import Bound, Buffer, OrtDevice
 from mythos_runtime.engine.ort_device.pools import Pool
-from mythos_runtime.line_ports import PUT, PUT_BYTES, REST, TAKE, TAKE_BYTES, line_ports
+from mythos_runtime.line_ports import CROSS, PUT, PUT_BYTES, REST, TAKE, TAKE_BYTES, line_ports
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports, numpy_dtype
 from mythos_runtime.spec import LoopSpec
@@ -31,7 +31,7 @@ class LineGraphs:
 
     def __init__(self, spec: LoopSpec, device: OrtDevice, open_graph: Open, most_rows: int) -> None:
         self.device, self.most_rows = device, most_rows
-        self._ports = line_ports(spec)
+        self._ports = {name: ports for name, ports in line_ports(spec).items() if name != CROSS}
         self._sessions = {name: open_graph(name, ports) for name, ports in self._ports.items()}
         self._own = {
             str(port.group): (port.dtype, tuple(dim for dim in port.dims if isinstance(dim, int)))

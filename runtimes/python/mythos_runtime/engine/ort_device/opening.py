@@ -62,15 +62,17 @@ def open_cuda_rows(folder: Path, manifest: Manifest, options: Options, most_rows
         BundleError: the bundle has no graphs that move lines, or one is damaged.
         MemoryError: the device has no room for a call's rows.
     """
-    lacking = [file for file in line_files(manifest.spec).values() if file not in manifest.files]
+    lines = set(line_files(manifest.spec).values())
+    lacking = sorted(lines - set(manifest.files))
     if lacking:
         raise BundleError(
             f"{folder} has no {lacking[0]}, which the engine needs in ONNX Runtime on CUDA; export the model again "
             "with --target cuda, or take provider cpu"
         )
     chosen = replace(options, provider="cuda")
+    plain = replace(chosen, op_library=None)  # what moves lines calls no operator of ours
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
-        return OrtSession(folder / file, ports, chosen, in_turns=True, kernels=folder)
+        return OrtSession(folder / file, ports, plain if file in lines else chosen, in_turns=True)
 
     return OrtRows.of(manifest.spec, OrtDevice("cuda"), open_graph, most_rows)
