@@ -29,9 +29,9 @@ def build(folder: Path, *options: str) -> None:
     operators = ROOT / NATIVE / "libmythos_ops.so"
     if operators.is_file():  # built once for Python, used again
         options = (f"-DMYTHOS_OPS={operators}", *options)
-        plugins = operators.with_name("libmythos_tensorrt_plugins.so")
-        if plugins.is_file():
-            options = (f"-DMYTHOS_PLUGINS={plugins}", *options)
+        for option, name in (("PLUGINS", "libmythos_tensorrt_plugins.so"), ("CUDA_OPS", "libmythos_cuda_ops.so")):
+            if (library := operators.with_name(name)).is_file():
+                options = (f"-DMYTHOS_{option}={library}", *options)
     if TOKENIZER.is_file():
         options = (f"-DMYTHOS_TOKENIZER={TOKENIZER}", *options)
     common = (f"-DPython3_EXECUTABLE={sys.executable}", f"-DMYTHOS_HEADERS={ROOT / HEADERS}")

@@ -2,7 +2,8 @@
 
     site/       the packages' dist-info: their entry points, without which PyTorch finds no kernels and silently stays
                 plain; `make setup` installs from a registry, which is out of reach there
-    kernels/    TensorRT's plug-ins and what calls them, where `make native` has built them: libraries of this machine
+    kernels/    TensorRT's plug-ins and what calls them, and the operators for ONNX Runtime's CUDA provider, where
+                `make native` has built them: libraries of this machine
     bundles/    small exported models: the parts that run bundles need no exporter there (--site-only leaves them out)
     project/    with --project: the files of this repository that the parts need, for a machine without a checkout
 
@@ -24,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
-NATIVE = ("libmythos_tensorrt_plugins.so", "plugin_caller.so")
+NATIVE = ("libmythos_tensorrt_plugins.so", "plugin_caller.so", "libmythos_cuda_ops.so")
 BUNDLES = ("mla_decode", "gqa_prefill")
 _VERSION = ROOT / "runtimes" / "python" / "mythos_runtime" / "__init__.py"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.toml")
@@ -73,7 +74,7 @@ def site(folder: Path) -> list[Path]:
 
 
 def kernels(folder: Path) -> list[Path]:
-    """What the part `plugins` calls, as far as it is built."""
+    """What the parts `plugins` and `rows_onnx` call, as far as it is built."""
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copy(path, folder)) for name in NATIVE if (path := ROOT / "build" / "kernels" / name).exists()]
 

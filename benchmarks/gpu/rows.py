@@ -62,19 +62,20 @@ def _equal(run: Run, attention: Literal["mla", "gqa"]) -> dict[str, Any]:
     """Small requests of several thresholds, on the device with captured calls and on the CPU without."""
     model = model_of(config_of("", dry=True), "cpu", torch.float32, attention)
     room = Room(16, 64, 256)
-    found = [_answers(core_of(model, *where, room)) for where in ((run.device, _captures(run)), ("cpu", Direct()))]
+    found = [answers_of(core_of(model, *where, room)) for where in ((run.device, _captures(run)), ("cpu", Direct()))]
     (got, got_logits), (want, want_logits) = found
     far = float(np.abs(got_logits - want_logits).max() / np.abs(want_logits).max()) if got == want else None
     depths = sorted({depth for _, each in want for depth in each})
     return {"equal": got == want, "logits": far, "depths": depths, "ok": far is not None and far <= _NEAR}
 
 
-def _answers(core: Core) -> tuple[list[tuple[list[int], list[int]]], np.ndarray]:
+def answers_of(core: Core) -> tuple[list[tuple[list[int], list[int]]], np.ndarray]:
     """Tokens and depths of each request, and all logits."""
-    r = np.random.default_rng(1)
+    r, vocabulary = np.random.default_rng(1), core.graphs.spec.vocab_size
+    core.reserve(Room(16, 16 * core.graphs.spec.trained_loops, 256))
     engine = Engine(core, patience=0.5)
     running = [
-        engine.submit(Request(r.integers(0, 64, length).tolist(), max_new_tokens=8, halt_threshold=threshold))
+        engine.submit(Request(r.integers(0, vocabulary, length).tolist(), max_new_tokens=8, halt_threshold=threshold))
         for length, threshold in ((3, 0.99), (33, 0.5), (1, 0.8), (17, 0.9))
     ]
     logits: list[list[np.ndarray]] = [[] for _ in running]

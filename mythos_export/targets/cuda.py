@@ -1,5 +1,6 @@
-"""Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`; and the
-row graphs as a program for PyTorch, rows.pt2, with which the engine runs there.
+"""Target `cuda`: the operators' Triton kernels, compiled for the GPUs that are asked for, beside `model.pt2`; the row
+graphs as a program for PyTorch, rows.pt2, with which the engine runs there; and, for the engine in ONNX Runtime there,
+graphs that move lines of its states and pages (`cuda_lines`).
 
 The eager backend launches them through the driver, so that nothing is compiled where the bundle runs; norms, rotations
 and the end of an iteration, which only the programs call, are among them. Triton has to be installed all the same.
@@ -19,6 +20,7 @@ from mythos_export.kernels.launch_plan import LEAST_SM, PRECISIONS
 from mythos_export.kernels.op import calls_of
 from mythos_export.lower import Lowered
 from mythos_export.progress import Progress
+from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.targets.tensorrt_build import parse_sms
 from mythos_runtime.row_ports import ROWS
@@ -72,7 +74,7 @@ class CudaTarget:
         files = tuple(f"{KERNELS_FOLDER}/{name}" for name in triton_build.files_of(manifest))
         if lowered.write_row_program is not None:
             lowered.write_row_program(folder / ROWS)
-            files = (*files, ROWS)
+            files = (*files, ROWS, *write_lines(lowered.spec, folder))
         details = {"architectures": manifest["architectures"], "kernels": len(manifest["kernels"])}
         return Built(self.name, files, details=details, tool_versions=manifest["tools"])
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mythos_export.doctor import examine as exporter
+from mythos_runtime import cuda_ops
 from mythos_runtime.cli import mythos
 from mythos_runtime.doctor import examine
 from mythos_runtime.ort import find_op_library
+from mythos_runtime.tensorrt import plugins
 
 
 def test_findings_name_what_is_here_and_what_to_install() -> None:
@@ -23,6 +26,17 @@ def test_findings_name_what_is_here_and_what_to_install() -> None:
         assert found[what].found
     for finding in found.values():
         assert finding.works is not False or finding.remedy, finding
+
+
+def test_libraries_for_a_gpu_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"launch a bundle's kernels in ONNX Runtime": cuda_ops, "run TensorRT engines with plug-ins": plugins}
+    for module in names.values():
+        monkeypatch.setattr(module, "NATIVE", tmp_path)
+    found = {finding.what: finding for finding in examine()}
+    for what in names:
+        assert found[what].works is False and "is not there: it is built on Linux" in found[what].remedy
+    (tmp_path / cuda_ops.CUDA_LIBRARY).touch()
+    assert {finding.what: finding for finding in examine()}[next(iter(names))].works
 
 
 def test_paths_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

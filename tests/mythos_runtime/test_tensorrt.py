@@ -52,7 +52,9 @@ def test_the_engine_for_this_gpu_is_taken() -> None:
         choose_engine(found, 120)
 
 
-def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As when an engine is built on a machine with another GPU."""
     asked: list[str] = []
     monkeypatch.setattr(choice, "missing", asked.append)
@@ -60,6 +62,14 @@ def test_what_is_missing_may_be_the_gpu_that_an_engine_was_built_for(monkeypatch
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", ModuleType("cuda.bindings.runtime"))
     gpu = 86
     assert missing_to_run(manifest_of(library="tensorrt")) is None and set(asked) == {"tensorrt"}
+    monkeypatch.setattr(plugins, "NATIVE", tmp_path)
+    lack = missing_to_run(manifest_of(library="tensorrt", plugins=True))
+    assert (
+        lack == f"a.engine calls plug-ins, and {tmp_path / PLUGIN_LIBRARY} is not there: it is built on Linux, by make "
+        "native in the source"
+    )
+    (tmp_path / PLUGIN_LIBRARY).touch()
+    assert missing_to_run(manifest_of(library="tensorrt", plugins=True)) is None
     gpu = 90
     assert "compute capability 90" in str(missing_to_run(manifest_of()))
     monkeypatch.setattr(choice, "missing", lambda library: f"no {library}")

@@ -29,6 +29,7 @@ from cpp_programs import BUILD
 from row_models import fill_far
 from test_exact import Eager
 
+from mythos_export.targets.cuda_lines import write_lines
 from mythos_runtime.engine.chunks import Chunk, Leaving
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.engine import Engine
@@ -48,11 +49,14 @@ _GIVES_UP = 20_000
 class CppEngine:
     """A C++ engine with little memory, NaN in all that is nobody's; alive as long as it is wanted."""
 
-    def __init__(self, folder: Path, spec: LoopSpec, threads: int) -> None:
+    def __init__(self, folder: Path, spec: LoopSpec, threads: int, device: bool = False) -> None:
+        """`device`: on the CPU's memory in a device's place."""
         (folder / "spec.json").write_text(json.dumps(spec.to_json()))
+        if device:
+            write_lines(spec, folder)
         sizes = (threads, ROWS, AROUND_PAGES, LOOP_PAGES, LINES)
         self._process = subprocess.Popen(
-            [SCHEDULE, folder, *map(str, sizes)],
+            [SCHEDULE, folder, *map(str, sizes), *["device"] * device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -33,10 +33,13 @@ def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return RowModel.openmythos(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1 thread", "2 threads"])
+@pytest.fixture(
+    scope="module", params=[(1, False), (2, False), (1, True)], ids=["1 thread", "2 threads", "in a device's place"]
+)
 def engines(request: pytest.FixtureRequest, row_model: RowModel) -> Iterator[Engines]:
-    cpp = CppEngine(row_model.folder, row_model.model.spec, request.param)
-    yield cpp, PythonEngine(row_model.core(threads=request.param))
+    threads, device = request.param
+    cpp = CppEngine(row_model.folder, row_model.model.spec, threads, device)
+    yield cpp, PythonEngine(row_model.core(threads=threads))
     cpp.close()
 
 

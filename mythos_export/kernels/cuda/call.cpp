@@ -49,6 +49,7 @@ void Invocation::bind(const std::string& name, std::int64_t size, const Tensor& 
 
 void Invocation::input(const Tensor& tensor, const Shape& shape, Address address) {
   buffers_[tensor.name] = address;
+  shapes_[tensor.name] = shape;
   if (tensor.or_scalar) names_[tensor.name + "_stride"] = Value::of(!shape.empty());
   if (tensor.any_extents || (tensor.or_scalar && shape.empty())) return;
   const size_t behind = tensor.extents.size(), lead = shape.size() - std::min(behind, shape.size());
@@ -68,17 +69,30 @@ void Invocation::input(const Tensor& tensor, const Shape& shape, Address address
 }
 
 Shape Invocation::shape_of(const Tensor& output) const {
+  if (!output.updates.empty()) return shapes_.at(output.updates);
   Shape shape = output.leading ? leading_ : Shape();
   for (const Expression& product : output.products) shape.push_back(product.integer(names_));
   return shape;
 }
 
 void Invocation::output(const Tensor& tensor, const Shape& shape, Address address) {
+  if (!tensor.updates.empty()) {
+    std::int64_t elements = 1;
+    for (const std::int64_t size : shape) elements *= size;  // of a tensor that is there
+    updates_.push_back({&tensor, buffers_.at(tensor.updates), address, elements});
+    return;
+  }
   buffers_[tensor.name] = address;
   nothing_ = nothing_ && std::find(shape.begin(), shape.end(), 0) != shape.end();
 }
 
 void Invocation::launch(Launcher& launcher, const Call& call, void* stream) {
+  for (const Update& update : updates_) {
+    const std::int64_t bytes = update.elements * element_bytes(type_of(call, *update.output));
+    if (update.from != update.to && bytes)
+      Driver::get().copy(update.to, update.from, static_cast<size_t>(bytes), stream);
+    buffers_[update.output->updates] = update.to;
+  }
   if (nothing_) return;
   Names sizes;
   for (const auto& [name, expression] : call.signature->sizes) sizes[name] = expression.value(names_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,8 @@ class Invocation {
   // Of an output, once all inputs are there.
   Shape shape_of(const Tensor& output) const;
   void output(const Tensor& tensor, const Shape& shape, Address address);
-  // Puts the kernels into a stream, unless no output has an element. Throws what `Launcher::run` does.
+  // Puts the kernels into a stream, unless no output has an element that they make; before them, copies of inputs that
+  // outputs update elsewhere. Throws what `Launcher::run` does.
   void launch(Launcher& launcher, const Call& call, void* stream);
 
  private:
@@ -40,6 +42,13 @@ class Invocation {
   Shape leading_;  // that any number of extents may be
   bool has_leading_ = false, nothing_ = true;
   Buffers buffers_;
+  std::map<std::string, Shape> shapes_;  // of inputs
+  struct Update {
+    const Tensor* output;
+    Address from, to;
+    std::int64_t elements;
+  };
+  std::vector<Update> updates_;
 };
 
 }  // namespace mythos::cuda

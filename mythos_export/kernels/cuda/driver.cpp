@@ -35,6 +35,7 @@ Driver::Driver() {
   find(library, "cuFuncSetAttribute", func_set_attribute_);
   find(library, "cuMemAllocAsync", mem_alloc_async_);
   find(library, "cuMemFreeAsync", mem_free_async_);
+  find(library, "cuMemcpyDtoDAsync_v2", memcpy_async_);
   find(library, "cuLaunchKernel", launch_kernel_);
   find(library, "cuGetErrorString", get_error_string_);
 }
@@ -69,6 +70,10 @@ Address Driver::allocate(size_t size, void* stream) const {
 }
 
 void Driver::free(Address address, void* stream) const { check(mem_free_async_(address, stream), "cuMemFreeAsync"); }
+
+void Driver::copy(Address to, Address from, size_t size, void* stream) const {
+  check(memcpy_async_(to, from, size, stream), "cuMemcpyDtoDAsync");
+}
 
 void Driver::launch(const Launch& launch, void* stream) const {
   std::vector<void*> arguments;

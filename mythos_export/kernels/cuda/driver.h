@@ -35,6 +35,8 @@ class Driver {
   // Memory that may be used by what is put into the stream from now on; `free` gives it back once the stream is there.
   Address allocate(size_t size, void* stream) const;
   void free(Address address, void* stream) const;
+  // From one place of the device's memory to another.
+  void copy(Address to, Address from, size_t size, void* stream) const;
   void launch(const Launch& launch, void* stream) const;
 
  private:
@@ -49,6 +51,7 @@ class Driver {
   int (*func_set_attribute_)(void*, int, int);
   int (*mem_alloc_async_)(Address*, size_t, void*);
   int (*mem_free_async_)(Address, void*);
+  int (*memcpy_async_)(Address, Address, size_t, void*);
   int (*launch_kernel_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
                         void**);
   int (*get_error_string_)(int, const char**);

@@ -14,16 +14,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kFormatVersion = 3;
+constexpr int kFormatVersion = 4;
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a cubin
 constexpr std::uint64_t kMostShared = 1 << 20;                // of a block
 constexpr const char* kLeading = "...";
-
-std::int64_t element_bytes(const std::string& type) {
-  if (type == "fp32" || type == "i32") return 4;
-  if (type == "fp16" || type == "bf16") return 2;
-  throw std::invalid_argument("scratch memory of the type " + type + ", expected fp32, fp16, bf16 or i32");
-}
 
 // A number in a range: what is read here goes to the driver.
 std::uint64_t whole(const Json& json, std::uint64_t least, std::uint64_t most) {
@@ -95,7 +89,8 @@ Plan plan_of(const Json& json, const std::map<std::string, Kernel>& kernels) {
 }
 
 Tensor tensor_of(const Json& json, bool output) {
-  Tensor tensor{json.at("name"), json.at("type"), json.at("extents").is_null(), json.at("or_scalar"), false, {}, {}};
+  Tensor tensor{json.at("name"), json.at("type"), json.at("extents").is_null(), json.at("or_scalar"), false, {}, {}, {}};
+  if (!json.at("updates").is_null()) tensor.updates = json.at("updates");
   if (tensor.any_extents) return tensor;
   for (const Json& extent : json.at("extents")) {
     if (extent == kLeading && tensor.extents.empty()) tensor.leading = true;
@@ -127,9 +122,12 @@ void check_pointers(const Call& call, const Plan& plan) {
                                     call.signature->name + ", nor scratch memory");
 }
 
-// Every input and attribute of the call is one of the operator's.
+// Every input and attribute of the call is one of the operator's, and what an output updates is one of its inputs.
 void check_names(const Call& call) {
   const Signature& known = *call.signature;
+  for (const Tensor& output : known.outputs)
+    if (!output.updates.empty() && std::find(call.inputs.begin(), call.inputs.end(), output.updates) == call.inputs.end())
+      throw std::invalid_argument(output.name + " updates '" + output.updates + "', which is no input of the call");
   for (const std::string& name : call.inputs)
     if (std::none_of(known.inputs.begin(), known.inputs.end(), [&](const Tensor& one) { return one.name == name; }))
       throw std::invalid_argument(known.name + " has no input '" + name + "'");
@@ -152,6 +150,12 @@ Call call_of(const Json& json, const Program& program) {
 }
 
 }  // namespace
+
+std::int64_t element_bytes(const std::string& type) {
+  if (type == "fp32" || type == "i32") return 4;
+  if (type == "fp16" || type == "bf16") return 2;
+  throw std::invalid_argument("memory of the type " + type + ", expected fp32, fp16, bf16 or i32");
+}
 
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

@@ -52,6 +52,7 @@ struct Tensor {
   bool any_extents, or_scalar, leading;
   std::vector<std::string> extents;  // behind the leading ones, if there are
   std::vector<Expression> products;  // the same, of an output
+  std::string updates;               // of an output: the input that it is, with what the kernels write
 };
 
 struct Signature {
@@ -94,6 +95,9 @@ void parse_program(const std::string& text, Program& program);
 // A kernel's code, as long and with the hash that its description says: the driver reads to the end that a damaged one
 // claims. Throws std::runtime_error.
 std::string code_of(const Program& program, const Binary& binary);
+
+// Of what the launcher allocates or copies. Throws std::invalid_argument for another type.
+std::int64_t element_bytes(const std::string& type);
 
 // The bytes of a file. Throws std::runtime_error.
 std::string read_file(const std::string& path);

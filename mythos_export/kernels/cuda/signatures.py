@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mythos_export.kernels import paged_plan
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.linear.plan import FORMAT_TYPES
 from mythos_model.formats import PLAIN
@@ -33,18 +34,21 @@ class Tensor:
 
     Attributes:
         type: as in `launch_plan.Argument`, without the star, or FLOATS, STORED, SCALE.
-        extents: of an input, a name for each; None: any. Of an output, each a product of names joined by " * ".
+        extents: of an input, a name for each; None: any. Of an output, each a product of names joined by " * "; None:
+            those of the input that it updates.
         or_scalar: it may be a scalar instead; NAME_stride is then 0, else 1.
+        updates: of an output, the input that it is, but for what the kernels write into it, which they know by that
+            input's name. Where a caller gives one buffer as both, they write in place; else all of it is copied before.
     """
 
     name: str
     extents: tuple[str, ...] | None
     type: str = FLOATS
     or_scalar: bool = False
+    updates: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        extents = None if self.extents is None else list(self.extents)
-        return {"name": self.name, "type": self.type, "extents": extents, "or_scalar": self.or_scalar}
+        return {**vars(self), "extents": None if self.extents is None else list(self.extents)}
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,15 @@ _CACHE_SIZES = {  # as `split_plan.SIZES` names them
     "stride_layer": "B * S * C",
     "stride_batch": "S * C",
 }
+_PAGES = (
+    Tensor("entry", ("rows", "C")),
+    Tensor("cache", ("pages", "page", "C")),
+    Tensor("tables", ("spans", "blocks"), "i64"),
+    Tensor("span", ("rows",), "i64"),
+    Tensor("position", ("rows",), "i64"),
+)
+_PAGES_NEXT = Tensor("cache_next", None, updates="cache")
+_PAGED_SIZES = {name: name for name in paged_plan.SIZES}
 
 SIGNATURES = {
     signature.operator: signature
@@ -132,6 +145,25 @@ SIGNATURES = {
             _CACHE_SIZES,
         ),
         Signature(
+            "paged_mla_attention",
+            (
+                Tensor("q_nope", ("rows", "H", "nope")),
+                Tensor("q_rope", ("rows", "H", "P")),
+                *_PAGES,
+                Tensor("kv_up", ("H * (nope + v)", "R")),
+            ),
+            (Tensor("out", ("rows", "H * v_head_dim")), _PAGES_NEXT),
+            (("scale", True), ("v_head_dim", False)),
+            _PAGED_SIZES,
+        ),
+        Signature(
+            "paged_gqa_attention",
+            (Tensor("q", ("rows", "H", "hd")), *_PAGES),
+            (Tensor("out", ("rows", "H * hd")), _PAGES_NEXT),
+            (("scale", True), ("kv_heads", False)),
+            _PAGED_SIZES,
+        ),
+        Signature(
             "act_halting",
             (
                 Tensor("h", _STATE),
@@ -156,8 +188,7 @@ SIGNATURES = {
         ),
     )
 }
-"""The operators of the whole model's graph that have kernels. Those over pages are in the row graphs, which ONNX
-Runtime runs on the CPU alone."""
+"""The operators of the whole model's graph and of the row graphs that have kernels."""
 
 
 Sizes = tuple[int | None, ...]

@@ -23,7 +23,7 @@ from .resources import ARCHITECTURES, check_architectures
 if TYPE_CHECKING:
     from mythos_export.kernels.call import OperatorCall
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "kernels.json"
 
 

@@ -58,6 +58,8 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
                  "auto, off or loops: draft tokens after so many; changes the speed, never the text")->capture_default_str();
   app.add_option("--depth-trace", out.depth_trace, "Write the depth of every new token there, as JSON");
   app.add_option("--backend", out.load.backend)->check(CLI::IsMember({"onnxruntime", "tensorrt", "eager"}));
+  app.add_option("--provider", out.load.provider, "Where ONNX Runtime runs; auto: cuda where it has one. Not executed on a GPU yet")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))->capture_default_str();
   integer("--threads", out.load.threads, "CPU threads; at most the cores that there are")
       ->check(CLI::Range(1, std::numeric_limits<int>::max()));
   app.add_option("--verify", out.load.verify, "What of the bundle's files is checked at load")

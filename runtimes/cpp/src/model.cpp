@@ -80,8 +80,11 @@ Model Model::load(const std::string& bundle, const LoadOptions& options) {
   b.folder = plain_path(bundle);
   b.manifest = read_manifest(b.folder, options.verify == "hashes");
   parts->session = open_session(b, options);
-  if (parts->session->on_cpu && engine::has_row_graphs(b.manifest))
-    parts->open_graph = engine::open_graphs(b.folder, b.manifest, options);
+  if (parts->session->runs_rows && engine::has_row_graphs(b.manifest)) {
+    LoadOptions chosen = options;
+    chosen.provider = parts->session->on_cpu ? "cpu" : "cuda";
+    parts->open_rows = engine::open_rows(b.folder, b.manifest, chosen);
+  }
   return Model(std::move(parts));
 }
 
@@ -94,7 +97,7 @@ bool Model::not_verified() const {
 
 const std::string& Model::operators() const { return parts_->session->operators; }
 
-bool Model::runs_rows() const { return static_cast<bool>(parts_->open_graph); }
+bool Model::runs_rows() const { return static_cast<bool>(parts_->open_rows.graph); }
 
 const TokenizerEntry& Model::tokenizer_entry() const { return parts_->bundle.manifest.tokenizer; }
 
@@ -119,8 +122,8 @@ std::vector<std::int64_t> Model::encode_chat(const std::vector<ChatMessage>& mes
 }
 
 std::shared_ptr<engine::Pool> Model::Parts::rows() {
-  if (!pool && open_graph)
-    pool = std::make_shared<engine::Pool>(engine::growing_core(bundle.manifest.spec, open_graph));
+  if (!pool && open_rows.graph)
+    pool = std::make_shared<engine::Pool>(engine::growing_core(bundle.manifest.spec, open_rows));
   return pool;
 }
 

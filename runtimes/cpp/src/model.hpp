@@ -9,7 +9,7 @@ namespace mythos {
 struct Model::Parts {
   Bundle bundle;
   std::unique_ptr<Session> session;
-  engine::OpenGraph open_graph;        // of the row graphs, where the bundle has them and they run where the session does
+  engine::OpenRows open_rows;          // of the row graphs, where the bundle has them and they run where the session does
   std::shared_ptr<engine::Pool> pool;  // a core over them, which caches share
 
   std::map<std::int64_t, std::unique_ptr<engine::Speculation>> learnt;  // what chooses drafts, by what was asked for

@@ -8,12 +8,14 @@
 
 #include "ort_library.hpp"
 #include "plugins.hpp"
+#include "text.hpp"
 
 namespace mythos {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kCuda = "CUDAExecutionProvider";
+constexpr const char* kCudaLibrary = "libmythos_cuda_ops.so";
 constexpr const char* kRtx = "NvTensorRTRTXExecutionProvider";
 
 const std::map<std::string, ONNXTensorElementDataType> kTypes{
@@ -75,6 +77,40 @@ std::string find_op_library(const std::string& choice) {
   return path;
 }
 
+// Whether MYTHOS_CUDA_OPS asks for the bundle's kernels on CUDA.
+bool wants_cuda_ops() {
+  const char* variable = std::getenv("MYTHOS_CUDA_OPS");
+  const std::string way = variable ? variable : "0";
+  if (way != "0" && way != "1")
+    throw RequestError("MYTHOS_CUDA_OPS is " + py_repr(way) + ", expected 0 or 1, or nothing at all");
+  return way == "1";
+}
+
+// The library that launches the kernels in a folder of the bundle; empty to run the portable bodies.
+std::string find_cuda_library(const fs::path& kernels, const std::string& choice) {
+  if (choice != "auto" && choice != "none")
+    throw RequestError("the operator library " + choice + " is for the CPU, and this session is on CUDA: take provider='cpu', "
+                       "or name no library");
+  if (!wants_cuda_ops() || choice == "none") return "";
+  std::error_code error;
+  if (!fs::is_regular_file(kernels / "kernels.json", error))
+    throw BackendMissing("MYTHOS_CUDA_OPS is 1, but " + kernels.parent_path().string() + " has no kernels: export it with "
+                         "--target cuda");
+  const std::string path = beside_this_code(kCudaLibrary);
+  if (path.empty())
+    throw BackendMissing(std::string("MYTHOS_CUDA_OPS is 1, but ") + kCudaLibrary + " is not beside this program: make native "
+                         "builds it on Linux, the wheel of mythos-runtime has it");
+  return path;
+}
+
+// What the environment asks for and such a session does not have.
+std::string not_taken(bool on_cpu, const std::string& choice) {
+  if (choice != "auto") return "";
+  if (on_cpu) return wants_cuda_ops() ? " (MYTHOS_CUDA_OPS is for CUDA alone)" : "";
+  const char* named = std::getenv("MYTHOS_OP_LIBRARY");
+  return named && std::string(named) != "none" ? " (MYTHOS_OP_LIBRARY is for the CPU alone)" : "";
+}
+
 [[noreturn]] void load_error(const std::string& file, const Ort::Exception& error, const std::string& library) {
   const std::string text = words(error);
   for (const char* sign : {"not a registered function/op", "TypeInferenceError", "NOT_IMPLEMENTED"})
@@ -114,6 +150,13 @@ bool add_cuda(Ort::SessionOptions& settings, bool required) {
   }
 }
 
+Ort::Value tensor_in(const Ort::MemoryInfo& memory, void* data, const std::string& dtype,
+                     const std::vector<std::int64_t>& shape) {
+  std::size_t bytes = dtype_size(dtype);
+  for (const std::int64_t size : shape) bytes *= static_cast<std::size_t>(size);
+  return Ort::Value::CreateTensor(memory, data, bytes, shape.data(), shape.size(), kTypes.at(dtype));
+}
+
 template <typename Call>
 void guarded(const Call& call, bool plugins) {
   try {
@@ -130,23 +173,30 @@ void guarded(const Call& call, bool plugins) {
 OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
                        std::shared_ptr<const Linked> weights)
     : session_(nullptr), ports_(ports), memory_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)),
-      weights_(std::move(weights)), plugins_(role == Role::kEngineOfPlugins) {
+      there_(Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault)), weights_(std::move(weights)),
+      plugins_(role == Role::kEngineOfPlugins) {
   Ort::SessionOptions settings;
   settings.SetLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
   settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
-  if (role == Role::kInTurns) settings.AddConfigEntry("session.force_spinning_stop", "1");
+  if (role == Role::kInTurns || role == Role::kLines) settings.AddConfigEntry("session.force_spinning_stop", "1");
   const bool engine = role == Role::kEngine || plugins_;
-  const std::string library = engine ? "" : find_op_library(options.op_library);
-  if (!library.empty()) add_operators(settings, library);
-  std::string provider = "CPUExecutionProvider";
+  std::string provider = "CPUExecutionProvider", library;
   if (engine) {
     settings.AppendExecutionProvider("NvTensorRtRtx", {});
     if (plugins_) load_rtx_plugins(file);  // into what the provider has brought
     provider = kRtx;
   } else if (options.provider != "cpu" && add_cuda(settings, options.provider == "cuda")) {
     provider = kCuda;
+    there_ = Ort::MemoryInfo("Cuda", OrtDeviceAllocator, 0, OrtMemTypeDefault);
+  }
+  on_cpu = provider == "CPUExecutionProvider";
+  if (!engine && role != Role::kLines) {
+    const std::string kernels = fs::path(file).parent_path() / "kernels";
+    library = on_cpu ? find_op_library(options.op_library) : find_cuda_library(kernels, options.op_library);
+    if (!library.empty() && !on_cpu) settings.AddConfigEntry("mythos.kernels", kernels.c_str());
+    if (!library.empty()) add_operators(settings, library);
   }
   try {
     session_ = Ort::Session(environment(), file.c_str(), settings);
@@ -165,14 +215,29 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   description = std::string("onnxruntime ") + onnxruntime().GetVersionString() + ", " + provider + ", " +
                 (options.threads ? std::to_string(*options.threads) : "all") + " threads, " +
                 (library.empty() ? "portable operators" : "native operators of " + fs::path(library).filename().string());
-  on_cpu = provider == "CPUExecutionProvider";
+  runs_rows = !engine && (on_cpu || !library.empty());
+  if (!on_cpu && !library.empty()) description += " on the bundle's kernels (built, not executed)";
+  if (!engine) description += not_taken(on_cpu, options.op_library);
   if (!engine) operators = library.empty() ? "portable" : "native";
 }
 
 Ort::Value OrtSession::tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const {
-  std::size_t bytes = dtype_size(dtype);
-  for (const std::int64_t size : shape) bytes *= static_cast<std::size_t>(size);
-  return Ort::Value::CreateTensor(memory_, data, bytes, shape.data(), shape.size(), kTypes.at(dtype));
+  return tensor_in(memory_, data, dtype, shape);
+}
+
+Ort::Value OrtSession::tensor_there(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const {
+  return tensor_in(there_, data, dtype, shape);
+}
+
+std::shared_ptr<char> OrtSession::allocate_there(std::size_t bytes, const std::function<void()>& refused) {
+  auto allocator = std::make_shared<Ort::Allocator>(session_, there_);
+  char* memory = nullptr;
+  try {
+    memory = static_cast<char*>(allocator->Alloc(bytes));
+  } catch (const std::exception&) {  // which is how some of its allocators say that there is none
+  }
+  if (!memory) refused();
+  return {memory, [allocator, session = shared_from_this()](char* given) { allocator->Free(given); }};
 }
 
 std::vector<Tensor> OrtSession::run(const std::vector<Tensor>& inputs) {
@@ -242,6 +307,12 @@ void OrtSession::compare(const std::string& file, const std::vector<Port>& expec
   if (!values.empty())
     throw BundleError(file + " has the port " + values.begin()->first +
                       ", which this runtime does not know; update mythos_runtime");
+}
+
+bool rows_on_cuda(const LoadOptions& options) {
+  if (!wants_cuda_ops() || options.provider == "cpu" || options.op_library != "auto") return false;
+  require_api();
+  return options.provider == "cuda" || available(kCuda);
 }
 
 std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& ports, const LoadOptions& options,

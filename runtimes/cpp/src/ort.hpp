@@ -5,16 +5,24 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <functional>
+#include <memory>
+
 #include "linked.hpp"
 #include "session.hpp"
 
 namespace mythos {
 
 // What a graph is: the whole model; one of several that run in turns, so that its threads must not go on spinning and hold
-// the cores that the next one's need; a file that wraps a TensorRT-RTX engine, which may call plug-ins.
-enum class Role { kWhole, kInTurns, kEngine, kEngineOfPlugins };
+// the cores that the next one's need; one that moves lines, and calls no operator of ours; a file that wraps a TensorRT-RTX
+// engine, which may call plug-ins.
+enum class Role { kWhole, kInTurns, kLines, kEngine, kEngineOfPlugins };
 
-class OrtSession : public Session {
+// Whether ONNX Runtime runs the row graphs in its CUDA provider: where MYTHOS_CUDA_OPS asks for the kernels there, and the
+// provider is CUDA, or left to a runtime that has it (RequestError: the variable is set to what means nothing).
+bool rows_on_cuda(const LoadOptions& options);
+
+class OrtSession : public Session, public std::enable_shared_from_this<OrtSession> {
  public:
   // See `open_graph`. BundleError: the graph is damaged, or its ports are not these. BackendMissing: no such provider, no
   // kernel for an operator.
@@ -27,8 +35,11 @@ class OrtSession : public Session {
   Ort::IoBinding binding() { return Ort::IoBinding(session_); }
   // Gives a binding the weights that are the same at every call.
   void bind_linked(Ort::IoBinding& binding) const;
-  // A tensor that is where `data` does.
+  // A tensor that is where `data` does: on the host, and where the session runs.
   Ort::Value tensor(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const;
+  Ort::Value tensor_there(void* data, const std::string& dtype, const std::vector<std::int64_t>& shape) const;
+  // Memory where the session runs, which it outlives; `refused` is called where there is none, and throws.
+  std::shared_ptr<char> allocate_there(std::size_t bytes, const std::function<void()>& refused);
 
  private:
   // The weights that the graph takes as inputs are noted in `linked_`.
@@ -36,7 +47,7 @@ class OrtSession : public Session {
 
   Ort::Session session_;
   Ports ports_;
-  Ort::MemoryInfo memory_;
+  Ort::MemoryInfo memory_, there_;  // the host's, and that of where it runs
   std::shared_ptr<const Linked> weights_;
   std::vector<std::pair<std::string, Ort::Value>> linked_;
   std::vector<const char*> input_names_, output_names_;

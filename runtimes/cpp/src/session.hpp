@@ -20,8 +20,8 @@ class Session {
   std::string description;
   // What runs the operators of the domain mythos: "native", "portable" (the bodies in the graph) or "engine".
   std::string operators = "engine";
-  // ONNX Runtime on the CPU, where the engine's row graphs run too.
-  bool on_cpu = false;
+  // ONNX Runtime on the CPU; and whether the engine's row graphs run in the same way.
+  bool on_cpu = false, runs_rows = false;
 };
 
 struct Bundle {

@@ -58,7 +58,7 @@ class Counting : public Graphs {
     values_.assign(ids.begin(), ids.end());
     return values_.data();
   }
-  void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) override {
+  void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) override {
     ++calls;
     check(!lines.empty() && static_cast<std::int64_t>(lines.size()) <= most_rows, "a call takes some rows, not too many");
     auto line = lines.begin();
@@ -74,11 +74,11 @@ class Counting : public Graphs {
         *states.array(kHalted).row(*line) = states.halted(*line) || halts;
       }
   }
-  const float* leave(const States&, const Lines&, const std::vector<float>& answers, const std::vector<std::int64_t>& pick,
+  const float* leave(const States&, const Lines&, const float* answers, const std::vector<std::int64_t>& pick,
                      const Spans&, const Tables&) override {
     values_.assign(pick.size() * kVocabulary, 0);
     for (std::size_t i = 0; i < pick.size(); ++i) {
-      const auto id = static_cast<std::int64_t>(answers[static_cast<std::size_t>(pick[i])]);
+      const auto id = static_cast<std::int64_t>(answers[pick[i]]);
       values_[i * kVocabulary + static_cast<std::size_t>((id + 1) % kVocabulary)] = 1;
     }
     return values_.data();
@@ -157,7 +157,7 @@ void the_largest_options_are_as_many_as_the_memory_holds() {
   // Behind the memory, which is dealt first, a graph is opened.
   const OpenGraph open = [](const std::string&) -> std::shared_ptr<mythos::OrtSession> { throw Opened{}; };
   try {
-    make_core(counting_spec(), open, options);
+    make_core(counting_spec(), {open, {}}, options);
     check(false, "no graph was opened");
   } catch (const Opened&) {
   }

@@ -1,6 +1,7 @@
-// Runs schedules that the parity tests deal: `mythos_schedule FOLDER THREADS ROWS AROUND_PAGES LOOP_PAGES LINES`.
+// Runs schedules that the parity tests deal: `mythos_schedule FOLDER THREADS ROWS AROUND_PAGES LOOP_PAGES LINES [device]`.
 //
-// FOLDER holds spec.json and the three row graphs. Every line of stdin is a schedule, every line of stdout what came of it;
+// FOLDER holds spec.json and the three row graphs; for `device`, where the CPU's memory is a device's, also the graphs that
+// move lines. Every line of stdin is a schedule, every line of stdout what came of it;
 // tests/mythos_runtime_cpp/schedules.py says what they hold. Memory that is nobody's is NaN.
 #include <algorithm>
 #include <cmath>
@@ -12,8 +13,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "engine/device_graphs.hpp"
 #include "engine/engine.hpp"
 #include "fields.hpp"
+#include "line_ports.hpp"
 #include "ports.hpp"
 #include "row_ports.hpp"
 #include "spec.hpp"
@@ -35,8 +38,8 @@ void poison(const PagedCache& cache, std::int64_t page) {
       std::memcpy(cache.page(slot, page) + at, size == 4 ? static_cast<const void*>(&wide) : &half, size);
 }
 
-std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64_t pages) {
-  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype());
+std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64_t pages, const mythos::engine::MakeLines& make) {
+  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype(), make);
   for (std::int64_t page = 0; page < pages; ++page) poison(*cache, page);
   cache->freed = [memory = cache.get()](std::int64_t page) { poison(*memory, page); };
   return cache;
@@ -78,23 +81,24 @@ void fill_far(mythos::engine::Core& core, Sequence& sequence, std::int64_t lengt
 
 // The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted from the
 // first that a schedule opens.
-class Recorded : public mythos::engine::RowGraphs {
+class Recorded : public mythos::engine::Graphs {
  public:
-  using RowGraphs::RowGraphs;
+  explicit Recorded(std::unique_ptr<Graphs> graphs) : Graphs(graphs->spec, graphs->most_rows), graphs_(std::move(graphs)) {}
+  void bind(const mythos::engine::Memory& memory) override { graphs_->bind(memory); }
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override {
     note(mythos::kEnter, spans);
-    return RowGraphs::enter(ids, spans, tables);
+    return graphs_->enter(ids, spans, tables);
   }
-  void step(const mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
+  void step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
             const Tables& tables) override {
     note(mythos::kStep, spans);
-    RowGraphs::step(states, lines, spans, tables);
+    graphs_->step(states, lines, spans, tables);
   }
-  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines,
-                     const std::vector<float>& answers, const std::vector<std::int64_t>& pick, const Spans& spans,
+  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines, const float* answers,
+                     const std::vector<std::int64_t>& pick, const Spans& spans,
                      const Tables& tables) override {
     note(mythos::kLeave, spans);
-    const float* logits = RowGraphs::leave(states, lines, answers, pick, spans, tables);
+    const float* logits = graphs_->leave(states, lines, answers, pick, spans, tables);
     if (broken < 0) return logits;
     broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
     for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks
@@ -111,6 +115,7 @@ class Recorded : public mythos::engine::RowGraphs {
   std::int64_t broken = -1;  // the sequence whose logits hold NaN
 
  private:
+  std::unique_ptr<Graphs> graphs_;
   void note(const char* graph, const Spans& spans) {
     json list = json::array();
     for (const auto& span : spans) list.push_back({span.sequence->number - first_, span.depth, span.first, span.last});
@@ -165,7 +170,7 @@ mythos::Request request_of(const json& from) {
 class Driver {
  public:
   Driver(const std::string& folder, int threads, std::int64_t rows, std::int64_t around_pages, std::int64_t loop_pages,
-         std::int64_t lines) {
+         std::int64_t lines, bool on_device) {
     std::ifstream file(folder + "/spec.json", std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
     const mythos::Json document = mythos::parse_json(text, "spec.json");
@@ -173,16 +178,31 @@ class Driver {
     if (const std::string problem = mythos::row_contradiction(*spec); !problem.empty()) throw mythos::BundleError(problem);
     mythos::LoadOptions load;
     load.threads = threads, load.provider = "cpu";
+    const auto open_lines = [&](const std::string& graph, const mythos::Ports& ports) {
+      return std::shared_ptr<mythos::OrtSession>(
+          mythos::open_graph(folder + "/" + mythos::line_file(graph), ports, load, mythos::Role::kLines));
+    };
+    const auto moving = on_device ? std::make_shared<mythos::engine::LineGraphs>(*spec, open_lines, rows) : nullptr;
+    mythos::engine::MakeLines make = mythos::engine::host_lines;
+    if (moving) make = mythos::engine::LineGraphs::pools(moving);
     mythos::engine::Memory memory;
     for (const mythos::CacheGroup& group : spec->caches)
-      (group.per_loop ? memory.loop : memory.around) = cache_of(group, group.per_loop ? loop_pages : around_pages);
-    memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
+      (group.per_loop ? memory.loop : memory.around) = cache_of(group, group.per_loop ? loop_pages : around_pages, make);
+    if (moving)
+      memory.states = std::make_unique<mythos::engine::DeviceStates>(*spec, lines, moving);
+    else
+      memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
     memory.states->freed = [states = memory.states.get(), spec](std::int64_t line) { poison(*states, *spec, line); };
     const auto open = [&](const std::string& graph) {
       return std::shared_ptr<mythos::OrtSession>(
           mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load, mythos::Role::kInTurns));
     };
-    auto graphs = std::make_unique<Recorded>(spec, open, memory, rows, spec->max_seq_len);
+    std::unique_ptr<mythos::engine::Graphs> run;
+    if (moving)
+      run = std::make_unique<mythos::engine::DeviceGraphs>(spec, open, moving, memory, rows);
+    else
+      run = std::make_unique<mythos::engine::RowGraphs>(spec, open, memory, rows, spec->max_seq_len);
+    auto graphs = std::make_unique<Recorded>(std::move(run));
     recorded_ = graphs.get();
     core_ = std::make_unique<mythos::engine::Core>(std::move(graphs), std::move(memory));
   }
@@ -283,10 +303,11 @@ class Driver {
 }  // namespace
 
 int main(int count, char** values) {
-  if (count != 7) return 2;
+  const bool on_device = count == 8 && std::string(values[7]) == "device";
+  if (count != 7 && !on_device) return 2;
   try {
     const auto number = [&](int at) { return std::stoll(values[at]); };
-    Driver driver(values[1], static_cast<int>(number(2)), number(3), number(4), number(5), number(6));
+    Driver driver(values[1], static_cast<int>(number(2)), number(3), number(4), number(5), number(6), on_device);
     for (std::string line; std::getline(std::cin, line);) std::cout << driver.run(json::parse(line)) << std::endl;
     return 0;
   } catch (const std::exception& error) {

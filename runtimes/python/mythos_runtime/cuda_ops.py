@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing, RequestError
-from mythos_runtime.session import NATIVE, OpLibrary
+from mythos_runtime.session import NATIVE, OpLibrary, Options
 from mythos_runtime.torch_device import KERNELS_MANIFEST
 
 CUDA_LIBRARY = "libmythos_cuda_ops.so"
@@ -26,6 +27,15 @@ def wants_cuda_ops() -> bool:
     return way == "1"
 
 
+def rows_on_cuda(options: Options) -> bool:
+    """Whether ONNX Runtime runs the row graphs in its CUDA provider: where the variable asks for the kernels there, and
+    the provider is CUDA, or left to a runtime that has it. Raises as `wants_cuda_ops`."""
+    if not wants_cuda_ops() or options.provider == "cpu" or options.op_library != "auto":
+        return False
+    available = importlib.import_module("onnxruntime").get_available_providers()
+    return options.provider == "cuda" or "CUDAExecutionProvider" in available
+
+
 def find_cuda_library(kernels: Path, choice: OpLibrary = "auto") -> Path | None:
     """The library of operators for ONNX Runtime's CUDA provider, which launches the compiled kernels in a folder of the
     bundle; None to run the operators' portable bodies there.
@@ -40,10 +50,15 @@ def find_cuda_library(kernels: Path, choice: OpLibrary = "auto") -> Path | None:
         return None
     if not (kernels / KERNELS_MANIFEST).is_file():
         raise BackendMissing(f"{CUDA_OPS} is 1, but {kernels.parent} has no kernels: export it with --target cuda")
+    lack = missing_cuda_library()
+    if lack is not None:
+        raise BackendMissing(f"{CUDA_OPS} is 1, but {lack}")
+    return NATIVE / CUDA_LIBRARY
+
+
+def missing_cuda_library() -> str | None:
+    """Why there is no such library here, or None."""
     path = NATIVE / CUDA_LIBRARY
-    if not path.is_file():
-        raise BackendMissing(
-            f"{CUDA_OPS} is 1, but {path} is not there: it is built on Linux, beside the CPU's operators; run make "
-            "native in the source"
-        )
-    return path
+    if path.is_file():
+        return None
+    return f"{path} is not there: it is built on Linux, beside the CPU's operators; run make native in the source"

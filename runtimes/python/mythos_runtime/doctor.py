@@ -14,9 +14,11 @@ from importlib import metadata
 from pathlib import Path
 
 from mythos_runtime import cpp
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, missing_cuda_library
 from mythos_runtime.errors import BackendMissing
 from mythos_runtime.ort import find_op_library, why_no_op_library
-from mythos_runtime.session import missing_for
+from mythos_runtime.session import NATIVE, missing_for
+from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY, missing_plugins
 
 FINDINGS = "mythos_runtime.findings"
 """Entry points that name functions without arguments which return a list of Finding."""
@@ -47,6 +49,8 @@ def examine() -> list[Finding]:
         _cuda(),
         _backend("run model.pt2", "eager", f"torch {_version('torch')}"),
         _backend("run TensorRT engines", "tensorrt", "TensorRT"),
+        _built("launch a bundle's kernels in ONNX Runtime", CUDA_LIBRARY, missing_cuda_library()),
+        _built("run TensorRT engines with plug-ins", PLUGIN_LIBRARY, missing_plugins()),
     ]
     for entry in metadata.entry_points(group=FINDINGS):
         more: Callable[[], list[Finding]] = entry.load()
@@ -85,6 +89,11 @@ def _cpp_runtime() -> Finding:
         return Finding(what, True, f"mythos_run in {cpp.prefix()}")
     except BackendMissing as error:
         return Finding(what, False, "", str(error))
+
+
+def _built(what: str, library: str, lack: str | None) -> Finding:
+    """A library for GPUs, beside the CPU's operators."""
+    return Finding(what, lack is None, str(NATIVE / library) if lack is None else "", lack or "")
 
 
 def _library(what: str, package: str) -> Finding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -103,13 +103,14 @@ class Model:
 
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime on the CPU, or PyTorch."""
+        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime or PyTorch."""
         if self.manifest is None or self.folder is None or not self.session.runs_rows:
             return None
         device = getattr(self.session, "device", None)
         if device is None and not has_rows(self.manifest):
             return None
-        return Pool(open_core(self.folder, self.manifest, self._options, device))
+        options = replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
+        return Pool(open_core(self.folder, self.manifest, options, device))
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).

@@ -92,6 +92,7 @@ class OrtSession:
     Attributes:
         inference: its onnxruntime.InferenceSession. failures: what that may raise when it runs.
         linked: inputs that are the same at every call: weights in files outside of the bundle.
+        provider: cpu or cuda.
     """
 
     name = "onnxruntime"
@@ -143,29 +144,30 @@ class OrtSession:
             )
         self._outputs = [port.name for port in ports.outputs]
         self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
-        self._device = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
-        if self._device != "cpu" and options.op_library not in ("auto", None):
+        self.provider = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
+        if self.provider != "cpu" and options.op_library not in ("auto", None):
             raise RequestError(
                 f"the operator library {options.op_library} is for the CPU, and this session is on CUDA: take "
                 "provider='cpu', or name no library"
             )
         self.store: Store = HOST
-        if self._device == "cuda" and self._new and _cuda_runtime() is not None:
+        if self.provider == "cuda" and self._new and _cuda_runtime() is not None:
             self.store = self.own_store(CudaMemory(_cuda_runtime()))
         taken, given = self.inference.get_inputs(), weights or {}
         self.linked = {value.name: given[value.name] for value in taken if value.name in given}
-        if self.linked and self._device != "cpu":
+        if self.linked and self.provider != "cpu":
             raise BackendMissing(f"{file}: weights that are linked to run on the CPU alone: take provider='cpu'")
         _compare(file, ports.inputs, [value for value in taken if value.name not in self.linked])
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
-        self.runs_rows = active[0] == _PROVIDERS["cpu"]
+        on_kernels = self._library is not None and self._library.name == CUDA_LIBRARY
+        self.runs_rows = active[0] == _PROVIDERS["cpu"] or on_kernels
         self.operators = "native" if self._library else "portable"
-        kernels = f"native operators of {self._library.name}" if self._library else "portable operators"
-        if self._library and self._library.name == CUDA_LIBRARY:
-            kernels += " on the bundle's kernels (built, not executed)"
-        kernels += _not_taken(self._device, options.op_library)
-        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {kernels}"
+        words = f"native operators of {self._library.name}" if self._library else "portable operators"
+        if on_kernels:
+            words += " on the bundle's kernels (built, not executed)"
+        words += _not_taken(self.provider, options.op_library)
+        self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {words}"
 
     def _open(
         self, ort: Any, file: Path, options: Options, providers: list[str], in_turns: bool, entries: Mapping[str, str]
@@ -182,8 +184,8 @@ class OrtSession:
         if in_turns:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
         on_cpu = providers[0] == _PROVIDERS["cpu"]
-        kernels = file.parent / KERNELS_FOLDER
         chosen = options.op_library
+        kernels = file.parent / KERNELS_FOLDER
         self._library = find_op_library(chosen) if on_cpu else find_cuda_library(kernels, chosen)
         if self._library is not None:
             if not on_cpu:
@@ -200,9 +202,9 @@ class OrtSession:
 
         def upload(array: np.ndarray) -> Any:
             try:
-                if self._device == "cpu":  # where a value is a view of an array, which has to outlive it
+                if self.provider == "cpu":  # where a value is a view of an array, which has to outlive it
                     return _Kept(value.ortvalue_from_numpy(array), array)
-                return _Kept(value.ortvalue_from_numpy(array, self._device, 0), None)
+                return _Kept(value.ortvalue_from_numpy(array, self.provider, 0), None)
             except self.failures as error:
                 raise BackendFailed(f"ONNX Runtime gives a cache no memory: {_first_line(error)}") from error
 
@@ -227,7 +229,7 @@ class OrtSession:
                 binding.bind_cpu_input(name, value)
         self.bind_linked(binding)
         for name in self._outputs:
-            binding.bind_output(name, self._device if name in self._new else "cpu")
+            binding.bind_output(name, self.provider if name in self._new else "cpu")
         try:
             self.inference.run_with_iobinding(binding)
             binding.synchronize_outputs()
@@ -290,7 +292,7 @@ def call_error(error: BaseException) -> BackendFailed:
 class RowsAlone:
     """In place of a session on the whole model, which a bundle has none of whose experts are in shards."""
 
-    name, operators, runs_rows = "onnxruntime", "native", True
+    name, operators, provider, runs_rows = "onnxruntime", "native", "cpu", True
 
     def __init__(self, count: int, options: Options) -> None:
         self.operators = "native" if find_op_library(options.op_library) else "portable"

@@ -13,6 +13,8 @@ from mythos_export.kernels.cuda.signatures import LEADING, SIGNATURES
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.op import OPERATORS
 
+_OPEN = {*"BTSL", "rows", "pages", "spans", "blocks"}
+
 Calls = list[tuple[OperatorCall, tuple[Plan, ...]]]
 
 
@@ -41,6 +43,6 @@ def _as_a_graph_says(case: OperatorCase) -> Any:
             names = ("T",) * (len(shapes[tensor.name]) - len(names) + 1) + names[1:]
         if names and tensor.name in shapes and not tensor.or_scalar:
             shapes[tensor.name] = tuple(
-                None if name in "BTSL" else size for name, size in zip(names, shapes[tensor.name], strict=True)
+                None if name in _OPEN else size for name, size in zip(names, shapes[tensor.name], strict=True)
             )
     return replace(case.call, shapes=shapes)

@@ -8,7 +8,6 @@ A program of its own: the stand-in is this process's libcuda for good.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -24,35 +23,24 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort  # type: ignore[import-untyped]
-import torch
-from case_calls import Calls, calls_of_cases, plans_of, precision_of
+from case_calls import calls_of_cases, plans_of, precision_of
 from cpu_ops import node_model
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from operator_cases import CASES, Array, OperatorCase
+from operator_cases import CASES, FEW, Array, OperatorCase, reference_of, results
+from paged_cases import paged_inputs
+from stand_in_gpu import CAPABILITY, Gpu, open_session, write_kernels
 
 from mythos_export.kernels.cuda.launch import launch_of
-from mythos_export.kernels.cuda.signatures import SIGNATURES, described
-from mythos_export.kernels.launch_plan import KernelSpec, choose, evaluate
+from mythos_export.kernels.cuda.signatures import SIGNATURES
+from mythos_export.kernels.launch_plan import choose, evaluate
 from mythos_export.kernels.op import OPERATORS, calls_of
 from mythos_export.kernels.text import PORTABLE_DOMAIN
-from mythos_export.kernels.triton_build import FORMAT_VERSION
 from mythos_export.passes.name_dimensions import NAMES
 from mythos_model.formats import FORMATS, PLAIN
-from mythos_runtime.cuda_ops import KERNELS_ENTRY
-from mythos_runtime.files import describe
 
-BUILD = Path(__file__).parents[3] / "build" / "kernels"
-LIBRARY, STAND_IN = BUILD / "libmythos_cuda_ops_cpu.so", BUILD / "stand_in.so"
-CAPABILITY = 80
 EVERY = (*(op for op in SIGNATURES if op != "linear"), *(f"{op}:{f}" for op in ("moe", "linear") for f in FORMATS))
 SERVED = tuple(name for name in EVERY if not name.endswith((PLAIN, "a8")))
-_SHARED = 60_000  # more than a kernel has without asking
-_DTYPES = {
-    **{"*fp32": torch.float32, "*fp16": torch.float16, "*i32": torch.int32, "*i64": torch.int64},
-    **{"*i1": torch.bool, "*i8": torch.int8, "*u8": torch.uint8},
-}
-_SCALARS = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
 _FED = {
     "tensor(int64)": np.int64,
     "tensor(float)": np.float32,
@@ -61,102 +49,6 @@ _FED = {
 }
 _EXAMPLES = {"act_halting": 10, "linear": 5}
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
-_ON_LAUNCH = ctypes.CFUNCTYPE(
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.POINTER(ctypes.c_uint),
-    ctypes.c_uint,
-    ctypes.c_uint,
-    ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_void_p),
-)
-
-
-class Gpu:
-    """What launches: kernels by name are interpreted, and noted as (name, grid, threads, scalars). Those of other GPUs
-    than the current one are refused."""
-
-    def __init__(self) -> None:
-        self.driver = ctypes.CDLL(str(STAND_IN), ctypes.RTLD_GLOBAL)  # its soname is the driver's
-        self.driver.stand_in_held.restype = ctypes.c_size_t
-        self.specs: dict[str, KernelSpec] = {}
-        self.launched: list[Any] = []
-        self.error = ""
-        self._called = _ON_LAUNCH(self._launch)
-        self.enter(0, CAPABILITY)
-
-    def enter(self, context: int, capability: int) -> None:
-        """Make that context current, on a GPU of that capability."""
-        self.capability = capability
-        self.driver.stand_in_context(context)
-        self.driver.stand_in(capability, self._called)
-
-    def _launch(self, image: bytes, entry: bytes, grid: Any, threads: int, shared: int, stream: Any, given: Any) -> int:
-        try:
-            name, architecture = image.decode().split()
-            assert architecture == f"sm_{self.capability}"
-            self._interpret(self.specs[name], entry.decode(), tuple(grid[:3]), threads, shared, given)
-        except BaseException:  # it would be lost in the library that calls this
-            self.error = traceback.format_exc()
-            return 999
-        return 0
-
-    def _interpret(
-        self, spec: KernelSpec, entry: str, grid: tuple[int, ...], threads: int, shared: int, given: Any
-    ) -> None:
-        from mythos_export.kernels.triton_run import load_kernel
-
-        assert (entry, shared, threads) == (f"{spec.name}_entry", _SHARED, 32 * spec.num_warps)
-        values: list[Any] = []
-        for argument, place in zip(spec.arguments, given, strict=False):
-            kind = ctypes.c_uint64 if argument.is_pointer else _SCALARS[argument.type]
-            value = kind.from_address(place).value
-            values.append(_tensor(value, _DTYPES[argument.type]) if argument.is_pointer else value)
-        count = len(spec.arguments)
-        assert [ctypes.c_uint64.from_address(given[count + i]).value for i in (0, 1)] == [0, 0]  # Triton's own scratch
-        scalars = [value for value, a in zip(values, spec.arguments, strict=True) if not a.is_pointer]
-        self.launched.append((spec.name, list(grid), threads, scalars))
-        load_kernel(spec.source)[grid](*values, **spec.constants)
-
-
-def _tensor(address: int, dtype: torch.dtype) -> torch.Tensor:
-    """What begins at an address: the interpreter reads and writes from there, however long it says that it is."""
-    if not address:
-        return torch.empty(0, dtype=dtype)
-    whole = (ctypes.c_char * 8).from_address(address)  # whatever the type: empty buffers share addresses with others
-    return torch.frombuffer(whole, dtype=dtype)
-
-
-def write_kernels(folder: Path, calls: Calls, *capabilities: int) -> dict[str, KernelSpec]:
-    """As `triton_build` writes the kernels of these calls, but the code of each is its name and GPU (`CAPABILITY` where
-    none is said); returns them by name."""
-    plans = {(plan.operator, plan.variant, plan.path): plan for _, found in calls for plan in found}
-    specs = {spec.name: spec for plan in plans.values() for spec in plan.launches}
-    architectures = [f"sm_{capability}" for capability in capabilities or (CAPABILITY,)]
-    kernels = []
-    for spec in specs.values():
-        binaries = []
-        for architecture in architectures:
-            cubin = folder / f"{spec.name}.{architecture}.cubin"
-            cubin.write_text(f"{spec.name} {architecture}")
-            binary = {"architecture": architecture, "entry": f"{spec.name}_entry", "shared_bytes": _SHARED}
-            binary |= {"cubin": {"file": cubin.name, **vars(describe(cubin))}}
-            binaries.append({**binary, "global_scratch_bytes": 0, "profile_scratch_bytes": 0})
-        kernels.append({**spec.to_json(), "threads": 32 * spec.num_warps, "binaries": binaries})
-    document = {"format_version": FORMAT_VERSION, "architectures": architectures, "kernels": kernels}
-    document |= {"plans": [plan.to_json() for plan in plans.values()], **described(calls)}
-    (folder / "kernels.json").write_text(json.dumps(document))
-    return specs
-
-
-def open_session(model: bytes, folder: Path) -> ort.InferenceSession:
-    """A graph on the library."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(KERNELS_ENTRY, str(folder))
-    options.register_custom_ops_library(str(LIBRARY))
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def model_of(case: OperatorCase) -> bytes:
@@ -204,6 +96,8 @@ def check(gpu: Gpu, case: OperatorCase, folder: Path) -> None:
     expected = expected_launches(case) if any(result.size for result in got) else []
     assert gpu.launched == expected, (gpu.launched, expected)
     assert gpu.driver.stand_in_held() == 0, "scratch memory was not given back"
+    pages = values["cache"].nbytes if "cache" in values else 0  # the result is no buffer of the caller's
+    assert gpu.driver.stand_in_copied() == pages
     far = case.distance(tuple(got))
     assert far < TOLERANCE[np.dtype(case.dtype).name], far
 
@@ -218,7 +112,7 @@ def drawn(gpu: Gpu, op: str) -> None:
     )
     @given(st.data())
     def both(data: Any) -> None:
-        first, second = (data.draw(CASES[name, form or PLAIN]) for _ in range(2))
+        first, second = (data.draw(FEW.get(name, CASES[name, form or PLAIN])) for _ in range(2))
         alike = [first] + [second] * (precision_of(first) == precision_of(second))
         with tempfile.TemporaryDirectory() as place:
             gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
@@ -331,7 +225,37 @@ def fed(value: Any) -> Array:
     return found.astype(_FED[value.type])
 
 
-OTHERS = {"two_gpus": two_gpus, "damaged": damaged}
+def in_place(gpu: Gpu) -> None:
+    """Pages that are given as the cache before and after are written where they are, and nothing else of them; others
+    are copied whole before. Where there are no rows, that is all."""
+    drawn = paged_inputs(7, [(33, 2), (0, 1)], 24, 1, np.float32)
+    drawn["cache"] = np.nan_to_num(drawn["cache"])
+    for rows in (len(drawn["span"]), 0):
+        by_row = {name: drawn[name][:rows] for name in ("entry", "span", "position")}
+        inputs = {**drawn, **by_row}
+        inputs["entry"] = np.nan_to_num(inputs["entry"])
+        q = np.random.default_rng(0).standard_normal((rows, 4, 6)).astype(np.float32)
+        case = OperatorCase("paged_gqa_attention", {"q": q, **inputs}, {"scale": 0.25, "kv_heads": 2})
+        with tempfile.TemporaryDirectory() as place:
+            gpu.specs = write_kernels(Path(place), calls_of_cases([case]))
+            session = open_session(model_of(case), Path(place))
+            names = [value.name for value in session.get_outputs()]
+            elsewhere = session.run(None, case.inputs)
+            assert gpu.driver.stand_in_copied() == inputs["cache"].nbytes
+            pages, binding = ort.OrtValue.ortvalue_from_numpy(inputs["cache"].copy()), session.io_binding()
+            for name, value in case.inputs.items():
+                binding.bind_ortvalue_input(name, pages if name == "cache" else ort.OrtValue.ortvalue_from_numpy(value))
+            binding.bind_output(names[0])
+            binding.bind_ortvalue_output(names[1], pages)
+            session.run_with_iobinding(binding)
+            assert gpu.driver.stand_in_copied() == 0
+            out = binding.get_outputs()[0].numpy()
+            assert np.array_equal(out, elsewhere[0]) and np.array_equal(pages.numpy(), elsewhere[1])
+            _, after = results(reference_of(case.op)(**case.inputs, **case.attributes))
+            assert np.array_equal(pages.numpy(), after) and gpu.driver.stand_in_held() == 0, gpu.error
+
+
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "in_place": in_place}
 
 
 def main() -> None:

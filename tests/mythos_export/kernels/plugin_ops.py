@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from case_calls import calls_of_cases
-from cuda_ops import TOLERANCE, Gpu, expected_launches, write_kernels
+from cuda_ops import TOLERANCE, expected_launches
 from hypothesis import HealthCheck, given, seed, settings
 from operator_cases import CASES, OperatorCase
 from plugin_caller import BUILDING, HALF, INT32, RUNNING, TYPES, Given, Plugin, Plugins, given_of, node_of
+from stand_in_gpu import Gpu, write_kernels
 
 from mythos_model.formats import PLAIN
 
@@ -151,7 +152,7 @@ def damaged(gpu: Gpu, plugins: Plugins) -> None:
     held("does not say where its compiled kernels are", program="gone")
     held(engine, program="")
     older = json.dumps(document | {"format_version": 2})
-    held(f"{engine}format version 2, this library knows 3; export the model again", program=older)
+    held(f"{engine}format version 2, this library knows 4; export the model again", program=older)
     for end in range(0, len(kept["program"]), 97):
         held(engine, program=kept["program"][:end])
     held(f"the engine lacks {cubin}", **{cubin: "gone"})

@@ -19,11 +19,12 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
-from cuda_ops import LIBRARY, fed, open_session
+from cuda_ops import fed
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver
 from operator_cases import OperatorCase, cache_inputs
 from product_cases import moe_inputs
+from stand_in_gpu import LIBRARY, open_session
 
 from mythos_export import export
 from mythos_export.errors import TargetError, ToolMissing
@@ -42,6 +43,7 @@ from mythos_runtime.engine import Request
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
+from mythos_runtime.line_ports import line_files
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -224,13 +226,11 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     operators = {kernel["operator"] for kernel in described["kernels"]}
     assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
-    assert {"rows.pt2", *(f"kernels/{name}" for name in triton_build.files_of(described))} == set(target.files)
+    kernels = {f"kernels/{name}" for name in triton_build.files_of(described)}
+    assert {"rows.pt2", *kernels, *line_files(manifest.spec).values()} == set(target.files)
     calls = {call["operator"]: call for call in described["calls"]}
-    assert calls.keys() == {
-        "moe",
-        "mla_attention",
-        "act_halting",
-    }  # of the whole model's graph, for ONNX Runtime on CUDA
+    # Of the whole model's graph and the row graphs, for ONNX Runtime on CUDA.
+    assert calls.keys() == {"moe", "mla_attention", "paged_mla_attention", "act_halting"}
     assert calls["moe"]["floats"] == "fp16" and calls["act_halting"]["floats"] == "fp32"
     if LIBRARY.exists():  # which reads what was written, and finds no driver here
         session = open_session(onnx.load(path / "model.onnx").SerializeToString(), path / "kernels")

@@ -12,6 +12,7 @@ import torch
 
 from mythos_export.capture import Captured, capture_rows
 from mythos_export.lower import lower_rows
+from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel, MythosConfig, MythosModel
 from mythos_runtime.engine.core import Core
@@ -21,10 +22,13 @@ from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
+from mythos_runtime.engine.ort_device.device import OrtDevice
+from mythos_runtime.engine.ort_device.opening import OrtRows
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
+from mythos_runtime.ports import Ports
 from mythos_runtime.program import WEIGHTS
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.session import Options
@@ -160,6 +164,21 @@ class RowModel:
         """The row graphs for PyTorch."""
         return cut(self.captured.program.module(), self.model.spec.graphs)
 
+    @cached_property
+    def ort_rows(self) -> OrtRows:
+        """The row graphs in ONNX Runtime on the CPU in a device's place, for 64 rows a call."""
+        spec = self.model.spec
+        write_lines(spec, self.folder)
+
+        def open_graph(file: str, ports: Ports) -> OrtSession:
+            return OrtSession(self.folder / file, ports, Options(1, provider="cpu"), in_turns=True)
+
+        return OrtRows.of(spec, OrtDevice("cpu"), open_graph, 64)
+
+    def ort_core(self, *, rows: int = 64, lines: int = 400) -> Core:
+        """A core over `ort_rows`, NaN in all that is nobody's."""
+        return core_of(self.ort_rows, rows=rows, lines=lines)
+
     def device_core(self, captures: Captures, *, rows: int = 64, lines: int = 400) -> Core:
         """A core in PyTorch on the CPU, NaN in all that is nobody's."""
         spec, place = self.model.spec, TorchPlace(torch, "cpu")
@@ -169,6 +188,28 @@ class RowModel:
             cache.memory.fill_(torch.nan)
             cache.freed = partial(_forget, cache)
         return Core(DeviceGraphs(spec, self.programs, place, captures, memory, rows), memory)
+
+
+def core_of(graphs: OrtRows, *, rows: int = 64, lines: int = 400) -> Core:
+    """A core in ONNX Runtime on the CPU in a device's place, NaN in all that is nobody's."""
+    memory = graphs.memory(Room(40, 160, lines))
+    for cache in (memory.around, memory.loop):
+        if cache is not None:
+            cache.memory.buffer.array[:] = np.nan
+            cache.freed = partial(_forget_there, cache)
+    memory.states.freed = partial(_forget_lines, memory.states)
+    return Core(graphs.graphs(memory, rows), memory)
+
+
+def _forget_there(cache: PagedCache, page: int) -> None:
+    cache.memory.buffer.array[:, page] = np.nan
+
+
+def _forget_lines(states: States, lines: list[int]) -> None:
+    for pool in states.arrays.values():
+        array = pool.buffer.array
+        if array.dtype == np.float32:
+            array[lines] = np.nan
 
 
 def _forget_states(states: States, lines: list[int]) -> None:

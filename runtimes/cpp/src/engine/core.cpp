@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "noise.hpp"
@@ -206,19 +205,16 @@ void Core::resume(Sequence& sequence, std::int64_t first) {
 
 std::vector<Answer> Core::answers(const std::vector<Leaving>& leaving, const Spans& spans) {
   const Lines lines = lines_of(spans);
-  const States::Array& answer = states->array(spec().state[1].name);
-  const std::size_t width = static_cast<std::size_t>(answer.row_bytes) / sizeof(float);
-  std::vector<float> left(lines.size() * width);
-  for (std::size_t row = 0; row < lines.size(); ++row)
-    std::memcpy(&left[row * width], answer.row(lines[row]), static_cast<std::size_t>(answer.row_bytes));
   std::vector<std::int64_t> pick;
+  std::vector<bool> early;
   std::size_t at = 0;
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     const auto rows = static_cast<std::size_t>(spans[i].rows());
     for (std::size_t row = leaving[i].every ? 0 : rows - 1; row < rows; ++row) pick.push_back(static_cast<std::int64_t>(at + row));
-    if (leaving[i].early) take_rest(left.data(), lines, at, rows);
+    early.insert(early.end(), rows, leaving[i].early);
     at += rows;
   }
+  const float* left = states->answers(lines, early);
   const float* logits = graphs->leave(*states, lines, left, pick, spans, around_of(spans));
   std::vector<Answer> found;
   auto row = pick.begin();
@@ -231,19 +227,6 @@ std::vector<Answer> Core::answers(const std::vector<Leaving>& leaving, const Spa
     found.push_back(std::move(each));
   }
   return found;
-}
-
-// Turns answers so far into early ones: a sum takes what is left of 1 from the state.
-void Core::take_rest(float* answers, const Lines& lines, std::size_t first, std::size_t count) const {
-  if (!spec().exit.spent) return;
-  const States::Array &spent = states->array(*spec().exit.spent), &h = states->array(spec().state[0].name);
-  const std::size_t width = static_cast<std::size_t>(h.row_bytes) / sizeof(float);
-  for (std::size_t row = first; row < first + count; ++row) {
-    if (states->halted(lines[row])) continue;
-    const float rest = std::max(1 - *reinterpret_cast<const float*>(spent.row(lines[row])), 0.0f);
-    const auto* state = reinterpret_cast<const float*>(h.row(lines[row]));
-    for (std::size_t i = 0; i < width; ++i) answers[row * width + i] += rest * state[i];
-  }
 }
 
 // The spans that there are pages for, which they get.
@@ -281,10 +264,7 @@ Spans Core::shared(const Span& span) const {
   for (std::int64_t position = span.first; position <= span.last; ++position) {
     if (!states->halted(sequence.line(position))) continue;
     const auto here = static_cast<std::size_t>(span.depth), block = static_cast<std::size_t>(position / kPage);
-    const std::int64_t bytes = loop->page_bytes() / kPage, at = position % kPage * bytes;
-    for (std::int64_t slot = 0; slot < loop->slots(); ++slot)
-      std::memcpy(loop->page(slot, sequence.loop[here][block]) + at, loop->page(slot, sequence.loop[here - 1][block]) + at,
-                  static_cast<std::size_t>(bytes));
+    loop->copy(sequence.loop[here][block], sequence.loop[here - 1][block], position % kPage, 1);
   }
   return going(span, *states);
 }

@@ -104,7 +104,6 @@ class Core {
   void cut(Sequence& sequence, std::int64_t length);
   std::vector<float> initial(const std::vector<Chunk>& chunks) const;
   std::vector<Answer> answers(const std::vector<Leaving>& leaving, const Spans& spans);
-  void take_rest(float* answers, const Lines& lines, std::size_t first, std::size_t count) const;
   Spans with_pages(const Spans& spans);
   void compute(const Spans& planned);
   Spans shared(const Span& span) const;

@@ -49,6 +49,36 @@ void cap(const Span& span, std::int32_t cap, bool& last, float* threshold) {
 
 }  // namespace
 
+std::int64_t blocks_of(const Spans& spans) {
+  std::int64_t most = 0, blocks = 1;
+  for (const Span& span : spans) most = std::max(most, span.last / kPage + 1);
+  while (blocks < most) blocks *= 2;
+  return blocks;
+}
+
+void put_place(const Spans& spans, const Tables& tables, std::int64_t blocks, std::int64_t* position, std::int64_t* span,
+               std::int64_t* table) {
+  for (std::size_t i = 0; i < spans.size(); ++i, table += blocks) {
+    for (std::int64_t at = spans[i].first; at <= spans[i].last; ++at) {
+      *position++ = at;
+      *span++ = static_cast<std::int64_t>(i);
+    }
+    std::copy_n(tables[i]->begin(), spans[i].last / kPage + 1, table);
+  }
+}
+
+void put_knobs(const States& states, const Lines& lines, const Spans& spans, std::int64_t* loop, bool* last, float* threshold) {
+  auto line = lines.begin();
+  for (const Span& span : spans)
+    for (std::int64_t row = 0; row < span.rows(); ++row, ++line, ++loop, ++last) {
+      *loop = span.depth;
+      *last = span.depth + 1 == span.sequence->limit;
+      if (threshold) *threshold = states.threshold[static_cast<std::size_t>(*line)];
+      if (span.sequence->capped) cap(span, states.cap[static_cast<std::size_t>(*line)], *last, threshold);
+      if (threshold) ++threshold;
+    }
+}
+
 Part::Part(const LoopSpec& spec, const std::string& name, std::shared_ptr<OrtSession> session, std::int64_t most_rows,
            std::int64_t most_positions)
     : session_(std::move(session)), ports_(spec.graphs.at(name)), most_rows_(most_rows) {
@@ -86,7 +116,8 @@ char* Part::data(const std::string& role, const std::string& group) const {
 }
 
 void Part::run(const Spans& spans, const Tables& tables, std::int64_t rows, std::int64_t wanted) {
-  const Sizes sizes{rows, paged_ ? place(spans, tables) : 0, wanted};
+  const Sizes sizes{rows, paged_ ? blocks_of(spans) : 0, wanted};
+  if (paged_) put_place(spans, tables, std::get<1>(sizes), position_, span_, tables_);
   auto found = bindings_.find(sizes);
   if (found == bindings_.end()) {
     if (bindings_.size() >= kMostBindings) {  // the one that was used longest ago goes
@@ -99,22 +130,6 @@ void Part::run(const Spans& spans, const Tables& tables, std::int64_t rows, std:
   }
   order_.push_back(sizes);
   session_->run(found->second);
-}
-
-// Writes down where the rows are, and returns how many blocks a table has: of few sizes, for each is bound anew.
-std::int64_t Part::place(const Spans& spans, const Tables& tables) const {
-  std::int64_t most = 0, blocks = 1;
-  for (const Span& span : spans) most = std::max(most, span.last / kPage + 1);
-  while (blocks < most) blocks *= 2;
-  std::int64_t *position = position_, *number = span_, *table = tables_;
-  for (std::size_t i = 0; i < spans.size(); ++i, table += blocks) {
-    for (std::int64_t at = spans[i].first; at <= spans[i].last; ++at) {
-      *position++ = at;
-      *number++ = static_cast<std::int64_t>(i);
-    }
-    std::copy_n(tables[i]->begin(), spans[i].last / kPage + 1, table);
-  }
-  return blocks;
 }
 
 Ort::IoBinding Part::make(const Sizes& sizes) const {
@@ -157,29 +172,19 @@ const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans&
   return reinterpret_cast<const float*>(enter_.data("encoded"));
 }
 
-void RowGraphs::step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
+void RowGraphs::step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
   gather(encoded_, states.array(kEncoded), lines);
   if (tokens_) gather(tokens_, states.array(kToken), lines);
   for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
-  std::int64_t* loop = loop_;
-  bool* last = last_;
-  float* threshold = threshold_;
-  auto line = lines.begin();
-  for (const Span& span : spans)
-    for (std::int64_t row = 0; row < span.rows(); ++row, ++line, ++loop, ++last) {
-      *loop = span.depth;
-      *last = span.depth + 1 == span.sequence->limit;
-      if (threshold) *threshold = states.threshold[static_cast<std::size_t>(*line)];
-      if (span.sequence->capped) cap(span, states.cap[static_cast<std::size_t>(*line)], *last, threshold);
-      if (threshold) ++threshold;
-    }
+  put_knobs(states, lines, spans, loop_, last_, threshold_);
   step_.run(spans, tables, static_cast<std::int64_t>(lines.size()));
   for (const Carried& each : carried_) scatter(each.out, states.array(each.name), lines);
 }
 
-const float* RowGraphs::leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+const float* RowGraphs::leave(const States& states, const Lines& lines, const float* answers,
                               const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
-  std::memcpy(leave_.data("answer", spec->state[1].name), answers.data(), answers.size() * sizeof answers[0]);
+  std::memcpy(leave_.data("answer", spec->state[1].name), answers,
+              lines.size() * static_cast<std::size_t>(states.array(spec->state[1].name).row_bytes));
   if (char* tokens = leave_.data("ids")) gather(tokens, states.array(kToken), lines);
   std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);
   leave_.run(spans, tables, static_cast<std::int64_t>(lines.size()), static_cast<std::int64_t>(pick.size()));

@@ -28,18 +28,27 @@ class Graphs {
   virtual ~Graphs() = default;
   // Appends to this memory's pages from now on.
   virtual void bind(const Memory& memory) = 0;
-  // What stands before the loop, [r, D], of the spans' new tokens [r]; valid until the next call.
+  // What stands before the loop, [r, D], of the spans' new tokens [r]: where the graphs run, and valid until the next call.
   virtual const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) = 0;
   // One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces.
-  virtual void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) = 0;
+  virtual void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) = 0;
   // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `answers` [r, D] what
-  // leaves the loop of them. Valid until the next call.
-  virtual const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+  // leaves the loop of them (`States::answers`). Valid until the next call.
+  virtual const float* leave(const States& states, const Lines& lines, const float* answers,
                              const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) = 0;
 
   const std::shared_ptr<const LoopSpec> spec;
   const std::int64_t most_rows;  // of a call
 };
+
+// The width of the tables of a call: few sizes, for each is bound anew.
+std::int64_t blocks_of(const Spans& spans);
+// Says where the rows of a call stand: position and span [rows], tables [spans or more, blocks], as far as they are read.
+void put_place(const Spans& spans, const Tables& tables, std::int64_t blocks, std::int64_t* position, std::int64_t* span,
+               std::int64_t* table);
+// Says of every row [r] which loop it runs, whether that is its last, and where it halts; `threshold` is null where the
+// model lacks the knob.
+void put_knobs(const States& states, const Lines& lines, const Spans& spans, std::int64_t* loop, bool* last, float* threshold);
 
 // A row graph, its buffers and its bindings.
 class Part {
@@ -56,7 +65,6 @@ class Part {
  private:
   using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t>;  // rows, blocks of a table, answers
 
-  std::int64_t place(const Spans& spans, const Tables& tables) const;
   Ort::IoBinding make(const Sizes& sizes) const;
 
   std::shared_ptr<OrtSession> session_;
@@ -79,8 +87,8 @@ class RowGraphs : public Graphs {
 
   void bind(const Memory& memory) override;
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override;
-  void step(const States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
-  const float* leave(const States& states, const Lines& lines, const std::vector<float>& answers,
+  void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
+  const float* leave(const States& states, const Lines& lines, const float* answers,
                      const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override;
 
  private:

@@ -12,8 +12,8 @@ const CacheGroup* group_of(const LoopSpec& spec, bool per_loop) {
   return nullptr;
 }
 
-std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages) {
-  return std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype());
+std::unique_ptr<PagedCache> cache_of(const CacheGroup& group, std::int64_t pages, const MakeLines& make) {
+  return std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype(), make);
 }
 
 }  // namespace
@@ -23,10 +23,10 @@ Room Room::of(std::int64_t sequences, std::int64_t positions, std::int64_t loops
   return {blocks, blocks * loops, sequences * std::min(positions, lagging.value_or(positions))};
 }
 
-Memory Memory::with_room(const LoopSpec& spec, const Room& room) {
+Memory Memory::with_room(const LoopSpec& spec, const Room& room, const MakeLines& make, std::unique_ptr<States> states) {
   const CacheGroup* outside = group_of(spec, false);
-  return {outside ? cache_of(*outside, room.around) : nullptr, cache_of(*group_of(spec, true), room.loop),
-          std::make_unique<States>(spec, room.lines)};
+  return {outside ? cache_of(*outside, room.around, make) : nullptr, cache_of(*group_of(spec, true), room.loop, make),
+          states ? std::move(states) : std::make_unique<States>(spec, room.lines)};
 }
 
 std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
@@ -45,6 +45,10 @@ std::int64_t Memory::page_bytes(const LoopSpec& spec, std::int64_t loops) {
 }
 
 Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops, std::int64_t lagging) {
+  return with_room(spec, room(spec, size, loops, lagging));
+}
+
+Room Memory::room(const LoopSpec& spec, std::int64_t size, std::int64_t loops, std::int64_t lagging) {
   if (loops < 1 || loops > kMostLoops)
     throw RequestError("an engine runs 1 to " + std::to_string(kMostLoops) + " loops, found " + std::to_string(loops));
   const std::int64_t cached = page_bytes(spec, loops), state = States::line_bytes(spec);
@@ -56,7 +60,7 @@ Memory Memory::of(const LoopSpec& spec, std::int64_t size, std::int64_t loops, s
     throw CapacityError(std::to_string(size) + " bytes hold no page of " + std::to_string(kPage) +
                         " positions, which take " + std::to_string(page) + " at " + std::to_string(loops) + " loops");
   if (pages * kPage > lagging) pages = (size - lagging * state) / cached;  // the others need no state
-  return with_room(spec, {pages, pages * loops, std::min(pages * kPage, lagging)});
+  return {pages, pages * loops, std::min(pages * kPage, lagging)};
 }
 
 void Memory::grow(const Room& room) {

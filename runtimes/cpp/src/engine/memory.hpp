@@ -41,10 +41,14 @@ struct Memory {
   std::unique_ptr<PagedCache> around, loop;  // the caches; around is null where the model has no layers there
   std::unique_ptr<States> states;            // of positions that lag
 
-  static Memory with_room(const LoopSpec& spec, const Room& room);
+  // `make`: of what pages lie in. `states`: where they do not lie on the host.
+  static Memory with_room(const LoopSpec& spec, const Room& room, const MakeLines& make = host_lines,
+                          std::unique_ptr<States> states = nullptr);
   // Room for as many positions, each at every depth, as `size` bytes hold beside the states of those that lag. `loops`: the
   // most that a request may ask for. `lagging`: the most positions, of all sequences together, that have a state at a time.
   // RequestError: the row graphs do not take so many loops. CapacityError: not even one page fits.
+  static Room room(const LoopSpec& spec, std::int64_t size, std::int64_t loops, std::int64_t lagging);
+  // On the host, with `room`, whose errors it throws.
   static Memory of(const LoopSpec& spec, std::int64_t size, std::int64_t loops, std::int64_t lagging);
   // Bytes that one page of positions takes in the caches.
   static std::int64_t page_bytes(const LoopSpec& spec, std::int64_t loops);

@@ -4,6 +4,8 @@
 #include <array>
 
 #include "batch.hpp"
+#include "engine/device_graphs.hpp"
+#include "line_ports.hpp"
 #include "row_ports.hpp"
 
 namespace mythos {
@@ -20,11 +22,30 @@ std::string lacking(const Manifest& manifest) {
   return "";
 }
 
+// Positions of the longest sequence that there is room for.
+std::int64_t longest_of(const LoopSpec& spec, const Room& room) {
+  const bool around = std::any_of(spec.caches.begin(), spec.caches.end(), [](const CacheGroup& group) { return !group.per_loop; });
+  return std::min(spec.max_seq_len, kPage * (around ? room.around : room.loop));
+}
+
+std::unique_ptr<Core> core_of(std::shared_ptr<const LoopSpec> spec, const OpenRows& open, const Room& room,
+                              std::int64_t most_rows, std::int64_t most_positions, std::optional<std::int64_t> max_lag) {
+  if (open.lines) {
+    const auto lines = std::make_shared<LineGraphs>(*spec, open.lines, most_rows);
+    Memory memory = Memory::with_room(*spec, room, LineGraphs::pools(lines), std::make_unique<DeviceStates>(*spec, room.lines, lines));
+    auto graphs = std::make_unique<DeviceGraphs>(std::move(spec), open.graph, lines, memory, most_rows);
+    return std::make_unique<Core>(std::move(graphs), std::move(memory), max_lag);
+  }
+  Memory memory = Memory::with_room(*spec, room);
+  auto graphs = std::make_unique<RowGraphs>(std::move(spec), open.graph, memory, most_rows, most_positions);
+  return std::make_unique<Core>(std::move(graphs), std::move(memory), max_lag);
+}
+
 }  // namespace
 
 bool has_row_graphs(const Manifest& manifest) { return lacking(manifest).empty(); }
 
-OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const LoadOptions& load) {
+OpenRows open_rows(const std::string& folder, const Manifest& manifest, const LoadOptions& load) {
   const LoopSpec& spec = *manifest.spec;
   if (std::none_of(kGraphs.begin(), kGraphs.end(), [&](const char* graph) { return spec.graphs.count(graph); }))
     throw BundleError(folder + " has no row graphs, which the engine runs: with its exit rule " + spec.exit.name +
@@ -34,18 +55,30 @@ OpenGraph open_graphs(const std::string& folder, const Manifest& manifest, const
   if (const std::string problem = row_contradiction(spec); !problem.empty())
     throw BundleError(folder + ": the row graphs do not fit the model: " + problem + "; export the model again");
   LoadOptions chosen = load;
-  chosen.provider = "cpu";
+  const bool on_cuda = rows_on_cuda(load);
+  chosen.provider = on_cuda ? "cuda" : "cpu";
+  if (on_cuda)
+    for (const auto& [name, ports] : line_ports(spec))
+      if (!manifest.lists(line_file(name)))
+        throw BundleError(folder + " has no " + line_file(name) + ", which the engine needs in ONNX Runtime on CUDA; export the "
+                          "model again with --target cuda, or take provider cpu");
   auto weights = open_linked(folder, manifest.links, load.weights, load.verify == "hashes");
-  return [folder, chosen, weights, spec = manifest.spec,
-          opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
+  OpenRows open;
+  open.graph = [folder, chosen, weights, spec = manifest.spec,
+                opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
     auto& session = opened[graph];
     const std::string file = plain_path(folder + "/" + file_of(graph));
     if (!session) session = open_graph(file, spec->graphs.at(graph), chosen, Role::kInTurns, weights);
     return session;
   };
+  if (on_cuda)
+    open.lines = [folder, chosen](const std::string& graph, const Ports& ports) {
+      return std::shared_ptr<OrtSession>(open_graph(plain_path(folder + "/" + line_file(graph)), ports, chosen, Role::kLines));
+    };
+  return open;
 }
 
-std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open, const EngineOptions& options) {
+std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const OpenRows& open, const EngineOptions& options) {
   integer(options.memory, "memory", 1);
   integer(options.most_rows, "most_rows", 1);
   if (options.max_lag) integer(*options.max_lag, "max_lag", 1);
@@ -54,17 +87,14 @@ std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const Open
   const std::int64_t each = saturated_sum(options.max_lag.value_or(*EngineOptions{}.max_lag),
                                           std::min(integer(options.chunk, "chunk", 1), options.most_rows));
   const std::int64_t lagging = saturated_product(sequences, each);
-  Memory memory = Memory::of(*spec, options.memory, options.max_loops.value_or(spec->trained_loops), lagging);
-  const std::int64_t most_positions = std::min(spec->max_seq_len, memory.longest());
-  auto graphs = std::make_unique<RowGraphs>(spec, open, memory, options.most_rows, most_positions);
-  return std::make_unique<Core>(std::move(graphs), std::move(memory), options.max_lag);
+  const Room room = Memory::room(*spec, options.memory, options.max_loops.value_or(spec->trained_loops), lagging);
+  return core_of(std::move(spec), open, room, options.most_rows, longest_of(*spec, room), options.max_lag);
 }
 
-std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const OpenGraph& open) {
+std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const OpenRows& open) {
   const EngineOptions usual;
-  Memory memory = Memory::with_room(*spec, {1, 1, kPage});
-  auto graphs = std::make_unique<RowGraphs>(spec, open, memory, usual.most_rows, spec->max_seq_len);
-  return std::make_unique<Core>(std::move(graphs), std::move(memory), usual.max_lag);
+  const std::int64_t longest = spec->max_seq_len;
+  return core_of(std::move(spec), open, {1, 1, kPage}, usual.most_rows, longest, usual.max_lag);
 }
 
 }  // namespace engine
@@ -79,7 +109,7 @@ Engine Engine::open(const std::string& bundle, const LoadOptions& load, const En
   const std::string folder = plain_path(bundle);
   const Manifest manifest = read_manifest(folder, load.verify == "hashes");
   auto parts = std::make_unique<Parts>();
-  parts->core = engine::make_core(manifest.spec, engine::open_graphs(folder, manifest, load), options);
+  parts->core = engine::make_core(manifest.spec, engine::open_rows(folder, manifest, load), options);
   parts->speculation = engine::speculation_of(options.speculate, manifest.spec->trained_loops);
   parts->engine = std::make_unique<engine::Engine>(*parts->core, options, parts->speculation.get());
   return Engine(std::move(parts));

@@ -1,8 +1,6 @@
 #include "engine/pages.hpp"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 
 #include "ports.hpp"
 #include "row_ports.hpp"
@@ -15,44 +13,50 @@ std::size_t pages_of(const Table& table, std::int64_t length) {
   return std::min(static_cast<std::size_t>((length + kPage - 1) / kPage), table.size());
 }
 
-}  // namespace
-
-Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what) {
-  std::size_t bytes = 1;
-  double wanted = 1;
-  bool fits = true;
-  for (const std::int64_t size : sizes) {
-    fits = fits && !__builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes);
-    wanted *= static_cast<double>(size);
-  }
-  Bytes memory(fits && bytes <= SIZE_MAX / 2 ? static_cast<char*>(std::calloc(std::max<std::size_t>(bytes, 1), 1)) : nullptr);
-  if (memory) return memory;
-  char text[40];
-  std::snprintf(text, sizeof text, "%.1f GiB", wanted / (1 << 30));
-  throw CapacityError("the engine's " + what + " need " + text + ", which this machine does not give (out of memory); give "
-                      "it less memory, or ask for less");
+// Lines of so many pages (CapacityError: no memory has as many).
+std::int64_t lines(std::int64_t slots, std::int64_t pages) {
+  std::int64_t count = 0;
+  if (__builtin_mul_overflow(slots, pages, &count) || __builtin_mul_overflow(count, kPage, &count))
+    no_memory_for(static_cast<double>(slots) * static_cast<double>(pages) * kPage, "caches");
+  return count;
 }
 
-PagedCache::PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t width, const std::string& dtype)
+}  // namespace
+
+PagedCache::PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t width, const std::string& dtype,
+                       const MakeLines& make)
     : slots_(slots), width_(width), page_bytes_(kPage * width * static_cast<std::int64_t>(dtype_size(dtype))), dtype_(dtype),
-      memory_(zeros({slots, pages, page_bytes_}, "caches")), holders_(static_cast<std::size_t>(pages), 0) {
+      make_(make), memory_(make(lines(slots, pages), page_bytes_ / kPage, "caches")),
+      holders_(static_cast<std::size_t>(pages), 0) {
   for (std::int64_t page = pages; page-- > 0;) free_.push_back(page);
 }
 
 void PagedCache::grow(std::int64_t pages) {
   const std::int64_t used = this->pages();
   if (pages <= used) return;
-  Bytes memory = zeros({slots_, pages, page_bytes_}, "caches");
+  std::unique_ptr<LinePool> memory = make_(lines(slots_, pages), page_bytes_ / kPage, "caches");
+  Lines to, from;
   for (std::int64_t slot = 0; slot < slots_; ++slot)
     for (std::int64_t page = 0; page < used; ++page)
-      if (holders_[static_cast<std::size_t>(page)])  // the others may never have been touched
-        std::memcpy(memory.get() + (slot * pages + page) * page_bytes_, this->page(slot, page),
-                    static_cast<std::size_t>(page_bytes_));
+      if (holders_[static_cast<std::size_t>(page)]) {  // the others may never have been touched
+        to.push_back((slot * pages + page) * kPage);
+        from.push_back((slot * used + page) * kPage);
+      }
+  memory->copy(to, *memory_, from, kPage);
   memory_ = std::move(memory);
   std::vector<std::int64_t> more;
   for (std::int64_t page = pages; page-- > used;) more.push_back(page);
   free_.insert(free_.begin(), more.begin(), more.end());
   holders_.resize(static_cast<std::size_t>(pages), 0);
+}
+
+void PagedCache::copy(std::int64_t to, std::int64_t from, std::int64_t first, std::int64_t count) {
+  Lines there, here;
+  for (std::int64_t slot = 0; slot < slots_; ++slot) {
+    there.push_back((slot * pages() + to) * kPage + first);
+    here.push_back((slot * pages() + from) * kPage + first);
+  }
+  memory_->copy(there, *memory_, here, count);
 }
 
 void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
@@ -65,8 +69,7 @@ void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
   if (static_cast<std::int64_t>(shared.size()) + fresh > free()) throw OutOfPages();
   for (const std::size_t block : shared) {
     const std::int64_t old = table[block], copy = take();
-    for (std::int64_t slot = 0; slot < slots_; ++slot)
-      std::memcpy(page(slot, copy), page(slot, old), static_cast<std::size_t>(page_bytes_));
+    this->copy(copy, old, 0, kPage);
     table[block] = copy;
     give(old);
   }

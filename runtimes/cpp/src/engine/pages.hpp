@@ -2,12 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "engine/line_pool.hpp"
 
 namespace mythos::engine {
 
@@ -21,13 +22,6 @@ struct OutOfStates : OutOfPages {
   const char* what() const noexcept override { return "no state of the engine's is free"; }
 };
 
-struct Free {
-  void operator()(char* memory) const { std::free(memory); }
-};
-using Bytes = std::unique_ptr<char, Free>;
-// Zeros that the system gives as they are touched (CapacityError). The sizes are multiplied.
-Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what);
-
 // Pages in the order of positions. A page may stand in several tables (a common prefix, a fork); whoever writes to it
 // then gets a copy.
 using Table = std::vector<std::int64_t>;
@@ -35,7 +29,9 @@ using Table = std::vector<std::int64_t>;
 // Pages of one cache group: all slots of a page belong to the same positions.
 class PagedCache {
  public:
-  PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t width, const std::string& dtype);
+  // `make`: of the memory that pages lie in.
+  PagedCache(std::int64_t slots, std::int64_t pages, std::int64_t width, const std::string& dtype,
+             const MakeLines& make = host_lines);
 
   std::int64_t slots() const { return slots_; }
   std::int64_t width() const { return width_; }
@@ -46,11 +42,13 @@ class PagedCache {
   std::int64_t page_bytes() const { return page_bytes_; }  // of one slot
   std::int64_t nbytes() const { return slots_ * pages() * page_bytes_; }
   // [pages, kPage, width] of a slot, what a layer's graph input is bound to; and one page of it.
-  char* slot(std::int64_t slot) const { return memory_.get() + slot * pages() * page_bytes_; }
+  char* slot(std::int64_t slot) const { return memory_->data() + slot * pages() * page_bytes_; }
   char* page(std::int64_t slot, std::int64_t page) const { return this->slot(slot) + page * page_bytes_; }
 
   // Have at least so many pages (CapacityError). Memory moves: whoever has bound it has to bind it again.
   void grow(std::int64_t pages);
+  // Gives a page the entries of another one, `count` of them from the `first` on.
+  void copy(std::int64_t to, std::int64_t from, std::int64_t first, std::int64_t count);
   // Makes positions first..last of a table writable, where all before `first` have pages (OutOfPages: nothing changed).
   void extend(Table& table, std::int64_t first, std::int64_t last);
   void hold(std::int64_t page) { ++holders_[static_cast<std::size_t>(page)]; }
@@ -69,7 +67,8 @@ class PagedCache {
 
   std::int64_t slots_, width_, page_bytes_;
   std::string dtype_;
-  Bytes memory_;
+  MakeLines make_;
+  std::unique_ptr<LinePool> memory_;  // a line is the entry of a position in one slot
   std::vector<std::int64_t> free_;
   std::vector<std::int64_t> holders_;
 };

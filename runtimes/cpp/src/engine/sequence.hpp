@@ -15,8 +15,6 @@
 
 namespace mythos::engine {
 
-using Lines = std::vector<std::int64_t>;
-
 // What happens at the depths that a position did not run before it halted. lazy: they are run when a later position needs
 // their entries. full: they are run at once. share: its deepest entry stands for them.
 enum class Policy { lazy, full, share };

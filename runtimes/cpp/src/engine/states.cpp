@@ -18,8 +18,12 @@ std::int64_t row_bytes(const StateTensor& tensor) {
   return bytes;
 }
 
-// One element that is one, [dtype_size].
-const void* one(const std::string& dtype) {
+// The position's id: what layers that read the tokens look up at every loop.
+const StateTensor kTokens{kToken, "int64", {{0, "B"}, {0, "T"}}, "", {}, {}};
+
+}  // namespace
+
+const void* one_of(const std::string& dtype) {
   static const float wide = 1;
   static const std::uint16_t half = 0x3C00, brain = 0x3F80;
   static const std::int64_t whole = 1;  // little-endian: the first bytes are the shorter ones
@@ -28,16 +32,12 @@ const void* one(const std::string& dtype) {
   return dtype == "bfloat16" ? static_cast<const void*>(&brain) : &whole;
 }
 
-// The position's id: what layers that read the tokens look up at every loop.
-const StateTensor kTokens{kToken, "int64", {{0, "B"}, {0, "T"}}, "", {}, {}};
-
-}  // namespace
-
-States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state), lines_(lines) {
+States::States(const LoopSpec& spec, std::int64_t lines, const MakeLines& make)
+    : tensors_(spec.state), spent_(spec.exit.spent), lines_(lines), make_(make) {
   const auto add = [&](const std::string& name, const StateTensor& tensor) {
     Array& array = arrays_[name];
     array.row_bytes = row_bytes(tensor);
-    array.memory = zeros({lines, array.row_bytes}, "states");
+    array.memory = make(lines, array.row_bytes, "states");
   };
   for (const StateTensor& tensor : tensors_) add(tensor.name, tensor);
   add(kEncoded, tensors_[0]);
@@ -51,8 +51,8 @@ States::States(const LoopSpec& spec, std::int64_t lines) : tensors_(spec.state),
 void States::grow(std::int64_t lines) {
   if (lines <= lines_) return;
   for (auto& [name, array] : arrays_) {
-    Bytes memory = zeros({lines, array.row_bytes}, "states");
-    if (free() < lines_) std::memcpy(memory.get(), array.memory.get(), static_cast<std::size_t>(lines_ * array.row_bytes));
+    std::unique_ptr<LinePool> memory = make_(lines, array.row_bytes, "states");
+    if (free() < lines_) memory->copy({0}, *array.memory, {0}, lines_);
     array.memory = std::move(memory);
   }
   threshold.resize(static_cast<std::size_t>(lines));
@@ -104,7 +104,7 @@ Lines States::begin(const std::vector<std::int64_t>& ids, const float* encoded, 
       for (const std::int64_t line : lines) {
         std::memset(array.row(line), 0, bytes);
         for (std::size_t at = 0; tensor.start == "ones" && at < bytes; at += size)
-          std::memcpy(array.row(line) + at, one(tensor.dtype), size);
+          std::memcpy(array.row(line) + at, one_of(tensor.dtype), size);
       }
   }
   return lines;
@@ -112,14 +112,27 @@ Lines States::begin(const std::vector<std::int64_t>& ids, const float* encoded, 
 
 Lines States::copy(const Lines& lines) {
   const Lines copies = take(static_cast<std::int64_t>(lines.size()));
-  for (const auto& [name, array] : arrays_)
-    for (std::size_t i = 0; i < lines.size(); ++i)
-      std::memcpy(array.row(copies[i]), array.row(lines[i]), static_cast<std::size_t>(array.row_bytes));
+  for (const auto& [name, array] : arrays_) array.memory->copy(copies, *array.memory, lines, 1);
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const auto from = static_cast<std::size_t>(lines[i]), to = static_cast<std::size_t>(copies[i]);
     threshold[to] = threshold[from], cap[to] = cap[from];
   }
   return copies;
+}
+
+const float* States::answers(const Lines& lines, const std::vector<bool>& early) {
+  const Array &answer = arrays_.at(tensors_[1].name), &h = arrays_.at(tensors_[0].name);
+  const std::size_t width = static_cast<std::size_t>(answer.row_bytes) / sizeof(float);
+  answers_.resize(lines.size() * width);
+  for (std::size_t row = 0; row < lines.size(); ++row) {
+    float* const left = &answers_[row * width];
+    std::memcpy(left, answer.row(lines[row]), static_cast<std::size_t>(answer.row_bytes));
+    if (!spent_ || !early[row] || halted(lines[row])) continue;
+    const float rest = std::max(1 - *reinterpret_cast<const float*>(arrays_.at(*spent_).row(lines[row])), 0.0f);
+    const auto* state = reinterpret_cast<const float*>(h.row(lines[row]));
+    for (std::size_t i = 0; i < width; ++i) left[i] += rest * state[i];
+  }
+  return answers_.data();
 }
 
 void States::end(Lines::const_iterator first, Lines::const_iterator last) {

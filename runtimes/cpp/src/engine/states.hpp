@@ -11,34 +11,41 @@
 
 namespace mythos::engine {
 
+// One element of a type that is one, [dtype_size].
+const void* one_of(const std::string& dtype);
+
 inline constexpr const char *kHalted = "halted", *kDepth = "depth", *kEncoded = "encoded", *kToken = "token";
 
 class States {
  public:
   struct Array {  // [lines, ...] of one tensor
-    Bytes memory;
+    std::unique_ptr<LinePool> memory;
     std::int64_t row_bytes = 0;
-    char* row(std::int64_t line) const { return memory.get() + line * row_bytes; }
+    char* row(std::int64_t line) const { return memory->data() + line * row_bytes; }
   };
 
-  // The spec's states are those of `row_contradiction`.
-  States(const LoopSpec& spec, std::int64_t lines);
+  // The spec's states are those of `row_contradiction`. `make`: of the memory that they lie in.
+  States(const LoopSpec& spec, std::int64_t lines, const MakeLines& make = host_lines);
+  virtual ~States() = default;
 
   std::int64_t lines() const { return lines_; }
   std::int64_t free() const { return static_cast<std::int64_t>(free_.size()); }
   std::int64_t nbytes() const;
   const Array& array(const std::string& name) const { return arrays_.at(name); }
   // Of a line: whether its position has halted, and the loops that contributed to it.
-  bool halted(std::int64_t line) const { return *halted_->row(line) != 0; }
-  std::int32_t depth(std::int64_t line) const;
+  virtual bool halted(std::int64_t line) const { return *halted_->row(line) != 0; }
+  virtual std::int32_t depth(std::int64_t line) const;
   // Have at least so many lines (CapacityError).
-  void grow(std::int64_t lines);
+  virtual void grow(std::int64_t lines);
 
-  // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], and what was drawn
-  // [count, D], null where nothing is (OutOfStates: there are not as many).
-  Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
+  // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], where the graphs put
+  // it, and what was drawn [count, D], null where nothing is (OutOfStates: there are not as many).
+  virtual Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
   // Lines with the same values, for a fork (OutOfStates).
-  Lines copy(const Lines& lines);
+  virtual Lines copy(const Lines& lines);
+  // What leaves the loop of these lines, [r, D], where the graphs run; valid until the next call. `early` [r]: which leave
+  // as if their last loop had been their last: a sum takes what is left of 1 from the state.
+  virtual const float* answers(const Lines& lines, const std::vector<bool>& early);
   // The lines are nobody's any more.
   void end(Lines::const_iterator first, Lines::const_iterator last);
 
@@ -50,14 +57,19 @@ class States {
   std::function<void(std::int64_t)> freed;  // called with a line that is nobody's any more (tests fill it with NaN)
   std::int64_t peak = 0;                    // the most lines that were in use at a time
 
- private:
+ protected:
   Lines take(std::int64_t count);
 
   std::vector<StateTensor> tensors_;
   std::map<std::string, Array> arrays_;
+  std::optional<std::string> spent_;  // of an answer that is a weighted sum: the weights given so far
+
+ private:
   const Array* halted_;
   std::int64_t lines_;
+  MakeLines make_;
   std::vector<std::int64_t> free_;
+  std::vector<float> answers_;
 };
 
 }  // namespace mythos::engine

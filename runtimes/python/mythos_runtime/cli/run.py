@@ -53,6 +53,13 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
     "--depth-trace", type=click.Path(path_type=Path), help="Write the depth of every new token there, as JSON."
 )
 @click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt", "eager"]))
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where ONNX Runtime or PyTorch runs; auto: cuda where it has one. Not executed on a GPU yet.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option(
     "--verify",
@@ -78,7 +85,7 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
         threads = bounded_threads(options.pop("threads"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotVerified)  # it is among the notes below
-            how = {name: options.pop(name) for name in ("backend", "verify", "weights")}
+            how = {name: options.pop(name) for name in ("backend", "provider", "verify", "weights")}
             model = load(bundle, threads=threads, **how)
         detail(f"{model!r}")
         options["speculate"] = speculation(options["speculate"])

@@ -84,14 +84,15 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     type=click.Choice(["onnxruntime", "eager"]),
     default="onnxruntime",
     show_default=True,
-    help="What runs the model: ONNX Runtime on the CPU, or PyTorch (a bundle of --target cuda).",
+    help="What runs the model: ONNX Runtime, or PyTorch (a bundle of --target cuda).",
 )
 @click.option(
     "--provider",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="PyTorch's device; auto: cuda where there is one. Not executed on a GPU yet.",
+    help="Where it runs; auto: cuda where there is one. Not executed on a GPU yet. ONNX Runtime is on cuda with "
+    "MYTHOS_CUDA_OPS=1 alone.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")

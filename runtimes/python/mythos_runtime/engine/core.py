@@ -233,15 +233,14 @@ class Core:
 
     def _answers(self, leaving: Several[Leaving], spans: list[Span]) -> list[Answer]:
         lines = lines_of(spans)
-        left = self.states.answers(lines)
         picks, at = [], 0
+        early = np.repeat([each.early for each in leaving], [span.rows for span in spans])
         for each, span in zip(leaving, spans, strict=True):
             end = at + span.rows
             picks.append(range(at if each.every else end - 1, end))
-            if each.early:
-                self.states.take_rest(left[at:end], lines[at:end])
             at = end
         pick = np.array([row for rows in picks for row in rows])
+        left = self.states.answers(lines, early)
         logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
         depth = self.states.depths(lines[pick])
         answers, at = [], 0

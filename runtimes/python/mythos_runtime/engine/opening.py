@@ -7,15 +7,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
+from mythos_runtime.engine.ort_device.opening import OrtRows, open_cuda_rows
 from mythos_runtime.engine.request import Budget
 from mythos_runtime.engine.sharded import ShardedStep
 from mythos_runtime.engine.speculation import Speculate, Speculation
-from mythos_runtime.errors import BundleError, CapacityError, RequestError
+from mythos_runtime.errors import BackendMissing, BundleError, CapacityError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ort import OrtSession
@@ -51,7 +53,8 @@ def open_engine(
 
     Args:
         options: threads, and the library of native operators; exactness to the bit needs the native ones. The provider
-            is the eager backend's device; ONNX Runtime runs row graphs on the CPU.
+            is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on CUDA where it is asked to with
+            a bundle's kernels (`cuda_ops.rows_on_cuda`).
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
@@ -75,6 +78,9 @@ def open_engine(
         check_device_rows(folder, manifest)
         rows = open_rows(folder, manifest, options or Options())
         core = _device_core(rows, Memory.room(spec, memory, loops, lagging), most_rows, max_lag)
+    elif _on_cuda(manifest, options or Options()):
+        room = Memory.room(spec, memory, loops, lagging)
+        core = _cuda_core(folder, manifest, options or Options(), room, most_rows, max_lag)
     else:
         check_rows(folder, manifest)
         dealt = Memory.of(spec, memory, loops, lagging)
@@ -89,12 +95,14 @@ def open_engine(
 def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchDevice | None = None) -> Core:
     """A core whose memory grows with what is reserved (`Core.reserve`). Raises as `open_engine`.
 
-    `device`: where PyTorch runs the graphs; None: ONNX Runtime runs them, on the CPU.
+    `device`: where PyTorch runs the graphs; None: ONNX Runtime runs them, where `options` say.
     """
     spec, least = manifest.spec, Room(1, 1, PAGE)
     if device is not None:
         check_device_rows(folder, manifest)
         return _device_core(open_rows(folder, manifest, options, device), least, MOST_ROWS, MAX_LAG)
+    if _on_cuda(manifest, options):
+        return _cuda_core(folder, manifest, options, least, MOST_ROWS, MAX_LAG)
     check_rows(folder, manifest)
     memory = Memory.with_room(spec, least)
     return _core(folder, manifest, options, memory, MOST_ROWS, spec.max_seq_len, MAX_LAG)
@@ -134,7 +142,28 @@ def _on_device(backend: str | None) -> bool:
     return backend == "eager"
 
 
-def _device_core(rows: DeviceRows, room: Room, most_rows: int, max_lag: int | None) -> Core:
+def _on_cuda(manifest: Manifest, options: Options) -> bool:
+    """Whether ONNX Runtime runs the graphs on CUDA. Experts in shards run on the CPU, unless CUDA is what was named."""
+    return rows_on_cuda(options) and (manifest.shards is None or options.provider == "cuda")
+
+
+def _cuda_core(
+    folder: Path, manifest: Manifest, options: Options, room: Room, most_rows: int, max_lag: int | None
+) -> Core:
+    check_rows(folder, manifest)
+    if manifest.shards is not None:
+        raise BackendMissing(
+            f"{CUDA_OPS} is 1, but the experts of {folder} are in shards, which run on the CPU: take provider cpu, or "
+            "export the model without --expert-shards"
+        )
+    try:
+        rows = open_cuda_rows(folder, manifest, options, most_rows)
+    except MemoryError as error:
+        raise CapacityError(f"there is no room for a call's rows on the GPU: {error}") from error
+    return _device_core(rows, room, most_rows, max_lag)
+
+
+def _device_core(rows: DeviceRows | OrtRows, room: Room, most_rows: int, max_lag: int | None) -> Core:
     try:
         memory = rows.memory(room)
     except MemoryError as error:

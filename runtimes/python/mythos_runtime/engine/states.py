@@ -80,7 +80,7 @@ class States:
         halted: np.ndarray = self.arrays[HALTED]
         return halted
 
-    def begin(self, ids: np.ndarray, encoded: np.ndarray, initial: np.ndarray | None = None) -> np.ndarray:
+    def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
         """Lines for new positions, ids int64 [r], with the state before the first loop: encoded [r, D], and what was
         drawn.
 
@@ -116,21 +116,60 @@ class States:
         depths: np.ndarray = self.arrays[DEPTH][lines]
         return depths
 
-    def answers(self, lines: np.ndarray) -> np.ndarray:
-        """What leaves the loop of these lines, [r, D]; a copy."""
-        answers: np.ndarray = self.arrays[self._answer][lines]
-        return answers
+    def answers(self, lines: np.ndarray, early: np.ndarray) -> Any:
+        """What leaves the loop of these lines, [r, D]; a copy.
 
-    def take_rest(self, answer: np.ndarray, lines: np.ndarray) -> None:
-        """Turn answers [r, D] so far into early ones: a sum takes what is left of 1 from the state."""
-        if self._spent is not None:
-            rest = np.where(self.halted[lines], 0, np.maximum(1 - self.arrays[self._spent][lines], 0))
-            answer += rest[:, None] * self.arrays[self._h][lines]
+        `early`: bool [r], which leave as if their last loop had been their last: a sum takes what is left of 1 from the
+        state.
+        """
+        answers: np.ndarray = self.arrays[self._answer][lines]
+        if self._spent is not None and early.any():
+            some = lines[early]
+            rest = np.where(self.halted[some], 0, np.maximum(1 - self.arrays[self._spent][some], 0))
+            answers[early] += rest[:, None] * self.arrays[self._h][some]
+        return answers
 
     def end(self, lines: list[int]) -> None:
         """The lines are nobody's any more."""
         self._free.extend(lines)
         self.freed(lines)
+
+
+class MirroredStates(States):
+    """Lines of state that lie where the row graphs run; who has halted, and after how many loops, is known on the host,
+    too."""
+
+    def __init__(self, spec: LoopSpec, lines: int) -> None:
+        super().__init__(spec, lines)
+        self._halted, self._depth = np.zeros(lines, np.bool_), np.zeros(lines, np.int32)
+        self._first = {tensor.name: tensor.start == "ones" for tensor in spec.state}
+
+    def grow(self, lines: int) -> None:
+        more = max(lines - self.lines, 0)
+        super().grow(lines)
+        self._halted, self._depth = np.pad(self._halted, (0, more)), np.pad(self._depth, (0, more))
+
+    @property
+    def halted(self) -> np.ndarray:
+        return self._halted
+
+    def saw(self, lines: np.ndarray, halted: np.ndarray, depth: np.ndarray) -> None:
+        """What a call made of these lines."""
+        self._halted[lines], self._depth[lines] = halted, depth
+
+    def depths(self, lines: np.ndarray) -> np.ndarray:
+        depths: np.ndarray = self._depth[lines]
+        return depths
+
+    def _take(self, count: int) -> np.ndarray:
+        lines = super()._take(count)
+        self._halted[lines], self._depth[lines] = self._first[HALTED], self._first[DEPTH]
+        return lines
+
+    def _copied(self, lines: np.ndarray, copies: np.ndarray) -> None:
+        """Give the copies what the host knows of these lines."""
+        for array in (self.threshold, self.cap, self._halted, self._depth):
+            array[copies] = array[lines]
 
 
 def first_state(tensor: StateTensor, encoded: np.ndarray, initial: np.ndarray | None) -> np.ndarray:

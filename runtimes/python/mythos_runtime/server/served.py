@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mythos_runtime.cuda_ops import rows_on_cuda
 from mythos_runtime.engine import Engine, open_engine
 from mythos_runtime.engine.opening import open_shards
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
@@ -48,7 +49,8 @@ class Served:
         reopen = partial(
             open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
         )
-        target = manifest.target("cuda" if options.get("backend") == "eager" else "onnx")
+        on_cuda = rows_on_cuda(options.get("options") or Options())
+        target = manifest.target("cuda" if on_cuda or options.get("backend") == "eager" else "onnx")
         state = target.state if target is not None else NOT_EXECUTED
         return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state, shards)
 

@@ -12,6 +12,7 @@ from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.fields import Fields
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.tensorrt.device import Device
+from mythos_runtime.tensorrt.plugins import missing_plugins
 
 _PACKAGES = {"tensorrt_rtx": "tensorrt-rtx-cu13", "tensorrt": "tensorrt"}
 
@@ -83,16 +84,18 @@ def choose_engine(found: tuple[EngineFile, ...], capability: int) -> EngineFile:
 
 
 def missing_to_run(manifest: Manifest) -> str | None:
-    """What this machine lacks for this bundle's engines: their library, a driver, a GPU that one was built for.
+    """What this machine lacks for this bundle's engines: their library, a driver, a GPU that one was built for, the
+    plug-ins that it calls.
 
     Raises:
         BundleError: the manifest's details of its engines are malformed, or there are none.
     """
     try:
-        engine_for_this_gpu(manifest)
+        engine, _ = engine_for_this_gpu(manifest)
     except BackendMissing as error:
         return str(error)
-    return None
+    lack = missing_plugins() if engine.plugins else None
+    return None if lack is None else f"{engine.file} calls plug-ins, and {lack}"
 
 
 def engine_for_this_gpu(manifest: Manifest) -> tuple[EngineFile, Any]:

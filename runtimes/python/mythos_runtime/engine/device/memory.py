@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.states import DEPTH, ENCODED, HALTED, TOKEN, States
+from mythos_runtime.engine.states import ENCODED, HALTED, TOKEN, MirroredStates
 from mythos_runtime.spec import LoopSpec
 
 
@@ -34,8 +34,8 @@ class TorchPlace:
         return self.torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-class DeviceStates(States):
-    """Lines of state on a device; who has halted, and after how many loops, is known on the host, too.
+class DeviceStates(MirroredStates):
+    """Lines of state on a device.
 
     Attributes:
         arrays: tensors. Their last line is read and written for rows that pad a call.
@@ -46,23 +46,9 @@ class DeviceStates(States):
     def __init__(self, spec: LoopSpec, lines: int, place: TorchPlace) -> None:
         self.place = place
         super().__init__(spec, lines)
-        self._halted, self._depth = np.zeros(lines, np.bool_), np.zeros(lines, np.int32)
 
     def _zeros(self, lines: int, row: tuple[int, ...], dtype: str) -> Any:
         return self.place.zeros((lines + self.spare, *row), dtype)
-
-    def grow(self, lines: int) -> None:
-        more = max(lines - self.lines, 0)
-        super().grow(lines)
-        self._halted, self._depth = np.pad(self._halted, (0, more)), np.pad(self._depth, (0, more))
-
-    @property
-    def halted(self) -> np.ndarray:
-        return self._halted
-
-    def saw(self, lines: np.ndarray, halted: np.ndarray, depth: np.ndarray) -> None:
-        """What a call made of these lines."""
-        self._halted[lines], self._depth[lines] = halted, depth
 
     def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
         """As `States.begin`; `encoded` [r, D] is on the device."""
@@ -79,9 +65,6 @@ class DeviceStates(States):
                 held[at] = encoded.to(held.dtype)
             else:
                 held[at] = self.place.torch.full_like(held[:1], tensor.start == "ones")
-                for name, known in ((HALTED, self._halted), (DEPTH, self._depth)):
-                    if tensor.name == name:
-                        known[lines] = tensor.start == "ones"
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
@@ -89,19 +72,13 @@ class DeviceStates(States):
         to, of = self.place.write(copies), self.place.write(lines)
         for tensor in self.arrays.values():
             tensor[to] = tensor[of]
-        for array in (self.threshold, self.cap, self._halted, self._depth):
-            array[copies] = array[lines]
+        self._copied(lines, copies)
         return copies
 
-    def depths(self, lines: np.ndarray) -> np.ndarray:
-        depths: np.ndarray = self._depth[lines]
-        return depths
-
-    def answers(self, lines: np.ndarray) -> Any:
-        return self.arrays[self._answer][self.place.write(lines)]
-
-    def take_rest(self, answer: Any, lines: np.ndarray) -> None:
-        if self._spent is not None:
-            at = self.place.write(lines)
+    def answers(self, lines: np.ndarray, early: np.ndarray) -> Any:
+        answers = self.arrays[self._answer][self.place.write(lines)]
+        if self._spent is not None and early.any():
+            at, some = self.place.write(lines[early]), self.place.write(np.flatnonzero(early))
             rest = (1 - self.arrays[self._spent][at]).clamp(min=0).masked_fill(self.arrays[HALTED][at], 0)
-            answer += rest[:, None] * self.arrays[self._h][at]
+            answers[some] += rest[:, None] * self.arrays[self._h][at]
+        return answers

@@ -1,0 +1,153 @@
+"""Memory of ONNX Runtime's on a device, and graphs that are bound to it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mythos_runtime.errors import BackendFailed
+from mythos_runtime.ort import OrtSession, call_error, error_types
+from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
+
+_ALIGNED = 64  # bytes that every number of a frame begins at a multiple of; kernels count on 16
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory on a device. `value` is an OrtValue, `array` what it is a view of, where that is the host's."""
+
+    value: Any
+    array: np.ndarray | None
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def address(self) -> int:
+        return int(self.value.data_ptr())
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass
+class OrtDevice:
+    """A device of ONNX Runtime's.
+
+    Attributes:
+        name: cuda, or cpu in tests.
+        uploads, downloads: copies to it and back so far.
+    """
+
+    name: str
+    uploads: int = 0
+    downloads: int = 0
+    _ort: Any = field(default_factory=lambda: importlib.import_module("onnxruntime"))
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype | str) -> Buffer:
+        """MemoryError where there is no room."""
+        return self._buffer(np.zeros(shape, dtype))  # on the host the system gives it as it is touched
+
+    def put(self, array: np.ndarray) -> Buffer:
+        """A copy of an array there. Raises MemoryError."""
+        self.uploads += 1
+        return self._buffer(np.array(array, order="C"))
+
+    def _buffer(self, array: np.ndarray) -> Buffer:
+        place = () if self.name == "cpu" else (self.name, 0)
+        try:
+            value = self._ort.OrtValue.ortvalue_from_numpy(array, *place)
+        except error_types() as error:
+            raise MemoryError(str(error).partition("\n")[0]) from error
+        return Buffer(value, array if self.name == "cpu" else None, array.shape, array.dtype)
+
+    def write(self, buffer: Buffer, array: np.ndarray) -> None:
+        """Set all of a buffer."""
+        self.uploads += 1
+        buffer.value.update_inplace(array)
+
+    def read(self, buffer: Buffer) -> np.ndarray:
+        """All of a buffer; a copy."""
+        self.downloads += 1
+        return np.array(buffer.value.numpy())
+
+    def bound(self, session: OrtSession, ports: Ports, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> Bound:
+        """A graph that reads and writes at these addresses, by port, with the ports' symbols of these sizes. Outputs
+        without an address are the host's."""
+        binding = session.inference.io_binding()
+
+        def place(port: Port) -> tuple[Any, ...]:
+            shape = list(shape_of(port, sizes))
+            return port.name, self.name, 0, numpy_dtype(port.dtype), shape, addresses[port.name]
+
+        for port in ports.inputs:
+            binding.bind_input(*place(port))
+        own = []
+        for port in ports.outputs:
+            if port.name in addresses:
+                binding.bind_output(*place(port))
+            else:
+                binding.bind_output(port.name, "cpu")
+                own.append(port.name)
+        session.bind_linked(binding)
+        order = [port.name for port in ports.outputs]
+        return Bound(self, session, binding, [order.index(name) for name in own])
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A graph with all that it reads and writes."""
+
+    device: OrtDevice
+    session: OrtSession
+    binding: Any
+    own: list[int]
+    """Which of its outputs are the host's."""
+
+    def __call__(self) -> list[np.ndarray]:
+        """Run it; its outputs on the host. Raises BackendFailed."""
+        try:
+            self.session.inference.run_with_iobinding(self.binding)
+            outputs = self.binding.get_outputs() if self.own else []
+            found = [np.array(outputs[at].numpy()) for at in self.own]  # may be a view of what the next run writes
+        except self.session.failures as error:
+            raise call_error(error) from error
+        self.device.downloads += len(found)
+        return found
+
+
+class Numbers:
+    """The numbers of a call, on the host and on the device: one piece, so that one copy takes all of them there."""
+
+    def __init__(self, device: OrtDevice, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """`shapes`: dtype and shape by name."""
+        self._device, self._places, end = device, {}, 0
+        for name, (dtype, shape) in shapes.items():
+            self._places[name] = end
+            end += -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNED) * _ALIGNED
+        self._here = np.zeros(end, np.int8)
+        self._there = device.zeros((end,), "int8")
+        self.here = {
+            name: np.frombuffer(self._here.data, dtype, math.prod(shape), self._places[name]).reshape(shape)
+            for name, (dtype, shape) in shapes.items()
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """On the host, to be set."""
+        return self.here[name]
+
+    def address(self, name: str) -> int:
+        """On the device."""
+        return self._there.address + self._places[name]
+
+    def cross(self) -> None:
+        """Take them there. Raises BackendFailed."""
+        try:
+            self._device.write(self._there, self._here)
+        except error_types() as error:
+            raise BackendFailed(f"ONNX Runtime could not copy a call's numbers to the device: {error}") from error

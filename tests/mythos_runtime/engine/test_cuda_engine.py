@@ -1,0 +1,88 @@
+"""The engine in ONNX Runtime on the compiled kernels' launcher, with a stand-in for the driver. On no GPU."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden_bundles import Bundles
+from stand_in_gpu import LIBRARY
+from stand_in_process import check
+
+from mythos_export.targets.cuda_lines import write_lines
+from mythos_runtime import load, read_manifest
+from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
+from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.ort_device import opening
+from mythos_runtime.engine.ort_device.device import OrtDevice
+from mythos_runtime.engine.ort_device.graphs import OrtGraphs
+from mythos_runtime.errors import BundleError
+from mythos_runtime.files import describe
+from mythos_runtime.ort import OrtSession, find_op_library
+from mythos_runtime.ports import Ports
+from mythos_runtime.session import Options
+
+PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
+@pytest.mark.skipif(find_op_library() is None, reason="the native operators are not built: make native")
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [("mla_decode", "fp32"), ("gqa_prefill", "fp32"), ("mla_decode", "int8"), ("gqa_prefill", "int4")],
+)
+def test_tokens_and_depths_are_those_of_the_cpu(case: str, precision: str) -> None:
+    check("engine_ops.py", asked=(f"{case}:{precision}",))
+
+
+def test_it_is_taken_where_the_kernels_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("onnxruntime"), "get_available_providers", lambda: PROVIDERS)
+    assert not rows_on_cuda(Options(provider="cuda"))
+    monkeypatch.setenv(CUDA_OPS, "1")
+    assert rows_on_cuda(Options(provider="cuda")) and rows_on_cuda(Options())
+    assert not rows_on_cuda(Options(provider="cpu")) and not rows_on_cuda(Options(op_library=None))
+    monkeypatch.setattr(importlib.import_module("onnxruntime"), "get_available_providers", lambda: PROVIDERS[1:])
+    assert rows_on_cuda(Options(provider="cuda")) and not rows_on_cuda(Options())  # named, it is missing
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is opened on CUDA is on the CPU."""
+
+    def open_graph(file: Path, ports: Ports, options: Options, in_turns: bool) -> OrtSession:
+        assert options.provider == "cuda" and in_turns
+        assert (options.op_library is None) == (file.parent.name == "lines")
+        return OrtSession(file, ports, Options(1, provider="cpu"), in_turns)
+
+    monkeypatch.setattr(opening, "OrtDevice", lambda name: OrtDevice({"cuda": "cpu"}[name]))
+    monkeypatch.setattr(opening, "OrtSession", open_graph)
+    monkeypatch.setenv(CUDA_OPS, "1")
+
+
+def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: None) -> None:
+    """For the engine, and for a model that is on CUDA; without the graphs that move lines the bundle is refused."""
+    bundle, there = tmp_path / "b", Options(provider="cuda")
+    shutil.copytree(bundles["gqa_prefill"], bundle)
+    with pytest.raises(BundleError, match=r"b has no lines/cross.onnx, .*; export the model again with --target cuda"):
+        open_engine(bundle, options=there, memory=16 << 20)
+    described = json.loads((bundle / "manifest.json").read_text())
+    for file in write_lines(read_manifest(bundle).spec, bundle):
+        described["files"][file] = vars(describe(bundle / file))
+    (bundle / "manifest.json").write_text(json.dumps(described))
+    expected = load(bundle, provider="cpu").generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
+    engine = open_engine(bundle, options=there, memory=16 << 20)
+    assert isinstance(engine.core.graphs, OrtGraphs)
+    running = engine.submit(Request([1, 2, 3], 4, halt_threshold=0.7))
+    while engine.busy:
+        engine.tick()
+    assert running.tokens == expected.tokens[0] and running.depth == expected.depth[0]
+    model: Any = load(bundle, provider="cpu")
+    model.session.provider = "cuda"
+    got = model.generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
+    assert isinstance(model.pool.core.graphs, OrtGraphs)
+    assert got.tokens == expected.tokens and got.depth == expected.depth

@@ -1,0 +1,101 @@
+"""The engine on row graphs in ONNX Runtime on a device, the CPU in its place, held to the engine on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from row_models import RowModel
+from test_device import answers, hold
+
+from mythos_runtime.batch import make_chunk
+from mythos_runtime.engine.ort_device.graphs import OrtGraphs
+from mythos_runtime.engine.ort_device.pools import numbers_of
+from mythos_runtime.engine.row_cache import Pool, RowCache
+from mythos_runtime.engine.speculation import Speculation
+
+
+def test_answers_are_those_of_the_cpu_and_only_numbers_cross(row_model: RowModel, monkeypatch: Any) -> None:
+    """The same graphs on the same rows: the same bits."""
+    core = row_model.ort_core()
+    graphs = core.graphs
+    assert isinstance(graphs, OrtGraphs)
+    device, calls = graphs.lines.device, {"enter": 0, "step": 0, "leave": 0}
+
+    def count(of: Any, counts: dict[str, int]) -> None:
+        for name in counts:
+            called = getattr(of, name)
+
+            def counted(*given: Any, name: str = name, called: Callable[..., Any] = called) -> Any:
+                counts[name] += 1
+                return called(*given)
+
+            monkeypatch.setattr(of, name, counted)
+
+    count(graphs, calls)
+    up, down = device.uploads, device.downloads
+    moved = {"taken": 0, "write": 0}
+    count(graphs.lines, moved)
+    got, expected = answers(core), answers(row_model.core())
+    for (tokens, depth, logits), (true_tokens, true_depth, true_logits) in zip(got, expected, strict=True):
+        assert tokens == true_tokens and depth == true_depth and np.array_equal(logits, true_logits)
+    # Of enter and leave the numbers of states have a piece of their own; of lines that are moved, theirs.
+    assert device.uploads - up == 2 * calls["enter"] + calls["step"] + 2 * calls["leave"] + sum(moved.values())
+    assert device.downloads - down == 2 * calls["step"] + calls["leave"]
+    assert moved["taken"] == moved["write"]  # nothing else is read or written from the host
+
+
+def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
+    """What `Model.forward` does with it, and memory that moves under what was bound."""
+    spec = row_model.model.spec
+    ids = np.random.default_rng(5).integers(0, 50, (2, 9))
+    found = []
+    for core in (row_model.ort_core(lines=8), row_model.core(lines=8)):
+        cache = RowCache(Pool(core), 2, 40, spec)
+        outs = [cache.forward(make_chunk(ids, 50, None, None), 0.7, 0, None)]
+        twin = cache.fork([1, 0])
+        outs.append(twin.forward(make_chunk(ids[:, :1], 50, None, None), 0.7, 0, None))
+        entries = twin.read()
+        again = RowCache(cache.pool, 2, 40, spec)
+        again.write(entries, twin.lengths)
+        outs.append(again.forward(make_chunk(ids[:, 3:5], 50, None, None), 0.9, 0, None))
+        found.append((outs, entries))
+    (got, got_entries), (expected, expected_entries) = found
+    for (logits, depth, _), (true_logits, true_depth, _) in zip(got, expected, strict=True):
+        assert np.array_equal(depth, true_depth) and np.array_equal(logits, true_logits)
+    for name, entry in expected_entries.items():
+        assert np.array_equal(got_entries[name], entry)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"speculation": lambda: Speculation(5, 2)}, {"chunk": lambda: 5, "most_running": lambda: 3}],
+    ids=["drafts", "pieces"],
+)
+def test_answers_however_they_are_scheduled(row_model: RowModel, options: dict[str, Callable[[], Any]]) -> None:
+    made = [{name: make() for name, make in options.items()} for _ in range(2)]
+    hold(answers(row_model.ort_core(rows=48), **made[0]), answers(row_model.core(rows=48), **made[1]))
+
+
+_one = st.one_of(st.integers(0, 2), st.just(slice(None)), st.slices(3))
+
+
+@given(st.tuples(st.integers(3, 4), st.integers(3, 5), st.integers(3, 5)), st.data())
+def test_lines_are_numbered_as_numpy_indexes(shape: tuple[int, ...], data: Any) -> None:
+    several = st.lists(st.integers(0, 2), max_size=4).map(lambda some: np.array(some, np.int64))
+    index = data.draw(
+        st.one_of(
+            _one,
+            st.tuples(_one, several),
+            st.tuples(_one, _one),
+            st.tuples(st.just(slice(None)), *[st.lists(st.integers(0, 2), min_size=2, max_size=2).map(np.array)] * 2),
+            several,
+        )
+    )
+    every = np.arange(np.prod(shape)).reshape(shape)
+    found = numbers_of(shape, index)
+    assert np.array_equal(found, every[index]) and found.shape == every[index].shape
