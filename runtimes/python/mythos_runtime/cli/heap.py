@@ -6,8 +6,8 @@ import ctypes
 import sys
 
 MAPPED = 4 << 20
-"""Bytes from which on a block is mapped by itself. Intermediate results of a chunk of a prompt are smaller: mapping each
-of them anew costs a prompt an eighth of its time."""
+"""Bytes from which on a block is mapped by itself. Intermediate results of a chunk of a prompt are smaller: mapping
+each of them anew costs a prompt an eighth of its time."""
 KEPT = 16 << 20
 """Bytes that are kept at the end of the heap."""
 
