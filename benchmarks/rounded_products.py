@@ -4,9 +4,9 @@
 
 A linear layer of 2048 inputs over ONNX Runtime, for one row (32768 outputs: more than the caches hold) and for 128 rows
 (4096 outputs), every form in turns with the others, the best of each kept: so a busy machine disturbs all alike;
-with one thread it is that thread's own time. `weights` are billions a second, `of_float32_bytes` the rate at which a
-form reads compared with that of the float32 layer, which is close to what memory gives. MYTHOS_OPS_ISA=avx2 measures
-that form of the kernels. The last line is JSON.
+with one thread it is the process's CPU time. `weights` are billions a second, `of_float32_bytes` the rate at which a
+form reads compared with that of the float32 layer, which is close to what memory gives. Where OpenVINO is installed its
+products take part. MYTHOS_OPS_ISA=avx2 measures that form of the kernels, without OpenVINO. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 import torch
 
 from benchmarks.kernels_cpu import in_turns
+from benchmarks.peers import openvino_products
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.kernels.library import describe
 from mythos_model.formats import FORMATS, PLAIN
@@ -52,6 +53,8 @@ def product(form: str, tokens: int, rows: int, threads: int) -> tuple[Callable[[
     options = ort.SessionOptions()
     options.register_custom_ops_library(str(find_op_library()))
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    # Threads that wait for the next call by spinning would take a core from whoever has the next turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(
         onnx.parser.parse_model(text).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -80,7 +83,11 @@ def main() -> None:
     found: dict[str, Any] = {"isa": isa, "threads": given.threads, "machine": describe_machine(1, usable_cores(1))}
     for tokens, rows in SHAPES.items():
         made = {form: product(form, tokens, rows, given.threads) for form in FORMATS if FORMATS[form].native}
-        clock = time.thread_time if given.threads == 1 else time.perf_counter
+        if openvino_products.available() and "MYTHOS_OPS_ISA" not in os.environ:
+            for form in openvino_products.FORMS:
+                theirs = openvino_products.product(form, tokens, rows, INPUTS, given.threads)
+                made[f"OpenVINO {form}"] = theirs, made[PLAIN if form == "float32" else form][1]
+        clock = time.process_time if given.threads == 1 else time.perf_counter
         times = dict(zip(made, in_turns([run for run, _ in made.values()], given.seconds, clock), strict=True))
         lines = {}
         for form, seconds in times.items():

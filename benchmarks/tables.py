@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cache_times, caches, mixes, quantization
+from benchmarks import cache_times, caches, mixes, quantization, rounded_products_table
+from benchmarks.real_size import openmythos_table
 from benchmarks.real_size import table as real_size
 from mythos_export.bench.report import read_report
 from mythos_export.report.format import percent, seconds
@@ -172,11 +173,27 @@ def at_real_size(results: Path = RESULTS) -> str:
     return real_size.table(json.loads((results / real_size.NAME).read_text(encoding="utf-8")))
 
 
+def at_1b(results: Path = RESULTS) -> str:
+    """Of the same page: OpenMythos 1b beside the reference and llama.cpp."""
+    return openmythos_table.table(json.loads((results / openmythos_table.NAME).read_text(encoding="utf-8")))
+
+
+def products(results: Path = RESULTS) -> str:
+    """Of the page on weight formats: single products, and OpenVINO's."""
+    return rounded_products_table.table(results / rounded_products_table.FOLDER)
+
+
 # What stands between which marks of which page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"speed": short},
-    "docs/performance.md": {"latency": tables, "real size": at_real_size},
-    "docs/weight-formats.md": {"quantization": rounding, "mixes": chosen, "caches": kept, "cache times": cache_reading},
+    "docs/performance.md": {"latency": tables, "real size": at_real_size, "1b": at_1b},
+    "docs/weight-formats.md": {
+        "quantization": rounding,
+        "products": products,
+        "mixes": chosen,
+        "caches": kept,
+        "cache times": cache_reading,
+    },
 }
 
 

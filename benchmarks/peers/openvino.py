@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU, from the same plain ONNX file: it reads the Loop, but neither functions nor opset 23.
+"""OpenVINO on the CPU, from the same plain ONNX file: it reads the Loop, but neither functions nor opset 23. It
+computes 64-bit integers in 32 bits, so the rotary angles are in float32 there.
 
 Latency hint, float32 (its default on CPUs with bfloat16 would compute another result), one stream.
 """
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.plain import CompiledPeer, Form, first_that_builds
+from benchmarks.peers.plain import CompiledPeer, Form, angles_in_float32, first_that_builds
 from benchmarks.peers.plain_onnx import export_plain
 from mythos_export.bench.backends.backend import Call, Outcome, Setting, port_arrays
 from mythos_export.bench.workloads import Case
@@ -40,7 +41,8 @@ class OpenVino(CompiledPeer):
 
     def compile(self, case: Case) -> str:
         def build(form: Form) -> Any:
-            file, self.spec = export_plain(case, form, self.setting, "openvino")
+            with angles_in_float32():
+                file, self.spec = export_plain(case, form, self.setting, "openvino")
             compiled = self.core.compile_model(self.core.read_model(file), "CPU", self.settings)
             request = compiled.create_infer_request()
             request.infer(self._feed(request, case))

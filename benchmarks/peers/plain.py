@@ -14,9 +14,11 @@ A grouped product (torch.nn.functional.grouped_mm) would do, but PyTorch traces 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from mythos_export.bench.backends.backend import Backend, Setting, port_arrays
 from mythos_export.bench.workloads import Case
 from mythos_export.capture import Exportable
 from mythos_model import MythosModel, load_checkpoint, ops, products
+from mythos_model.blocks import Rotary
 from mythos_model.moe import MixtureOfExperts
 from mythos_runtime.spec import LoopSpec
 
@@ -113,6 +116,23 @@ def plain_model(checkpoint: Path, form: Form) -> MythosModel:
     experts.__class__ = PlainMixtureOfExperts  # the same parameters, another way to run them
     experts.form = form  # type: ignore[attr-defined, assignment]
     return model
+
+
+@contextlib.contextmanager
+def angles_in_float32() -> Iterator[None]:
+    """Models that are traced here take their rotary angles in float32, which is exact enough for short contexts.
+
+    The model's own are products of 64-bit integers, of which whole turns are lost: what computes those in 32 bits, as
+    OpenVINO does on CPUs, rotates by other angles.
+    """
+
+    def at(_: type[Rotary], positions: Tensor, width: int, theta: float, dtype: torch.dtype) -> Rotary:
+        frequencies = torch.tensor([theta ** (-i / width) for i in range(0, width, 2)], dtype=dtype)
+        angles = positions.to(dtype).unsqueeze(-1) * frequencies
+        return Rotary(torch.cos(angles), torch.sin(angles))
+
+    with mock.patch.object(Rotary, "at", classmethod(at)):
+        yield
 
 
 def tensors(case: Case, spec: LoopSpec) -> Ports:

@@ -8,51 +8,24 @@ rounded weights that it reads, over that rate.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.real_size.llama import write_model
+from benchmarks.real_size.llama import write_dense
 from benchmarks.real_size.random_model import CONFIG, make_bundle, weight_bytes
+from benchmarks.real_size.worker import Worker
 from mythos_export.bench.machine import describe_machine, usable_cores
 
 ROOT = Path(__file__).parents[2]
 FORMS = {"int4": "Q4_0", "int8": "Q8_0", "int4a8": "Q4_0", "int8a8": "Q8_0"}
-
-
-class Worker:
-    """A process that answers a line with a line of JSON."""
-
-    def __init__(self, module: str, *arguments: object) -> None:
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def round(self) -> dict[str, Any]:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                found: dict[str, Any] = json.loads(line)
-                return found
-        said = self.process.stderr.read() if self.process.stderr is not None else ""
-        sys.exit(f"{self.process.args!r} has ended: {said[-2000:]}")
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
 
 
 def measure(form: str, folder: Path, threads: int, rounds: int, with_llama: bool) -> dict[str, Any]:
@@ -66,7 +39,7 @@ def measure(form: str, folder: Path, threads: int, rounds: int, with_llama: bool
     ours = Worker("benchmarks.real_size.ours", bundle, threads)
     if with_llama:
         if not gguf.exists():
-            write_model(gguf.with_suffix(".partial"), FORMS[form], passes * CONFIG.num_hidden_layers)
+            write_dense(gguf.with_suffix(".partial"), FORMS[form], passes * CONFIG.num_hidden_layers)
             gguf.with_suffix(".partial").rename(gguf)
         document["llama_bytes"] = gguf.stat().st_size - _embedding(form)
     turns = []

@@ -23,7 +23,7 @@ def table(document: dict[str, Any]) -> str:
         f"was read at {rates[0]:.0f} to {rates[-1]:.0f} GB/s ([all figures](../benchmarks/results/{NAME}), "
         "`python -m benchmarks.real_size`):",
         "",
-        "| | 1 pass | 2 passes | 4 passes | tokens/s | of the byte limit | median token with exits (mean passes) "
+        "| | 1 pass | 2 passes | 4 passes | tokens/s | of the byte limit | mean token with exits (mean passes) "
         "| llama.cpp, dense | memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

@@ -23,7 +23,7 @@ from mythos_export.bench.workloads import Workload
 from mythos_model.formats import FORMATS, ROUNDED
 from mythos_runtime.manifest import MIXED
 
-FLOAT32_ARITHMETIC = ("fp32", MIXED, *ROUNDED)
+FLOAT32_ARITHMETIC = ("fp32", MIXED, *(name for name in ROUNDED if not FORMATS[name].activations))
 """Precisions whose multiplications are float32."""
 
 _T = onnx.TensorProto
@@ -68,10 +68,15 @@ class _Weight:
     count: int
 
     @classmethod
-    def of(cls, tensor: onnx.TensorProto) -> _Weight:
-        values, kind = math.prod(tensor.dims), tensor.data_type
-        width = onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
-        return cls(tuple(tensor.dims), kind, values * width, values * _PER_VALUE.get(kind, 1))
+    def of(cls, dims: Sequence[int], kind: int) -> _Weight:
+        values, width = math.prod(dims), onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+        return cls(tuple(dims), kind, values * width, values * _PER_VALUE.get(kind, 1))
+
+
+def _linked(kind: onnx.TypeProto.Tensor) -> _Weight | None:
+    """A graph takes weights of the user's own files as inputs: those whose size is fixed."""
+    dims = [dim.dim_value for dim in kind.shape.dim]
+    return _Weight.of(dims, kind.elem_type) if dims and all(dims) else None
 
 
 class GraphCost:
@@ -79,12 +84,19 @@ class GraphCost:
 
     def __init__(self, path: Path) -> None:
         graph = onnx.load(path, load_external_data=False).graph
-        self._weights = {t.name: _Weight.of(t) for t in graph.initializer if t.data_type in (*_FLOATS, *_PER_VALUE)}
+        stored = {t.name: _Weight.of(t.dims, t.data_type) for t in graph.initializer}
+        linked = {v.name: _linked(v.type.tensor_type) for v in graph.input}
+        weights = {name: weight for name, weight in {**linked, **stored}.items() if weight is not None}
+        self._weights = {name: weight for name, weight in weights.items() if weight.kind in (*_FLOATS, *_PER_VALUE)}
         self._values: dict[str, onnx.TypeProto.Tensor] = {}
         self._nodes: dict[bool, list[onnx.NodeProto]] = {False: [], True: []}
         for scope, in_loop in _scopes(graph):
             self._values |= {v.name: v.type.tensor_type for v in (*scope.input, *scope.value_info, *scope.output)}
-            self._nodes[in_loop] += scope.node
+            for node in scope.node:
+                if node.op_type == "Transpose" and node.input[0] in self._weights:  # linked weights lie as they are
+                    self._weights[node.output[0]] = self._weights[node.input[0]]
+                else:
+                    self._nodes[in_loop].append(node)
 
     @property
     def weights(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from case_calls import calls_of_cases
+from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +34,7 @@ from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS
 from mythos_model.formats import PLAIN
 from mythos_runtime import load
+from mythos_runtime.cli import mythos
 from mythos_runtime.cuda_ops import CUDA_OPS
 from mythos_runtime.eager import DEVICE_LOOP
 from mythos_runtime.engine.ort_device.graphs import OrtGraphs
@@ -143,6 +145,21 @@ def test_the_captured_program_runs_on_the_gpu(case: str, bundles: Bundles) -> No
     out = model.forward(io["input_ids"].astype(np.int64), max_loops=loops)
     assert np.abs(out.logits - io["logits"]).max() <= 1e-4 * np.abs(io["logits"]).max()  # float32, TF32 off
     assert np.array_equal(out.depth, io["halting_depth"])
+
+
+@needs_torch
+def test_row_graphs_compiled_ahead_of_time_generate_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, sm = GOLDEN / "mla_decode" / "model.safetensors", str(GPUS[0])
+    bundle = export(source, tmp_path / "b", "cuda", precision="fp32", sm=sm, **config_of("mla_decode")).path
+    out = str(tmp_path / "aoti")
+    made = CliRunner().invoke(mythos, ["package", "aoti", str(bundle), out, "--provider", "cuda", "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout.splitlines()[-1])["compared"]["largest_distance"] < 1e-4
+    prompts = [list(range(3, 9)), list(range(20, 23))]
+    plain = load(bundle, backend="eager", provider="cuda").generate_all(prompts, max_new_tokens=9)
+    monkeypatch.setenv("MYTHOS_AOTI", out)
+    found = load(bundle, backend="eager", provider="cuda").generate_all(prompts, max_new_tokens=9)
+    assert found.tokens == plain.tokens and found.depth == plain.depth
 
 
 @pytest.mark.parametrize("plugins", [False, True], ids=["decomposition", "plug-ins"])

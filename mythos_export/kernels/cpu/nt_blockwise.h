@@ -16,6 +16,7 @@ constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in t
 constexpr size_t kRowDepth = 2048;                  // inputs of one row that are made ready at a time
 // Of one row's product: enough sums to keep the multipliers busy.
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
+constexpr int kFewSums = 8;  // of few rows' product: as many again
 static_assert(kPanelDepth % kBlock == 0 && kRowDepth % kBlock == 0 && kTileRows % Simd::width == 0);
 
 // Where one tile's weights and scales are.
@@ -226,12 +227,110 @@ void q_one(const float* x, const Weights& b, size_t n, size_t depth, float* c) {
   for (size_t j = 0; j < rest; ++j) c[whole * kTileRows + j] = part[j];
 }
 
+// The inputs I, I + 1, ... of a group, of N tiles, against M rows of activations, `stride` floats apart.
+template <Format F, int M, int N, int I>
+void q_group_of_rows(const float* x, size_t stride, const Simd::Quads (*line)[kTileRegs],
+                     Simd::Reg (*sum)[N][kTileRegs]) {
+  if constexpr (I < int(format_of(F).group())) {
+    MYTHOS_UNROLL
+    for (int t = 0; t < N; ++t) {
+      MYTHOS_UNROLL
+      for (int r = 0; r < kTileRegs; ++r) {
+        const Simd::Reg w = integers<F, I>(line[t][r]);
+        MYTHOS_UNROLL
+        for (int i = 0; i < M; ++i) sum[i][t][r] = Simd::fma(Simd::set(x[i * stride + I]), w, sum[i][t][r]);
+      }
+    }
+    q_group_of_rows<F, M, N, I + 1>(x, stride, line, sum);
+  }
+}
+
+// M rows of activations, made ready, against N tiles: c[M, 16 N] is written, or added to where `start` is not 0.
+template <Format F, int M, int N>
+void q_rows(const float* x, size_t stride, const Weights& b, size_t at, size_t start, size_t depth, float* c, size_t ldc) {
+  constexpr int R = kTileRegs;
+  constexpr size_t group = format_of(F).group();
+  const size_t bytes = kTileRows * b.row_bytes, ahead = N * bytes < kAhead ? N * bytes : kAhead;
+  const Tile<F> tile(b, at);
+  for (size_t first = 0; first < depth; first += kBlock) {
+    const uint8_t* const p = tile.line(start + first);
+    Simd::Reg sum[M][N][R];
+    MYTHOS_UNROLL
+    for (int i = 0; i < M; ++i) {
+      MYTHOS_UNROLL
+      for (int t = 0; t < N; ++t) {
+        MYTHOS_UNROLL
+        for (int r = 0; r < R; ++r) sum[i][t][r] = Simd::zero();
+      }
+    }
+    for (size_t d = 0; d < kBlock; d += group) {
+      Simd::Quads line[N][R];
+      MYTHOS_UNROLL
+      for (int t = 0; t < N; ++t) {
+        const uint8_t* const from = p + t * bytes + d / group * kLine;
+        fetch(reinterpret_cast<uintptr_t>(from) + ahead);
+        MYTHOS_UNROLL
+        for (int r = 0; r < R; ++r) line[t][r] = Simd::load_quads(from + r * Simd::width * kQuad);
+      }
+      q_group_of_rows<F, M, N, 0>(x + first + d, stride, line, sum);
+    }
+    MYTHOS_UNROLL
+    for (int t = 0; t < N; ++t) {
+      const Scale* const scale = Tile<F>(b, at + t).block((start + first) / kBlock);
+      MYTHOS_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Simd::Reg s = Simd::load(scale + r * Simd::width);
+        MYTHOS_UNROLL
+        for (int i = 0; i < M; ++i) {
+          float* const to = c + i * ldc + t * kTileRows + r * Simd::width;
+          Simd::store(to, Simd::fma(sum[i][t][r], s, start || first ? Simd::load(to) : Simd::zero()));
+        }
+      }
+    }
+  }
+}
+
+// M rows of activations against n rows of weights: c[M, n]. As `q_one`: few rows would wait for their own sums in a panel
+// (2 rows on int4 took 2.3 times what one does), and do not pay for writing one.
+template <Format F, int M>
+void q_few(const float* const* a, const Weights& b, size_t n, size_t depth, float* c, size_t ldc) {
+  constexpr int wanted = kFewSums / (M * kTileRegs), N = wanted > 4 ? 4 : wanted > 1 ? wanted : 1;
+  constexpr size_t most = kRowDepth / M / kBlock * kBlock;
+  const size_t whole = n / kTileRows, rest = n % kTileRows;
+  alignas(64) float ready[M * most], part[M * kTileRows];  // part: the last tile holds rows that are not asked for
+  for (size_t start = 0; start < depth; start += most) {
+    const size_t count = depth - start < most ? depth - start : most;
+    for (int i = 0; i < M; ++i) make_ready<F>(a[i] + start, count, ready + i * most);
+    size_t tile = 0;
+    for (; tile + N <= whole; tile += N) q_rows<F, M, N>(ready, most, b, tile, start, count, c + tile * kTileRows, ldc);
+    for (; tile < whole; ++tile) q_rows<F, M, 1>(ready, most, b, tile, start, count, c + tile * kTileRows, ldc);
+    if (rest) q_rows<F, M, 1>(ready, most, b, tile, start, count, part, kTileRows);
+  }
+  for (int i = 0; i < M; ++i) {
+    for (size_t j = 0; j < rest; ++j) c[i * ldc + whole * kTileRows + j] = part[i * kTileRows + j];
+  }
+}
+
+template <int M>
+constexpr int at_most_few_rows = M < Simd::few_rows ? M : Simd::few_rows;
+
+using QFew = void (*)(const float* const*, const Weights&, size_t, size_t, float*, size_t);
+
+template <Format F>
+QFew q_few_of(size_t m) {  // 2 <= m <= Simd::few_rows <= 4
+  static_assert(Simd::few_rows <= 4);
+  static constexpr QFew few[] = {q_few<F, at_most_few_rows<2>>, q_few<F, at_most_few_rows<3>>,
+                                 q_few<F, at_most_few_rows<4>>};
+  return few[m - 2];
+}
+
 // `nt` of kernels.h; b begins with a whole tile, n may end within one.
 template <Format F>
 void q_nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc) {
   constexpr size_t most = Simd::panel_rows;
   const size_t whole = n / kTileRows, rest = n % kTileRows;
   if (m == 1) return q_one<F>(a[0], b, n, depth, c);
+  if (m <= Simd::few_rows) return q_few_of<F>(m)(a, b, n, depth, c, ldc);
   for (size_t tile = 0; tile < whole; ++tile) q_tile<F>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
   for (size_t i = 0; rest && i < m; i += most) {  // the last tile holds rows that are not asked for
     const size_t rows = m - i < most ? m - i : most;

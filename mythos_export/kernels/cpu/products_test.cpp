@@ -54,9 +54,14 @@ void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
   }
   std::vector<float> y(n * D, kNan);
   std::vector<double> expected(n * D);
-  moe(k, parallel,
-      {n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.view(), down.view(), shared_gate_up.view(),
-       shared_down.view(), y.data()});
+  Moe op{n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.view(), down.view(), shared_gate_up.view(),
+         shared_down.view(), y.data()};
+  moe(k, parallel, op);
+  std::vector<float> in_passes(n * D, kNan);
+  op.y = in_passes.data(), op.most_hidden = pick(1, 3000);
+  moe(k, parallel, op);
+  const std::string name = "moe " + name_of(k, f) + "n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs});
+  if (in_passes != y) fail(name + ": in passes of " + std::to_string(op.most_hidden) + " it differs");
   for (size_t i = 0; i < n; ++i) {
     for (size_t j = 0; j < K; ++j) {
       const size_t e = size_t(index[i * K + j]);
@@ -65,7 +70,7 @@ void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
     }
     if (Fs) swiglu(&x[i * D], D, shared_gate_up.wide.data(), shared_down.wide.data(), Fs, 1.0, &expected[i * D]);
   }
-  expect_close("moe " + name_of(k, f) + "n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs}), y, expected);
+  expect_close(name, y, expected);
 }
 
 }  // namespace mythos::test

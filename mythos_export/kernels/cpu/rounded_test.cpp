@@ -87,9 +87,14 @@ void test_rounded(const Kernels& k, Format f, const Parallel& parallel) {
     std::copy_n(order.begin(), K, &index[i * K]);
   }
   std::vector<float> y(n * D, kNan), expected(n * D), part(D);
-  moe(k, parallel,
-      {n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.view(), down.view(), shared_gate_up.view(),
-       shared_down.view(), y.data(), true});
+  Moe op{n, D, E, K, F, Fs, x.data(), index.data(), weight.data(), gate_up.view(), down.view(), shared_gate_up.view(),
+         shared_down.view(), y.data(), true};
+  moe(k, parallel, op);
+  std::vector<float> in_passes(n * D, kNan);
+  op.y = in_passes.data(), op.most_hidden = pick(1, 3000);
+  moe(k, parallel, op);
+  const std::string name = "rounded moe " + name_of(k, f) + "n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs});
+  if (in_passes != y) fail(name + ": in passes of " + std::to_string(op.most_hidden) + " it differs");
   for (size_t i = 0; i < n; ++i) {  // the products, which are held to plain sums above, in the operator's order
     for (size_t e = 0; e < E; ++e) {
       for (size_t j = 0; j < K; ++j) {
@@ -102,7 +107,7 @@ void test_rounded(const Kernels& k, Format f, const Parallel& parallel) {
     by_kernels(k, f, &x[i * D], D, shared_gate_up.view(), shared_down.view(), Fs, part.data());
     k.axpy(1.0f, part.data(), &expected[i * D], D);
   }
-  if (y != expected) fail("rounded moe " + name_of(k, f) + "n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs}));
+  if (y != expected) fail(name);
 }
 
 }  // namespace mythos::test

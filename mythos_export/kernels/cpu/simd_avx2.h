@@ -18,6 +18,7 @@ struct Simd {
   static constexpr int nt_rows = 4;     // activation rows of an nt tile at most
   static constexpr int nt_sums = 12;    // sums of one at most: 3 x 4 or 4 x 3 sums + 3 + 1 of 16 registers
   static constexpr int nn_sums = 12;    // sums of an nn tile at most: 6 x 2 or 4 x 3 sums + 3 + 1 of 16 registers
+  static constexpr int few_rows = 2;  // activation rows that meet weights without a panel: of more, sums leave the 16 registers
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 2 sums + 2 + 1 of 16 registers
 
   static Mask first(size_t n) {
@@ -58,8 +59,7 @@ struct Simd {
   // Sums of products of four neighbours, weights times activations in int8. Half bytes are taken as they are stored, with
   // their zero; their sums of a block stay within 16 bits (8 x 2 x 15 x 127).
   static constexpr int rounded_rows = 4;  // activation rows of a tile: 4 x 2 results + 4 sums + 3 of 16 registers
-  static constexpr bool half_bytes_have_zero = true;
-  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  static constexpr int half_zero = 8, byte_zero = 0;  // what halves and bytes have too much
   struct Bytes {
     Quads signs, magnitudes;
   };
@@ -80,8 +80,6 @@ struct Simd {
     const Quads pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signs));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
-  static Quads flipped(Quads sums, const Bytes&) { return sums; }
-  static Quads less(Quads a, Quads b) { return _mm256_sub_epi32(a, b); }
   static Reg sums_plus(Quads sums, int32_t n) {
     return _mm256_cvtepi32_ps(_mm256_add_epi32(sums, _mm256_set1_epi32(n)));
   }

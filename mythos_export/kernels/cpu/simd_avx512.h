@@ -15,6 +15,7 @@ struct Simd {
   static constexpr int nt_rows = 6;      // activation rows of an nt tile at most
   static constexpr int nt_sums = 24;     // sums of one at most: 6 x 4 sums + 4 + 1 of 32 registers
   static constexpr int nn_sums = 24;     // sums of an nn tile at most: 6 x 4 or 3 x 8 sums + 4 + 1 of 32 registers
+  static constexpr int few_rows = 4;  // activation rows that meet weights without a panel
   static constexpr int panel_rows = 6;   // activation rows of a panel tile: of 12, pointers leave the registers (1.6 x)
 
   static Mask first(size_t n) { return static_cast<Mask>((1u << n) - 1u); }
@@ -48,10 +49,10 @@ struct Simd {
     return _mm512_permutexvar_ps(I > 0 ? _mm512_srli_epi32(v, 4 * I) : v, table);
   }
   // Sums of products of four neighbours, weights times activations in int8. Half bytes are taken as they are stored, with
-  // their zero. With VNNI, activations that meet int8 are stored with 128 added, since one side has no sign there; what
-  // that adds is summed beside, once for all rows. Without it, sums of half bytes stay within 16 bits (8 x 2 x 15 x 127).
+  // their zero. With VNNI, one side has no sign: 128 is added to int8 weights, which costs an instruction that its
+  // multipliers have no part in. Without it, sums of half bytes stay within 16 bits (8 x 2 x 15 x 127).
   static constexpr int rounded_rows = 8;  // activation rows of a tile: 8 results + 8 sums + 3 of 32 registers
-  static constexpr bool half_bytes_have_zero = true;
+  static constexpr int half_zero = 8;  // what halves have too much
   static Quads no_sums() { return _mm512_setzero_si512(); }
   static Quads quad(const int8_t* p) {
     int32_t four;
@@ -61,15 +62,14 @@ struct Simd {
   static Quads low_halves(Quads v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
   static Quads high_halves(Quads v) { return low_halves(_mm512_srli_epi16(v, 4)); }
 #if defined(__AVX512VNNI__)
-  static constexpr int8_t int8_flip = -128;
+  static constexpr int byte_zero = 128;  // and bytes
   using Bytes = Quads;
   static Quads dot_halves(Quads sums, Quads halves, Quads x) { return _mm512_dpbusd_epi32(sums, halves, x); }
   static Quads of_halves(Quads sums) { return sums; }
-  static Bytes bytes(Quads v) { return v; }
-  static Quads dot_bytes(Quads sums, Bytes w, Quads x) { return _mm512_dpbusd_epi32(sums, x, w); }
-  static Quads flipped(Quads sums, Bytes w) { return _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), w); }
+  static Bytes bytes(Quads v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+  static Quads dot_bytes(Quads sums, Bytes w, Quads x) { return _mm512_dpbusd_epi32(sums, w, x); }
 #else
-  static constexpr int8_t int8_flip = 0;
+  static constexpr int byte_zero = 0;
   struct Bytes {
     __mmask64 negative;
     Quads magnitudes;
@@ -83,9 +83,7 @@ struct Simd {
     const Quads turned = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
     return _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(w.magnitudes, turned), _mm512_set1_epi16(1)));
   }
-  static Quads flipped(Quads sums, const Bytes&) { return sums; }
 #endif
-  static Quads less(Quads a, Quads b) { return _mm512_sub_epi32(a, b); }
   static Reg sums_plus(Quads sums, int32_t n) {
     return _mm512_cvtepi32_ps(_mm512_add_epi32(sums, _mm512_set1_epi32(n)));
   }

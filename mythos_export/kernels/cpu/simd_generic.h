@@ -53,11 +53,13 @@ struct Simd {
   static constexpr int nt_rows = 5;  // 32 registers
   static constexpr int nt_sums = 20;
   static constexpr int nn_sums = 24;
+  static constexpr int few_rows = 2;
   static constexpr int panel_rows = 6;
 #else
   static constexpr int nt_rows = 4;
   static constexpr int nt_sums = 12;
   static constexpr int nn_sums = 12;
+  static constexpr int few_rows = 2;
   static constexpr int panel_rows = 2;
 #endif
 
@@ -104,8 +106,7 @@ struct Simd {
   }
   // Sums of products of four neighbours, weights times activations in int8.
   static constexpr int rounded_rows = 2;  // activation rows of a tile
-  static constexpr bool half_bytes_have_zero = true;
-  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  static constexpr int half_zero = 8, byte_zero = 0;  // what halves and bytes have too much
   using Bytes = Quads;
   static Quads no_sums() { return Quads{0, 0, 0, 0}; }
   static Quads quad(const int8_t* p) {
@@ -123,8 +124,6 @@ struct Simd {
     for (int shift = 0; shift < 32; shift += 8) sums += (Int(a << shift) >> 24) * (Int(b << shift) >> 24);
     return sums;
   }
-  static Quads flipped(Quads sums, Bytes) { return sums; }
-  static Quads less(Quads a, Quads b) { return a - b; }
   static Reg sums_plus(Quads sums, int32_t n) { return __builtin_convertvector(sums + n, Reg); }
   static void store(float* p, Reg v) { __builtin_memcpy(p, &v, sizeof v); }
   static void store(float* p, Reg v, Mask m) {

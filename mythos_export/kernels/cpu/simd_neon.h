@@ -17,6 +17,7 @@ struct Simd {
   static constexpr int nt_rows = 5;     // activation rows of an nt tile at most
   static constexpr int nt_sums = 20;    // sums of one at most, of 32 registers
   static constexpr int nn_sums = 24;    // sums of an nn tile at most
+  static constexpr int few_rows = 2;  // activation rows that meet weights without a panel
   static constexpr int panel_rows = 6;  // activation rows of a panel tile: 6 x 4 sums + 4 + 1 of 32 registers
 
   static Mask first(size_t n) { return {n}; }
@@ -56,8 +57,7 @@ struct Simd {
   }
   // Sums of products of four neighbours, weights times activations in int8.
   static constexpr int rounded_rows = 4;  // activation rows of a tile: 4 x 4 results + 4 sums + 3 of 32 registers
-  static constexpr bool half_bytes_have_zero = false;
-  static constexpr int8_t int8_flip = 0;  // what activations that meet int8 are xor'd with
+  static constexpr int half_zero = 0, byte_zero = 0;  // what halves and bytes have too much
   using Bytes = Quads;
   static Quads no_sums() { return vdupq_n_s32(0); }
   static Quads quad(const int8_t* p) {
@@ -79,8 +79,6 @@ struct Simd {
     return vaddq_s32(sums, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 #endif
   }
-  static Quads flipped(Quads sums, Bytes) { return sums; }
-  static Quads less(Quads a, Quads b) { return vsubq_s32(a, b); }
   static Reg sums_plus(Quads sums, int32_t n) { return vcvtq_f32_s32(vaddq_s32(sums, vdupq_n_s32(n))); }
   static void store(float* p, Reg v) { vst1q_f32(p, v); }
   static void store(float* p, Reg v, const Mask& m) {

@@ -4,6 +4,10 @@
 // SiLU, product. Phase 2 cuts the output into ranges of columns, and one task sums all experts for its range: no two
 // tasks write the same place, so nothing is atomic, and the order of the sum is fixed (experts ascending, shared last).
 // A token's result is the same, bit for bit, whatever tokens are beside it and however many threads run.
+//
+// Hidden rows live from the first phase to the second: of many tokens they would be most of a model's memory, so that
+// experts go through both phases in passes, in their order, as many in each as `Moe::most_hidden` has room for.
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -34,6 +38,7 @@ struct Plan {
   // The same where activations are rounded, and where the hidden ones of every place in that order lie.
   std::vector<RoundedRow> rounded_x, rounded_row;
   const RoundedRows* hidden = nullptr;
+  size_t hidden_first = 0;  // the place whose row is their first
 };
 
 // A cache line more than the row: rows a power of two apart would share their places in the first-level cache.
@@ -84,6 +89,29 @@ Plan group_by_expert(const Moe& op) {
   return plan;
 }
 
+// The experts by pass. One that is too large alone is several, of fewer tokens each: its weights are read again.
+std::vector<std::vector<Expert>> passes_of(const Plan& plan, size_t most) {
+  std::vector<std::vector<Expert>> passes;
+  size_t room = 0;
+  for (const Expert& e : plan.experts) {
+    const size_t parts = std::min(ceil_div(e.count * e.stride, most), e.count);
+    for (size_t part = 0, t = 0; part < parts; ++part) {
+      Expert some = e;
+      some.first = e.first + t;
+      some.count = e.count / parts + (part < e.count % parts);
+      t += some.count;
+      const size_t floats = some.count * some.stride;
+      if (passes.empty() || floats > room) {
+        passes.emplace_back();
+        room = std::max(most, floats);
+      }
+      room -= floats;
+      passes.back().push_back(some);
+    }
+  }
+  return passes;
+}
+
 // A range of an expert's hidden units (phase 1).
 struct Piece {
   const Expert* expert;
@@ -110,18 +138,19 @@ void hidden_units(const Kernels& kernels, const Moe& op, const Plan& plan, const
       float* const g = gate.get() + i * piece.count;
       float* const h = op.rounded ? g : e.hidden + (t + i) * e.stride + piece.first;
       kernels.silu_mul(g, up + i * piece.count, h, piece.count);
-      if (op.rounded) plan.hidden->round(e.first + t + i, piece.first, h, piece.count);
+      if (op.rounded) plan.hidden->round(e.first + t + i - plan.hidden_first, piece.first, h, piece.count);
     }
   }
 }
 
-void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, size_t first, size_t count) {
-  for (size_t i = 0; i < op.n; ++i) {
-    for (size_t d = 0; d < count; ++d) op.y[i * op.D + first + d] = 0;
-  }
-  Buffer<float> part(op.n * count);
-  for (const Expert& e : plan.experts) {
-    const size_t block = token_block(op.rounded ? e.width / sizeof(float) : e.width);
+void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, const std::vector<Expert>& experts,
+                    size_t first, size_t count) {
+  const auto block_of = [&](const Expert& e) { return token_block(op.rounded ? e.width / sizeof(float) : e.width); };
+  size_t most = 0;
+  for (const Expert& e : experts) most = std::max(most, std::min(e.count, block_of(e)));
+  Buffer<float> part(most * count);
+  for (const Expert& e : experts) {
+    const size_t block = block_of(e);
     for (size_t t = 0; t < e.count; t += block) {
       const size_t m = e.count - t < block ? e.count - t : block;
       const Weights w = e.down.row(first);
@@ -138,36 +167,33 @@ void output_columns(const Kernels& kernels, const Moe& op, const Plan& plan, siz
   }
 }
 
-}  // namespace
-
-void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
-  Plan plan = group_by_expert(op);
-  size_t floats = 0, products = 0, units = 0, down_bytes = 0;  // the last: of one output column, over all experts
-  for (const Expert& e : plan.experts) {
+// Both phases of the experts of a pass; adds to y.
+void run_pass(const Kernels& kernels, const Parallel& parallel, const Moe& op, Plan& plan, std::vector<Expert>& experts) {
+  size_t floats = 0, rows = 0, products = 0, units = 0, down_bytes = 0, widest = 0;  // down_bytes: of one output column
+  for (const Expert& e : experts) {
     floats += e.count * e.stride;
+    rows += e.count;
     products += e.count * e.width * op.D;
     units += e.width;
     down_bytes += e.down.row_bytes;
+    widest = std::max(widest, e.width);
   }
-  const size_t slots = plan.token.size();
-  const RoundedRows x(kernels, op.routed_down.format, op.rounded ? op.n : 0, op.D);
-  const RoundedRows rounded_hidden(kernels, op.routed_down.format, op.rounded ? slots : 0, op.F > op.Fs ? op.F : op.Fs);
-  if (op.rounded) {
-    parallel.each(op.n, op.n * op.D, [&](size_t i) { x.round(i, 0, op.x + i * op.D, op.D); });
-    plan.hidden = &rounded_hidden;
-    for (size_t slot = 0; slot < slots; ++slot) {
-      plan.rounded_x.push_back(x.row(plan.token[slot]));
-      plan.rounded_row.push_back(rounded_hidden.row(slot));
-    }
-  }
+  const RoundedRows rounded(kernels, op.routed_down.format, op.rounded ? rows : 0, widest);
   Buffer<float> hidden(op.rounded ? 0 : floats);
-  plan.row.resize(slots);
+  plan.hidden = &rounded;
+  plan.hidden_first = experts.front().first;
   float* next = hidden.get();
   std::vector<Piece> pieces;
-  for (Expert& e : plan.experts) {
+  for (Expert& e : experts) {
     e.hidden = next;
-    next += e.count * e.stride;
-    for (size_t i = 0; i < e.count; ++i) plan.row[e.first + i] = e.hidden + i * e.stride;
+    if (!op.rounded) next += e.count * e.stride;
+    for (size_t i = 0; i < e.count; ++i) {
+      if (op.rounded) {
+        plan.rounded_row[e.first + i] = rounded.row(e.first + i - plan.hidden_first);
+      } else {
+        plan.row[e.first + i] = e.hidden + i * e.stride;
+      }
+    }
     const size_t size = task_rows(e.gate.format, 2 * e.gate.row_bytes, 2 * e.count * op.D, units,
                                   op.rounded && e.count > 1 ? kBlock : e.count > 1 ? 24 : 0);
     for (size_t f = 0; f < e.width; f += size) pieces.push_back({&e, f, e.width - f < size ? e.width - f : size});
@@ -178,8 +204,25 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
   const size_t size = task_rows(op.routed_down.format, down_bytes, products / (op.D + 1), op.D, op.n > 1 ? 48 : 0);
   parallel.each(ceil_div(op.D, size), products, [&](size_t i) {
     const size_t first = i * size;
-    output_columns(kernels, op, plan, first, op.D - first < size ? op.D - first : size);
+    output_columns(kernels, op, plan, experts, first, op.D - first < size ? op.D - first : size);
   });
+}
+
+}  // namespace
+
+void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
+  Plan plan = group_by_expert(op);
+  const size_t slots = plan.token.size();
+  const RoundedRows x(kernels, op.routed_down.format, op.rounded ? op.n : 0, op.D);
+  if (op.rounded) {
+    parallel.each(op.n, op.n * op.D, [&](size_t i) { x.round(i, 0, op.x + i * op.D, op.D); });
+    for (size_t slot = 0; slot < slots; ++slot) plan.rounded_x.push_back(x.row(plan.token[slot]));
+    plan.rounded_row.resize(slots);
+  } else {
+    plan.row.resize(slots);
+  }
+  std::fill_n(op.y, op.n * op.D, 0.0f);
+  for (std::vector<Expert>& experts : passes_of(plan, op.most_hidden)) run_pass(kernels, parallel, op, plan, experts);
 }
 
 }  // namespace mythos

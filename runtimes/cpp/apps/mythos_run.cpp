@@ -1,5 +1,8 @@
 // mythos_run: `mythos run` without Python. Same options, same texts, same exit codes, same last line.
 #include <langinfo.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cerrno>
@@ -78,9 +81,19 @@ void run(const Arguments& arguments) {
                                {"accepted", done.counts.accepted}}.dump() + "\n");
 }
 
+// Large blocks go back to the system as soon as they are freed. By itself glibc raises the size from which on they do to
+// that of the largest freed so far, and a prompt's intermediate results leave holes in the heap that nobody fills.
+void return_large_blocks() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 512 << 10);
+  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+#endif
+}
+
 }  // namespace
 
 int main(int count, char** values) {
+  return_large_blocks();
   std::signal(SIGPIPE, SIG_IGN);  // write() sees it
   try {
     std::string answer;

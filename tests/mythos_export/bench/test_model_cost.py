@@ -50,6 +50,20 @@ def test_the_weights_of_the_graph_are_those_of_the_model(case: str, bundles: Bun
     assert loop.bytes == 4 * (loop.weights + config.cache_dim)  # the token's own entry
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_weights_that_are_linked_cost_what_they_cost_in_the_bundle(case: str, bundles: Bundles, tmp_path: Path) -> None:
+    model = onnx.load(bundles[case] / "model.onnx", load_external_data=False)
+    inputs = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT and w.dims]
+    for weight in inputs:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+        model.graph.initializer.remove(weight)
+    onnx.save(model, tmp_path / "model.onnx")
+    held, linked = GraphCost(bundles[case] / "model.onnx"), GraphCost(tmp_path / "model.onnx")
+    for workload in (Workload("decode", 1, 17, 2, 3), Workload("prefill", 5, 0, 1, 3)):
+        assert linked.call(workload, 3) == held.call(workload, 3)
+    assert linked.weights == held.weights > 0
+
+
 def test_a_batch_meets_more_experts_but_no_more_than_there_are(bundles: Bundles) -> None:
     cost, config = GraphCost(bundles["mla_prefill"] / "model.onnx"), config_of("mla_prefill")["config"]
     one, many = (cost.loop(Workload("prefill", n, 0, 1, 1)) for n in (1, 10_000))

@@ -12,6 +12,7 @@ from importlib import metadata
 import click
 
 from mythos_runtime.cli.doctor import doctor
+from mythos_runtime.cli.heap import return_large_blocks
 from mythos_runtime.cli.inspect import inspect
 from mythos_runtime.cli.package import package
 from mythos_runtime.cli.run import run
@@ -45,6 +46,7 @@ class Mythos(Group):
 @click.group(cls=Mythos)
 def mythos() -> None:
     """Work with bundles made by mythos-export."""
+    return_large_blocks()
 
 
 for command in (run, serve, package, inspect, doctor):
