@@ -206,7 +206,7 @@ class OrtSession:
                     return _Kept(value.ortvalue_from_numpy(array), array)
                 return _Kept(value.ortvalue_from_numpy(array, self.provider, 0), None)
             except self.failures as error:
-                raise BackendFailed(f"ONNX Runtime gives a cache no memory: {_first_line(error)}") from error
+                raise BackendFailed(f"ONNX Runtime gives a cache no memory: {first_line(error)}") from error
 
         return AddressStore(memory, upload, lambda held: held.value.value.numpy(), lambda kept: kept.value.data_ptr())
 
@@ -252,7 +252,7 @@ class OrtSession:
             settings.register_custom_ops_library(str(library))
         except self._errors as error:
             raise BackendMissing(
-                f"the operator library {library} cannot be loaded by this ONNX Runtime: {_first_line(error)}; rebuild "
+                f"the operator library {library} cannot be loaded by this ONNX Runtime: {first_line(error)}; rebuild "
                 "it on this machine, or run without it (op_library=None)"
             ) from error
 
@@ -286,7 +286,7 @@ def _not_taken(device: str, choice: OpLibrary) -> str:
 
 def call_error(error: BaseException) -> BackendFailed:
     """What ONNX Runtime raised while it ran, in a line."""
-    return BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}")
+    return BackendFailed(f"ONNX Runtime could not finish the call: {first_line(error)}")
 
 
 class RowsAlone:
@@ -366,7 +366,7 @@ def error_types() -> tuple[type[Exception], ...]:
 
 
 def _load_error(file: Path, error: Exception, library: Path | None) -> BundleError | BackendMissing:
-    text = _first_line(error)
+    text = first_line(error)
     if "not a registered function/op" in text or "TypeInferenceError" in text or "NOT_IMPLEMENTED" in text:
         have = (
             f"in {library}, nor has the file a body for it" if library else "in it, and no operator library is loaded"
@@ -378,6 +378,6 @@ def _load_error(file: Path, error: Exception, library: Path | None) -> BundleErr
     return BundleError(f"{file} cannot be loaded by ONNX Runtime: {text}")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:500] if lines else type(error).__name__
