@@ -48,9 +48,11 @@ def write_lines(spec: LoopSpec, folder: Path) -> tuple[str, ...]:
         TargetError: a state of the model has a name that these graphs need.
         ParityError: ONNX Runtime computes something else than numpy.
     """
-    _refuse_twice([ENCODED, TOKEN, *(tensor.name for tensor in spec.state)])
-    (folder / FOLDER).mkdir(exist_ok=True)
     graphs, files = line_ports(spec), line_files(spec)
+    rest = graphs.get(REST, Ports((), ()))
+    around = [port.name for port in (*rest.inputs, *rest.outputs) if port.role in ("early", "answered")]
+    _refuse_twice([ENCODED, TOKEN, *around, *(tensor.name for tensor in spec.state)])
+    (folder / FOLDER).mkdir(exist_ok=True)
     for name, file in files.items():
         onnx.save(_model(name, graphs[name]), folder / file)
         _hold(folder / file, name, graphs[name], spec)

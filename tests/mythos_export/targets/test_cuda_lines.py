@@ -13,7 +13,7 @@ from mythos_export.targets.cuda_lines import write_lines
 from mythos_runtime.manifest import read_manifest
 
 
-@pytest.mark.parametrize("name", ["lines", "at", "axis", "encoded", "token", "h_pool"])
+@pytest.mark.parametrize("name", ["lines", "at", "axis", "early", "encoded", "token", "h_pool"])
 def test_a_state_that_is_called_as_a_tensor_of_theirs_is_refused(name: str, bundles: Bundles, tmp_path: Path) -> None:
     spec = read_manifest(bundles["gqa_prefill"]).spec
     assert spec.state[0].name == "h"
