@@ -16,9 +16,21 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from mythos_export.errors import ParityError
+from mythos_export.errors import ParityError, TargetError
 from mythos_export.kernels.text import OPSET
-from mythos_runtime.line_ports import CROSS, FOLDER, PUT, PUT_BYTES, REST, TAKE, TAKE_BYTES, line_files, line_ports
+from mythos_runtime.line_ports import (
+    CROSS,
+    ENCODED,
+    FOLDER,
+    PUT,
+    PUT_BYTES,
+    REST,
+    TAKE,
+    TAKE_BYTES,
+    TOKEN,
+    line_files,
+    line_ports,
+)
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 from mythos_runtime.spec import LoopSpec
 
@@ -33,10 +45,14 @@ def write_lines(spec: LoopSpec, folder: Path) -> tuple[str, ...]:
     """Write the graphs into a bundle's folder, and try them there. Returns their paths within it.
 
     Raises:
+        TargetError: a state of the model has a name that these graphs need.
         ParityError: ONNX Runtime computes something else than numpy.
     """
-    (folder / FOLDER).mkdir(exist_ok=True)
     graphs, files = line_ports(spec), line_files(spec)
+    rest = graphs.get(REST, Ports((), ()))
+    around = [port.name for port in (*rest.inputs, *rest.outputs) if port.role in ("early", "answered")]
+    _refuse_twice([ENCODED, TOKEN, *around, *(tensor.name for tensor in spec.state)])
+    (folder / FOLDER).mkdir(exist_ok=True)
     for name, file in files.items():
         onnx.save(_model(name, graphs[name]), folder / file)
         _hold(folder / file, name, graphs[name], spec)
@@ -46,11 +62,22 @@ def write_lines(spec: LoopSpec, folder: Path) -> tuple[str, ...]:
 def _model(name: str, ports: Ports) -> onnx.ModelProto:
     nodes = _MAKERS[name](ports)
     constants = [_AXIS] if any(_AXIS.name in node.input for node in nodes) else []
+    given = [*(port.name for port in ports.inputs), *(constant.name for constant in constants)]
+    _refuse_twice([*given, *(name for node in nodes for name in node.output)])
     inputs, outputs = (list(map(_value, side)) for side in (ports.inputs, ports.outputs))
     graph = helper.make_graph(nodes, name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _refuse_twice(names: list[str]) -> None:
+    """All but the states' names are ours and differ, so that one that is there twice is a state's."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise TargetError(
+            f"a state of the model is called {twice}, as another tensor of the graphs that move states is"
+        )
 
 
 def _value(port: Port) -> onnx.ValueInfoProto:

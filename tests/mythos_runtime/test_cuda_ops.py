@@ -51,9 +51,10 @@ def test_a_session_on_the_cpu_says_that_it_has_none(bundles: Bundles, monkeypatc
 class OnCuda:
     """A session that says that it runs there."""
 
-    def __init__(self, file: str, settings: object, providers: list[str]) -> None:
+    def __init__(self, file: str, settings: object, providers: list[str], options: list[dict[str, str]]) -> None:
         import onnxruntime  # type: ignore[import-untyped]
 
+        assert providers == BOTH and options == [{"use_tf32": "0"}, {}]  # float32 products stay float32
         self._session = onnxruntime.InferenceSession(file, settings, providers=BOTH[1:])
 
     def get_providers(self) -> list[str]:

@@ -143,6 +143,7 @@ def test_ports_that_are_not_those_of_the_sizes_are_refused() -> None:
 CONTRADICTIONS: dict[str, tuple[str, Any]] = {
     "two caches are called layers": ("caches.1.name", "layers"),
     "two states are called h": ("state.1.name", "h"),
+    "a state is called token, as what is kept beside the states": ("state.1.name", "token"),
     "two tensors of the trace are called h": ("trace.3.name", "h"),
     "there are 2 caches inside the loop and 0 around it": ("caches.0.per_loop", True),
     "there are 0 caches inside the loop and 2 around it": ("caches.1.per_loop", False),

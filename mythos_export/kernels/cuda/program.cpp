@@ -91,6 +91,8 @@ Plan plan_of(const Json& json, const std::map<std::string, Kernel>& kernels) {
 Tensor tensor_of(const Json& json, bool output) {
   Tensor tensor{json.at("name"), json.at("type"), json.at("extents").is_null(), json.at("or_scalar"), false, {}, {}, {}};
   if (!json.at("updates").is_null()) tensor.updates = json.at("updates");
+  if (output && tensor.any_extents && tensor.updates.empty())
+    throw std::invalid_argument(tensor.name + " is an output without extents, and updates no input that has some");
   if (tensor.any_extents) return tensor;
   for (const Json& extent : json.at("extents")) {
     if (extent == kLeading && tensor.extents.empty()) tensor.leading = true;
@@ -122,15 +124,23 @@ void check_pointers(const Call& call, const Plan& plan) {
                                     call.signature->name + ", nor scratch memory");
 }
 
-// Every input and attribute of the call is one of the operator's, and what an output updates is one of its inputs.
+// Every input and attribute of the call is one of the operator's, and what an output updates is one of its inputs, of the
+// same type: as many bytes are copied.
 void check_names(const Call& call) {
   const Signature& known = *call.signature;
-  for (const Tensor& output : known.outputs)
-    if (!output.updates.empty() && std::find(call.inputs.begin(), call.inputs.end(), output.updates) == call.inputs.end())
-      throw std::invalid_argument(output.name + " updates '" + output.updates + "', which is no input of the call");
+  const auto input = [&](const std::string& name) {
+    return std::find_if(known.inputs.begin(), known.inputs.end(), [&](const Tensor& one) { return one.name == name; });
+  };
   for (const std::string& name : call.inputs)
-    if (std::none_of(known.inputs.begin(), known.inputs.end(), [&](const Tensor& one) { return one.name == name; }))
-      throw std::invalid_argument(known.name + " has no input '" + name + "'");
+    if (input(name) == known.inputs.end()) throw std::invalid_argument(known.name + " has no input '" + name + "'");
+  for (const Tensor& output : known.outputs) {
+    if (output.updates.empty()) continue;
+    if (std::find(call.inputs.begin(), call.inputs.end(), output.updates) == call.inputs.end())
+      throw std::invalid_argument(output.name + " updates '" + output.updates + "', which is no input of the call");
+    if (const std::string& type = input(output.updates)->type; type != output.type)
+      throw std::invalid_argument(output.name + " is " + output.type + " and updates '" + output.updates + "', which is " +
+                                  type);
+  }
   for (const auto& [name, value] : call.attributes)
     if (std::none_of(known.attributes.begin(), known.attributes.end(), [&](const auto& one) { return one.first == name; }))
       throw std::invalid_argument(known.name + " has no attribute '" + name + "'");
@@ -152,9 +162,11 @@ Call call_of(const Json& json, const Program& program) {
 }  // namespace
 
 std::int64_t element_bytes(const std::string& type) {
+  if (type == "i64") return 8;
   if (type == "fp32" || type == "i32") return 4;
   if (type == "fp16" || type == "bf16") return 2;
-  throw std::invalid_argument("memory of the type " + type + ", expected fp32, fp16, bf16 or i32");
+  if (type == "i8" || type == "u8" || type == "i1") return 1;
+  throw std::invalid_argument("memory of the type " + type + ", expected fp32, fp16, bf16, i64, i32, i8, u8 or i1");
 }
 
 std::string read_file(const std::string& path) {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <memory>
 
 #include "ort_library.hpp"
 #include "plugins.hpp"
@@ -140,7 +141,15 @@ bool add_cuda(Ort::SessionOptions& settings, bool required) {
     return false;
   }
   try {
-    settings.AppendExecutionProvider_CUDA(OrtCUDAProviderOptions{});
+    const OrtApi& api = Ort::GetApi();
+    OrtCUDAProviderOptionsV2* made = nullptr;
+    Ort::ThrowOnError(api.CreateCUDAProviderOptions(&made));
+    const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> chosen(
+        made, api.ReleaseCUDAProviderOptions);
+    // By default float32 would be multiplied in TF32, whose 10 bits of a fraction are not enough for equal depths.
+    const char *key = "use_tf32", *value = "0";
+    Ort::ThrowOnError(api.UpdateCUDAProviderOptions(chosen.get(), &key, &value, 1));
+    settings.AppendExecutionProvider_CUDA_V2(*chosen);
     return true;
   } catch (const Ort::Exception&) {
     if (!required) return false;
@@ -208,7 +217,8 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   compare(file, ports_.inputs, true);
   compare(file, ports_.outputs, false);
   if (!linked_.empty() && provider == kCuda)
-    throw BackendMissing(file + ": weights that are linked to run on the CPU alone: take provider='cpu'");
+    throw BackendMissing(file + " has its weights in files outside of the bundle, which are mapped on the CPU alone: take "
+                                "provider='cpu', or export the model without --weights link");
   for (const Port& port : ports_.inputs) input_names_.push_back(port.name.c_str());
   for (const auto& [name, value] : linked_) input_names_.push_back(name.c_str());
   for (const Port& port : ports_.outputs) output_names_.push_back(port.name.c_str());

@@ -162,7 +162,12 @@ std::string contradiction_of_names(const LoopSpec& spec) {
   std::string problem = named_twice("caches", spec.caches);
   if (problem.empty()) problem = named_twice("states", spec.state);
   if (problem.empty()) problem = named_twice("knobs", spec.exit.knobs);
-  return problem.empty() ? named_twice("tensors of the trace", spec.trace) : problem;
+  if (problem.empty()) problem = named_twice("tensors of the trace", spec.trace);
+  if (!problem.empty()) return problem;
+  for (const StateTensor& tensor : spec.state)
+    if (tensor.name == "encoded" || tensor.name == "token")
+      return "a state is called " + tensor.name + ", as what is kept beside the states";
+  return "";
 }
 
 std::string contradiction_of_caches(const LoopSpec& spec) {

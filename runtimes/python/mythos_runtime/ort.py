@@ -35,6 +35,8 @@ _ORT_TYPES = {
     "tensor(bfloat16)": "bfloat16",
     "tensor(float)": "float32",
 }
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""By default it would multiply float32 in TF32, whose 10 bits of a fraction are not enough for equal depths."""
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
@@ -156,7 +158,7 @@ class OrtSession:
         taken, given = self.inference.get_inputs(), weights or {}
         self.linked = {value.name: given[value.name] for value in taken if value.name in given}
         if self.linked and self.provider != "cpu":
-            raise BackendMissing(f"{file}: weights that are linked to run on the CPU alone: take provider='cpu'")
+            raise links_need_cpu(file)
         _compare(file, ports.inputs, [value for value in taken if value.name not in self.linked])
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
@@ -192,7 +194,8 @@ class OrtSession:
                 settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
             self._register(settings, self._library)
         try:
-            self.inference = ort.InferenceSession(str(file), settings, providers=providers)
+            chosen_options = [_PROVIDER_OPTIONS.get(name, {}) for name in providers]
+            self.inference = ort.InferenceSession(str(file), settings, providers, chosen_options)
         except self._errors as error:
             raise _load_error(file, error, self._library) from error
 
@@ -206,7 +209,7 @@ class OrtSession:
                     return _Kept(value.ortvalue_from_numpy(array), array)
                 return _Kept(value.ortvalue_from_numpy(array, self.provider, 0), None)
             except self.failures as error:
-                raise BackendFailed(f"ONNX Runtime gives a cache no memory: {_first_line(error)}") from error
+                raise BackendFailed(f"ONNX Runtime gives a cache no memory: {first_line(error)}") from error
 
         return AddressStore(memory, upload, lambda held: held.value.value.numpy(), lambda kept: kept.value.data_ptr())
 
@@ -252,7 +255,7 @@ class OrtSession:
             settings.register_custom_ops_library(str(library))
         except self._errors as error:
             raise BackendMissing(
-                f"the operator library {library} cannot be loaded by this ONNX Runtime: {_first_line(error)}; rebuild "
+                f"the operator library {library} cannot be loaded by this ONNX Runtime: {first_line(error)}; rebuild "
                 "it on this machine, or run without it (op_library=None)"
             ) from error
 
@@ -286,7 +289,15 @@ def _not_taken(device: str, choice: OpLibrary) -> str:
 
 def call_error(error: BaseException) -> BackendFailed:
     """What ONNX Runtime raised while it ran, in a line."""
-    return BackendFailed(f"ONNX Runtime could not finish the call: {_first_line(error)}")
+    return BackendFailed(f"ONNX Runtime could not finish the call: {first_line(error)}")
+
+
+def links_need_cpu(file: Path) -> BackendMissing:
+    """Of a graph, or a bundle, that is asked to run on CUDA."""
+    return BackendMissing(
+        f"{file} has its weights in files outside of the bundle, which are mapped on the CPU alone: take "
+        "provider='cpu', or export the model without --weights link"
+    )
 
 
 class RowsAlone:
@@ -366,7 +377,7 @@ def error_types() -> tuple[type[Exception], ...]:
 
 
 def _load_error(file: Path, error: Exception, library: Path | None) -> BundleError | BackendMissing:
-    text = _first_line(error)
+    text = first_line(error)
     if "not a registered function/op" in text or "TypeInferenceError" in text or "NOT_IMPLEMENTED" in text:
         have = (
             f"in {library}, nor has the file a body for it" if library else "in it, and no operator library is loaded"
@@ -378,6 +389,6 @@ def _load_error(file: Path, error: Exception, library: Path | None) -> BundleErr
     return BundleError(f"{file} cannot be loaded by ONNX Runtime: {text}")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:500] if lines else type(error).__name__

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import Fields
+from mythos_runtime.line_ports import ENCODED, TOKEN
 from mythos_runtime.ports import CACHE_DTYPES, DTYPES, INPUT_ROLES, OUTPUT_ROLES, SYMBOLS, Dim, Port, Ports
 from mythos_runtime.row_ports import GRAPHS, STEP, row_ports
 from mythos_runtime.spec import (
@@ -73,7 +74,8 @@ def _of_names(spec: LoopSpec) -> str | None:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             return f"two {what} are called {twice}"
-    return None
+    beside = next((name for name in parts["states"] if name in (ENCODED, TOKEN)), None)
+    return None if beside is None else f"a state is called {beside}, as what is kept beside the states"
 
 
 def _of_caches(spec: LoopSpec) -> str | None:

@@ -203,6 +203,32 @@ def damaged(gpu: Gpu) -> None:
     assert gpu.driver.stand_in_held() == 0
 
 
+def updates(gpu: Gpu) -> None:
+    """What an output says of the input that it updates holds together, or the library takes no call of the bundle."""
+    inputs = {**paged_inputs(7, [(33, 2), (0, 1)], 24, 1, np.float32), "q": np.zeros((3, 4, 6), np.float32)}
+    case = OperatorCase("paged_gqa_attention", inputs, {"scale": 0.25, "kv_heads": 2})
+    with tempfile.TemporaryDirectory() as place:
+        gpu.specs = write_kernels(Path(place), calls_of_cases([case]))
+        file = Path(place) / "kernels.json"
+        sound = file.read_text()
+        for change, words in (
+            ({"type": "i8"}, "cache_next is i8 and updates 'cache', which is floats"),
+            ({"updates": None}, "cache_next is an output without extents, and updates no input that has some"),
+            ({"updates": "scale"}, "cache_next updates 'scale', which is no input of the call"),
+        ):
+            document = json.loads(sound)
+            for known in document["operators"]:
+                for output in known["outputs"]:
+                    output.update(change if output["name"] == "cache_next" else {})
+            file.write_text(json.dumps(document))
+            try:
+                open_session(model_of(case), Path(place))
+            except Exception as error:
+                assert words in str(error), (words, error)
+            else:
+                raise AssertionError(f"nothing was refused: {words}")
+
+
 def _refused(words: str, session: ort.InferenceSession, case: OperatorCase) -> None:
     try:
         session.run(None, case.inputs)
@@ -255,7 +281,7 @@ def in_place(gpu: Gpu) -> None:
             assert np.array_equal(pages.numpy(), after) and gpu.driver.stand_in_held() == 0, gpu.error
 
 
-OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "in_place": in_place}
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "in_place": in_place, "updates": updates}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ from mythos_export.targets.cuda_lines import write_lines
 from mythos_runtime import load, read_manifest
 from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
 from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.opening import runs_on_cuda
 from mythos_runtime.engine.ort_device import opening
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.graphs import OrtGraphs
-from mythos_runtime.errors import BundleError
+from mythos_runtime.engine.ort_device.opening import open_cuda_rows
+from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
+from mythos_runtime.linked import Links
 from mythos_runtime.ort import OrtSession, find_op_library
 from mythos_runtime.ports import Ports
 from mythos_runtime.session import Options
+from mythos_runtime.shards.entry import ExpertShards
 
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -50,6 +55,16 @@ def test_it_is_taken_where_the_kernels_are_asked_for(monkeypatch: pytest.MonkeyP
     assert rows_on_cuda(Options(provider="cuda")) and not rows_on_cuda(Options())  # named, it is missing
 
 
+def test_experts_in_shards_run_there_where_it_is_named(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are refused; what is served says the state of the same target."""
+    monkeypatch.setattr(importlib.import_module("onnxruntime"), "get_available_providers", lambda: PROVIDERS)
+    monkeypatch.setenv(CUDA_OPS, "1")
+    whole = read_manifest(bundles["gqa_prefill"])
+    parts = replace(whole, shards=ExpertShards((), {}))
+    assert runs_on_cuda(whole, Options()) and not runs_on_cuda(parts, Options())
+    assert runs_on_cuda(parts, Options(provider="cuda"))
+
+
 @pytest.fixture
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is opened on CUDA is on the CPU."""
@@ -70,6 +85,8 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     shutil.copytree(bundles["gqa_prefill"], bundle)
     with pytest.raises(BundleError, match=r"b has no lines/cross.onnx, .*; export the model again with --target cuda"):
         open_engine(bundle, options=there, memory=16 << 20)
+    with pytest.raises(BackendMissing, match=r"b has its weights in files outside of the bundle, .*: take prov"):
+        open_cuda_rows(bundle, replace(read_manifest(bundle), links=Links((), {})), there, 8)
     described = json.loads((bundle / "manifest.json").read_text())
     for file in write_lines(read_manifest(bundle).spec, bundle):
         described["files"][file] = vars(describe(bundle / file))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,15 @@ from row_models import RowModel
 from test_device import answers, hold
 
 from mythos_runtime.batch import make_chunk
+from mythos_runtime.engine.ort_device import lines as lines_module
+from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.graphs import OrtGraphs
+from mythos_runtime.engine.ort_device.memory import OrtStates, Rows
+from mythos_runtime.engine.ort_device.pools import Pool as LinePool
 from mythos_runtime.engine.ort_device.pools import numbers_of
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.speculation import Speculation
+from mythos_runtime.errors import BackendFailed
 
 
 def test_answers_are_those_of_the_cpu_and_only_numbers_cross(row_model: RowModel, monkeypatch: Any) -> None:
@@ -71,6 +78,76 @@ def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
         assert np.array_equal(got_entries[name], entry)
 
 
+def test_reading_no_lines_is_an_empty_array(row_model: RowModel) -> None:
+    """A fresh cache, and one of whose sequences one is empty."""
+    for made in (row_model.ort_core(lines=8), row_model.core(lines=8)):
+        cache = RowCache(Pool(made), 2, 40, row_model.model.spec)
+        assert all(not entry.size for entry in cache.read().values())
+        ids = np.array([[3, 4, 5], [0, 0, 0]])
+        cache.forward(make_chunk(ids, 50, np.array([3, 0]), None), 0.7, 0, None)
+        assert cache.lengths.tolist() == [3, 0]
+        cache.read()
+
+
+def test_lines_are_given_back_where_the_device_fails(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is begun or forked and raises leaves nothing taken."""
+    core = row_model.ort_core(lines=8)
+    assert isinstance(core.graphs, OrtGraphs) and isinstance(core.states, OrtStates)
+    states = core.states
+    first = states._take(2)
+    free = list(states._free)
+
+    def full(*given: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(core.graphs.lines.device, "empty", full)
+    with pytest.raises(MemoryError):
+        states.copy(first)
+    with pytest.raises(MemoryError):
+        states.begin(np.array([1, 2]), Rows(core.graphs._encoded.address, 2))
+    assert states._free == free
+
+
+def test_lines_cross_in_pieces(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As zeros at first, from the host and back: no buffer on the way is larger than a piece."""
+    lines = row_model.ort_rows.lines
+    monkeypatch.setattr(lines_module, "_MOST_BYTES", 64)
+    empty, made = lines.device.empty, []
+
+    def seen(shape: tuple[int, ...], dtype: Any) -> Any:
+        made.append(empty(shape, dtype))
+        return made[-1]
+
+    monkeypatch.setattr(lines.device, "empty", seen)
+    pool = LinePool(lines, (5, 7, 3), "float32", 2)
+    held = made.pop(0)
+    assert held.nbytes == pool.nbytes and not pool[:].pool.read(pool[:].lines).any()
+    rows = np.random.default_rng(0).standard_normal((5, 7, 3)).astype(np.float32)
+    pool[:] = rows
+    assert np.array_equal(pool.read(pool[:].lines), rows)
+    assert max(buffer.nbytes for buffer in made) <= 64
+
+
+def test_only_what_says_that_there_is_no_room_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, says = OrtDevice("cpu"), ["RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 9"]
+
+    def failing(*given: Any) -> Any:
+        raise RuntimeError(says[0])
+
+    buffer = device.empty((2,), "float32")
+    monkeypatch.setattr(device, "_ort", SimpleNamespace(OrtValue=SimpleNamespace(ortvalue_from_shape_and_type=failing)))
+    with pytest.raises(MemoryError, match="requested buffer"):
+        device.empty((2,), "float32")
+    says[0] = "CUDA failure 700: an illegal memory access was encountered\nmore"
+    with pytest.raises(BackendFailed, match="encountered$"):
+        device.put(np.zeros(2, np.float32))
+    broken = replace(buffer, value=SimpleNamespace(numpy=failing, update_inplace=failing))
+    with pytest.raises(BackendFailed, match="illegal"):
+        device.read(broken)
+    with pytest.raises(BackendFailed, match="illegal"):
+        device.write(broken, np.zeros(2, np.float32))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"speculation": lambda: Speculation(5, 2)}, {"chunk": lambda: 5, "most_running": lambda: 3}],
@@ -99,3 +176,9 @@ def test_lines_are_numbered_as_numpy_indexes(shape: tuple[int, ...], data: Any) 
     every = np.arange(np.prod(shape)).reshape(shape)
     found = numbers_of(shape, index)
     assert np.array_equal(found, every[index]) and found.shape == every[index].shape
+
+
+@pytest.mark.parametrize("index", [-1, 3, np.array([True, False, True]), (slice(None), [0, -1]), 1.0])
+def test_what_is_no_number_of_a_line_is_not_taken_for_one(index: Any) -> None:
+    with pytest.raises(AssertionError):
+        numbers_of((3, 5), index)

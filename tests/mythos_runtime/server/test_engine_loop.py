@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import queue
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from mythos_runtime.engine import Budget, Engine, Request, Token, open_engine
 from mythos_runtime.errors import BackendFailed, RequestError
+from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server.engine_loop import (
     Accepted,
     Chosen,
@@ -21,6 +24,8 @@ from mythos_runtime.server.engine_loop import (
     Overloaded,
     Ticket,
 )
+from mythos_runtime.server.served import Served
+from mythos_runtime.server.settings import Settings
 
 POISON = 13
 
@@ -47,21 +52,21 @@ def deliver(batch: Sequence[tuple[Ticket, Event]]) -> None:
         ticket.receive(event)
 
 
+class Poisoned(Engine):
+    def tick(self) -> list[Token]:
+        tokens = super().tick()
+        if any(POISON in running.request.prompt and running.tokens for running in self._running):
+            raise RuntimeError("a kernel went wrong")
+        return tokens
+
+
 @pytest.fixture
 def opened(small: Path) -> Callable[[], Engine]:
     """Engines whose ticks fail while a poisoned prompt is in them."""
 
     def open_one() -> Engine:
         engine = open_engine(small, memory=16 << 20, most_running=8)
-        tick = engine.tick
-
-        def guarded() -> list[Token]:
-            tokens = tick()
-            if any(POISON in running.request.prompt and running.tokens for running in engine._running):
-                raise RuntimeError("a kernel went wrong")
-            return tokens
-
-        engine.tick = guarded  # type: ignore[method-assign]
+        engine.__class__ = Poisoned
         return engine
 
     return open_one
@@ -119,6 +124,35 @@ def test_a_request_that_fails_behind_a_token_of_the_same_tick_has_no_answer(smal
     assert isinstance(whole.events[-1], Chosen) and len(whole.tokens) == 10
     assert isinstance(cut.events[-1], Failed) and "a part was lost" in str(cut.events[-1].error)
     assert len(cut.tokens) == 3 and all(event.finished is None for event in cut.events if isinstance(event, Chosen))
+
+
+def test_one_engine_at_a_time(opened: Callable[[], Engine]) -> None:
+    """Whose tick failed is gone before the next one is opened: there may be no room for both."""
+    made: list[weakref.ref[Engine]] = []
+    alive: list[int] = []
+
+    def open_next() -> Engine:
+        alive.append(sum(engine() is not None for engine in made))
+        engine = opened()
+        made.append(weakref.ref(engine))
+        return engine
+
+    loop, ends = EngineLoop(open_next(), open_next, deliver, 16), [Ended(), Ended()]
+    loop.submit([Ticket(Request([1, 2], 5), ends[0]), Ticket(Request([POISON], 5), ends[1])])
+    loop.start()
+    for end in ends:
+        end.over.get(timeout=30)
+    loop.close()
+    assert len(ends[0].tokens) == 5 and isinstance(ends[1].events[-1], Failed)
+    assert alive == [0, 0, 0]
+
+
+def test_what_is_served_does_not_hold_the_engine(small: Path) -> None:
+    settings = Settings(name="small", most_loops=2)
+    served = Served.open(small, read_manifest(small, verify_hashes=False), settings, memory=16 << 20)
+    engine = weakref.ref(served.take_engine())
+    gc.collect()
+    assert engine() is None and served.take_engine().spec is not None
 
 
 def test_what_a_budget_set_is_set_again(opened: Callable[[], Engine]) -> None:

@@ -97,7 +97,7 @@ def _light(colour: str) -> int:
 
 
 def test_stop_and_errors(browser: Any, server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = server.app.state.served.engine
+    engine = server.loop._engine
     tick = engine.tick
     monkeypatch.setattr(engine, "tick", lambda: time.sleep(0.01) or tick())  # or it would be done before it is stopped
     opened(browser, server)

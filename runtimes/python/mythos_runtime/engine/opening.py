@@ -54,7 +54,7 @@ def open_engine(
     Args:
         options: threads, and the library of native operators; exactness to the bit needs the native ones. The provider
             is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on CUDA where it is asked to with
-            a bundle's kernels (`cuda_ops.rows_on_cuda`).
+            a bundle's kernels (`runs_on_cuda`).
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
@@ -78,7 +78,7 @@ def open_engine(
         check_device_rows(folder, manifest)
         rows = open_rows(folder, manifest, options or Options())
         core = _device_core(rows, Memory.room(spec, memory, loops, lagging), most_rows, max_lag)
-    elif _on_cuda(manifest, options or Options()):
+    elif runs_on_cuda(manifest, options or Options()):
         room = Memory.room(spec, memory, loops, lagging)
         core = _cuda_core(folder, manifest, options or Options(), room, most_rows, max_lag)
     else:
@@ -101,11 +101,17 @@ def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchD
     if device is not None:
         check_device_rows(folder, manifest)
         return _device_core(open_rows(folder, manifest, options, device), least, MOST_ROWS, MAX_LAG)
-    if _on_cuda(manifest, options):
+    if runs_on_cuda(manifest, options):
         return _cuda_core(folder, manifest, options, least, MOST_ROWS, MAX_LAG)
     check_rows(folder, manifest)
     memory = Memory.with_room(spec, least)
     return _core(folder, manifest, options, memory, MOST_ROWS, spec.max_seq_len, MAX_LAG)
+
+
+def runs_on_cuda(manifest: Manifest, options: Options) -> bool:
+    """Whether ONNX Runtime runs a bundle's row graphs on CUDA. Experts in shards run on the CPU, unless CUDA is named.
+    Raises as `rows_on_cuda`."""
+    return rows_on_cuda(options) and (manifest.shards is None or options.provider == "cuda")
 
 
 def has_rows(manifest: Manifest) -> bool:
@@ -140,11 +146,6 @@ def _on_device(backend: str | None) -> bool:
     if backend not in (None, "onnxruntime", "eager"):
         raise RequestError(f"the engine runs on the backends onnxruntime and eager, found {backend!r}")
     return backend == "eager"
-
-
-def _on_cuda(manifest: Manifest, options: Options) -> bool:
-    """Whether ONNX Runtime runs the graphs on CUDA. Experts in shards run on the CPU, unless CUDA is what was named."""
-    return rows_on_cuda(options) and (manifest.shards is None or options.provider == "cuda")
 
 
 def _cuda_core(

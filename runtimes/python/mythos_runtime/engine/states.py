@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,16 @@ class States:
         del self._free[len(self._free) - count :]
         self.peak = max(self.peak, self.lines - self.free)
         return lines
+
+    @contextmanager
+    def _taken(self, count: int) -> Iterator[np.ndarray]:
+        """Lines as `_take`, which are nobody's again where what is done with them raises."""
+        lines = self._take(count)
+        try:
+            yield lines
+        except BaseException:
+            self.end(lines[::-1].tolist())
+            raise
 
     def depths(self, lines: np.ndarray) -> np.ndarray:
         """The loops that these lines have run, int32 [r]."""

@@ -66,7 +66,7 @@ def make_app(served: Served) -> FastAPI:
         settings = served.settings
         deliver = functools.partial(deliver_to, asyncio.get_running_loop())
         most = settings.most_running + settings.most_queued
-        loop = EngineLoop(served.engine, served.reopen, deliver, most, metrics)
+        loop = EngineLoop(served.take_engine(), served.reopen, deliver, most, metrics)
         metrics.follow(lambda: loop.stats, served.shards)
         loop.start()
         app.state.loop = loop

@@ -13,6 +13,7 @@ nothing had been, since a request's tokens depend on the request alone.
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from traceback import clear_frames
 from typing import Protocol
 
 from mythos_runtime.engine import Engine, Request, Running, Token
@@ -270,10 +272,8 @@ class EngineLoop:
             for ticket in self._suspects.popleft():
                 self._enter(ticket)
         if self._engine.busy:
-            try:
-                tokens = self._engine.tick()
-            except Exception as error:
-                self._recover(error)
+            tokens = self._tick()
+            if tokens is None:
                 return
             self._report(tokens)
         if self._waiting and not self._suspects and not self._tickets:
@@ -281,6 +281,15 @@ class EngineLoop:
             for ticket in waiting:
                 self._enter(ticket)
         self._publish()
+
+    def _tick(self) -> Sequence[Token] | None:
+        """The tokens of a tick; None where it failed, and the engine was opened anew."""
+        try:
+            return self._engine.tick()
+        except Exception as error:
+            failure = error
+        self._recover(failure)  # outside of the handler, which would hold the frames that the engine is in
+        return None
 
     def _report(self, tokens: Sequence[Token]) -> None:
         now = time.perf_counter()
@@ -324,8 +333,19 @@ class EngineLoop:
             self._end(tried[0], Failed(error))
         self._publish()
         self._before = replace(self.stats, restarts=self.stats.restarts + 1)
+        self._release(error)
         self._engine = self._reopen()
         self._publish()
+
+    def _release(self, error: BaseException) -> None:
+        """Let go of the engine, so that its memory is free for the next one: its own references, the frames in which
+        the error was raised, and what holds itself in a circle."""
+        del self._engine
+        seen: BaseException | None = error
+        while seen is not None:
+            clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        gc.collect()
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mythos_runtime.cuda_ops import rows_on_cuda
 from mythos_runtime.engine import Engine, open_engine
-from mythos_runtime.engine.opening import open_shards
+from mythos_runtime.engine.opening import open_shards, runs_on_cuda
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
 from mythos_runtime.server.schemas import ModelCard
@@ -24,15 +23,16 @@ from mythos_runtime.spec import LoopSpec
 
 @dataclass(frozen=True)
 class Served:
-    """An engine, how it is opened anew, what its bundle says of text, how far that was verified, and the shards of its
-    experts, where they are in shards."""
+    """What a bundle's engine takes and says, how it is opened anew, what the bundle says of text, how far that was
+    verified, and the shards of its experts, where they are in shards."""
 
-    engine: Engine
+    spec: LoopSpec
     reopen: Callable[[], Engine]
     words: Words
     settings: Settings
     state: str
     shards: Shards | None = None
+    _opened: list[Engine] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -49,14 +49,15 @@ class Served:
         reopen = partial(
             open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
         )
-        on_cuda = rows_on_cuda(options.get("options") or Options())
+        on_cuda = runs_on_cuda(manifest, options.get("options") or Options())
         target = manifest.target("cuda" if on_cuda or options.get("backend") == "eager" else "onnx")
         state = target.state if target is not None else NOT_EXECUTED
-        return cls(reopen(), reopen, Words.of(bundle, manifest), settings, state, shards)
+        return cls(manifest.spec, reopen, Words.of(bundle, manifest), settings, state, shards, [reopen()])
 
-    @property
-    def spec(self) -> LoopSpec:
-        return self.engine.spec
+    def take_engine(self) -> Engine:
+        """The engine, which is the caller's from now on, so that its memory goes when the caller lets go of it; when
+        asked again, another one. Raises as `open_engine`."""
+        return self._opened.pop() if self._opened else self.reopen()
 
     @property
     def asker(self) -> Asker:

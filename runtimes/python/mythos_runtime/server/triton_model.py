@@ -57,7 +57,7 @@ class TritonPythonModel:
         options = Options(threads, provider="cpu")
         self._served = Served.open(folder, manifest, settings, memory=int(given["memory"]), options=options)
         most = settings.most_running + settings.most_queued
-        self._loop = EngineLoop(self._served.engine, self._served.reopen, _deliver, most)
+        self._loop = EngineLoop(self._served.take_engine(), self._served.reopen, _deliver, most)
         self._loop.start()
 
     def execute(self, requests: Sequence[Any]) -> None:

@@ -52,26 +52,26 @@ class DeviceStates(MirroredStates):
 
     def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
         """As `States.begin`; `encoded` [r, D] is on the device."""
-        lines = self._take(len(encoded))
-        at = self.place.write(lines)
-        self.arrays[ENCODED][at] = encoded
-        self.arrays[TOKEN][at] = self.place.write(ids)
-        for tensor in self._tensors:
-            held = self.arrays[tensor.name]
-            if tensor.start in ("noise", "initial"):
-                assert initial is not None
-                held[at] = self.place.write(initial.astype(tensor.dtype))
-            elif tensor.start == "encoded":
-                held[at] = encoded.to(held.dtype)
-            else:
-                held[at] = self.place.torch.full_like(held[:1], tensor.start == "ones")
+        with self._taken(len(encoded)) as lines:
+            at = self.place.write(lines)
+            self.arrays[ENCODED][at] = encoded
+            self.arrays[TOKEN][at] = self.place.write(ids)
+            for tensor in self._tensors:
+                held = self.arrays[tensor.name]
+                if tensor.start in ("noise", "initial"):
+                    assert initial is not None
+                    held[at] = self.place.write(initial.astype(tensor.dtype))
+                elif tensor.start == "encoded":
+                    held[at] = encoded.to(held.dtype)
+                else:
+                    held[at] = self.place.torch.full_like(held[:1], tensor.start == "ones")
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
-        copies = self._take(len(lines))
-        to, of = self.place.write(copies), self.place.write(lines)
-        for tensor in self.arrays.values():
-            tensor[to] = tensor[of]
+        with self._taken(len(lines)) as copies:
+            to, of = self.place.write(copies), self.place.write(lines)
+            for tensor in self.arrays.values():
+                tensor[to] = tensor[of]
         self._copied(lines, copies)
         return copies
 

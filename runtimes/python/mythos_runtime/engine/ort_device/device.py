@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mythos_runtime.errors import BackendFailed
-from mythos_runtime.ort import OrtSession, call_error, error_types
+from mythos_runtime.ort import OrtSession, call_error, error_types, first_line
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 
+_NO_ROOM = (  # its arena says so, or CUDA does; on the CPU it is a MemoryError already
+    "Failed to allocate memory",
+    "is smaller than requested bytes",
+    "out of memory",
+)
 _ALIGNED = 64  # bytes that every number of a frame begins at a multiple of; kernels count on 16
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory on a device. `value` is an OrtValue, `array` what it is a view of, where that is the host's."""
+    """Memory on a device.
+
+    Attributes:
+        value: an OrtValue of this shape and dtype, which owns the memory.
+        array: a view of it where the device is the CPU, None elsewhere.
+    """
 
     value: Any
     array: np.ndarray | None
@@ -28,10 +38,12 @@ class Buffer:
 
     @property
     def address(self) -> int:
+        """On the device."""
         return int(self.value.data_ptr())
 
     @property
     def nbytes(self) -> int:
+        """Bytes of it all."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -49,36 +61,44 @@ class OrtDevice:
     downloads: int = 0
     _ort: Any = field(default_factory=lambda: importlib.import_module("onnxruntime"))
 
-    def zeros(self, shape: tuple[int, ...], dtype: np.dtype | str) -> Buffer:
-        """MemoryError where there is no room."""
-        return self._buffer(np.zeros(shape, dtype))  # on the host the system gives it as it is touched
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> Buffer:
+        """Memory whose content is anything, for what is written before it is read; nothing crosses.
+
+        Raises:
+            MemoryError: there is no room.
+            BackendFailed: ONNX Runtime gives none for another reason.
+        """
+        dtype = np.dtype(dtype)
+        with _one_line():
+            value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, self.name, 0)
+            array = value.numpy() if self.name == "cpu" else None
+        return Buffer(value, array, shape, dtype)
 
     def put(self, array: np.ndarray) -> Buffer:
-        """A copy of an array there. Raises MemoryError."""
-        self.uploads += 1
-        return self._buffer(np.array(array, order="C"))
-
-    def _buffer(self, array: np.ndarray) -> Buffer:
-        place = () if self.name == "cpu" else (self.name, 0)
-        try:
-            value = self._ort.OrtValue.ortvalue_from_numpy(array, *place)
-        except error_types() as error:
-            raise MemoryError(str(error).partition("\n")[0]) from error
-        return Buffer(value, array if self.name == "cpu" else None, array.shape, array.dtype)
+        """A copy of an array there. Raises as `empty` and `write`."""
+        buffer = self.empty(array.shape, array.dtype)
+        self.write(buffer, np.ascontiguousarray(array))
+        return buffer
 
     def write(self, buffer: Buffer, array: np.ndarray) -> None:
-        """Set all of a buffer."""
+        """Set all of a buffer to an array of its shape and dtype, contiguous. Raises BackendFailed."""
         self.uploads += 1
-        buffer.value.update_inplace(array)
+        with _one_line():
+            buffer.value.update_inplace(array)
 
     def read(self, buffer: Buffer) -> np.ndarray:
-        """All of a buffer; a copy."""
+        """All of a buffer, of its shape and dtype; a copy. Raises BackendFailed."""
         self.downloads += 1
-        return np.array(buffer.value.numpy())
+        with _one_line():
+            return np.array(buffer.value.numpy())
 
     def bound(self, session: OrtSession, ports: Ports, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> Bound:
-        """A graph that reads and writes at these addresses, by port, with the ports' symbols of these sizes. Outputs
-        without an address are the host's."""
+        """A graph that reads and writes at these addresses, by port: each of the port's dtype and shape, with the
+        ports' symbols of these sizes. Outputs without an address are the host's. Raises BackendFailed."""
+        with _one_line():
+            return self._bind(session, ports, addresses, sizes)
+
+    def _bind(self, session: OrtSession, ports: Ports, addresses: Mapping[str, int], sizes: Mapping[str, int]) -> Bound:
         binding = session.inference.io_binding()
 
         def place(port: Port) -> tuple[Any, ...]:
@@ -125,13 +145,13 @@ class Numbers:
     """The numbers of a call, on the host and on the device: one piece, so that one copy takes all of them there."""
 
     def __init__(self, device: OrtDevice, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        """`shapes`: dtype and shape by name."""
+        """`shapes`: dtype and shape by name; all are zeros on the host at first. Raises as `OrtDevice.empty`."""
         self._device, self._places, end = device, {}, 0
         for name, (dtype, shape) in shapes.items():
             self._places[name] = end
             end += -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNED) * _ALIGNED
         self._here = np.zeros(end, np.int8)
-        self._there = device.zeros((end,), "int8")
+        self._there = device.empty((end,), "int8")
         self.here = {
             name: np.frombuffer(self._here.data, dtype, math.prod(shape), self._places[name]).reshape(shape)
             for name, (dtype, shape) in shapes.items()
@@ -147,7 +167,15 @@ class Numbers:
 
     def cross(self) -> None:
         """Take them there. Raises BackendFailed."""
-        try:
-            self._device.write(self._there, self._here)
-        except error_types() as error:
-            raise BackendFailed(f"ONNX Runtime could not copy a call's numbers to the device: {error}") from error
+        self._device.write(self._there, self._here)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ONNX Runtime raises meanwhile, in a line: MemoryError where it has no room, BackendFailed otherwise."""
+    try:
+        yield
+    except error_types() as error:
+        if any(words in str(error) for words in _NO_ROOM):
+            raise MemoryError(first_line(error)) from error
+        raise call_error(error) from error

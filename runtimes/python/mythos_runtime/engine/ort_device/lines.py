@@ -30,6 +30,16 @@ class LineGraphs:
     """
 
     def __init__(self, spec: LoopSpec, device: OrtDevice, open_graph: Open, most_rows: int) -> None:
+        """
+        Args:
+            spec: whose states are moved.
+            open_graph: called once with each of `line_ports(spec)` but `cross`.
+            most_rows: of a call, whose batches are made at once.
+
+        Raises:
+            MemoryError: the device has no room for them.
+            BackendFailed: see `OrtDevice.empty`.
+        """
         self.device, self.most_rows = device, most_rows
         self._ports = {name: ports for name, ports in line_ports(spec).items() if name != CROSS}
         self._sessions = {name: open_graph(name, ports) for name, ports in self._ports.items()}
@@ -41,10 +51,12 @@ class LineGraphs:
         self.ahead = {tensor.name: self.batch(tensor.name) for tensor in spec.state}
         self.answered = self.batch(spec.state[1].name) if REST in self._ports else None
 
-    def batch(self, name: str, fill: int = 0) -> Buffer:
-        """A batch of rows of a name."""
+    def batch(self, name: str, fill: int | None = None) -> Buffer:
+        """A batch of rows of a name, [most_rows, ...], each value of it `fill`; None: anything."""
         dtype, own = self._own[name]
         shape = (self.most_rows, *own)
+        if fill is None:
+            return self.device.empty(shape, dtype)
         return self.device.put(np.full(shape, fill, numpy_dtype(dtype)))
 
     def taking(self, pools: Mapping[str, Pool], lines: int, count: int) -> Bound:
@@ -70,15 +82,35 @@ class LineGraphs:
         for some in _pieces(len(to), width):
             self.write(target, to[some], self.taken(source, of[some], width))
 
+    def clear(self, target: Buffer, width: int) -> None:
+        """All of a buffer, as lines of `width` bytes, to zeros."""
+        pieces = _pieces(target.nbytes // width, width)
+        zeros = self.device.put(np.zeros((pieces[0].stop, width), np.int8)) if pieces else None
+        for some in pieces:
+            assert zeros is not None
+            self.write(target, np.arange(some.start, some.stop), zeros)
+
+    def read(self, source: Buffer, lines: np.ndarray, width: int) -> np.ndarray:
+        """Lines [n] of a buffer on the host, int8 [n, width]."""
+        found = np.empty((len(lines), width), np.int8)
+        for some in _pieces(len(lines), width):
+            found[some] = self.device.read(self.taken(source, lines[some], width))
+        return found
+
+    def put(self, target: Buffer, lines: np.ndarray, rows: np.ndarray) -> None:
+        """Set lines [n] of a buffer to rows of the host, int8 [n, width]."""
+        for some in _pieces(len(lines), rows.shape[1]):
+            self.write(target, lines[some], self.device.put(rows[some]))
+
     def taken(self, source: Buffer, lines: np.ndarray, width: int) -> Buffer:
-        """Lines [n] of a buffer, int8 [n, width]."""
-        rows, numbers = self.device.zeros((len(lines), width), "int8"), self.device.put(lines)
+        """Lines [n] of a buffer, n > 0: int8 [n, width]."""
+        rows, numbers = self.device.empty((len(lines), width), "int8"), self.device.put(lines)
         addresses = {"pool": source.address, "lines": numbers.address, "rows": rows.address}
         self._bound(TAKE_BYTES, addresses, {"R": len(lines), "L": source.nbytes // width, "B": width})()
         return rows
 
     def write(self, target: Buffer, lines: np.ndarray, rows: Buffer) -> None:
-        """Set lines [n] of a buffer to rows, int8 [n, width]."""
+        """Set lines [n] of a buffer, n > 0, to the first n rows of int8 [n or more, width]."""
         width, numbers = rows.shape[1], self.device.put(lines)
         addresses = {"pool": target.address, "pool_next": target.address}
         addresses |= {"lines": numbers.address, "rows": rows.address}

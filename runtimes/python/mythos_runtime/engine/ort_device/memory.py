@@ -36,12 +36,15 @@ class OrtPlace:
         self._graphs = graphs
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> Pool:
+        """Pages [slots, pages, positions, width]. Raises as `Pool`."""
         return Pool(self._graphs, shape, dtype, _PAGE_LEADING)
 
     def read(self, there: Some) -> np.ndarray:
+        """Lines of pages, [..., width] with their numbers' shape before. Raises as `Pool.read`."""
         return there.pool.read(there.lines)
 
     def write(self, array: np.ndarray) -> np.ndarray:
+        """As it is: a pool takes arrays of the host."""
         return array
 
 
@@ -61,7 +64,7 @@ class OrtStates(MirroredStates):
                     f"the state {tensor.name} is {tensor.dtype}, expected float32; export the model again"
                 )
         constant = [tensor for tensor in spec.state if tensor.start in ("zeros", "ones")]
-        self._constant = {tensor.name: graphs.batch(tensor.name, tensor.start == "ones") for tensor in constant}
+        self._constant = {tensor.name: graphs.batch(tensor.name, int(tensor.start == "ones")) for tensor in constant}
         self._entering: dict[tuple[int, int], tuple[Numbers, Bound]] = {}
         self._leaving: dict[int, tuple[Numbers, Bound]] = {}
         super().__init__(spec, lines)
@@ -76,15 +79,15 @@ class OrtStates(MirroredStates):
 
     def begin(self, ids: np.ndarray, encoded: Rows, initial: np.ndarray | None = None) -> np.ndarray:
         """As `States.begin`; `encoded` [r, D] is on the device."""
-        lines = self._take(len(encoded))
-        numbers, putting = self._entering.get((len(lines), encoded.address)) or self._beginning(encoded)
-        numbers["lines"][:], numbers[TOKEN][:] = lines, ids
-        for tensor in self._tensors:
-            if tensor.start in ("noise", "initial"):
-                assert initial is not None
-                numbers[tensor.name][:] = initial
-        numbers.cross()
-        putting()
+        with self._taken(len(encoded)) as lines:
+            numbers, putting = self._entering.get((len(lines), encoded.address)) or self._beginning(encoded)
+            numbers["lines"][:], numbers[TOKEN][:] = lines, ids
+            for tensor in self._tensors:
+                if tensor.start in ("noise", "initial"):
+                    assert initial is not None
+                    numbers[tensor.name][:] = initial
+            numbers.cross()
+            putting()
         return lines
 
     def _beginning(self, encoded: Rows) -> tuple[Numbers, Bound]:
@@ -104,9 +107,9 @@ class OrtStates(MirroredStates):
         return frame
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
-        copies = self._take(len(lines))
-        for pool in self.arrays.values():
-            pool[copies] = pool[lines]
+        with self._taken(len(lines)) as copies:
+            for pool in self.arrays.values():
+                pool[copies] = pool[lines]
         self._copied(lines, copies)
         return copies
 

@@ -15,7 +15,7 @@ from mythos_runtime.engine.ort_device.memory import OrtPlace, OrtStates
 from mythos_runtime.errors import BundleError
 from mythos_runtime.line_ports import line_files
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ort import OrtSession
+from mythos_runtime.ort import OrtSession, links_need_cpu
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.session import Options
@@ -58,10 +58,13 @@ def open_cuda_rows(folder: Path, manifest: Manifest, options: Options, most_rows
     """The row graphs of a bundle of target cuda in the CUDA provider, for calls of so many rows.
 
     Raises:
-        BackendMissing, RequestError: see `OrtSession`.
+        BackendMissing: the bundle's weights are linked; see also `OrtSession`.
+        RequestError: see `OrtSession`.
         BundleError: the bundle has no graphs that move lines, or one is damaged.
         MemoryError: the device has no room for a call's rows.
     """
+    if manifest.links is not None:
+        raise links_need_cpu(folder)
     lines = set(line_files(manifest.spec).values())
     lacking = sorted(lines - set(manifest.files))
     if lacking:

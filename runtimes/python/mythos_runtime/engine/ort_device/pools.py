@@ -21,14 +21,16 @@ class Pool:
     """
 
     def __init__(self, lines: LineGraphs, shape: tuple[int, ...], dtype: np.dtype | str, leading: int) -> None:
-        """Zeros, with so many dimensions that count lines. Raises MemoryError."""
+        """Zeros, with so many dimensions that count lines. Raises as `OrtDevice.put`."""
         self._lines, self._leading = lines, shape[:leading]
-        self.buffer = lines.device.zeros(shape, dtype)
+        self.buffer = lines.device.empty(shape, dtype)
         self.shape, self.nbytes, self._own = shape, self.buffer.nbytes, shape[leading:]
         self._width = math.prod(self._own) * self.buffer.dtype.itemsize
+        lines.clear(self.buffer, self._width)
 
     @property
     def address(self) -> int:
+        """Of the first line, on the device."""
         return self.buffer.address
 
     def __getitem__(self, index: Any) -> Some:
@@ -43,11 +45,12 @@ class Pool:
             self._lines.move(self.buffer, to.ravel(), source.pool.buffer, of.ravel(), self._width)
             return
         rows = np.ascontiguousarray(np.broadcast_to(source, (*to.shape, *self._own)), self.buffer.dtype)
-        self._lines.write(self.buffer, to.ravel(), self._lines.device.put(rows.view(np.int8).reshape(to.size, -1)))
+        self._lines.put(self.buffer, to.ravel(), rows.reshape(to.size, -1).view(np.int8))
 
     def read(self, lines: np.ndarray) -> np.ndarray:
-        """Lines of these numbers, on the host."""
-        rows = self._lines.device.read(self._lines.taken(self.buffer, lines.ravel(), self._width))
+        """Lines of these numbers, int64 of any shape, on the host: of that shape and a line's own. Raises as
+        `OrtDevice.put` and `OrtDevice.read`."""
+        rows = self._lines.read(self.buffer, lines.ravel(), self._width)
         return rows.view(self.buffer.dtype).reshape(*lines.shape, *self._own)
 
 
@@ -62,7 +65,7 @@ class Some:
 def numbers_of(shape: tuple[int, ...], index: Any) -> np.ndarray:
     """What `np.arange(prod(shape)).reshape(shape)[index]` is, without as many numbers.
 
-    `index`: of each dimension a slice, an integer or integers [n]; those of integers are next to each other.
+    `index`: of each dimension a slice, an integer or integers [n] within it; those of integers are next to each other.
     """
     given = index if isinstance(index, tuple) else (index,)
     given += (slice(None),) * (len(shape) - len(given))
@@ -72,7 +75,9 @@ def numbers_of(shape: tuple[int, ...], index: Any) -> np.ndarray:
         if isinstance(one, slice):
             numbers, beside = numbers[..., None] + np.arange(size)[one] * stride, False
             continue
-        several = np.asarray(one, np.int64)
+        several = np.asarray(one)
+        assert not several.size or (several.dtype.kind in "iu" and several.min() >= 0 and several.max() < size), index
+        several = several.astype(np.int64)
         own = numbers if beside or not several.ndim else numbers[..., None]
         numbers, beside = own + several * stride, beside or several.ndim > 0
     return numbers
