@@ -14,7 +14,7 @@ from golden_bundles import GOLDEN, Bundles
 
 from benchmarks import models, tables
 from benchmarks.peers.__main__ import main
-from benchmarks.peers.plain import dense, exported, gathered, per_expert, plain_model
+from benchmarks.peers.plain import angles_in_float32, dense, exported, gathered, per_expert, plain_model
 from benchmarks.peers.plain_onnx import OPSET
 from benchmarks.peers.reference import Reference
 from mythos_export.bench.backends.backend import Setting
@@ -22,6 +22,7 @@ from mythos_export.bench.backends.onnxruntime import FunctionBodies
 from mythos_export.bench.workloads import Workload, _ids, load_case, write_inputs
 from mythos_export.verify.past import Past
 from mythos_model import load_checkpoint, ops
+from mythos_model.blocks import Rotary
 from mythos_runtime import load
 
 
@@ -46,6 +47,16 @@ def test_compilers_are_given_no_operator_of_ours() -> None:
     assert len(graphs) == 3  # the loop's condition and its body
     assert not [node for graph in graphs for node in graph.graph.nodes if "mythos" in str(node.target)]
     assert torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False) is not None
+
+
+def test_angles_in_float32_are_those_of_the_model_where_a_context_is_short() -> None:
+    """What OpenVINO is given instead of products of 64-bit integers, which it computes in 32."""
+    positions, own = torch.tensor([[0, 1, 7, 999]]), Rotary.at
+    expected = Rotary.at(positions, 8, 1e4, torch.float32)
+    with angles_in_float32():
+        found = Rotary.at(positions, 8, 1e4, torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert not torch.equal(found.cos, expected.cos) and Rotary.at == own
 
 
 @pytest.mark.slow

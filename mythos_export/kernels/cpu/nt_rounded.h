@@ -13,6 +13,7 @@ namespace {
 // `round` of kernels.h.
 template <Format F>
 void round_row(const float* x, size_t depth, int8_t* q, float* scale, int32_t* zero) {
+  static_assert(Simd::half_zero == 0 || Simd::half_zero == format_of(int4).zero);
   constexpr int weights_zero = F == int4 ? Simd::half_zero : Simd::byte_zero;
   for (size_t first = 0; first < depth; first += kBlock) {
     const size_t count = depth - first < kBlock ? depth - first : kBlock;

@@ -26,8 +26,8 @@ struct Moe {
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
   bool rounded = false;         // activations are rounded to int8 before every product
-  // Floats of hidden rows at a time, 8 MB, where it is not one expert's one token alone. The result does not depend on it.
-  size_t most_hidden = size_t{1} << 21;
+  // Floats of hidden rows at a time, 4 MB, where it is not one expert's one token alone. The result does not depend on it.
+  size_t most_hidden = size_t{1} << 20;
 };
 void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op);
 

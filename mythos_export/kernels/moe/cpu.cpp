@@ -89,10 +89,11 @@ Plan group_by_expert(const Moe& op) {
   return plan;
 }
 
-// The experts by pass. One that is too large alone is several, of fewer tokens each: its weights are read again.
+// The experts by pass. One that is too large alone is several, of fewer tokens each: its weights are read again. Rows of a
+// pass are as wide as its widest expert's, so that narrow ones do not share one with a much wider one for long.
 std::vector<std::vector<Expert>> passes_of(const Plan& plan, size_t most) {
   std::vector<std::vector<Expert>> passes;
-  size_t room = 0;
+  size_t rows = 0, widest = 0;
   for (const Expert& e : plan.experts) {
     const size_t parts = std::min(ceil_div(e.count * e.stride, most), e.count);
     for (size_t part = 0, t = 0; part < parts; ++part) {
@@ -100,12 +101,13 @@ std::vector<std::vector<Expert>> passes_of(const Plan& plan, size_t most) {
       some.first = e.first + t;
       some.count = e.count / parts + (part < e.count % parts);
       t += some.count;
-      const size_t floats = some.count * some.stride;
-      if (passes.empty() || floats > room) {
+      widest = std::max(widest, some.stride);
+      rows += some.count;
+      if (passes.empty() || rows * widest > most) {
         passes.emplace_back();
-        room = std::max(most, floats);
+        rows = some.count;
+        widest = some.stride;
       }
-      room -= floats;
       passes.back().push_back(some);
     }
   }
