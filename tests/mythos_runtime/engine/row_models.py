@@ -15,6 +15,7 @@ from mythos_export.lower import lower_rows
 from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel, MythosConfig, MythosModel
+from mythos_runtime.batch import make_chunk
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.graphs import DeviceGraphs
@@ -25,6 +26,7 @@ from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
 from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
@@ -32,7 +34,7 @@ from mythos_runtime.ports import Ports
 from mythos_runtime.program import WEIGHTS
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.session import Options
-from mythos_runtime.spec import CacheGroup
+from mythos_runtime.spec import CacheGroup, LoopSpec
 
 POSITIONS = 96  # three pages
 FAR_POSITIONS = 1 << 20
@@ -220,3 +222,18 @@ def _forget_states(states: States, lines: list[int]) -> None:
 
 def _forget(cache: PagedCache, page: int) -> None:
     cache.memory[:, page] = np.nan
+
+
+def forked_and_grown(core: Core, spec: LoopSpec) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """What `Model.forward` does with a cache: two calls, one of them of a fork, whose lines are read and written into a
+    third. Returns (logits, depths, loops) of each, and the lines."""
+    ids = np.random.default_rng(5).integers(0, 50, (2, 9))
+    cache = RowCache(Pool(core), 2, 40, spec)
+    outs = [cache.forward(make_chunk(ids, 50, None, None), 0.7, 0, None)]
+    twin = cache.fork([1, 0])
+    outs.append(twin.forward(make_chunk(ids[:, :1], 50, None, None), 0.7, 0, None))
+    entries = twin.read()
+    again = RowCache(cache.pool, 2, 40, spec)
+    again.write(entries, twin.lengths)
+    outs.append(again.forward(make_chunk(ids[:, 3:5], 50, None, None), 0.9, 0, None))
+    return outs, entries

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 from recorded import RecordedGraphs
-from row_models import RowModel
+from row_models import RowModel, forked_and_grown
 
-from mythos_runtime.batch import make_chunk
 from mythos_runtime.engine import Budget, Engine, Request
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.device.tail import fuse_tail
-from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.errors import BackendFailed, BundleError
 from mythos_runtime.row_ports import STEP
@@ -102,19 +100,8 @@ def test_answers_however_they_are_scheduled(
 def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
     """What `Model.forward` does with it, and memory that moves under what was captured."""
     spec = row_model.model.spec
-    ids = np.random.default_rng(5).integers(0, 50, (2, 9))
-    found = []
-    for core in (row_model.device_core(RecordedGraphs(), lines=8), row_model.core(lines=8)):
-        cache = RowCache(Pool(core), 2, 40, spec)
-        outs = [cache.forward(make_chunk(ids, 50, None, None), 0.7, 0, None)]
-        twin = cache.fork([1, 0])
-        outs.append(twin.forward(make_chunk(ids[:, :1], 50, None, None), 0.7, 0, None))
-        entries = twin.read()
-        again = RowCache(cache.pool, 2, 40, spec)
-        again.write(entries, twin.lengths)
-        outs.append(again.forward(make_chunk(ids[:, 3:5], 50, None, None), 0.9, 0, None))
-        found.append((outs, entries))
-    (got, got_entries), (expected, expected_entries) = found
+    got, got_entries = forked_and_grown(row_model.device_core(RecordedGraphs(), lines=8), spec)
+    expected, expected_entries = forked_and_grown(row_model.core(lines=8), spec)
     for (logits, depth, _), (true_logits, true_depth, _) in zip(got, expected, strict=True):
         assert np.array_equal(depth, true_depth)
         assert np.abs(logits - true_logits).max() <= NEAR * np.abs(true_logits).max()

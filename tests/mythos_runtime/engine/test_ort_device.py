@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from row_models import RowModel
+from row_models import RowModel, forked_and_grown
 from test_device import answers, hold
 
 from mythos_runtime.batch import make_chunk
@@ -59,19 +59,8 @@ def test_answers_are_those_of_the_cpu_and_only_numbers_cross(row_model: RowModel
 def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
     """What `Model.forward` does with it, and memory that moves under what was bound."""
     spec = row_model.model.spec
-    ids = np.random.default_rng(5).integers(0, 50, (2, 9))
-    found = []
-    for core in (row_model.ort_core(lines=8), row_model.core(lines=8)):
-        cache = RowCache(Pool(core), 2, 40, spec)
-        outs = [cache.forward(make_chunk(ids, 50, None, None), 0.7, 0, None)]
-        twin = cache.fork([1, 0])
-        outs.append(twin.forward(make_chunk(ids[:, :1], 50, None, None), 0.7, 0, None))
-        entries = twin.read()
-        again = RowCache(cache.pool, 2, 40, spec)
-        again.write(entries, twin.lengths)
-        outs.append(again.forward(make_chunk(ids[:, 3:5], 50, None, None), 0.9, 0, None))
-        found.append((outs, entries))
-    (got, got_entries), (expected, expected_entries) = found
+    got, got_entries = forked_and_grown(row_model.ort_core(lines=8), spec)
+    expected, expected_entries = forked_and_grown(row_model.core(lines=8), spec)
     for (logits, depth, _), (true_logits, true_depth, _) in zip(got, expected, strict=True):
         assert np.array_equal(depth, true_depth) and np.array_equal(logits, true_logits)
     for name, entry in expected_entries.items():
