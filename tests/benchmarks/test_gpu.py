@@ -111,7 +111,7 @@ def test_the_dry_run_ends_with_nothing_out_of_bounds(tmp_path: Path, bundles: Bu
 def test_a_part_that_crashes_or_hangs_costs_only_itself(tmp_path: Path) -> None:
     program = (
         "import sys; from benchmarks.gpu import __main__ as keeper;"
-        "keeper.PARTS = {'dies': keeper.Part('dies', 30), 'sleeps': keeper.Part('sleeps', 0.01),"
+        "keeper.PARTS = {'dies': keeper.Part('dies', 30), 'kernels': keeper.Part('kernels', 0.25),"
         " 'environment': keeper.PARTS['environment']};"
         f"sys.argv = ['gpu', '--out', {str(tmp_path)!r}, '--dry-run', '--seconds', '300'];"
         "sys.exit(keeper.main())"
@@ -120,7 +120,7 @@ def test_a_part_that_crashes_or_hangs_costs_only_itself(tmp_path: Path) -> None:
     parts = json.loads((tmp_path / "results.json").read_text())["parts"]
     assert done.returncode == 1
     assert parts["dies"]["ended"] == 2 and "invalid choice" in parts["dies"]["log"]
-    assert parts["sleeps"]["ended"] == "stopped after 0 s" and parts["environment"]["ended"] == 0
+    assert parts["kernels"]["ended"] == "stopped after 2 s" and parts["environment"]["ended"] == 0
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def served(program: Path, row_model: RowModel, expected: list[dict[str, Any]]) -
 
 ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
     "a shared page is written without a copy": (
-        Plant("engine/pages.cpp", "std::memcpy(page(slot, copy), page(slot, old)", "(void)(page(slot, old)"),
+        Plant("engine/pages.cpp", "    this->copy(copy, old, 0, kPage);\n", ""),
         "requests 4",
     ),
     "a fork does not hold its pages": (

@@ -331,9 +331,10 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest
     manifest = read_manifest(exported.path)
     options = {"backend": "eager", "options": Options(1, provider="cpu"), "memory": 16 << 20}
     served = Served.open(exported.path, manifest, Settings("m", most_loops=manifest.spec.trained_loops), **options)
-    running = served.engine.submit(Request(prompts[1], 9, halt_threshold=0.7))
-    while served.engine.busy:
-        served.engine.tick()
+    engine = served.take_engine()
+    running = engine.submit(Request(prompts[1], 9, halt_threshold=0.7))
+    while engine.busy:
+        engine.tick()
     assert running.tokens == expected.tokens[1] and served.state == "built, not executed"
     if shutil.which("g++") is None:
         return
