@@ -139,9 +139,11 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
         note(ENTER, spans)
         return enter(ids, spans, tables)
 
-    def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> None:
-        note(STEP, spans)
-        step(states, lines, spans, tables)
+    def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> int:
+        ran = step(states, lines, spans, tables)
+        for ahead in range(ran):
+            note(STEP, [span._replace(depth=span.depth + ahead) for span in spans])
+        return ran
 
     def noted_leave(*arguments: Any) -> np.ndarray:
         spans = arguments[4]

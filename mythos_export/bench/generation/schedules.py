@@ -31,14 +31,14 @@ PROMPT = 16
 
 @dataclass
 class Calls(Speed):
-    """Every call of a graph: which, its rows, and its seconds."""
+    """Every call of a graph, and every loop of the step: which, its rows, and its seconds."""
 
     seen: list[tuple[str, int, float]] = field(default_factory=list)
 
-    def saw(self, graph: str, rows: int, started: float) -> None:
+    def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
         if rows:
-            self.seen.append((graph, rows, time.perf_counter() - started))
-        super().saw(graph, rows, started)
+            self.seen += [(graph, rows // calls, (time.perf_counter() - started) / calls)] * calls
+        super().saw(graph, rows, started, calls)
 
 
 @dataclass(frozen=True)

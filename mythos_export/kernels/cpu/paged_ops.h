@@ -43,10 +43,12 @@ Paged appended(const Kernels& kernels, const Ort::KernelContext& context, size_t
   tables.rank(2);
   span.is({rows});
   position.is({rows});
-  auto next = context.GetOutput(1, cache.shape().data(), cache.shape().size());
-  void* const to = next.GetTensorMutableRawData();
   const size_t bytes = P::packed ? parts.bytes() : C * sizeof(T);  // of a line
-  if (to != cache.data<void>()) std::memcpy(to, cache.data<void>(), cache.dim(0) * kPage * bytes);
+  void* to = const_cast<void*>(cache.data<void>());
+  if (context.GetOutputCount() > 1) {
+    to = context.GetOutput(1, cache.shape().data(), cache.shape().size()).GetTensorMutableRawData();
+    if (to != cache.data<void>()) std::memcpy(to, cache.data<void>(), cache.dim(0) * kPage * bytes);
+  }
   const Paged paged{rows,
                     tables.dim(0),
                     tables.dim(1),

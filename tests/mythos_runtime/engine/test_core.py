@@ -141,11 +141,12 @@ def _shallower_entries(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
 def _frozen_states(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
     step = core.graphs.step
 
-    def step_and_restore(states: Any, lines: np.ndarray, *rest: Any) -> None:
+    def step_and_restore(states: Any, lines: np.ndarray, *rest: Any) -> int:
         halted = lines[states.halted[lines]]
         before = states.arrays["h"][halted].copy()
-        step(states, lines, *rest)
+        ran: int = step(states, lines, *rest)
         states.arrays["h"][halted] = before
+        return ran
 
     monkeypatch.setattr(core.graphs, "step", step_and_restore)
 

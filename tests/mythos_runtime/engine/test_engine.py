@@ -156,8 +156,11 @@ def test_positions_leave_together_where_that_costs_less(
 
         calls = 0
 
-        def saw(self, graph: str, rows: int, started: float) -> None:
+        def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
             self.calls += bool(rows) and graph == LEAVE
+
+        def usual(self, graph: str) -> float:
+            return self.of_call(graph)
 
         def of_call(self, graph: str) -> float:
             return step if graph == STEP else around

@@ -28,7 +28,9 @@ from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Reque
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.errors import ResultError, RuntimeBundleError, Unavailable
-from mythos_runtime.row_ports import ENTER, LEAVE, STEP
+from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, STEP
+
+CALL_SECONDS = 0.05  # of a call of several loops: what a newcomer may have to wait
 
 
 class Engine:
@@ -40,6 +42,8 @@ class Engine:
         patience: a share of the running requests: so many finished positions are waited for before they leave together,
             since the layers around the loop cost a call about the same for one as for many. None: as long as waiting
             has cost less than one more call of them, by what calls took lately.
+        loops_per_call: the most that rows which stay together run in one call; whoever comes waits for its end. None:
+            as many as fit CALL_SECONDS, by what loops took lately.
         budget: of requests that have none of their own.
         prefixes: ended sequences that the next ones may begin with.
         speed: what calls took lately. speculation: how tokens are drafted; None: not at all.
@@ -52,6 +56,7 @@ class Engine:
         chunk: int = 64,
         patience: float | None = None,
         *,
+        loops_per_call: int | None = None,
         budget: Budget | None = None,
         prefixes: int = 0,
         speculation: Speculation | None = None,
@@ -62,7 +67,7 @@ class Engine:
         """
         self.core, self.spec = core, core.graphs.spec
         self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
-        self.most_running, self.patience = most_running, patience
+        self.most_running, self.patience, self.loops_per_call = most_running, patience, loops_per_call
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
@@ -121,9 +126,9 @@ class Engine:
         tokens = self._leave()
         self._admit()
         self._enter()
-        started, rows = time.perf_counter(), self.core.rows
+        started, rows, steps = time.perf_counter(), self.core.rows, self.core.steps
         try:
-            done = self.core.step(self._by_sequence)
+            done = self.core.step(self._by_sequence, self._most_loops())
         except OutOfPages:
             self._make_room()
             return tokens
@@ -131,7 +136,7 @@ class Engine:
             for sequence in error.sequences:
                 self._fail(self._by_sequence[sequence], error)
             return tokens
-        self.speed.saw(STEP, self.core.rows - rows, started)
+        self.speed.saw(STEP, self.core.rows - rows, started, self.core.steps - steps)
         for sequence in done:
             self._through.setdefault(self._by_sequence[sequence])
         return tokens
@@ -171,6 +176,15 @@ class Engine:
         # Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
         self._idled += self.speed.of_call(STEP) * through / looping
         return self._idled < self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
+
+    def _most_loops(self) -> int:
+        """Of the next call of the step. While somebody waits to leave, it is asked behind each whether they do."""
+        if self._through:
+            return 1
+        if self.loops_per_call is not None:
+            return self.loops_per_call
+        usual = self.speed.usual(STEP)
+        return max(min(int(CALL_SECONDS / usual), MOST_LOOPS), 1) if usual else 1
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.

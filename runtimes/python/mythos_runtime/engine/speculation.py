@@ -61,10 +61,15 @@ class Speed:
 
     lines: dict[str, Line] = field(default_factory=lambda: {name: Line() for name in (ENTER, STEP, LEAVE)})
 
-    def saw(self, graph: str, rows: int, started: float) -> None:
-        """A call of so many rows has taken the time since `started` (time.perf_counter)."""
+    def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
+        """Calls of so many rows together have taken the time since `started` (time.perf_counter)."""
         if rows:
-            self.lines[graph].add(rows, time.perf_counter() - started)
+            self.lines[graph].add(rows // calls, (time.perf_counter() - started) / calls)
+
+    def usual(self, graph: str) -> float:
+        """Seconds of a call, as they were lately; 0 where there was none."""
+        line = self.lines[graph]
+        return line.seconds / line.weight if line.weight else 0.0
 
     def of_call(self, graph: str) -> float:
         """Seconds of a call, whatever its rows."""
