@@ -159,7 +159,7 @@ def test_positions_leave_together_where_that_costs_less(
         def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
             self.calls += bool(rows) and graph == LEAVE
 
-        def usual(self, graph: str) -> float:
+        def of(self, graph: str, rows: float, sharing: int = 1) -> float:
             return self.of_call(graph)
 
         def of_call(self, graph: str) -> float:

@@ -238,9 +238,9 @@ def tables_of_the_first_loop(sound: Any, self: RowGraphs, states: Any, lines: An
 
 
 @method(core.Core, "_together")
-def earlier_positions_are_forgotten(sound: Any, self: core.Core, spans: Any, most: int) -> int:
+def earlier_positions_are_forgotten(sound: Any, self: core.Core, spans: Any, waiting: Any, most_loops: Any) -> int:
     """Rows stay together to the end, whoever is due before them."""
-    return min(most, *(span.sequence.job.stop - span.depth for span in spans))
+    return min(self.graphs.most_loops, *(span.sequence.job.stop - span.depth for span in spans))
 
 
 @method(RowGraphs, "leave")

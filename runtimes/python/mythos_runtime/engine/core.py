@@ -12,7 +12,7 @@ there; then it runs them, as it would have. So nothing is approximated, and a ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Several
 from dataclasses import replace
 
@@ -174,12 +174,14 @@ class Core:
             )
         return np.concatenate(drawn)
 
-    def step(self, sequences: Iterable[Sequence], most_loops: int = MOST_LOOPS) -> list[Sequence]:
+    def step(
+        self, sequences: Iterable[Sequence], most_loops: Callable[[int], int] = lambda rows: MOST_LOOPS
+    ) -> list[Sequence]:
         """One call of the step graph over rows that are due of these; those whose jobs are through, to leave.
 
         Args:
-            most_loops: that the call may run, where the same rows are due for loop after loop: as many as it would
-                take that many calls, to the bit.
+            most_loops: by the number of rows, the loops that the call may run where the same rows are due loop after
+                loop. What comes of it is what as many calls would give, to the bit.
 
         Raises:
             OutOfPages: no row that is due could run.
@@ -196,8 +198,7 @@ class Core:
                     waiting.append(job.due)
         if waiting:
             planned = self._with_pages(self.scheduler.plan(waiting))
-            all_run = sum(span.rows for span in planned) == sum(span.rows for span in waiting)
-            self._run(planned, self._together(planned, min(most_loops, self.graphs.most_loops)) if all_run else 1)
+            self._run(planned, self._together(planned, waiting, most_loops))
             for span in planned:
                 assert span.sequence.job is not None
                 span.sequence.job.due = due(span.sequence, halted)
@@ -269,9 +270,15 @@ class Core:
             raise OutOfPages
         return ready
 
-    def _together(self, spans: list[Span], most: int) -> int:
-        """For how many loops these spans stay as they are, if none of their last rows halts: until an earlier position
-        is due, too, or a job ends; `most` at most."""
+    def _together(self, spans: list[Span], waiting: list[Span], most_loops: Callable[[int], int]) -> int:
+        """For how many loops these spans of those that wait stay as they are, if none of their last rows halts: until
+        an earlier position is due, too, or a job ends, or others wait."""
+        if self.graphs.most_loops == 1:
+            return 1
+        rows = sum(span.rows for span in spans)
+        if rows < sum(span.rows for span in waiting):
+            return 1
+        most = min(most_loops(rows), self.graphs.most_loops)
         for sequence, depth, first, _ in spans:
             if most == 1 or sequence.policy == "share":
                 return 1

@@ -128,7 +128,7 @@ class Engine:
         self._enter()
         started, rows, steps = time.perf_counter(), self.core.rows, self.core.steps
         try:
-            done = self.core.step(self._by_sequence, self._most_loops())
+            done = self.core.step(self._by_sequence, self._most_loops)
         except OutOfPages:
             self._make_room()
             return tokens
@@ -136,7 +136,10 @@ class Engine:
             for sequence in error.sequences:
                 self._fail(self._by_sequence[sequence], error)
             return tokens
-        self.speed.saw(STEP, self.core.rows - rows, started, self.core.steps - steps)
+        loops = self.core.steps - steps
+        self.speed.saw(STEP, self.core.rows - rows, started, loops)
+        if self._through and loops > 1:
+            self._idled += (loops - 1) * self._idling()
         for sequence in done:
             self._through.setdefault(self._by_sequence[sequence])
         return tokens
@@ -173,18 +176,29 @@ class Engine:
             return False
         if self.patience is not None:
             return through < max(1, round(self.patience * len(self._running)))
-        # Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
-        self._idled += self.speed.of_call(STEP) * through / looping
-        return self._idled < self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
+        self._idled += self._idling()
+        return self._idled < self._around()
 
-    def _most_loops(self) -> int:
-        """Of the next call of the step. While somebody waits to leave, it is asked behind each whether they do."""
-        if self._through:
-            return 1
-        if self.loops_per_call is not None:
-            return self.loops_per_call
-        usual = self.speed.usual(STEP)
-        return max(min(int(CALL_SECONDS / usual), MOST_LOOPS), 1) if usual else 1
+    def _idling(self) -> float:
+        """Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its
+        rows is what fewer rows make worse."""
+        looping = sum(sequence.job is not None for sequence in self._by_sequence)
+        return self.speed.of_call(STEP) * len(self._through) / looping
+
+    def _around(self) -> float:
+        """Seconds of one more call of the layers around the loop."""
+        return self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
+
+    def _most_loops(self, rows: int) -> int:
+        """Of the next call of the step, of so many rows: not more than those that wait to leave wait for."""
+        most = MOST_LOOPS if self.loops_per_call is None else self.loops_per_call
+        if self._through and self.patience is None:
+            idling = self._idling()
+            most = min(most, int((self._around() - self._idled) / idling) + 1) if idling else 1
+        if self.loops_per_call is None:
+            seconds = self.speed.of(STEP, rows)
+            most = min(most, int(CALL_SECONDS / seconds)) if seconds else 1
+        return max(most, 1)
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.

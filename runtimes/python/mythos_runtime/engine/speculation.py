@@ -66,11 +66,6 @@ class Speed:
         if rows:
             self.lines[graph].add(rows // calls, (time.perf_counter() - started) / calls)
 
-    def usual(self, graph: str) -> float:
-        """Seconds of a call, as they were lately; 0 where there was none."""
-        line = self.lines[graph]
-        return line.seconds / line.weight if line.weight else 0.0
-
     def of_call(self, graph: str) -> float:
         """Seconds of a call, whatever its rows."""
         return self.lines[graph].fit()[0]
