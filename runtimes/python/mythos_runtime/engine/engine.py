@@ -171,27 +171,34 @@ class Engine:
 
     def _waits(self) -> bool:
         """Whether finished positions wait for others to leave with them."""
-        through, looping = len(self._through), sum(sequence.job is not None for sequence in self._by_sequence)
-        if through >= looping:
+        through = len(self._through)
+        if through >= self._looping:
             return False
         if self.patience is not None:
             return through < max(1, round(self.patience * len(self._running)))
         self._idled += self._idling()
         return self._idled < self._around()
 
+    @property
+    def _looping(self) -> int:
+        """Requests that are on their way through the loop, or behind it."""
+        return sum(sequence.job is not None for sequence in self._by_sequence)
+
     def _idling(self) -> float:
         """Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its
         rows is what fewer rows make worse."""
-        looping = sum(sequence.job is not None for sequence in self._by_sequence)
-        return self.speed.of_call(STEP) * len(self._through) / looping
+        return self.speed.of_call(STEP) * len(self._through) / self._looping
 
     def _around(self) -> float:
         """Seconds of one more call of the layers around the loop."""
         return self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
 
     def _most_loops(self, rows: int) -> int:
-        """Of the next call of the step, of so many rows: not more than those that wait to leave wait for."""
+        """Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where
+        somebody waits to enter."""
         most = MOST_LOOPS if self.loops_per_call is None else self.loops_per_call
+        if self._looping < len(self._running):
+            return 1
         if self._through and self.patience is None:
             idling = self._idling()
             most = min(most, int((self._around() - self._idled) / idling) + 1) if idling else 1
