@@ -137,7 +137,7 @@ class RowModel:
         around_pages: int = 40,
         loop_pages: int = 160,
         lines: int = 400,
-        most_loops: int = 4,
+        most_loops: int = 16,
     ) -> Core:
         """An engine's core with little memory, NaN in all that is nobody's. `most_loops` of a call; 1: by the step as
         it is."""

@@ -12,6 +12,8 @@
 namespace mythos::engine {
 namespace {
 
+constexpr double kCallSeconds = 0.05;  // of a call of several loops: what a newcomer may have to wait
+
 template <typename Several>
 auto find(Several& several, const Running* running) {
   return std::find_if(several.begin(), several.end(), [&](const auto& each) { return each.get() == running; });
@@ -22,10 +24,11 @@ auto find(Several& several, const Running* running) {
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
       chunk_(std::min({integer(options.chunk, "chunk", 1), core.graphs->most_rows, core.states->lines()})),
-      patience_(options.patience), budget_(options.budget),
+      patience_(options.patience), loops_per_call_(options.loops_per_call), budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
       speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
   if (patience_) number(*patience_, "patience");
+  if (loops_per_call_) integer(*loops_per_call_, "loops_per_call", 1);
   check_budget(budget_);
 }
 
@@ -93,16 +96,19 @@ std::vector<Token> Engine::tick() {
   enter();
   std::vector<Sequence*> sequences, done;
   for (const auto& work : running_) sequences.push_back(work->sequence);
-  const std::int64_t rows = core_.rows;
+  const std::int64_t rows = core_.rows, steps = core_.steps;
+  std::int64_t loops = 0;
   try {
     timed(kStep, [&] {
-      done = core_.step(sequences);
-      return core_.rows - rows;
+      done = core_.step(sequences, [&](std::int64_t of_call) { return most_loops(of_call); });
+      loops = core_.steps - steps;
+      return Calls{loops, core_.rows - rows};
     });
   } catch (const OutOfPages&) {
     make_room();
     return tokens;
   }
+  if (!through_.empty() && loops > 1) idled_ += static_cast<double>(loops - 1) * idling();
   for (const Sequence* sequence : done) {
     const auto work = *std::find_if(running_.begin(), running_.end(), [&](const auto& each) { return each->sequence == sequence; });
     if (find(through_, work.get()) == through_.end()) through_.push_back(work);
@@ -110,16 +116,19 @@ std::vector<Token> Engine::tick() {
   return tokens;
 }
 
-bool Engine::looping() const {
-  return std::any_of(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+// Requests that are on their way through the loop, or behind it.
+std::int64_t Engine::looping() const {
+  return std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
 }
 
-// A call, which answers with the rows that it took.
+// A call, or several loops in one, which answers with the rows that it took.
 template <typename Call>
-void Engine::timed(const char* graph, const Call& rows_of_call) {
+void Engine::timed(const char* graph, const Call& call) {
   const auto started = std::chrono::steady_clock::now();
-  if (const std::int64_t rows = rows_of_call(); rows > 0)
-    speed_.add(graph, static_cast<double>(rows), std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+  if (const Calls calls = call(); calls.rows > 0) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    speed_.add(graph, static_cast<double>(calls.rows / calls.count), seconds / static_cast<double>(calls.count));
+  }
 }
 
 std::vector<Token> Engine::leave() {
@@ -140,7 +149,7 @@ std::vector<Token> Engine::leave() {
   std::vector<Answer> answers;
   timed(kLeave, [&] {
     answers = core_.leave(leaving);
-    return static_cast<std::int64_t>(leaving.size());
+    return Calls{1, static_cast<std::int64_t>(leaving.size())};
   });
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
@@ -149,15 +158,37 @@ std::vector<Token> Engine::leave() {
 
 // Whether finished positions wait for others to leave with them.
 bool Engine::waits() {
-  const auto through = static_cast<double>(through_.size());
-  const auto looping = static_cast<double>(
-      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); }));
-  if (through >= looping) return false;
+  const auto through = static_cast<std::int64_t>(through_.size());
+  if (through >= looping()) return false;
   if (patience_)  // as Python rounds: halves to the even
-    return through < std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(running_.size())));
-  // Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
-  idled_ += speed_.of_call(kStep) * through / looping;
-  return idled_ < speed_.of_call(kEnter) + speed_.of_call(kLeave);
+    return static_cast<double>(through) < std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(running_.size())));
+  idled_ += idling();
+  return idled_ < around();
+}
+
+// Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its rows is what
+// fewer rows make worse.
+double Engine::idling() const {
+  return speed_.of_call(kStep) * static_cast<double>(through_.size()) / static_cast<double>(looping());
+}
+
+// Seconds of one more call of the layers around the loop.
+double Engine::around() const { return speed_.of_call(kEnter) + speed_.of_call(kLeave); }
+
+// Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where somebody
+// waits to enter.
+std::int64_t Engine::most_loops(std::int64_t rows) const {
+  if (looping() < static_cast<std::int64_t>(running_.size())) return 1;
+  double most = static_cast<double>(loops_per_call_.value_or(kMostLoops));
+  if (!through_.empty() && !patience_) {
+    const double each = idling();
+    most = each > 0 ? std::min(most, std::floor((around() - idled_) / each) + 1) : 1;
+  }
+  if (!loops_per_call_) {
+    const double seconds = speed_.of(kStep, static_cast<double>(rows));
+    most = seconds > 0 ? std::min(most, std::floor(kCallSeconds / seconds)) : 1;
+  }
+  return std::max<std::int64_t>(static_cast<std::int64_t>(most), 1);
 }
 
 void Engine::admit() {
@@ -225,7 +256,7 @@ bool Engine::entered(Works& entering, std::vector<Chunk>& chunks) {
     try {
       timed(kEnter, [&] {
         core_.enter(chunks);
-        return rows();
+        return Calls{1, rows()};
       });
     } catch (const OutOfStates&) {
       Sequence& sequence = *chunks.back().sequence;

@@ -30,11 +30,19 @@ class Engine {
   void check_budget(const Budget& budget) const;
   void check_halts(const std::string& what) const;
 
-  bool looping() const;
+  // Of a graph, and the rows of all of them together.
+  struct Calls {
+    std::int64_t count, rows;
+  };
+
+  std::int64_t looping() const;
   template <typename Call>
-  void timed(const char* graph, const Call& rows_of_call);
+  void timed(const char* graph, const Call& call);
   std::vector<Token> leave();
   bool waits();
+  double idling() const;
+  double around() const;
+  std::int64_t most_loops(std::int64_t rows) const;
   void admit();
   Sequence& begin(Work& work);
   Sequence* forked(const Sequence& kept, std::int64_t length);
@@ -59,6 +67,7 @@ class Engine {
   Core& core_;
   std::int64_t most_running_, chunk_;
   std::optional<double> patience_;
+  std::optional<std::int64_t> loops_per_call_;
   Budget budget_;
   Prefixes prefixes_;
   Speculation* speculation_;
