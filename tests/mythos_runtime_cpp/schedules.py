@@ -3,8 +3,8 @@
 A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
 
     requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, loops_per_call,
-    max_lag, scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence whose
-    logits hold NaN), prefixes, speculate (the depth of drafts) and drafts (as many as there is use for, at most)
+    max_lag, scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence
+    whose logits hold NaN), prefixes, speculate (the depth of drafts) and drafts (as many as there is use for, at most)
     acts: open, past (`row_models.fill_far`), feed, fork, truncate and close of sequences at the core
 
 What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph

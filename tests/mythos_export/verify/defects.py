@@ -129,6 +129,20 @@ def code_of_the_next_loop(model: ModelProto) -> None:
     _shifted(model, "loop", lambda node: node.op_type == "Gather")
 
 
+def tables_of_the_first_loop(model: ModelProto) -> None:
+    """The step in a Loop reads and writes the same pages in every loop."""
+    node = next(node for node in nodes_of(model) if node.op_type == "Gather" and node.input[0] == "tables")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0), "always_the_first"))
+    node.input[1] = "always_the_first"
+
+
+def depth_of_the_first_loop(model: ModelProto) -> None:
+    """Every loop of a call is told the number of the first."""
+    nodes = nodes_of(model)
+    node = next(node for node in nodes if node.op_type == "Add" and node.input[0] == "loop")
+    node.op_type, node.input[:] = "Identity", ["loop"]
+
+
 def cache_of_another_layer(model: ModelProto) -> None:
     """The first layer of a part attends to what the second has cached."""
     first, second = (node for node in model.graph.node if node.op_type.endswith("_attention"))
