@@ -290,9 +290,6 @@ struct Operator : Ort::CustomOpBase<Operator<KernelOf, T>, Instance<KernelOf<T>>
   }
   size_t GetOutputTypeCount() const { return std::size(K::outputs); }
   ONNXTensorElementDataType GetOutputType(size_t i) const { return K::outputs[i]; }
-  OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t i) const {
-    return cache_input<K> != 0 && i + 1 == std::size(K::outputs) ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
-  }
 };
 
 template <template <class> class KernelOf, class Type>
@@ -322,6 +319,8 @@ void add_all(Ort::CustomOpDomain& domain) {
   add<RoundedLineKernel, float>(domain);
   add<PagedGqaKernel, float, uint16_t, Int8Lines>(domain);
   add<PagedMlaKernel, float, uint16_t, Int8Lines>(domain);
+  add<PagedGqaInPlaceKernel, float, uint16_t, Int8Lines>(domain);
+  add<PagedMlaInPlaceKernel, float, uint16_t, Int8Lines>(domain);
 }
 
 }  // namespace

@@ -76,7 +76,6 @@ class Rows(Stage):
     artifact: ClassVar[str] = "step.onnx"
     generates: ClassVar[bool] = False  # the engine does, with other calls than these
     library: ClassVar[OpLibrary] = None
-    looks_inside: ClassVar[bool] = True
 
     def __init__(self, bundle: Bundle, whole: bool = False) -> None:
         """With `whole`, `seen` keeps every value of every call, graph by graph."""
@@ -84,7 +83,7 @@ class Rows(Stage):
         self.seen: dict[str, list[Mapping[str, Array]]] | None = {name: [] for name in GRAPHS} if whole else None
         options = Options(threads=bundle.threads, provider="cpu", op_library=self.library)
         models = {name: load_graph(bundle.folder / f"{name}.onnx") for name in self.graphs(bundle)}
-        self.taps = _tap(self.steps(models), self.spec) if self.looks_inside else {}
+        self.taps = _tap(self.steps(models), self.spec)
         self.sessions: dict[str, ort.InferenceSession] = {}
         for name, model in models.items():
             if whole:

@@ -21,8 +21,8 @@ from mythos_runtime.spec import CacheGroup, ExitRule, StateTensor
 ENTER, STEP, LEAVE = GRAPHS = ("enter", "step", "leave")
 LOOPS = "loops"
 LOOPS_FILE = f"{LOOPS}.onnx"
-PER_LOOP = ("tables", "last", "halt_threshold")
-"""Roles of the step's inputs that may differ from loop to loop."""
+PER_LOOP = ("last", "halt_threshold")
+"""Roles of the step's inputs that have an axis of loops in `loops`."""
 ROWS = "rows.pt2"
 """In a bundle: all three, one behind the other, as one captured program, which holds their weights once."""
 PAGE = 32
@@ -72,15 +72,21 @@ def loop_ports(step: Ports) -> Ports:
 
     As the step's, but for
 
-        loops int64 []: the most loops that this call runs. tables [L, S, K], last, halt_threshold [L, R]: of each.
+        loops int64 []: the most loops that this call runs. last, halt_threshold [L, R]: of each.
+        tables [T, K], spans int64 []: of each loop as many as there are spans, loop after loop; span is of the first.
         loop int64 [R]: of the first. stops bool [R]: whether no loop follows one that this row has halted in.
         ran int64 []: the loops that it ran, 1 or more.
 
     and that there is no cache among the outputs.
     """
     inputs = [replace(port, dims=("L", *port.dims)) if port.role in PER_LOOP else port for port in step.inputs]
+    inputs = [replace(port, dims=("T", "K")) if port.role == "tables" else port for port in inputs]
     outputs = [port for port in step.outputs if port.role != "cache_next"]
-    own = (Port("loops", "int64", (), "loops"), Port("stops", "bool", ("R",), "stops"))
+    own = (
+        Port("loops", "int64", (), "loops"),
+        Port("spans", "int64", (), "spans"),
+        Port("stops", "bool", ("R",), "stops"),
+    )
     return Ports((*own, *inputs), (*outputs, Port("ran", "int64", (), "ran")))
 
 

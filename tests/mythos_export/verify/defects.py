@@ -131,16 +131,20 @@ def code_of_the_next_loop(model: ModelProto) -> None:
 
 def tables_of_the_first_loop(model: ModelProto) -> None:
     """The step in a Loop reads and writes the same pages in every loop."""
-    node = next(node for node in nodes_of(model) if node.op_type == "Gather" and node.input[0] == "tables")
-    model.graph.initializer.append(numpy_helper.from_array(np.array(0), "always_the_first"))
-    node.input[1] = "always_the_first"
+    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop/span")
+    node.op_type, node.input[:] = "Identity", ["loop/span"]
 
 
 def depth_of_the_first_loop(model: ModelProto) -> None:
     """Every loop of a call is told the number of the first."""
-    nodes = nodes_of(model)
-    node = next(node for node in nodes if node.op_type == "Add" and node.input[0] == "loop")
+    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop")
     node.op_type, node.input[:] = "Identity", ["loop"]
+
+
+def stops_of_nobody(model: ModelProto) -> None:
+    """A call goes on to its limit, whoever halts: the loops that are counted are too many."""
+    node = next(node for node in nodes_of(model) if node.op_type == "And" and node.input[0] == "stops")
+    node.op_type, node.input[:] = "Xor", ["stops", "stops"]
 
 
 def cache_of_another_layer(model: ModelProto) -> None:

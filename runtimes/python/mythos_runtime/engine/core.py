@@ -310,11 +310,17 @@ class Core:
                 self.loop.truncate(sequence.loop[deeper], sequence.filled[deeper])
 
     def _deeper_pages(self, spans: list[Span], loops: int) -> int:
-        """Get pages for the loops behind the first, which has them; for how many loops, at most `loops`, there are."""
+        """Get pages for the loops behind the first, which has them; for how many loops, at most `loops`, there are.
+
+        None is copied that another sequence holds too: a loop that does not run would have cost a page for good.
+        """
         for ahead in range(1, loops):
+            tables = [sequence.loop[depth + ahead] for sequence, depth, _, _ in spans]
+            if any(self.loop.shares(table, span.first) for table, span in zip(tables, spans, strict=True)):
+                return ahead
             try:
-                for sequence, depth, first, last in spans:
-                    self.loop.extend(sequence.loop[depth + ahead], first, last)
+                for table, span in zip(tables, spans, strict=True):
+                    self.loop.extend(table, span.first, span.last)
             except OutOfPages:
                 return ahead
         return loops

@@ -2,7 +2,7 @@
 
 A call of a small model takes less than the binding of its tensors would. So every graph has buffers for the most rows
 that it takes, and a frame for each number of rows that came: views of the same memory, bound once. The caches are
-bound as input and output both, which appends in place.
+bound as input and output both, which appends in place; in a Loop they are inputs alone, and are written to.
 
 What happens around a call takes as long as a loop of a small model does. So where the bundle has the step in a Loop,
 rows that stay together run several loops in one call.
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, few_sizes, put_knobs, put_place, put_stops
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
@@ -29,8 +30,7 @@ from mythos_runtime.spec import LoopSpec
 
 MOST_FRAMES = 128  # of a graph, about 20 kB each
 MOST_LOOPS_OF_CALL = 16
-MOST_TABLES = 1 << 22  # numbers of pages in the tables of a call of several loops: 32 MB
-_ALWAYS = np.float32(-np.inf)  # with `last`: every exit rule lets a position leave
+MOST_TABLES = 1 << 22  # numbers of pages in the tables of a call of several loops, where those of one are fewer: 32 MB
 
 
 class Frame:
@@ -38,6 +38,8 @@ class Frame:
 
     Attributes:
         in_loop: whether the graph is told how many loops it may run, and says how many it ran.
+        tables: int64 [loops, spans, blocks], where it reads pages.
+        most_loops: that there are tables for.
     """
 
     def __init__(
@@ -45,10 +47,18 @@ class Frame:
         binding: Any,
         tensors: dict[tuple[str, str | None], np.ndarray],
         given: dict[str, tuple[Port, list[int]]],
+        spans: int = 1,
     ) -> None:
-        """`given`: outputs that have a new tensor at each run, by role, with their shapes."""
+        """
+        Args:
+            given: outputs that have a new tensor at each run, by role, with their shapes.
+            spans: of a loop, that there are tables for.
+        """
         self.binding, self.tensors, self._given = binding, tensors, given
         self.in_loop = ("loops", None) in tensors
+        tables = tensors.get(("tables", None), np.zeros((spans, 1), np.int64))
+        self.tables = tables.reshape(-1, spans, tables.shape[1])
+        self.most_loops = len(self.tables)
         self.carried = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state"]
         self.ahead = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state_next"]
 
@@ -70,10 +80,6 @@ class Frame:
 
     def get(self, role: str, otherwise: np.ndarray) -> np.ndarray:
         return self.tensors.get((role, None), otherwise)
-
-
-Tables = Several[Several[Table]]
-"""Of each loop that a call may run: the tables of its spans."""
 
 
 class StepPart(Protocol):
@@ -148,7 +154,7 @@ class RowGraphs:
             for name in GRAPHS
         }
         self.most_loops = self._parts[STEP].most_loops
-        self._unused = np.zeros((self.most_loops, most_rows), np.float32)  # a knob that the model lacks
+        self._unused = np.zeros(self.most_loops * most_rows, np.float32)  # a knob that the model lacks
         self.bind(memory)
 
     def bind(self, memory: Memory) -> None:
@@ -165,9 +171,9 @@ class RowGraphs:
         return frame["encoded"]
 
     def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
-        """One loop of the spans' rows, each at its span's depth, or several, as many as there are `tables` for; `lines`
-        [r] are their states, which it replaces. The loops that ran: none follows one in which the last row of a span
-        halts, unless that runs every depth (`Job.whole`).
+        """One loop of the spans' rows, each at its span's depth, or several, for as many as there are `tables` at most;
+        `lines` [r] are their states, which it replaces. The loops that ran: none follows one in which the last row of a
+        span halts, unless that runs every depth (`Job.whole`).
 
         Raises:
             BackendFailed: as `Part.run`, or the graph says that it ran as many loops as it cannot have run.
@@ -178,11 +184,13 @@ class RowGraphs:
         frame.put_tokens(states, lines)
         for name, tensor in frame.carried:
             states.arrays[name].take(lines, 0, tensor, "clip")
-        threshold = by_loop(frame.get("halt_threshold", self._unused[:, : len(lines)]), 1)
-        put_knobs(states, lines, spans, frame["loop"], by_loop(frame["last"], 1), threshold, len(tables))
+        tables, last = tables[: frame.most_loops], frame["last"].reshape(-1, len(lines))
+        threshold = frame.get("halt_threshold", self._unused[: last.size]).reshape(last.shape)
+        put_knobs(states, lines, spans, frame["loop"], last, threshold, len(tables))
         if frame.in_loop:
-            frame["loops"][...] = len(tables)
-            put_stops(spans, frame["stops"])
+            frame["loops"][...], frame["spans"][...] = len(tables), frame.tables.shape[1]
+            if len(tables) > 1:
+                put_stops(spans, frame["stops"])
         part.run(frame, spans, tables)
         ran = int(frame["ran"]) if frame.in_loop else 1
         if not 1 <= ran <= len(tables):
@@ -232,15 +240,15 @@ class Part:
     ) -> None:
         """
         Args:
-            slot: of the cache, which its first port is.
+            slot: of the cache, which the part's first port is.
             memory: buffers by the name of a port that others have too; its own are added.
         """
         self._session, self._ports, self._slot = session, ports, slot
-        self._most_rows, blocks = most_rows, -(-most_positions // PAGE)
-        self.most_loops = 1
-        if any("L" in port.dims for port in ports.inputs):
-            self.most_loops = max(min(MOST_LOOPS_OF_CALL, MOST_TABLES // (most_rows * 2 * blocks)), 1)
-        most = {"R": most_rows, "S": most_rows, "K": 2 * blocks, "W": most_rows, "L": self.most_loops}
+        self._most_rows, blocks = most_rows, 2 * -(-most_positions // PAGE)
+        self.most_loops = MOST_LOOPS_OF_CALL if ports.has("loops") else 1
+        tables = max(min(self.most_loops * most_rows, MOST_TABLES // blocks), most_rows)
+        most = {"R": most_rows, "S": most_rows, "T": tables, "K": blocks, "W": most_rows, "L": self.most_loops}
+        self._most_tables = tables * blocks
         self._memory = {} if memory is None else memory
         for port in (*ports.inputs, *ports.outputs):
             if not port.role.startswith("cache") and port.role != "logits" and port.name not in self._memory:
@@ -251,7 +259,7 @@ class Part:
         self._frames: dict[tuple[int, int, int, int], Frame] = {}
 
     def bind(self, cache: PagedCache | None) -> None:
-        """Append to these pages: one buffer of them for each port of a cache, from the part's first slot on."""
+        """Append to these pages: one buffer of them for each port of a cache, from `slot` on."""
         if self._paged:
             assert cache is not None
             names = [port.name for port in self._ports.inputs if port.role == "cache"]
@@ -263,13 +271,14 @@ class Part:
 
     def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame:
         """The tensors for so many rows of these spans."""
-        blocks, tables = (blocks_of(spans), _few_sizes(len(spans))) if self._paged else (0, 0)
-        key = (rows, tables, blocks, wanted)
+        blocks, count = (blocks_of(spans), min(few_sizes(len(spans)), self._most_rows)) if self._paged else (0, 1)
+        key = (rows, count, blocks, wanted)
         frame = self._frames.pop(key, None)
         if frame is None:
             if len(self._frames) >= MOST_FRAMES:
                 self._frames.pop(next(iter(self._frames)))  # the one that was used longest ago
-            sizes = {"R": rows, "S": min(tables, self._most_rows), "K": blocks, "W": wanted, "L": self.most_loops}
+            loops = min(self.most_loops, self._most_tables // (count * blocks)) if self._paged else 1
+            sizes = {"R": rows, "S": count, "T": loops * count, "K": blocks, "W": wanted, "L": loops}
             frame = self._make(sizes)
         self._frames[key] = frame
         return frame
@@ -281,7 +290,7 @@ class Part:
             BackendFailed: ONNX Runtime could not finish the call.
         """
         if self._paged:
-            put_place(spans, tables, frame["position"], frame["span"], by_loop(frame["tables"], 2), self._numbers)
+            put_place(spans, tables, frame["position"], frame["span"], frame.tables, self._numbers)
         try:
             self._session.inference.run_with_iobinding(frame.binding)
         except self._session.failures as error:
@@ -307,97 +316,7 @@ class Part:
                     tensors[port.role, port.group if port.role.startswith("state") else None] = tensor
                     value = _ort().OrtValue.ortvalue_from_numpy(tensor)
                 bind(port.name, value)
-        return Frame(binding, tensors, given)
-
-
-def blocks_of(spans: Several[Span]) -> int:
-    """The width of the tables of a call: few sizes, for each is bound anew."""
-    last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
-    return _few_sizes(last // PAGE + 1)
-
-
-def _few_sizes(count: int) -> int:
-    """The next power of two."""
-    return 1 << (count - 1).bit_length()
-
-
-def by_loop(tensor: np.ndarray, rank: int) -> np.ndarray:
-    """A port's tensor with an axis of loops in front: of a graph that runs one, a single one."""
-    return tensor if tensor.ndim > rank else tensor[None]
-
-
-def put_place(
-    spans: Several[Span],
-    tables: Tables,
-    position: np.ndarray,
-    span_of: np.ndarray,
-    table: np.ndarray,
-    numbers: np.ndarray,
-) -> None:
-    """Say where the rows of a call stand.
-
-    Args:
-        position, span_of: int64 [r], to be set.
-        table: int64 [loops or more, spans or more, blocks], to be set as far as it is read.
-        numbers: 0, 1, 2 and so on, r or more of them.
-    """
-    first = np.array([span.first for span in spans])
-    rows = np.array([span.last for span in spans]) - first + 1
-    ahead = first - (rows.cumsum() - rows)  # of a span's place in the call
-    position[:] = np.repeat(ahead, rows) + numbers[: len(position)]
-    span_of[:] = np.repeat(numbers[: len(spans)], rows)
-    for line, of_spans in zip(table, tables, strict=False):
-        for index, (span, pages) in enumerate(zip(spans, of_spans, strict=True)):
-            needed = span.last // PAGE + 1
-            line[index, :needed] = pages.pages[:needed]
-
-
-def put_knobs(
-    states: States,
-    lines: np.ndarray,
-    spans: Several[Span],
-    loop: np.ndarray,
-    last: np.ndarray,
-    threshold: np.ndarray,
-    loops: int = 1,
-) -> None:
-    """Say of every row which loop it runs first, and of it and those behind it, `loops` in all, whether that is the
-    row's last, and where it halts.
-
-    Args:
-        loop: int64 [r]. last: bool, threshold: float32, [loops or more, r]. All three are set.
-    """
-    rows = [end - first + 1 for _, _, first, end in spans]
-    loop[:] = np.repeat([span.depth for span in spans], rows)
-    ends = loop + np.arange(1, loops + 1)[:, None]
-    last, threshold = last[:loops], threshold[:loops]
-    last[:] = ends == np.repeat([span.sequence.limit for span in spans], rows)
-    threshold[:] = states.threshold[lines]
-    if any(span.sequence.capped for span in spans):
-        own = np.repeat([span.sequence.threshold for span in spans], rows)
-        _cap(ends == states.cap[lines], np.broadcast_to(own, ends.shape), last, threshold)
-
-
-def put_stops(spans: Several[Span], stops: np.ndarray) -> None:
-    """Say of every row, bool [r], whether other rows are due where it halts: whether it is the last of its span, and
-    that does not run every depth anyway."""
-    stops[:] = False
-    ends = np.cumsum([span.last - span.first + 1 for span in spans])
-    stops[ends - 1] = [span.sequence.job is None or not span.sequence.job.whole for span in spans]
-
-
-def _cap(ends: np.ndarray, own: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:
-    """Let rows halt where their caps say.
-
-    Args:
-        ends: bool [loops, r], whether this loop is a row's cap. own: thresholds of the rows' sequences, alike.
-        last, threshold: what the graph is to get, alike: without caps, and then with them.
-    """
-    forced = last & np.isnan(threshold)
-    threshold[forced] = own[forced]  # at the limit nothing is forced: a sum that falls short takes no remainder
-    early = ends & ~last
-    last |= early
-    threshold[early] = _ALWAYS
+        return Frame(binding, tensors, given, sizes["S"])
 
 
 def _ort() -> Any:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mythos_runtime.engine.graphs import MOST_FRAMES, Frame, Part, Tables
+from mythos_runtime.engine.call_inputs import Tables
+from mythos_runtime.engine.graphs import MOST_FRAMES, Frame, Part
 from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.errors import RuntimeBundleError, Unavailable

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
 from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
-from mythos_runtime.engine.graphs import Tables, blocks_of, put_knobs, put_place
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span

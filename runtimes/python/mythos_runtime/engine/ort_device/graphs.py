@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.graphs import MOST_FRAMES, Tables, blocks_of, put_knobs, put_place
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
+from mythos_runtime.engine.graphs import MOST_FRAMES
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.ort_device.device import Bound, Buffer, Numbers
 from mythos_runtime.engine.ort_device.lines import LineGraphs
