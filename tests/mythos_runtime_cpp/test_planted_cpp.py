@@ -295,7 +295,7 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
     "pages of the first loop are read in every one": (
         Plant(
             "engine/graphs.cpp",
-            "put_tables(spans, tables[loop], blocks, tables_",
+            "put_tables(spans, tables[static_cast<std::size_t>(loop)], blocks, tables_",
             "put_tables(spans, tables[0], blocks, tables_",
         ),
         "requests 0|requests 1",
@@ -309,7 +309,7 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
         "requests",
     ),
     "nobody stops a call": (
-        Plant("engine/graphs.cpp", "end[-1] = !span.sequence->job || !span.sequence->job->whole;", "end[-1] = false;"),
+        Plant("engine/graphs.cpp", "stops[-1] = !span.sequence->job || !span.sequence->job->whole;", ""),
         "the rows",
     ),
     "the answer of the first row": (

@@ -72,9 +72,10 @@ std::map<std::string, Ports> row_ports(const LoopSpec& spec) {
 }
 
 Ports loop_ports(const Ports& step) {
-  Ports ports{{{"loops", "int64", {}, "loops", ""}, {"stops", "bool", {kRows}, "stops", ""}}, {}};
+  Ports ports{{{"loops", "int64", {}, "loops", ""}, {"spans", "int64", {}, "spans", ""}, {"stops", "bool", {kRows}, "stops", ""}}, {}};
   for (Port port : step.inputs) {
-    if (port.role == "tables" || port.role == "last" || port.role == "halt_threshold") port.dims.insert(port.dims.begin(), {0, "L"});
+    if (port.role == "last" || port.role == "halt_threshold") port.dims.insert(port.dims.begin(), {0, "L"});
+    if (port.role == "tables") port.dims[0] = {0, "T"};
     ports.inputs.push_back(std::move(port));
   }
   for (const Port& port : step.outputs)

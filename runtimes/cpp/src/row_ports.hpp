@@ -16,8 +16,8 @@ constexpr std::int64_t kMostLoops = 256;  // loops that a row can run
 // By graph, of a model whose other fields are the spec's.
 // RequestError: it has no state, answer or cache that rows could carry; the text says which.
 std::map<std::string, Ports> row_ports(const LoopSpec& spec);
-// Of the step in a Loop: as those of the step, with the loops that a call may run and those that it ran, which rows end it, and
-// tables and knobs of each loop.
+// Of the step in a Loop: as those of the step, with the loops that a call may run and those that it ran, which rows end it,
+// knobs of each loop [L, R], and tables of each [T, K], as many as there are spans, loop after loop.
 Ports loop_ports(const Ports& step);
 // What the spec's row graphs say otherwise than its sizes; empty where nothing. Rows are copied by the one into buffers
 // of the other.

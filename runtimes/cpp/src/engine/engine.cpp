@@ -12,8 +12,6 @@
 namespace mythos::engine {
 namespace {
 
-constexpr double kCallSeconds = 0.05;  // of a call of several loops: what a newcomer may have to wait
-
 template <typename Several>
 auto find(Several& several, const Running* running) {
   return std::find_if(several.begin(), several.end(), [&](const auto& each) { return each.get() == running; });
@@ -24,11 +22,12 @@ auto find(Several& several, const Running* running) {
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
       chunk_(std::min({integer(options.chunk, "chunk", 1), core.graphs->most_rows, core.states->lines()})),
-      patience_(options.patience), loops_per_call_(options.loops_per_call), budget_(options.budget),
+      budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
-      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
-  if (patience_) number(*patience_, "patience");
-  if (loops_per_call_) integer(*loops_per_call_, "loops_per_call", 1);
+      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_),
+      pace_(options.patience, options.loops_per_call, speed_) {
+  if (options.patience) number(*options.patience, "patience");
+  if (options.loops_per_call) integer(*options.loops_per_call, "loops_per_call", 1);
   check_budget(budget_);
 }
 
@@ -100,7 +99,7 @@ std::vector<Token> Engine::tick() {
   std::int64_t loops = 0;
   try {
     timed(kStep, [&] {
-      done = core_.step(sequences, [&](std::int64_t of_call) { return most_loops(of_call); });
+      done = core_.step(sequences, [&](std::int64_t of_call) { return pace_.most_loops(of_call, traffic()); });
       loops = core_.steps - steps;
       return Calls{loops, core_.rows - rows};
     });
@@ -108,7 +107,7 @@ std::vector<Token> Engine::tick() {
     make_room();
     return tokens;
   }
-  if (!through_.empty() && loops > 1) idled_ += static_cast<double>(loops - 1) * idling();
+  pace_.ran(loops, traffic());
   for (const Sequence* sequence : done) {
     const auto work = *std::find_if(running_.begin(), running_.end(), [&](const auto& each) { return each->sequence == sequence; });
     if (find(through_, work.get()) == through_.end()) through_.push_back(work);
@@ -116,9 +115,10 @@ std::vector<Token> Engine::tick() {
   return tokens;
 }
 
-// Requests that are on their way through the loop, or behind it.
-std::int64_t Engine::looping() const {
-  return std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+Traffic Engine::traffic() const {
+  const auto looping =
+      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+  return {static_cast<std::int64_t>(running_.size()), looping, static_cast<std::int64_t>(through_.size())};
 }
 
 // A call, or several loops in one, which answers with the rows that it took.
@@ -127,13 +127,13 @@ void Engine::timed(const char* graph, const Call& call) {
   const auto started = std::chrono::steady_clock::now();
   if (const Calls calls = call(); calls.rows > 0) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    speed_.add(graph, static_cast<double>(calls.rows / calls.count), seconds / static_cast<double>(calls.count));
+    speed_.add(graph, static_cast<double>(calls.rows / calls.count), seconds / static_cast<double>(calls.count), calls.count);
   }
 }
 
 std::vector<Token> Engine::leave() {
-  if (through_.empty() || waits()) return {};
-  idled_ = 0;
+  if (through_.empty() || pace_.waits(traffic())) return {};
+  pace_.left();
   std::vector<Leaving> leaving;
   std::int64_t rows = 0;
   for (const auto& work : through_) {
@@ -154,41 +154,6 @@ std::vector<Token> Engine::leave() {
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
   return tokens;
-}
-
-// Whether finished positions wait for others to leave with them.
-bool Engine::waits() {
-  const auto through = static_cast<std::int64_t>(through_.size());
-  if (through >= looping()) return false;
-  if (patience_)  // as Python rounds: halves to the even
-    return static_cast<double>(through) < std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(running_.size())));
-  idled_ += idling();
-  return idled_ < around();
-}
-
-// Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its rows is what
-// fewer rows make worse.
-double Engine::idling() const {
-  return speed_.of_call(kStep) * static_cast<double>(through_.size()) / static_cast<double>(looping());
-}
-
-// Seconds of one more call of the layers around the loop.
-double Engine::around() const { return speed_.of_call(kEnter) + speed_.of_call(kLeave); }
-
-// Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where somebody
-// waits to enter.
-std::int64_t Engine::most_loops(std::int64_t rows) const {
-  if (looping() < static_cast<std::int64_t>(running_.size())) return 1;
-  double most = static_cast<double>(loops_per_call_.value_or(kMostLoops));
-  if (!through_.empty() && !patience_) {
-    const double each = idling();
-    most = each > 0 ? std::min(most, std::floor((around() - idled_) / each) + 1) : 1;
-  }
-  if (!loops_per_call_) {
-    const double seconds = speed_.of(kStep, static_cast<double>(rows));
-    most = seconds > 0 ? std::min(most, std::floor(kCallSeconds / seconds)) : 1;
-  }
-  return std::max<std::int64_t>(static_cast<std::int64_t>(most), 1);
 }
 
 void Engine::admit() {
@@ -242,7 +207,7 @@ void Engine::enter() {
     left -= count;
     if (!reserved) free -= std::max(work->reserved(), count);
   }
-  if (!chunks.empty() && !entered(entering, chunks) && !looping()) make_room();
+  if (!chunks.empty() && !entered(entering, chunks) && !traffic().looping) make_room();
 }
 
 // Enters as many as there is room for; whether any was.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "batch.hpp"
 #include "row_ports.hpp"
 
 namespace mythos::engine {
@@ -110,12 +111,21 @@ void put_depths(const Spans& spans, std::int64_t* loop) {
   for (const Span& span : spans) loop = std::fill_n(loop, span.rows(), span.depth);
 }
 
+void put_stops(const Spans& spans, bool* stops) {
+  for (const Span& span : spans) {
+    stops = std::fill_n(stops, span.rows(), false);
+    stops[-1] = !span.sequence->job || !span.sequence->job->whole;
+  }
+}
+
 Part::Part(Ports ports, std::int64_t slot, std::shared_ptr<OrtSession> session, std::int64_t most_rows, std::int64_t most_positions)
     : session_(std::move(session)), ports_(std::move(ports)), most_rows_(most_rows), slot_(slot) {
-  const std::int64_t blocks = (most_positions + kPage - 1) / kPage;
+  const std::int64_t blocks = (most_positions + kPage - 1) / kPage * 2;
   if (std::any_of(ports_.inputs.begin(), ports_.inputs.end(), [](const Port& port) { return port.role == "loops"; }))
-    most_loops_ = std::max<std::int64_t>(std::min(kMostLoopsOfCall, kMostTables / (2 * blocks) / most_rows), 1);
-  const Symbols most{{"R", most_rows}, {"S", most_rows}, {"K", 2 * blocks}, {"W", most_rows}, {"L", most_loops_}};
+    most_loops_ = kMostLoopsOfCall;
+  const std::int64_t tables = std::max(std::min(saturated_product(most_loops_, most_rows), kMostTables / blocks), most_rows);
+  const Symbols most{{"R", most_rows}, {"S", most_rows}, {"T", tables}, {"K", blocks}, {"W", most_rows}, {"L", most_loops_}};
+  most_tables_ = saturated_product(tables, blocks);
   for (const auto* side : {&ports_.inputs, &ports_.outputs})
     for (const Port& port : *side) {
       paged_ = paged_ || is_cache(port);
@@ -145,14 +155,20 @@ char* Part::data(const std::string& role, const std::string& group) const {
   return nullptr;
 }
 
+std::pair<std::int64_t, std::int64_t> Part::tables_of(const Spans& spans) const {
+  if (!paged_) return {1, 1};
+  const std::int64_t count = std::min(few_sizes(static_cast<std::int64_t>(spans.size())), most_rows_);
+  return {count, std::min(most_loops_, most_tables_ / (count * blocks_of(spans)))};
+}
+
 void Part::run(const Spans& spans, const LoopTables& tables, std::int64_t rows, std::int64_t wanted) {
   const std::int64_t blocks = paged_ ? blocks_of(spans) : 0;
-  const std::int64_t count = paged_ ? std::min(few_sizes(static_cast<std::int64_t>(spans.size())), most_rows_) : 0;
+  const auto [count, loops] = tables_of(spans);
   const Sizes sizes{rows, count, blocks, wanted};
   if (paged_) {
     put_place(spans, tables[0], blocks, position_, span_, tables_);
-    for (std::size_t loop = 1; loop < tables.size(); ++loop)
-      put_tables(spans, tables[loop], blocks, tables_ + static_cast<std::int64_t>(loop) * count * blocks);
+    for (std::int64_t loop = 1; loop < std::min(loops, static_cast<std::int64_t>(tables.size())); ++loop)
+      put_tables(spans, tables[static_cast<std::size_t>(loop)], blocks, tables_ + loop * count * blocks);
   }
   auto found = bindings_.find(sizes);
   if (found == bindings_.end()) {
@@ -170,7 +186,8 @@ void Part::run(const Spans& spans, const LoopTables& tables, std::int64_t rows, 
 
 Ort::IoBinding Part::make(const Sizes& sizes) const {
   const auto [rows, tables, blocks, wanted] = sizes;
-  const Symbols symbols{{"R", rows}, {"S", tables}, {"K", blocks}, {"W", wanted}, {"G", pages_}, {"L", most_loops_}};
+  const std::int64_t loops = paged_ ? std::min(most_loops_, most_tables_ / (tables * blocks)) : 1;
+  const Symbols symbols{{"R", rows}, {"S", tables}, {"T", loops * tables}, {"K", blocks}, {"W", wanted}, {"G", pages_}, {"L", loops}};
   Ort::IoBinding binding = session_->binding();
   const auto tensor = [&](const Port& port) {
     char* memory = is_cache(port) ? caches_.at(buffer_of(port)) : memory_.at(port.name).get();
@@ -195,7 +212,7 @@ RowGraphs::RowGraphs(std::shared_ptr<const LoopSpec> given, const OpenGraph& ope
   last_ = reinterpret_cast<bool*>(step_.data("last"));
   threshold_ = reinterpret_cast<float*>(step_.data("halt_threshold"));
   loops_ = reinterpret_cast<std::int64_t*>(step_.data("loops")), ran_ = reinterpret_cast<std::int64_t*>(step_.data("ran"));
-  stops_ = reinterpret_cast<bool*>(step_.data("stops"));
+  spans_ = reinterpret_cast<std::int64_t*>(step_.data("spans")), stops_ = reinterpret_cast<bool*>(step_.data("stops"));
   RowGraphs::bind(memory);
 }
 
@@ -215,25 +232,21 @@ std::int64_t RowGraphs::step(States& states, const Lines& lines, const Spans& sp
   gather(encoded_, states.array(kEncoded), lines);
   if (tokens_) gather(tokens_, states.array(kToken), lines);
   for (const Carried& each : carried_) gather(each.in, states.array(each.name), lines);
-  const std::size_t rows = lines.size();
+  const auto rows = static_cast<std::int64_t>(lines.size());
+  const auto [count, most] = step_.tables_of(spans);
+  const std::int64_t loops = std::min(most, static_cast<std::int64_t>(tables.size()));
   put_depths(spans, loop_);
-  for (std::size_t loop = 0; loop < tables.size(); ++loop)
-    put_knobs(states, lines, spans, last_ + loop * rows, threshold_ ? threshold_ + loop * rows : nullptr,
-              static_cast<std::int64_t>(loop));
+  for (std::int64_t loop = 0; loop < loops; ++loop)
+    put_knobs(states, lines, spans, last_ + loop * rows, threshold_ ? threshold_ + loop * rows : nullptr, loop);
   if (loops_) {
-    *loops_ = static_cast<std::int64_t>(tables.size());
-    std::fill_n(stops_, rows, false);
-    bool* end = stops_;
-    for (const Span& span : spans) {  // where its last row halts, other rows are due
-      end += span.rows();
-      end[-1] = !span.sequence->job || !span.sequence->job->whole;
-    }
+    *loops_ = loops, *spans_ = count;
+    if (loops > 1) put_stops(spans, stops_);
   }
-  step_.run(spans, tables, static_cast<std::int64_t>(rows));
+  step_.run(spans, tables, rows);
   const std::int64_t ran = ran_ ? *ran_ : 1;
-  if (ran < 1 || ran > static_cast<std::int64_t>(tables.size()))
+  if (ran < 1 || ran > loops)
     throw BackendFailed(std::string(kLoops) + ".onnx says that it ran " + std::to_string(ran) + " loops of " +
-                        std::to_string(tables.size()) + ": export the model again");
+                        std::to_string(loops) + ": export the model again");
   for (const Carried& each : carried_) scatter(each.out, states.array(each.name), lines);
   return ran;
 }

@@ -2,7 +2,7 @@
 //
 // A call of a small model takes less than the binding of its tensors would. So every graph has buffers for the most rows
 // that it takes, and a binding for each number of rows that came: views of the same memory, made once. The caches are
-// bound as input and output both, which appends in place.
+// bound as input and output both, which appends in place; in a Loop they are inputs alone, and are written to.
 //
 // What happens around a call takes as long as a loop of a small model does. So where the bundle has the step in a Loop, rows
 // that stay together run several loops in one call.
@@ -36,8 +36,8 @@ class Graphs {
   virtual void bind(const Memory& memory) = 0;
   // What stands before the loop, [r, D], of the spans' new tokens [r]: where the graphs run, and valid until the next call.
   virtual const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) = 0;
-  // One loop of the spans' rows, each at its span's depth, or several, as many as there are `tables` for; `lines` [r] are
-  // their states, which it replaces. The loops that ran: none follows one in which the last row of a span halts, unless that
+  // One loop of the spans' rows, each at its span's depth, or several, for as many as there are `tables` at most; `lines` [r]
+  // are their states, which it replaces. The loops that ran: none follows one in which the last row of a span halts, unless that
   // runs every depth (`Job::whole`).
   virtual std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) = 0;
   // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `answers` [r, D] what
@@ -56,10 +56,14 @@ std::int64_t blocks_of(const Spans& spans);
 void put_place(const Spans& spans, const Tables& tables, std::int64_t blocks, std::int64_t* position, std::int64_t* span,
                std::int64_t* table);
 void put_tables(const Spans& spans, const Tables& tables, std::int64_t blocks, std::int64_t* table);
-// Says of every row [r] whether a loop, the `ahead`-th behind the one at its span's depth, is its last, and where it halts;
-// `threshold` is null where the model lacks the knob. And which loop it runs first.
-void put_knobs(const States& states, const Lines& lines, const Spans& spans, bool* last, float* threshold, std::int64_t ahead = 0);
+// Says of every row [r] which loop it runs first.
 void put_depths(const Spans& spans, std::int64_t* loop);
+// Says of every row [r] whether a loop, the `ahead`-th behind the one at its span's depth, is its last, and where it halts;
+// `threshold` is null where the model lacks the knob.
+void put_knobs(const States& states, const Lines& lines, const Spans& spans, bool* last, float* threshold, std::int64_t ahead = 0);
+// Says of every row [r] whether other rows are due where it halts: whether it is the last of its span, and that does not run
+// every depth anyway.
+void put_stops(const Spans& spans, bool* stops);
 
 // A row graph, its buffers and its bindings.
 class Part {
@@ -73,6 +77,8 @@ class Part {
   // Runs the graph on what stands in the inputs' buffers, over rows of these spans (BackendFailed).
   void run(const Spans& spans, const LoopTables& tables, std::int64_t rows, std::int64_t wanted = 0);
   std::int64_t most_loops() const { return most_loops_; }  // of a call; more than one of the step in a Loop
+  // The tables of a loop in a call of these spans, and the loops of it that there are tables for.
+  std::pair<std::int64_t, std::int64_t> tables_of(const Spans& spans) const;
 
  private:
   using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // rows, tables, their blocks, answers
@@ -81,7 +87,7 @@ class Part {
 
   std::shared_ptr<OrtSession> session_;
   Ports ports_;
-  std::int64_t most_rows_, slot_, most_loops_ = 1;
+  std::int64_t most_rows_, slot_, most_loops_ = 1, most_tables_ = 0;  // the numbers that tables have room for
   bool paged_ = false;
   std::map<std::string, Bytes> memory_;  // by the port's name
   std::int64_t *position_ = nullptr, *span_ = nullptr, *tables_ = nullptr;  // null where the graph has no cache
@@ -114,7 +120,7 @@ class RowGraphs : public Graphs {
   std::int64_t* loop_;
   bool* last_;
   float* threshold_;  // null where the model lacks the knob
-  std::int64_t *loops_, *ran_;  // null where the step is in no Loop
+  std::int64_t *loops_, *ran_, *spans_;  // null where the step is in no Loop
   bool* stops_;
 };
 

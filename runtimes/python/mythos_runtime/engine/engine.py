@@ -18,19 +18,19 @@ from collections import deque
 
 import numpy as np
 
+from mythos_runtime.batch import integer
 from mythos_runtime.engine.admission import admit, check_budget
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
+from mythos_runtime.engine.pace import Pace, Traffic
 from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.errors import ResultError, RuntimeBundleError, Unavailable
-from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, STEP
-
-CALL_SECONDS = 0.05  # of a call of several loops: what a newcomer may have to wait
+from mythos_runtime.row_ports import ENTER, LEAVE, STEP
 
 
 class Engine:
@@ -39,14 +39,10 @@ class Engine:
     Attributes:
         most_running: requests that run at a time; the others wait, in the order they came.
         chunk: the most tokens of a prompt that enter at a time.
-        patience: a share of the running requests: so many finished positions are waited for before they leave together,
-            since the layers around the loop cost a call about the same for one as for many. None: as long as waiting
-            has cost less than one more call of them, by what calls took lately.
-        loops_per_call: the most that rows which stay together run in one call; whoever comes waits for its end. None:
-            as many as fit CALL_SECONDS, by what loops took lately.
+        pace: how long finished positions wait for others to leave with them, and how many loops a call runs.
         budget: of requests that have none of their own.
         prefixes: ended sequences that the next ones may begin with.
-        speed: what calls took lately. speculation: how tokens are drafted; None: not at all.
+        speculation: how tokens are drafted; None: not at all.
     """
 
     def __init__(
@@ -63,22 +59,40 @@ class Engine:
     ) -> None:
         """
         Args:
+            patience: a share of the running requests: so many finished positions are waited for before they leave
+                together, since the layers around the loop cost a call about the same for one as for many. None: as long
+                as waiting has cost less than one more call of them, by what calls took lately.
+            loops_per_call: the most that rows which stay together run in one call; whoever comes waits for its end.
+                None: as many as fit `pace.CALL_SECONDS`, by what loops took lately.
             prefixes: how many ended sequences are kept.
+
+        Raises:
+            RequestError: `loops_per_call` is no number of loops.
         """
         self.core, self.spec = core, core.graphs.spec
         self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
-        self.most_running, self.patience, self.loops_per_call = most_running, patience, loops_per_call
+        self.most_running = most_running
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
         self.speculation = speculation
-        self.speed = Speed() if speculation is None else speculation.speed
+        if loops_per_call is not None:
+            integer(loops_per_call, "loops_per_call", 1)
+        self.pace = Pace(patience, loops_per_call, Speed() if speculation is None else speculation.speed)
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
         self._through: dict[Running, None] = {}  # their positions are to leave; in this order
         self._by_sequence: dict[Sequence, Running] = {}
-        self._idled = 0.0  # seconds that waiting to leave has cost, since some left
         self._full = False  # one was sent back, and none has ended since
+
+    @property
+    def speed(self) -> Speed:
+        """What calls took lately."""
+        return self.pace.speed
+
+    @speed.setter
+    def speed(self, speed: Speed) -> None:
+        self.pace.speed = speed
 
     @property
     def busy(self) -> bool:
@@ -128,7 +142,7 @@ class Engine:
         self._enter()
         started, rows, steps = time.perf_counter(), self.core.rows, self.core.steps
         try:
-            done = self.core.step(self._by_sequence, self._most_loops)
+            done = self.core.step(self._by_sequence, lambda rows: self.pace.most_loops(rows, self._traffic))
         except OutOfPages:
             self._make_room()
             return tokens
@@ -138,16 +152,15 @@ class Engine:
             return tokens
         loops = self.core.steps - steps
         self.speed.saw(STEP, self.core.rows - rows, started, loops)
-        if self._through and loops > 1:
-            self._idled += (loops - 1) * self._idling()
+        self.pace.ran(loops, self._traffic)
         for sequence in done:
             self._through.setdefault(self._by_sequence[sequence])
         return tokens
 
     def _leave(self) -> list[Token]:
-        if not self._through or self._waits():
+        if not self._through or self.pace.waits(self._traffic):
             return []
-        self._idled = 0.0
+        self.pace.left()
         leaving: list[Leaving] = []
         rows = 0
         for running in self._through:
@@ -169,43 +182,10 @@ class Engine:
             tokens += self._answered(running, each.early, answer)
         return tokens
 
-    def _waits(self) -> bool:
-        """Whether finished positions wait for others to leave with them."""
-        through = len(self._through)
-        if through >= self._looping:
-            return False
-        if self.patience is not None:
-            return through < max(1, round(self.patience * len(self._running)))
-        self._idled += self._idling()
-        return self._idled < self._around()
-
     @property
-    def _looping(self) -> int:
-        """Requests that are on their way through the loop, or behind it."""
-        return sum(sequence.job is not None for sequence in self._by_sequence)
-
-    def _idling(self) -> float:
-        """Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its
-        rows is what fewer rows make worse."""
-        return self.speed.of_call(STEP) * len(self._through) / self._looping
-
-    def _around(self) -> float:
-        """Seconds of one more call of the layers around the loop."""
-        return self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
-
-    def _most_loops(self, rows: int) -> int:
-        """Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where
-        somebody waits to enter."""
-        most = MOST_LOOPS if self.loops_per_call is None else self.loops_per_call
-        if self._looping < len(self._running):
-            return 1
-        if self._through and self.patience is None:
-            idling = self._idling()
-            most = min(most, int((self._around() - self._idled) / idling) + 1) if idling else 1
-        if self.loops_per_call is None:
-            seconds = self.speed.of(STEP, rows)
-            most = min(most, int(CALL_SECONDS / seconds)) if seconds else 1
-        return max(most, 1)
+    def _traffic(self) -> Traffic:
+        looping = sum(sequence.job is not None for sequence in self._by_sequence)
+        return Traffic(len(self._running), looping, len(self._through))
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.
