@@ -78,8 +78,8 @@ class Core {
   void enter(const std::vector<Chunk>& chunks);
   // By the number of a call's rows, the loops that it may run where the same rows are due loop after loop.
   using MostLoops = std::function<std::int64_t(std::int64_t)>;
-  // One call of the step graph over rows that are due of these; those whose jobs are through, to leave (OutOfPages: no row
-  // that is due could run). What comes of a call of several loops is what as many calls would give, to the bit.
+  // One call of the step, or of the step in a Loop, over rows that are due of these; those whose jobs are through, to leave
+  // (OutOfPages: no row that is due could run). What comes of a call of several loops is what as many calls would give, to the bit.
   std::vector<Sequence*> step(const std::vector<Sequence*>& sequences, const MostLoops& most = any_loops);
   static std::int64_t any_loops(std::int64_t) { return kMostLoops; }
   // Steps until the jobs of all are through.

@@ -177,7 +177,8 @@ class Core:
     def step(
         self, sequences: Iterable[Sequence], most_loops: Callable[[int], int] = lambda rows: MOST_LOOPS
     ) -> list[Sequence]:
-        """One call of the step graph over rows that are due of these; those whose jobs are through, to leave.
+        """One call of the step, or of the step in a Loop, over rows that are due of these; those whose jobs are
+        through, to leave.
 
         Args:
             most_loops: by the number of rows, the loops that the call may run where the same rows are due loop after

@@ -43,6 +43,7 @@ def open_engine(
     most_running: int = 64,
     chunk: int = CHUNK,
     max_lag: int | None = MAX_LAG,
+    loops_per_call: int | None = None,
     budget: Budget | None = None,
     prefixes: int = 0,
     speculate: Speculate = "off",
@@ -61,7 +62,7 @@ def open_engine(
             positions.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
-        most_running, chunk, budget, prefixes: see `Engine`.
+        most_running, chunk, loops_per_call, budget, prefixes: see `Engine`.
         speculate: "auto", "off", or the loops after which a draft is taken.
         shards: of a bundle whose experts are in shards; None: processes of this machine are started for them.
         backend: onnxruntime (default) or eager, which needs the graphs as a program (`--target cuda`).
@@ -89,7 +90,15 @@ def open_engine(
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
-    return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculation=speculation)
+    return Engine(
+        core,
+        most_running,
+        chunk,
+        loops_per_call=loops_per_call,
+        budget=budget,
+        prefixes=prefixes,
+        speculation=speculation,
+    )
 
 
 def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchDevice | None = None) -> Core:
