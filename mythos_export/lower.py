@@ -27,6 +27,7 @@ from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
+from mythos_export.passes.products_by_row import products_by_row
 from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.share_products import share_products
 from mythos_export.passes.split_graphs import split_graphs
@@ -111,6 +112,8 @@ def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = Non
     """
     models = split_graphs(_lowered(captured, weights, None if dump is None else dump / "rows"), captured.graphs)
     folder = weights.path.parent
+    if weights.linked:
+        products_by_row(models.values(), weights)
     share_products(models.values(), weights)
     link_weights(models.values(), weights, folder / ROW_COMPUTED, folder / COMPUTED)
     paths = tuple(folder / f"{name}.onnx" for name in models)
