@@ -120,10 +120,10 @@ def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = Non
     for path, model in zip(paths, models.values(), strict=True):
         ir.save(model, path)
         check(path, loops=0)
-    loops = write_loops(folder / f"{STEP}.onnx", captured.spec.graphs[STEP])
-    check(loops)
-    own = folder / ROW_COMPUTED
-    return (*paths, loops, own) if own.exists() else (*paths, loops)
+    loops, own = write_loops(folder / f"{STEP}.onnx", captured.spec.graphs[STEP]), folder / ROW_COMPUTED
+    if loops is not None:
+        check(loops)
+    return (*paths, *([loops] if loops is not None else []), *([own] if own.exists() else []))
 
 
 def _lowered(captured: Captured, weights: WeightsFile, dump: Path | None) -> ir.Model:

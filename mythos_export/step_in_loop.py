@@ -29,12 +29,17 @@ _REAL, _AHEAD, _SPAN_NEXT = (f"{_OWN}{name}" for name in ("real", "ahead", "span
 _NEW = ("loops", "spans", "stops", "ran")  # ports that the step has none of
 
 
-def write_loops(step: Path, ports: Ports) -> Path:
+def write_loops(step: Path, ports: Ports) -> Path | None:
     """Write the step in a Loop beside `step`, whose ports these are, on the same weights.
+
+    Not of one that computes in float16: on the CPU ONNX Runtime computes runs of its nodes in float32, and where it
+    cuts them, and rounds, is otherwise in a Loop. Calls of one loop and of several would give other bits.
 
     Raises:
         LowerError: the step holds what cannot be put into one.
     """
+    if any(port.dtype == "float16" for port in ports.inputs):
+        return None
     path = step.with_name(LOOPS_FILE)
     onnx.save(_in_loop(onnx.load(step, load_external_data=False), ports), path)
     return path

@@ -192,7 +192,6 @@ def test_tensorrt_engine_from_the_command_line(tmp_path: Path) -> None:
         "onnx, CPU kernels",
         "rows",
         "rows, CPU kernels",
-        "rows, looped",
         "onnx reference",
         "tensorrt graph",
         "tensorrt network",

@@ -142,7 +142,7 @@ def test_a_damaged_step_is_an_error_of_both_runtimes(
     found = cpp(RUN, folder, "--ids", "1,2", "--max-new-tokens", "2", library=find_op_library())
     assert words in found.stderr and 0 < found.returncode < 128, found
     with pytest.raises(RuntimeBundleError, match=words):
-        load(folder).generate([1, 2], max_new_tokens=2)
+        load(folder).generate_all([[1, 2]], max_new_tokens=2)
 
 
 def flip(path: Path) -> None:

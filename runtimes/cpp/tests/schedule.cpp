@@ -200,6 +200,7 @@ class Driver {
       memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
     memory.states->freed = [states = memory.states.get(), spec](std::int64_t line) { poison(*states, *spec, line); };
     const auto open = [&](const std::string& graph) {
+      if (graph == mythos::kLoops && !std::ifstream(folder + "/loops.onnx")) return std::shared_ptr<mythos::OrtSession>();
       const mythos::Ports& step = spec->graphs.at(mythos::kStep);
       const mythos::Ports ports = graph == mythos::kLoops ? mythos::loop_ports(step) : spec->graphs.at(graph);
       return std::shared_ptr<mythos::OrtSession>(
@@ -240,7 +241,7 @@ class Driver {
     mythos::EngineOptions options;
     options.most_running = schedule.at("most_running"), options.chunk = schedule.at("chunk");
     options.patience = schedule.at("patience"), options.prefixes = schedule.at("prefixes");
-    options.loops_per_call = schedule.at("loops_per_call");
+    options.loops_per_call = optional<std::int64_t>(schedule, "loops_per_call");
     std::unique_ptr<AsAsked> speculation;
     if (const auto depth = optional<std::int64_t>(schedule, "speculate"))
       speculation = std::make_unique<AsAsked>(*depth, schedule.at("drafts").get<std::int64_t>());
