@@ -27,13 +27,16 @@ from mythos_export.passes.name_dimensions import name_dimensions
 from mythos_export.passes.name_taps import name_taps
 from mythos_export.passes.name_taps import translations as tap_translations
 from mythos_export.passes.name_weights import name_weights
+from mythos_export.passes.products_by_row import products_by_row
 from mythos_export.passes.remove_unused import remove_unused
 from mythos_export.passes.share_products import share_products
 from mythos_export.passes.split_graphs import split_graphs
 from mythos_export.passes.static_reshapes import static_reshapes
+from mythos_export.step_in_loop import write_loops
 from mythos_export.undecomposed import convert
 from mythos_export.weights_file import WeightsFile
 from mythos_runtime.ports import Ports
+from mythos_runtime.row_ports import STEP
 from mythos_runtime.spec import LoopSpec
 
 COMPUTED, ROW_COMPUTED = "computed.safetensors", "rows.safetensors"
@@ -98,7 +101,8 @@ def lower(captured: Captured, weights: WeightsFile, name: str = "model.onnx", du
 
 
 def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = None) -> tuple[Path, ...]:
-    """Write the row graphs where `lower` wrote the model, whose weights they share. Returns the files.
+    """Write the row graphs, and the step in a Loop, where `lower` wrote the model, whose weights they share. Returns
+    the files.
 
     What only they have (the table of rotary angles) goes into `rows.safetensors`. All are in one folder, for ONNX
     Runtime follows no path that leads out of a graph's own.
@@ -108,14 +112,18 @@ def lower_rows(captured: Captured, weights: WeightsFile, dump: Path | None = Non
     """
     models = split_graphs(_lowered(captured, weights, None if dump is None else dump / "rows"), captured.graphs)
     folder = weights.path.parent
+    if weights.linked:
+        products_by_row(models.values(), weights)
     share_products(models.values(), weights)
     link_weights(models.values(), weights, folder / ROW_COMPUTED, folder / COMPUTED)
     paths = tuple(folder / f"{name}.onnx" for name in models)
     for path, model in zip(paths, models.values(), strict=True):
         ir.save(model, path)
         check(path, loops=0)
-    own = folder / ROW_COMPUTED
-    return (*paths, own) if own.exists() else paths
+    loops, own = write_loops(folder / f"{STEP}.onnx", captured.spec.graphs[STEP]), folder / ROW_COMPUTED
+    if loops is not None:
+        check(loops)
+    return (*paths, *([loops] if loops is not None else []), *([own] if own.exists() else []))
 
 
 def _lowered(captured: Captured, weights: WeightsFile, dump: Path | None) -> ir.Model:

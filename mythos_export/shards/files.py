@@ -19,13 +19,13 @@ from mythos_export.passes.externalize_weights import large_initializers, point
 from mythos_export.shards.cut import cut
 from mythos_export.tensor_file import write_tensors
 from mythos_runtime.program import WEIGHTS
-from mythos_runtime.row_ports import ENTER, LEAVE, STEP
+from mythos_runtime.row_ports import ENTER, LEAVE, LOOPS_FILE, STEP
 from mythos_runtime.shards.entry import ExpertShards
 from mythos_runtime.spec import LoopSpec
 
 TRUNK = "trunk.safetensors"
 WHOLE = "model.onnx"
-_MODEL = (PROGRAM, WHOLE, f"{STEP}.onnx", WEIGHTS)
+_MODEL = (PROGRAM, WHOLE, f"{STEP}.onnx", LOOPS_FILE, WEIGHTS)
 
 
 def shard(folder: Path, spec: LoopSpec, shards: int) -> tuple[ExpertShards, tuple[Path, ...]]:

@@ -21,6 +21,7 @@ from mythos_export.verify.stages import Bundle, Stage
 from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program, trace_taps
+from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.rows import RowBodies, RowKernels, Rows
 from mythos_export.verify.stages.stage import load_graph
 from mythos_export.verify.trace import Values
@@ -32,6 +33,7 @@ SAME_NAMES: dict[str, type[Stage]] = {
     TensorRTGraph.name: FunctionBodies,
     Network.name: TensorRTGraph,
     RowKernels.name: RowBodies,
+    RowLoops.name: RowBodies,
 }
 
 

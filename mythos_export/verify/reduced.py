@@ -23,7 +23,7 @@ from mythos_export.verify.results import Failure, StageResult
 from mythos_export.verify.run import verify_bundle
 from mythos_export.verify.stages import Stage
 from mythos_export.verify.stages.onnxruntime import CpuKernels
-from mythos_export.verify.stages.rows import RowKernels
+from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.shards import ShardKernels
 from mythos_export.verify.stages.stage import Constants
 from mythos_export.verify.threads import few_threads
@@ -37,7 +37,7 @@ WHOLE = "whole model, "  # before the names of its stages
 LINKED = "linked files"  # the user's own, among what holds weights
 _WHOLE = 64 << 20  # bytes of a linked tensor that is looked at as a whole
 _EXECUTIONS = 3  # of every case, that so few of them do not set a tolerance by chance
-_KINDS: tuple[type[Stage], ...] = (CpuKernels, RowKernels, ShardKernels)
+_KINDS: tuple[type[Stage], ...] = (CpuKernels, RowLoops, ShardKernels)
 
 
 def make_few(weights: WeightsFile, precision: str) -> Golden:

@@ -25,8 +25,11 @@ from mythos_export.verify.truth import Truth
 from mythos_export.weights_file import INLINE_BYTES
 from mythos_model import MythosConfig, MythosModel, load_checkpoint, save_checkpoint
 from mythos_runtime import BundleError, load
+from mythos_runtime.engine import Request, open_engine
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import read_manifest
+from mythos_runtime.ort import find_op_library
+from mythos_runtime.session import Options
 
 # An expert's matrices are whole pages, as those of real sizes are.
 CONFIG = dataclasses.replace(
@@ -84,6 +87,24 @@ def test_nothing_of_what_is_linked_is_in_the_bundle(made: Path) -> None:
     state = checkpoint.model(torch.float32).state_dict()
     for name, array in open_links(made / "bundle", manifest.links).items():
         assert np.array_equal(array, state[name].numpy()), name
+
+
+@pytest.mark.skipif(find_op_library() is None, reason="the native operators are not built: make native")
+@pytest.mark.filterwarnings("ignore::mythos_runtime.errors.NotVerified")
+def test_a_request_gets_its_own_bits_in_any_company(made: Path) -> None:
+    """ONNX Runtime's products with matrices that it does not hold depend on how many rows there are."""
+    prompts = [np.random.default_rng(n).integers(0, 300, n).tolist() for n in (5, 33, 1, 17)]
+
+    def bits(together: list[list[int]], row: int = 0) -> list[list[bytes]]:
+        engine = open_engine(made / "bundle", options=Options(1), memory=1 << 23)
+        running = [engine.submit(Request(ids, 8, row=row + i)) for i, ids in enumerate(together)]
+        found: dict[int, list[bytes]] = {id(each): [] for each in running}
+        while engine.busy:
+            for token in engine.tick():
+                found[id(token.running)].append(token.logits.tobytes())
+        return [found[id(each)] for each in running]
+
+    assert bits(prompts) == [bits([ids], row)[0] for row, ids in enumerate(prompts)]
 
 
 def told(bundle: Path, *options: str) -> list[str]:

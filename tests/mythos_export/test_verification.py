@@ -84,7 +84,7 @@ def test_a_twin_is_held_to_every_case_and_the_model_to_its_weights_and_a_few(twi
     }
     assert all(each.equal > 5 and len(each.derived) <= 2 for each in weights.weighed)
     assert eager.name == "whole model, eager" and len(eager.results) == 4
-    assert [stage.name for stage in others] == ["whole model, onnx, CPU kernels", "whole model, rows, CPU kernels"]
+    assert [stage.name for stage in others] == ["whole model, onnx, CPU kernels", "whole model, rows, looped"]
     assert parity.scope is not None and "n_experts 3 of 8" in parity.scope and parity.scope in parity.verdict()
     page = (twin.path / "reports" / "parity.html").read_text()
     assert "A reduced twin on the same weights" in page and "whole model, weights" in page

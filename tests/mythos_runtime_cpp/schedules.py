@@ -2,9 +2,9 @@
 
 A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
 
-    requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, max_lag,
-    scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence whose
-    logits hold NaN), prefixes, speculate (the depth of drafts) and drafts (as many as there is use for, at most)
+    requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, loops_per_call,
+    max_lag, scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence
+    whose logits hold NaN), prefixes, speculate (the depth of drafts) and drafts (as many as there is use for, at most)
     acts: open, past (`row_models.fill_far`), feed, fork, truncate and close of sequences at the core
 
 What came of it is compared as it is: tokens, depths, ends, logits as their bits, and the trace: every call of a graph
@@ -111,7 +111,7 @@ def plain(request: Request) -> dict[str, Any]:
 def serving(requests: list[Request], arrivals: list[int], **options: Any) -> dict[str, Any]:
     """A schedule with the usual options."""
     usual = {"cancels": [], "taken": 0, "taken_states": 0, "max_lag": None, "scheduler_rows": ROWS, "most_running": 64}
-    usual |= {"chunk": 64, "patience": 0.125, "prefixes": 0, "speculate": None}
+    usual |= {"chunk": 64, "patience": 0.125, "loops_per_call": 16, "prefixes": 0, "speculate": None}
     return {**usual, "requests": [plain(each) for each in requests], "arrivals": arrivals, **options}
 
 
@@ -139,9 +139,11 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
         note(ENTER, spans)
         return enter(ids, spans, tables)
 
-    def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> None:
-        note(STEP, spans)
-        step(states, lines, spans, tables)
+    def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> int:
+        ran = step(states, lines, spans, tables)
+        for ahead in range(ran):
+            note(STEP, [span._replace(depth=span.depth + ahead) for span in spans])
+        return ran
 
     def noted_leave(*arguments: Any) -> np.ndarray:
         spans = arguments[4]
@@ -177,6 +179,7 @@ def _serve(core: Core, schedule: dict[str, Any], trace: list[Any]) -> dict[str, 
             schedule["most_running"],
             schedule["chunk"],
             schedule["patience"],
+            loops_per_call=schedule["loops_per_call"],
             prefixes=schedule["prefixes"],
             speculation=Eager(schedule["speculate"], schedule["drafts"]) if schedule["speculate"] else None,
         )

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from cpp_programs import PARSE, ROOT, RUN, cpp, needs_cpp
 from golden_bundles import Bundles
+from onnx import helper
 
+from mythos_export.verify.twin import body_of, loop_of
 from mythos_runtime import BundleError, load
+from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
+from mythos_runtime.ort import find_op_library
 
 pytestmark = needs_cpp
 
@@ -80,6 +86,63 @@ def larger_weight(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["model.onnx"] = vars(describe(folder / "model.onnx"))
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def counts_too_far(graph: onnx.GraphProto) -> None:
+    """Each loop is counted as 100."""
+    one = next(tensor for tensor in graph.initializer if tensor.name == "loops/one")
+    one.CopyFrom(helper.make_tensor("loops/one", one.data_type, [], [100]))
+
+
+def lacks_a_port(graph: onnx.GraphProto) -> None:
+    next(port for port in graph.input if port.name == "stops").name = "starts"
+    body = body_of(loop_of(graph))
+    next(node for node in body.node if "stops" in node.input).input[0] = "starts"
+
+
+def writes_to_a_constant(graph: onnx.GraphProto) -> None:
+    """The pages are a tensor of the file."""
+    port = next(port for port in graph.input if port.name == "cache_0")
+    shape = [2, *(dim.dim_value for dim in port.type.tensor_type.shape.dim[1:])]
+    graph.initializer.append(helper.make_tensor("pages", onnx.TensorProto.FLOAT, shape, np.zeros(shape).ravel()))
+    node = next(node for node in body_of(loop_of(graph)).node if node.op_type.startswith("paged_"))
+    node.input[list(node.input).index("cache_0")] = "pages"
+
+
+def gives_no_output(graph: onnx.GraphProto) -> None:
+    """An attention whose cache is not wanted, in the step as it is."""
+    node = next(node for node in graph.node if node.op_type.startswith("paged_"))
+    node.output[1] = ""
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("loops.onnx", counts_too_far, "loops.onnx says that it ran 100 loops of "),
+        ("loops.onnx", lacks_a_port, "lacks the port"),
+        ("loops.onnx", writes_to_a_constant, "cache is written to, and is a constant of the graph"),
+        ("step.onnx", gives_no_output, "cannot be loaded by ONNX Runtime"),
+    ],
+)
+@pytest.mark.skipif(find_op_library() is None, reason="the native operators are not built: make native")
+def test_a_damaged_step_is_an_error_of_both_runtimes(
+    file: str, change: Callable[[onnx.GraphProto], None], words: str, bundles: Bundles, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bundles["mla_decode"], tmp_path / "bundle")
+    model = onnx.load(folder / file, load_external_data=False)
+    change(model.graph)
+    onnx.save(model, folder / file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][file] = vars(describe(folder / file))
+    if file == "step.onnx":  # which runs where the other is not
+        del manifest["files"]["loops.onnx"]
+        manifest["targets"][0]["files"].remove("loops.onnx")
+        (folder / "loops.onnx").unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = cpp(RUN, folder, "--ids", "1,2", "--max-new-tokens", "2", library=find_op_library())
+    assert words in found.stderr and 0 < found.returncode < 128, found
+    with pytest.raises(RuntimeBundleError, match=words):
+        load(folder).generate_all([[1, 2]], max_new_tokens=2)
 
 
 def flip(path: Path) -> None:

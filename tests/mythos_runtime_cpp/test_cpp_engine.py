@@ -39,7 +39,7 @@ def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def engines(request: pytest.FixtureRequest, row_model: RowModel) -> Iterator[Engines]:
     threads, device = request.param
     cpp = CppEngine(row_model.folder, row_model.model.spec, threads, device)
-    yield cpp, PythonEngine(row_model.core(threads=threads))
+    yield cpp, PythonEngine(row_model.core(threads=threads, most_loops=1 if device else 16))
     cpp.close()
 
 
@@ -73,6 +73,7 @@ def test_any_schedule(engines: Engines) -> None:
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([0.0, 0.2, 1.0])),
+                loops_per_call=draw(st.sampled_from([16, 16, 2, 1])),
                 prefixes=draw(st.sampled_from([0, 0, 1, 3])),
                 speculate=draw(st.sampled_from([None, None, 1, 2, 4])),
                 drafts=draw(st.integers(1, 5)),

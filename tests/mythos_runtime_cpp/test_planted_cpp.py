@@ -246,7 +246,7 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
     ),
     "a page too few is kept": (
         Plant("engine/pages.cpp", "(length + kPage - 1) / kPage", "length / kPage"),
-        "requests 4|it ends",
+        "requests|it ends",
     ),
     "nothing stands before the loop": (
         Plant("engine/states.cpp", "  fill(arrays_.at(kEncoded), encoded);\n", ""),
@@ -255,8 +255,8 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
     "a fork's states are all the first one's": (
         Plant(
             "engine/states.cpp",
-            "(array.row(copies[i]), array.row(lines[i])",
-            "(array.row(copies[i]), array.row(lines[0])",
+            "array.memory->copy(copies, *array.memory, lines, 1)",
+            "array.memory->copy(copies, *array.memory, Lines(copies.size(), lines[0]), 1)",
         ),
         "answers|requests",
     ),
@@ -291,6 +291,26 @@ ENGINE_PLANTS: dict[str, tuple[Plant, str]] = {
             "static_cast<std::int32_t>(sequence.limit) : static_cast<std::int32_t>(sequence.limit);",
         ),
         "requests 1",
+    ),
+    "pages of the first loop are read in every one": (
+        Plant(
+            "engine/graphs.cpp",
+            "put_tables(spans, tables[static_cast<std::size_t>(loop)], blocks, tables_",
+            "put_tables(spans, tables[0], blocks, tables_",
+        ),
+        "requests 0|requests 1",
+    ),
+    "earlier positions are not waited for": (
+        Plant(
+            "engine/core.cpp",
+            "while (ahead < ends && sequence.filled[static_cast<std::size_t>(ahead)] == span.first) ++ahead;",
+            "ahead = std::max(ahead, ends);",
+        ),
+        "requests",
+    ),
+    "nobody stops a call": (
+        Plant("engine/graphs.cpp", "stops[-1] = !span.sequence->job || !span.sequence->job->whole;", ""),
+        "the rows",
     ),
     "the answer of the first row": (
         Plant(

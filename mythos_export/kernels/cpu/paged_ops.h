@@ -1,7 +1,8 @@
 // The operators over a paged cache as ONNX Runtime custom operators; part of register.cpp.
 //
 // Where a caller binds one buffer as the cache before and after, rows are appended in place. Otherwise the whole cache
-// is copied, as the operator says.
+// is copied, as the operator says. Those with a `_` behind their names have no cache among their outputs and write into
+// the one that they are given, as PyTorch's do (mythos_model/paged_ops.py): for a Loop, which would carry a copy.
 #pragma once
 #include <cstring>
 #include <optional>
@@ -30,9 +31,16 @@ struct Pages<Int8Lines> {
   static constexpr auto element = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8;
 };
 
+// Refuses a cache that is written into and is a constant of the graph.
+inline void check_writable(const Ort::ConstKernelInfo& info, size_t cache) {
+  int constant = 0;
+  info.GetTensorConstantInput(cache, &constant);
+  if (constant) throw std::invalid_argument("cache is written to, and is a constant of the graph");
+}
+
 // The cache after the call, with the rows' entries; the inputs from `first` on are entry, cache, tables, span, position.
 // `parts`: of a line, where those are int8.
-template <class P>
+template <class P, bool in_place>
 Paged appended(const Kernels& kernels, const Ort::KernelContext& context, size_t first, size_t rows, size_t C,
                const Parts& parts) {
   using T = typename P::T;
@@ -43,10 +51,12 @@ Paged appended(const Kernels& kernels, const Ort::KernelContext& context, size_t
   tables.rank(2);
   span.is({rows});
   position.is({rows});
-  auto next = context.GetOutput(1, cache.shape().data(), cache.shape().size());
-  void* const to = next.GetTensorMutableRawData();
   const size_t bytes = P::packed ? parts.bytes() : C * sizeof(T);  // of a line
-  if (to != cache.data<void>()) std::memcpy(to, cache.data<void>(), cache.dim(0) * kPage * bytes);
+  void* to = const_cast<void*>(cache.data<void>());
+  if constexpr (!in_place) {
+    to = context.GetOutput(1, cache.shape().data(), cache.shape().size()).GetTensorMutableRawData();
+    if (to != cache.data<void>()) std::memcpy(to, cache.data<void>(), cache.dim(0) * kPage * bytes);
+  }
   const Paged paged{rows,
                     tables.dim(0),
                     tables.dim(1),
@@ -69,20 +79,18 @@ inline PagedShapes paged_shapes(Ort::ShapeInferContext& context, size_t cache, i
   return {{{q[0], q[1].AsInt() * width}, context.GetInputShape(cache)}};
 }
 
-template <class Kept>
-struct PagedGqaKernel {
+template <class Kept, bool in_place>
+struct PagedGqa {
   using P = Pages<Kept>;
   using T = typename P::T;
-  static constexpr const char* name = "paged_gqa_attention";
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
   static constexpr ONNXTensorElementDataType inputs[] = {F, F, P::element, kInt64, kInt64, kInt64};
-  static constexpr ONNXTensorElementDataType outputs[] = {F, P::element};
-  static constexpr size_t cache_input = 2;
   float scale;
   size_t G;
 
-  explicit PagedGqaKernel(const Ort::ConstKernelInfo& info)
-      : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {}
+  explicit PagedGqa(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), G(checked_size(info, "kv_heads")) {
+    if (in_place) check_writable(info, 2);
+  }
 
   static PagedShapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
@@ -98,27 +106,25 @@ struct PagedGqaKernel {
                                   " does not divide");
     }
     const Floats<T> q_floats(kernels, q);
-    const Paged paged = appended<P>(kernels, context, 1, rows, 2 * G * head, {2 * G, head, head});
+    const Paged paged = appended<P, in_place>(kernels, context, 1, rows, 2 * G * head, {2 * G, head, head});
     Output<T> y(context, {rows, H * head});
     paged_gqa_attention(kernels, OrtParallel(context), {paged, H, G, head, scale, q_floats.get(), y.get()});
     y.finish(kernels);
   }
 };
 
-template <class Kept>
-struct PagedMlaKernel {
+template <class Kept, bool in_place>
+struct PagedMla {
   using P = Pages<Kept>;
   using T = typename P::T;
-  static constexpr const char* name = "paged_mla_attention";
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
   static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, P::element, kInt64, kInt64, kInt64, F};
-  static constexpr ONNXTensorElementDataType outputs[] = {F, P::element};
-  static constexpr size_t cache_input = 3;
   float scale;
   size_t v;
 
-  explicit PagedMlaKernel(const Ort::ConstKernelInfo& info)
-      : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {}
+  explicit PagedMla(const Ort::ConstKernelInfo& info) : scale(checked_scale(info)), v(checked_size(info, "v_head_dim")) {
+    if (in_place) check_writable(info, 3);
+  }
 
   static PagedShapes output_shapes(Ort::ShapeInferContext& context) {
     const auto& q = context.GetInputShape(0);
@@ -133,13 +139,43 @@ struct PagedMlaKernel {
     q_rope.is({rows, H, rope});
     kv_up.is({H * (nope + v), R});
     const Floats<T> q_nope_floats(kernels, q_nope), q_rope_floats(kernels, q_rope);
-    const Paged paged = appended<P>(kernels, context, 2, rows, R + rope, {2, R, rope});
+    const Paged paged = appended<P, in_place>(kernels, context, 2, rows, R + rope, {2, R, rope});
     Output<T> y(context, {rows, H * v});
     paged_mla_attention(kernels, OrtParallel(context),
                         {paged, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(),
                          weights<T>(kv_up, R), y.get()});
     y.finish(kernels);
   }
+};
+
+template <class Kept>
+struct PagedGqaKernel : PagedGqa<Kept, false> {
+  using PagedGqa<Kept, false>::PagedGqa;
+  static constexpr const char* name = "paged_gqa_attention";
+  static constexpr ONNXTensorElementDataType outputs[] = {PagedGqaKernel::F, PagedGqaKernel::P::element};
+  static constexpr size_t cache_input = 2;
+};
+
+template <class Kept>
+struct PagedGqaInPlaceKernel : PagedGqa<Kept, true> {
+  using PagedGqa<Kept, true>::PagedGqa;
+  static constexpr const char* name = "paged_gqa_attention_";
+  static constexpr ONNXTensorElementDataType outputs[] = {PagedGqaInPlaceKernel::F};
+};
+
+template <class Kept>
+struct PagedMlaKernel : PagedMla<Kept, false> {
+  using PagedMla<Kept, false>::PagedMla;
+  static constexpr const char* name = "paged_mla_attention";
+  static constexpr ONNXTensorElementDataType outputs[] = {PagedMlaKernel::F, PagedMlaKernel::P::element};
+  static constexpr size_t cache_input = 3;
+};
+
+template <class Kept>
+struct PagedMlaInPlaceKernel : PagedMla<Kept, true> {
+  using PagedMla<Kept, true>::PagedMla;
+  static constexpr const char* name = "paged_mla_attention_";
+  static constexpr ONNXTensorElementDataType outputs[] = {PagedMlaInPlaceKernel::F};
 };
 
 }  // namespace

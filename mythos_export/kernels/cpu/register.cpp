@@ -319,6 +319,8 @@ void add_all(Ort::CustomOpDomain& domain) {
   add<RoundedLineKernel, float>(domain);
   add<PagedGqaKernel, float, uint16_t, Int8Lines>(domain);
   add<PagedMlaKernel, float, uint16_t, Int8Lines>(domain);
+  add<PagedGqaInPlaceKernel, float, uint16_t, Int8Lines>(domain);
+  add<PagedMlaInPlaceKernel, float, uint16_t, Int8Lines>(domain);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.row_networks import RowNetworks
 from mythos_export.verify.stages.row_programs import RowPrograms
 from mythos_export.verify.stages.rows import RowBodies, RowKernels
@@ -25,6 +26,7 @@ STAGES: tuple[type[Stage], ...] = (
     CpuKernels,
     RowBodies,
     RowKernels,
+    RowLoops,
     RowPrograms,
     ShardBodies,
     ShardKernels,

@@ -19,7 +19,7 @@ from mythos_export.errors import ParityError
 from mythos_export.verify.stages.onnxruntime import entries_of, run, twin_session
 from mythos_export.verify.stages.operators import Native, Portable
 from mythos_export.verify.stages.stage import Bundle, Constants, Stage, load_graph, with_weights
-from mythos_export.verify.trace import Answer, Values, names, stacked
+from mythos_export.verify.trace import Answer, Trace, Values, names, stacked
 from mythos_export.verify.twin import INSIDE, Parts, Twin
 from mythos_model.cache_lines import pack, unpack
 from mythos_runtime.engine.states import first_state
@@ -34,7 +34,7 @@ _NAN_BYTES = -1  # two of them are a bfloat16 that is none
 
 
 @dataclass
-class _Pages:
+class RowPages:
     """The pages of one cache group for every line of a case: line l, row b has pages of its own.
 
     `tables` is [lines, B, blocks], `memory` [slots, pages, PAGE, width]. What holds nothing is NaN, which of int8 lines
@@ -46,7 +46,7 @@ class _Pages:
     rounded: tuple[int, ...]
 
     @classmethod
-    def holding(cls, past: Array, lengths: Array, tokens: int, group: CacheGroup) -> _Pages:
+    def holding(cls, past: Array, lengths: Array, tokens: int, group: CacheGroup) -> RowPages:
         """Pages of past [lines, slots, B, S, C], with room for `tokens` more."""
         lines, slots, batch = past.shape[:3]
         blocks = -(-(int(lengths.max(initial=0)) + tokens) // PAGE)
@@ -119,9 +119,24 @@ class Rows(Stage):
         return stand and loops <= MOST_LOOPS and all(group.dtype != "bfloat16" for group in bundle.spec.caches)
 
     def answer(self, inputs: Mapping[str, Array]) -> Answer:
-        call = _Call(self.spec, inputs)
+        call = RowCall(self.spec, inputs)
         encoded = self._run(ENTER, call, {"ids": call.ids}, call.around, 0)["encoded"]
-        state = {tensor.name: first_state(tensor, encoded, call.initial) for tensor in self.spec.state}
+        first = {tensor.name: first_state(tensor, encoded, call.initial) for tensor in self.spec.state}
+        state, loops, trace = self.looped(call, encoded, first)
+        answer = state[self.spec.state[1].name]
+        given = {"answer": answer, "pick": np.arange(call.rows), "ids": call.ids}
+        logits = self._run(LEAVE, call, given, call.around, 0)["logits"]
+        outputs = {
+            "logits": call.batched(logits),
+            "depth": np.where(call.valid, call.batched(state["depth"]), 0).astype(np.int32),
+            "loops": np.array(loops),
+        }
+        return Answer(call.outputs(outputs, loops), trace)
+
+    def looped(
+        self, call: RowCall, encoded: Array, state: Mapping[str, Array]
+    ) -> tuple[Mapping[str, Array], int, Trace | None]:
+        """The state behind the loop, the loops that ran, and the loop from inside."""
         seen: dict[str, list[Array]] = {name: [] for name in names(self.spec)}
         loops = 0
         while loops < call.limit and (not call.early_exit or not state["halted"][call.real].all()):
@@ -132,15 +147,7 @@ class Rows(Stage):
             for name in seen:
                 seen[name].append(call.batched(out[self.taps[name]]))
             loops += 1
-        answer = state[self.spec.state[1].name]
-        given = {"answer": answer, "pick": np.arange(call.rows), "ids": call.ids}
-        logits = self._run(LEAVE, call, given, call.around, 0)["logits"]
-        outputs = {
-            "logits": call.batched(logits),
-            "depth": np.where(call.valid, call.batched(state["depth"]), 0).astype(np.int32),
-            "loops": np.array(loops),
-        }
-        return Answer(call.outputs(outputs, loops), stacked(seen))
+        return state, loops, stacked(seen)
 
     def weights(self) -> dict[str, Mapping[str, np.ndarray]]:
         files = () if self.library is not None else [f"{graph}.onnx" for graph in self.graphs(self.bundle)]
@@ -148,7 +155,7 @@ class Rows(Stage):
 
     def values(self, inputs: Mapping[str, Array], iterations: Sequence[int]) -> list[Values]:
         """Those of the rows that are no padding."""
-        watched, real = type(self)(self.bundle, whole=True), _Call(self.spec, inputs).real
+        watched, real = type(self)(self.bundle, whole=True), RowCall(self.spec, inputs).real
         watched.answer(inputs)
         assert watched.seen is not None
         seen = {
@@ -175,9 +182,9 @@ class Rows(Stage):
     def _run(
         self,
         graph: str,
-        call: _Call,
+        call: RowCall,
         given: Mapping[str, Array],
-        pages: _Pages | None,
+        pages: RowPages | None,
         line: int,
         state: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
@@ -210,7 +217,7 @@ class Rows(Stage):
         return got | {role: got[name] for role, name in roles.items() if not role.startswith("cache")}
 
 
-class _Call:
+class RowCall:
     """A case of the whole model as rows: its tokens one behind the other, padding as padding."""
 
     def __init__(self, spec: LoopSpec, inputs: Mapping[str, Array]) -> None:
@@ -229,11 +236,12 @@ class _Call:
         self.initial = None if initial is None else initial.reshape(self.rows, -1)
         owner = np.repeat(np.arange(self.batch), self.tokens)
         self.place = {"position": self.positions.ravel(), "span": np.where(self.real, owner, -1)}
-        self.around: _Pages | None = None
+        self.around: RowPages | None = None
         for group in spec.caches:
             past = pasts[group.name]
             lines = past.shape[0] if group.per_loop else 1
-            made = _Pages.holding(past.reshape(lines, group.slots, *past.shape[-3:]), self.lengths, self.tokens, group)
+            held = past.reshape(lines, group.slots, *past.shape[-3:])
+            made = RowPages.holding(held, self.lengths, self.tokens, group)
             if group.per_loop:
                 self.loop, self.depths = made, lines
             else:
@@ -264,7 +272,7 @@ class _Call:
                 out[port.name] = last
         return out
 
-    def _new(self, pages: _Pages, line: int, slots: int) -> Array:
+    def _new(self, pages: RowPages, line: int, slots: int) -> Array:
         """The entries of the tokens [slots, B, T, width], zeros for padding."""
         owner, at = np.nonzero(self.valid)
         found = pages.entries(line, range(slots), owner, self.positions[owner, at])

@@ -22,7 +22,7 @@ int main(int count, char** arguments) {
       if (!first->finished.empty()) engine.cancel(second);  // its memory is free at once
     }
     std::cout << std::endl;
-    std::cerr << first->finished << " and " << second->finished << ": " << engine.counts().steps << " calls of the loop for "
+    std::cerr << first->finished << " and " << second->finished << ": " << engine.counts().steps << " loops of rows together for "
               << engine.counts().rows << " rows\n";
     return std::cout ? 0 : 3;
   } catch (const mythos::Error& error) {

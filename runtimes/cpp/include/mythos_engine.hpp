@@ -79,6 +79,8 @@ struct EngineOptions {
   std::optional<double> patience;  // a share of the running requests: so many finished positions are waited for before they
                                    // leave together, since the layers around the loop cost a call about the same for one as
                                    // for many; none: as long as waiting has cost less than one more call of them
+  std::optional<std::int64_t> loops_per_call;  // the most that rows which stay together run in one call, whose end whoever
+                                               // comes waits for; none: as many as fit 50 ms, by what loops took lately
   std::optional<std::int64_t> max_lag = 64;  // positions of a request that may lag before they are made to run every depth:
                                              // a bound on what a hard token has to wait for; none: bounded only by
                                              // memory

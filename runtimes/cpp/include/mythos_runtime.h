@@ -111,8 +111,8 @@ typedef struct mythos_row {
 } mythos_row;
 
 typedef struct mythos_counts { /* of a generation so far; zeros where no row graphs ran */
-  int64_t steps;          /* calls of the loop */
-  int64_t rows;           /* positions of all calls */
+  int64_t steps;          /* loops of rows that ran together */
+  int64_t rows;           /* positions of all of them */
   int64_t late;           /* of these, positions that had halted before, and run for a later one's sake */
   int64_t drafted, accepted; /* tokens that were drafted, and those that were right */
 } mythos_counts;

@@ -169,8 +169,8 @@ struct GenerateOptions {
 
 // What the engine has done so far.
 struct EngineCounts {
-  std::int64_t steps = 0;  // calls of the loop
-  std::int64_t rows = 0;   // positions of all calls
+  std::int64_t steps = 0;  // loops of rows that ran together
+  std::int64_t rows = 0;   // positions of all of them
   std::int64_t late = 0;   // of these, positions that had halted before, and run for a later one's sake
   std::int64_t drafted = 0, accepted = 0;  // tokens that were drafted, and those that were right
 };

@@ -66,18 +66,6 @@ bool available(const char* provider) {
   return std::find(all.begin(), all.end(), provider) != all.end();
 }
 
-std::string find_op_library(const std::string& choice) {
-  const char* variable = std::getenv("MYTHOS_OP_LIBRARY");
-  const std::string named = choice != "auto" ? choice : variable ? variable : "";
-  if (named == "none") return "";
-  if (named.empty()) return beside_this_code("libmythos_ops.so");
-  const std::string path = plain_path(fs::absolute(named).string());
-  std::error_code error;
-  if (!fs::is_regular_file(path, error))
-    throw BackendMissing("the operator library " + path + " does not exist; build it, or run without one");
-  return path;
-}
-
 // Whether MYTHOS_CUDA_OPS asks for the bundle's kernels on CUDA.
 bool wants_cuda_ops() {
   const char* variable = std::getenv("MYTHOS_CUDA_OPS");
@@ -178,6 +166,18 @@ void guarded(const Call& call, bool plugins) {
 }
 
 }  // namespace
+
+std::string find_op_library(const std::string& choice) {
+  const char* variable = std::getenv("MYTHOS_OP_LIBRARY");
+  const std::string named = choice != "auto" ? choice : variable ? variable : "";
+  if (named == "none") return "";
+  if (named.empty()) return beside_this_code("libmythos_ops.so");
+  const std::string path = plain_path(fs::absolute(named).string());
+  std::error_code error;
+  if (!fs::is_regular_file(path, error))
+    throw BackendMissing("the operator library " + path + " does not exist; build it, or run without one");
+  return path;
+}
 
 OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOptions& options, Role role,
                        std::shared_ptr<const Linked> weights)

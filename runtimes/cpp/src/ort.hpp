@@ -21,6 +21,9 @@ enum class Role { kWhole, kInTurns, kLines, kEngine, kEngineOfPlugins };
 // Whether ONNX Runtime runs the row graphs in its CUDA provider: where MYTHOS_CUDA_OPS asks for the kernels there, and the
 // provider is CUDA, or left to a runtime that has it (RequestError: the variable is set to what means nothing).
 bool rows_on_cuda(const LoadOptions& options);
+// The library with native kernels of the mythos operators for the CPU, or "" to run their portable function bodies
+// (BackendMissing: one was named, and is not there).
+std::string find_op_library(const std::string& choice);
 
 class OrtSession : public Session, public std::enable_shared_from_this<OrtSession> {
  public:

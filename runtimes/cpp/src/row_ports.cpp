@@ -71,6 +71,19 @@ std::map<std::string, Ports> row_ports(const LoopSpec& spec) {
           {kLeave, part(leave, around, before, slots)}};
 }
 
+Ports loop_ports(const Ports& step) {
+  Ports ports{{{"loops", "int64", {}, "loops", ""}, {"spans", "int64", {}, "spans", ""}, {"stops", "bool", {kRows}, "stops", ""}}, {}};
+  for (Port port : step.inputs) {
+    if (port.role == "last" || port.role == "halt_threshold") port.dims.insert(port.dims.begin(), {0, "L"});
+    if (port.role == "tables") port.dims[0] = {0, "T"};
+    ports.inputs.push_back(std::move(port));
+  }
+  for (const Port& port : step.outputs)
+    if (port.role != "cache_next") ports.outputs.push_back(port);
+  ports.outputs.push_back({"ran", "int64", {}, "ran", ""});
+  return ports;
+}
+
 std::string row_contradiction(const LoopSpec& spec) {
   const auto state = [&](const char* name, const char* dtype) {
     return std::any_of(spec.state.begin(), spec.state.end(), [&](const StateTensor& tensor) {

@@ -83,16 +83,22 @@ void fill_far(mythos::engine::Core& core, Sequence& sequence, std::int64_t lengt
 // first that a schedule opens.
 class Recorded : public mythos::engine::Graphs {
  public:
-  explicit Recorded(std::unique_ptr<Graphs> graphs) : Graphs(graphs->spec, graphs->most_rows), graphs_(std::move(graphs)) {}
+  explicit Recorded(std::unique_ptr<Graphs> graphs)
+      : Graphs(graphs->spec, graphs->most_rows, graphs->most_loops), graphs_(std::move(graphs)) {}
   void bind(const mythos::engine::Memory& memory) override { graphs_->bind(memory); }
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override {
     note(mythos::kEnter, spans);
     return graphs_->enter(ids, spans, tables);
   }
-  void step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
-            const Tables& tables) override {
-    note(mythos::kStep, spans);
-    graphs_->step(states, lines, spans, tables);
+  std::int64_t step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
+                    const mythos::engine::LoopTables& tables) override {
+    const std::int64_t ran = graphs_->step(states, lines, spans, tables);
+    Spans each = spans;
+    for (std::int64_t loop = 0; loop < ran; ++loop) {
+      note(mythos::kStep, each);
+      for (auto& span : each) ++span.depth;
+    }
+    return ran;
   }
   const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines, const float* answers,
                      const std::vector<std::int64_t>& pick, const Spans& spans,
@@ -194,8 +200,11 @@ class Driver {
       memory.states = std::make_unique<mythos::engine::States>(*spec, lines);
     memory.states->freed = [states = memory.states.get(), spec](std::int64_t line) { poison(*states, *spec, line); };
     const auto open = [&](const std::string& graph) {
+      if (graph == mythos::kLoops && !std::ifstream(folder + "/loops.onnx")) return std::shared_ptr<mythos::OrtSession>();
+      const mythos::Ports& step = spec->graphs.at(mythos::kStep);
+      const mythos::Ports ports = graph == mythos::kLoops ? mythos::loop_ports(step) : spec->graphs.at(graph);
       return std::shared_ptr<mythos::OrtSession>(
-          mythos::open_graph(folder + "/" + graph + ".onnx", spec->graphs.at(graph), load, mythos::Role::kInTurns));
+          mythos::open_graph(folder + "/" + graph + ".onnx", ports, load, mythos::Role::kInTurns));
     };
     std::unique_ptr<mythos::engine::Graphs> run;
     if (moving)
@@ -232,6 +241,7 @@ class Driver {
     mythos::EngineOptions options;
     options.most_running = schedule.at("most_running"), options.chunk = schedule.at("chunk");
     options.patience = schedule.at("patience"), options.prefixes = schedule.at("prefixes");
+    options.loops_per_call = optional<std::int64_t>(schedule, "loops_per_call");
     std::unique_ptr<AsAsked> speculation;
     if (const auto depth = optional<std::int64_t>(schedule, "speculate"))
       speculation = std::make_unique<AsAsked>(*depth, schedule.at("drafts").get<std::int64_t>());

@@ -4,16 +4,25 @@
     step:  rows at any depth -> their state, one loop on
     leave: the states that answer -> logits                   (the layers behind it, and the head)
 
+Beside them `loops` is the step in an ONNX Loop, for rows that stay together for several loops: one call instead of
+many. It writes into the pages that it is given, which takes this project's operators.
+
 A row is a token of a sequence at a depth; rows of any sequences and depths go into one call. Caches are pages
 (`mythos_model.paged_ops`), one port for each layer of a part; all layers of a part share the tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mythos_runtime.ports import Dim, Port, Ports
 from mythos_runtime.spec import CacheGroup, ExitRule, StateTensor
 
 ENTER, STEP, LEAVE = GRAPHS = ("enter", "step", "leave")
+LOOPS = "loops"
+LOOPS_FILE = f"{LOOPS}.onnx"
+PER_LOOP = ("last", "halt_threshold")
+"""Roles of the step's inputs that have an axis of loops in `loops`."""
 ROWS = "rows.pt2"
 """In a bundle: all three, one behind the other, as one captured program, which holds their weights once."""
 PAGE = 32
@@ -56,6 +65,29 @@ def row_ports(
     again = again if slots > before else ()
     leave = _part((answer, pick, *again), (logits,), around, range(before, slots))
     return {ENTER: enter, STEP: step, LEAVE: leave}
+
+
+def loop_ports(step: Ports) -> Ports:
+    """The ports of the step in a Loop, where L is the most loops that a call can run.
+
+    As the step's, but for
+
+        loops int64 []: the most loops that this call runs. last, halt_threshold [L, R]: of each.
+        tables [T, K], spans int64 []: of each loop as many as there are spans, loop after loop; span is of the first.
+        loop int64 [R]: of the first. stops bool [R]: whether no loop follows one that this row has halted in.
+        ran int64 []: the loops that it ran, 1 or more.
+
+    and that there is no cache among the outputs.
+    """
+    inputs = [replace(port, dims=("L", *port.dims)) if port.role in PER_LOOP else port for port in step.inputs]
+    inputs = [replace(port, dims=("T", "K")) if port.role == "tables" else port for port in inputs]
+    outputs = [port for port in step.outputs if port.role != "cache_next"]
+    own = (
+        Port("loops", "int64", (), "loops"),
+        Port("spans", "int64", (), "spans"),
+        Port("stops", "bool", ("R",), "stops"),
+    )
+    return Ports((*own, *inputs), (*outputs, Port("ran", "int64", (), "ran")))
 
 
 def _part(inputs: tuple[Port, ...], outputs: tuple[Port, ...], group: CacheGroup | None, slots: range) -> Ports:

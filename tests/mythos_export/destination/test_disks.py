@@ -87,6 +87,7 @@ ORDER = (
     "enter.onnx",
     "step.onnx",
     "leave.onnx",
+    "loops.onnx",
     "model.pt2",
     "golden.safetensors",
     "reports/parity.json",

@@ -129,6 +129,24 @@ def code_of_the_next_loop(model: ModelProto) -> None:
     _shifted(model, "loop", lambda node: node.op_type == "Gather")
 
 
+def tables_of_the_first_loop(model: ModelProto) -> None:
+    """The step in a Loop reads and writes the same pages in every loop."""
+    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop/span")
+    node.op_type, node.input[:] = "Identity", ["loop/span"]
+
+
+def depth_of_the_first_loop(model: ModelProto) -> None:
+    """Every loop of a call is told the number of the first."""
+    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop")
+    node.op_type, node.input[:] = "Identity", ["loop"]
+
+
+def stops_of_nobody(model: ModelProto) -> None:
+    """A call goes on to its limit, whoever halts: the loops that are counted are too many."""
+    node = next(node for node in nodes_of(model) if node.op_type == "And" and node.input[0] == "stops")
+    node.op_type, node.input[:] = "Xor", ["stops", "stops"]
+
+
 def cache_of_another_layer(model: ModelProto) -> None:
     """The first layer of a part attends to what the second has cached."""
     first, second = (node for node in model.graph.node if node.op_type.endswith("_attention"))

@@ -20,8 +20,10 @@ from mythos_export.verify.reproduction import replay
 from mythos_export.verify.stages import Bundle, Stage
 from mythos_export.verify.stages.onnxruntime import FunctionBodies
 from mythos_export.verify.stages.program import Program
+from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.rows import RowBodies
 from mythos_runtime import read_manifest
+from mythos_runtime.ort import find_op_library
 from mythos_runtime.program import load_program
 
 
@@ -120,6 +122,23 @@ def test_a_defect_in_a_row_graph_is_caught_located_and_replayed(  # type: ignore
     assert failure.reproduction is not None
     replayed = replay(Path(failure.reproduction), threads=1)
     assert replayed.problem is not None and replayed.problem.tensor == tensor
+
+
+@pytest.mark.skipif(find_op_library() is None, reason="the native operators are not built: make native")
+@pytest.mark.parametrize(
+    "defect",
+    [
+        defects.tables_of_the_first_loop,
+        defects.depth_of_the_first_loop,
+        defects.stops_of_nobody,
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_defect_of_the_step_in_a_loop_is_caught(planted, defect) -> None:  # type: ignore[no-untyped-def]
+    """It is held to the step, which is looked at from inside."""
+    (failure,) = planted(defect, "loops.onnx", (RowLoops,)).failures
+    assert failure.stage == "rows, looped"
+    assert "loops.onnx computes another" in failure.problem.text and "than step.onnx" in failure.problem.text
 
 
 def test_rows_are_paired_with_the_same_values_of_the_portable_graph(bundles: Bundles) -> None:

@@ -21,7 +21,7 @@ from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
-from mythos_runtime.engine.graphs import RowGraphs
+from mythos_runtime.engine.graphs import Part, RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
@@ -32,7 +32,7 @@ from mythos_runtime.engine.states import States
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
 from mythos_runtime.program import WEIGHTS
-from mythos_runtime.row_ports import PAGE
+from mythos_runtime.row_ports import LOOPS, PAGE, STEP, loop_ports
 from mythos_runtime.session import Options
 from mythos_runtime.spec import CacheGroup, LoopSpec
 
@@ -137,8 +137,10 @@ class RowModel:
         around_pages: int = 40,
         loop_pages: int = 160,
         lines: int = 400,
+        most_loops: int = 16,
     ) -> Core:
-        """An engine's core with little memory, NaN in all that is nobody's."""
+        """An engine's core with little memory, NaN in all that is nobody's. `most_loops` of a call; 1: by the step as
+        it is."""
         spec = self.model.spec
 
         def cache(group: CacheGroup, pages: int) -> PagedCache:
@@ -148,9 +150,11 @@ class RowModel:
             made.freed = lambda page: made.memory[:, page].fill(nothing)
             return made
 
+        loops = {LOOPS: loop_ports(spec.graphs[STEP])}
+
         def open_graph(name: str) -> OrtSession:
             file, options = self.folder / f"{name}.onnx", Options(threads, provider="cpu")
-            return OrtSession(file, spec.graphs[name], options, in_turns=True)
+            return OrtSession(file, (spec.graphs | loops)[name], options, in_turns=True)
 
         layers, per_loop = spec.cache("layers"), spec.cache("loop")
         around = None if layers is None else cache(layers, around_pages)
@@ -159,7 +163,10 @@ class RowModel:
         states = States(spec, lines)
         states.freed = partial(_forget_states, states)
         memory = Memory(around, loop, states)
-        return Core(RowGraphs(spec, open_graph, memory, rows, spec.max_seq_len), memory)
+        step = Part(loops[LOOPS], open_graph(LOOPS), rows, spec.max_seq_len) if most_loops > 1 else None
+        core = Core(RowGraphs(spec, open_graph, memory, rows, spec.max_seq_len, step), memory)
+        core.graphs.most_loops = min(most_loops, core.graphs.most_loops)
+        return core
 
     @cached_property
     def programs(self) -> dict[str, Any]:

@@ -141,11 +141,12 @@ def _shallower_entries(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
 def _frozen_states(monkeypatch: pytest.MonkeyPatch, core: Core) -> None:
     step = core.graphs.step
 
-    def step_and_restore(states: Any, lines: np.ndarray, *rest: Any) -> None:
+    def step_and_restore(states: Any, lines: np.ndarray, *rest: Any) -> int:
         halted = lines[states.halted[lines]]
         before = states.arrays["h"][halted].copy()
-        step(states, lines, *rest)
+        ran: int = step(states, lines, *rest)
         states.arrays["h"][halted] = before
+        return ran
 
     monkeypatch.setattr(core.graphs, "step", step_and_restore)
 
@@ -159,6 +160,21 @@ def test_an_engine_that_cheats_is_found_out(row_model: RowModel, cheat: Any, mon
     assert not all(
         same(row_model, feed(core, [(sequence, np.array(ids[at : at + 1]))])[0], ids[: at + 1]) for at in range(40)
     )
+
+
+def test_a_call_that_ends_early_holds_no_more_pages(row_model: RowModel) -> None:
+    """Of a fork, whose last page is another's too: it is copied where a loop runs, not where one might have."""
+    held = []
+    for most_loops in (1, 16):
+        core = row_model.core(most_loops=most_loops)
+        sequence = core.open(LIMIT, np.inf)
+        feed(core, [(sequence, ids_of(2, 40))])
+        twin = core.fork(sequence)
+        twin.threshold = 0.3  # halts before the last loop
+        (answer,) = feed(core, [(twin, ids_of(3, 1))])
+        assert 1 <= answer.depth[0] < LIMIT
+        held.append((core.loop.held, twin.filled))
+    assert held[0] == held[1]
 
 
 def test_an_early_answer_of_an_expectation_is_that_of_fewer_loops(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
 from mythos_runtime.engine import Engine, Request, open_engine
-from mythos_runtime.engine.chunks import Answer, Leaving
+from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine.graphs import MOST_LOOPS_OF_CALL, Frame
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
 from mythos_runtime.engine.speculation import Speed
-from mythos_runtime.row_ports import LEAVE, PAGE, STEP
+from mythos_runtime.errors import BackendFailed
+from mythos_runtime.row_ports import LEAVE, LOOPS_FILE, PAGE, STEP
 
 
 def test_requests_that_do_not_fit_are_refused(row_model: RowModel) -> None:
@@ -86,6 +89,53 @@ def test_an_engine_over_a_bundle_generates_what_the_model_does(bundles: Bundles)
     assert [each.tokens for each in running] == expected.tokens
     assert [each.depth for each in running] == expected.depth
     assert engine.core.rows < sum(len(prompt) + 11 for prompt in prompts) * engine.spec.trained_loops
+
+
+def test_without_operators_of_ours_or_without_its_graph_a_call_is_a_loop(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle of before, and the portable bodies, which write into no page that they are given."""
+    path, prompts = bundles["mla_prefill"], [[5, 6, 7, 8, 9], [11]]
+    requests = [Request(tuple(prompt), max_new_tokens=9, halt_threshold=0.7) for prompt in prompts]
+
+    def run(bundle: Path) -> tuple[int, list[list[int]], list[list[int]]]:
+        engine = open_engine(bundle, memory=1 << 22)
+        running = [engine.submit(request) for request in requests]
+        while engine.busy:
+            engine.tick()
+        return engine.core.graphs.most_loops, [each.tokens for each in running], [each.depth for each in running]
+
+    most, *expected = run(path)
+    assert most == MOST_LOOPS_OF_CALL
+    before = shutil.copytree(path, tmp_path / "before")
+    manifest = json.loads((before / "manifest.json").read_text())
+    (before / LOOPS_FILE).unlink()
+    del manifest["files"][LOOPS_FILE]
+    manifest["targets"][0]["files"].remove(LOOPS_FILE)
+    (before / "manifest.json").write_text(json.dumps(manifest))
+    assert run(before) == (1, *expected)
+    monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
+    assert run(path) == (1, *expected)
+
+
+def test_a_graph_that_cannot_have_run_as_it_says_is_refused(row_model: RowModel) -> None:
+    core = row_model.core()
+    part = core.graphs._parts["step"]  # type: ignore[attr-defined]
+    sound, said = part.run, 0
+
+    def run(frame: Frame, spans: Any, tables: Any) -> None:
+        sound(frame, spans, tables)
+        frame["ran"][...] = said
+
+    part.run = run
+    for said in (0, 17):
+        sequence = core.open(5, 0.7)
+        core.enter([Chunk(sequence, np.array([1, 2]))])
+        with pytest.raises(
+            BackendFailed, match=f"loops.onnx says that it ran {said} loops of 5: export the model again"
+        ):
+            core.step([sequence])
+        core.close(sequence)
 
 
 def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:
@@ -156,8 +206,11 @@ def test_positions_leave_together_where_that_costs_less(
 
         calls = 0
 
-        def saw(self, graph: str, rows: int, started: float) -> None:
+        def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
             self.calls += bool(rows) and graph == LEAVE
+
+        def of(self, graph: str, rows: float, sharing: int = 1) -> float:
+            return self.of_call(graph)
 
         def of_call(self, graph: str) -> float:
             return step if graph == STEP else around

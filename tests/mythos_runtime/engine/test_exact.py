@@ -16,16 +16,20 @@ from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pages import Table
 from mythos_runtime.engine.request import Request, Running, Token
+from mythos_runtime.engine.sequence import Sequence, Span
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.sampling import SamplingOptions
 
-CORES: dict[tuple[Any, int], Core] = {}
+CORES: dict[tuple[Any, int, int], Core] = {}
 
 
-def core_of(row_model: RowModel, threads: int) -> Core:
-    """One for all examples: an example leaves nothing behind, which `idle` holds it to."""
-    return CORES.setdefault((row_model.folder, threads), row_model.core(threads=threads))
+def core_of(row_model: RowModel, threads: int, most_loops: int = 4) -> Core:
+    """One for all examples: an example leaves nothing behind, which `idle` holds it to. `most_loops` of a call."""
+    key = (row_model.folder, threads, most_loops)
+    if key not in CORES:
+        CORES[key] = row_model.core(threads=threads, most_loops=most_loops)
+    return CORES[key]
 
 
 def idle(core: Core) -> bool:
@@ -78,8 +82,8 @@ def serve(
 
 @functools.cache
 def alone(row_model: RowModel, request: Request) -> Result:
-    """The request by itself, its prompt in one piece, one thread."""
-    return serve(Engine(core_of(row_model, 1)), [request], [0])[0]
+    """The request by itself, its prompt in one piece, one thread, every loop a call of the step as it is."""
+    return serve(Engine(core_of(row_model, 1, most_loops=1)), [request], [0])[0]
 
 
 @st.composite
@@ -145,6 +149,7 @@ def hold_to_alone(row_model: RowModel, threads: int) -> None:
                 most_running=draw(st.sampled_from([8, 3, 1])),
                 chunk=draw(st.sampled_from([64, 20, 5, 1])),
                 patience=draw(st.sampled_from([None, 0.0, 0.2, 1.0])),
+                loops_per_call=draw(st.sampled_from([None, 1, 2, 9])),
                 prefixes=draw(st.sampled_from([0, 0, 1, 3])),
                 speculation=draw(some_speculation()),
             )
@@ -189,3 +194,58 @@ def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(ro
     for request, result in zip(requests, results, strict=True):
         expected = alone(row_model, request)
         assert result.begins(expected) and len(result.tokens) == len(expected.tokens)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_several_loops_in_a_call_are_the_calls_that_they_stand_for(row_model: RowModel, data: Any) -> None:
+    """The same rows in the same order, the same pages in the end, and fewer calls."""
+    requests = data.draw(some_requests())
+    options = {
+        "most_running": data.draw(st.sampled_from([8, 3])),
+        "chunk": data.draw(st.sampled_from([64, 20])),
+        "patience": 0.0,
+        "prefixes": data.draw(st.sampled_from([0, 3])),
+    }
+    traces, counts, calls = [], [], []
+    for most_loops in (1, 4):
+        core = core_of(row_model, 1, most_loops)
+        core.steps = core.rows = core.late = 0
+        with pytest.MonkeyPatch.context() as patch:
+            trace, called = recorded(core, patch)
+            engine = Engine(core, loops_per_call=data.draw(st.sampled_from([2, 3, 9])), **options)
+            serve(engine, requests, [0] * len(requests))
+            engine.close()
+        assert idle(core)
+        traces.append(trace)
+        calls.append(len(called))
+        counts.append((core.steps, core.rows, core.late))
+    assert traces[0] == traces[1] and counts[0] == counts[1]
+    assert calls[0] == counts[0][0] and calls[1] <= calls[0]
+
+
+def test_rows_that_stay_together_take_few_calls(row_model: RowModel) -> None:
+    core = core_of(row_model, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        _, called = recorded(core, patch)
+        serve(Engine(core, loops_per_call=9), [Request((1, 2, 3), 8, policy="full")], [0])
+    assert called == [4, 1] * 8  # five loops, of which a call takes four
+
+
+def recorded(core: Core, patch: pytest.MonkeyPatch) -> tuple[list[Any], list[int]]:
+    """What runs from now on, loop for loop: the depths and rows of its spans. And how many loops each call ran."""
+    trace: list[Any] = []
+    called: list[int] = []
+    opened: dict[Sequence, int] = {}
+    step = core.graphs.step
+
+    def noted(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> int:
+        numbers = [opened.setdefault(span.sequence, len(opened)) for span in spans]
+        ran: int = step(states, lines, spans, tables)
+        called.append(ran)
+        rows = [(number, span.first, span.last) for number, span in zip(numbers, spans, strict=True)]
+        trace.extend(([span.depth + ahead for span in spans], rows) for ahead in range(ran))
+        return ran
+
+    patch.setattr(core.graphs, "step", noted)
+    return trace, called

@@ -208,23 +208,39 @@ def first_states_of_zeros(patch: Patch) -> None:
 
 def thresholds(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Patch], None]:
     @method(RowGraphs, "step")
-    def plant(sound: Any, self: RowGraphs, states: States, lines: np.ndarray, *given: Any) -> None:
+    def plant(sound: Any, self: RowGraphs, states: States, lines: np.ndarray, *given: Any) -> int:
         states.threshold[lines] = change(states.threshold[lines])
-        sound(self, states, lines, *given)
+        ran: int = sound(self, states, lines, *given)
+        return ran
 
     return plant
 
 
 @method(RowGraphs, "step")
-def every_loop_the_first(sound: Any, self: RowGraphs, states: Any, lines: Any, spans: Any, tables: Any) -> None:
-    sound(self, states, lines, [Span(span.sequence, 0, span.first, span.last) for span in spans], tables)
+def every_loop_the_first(sound: Any, self: RowGraphs, states: Any, lines: Any, spans: Any, tables: Any) -> int:
+    firsts = [Span(span.sequence, 0, span.first, span.last) for span in spans]
+    ran: int = sound(self, states, lines, firsts, tables[:1])
+    return ran
 
 
 @method(RowGraphs, "step")
-def tables_of_the_neighbour(sound: Any, self: RowGraphs, states: Any, lines: Any, spans: Any, tables: Any) -> None:
-    moved = [*tables[1:], tables[0]]
-    fits = all(len(table) > span.last // 32 for table, span in zip(moved, spans, strict=True))
-    sound(self, states, lines, spans, moved if fits else tables)
+def tables_of_the_neighbour(sound: Any, self: RowGraphs, states: Any, lines: Any, spans: Any, tables: Any) -> int:
+    moved = [[*line[1:], line[0]] for line in tables]
+    fits = all(len(table) > span.last // 32 for line in moved for table, span in zip(line, spans, strict=True))
+    ran: int = sound(self, states, lines, spans, moved if fits else tables)
+    return ran
+
+
+@method(RowGraphs, "step")
+def tables_of_the_first_loop(sound: Any, self: RowGraphs, states: Any, lines: Any, spans: Any, tables: Any) -> int:
+    ran: int = sound(self, states, lines, spans, [tables[0]] * len(tables))
+    return ran
+
+
+@method(core.Core, "_together")
+def earlier_positions_are_forgotten(sound: Any, self: core.Core, spans: Any, waiting: Any, most_loops: Any) -> int:
+    """Rows stay together to the end, whoever is due before them."""
+    return min(self.graphs.most_loops, *(span.sequence.job.stop - span.depth for span in spans))
 
 
 @method(RowGraphs, "leave")
@@ -265,7 +281,7 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "pages in reverse": (pages_reversed, "request 1, token 4: "),
     "a fork does not hold its pages": (fork_without_holding, f"request {AGAIN}, token 0: "),
     "a shared page is written without a copy": (written_without_a_copy, f"request {FORKED}, token 0: logits"),
-    "a page too few is kept": (page_too_few, f"request {FORKED}, token 0: |it fails"),
+    "a page too few is kept": (page_too_few, "request |it fails"),
     "encoded rows of the neighbour": (encoded_of_the_neighbour, "request 0, token 0: "),
     "a line of state is given to two": (line_of_two, "request 0, token 0: "),
     "lagging states of a fork are one's": (lagging_states_of_one, "a fork that runs deeper: "),
@@ -278,6 +294,8 @@ PLANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     ),
     "every loop is told that it is the first": (every_loop_the_first, "request 0, token 0: "),
     "pages of the neighbour are read": (tables_of_the_neighbour, "request 0, "),
+    "pages of the first loop are read in every one": (tables_of_the_first_loop, "request "),
+    "earlier positions are not waited for": (earlier_positions_are_forgotten, "request "),
     "answers of other rows": (answers_of_other_rows, "request 0, token 0: logits"),
     "late rows never run": (late_rows_never_run, "request 1, "),
     "the last position decides for its chunk": (

@@ -147,7 +147,7 @@ std::vector<float> Core::initial(const std::vector<Chunk>& chunks) const {
   return all;
 }
 
-std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences) {
+std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences, const MostLoops& most) {
   Spans waiting;
   std::vector<Sequence*> through;
   for (Sequence* sequence : sequences) {
@@ -158,7 +158,8 @@ std::vector<Sequence*> Core::step(const std::vector<Sequence*>& sequences) {
       through.push_back(sequence);
   }
   if (!waiting.empty()) {
-    compute(with_pages(scheduler.plan(waiting)));
+    const Spans planned = with_pages(scheduler.plan(waiting));
+    compute(planned, together(planned, waiting, most));
     for (const Span& span : waiting)
       if (!due(*span.sequence, *states)) through.push_back(span.sequence);
   }
@@ -241,21 +242,74 @@ Spans Core::with_pages(const Spans& spans) {
   return ready;
 }
 
-void Core::compute(const Spans& planned) {
+// For how many loops these spans of those that wait stay as they are, if none of their last rows halts: until an earlier
+// position is due, too, or a job ends, or others wait.
+std::int64_t Core::together(const Spans& planned, const Spans& waiting, const MostLoops& most_loops) const {
+  if (graphs->most_loops == 1) return 1;
+  const auto rows_of = [](const Spans& spans) {
+    return std::accumulate(spans.begin(), spans.end(), std::int64_t{0},
+                           [](std::int64_t sum, const Span& span) { return sum + span.rows(); });
+  };
+  const std::int64_t rows = rows_of(planned);
+  if (rows < rows_of(waiting)) return 1;
+  std::int64_t most = std::min(most_loops(rows), graphs->most_loops);
+  for (const Span& span : planned) {
+    const Sequence& sequence = *span.sequence;
+    if (most == 1 || sequence.policy == Policy::share) return 1;
+    const std::int64_t ends = std::min(span.depth + most, sequence.job->stop);
+    std::int64_t ahead = span.depth + 1;
+    while (ahead < ends && sequence.filled[static_cast<std::size_t>(ahead)] == span.first) ++ahead;
+    most = ahead - span.depth;
+  }
+  return most;
+}
+
+// Gets pages for the loops behind the first, which has them; for how many loops, at most `loops`, there are. None is copied
+// that another sequence holds too: a loop that does not run would have cost a page for good.
+std::int64_t Core::deeper_pages(const Spans& spans, std::int64_t loops) {
+  for (std::int64_t ahead = 1; ahead < loops; ++ahead) {
+    const auto table = [&](const Span& span) -> Table& { return span.sequence->loop[static_cast<std::size_t>(span.depth + ahead)]; };
+    if (std::any_of(spans.begin(), spans.end(), [&](const Span& span) { return loop->shares(table(span), span.first); }))
+      return ahead;
+    try {
+      for (const Span& span : spans) loop->extend(table(span), span.first, span.last);
+    } catch (const OutOfPages&) {
+      return ahead;
+    }
+  }
+  return loops;
+}
+
+// These rows, for so many loops, or until other ones are due, or as far as there are pages.
+void Core::compute(const Spans& planned, std::int64_t loops) {
   Spans spans;
   for (const Span& span : planned) {
     const Spans left = span.sequence->policy == Policy::share ? shared(span) : Spans{span};
     spans.insert(spans.end(), left.begin(), left.end());
   }
+  std::int64_t ran = 1;
   if (!spans.empty()) {
+    LoopTables tables(static_cast<std::size_t>(deeper_pages(planned, loops)));
+    for (std::size_t ahead = 0; ahead < tables.size(); ++ahead)
+      for (const Span& span : spans)
+        tables[ahead].push_back(&span.sequence->loop[static_cast<std::size_t>(span.depth) + ahead]);
     const Lines lines = lines_of(spans);
-    Tables tables;
-    for (const Span& span : spans) tables.push_back(&span.sequence->loop[static_cast<std::size_t>(span.depth)]);
-    ++steps, rows += static_cast<std::int64_t>(lines.size());
-    late += std::count_if(lines.begin(), lines.end(), [&](std::int64_t line) { return states->halted(line); });
-    graphs->step(*states, lines, spans, tables);
+    ran = graphs->step(*states, lines, spans, tables);
+    steps += ran, rows += ran * static_cast<std::int64_t>(lines.size());
+    auto line = lines.begin();
+    for (const Span& span : spans)
+      for (std::int64_t row = 0; row < span.rows(); ++row)
+        late += std::clamp<std::int64_t>(span.depth + ran - states->depth(*line++), 0, ran);
   }
-  for (const Span& span : planned) span.sequence->filled[static_cast<std::size_t>(span.depth)] = span.last + 1;
+  for (const Span& span : planned)
+    for (std::int64_t ahead = 0; ahead < loops; ++ahead) {
+      const auto depth = static_cast<std::size_t>(span.depth + ahead);
+      std::int64_t& filled = span.sequence->filled[depth];
+      if (ahead < ran)
+        filled = span.last + 1;
+      else
+        loop->truncate(span.sequence->loop[depth], filled);
+    }
 }
 
 // The spans that run of this one, where halted positions take their entries from the depth before.

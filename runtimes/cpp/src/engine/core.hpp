@@ -11,12 +11,14 @@
 // there; then it runs them, as it would have. So nothing is approximated, and a row computes the same bits in any company.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "engine/graphs.hpp"
 #include "engine/memory.hpp"
+#include "row_ports.hpp"
 
 namespace mythos::engine {
 
@@ -74,9 +76,12 @@ class Core {
   // Takes new tokens in, together at most `most_rows`, and gives their sequences, which have none, a job (OutOfStates,
   // OutOfPages: nothing was computed).
   void enter(const std::vector<Chunk>& chunks);
-  // One call of the step graph over rows that are due of these; those whose jobs are through, to leave (OutOfPages: no row
-  // that is due could run).
-  std::vector<Sequence*> step(const std::vector<Sequence*>& sequences);
+  // By the number of a call's rows, the loops that it may run where the same rows are due loop after loop.
+  using MostLoops = std::function<std::int64_t(std::int64_t)>;
+  // One call of the step, or of the step in a Loop, over rows that are due of these; those whose jobs are through, to leave
+  // (OutOfPages: no row that is due could run). What comes of a call of several loops is what as many calls would give, to the bit.
+  std::vector<Sequence*> step(const std::vector<Sequence*>& sequences, const MostLoops& most = any_loops);
+  static std::int64_t any_loops(std::int64_t) { return kMostLoops; }
   // Steps until the jobs of all are through.
   void run(const std::vector<Sequence*>& sequences);
   // Answers chunks whose jobs are through.
@@ -98,14 +103,17 @@ class Core {
   std::optional<std::int64_t> max_lag;
   const bool trailing;  // layers behind the loop keep entries, so that every position has to be answered
   std::int64_t opened = 0;  // sequences so far
-  std::int64_t steps = 0, rows = 0, late = 0;  // calls of the step graph, rows of them, and rows that had halted before
+  // Loops of rows, several of which may be one call of a graph; their rows, and those among them that had halted before.
+  std::int64_t steps = 0, rows = 0, late = 0;
 
  private:
   void cut(Sequence& sequence, std::int64_t length);
   std::vector<float> initial(const std::vector<Chunk>& chunks) const;
   std::vector<Answer> answers(const std::vector<Leaving>& leaving, const Spans& spans);
   Spans with_pages(const Spans& spans);
-  void compute(const Spans& planned);
+  std::int64_t together(const Spans& planned, const Spans& waiting, const MostLoops& most_loops) const;
+  std::int64_t deeper_pages(const Spans& spans, std::int64_t loops);
+  void compute(const Spans& planned, std::int64_t loops);
   Spans shared(const Span& span) const;
   void release(Sequence& sequence);
 };

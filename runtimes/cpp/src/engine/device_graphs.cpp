@@ -39,12 +39,12 @@ const float* DeviceGraphs::enter(const std::vector<std::int64_t>& ids, const Spa
   return reinterpret_cast<const float*>(encoded_.get());
 }
 
-void DeviceGraphs::step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
+std::int64_t DeviceGraphs::step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) {
   Frame& call = frame(kStep, spans, static_cast<std::int64_t>(lines.size()));
   std::copy(lines.begin(), lines.end(), call.numbers.here<std::int64_t>("lines"));
-  put_knobs(states, lines, spans, call.numbers.here<std::int64_t>("loop"), call.numbers.here<bool>("last"),
-            call.numbers.here<float>("halt_threshold"));
-  put_place(call, spans, tables);
+  put_depths(spans, call.numbers.here<std::int64_t>("loop"));
+  put_knobs(states, lines, spans, call.numbers.here<bool>("last"), call.numbers.here<float>("halt_threshold"));
+  put_place(call, spans, tables[0]);
   call.run();
   const auto rows = static_cast<std::int64_t>(lines.size());
   OrtDevice& device = *lines_->device;
@@ -52,6 +52,7 @@ void DeviceGraphs::step(States& states, const Lines& lines, const Spans& spans, 
   device.download(reinterpret_cast<char*>(depth_.data()), lines_->ahead.at(kDepth).get(),
                   rows * static_cast<std::int64_t>(sizeof(std::int32_t)));
   static_cast<DeviceStates&>(states).saw(lines, halted_, depth_);  // what `bind` was given
+  return 1;
 }
 
 const float* DeviceGraphs::leave(const States&, const Lines& lines, const float* answers, const std::vector<std::int64_t>& pick,

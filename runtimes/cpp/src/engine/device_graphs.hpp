@@ -55,7 +55,7 @@ class DeviceGraphs : public Graphs {
 
   void bind(const Memory& memory) override;
   const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override;
-  void step(States& states, const Lines& lines, const Spans& spans, const Tables& tables) override;
+  std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) override;
   const float* leave(const States& states, const Lines& lines, const float* answers, const std::vector<std::int64_t>& pick,
                      const Spans& spans, const Tables& tables) override;
 

@@ -22,10 +22,12 @@ auto find(Several& several, const Running* running) {
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
       chunk_(std::min({integer(options.chunk, "chunk", 1), core.graphs->most_rows, core.states->lines()})),
-      patience_(options.patience), budget_(options.budget),
+      budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
-      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_) {
-  if (patience_) number(*patience_, "patience");
+      speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_),
+      pace_(options.patience, options.loops_per_call, speed_) {
+  if (options.patience) number(*options.patience, "patience");
+  if (options.loops_per_call) integer(*options.loops_per_call, "loops_per_call", 1);
   check_budget(budget_);
 }
 
@@ -93,16 +95,19 @@ std::vector<Token> Engine::tick() {
   enter();
   std::vector<Sequence*> sequences, done;
   for (const auto& work : running_) sequences.push_back(work->sequence);
-  const std::int64_t rows = core_.rows;
+  const std::int64_t rows = core_.rows, steps = core_.steps;
+  std::int64_t loops = 0;
   try {
     timed(kStep, [&] {
-      done = core_.step(sequences);
-      return core_.rows - rows;
+      done = core_.step(sequences, [&](std::int64_t of_call) { return pace_.most_loops(of_call, traffic()); });
+      loops = core_.steps - steps;
+      return Calls{loops, core_.rows - rows};
     });
   } catch (const OutOfPages&) {
     make_room();
     return tokens;
   }
+  pace_.ran(loops, traffic());
   for (const Sequence* sequence : done) {
     const auto work = *std::find_if(running_.begin(), running_.end(), [&](const auto& each) { return each->sequence == sequence; });
     if (find(through_, work.get()) == through_.end()) through_.push_back(work);
@@ -110,21 +115,25 @@ std::vector<Token> Engine::tick() {
   return tokens;
 }
 
-bool Engine::looping() const {
-  return std::any_of(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+Traffic Engine::traffic() const {
+  const auto looping =
+      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); });
+  return {static_cast<std::int64_t>(running_.size()), looping, static_cast<std::int64_t>(through_.size())};
 }
 
-// A call, which answers with the rows that it took.
+// A call, or several loops in one, which answers with the rows that it took.
 template <typename Call>
-void Engine::timed(const char* graph, const Call& rows_of_call) {
+void Engine::timed(const char* graph, const Call& call) {
   const auto started = std::chrono::steady_clock::now();
-  if (const std::int64_t rows = rows_of_call(); rows > 0)
-    speed_.add(graph, static_cast<double>(rows), std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+  if (const Calls calls = call(); calls.rows > 0) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    speed_.add(graph, static_cast<double>(calls.rows / calls.count), seconds / static_cast<double>(calls.count), calls.count);
+  }
 }
 
 std::vector<Token> Engine::leave() {
-  if (through_.empty() || waits()) return {};
-  idled_ = 0;
+  if (through_.empty() || pace_.waits(traffic())) return {};
+  pace_.left();
   std::vector<Leaving> leaving;
   std::int64_t rows = 0;
   for (const auto& work : through_) {
@@ -140,24 +149,11 @@ std::vector<Token> Engine::leave() {
   std::vector<Answer> answers;
   timed(kLeave, [&] {
     answers = core_.leave(leaving);
-    return static_cast<std::int64_t>(leaving.size());
+    return Calls{1, static_cast<std::int64_t>(leaving.size())};
   });
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
   return tokens;
-}
-
-// Whether finished positions wait for others to leave with them.
-bool Engine::waits() {
-  const auto through = static_cast<double>(through_.size());
-  const auto looping = static_cast<double>(
-      std::count_if(running_.begin(), running_.end(), [](const auto& each) { return each->sequence->job.has_value(); }));
-  if (through >= looping) return false;
-  if (patience_)  // as Python rounds: halves to the even
-    return through < std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(running_.size())));
-  // Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
-  idled_ += speed_.of_call(kStep) * through / looping;
-  return idled_ < speed_.of_call(kEnter) + speed_.of_call(kLeave);
 }
 
 void Engine::admit() {
@@ -211,7 +207,7 @@ void Engine::enter() {
     left -= count;
     if (!reserved) free -= std::max(work->reserved(), count);
   }
-  if (!chunks.empty() && !entered(entering, chunks) && !looping()) make_room();
+  if (!chunks.empty() && !entered(entering, chunks) && !traffic().looping) make_room();
 }
 
 // Enters as many as there is room for; whether any was.
@@ -225,7 +221,7 @@ bool Engine::entered(Works& entering, std::vector<Chunk>& chunks) {
     try {
       timed(kEnter, [&] {
         core_.enter(chunks);
-        return rows();
+        return Calls{1, rows()};
       });
     } catch (const OutOfStates&) {
       Sequence& sequence = *chunks.back().sequence;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/core.hpp"
+#include "engine/pace.hpp"
 #include "engine/prefixes.hpp"
 #include "engine/request.hpp"
 #include "engine/speculation.hpp"
@@ -30,11 +31,15 @@ class Engine {
   void check_budget(const Budget& budget) const;
   void check_halts(const std::string& what) const;
 
-  bool looping() const;
+  // Of a graph, and the rows of all of them together.
+  struct Calls {
+    std::int64_t count, rows;
+  };
+
+  Traffic traffic() const;
   template <typename Call>
-  void timed(const char* graph, const Call& rows_of_call);
+  void timed(const char* graph, const Call& call);
   std::vector<Token> leave();
-  bool waits();
   void admit();
   Sequence& begin(Work& work);
   Sequence* forked(const Sequence& kept, std::int64_t length);
@@ -58,16 +63,15 @@ class Engine {
 
   Core& core_;
   std::int64_t most_running_, chunk_;
-  std::optional<double> patience_;
   Budget budget_;
   Prefixes prefixes_;
   Speculation* speculation_;
   Speed own_speed_;
   Speed& speed_;  // what calls took lately
+  Pace pace_;
   std::deque<std::shared_ptr<Work>> waiting_;
   Works running_;      // in the order they were admitted
   Works through_;      // their positions are to leave
-  double idled_ = 0;   // seconds that waiting to leave has cost, since some left
   bool full_ = false;  // one was sent back, and none has ended since
 };
 

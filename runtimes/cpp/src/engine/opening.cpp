@@ -64,11 +64,15 @@ OpenRows open_rows(const std::string& folder, const Manifest& manifest, const Lo
                           "model again with --target cuda, or take provider cpu");
   auto weights = open_linked(folder, manifest.links, load.weights, load.verify == "hashes");
   OpenRows open;
-  open.graph = [folder, chosen, weights, spec = manifest.spec,
+  // What writes into pages without returning them takes this project's own operators.
+  const bool in_loop = manifest.lists(file_of(kLoops)) && !on_cuda && !find_op_library(chosen.op_library).empty();
+  open.graph = [folder, chosen, weights, in_loop, spec = manifest.spec,
                 opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
+    if (graph == kLoops && !in_loop) return std::shared_ptr<OrtSession>();
     auto& session = opened[graph];
     const std::string file = plain_path(folder + "/" + file_of(graph));
-    if (!session) session = open_graph(file, spec->graphs.at(graph), chosen, Role::kInTurns, weights);
+    const Ports ports = graph == kLoops ? loop_ports(spec->graphs.at(kStep)) : spec->graphs.at(graph);
+    if (!session) session = open_graph(file, ports, chosen, Role::kInTurns, weights);
     return session;
   };
   if (on_cuda)

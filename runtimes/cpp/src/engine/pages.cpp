@@ -76,6 +76,11 @@ void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
   for (std::int64_t i = 0; i < fresh; ++i) table.push_back(take());
 }
 
+bool PagedCache::shares(const Table& table, std::int64_t position) const {
+  const auto block = static_cast<std::size_t>(position / kPage);
+  return block < table.size() && holders_[static_cast<std::size_t>(table[block])] > 1;
+}
+
 void PagedCache::give(std::int64_t page) {
   if (--holders_[static_cast<std::size_t>(page)] > 0) return;
   free_.push_back(page);

@@ -17,12 +17,13 @@ constexpr double kNothing = 1e-9;   // seconds
 
 }  // namespace
 
-void Line::add(double rows, double seconds) {
-  weight_ = kForget * weight_ + 1;
-  rows_ = kForget * rows_ + rows;
-  seconds_ = kForget * seconds_ + seconds;
-  squares_ = kForget * squares_ + rows * rows;
-  products_ = kForget * products_ + rows * seconds;
+void Line::add(double rows, double seconds, std::int64_t times) {
+  const double kept = std::pow(kForget, static_cast<double>(times)), fresh = (1 - kept) / (1 - kForget);
+  weight_ = kept * weight_ + fresh;
+  rows_ = kept * rows_ + fresh * rows;
+  seconds_ = kept * seconds_ + fresh * seconds;
+  squares_ = kept * squares_ + fresh * rows * rows;
+  products_ = kept * products_ + fresh * rows * seconds;
 }
 
 std::pair<double, double> Line::fit() const {

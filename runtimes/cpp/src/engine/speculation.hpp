@@ -22,7 +22,7 @@ namespace mythos::engine {
 // Seconds of a call by its rows: a straight line through what was measured lately.
 class Line {
  public:
-  void add(double rows, double seconds);
+  void add(double rows, double seconds, std::int64_t times = 1);  // so many calls that were alike
   // Seconds of a call, and of each row in it.
   std::pair<double, double> fit() const;
 
@@ -33,7 +33,7 @@ class Line {
 // What calls of the graphs take: by graph, seconds against rows.
 class Speed {
  public:
-  void add(const std::string& graph, double rows, double seconds) { lines_[graph].add(rows, seconds); }
+  void add(const std::string& graph, double rows, double seconds, std::int64_t times = 1) { lines_[graph].add(rows, seconds, times); }
   // Seconds of a call, whatever its rows.
   double of_call(const std::string& graph) const;
   // Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it.

@@ -12,7 +12,7 @@ there; then it runs them, as it would have. So nothing is approximated, and a ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Several
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.scheduler import Scheduler, due, going
 from mythos_runtime.engine.sequence import Job, Policy, Sequence, Span, lines_of
-from mythos_runtime.row_ports import PAGE
+from mythos_runtime.row_ports import MOST_LOOPS, PAGE
 
 
 class Core:
@@ -37,7 +37,8 @@ class Core:
         trailing: whether layers behind the loop keep entries, so that every position has to be answered.
         max_lag: positions that may lag before they are made to run all depths, in one chunk a depth: a bound on what a
             hard token has to wait for. None: no bound.
-        steps, rows, late: calls of the step graph, rows of them, and rows that had halted before.
+        steps, rows, late: loops of rows, several of which may be one call of a graph; their rows, and those among them
+            that had halted before.
     """
 
     def __init__(self, graphs: Graphs, memory: Memory, max_lag: int | None = None) -> None:
@@ -173,8 +174,15 @@ class Core:
             )
         return np.concatenate(drawn)
 
-    def step(self, sequences: Iterable[Sequence]) -> list[Sequence]:
-        """One call of the step graph over rows that are due of these; those whose jobs are through, to leave.
+    def step(
+        self, sequences: Iterable[Sequence], most_loops: Callable[[int], int] = lambda rows: MOST_LOOPS
+    ) -> list[Sequence]:
+        """One call of the step, or of the step in a Loop, over rows that are due of these; those whose jobs are
+        through, to leave.
+
+        Args:
+            most_loops: by the number of rows, the loops that the call may run where the same rows are due loop after
+                loop. What comes of it is what as many calls would give, to the bit.
 
         Raises:
             OutOfPages: no row that is due could run.
@@ -191,7 +199,7 @@ class Core:
                     waiting.append(job.due)
         if waiting:
             planned = self._with_pages(self.scheduler.plan(waiting))
-            self._run(planned)
+            self._run(planned, self._together(planned, waiting, most_loops))
             for span in planned:
                 assert span.sequence.job is not None
                 span.sequence.job.due = due(span.sequence, halted)
@@ -263,17 +271,60 @@ class Core:
             raise OutOfPages
         return ready
 
-    def _run(self, planned: list[Span]) -> None:
+    def _together(self, spans: list[Span], waiting: list[Span], most_loops: Callable[[int], int]) -> int:
+        """For how many loops these spans of those that wait stay as they are, if none of their last rows halts: until
+        an earlier position is due, too, or a job ends, or others wait."""
+        if self.graphs.most_loops == 1:
+            return 1
+        rows = sum(span.rows for span in spans)
+        if rows < sum(span.rows for span in waiting):
+            return 1
+        most = min(most_loops(rows), self.graphs.most_loops)
+        for sequence, depth, first, _ in spans:
+            if most == 1 or sequence.policy == "share":
+                return 1
+            assert sequence.job is not None
+            ends = min(depth + most, sequence.job.stop)
+            ahead = depth + 1
+            while ahead < ends and sequence.filled[ahead] == first:
+                ahead += 1
+            most = ahead - depth
+        return most
+
+    def _run(self, planned: list[Span], loops: int) -> None:
+        """These rows, for so many loops, or until other ones are due, or as far as there are pages."""
         spans = planned
         if any(span.sequence.policy == "share" for span in planned):
             spans = [part for span in planned for part in self._shared(span)]
+        ran, asked = 1, loops
         if spans:
+            loops = self._deeper_pages(planned, loops)
             lines = lines_of(spans)
-            self.steps, self.rows = self.steps + 1, self.rows + len(lines)
-            self.late += int(np.count_nonzero(self.states.halted[lines]))
-            self.graphs.step(self.states, lines, spans, [span.sequence.loop[span.depth] for span in spans])
-        for span in planned:
-            span.sequence.filled[span.depth] = span.last + 1
+            tables = [[span.sequence.loop[span.depth + ahead] for span in spans] for ahead in range(loops)]
+            ran = self.graphs.step(self.states, lines, spans, tables)
+            ends = np.repeat([span.depth + ran for span in spans], [span.rows for span in spans])
+            self.steps, self.rows = self.steps + ran, self.rows + ran * len(lines)
+            self.late += int(np.clip(ends - self.states.depths(lines), 0, ran).sum())
+        for sequence, depth, _, last in planned:
+            sequence.filled[depth : depth + ran] = [last + 1] * ran
+            for deeper in range(depth + ran, depth + asked):
+                self.loop.truncate(sequence.loop[deeper], sequence.filled[deeper])
+
+    def _deeper_pages(self, spans: list[Span], loops: int) -> int:
+        """Get pages for the loops behind the first, which has them; for how many loops, at most `loops`, there are.
+
+        None is copied that another sequence holds too: a loop that does not run would have cost a page for good.
+        """
+        for ahead in range(1, loops):
+            tables = [sequence.loop[depth + ahead] for sequence, depth, _, _ in spans]
+            if any(self.loop.shares(table, span.first) for table, span in zip(tables, spans, strict=True)):
+                return ahead
+            try:
+                for table, span in zip(tables, spans, strict=True):
+                    self.loop.extend(table, span.first, span.last)
+            except OutOfPages:
+                return ahead
+        return loops
 
     def _shared(self, span: Span) -> list[Span]:
         """The spans that run of this one, where halted positions take their entries from the depth before."""

@@ -18,10 +18,12 @@ from collections import deque
 
 import numpy as np
 
+from mythos_runtime.batch import integer
 from mythos_runtime.engine.admission import admit, check_budget
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
+from mythos_runtime.engine.pace import Pace, Traffic
 from mythos_runtime.engine.pages import OutOfPages, OutOfStates
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token
@@ -37,12 +39,10 @@ class Engine:
     Attributes:
         most_running: requests that run at a time; the others wait, in the order they came.
         chunk: the most tokens of a prompt that enter at a time.
-        patience: a share of the running requests: so many finished positions are waited for before they leave together,
-            since the layers around the loop cost a call about the same for one as for many. None: as long as waiting
-            has cost less than one more call of them, by what calls took lately.
+        pace: how long finished positions wait for others to leave with them, and how many loops a call runs.
         budget: of requests that have none of their own.
         prefixes: ended sequences that the next ones may begin with.
-        speed: what calls took lately. speculation: how tokens are drafted; None: not at all.
+        speculation: how tokens are drafted; None: not at all.
     """
 
     def __init__(
@@ -52,28 +52,47 @@ class Engine:
         chunk: int = 64,
         patience: float | None = None,
         *,
+        loops_per_call: int | None = None,
         budget: Budget | None = None,
         prefixes: int = 0,
         speculation: Speculation | None = None,
     ) -> None:
         """
         Args:
+            patience: a share of the running requests: so many finished positions are waited for before they leave
+                together, since the layers around the loop cost a call about the same for one as for many. None: as long
+                as waiting has cost less than one more call of them, by what calls took lately.
+            loops_per_call: the most that rows which stay together run in one call; whoever comes waits for its end.
+                None: as many as fit `pace.CALL_SECONDS`, by what loops took lately.
             prefixes: how many ended sequences are kept.
+
+        Raises:
+            RequestError: `loops_per_call` is no number of loops.
         """
         self.core, self.spec = core, core.graphs.spec
         self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
-        self.most_running, self.patience = most_running, patience
+        self.most_running = most_running
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
         self.speculation = speculation
-        self.speed = Speed() if speculation is None else speculation.speed
+        if loops_per_call is not None:
+            integer(loops_per_call, "loops_per_call", 1)
+        self.pace = Pace(patience, loops_per_call, Speed() if speculation is None else speculation.speed)
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []  # in the order they were admitted
         self._through: dict[Running, None] = {}  # their positions are to leave; in this order
         self._by_sequence: dict[Sequence, Running] = {}
-        self._idled = 0.0  # seconds that waiting to leave has cost, since some left
         self._full = False  # one was sent back, and none has ended since
+
+    @property
+    def speed(self) -> Speed:
+        """What calls took lately."""
+        return self.pace.speed
+
+    @speed.setter
+    def speed(self, speed: Speed) -> None:
+        self.pace.speed = speed
 
     @property
     def busy(self) -> bool:
@@ -121,9 +140,9 @@ class Engine:
         tokens = self._leave()
         self._admit()
         self._enter()
-        started, rows = time.perf_counter(), self.core.rows
+        started, rows, steps = time.perf_counter(), self.core.rows, self.core.steps
         try:
-            done = self.core.step(self._by_sequence)
+            done = self.core.step(self._by_sequence, lambda rows: self.pace.most_loops(rows, self._traffic))
         except OutOfPages:
             self._make_room()
             return tokens
@@ -131,15 +150,17 @@ class Engine:
             for sequence in error.sequences:
                 self._fail(self._by_sequence[sequence], error)
             return tokens
-        self.speed.saw(STEP, self.core.rows - rows, started)
+        loops = self.core.steps - steps
+        self.speed.saw(STEP, self.core.rows - rows, started, loops)
+        self.pace.ran(loops, self._traffic)
         for sequence in done:
             self._through.setdefault(self._by_sequence[sequence])
         return tokens
 
     def _leave(self) -> list[Token]:
-        if not self._through or self._waits():
+        if not self._through or self.pace.waits(self._traffic):
             return []
-        self._idled = 0.0
+        self.pace.left()
         leaving: list[Leaving] = []
         rows = 0
         for running in self._through:
@@ -161,16 +182,10 @@ class Engine:
             tokens += self._answered(running, each.early, answer)
         return tokens
 
-    def _waits(self) -> bool:
-        """Whether finished positions wait for others to leave with them."""
-        through, looping = len(self._through), sum(sequence.job is not None for sequence in self._by_sequence)
-        if through >= looping:
-            return False
-        if self.patience is not None:
-            return through < max(1, round(self.patience * len(self._running)))
-        # Of a call of the step, what it costs whatever its rows is what fewer rows make worse.
-        self._idled += self.speed.of_call(STEP) * through / looping
-        return self._idled < self.speed.of_call(ENTER) + self.speed.of_call(LEAVE)
+    @property
+    def _traffic(self) -> Traffic:
+        looping = sum(sequence.job is not None for sequence in self._by_sequence)
+        return Traffic(len(self._running), looping, len(self._through))
 
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.

@@ -2,7 +2,10 @@
 
 A call of a small model takes less than the binding of its tensors would. So every graph has buffers for the most rows
 that it takes, and a frame for each number of rows that came: views of the same memory, bound once. The caches are
-bound as input and output both, which appends in place.
+bound as input and output both, which appends in place; in a Loop they are inputs alone, and are written to.
+
+What happens around a call takes as long as a loop of a small model does. So where the bundle has the step in a Loop,
+rows that stay together run several loops in one call.
 """
 
 from __future__ import annotations
@@ -14,30 +17,48 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, few_sizes, put_knobs, put_place, put_stops
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.engine.states import ENCODED, TOKEN, States
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.ort import OrtSession, call_error
 from mythos_runtime.ports import Port, Ports, numpy_dtype
-from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, PAGE, STEP
+from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, LOOPS_FILE, PAGE, STEP
 from mythos_runtime.spec import LoopSpec
 
 MOST_FRAMES = 128  # of a graph, about 20 kB each
-_ALWAYS = np.float32(-np.inf)  # with `last`: every exit rule lets a position leave
+MOST_LOOPS_OF_CALL = 16
+MOST_TABLES = 1 << 22  # numbers of pages in the tables of a call of several loops, where those of one are fewer: 32 MB
 
 
 class Frame:
-    """A graph's tensors at some sizes, by role and group, and their binding."""
+    """A graph's tensors at some sizes, by role and group, and their binding.
+
+    Attributes:
+        in_loop: whether the graph is told how many loops it may run, and says how many it ran.
+        tables: int64 [loops, spans, blocks], where it reads pages.
+        most_loops: that there are tables for.
+    """
 
     def __init__(
         self,
         binding: Any,
         tensors: dict[tuple[str, str | None], np.ndarray],
         given: dict[str, tuple[Port, list[int]]],
+        spans: int = 1,
     ) -> None:
-        """`given`: outputs that have a new tensor at each run, by role, with their shapes."""
+        """
+        Args:
+            given: outputs that have a new tensor at each run, by role, with their shapes.
+            spans: of a loop, that there are tables for.
+        """
         self.binding, self.tensors, self._given = binding, tensors, given
+        self.in_loop = ("loops", None) in tensors
+        tables = tensors.get(("tables", None), np.zeros((spans, 1), np.int64))
+        self.tables = tables.reshape(-1, spans, tables.shape[1])
+        self.most_loops = len(self.tables)
         self.carried = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state"]
         self.ahead = [(str(group), tensor) for (role, group), tensor in tensors.items() if role == "state_next"]
 
@@ -64,11 +85,14 @@ class Frame:
 class StepPart(Protocol):
     """What runs a row graph: it has frames to fill, and runs what stands in one."""
 
+    most_loops: int
+    """Of a call."""
+
     def bind(self, cache: PagedCache | None) -> None: ...
 
     def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame: ...
 
-    def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None: ...
+    def run(self, frame: Frame, spans: Several[Span], tables: Tables) -> None: ...
 
 
 class Graphs(Protocol):
@@ -77,12 +101,14 @@ class Graphs(Protocol):
     spec: LoopSpec
     most_rows: int
     """Of a call."""
+    most_loops: int
+    """Of a call of the step."""
 
     def bind(self, memory: Memory) -> None: ...
 
     def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> Any: ...
 
-    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None: ...
+    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int: ...
 
     def leave(
         self,
@@ -99,7 +125,7 @@ class RowGraphs:
     """In ONNX Runtime on the CPU.
 
     Attributes:
-        most_rows: of a call.
+        most_rows: of a call. most_loops: of a call of the step.
     """
 
     def __init__(
@@ -117,7 +143,7 @@ class RowGraphs:
             memory: whose pages the graphs append to.
             most_rows: of a call.
             most_positions: of a sequence.
-            step: what runs the step where that is no single graph, for as many rows and positions.
+            step: what runs the step where that is not the graph of its name, for as many rows and positions.
         """
         self.spec, self.most_rows = spec, most_rows
         around = next((group.before for group in spec.caches if not group.per_loop), 0)
@@ -127,7 +153,8 @@ class RowGraphs:
             else Part(spec.graphs[name], open_graph(name), most_rows, most_positions, around if name == LEAVE else 0)
             for name in GRAPHS
         }
-        self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
+        self.most_loops = self._parts[STEP].most_loops
+        self._unused = np.zeros(self.most_loops * most_rows, np.float32)  # a knob that the model lacks
         self.bind(memory)
 
     def bind(self, memory: Memory) -> None:
@@ -140,22 +167,37 @@ class RowGraphs:
         part = self._parts[ENTER]
         frame = part.frame(spans, len(ids))
         frame["ids"][:] = ids
-        part.run(frame, spans, tables)
+        part.run(frame, spans, [tables])
         return frame["encoded"]
 
-    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None:
-        """One loop of the spans' rows, each at its span's depth; `lines` [r] are their states, which it replaces."""
+    def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
+        """One loop of the spans' rows, each at its span's depth, or several, for as many as there are `tables` at most;
+        `lines` [r] are their states, which it replaces. The loops that ran: none follows one in which the last row of a
+        span halts, unless that runs every depth (`Job.whole`).
+
+        Raises:
+            BackendFailed: as `Part.run`, or the graph says that it ran as many loops as it cannot have run.
+        """
         part = self._parts[STEP]
         frame = part.frame(spans, len(lines))
         states.arrays[ENCODED].take(lines, 0, frame["encoded"], "clip")  # "clip": straight into the tensor
         frame.put_tokens(states, lines)
         for name, tensor in frame.carried:
             states.arrays[name].take(lines, 0, tensor, "clip")
-        threshold = frame.get("halt_threshold", self._unused[: len(lines)])
-        put_knobs(states, lines, spans, frame["loop"], frame["last"], threshold)
+        tables, last = tables[: frame.most_loops], frame["last"].reshape(-1, len(lines))
+        threshold = frame.get("halt_threshold", self._unused[: last.size]).reshape(last.shape)
+        put_knobs(states, lines, spans, frame["loop"], last, threshold, len(tables))
+        if frame.in_loop:
+            frame["loops"][...], frame["spans"][...] = len(tables), frame.tables.shape[1]
+            if len(tables) > 1:
+                put_stops(spans, frame["stops"])
         part.run(frame, spans, tables)
+        ran = int(frame["ran"]) if frame.in_loop else 1
+        if not 1 <= ran <= len(tables):
+            raise BackendFailed(f"{LOOPS_FILE} says that it ran {ran} loops of {len(tables)}: export the model again")
         for name, tensor in frame.ahead:
             states.arrays[name][lines] = tensor
+        return ran
 
     def leave(
         self,
@@ -176,12 +218,16 @@ class RowGraphs:
         frame.put_tokens(states, lines)
         frame["pick"][:] = pick
         logits = frame.new("logits")
-        part.run(frame, spans, tables)
+        part.run(frame, spans, [tables])
         return logits
 
 
 class Part:
-    """A row graph, its buffers and its frames."""
+    """A row graph, its buffers and its frames.
+
+    Attributes:
+        most_loops: of a call; more than one of the step in a Loop.
+    """
 
     def __init__(
         self,
@@ -194,12 +240,15 @@ class Part:
     ) -> None:
         """
         Args:
-            slot: of the cache, which its first port is.
+            slot: of the cache, which the part's first port is.
             memory: buffers by the name of a port that others have too; its own are added.
         """
         self._session, self._ports, self._slot = session, ports, slot
-        self._most_rows, blocks = most_rows, -(-most_positions // PAGE)
-        most = {"R": most_rows, "S": most_rows, "K": 2 * blocks, "W": most_rows}
+        self._most_rows, blocks = most_rows, 2 * -(-most_positions // PAGE)
+        self.most_loops = MOST_LOOPS_OF_CALL if ports.has("loops") else 1
+        tables = max(min(self.most_loops * most_rows, MOST_TABLES // blocks), most_rows)
+        most = {"R": most_rows, "S": most_rows, "T": tables, "K": blocks, "W": most_rows, "L": self.most_loops}
+        self._most_tables = tables * blocks
         self._memory = {} if memory is None else memory
         for port in (*ports.inputs, *ports.outputs):
             if not port.role.startswith("cache") and port.role != "logits" and port.name not in self._memory:
@@ -207,10 +256,10 @@ class Part:
         self._caches: dict[str, Any] = {}
         self._paged = any(port.role == "cache" for port in ports.inputs)
         self._numbers = np.arange(most_rows)
-        self._frames: dict[tuple[int, int, int], Frame] = {}
+        self._frames: dict[tuple[int, int, int, int], Frame] = {}
 
     def bind(self, cache: PagedCache | None) -> None:
-        """Append to these pages: one buffer of them for each port of a cache, from the part's first slot on."""
+        """Append to these pages: one buffer of them for each port of a cache, from `slot` on."""
         if self._paged:
             assert cache is not None
             names = [port.name for port in self._ports.inputs if port.role == "cache"]
@@ -222,24 +271,26 @@ class Part:
 
     def frame(self, spans: Several[Span], rows: int, wanted: int = 0) -> Frame:
         """The tensors for so many rows of these spans."""
-        blocks = blocks_of(spans) if self._paged else 0
-        key = (rows, blocks, wanted)
+        blocks, count = (blocks_of(spans), min(few_sizes(len(spans)), self._most_rows)) if self._paged else (0, 1)
+        key = (rows, count, blocks, wanted)
         frame = self._frames.pop(key, None)
         if frame is None:
             if len(self._frames) >= MOST_FRAMES:
                 self._frames.pop(next(iter(self._frames)))  # the one that was used longest ago
-            frame = self._make({"R": rows, "S": self._most_rows, "K": blocks, "W": wanted})
+            loops = min(self.most_loops, self._most_tables // (count * blocks)) if self._paged else 1
+            sizes = {"R": rows, "S": count, "T": loops * count, "K": blocks, "W": wanted, "L": loops}
+            frame = self._make(sizes)
         self._frames[key] = frame
         return frame
 
-    def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
+    def run(self, frame: Frame, spans: Several[Span], tables: Tables) -> None:
         """Run the graph on what stands in a frame, over rows of these spans.
 
         Raises:
             BackendFailed: ONNX Runtime could not finish the call.
         """
         if self._paged:
-            put_place(spans, tables, frame["position"], frame["span"], frame["tables"], self._numbers)
+            put_place(spans, tables, frame["position"], frame["span"], frame.tables, self._numbers)
         try:
             self._session.inference.run_with_iobinding(frame.binding)
         except self._session.failures as error:
@@ -265,65 +316,7 @@ class Part:
                     tensors[port.role, port.group if port.role.startswith("state") else None] = tensor
                     value = _ort().OrtValue.ortvalue_from_numpy(tensor)
                 bind(port.name, value)
-        return Frame(binding, tensors, given)
-
-
-def blocks_of(spans: Several[Span]) -> int:
-    """The width of the tables of a call: few sizes, for each is bound anew."""
-    last = spans[0].last if len(spans) == 1 else max(span.last for span in spans)
-    return 1 << (last // PAGE).bit_length()
-
-
-def put_place(
-    spans: Several[Span],
-    tables: Several[Table],
-    position: np.ndarray,
-    span_of: np.ndarray,
-    table: np.ndarray,
-    numbers: np.ndarray,
-) -> None:
-    """Say where the rows of a call stand.
-
-    Args:
-        position, span_of: int64 [r], to be set. table: int64 [spans or more, blocks], to be set as far as it is read.
-        numbers: 0, 1, 2 and so on, r or more of them.
-    """
-    first = np.array([span.first for span in spans])
-    rows = np.array([span.last for span in spans]) - first + 1
-    ahead = first - (rows.cumsum() - rows)  # of a span's place in the call
-    position[:] = np.repeat(ahead, rows) + numbers[: len(position)]
-    span_of[:] = np.repeat(numbers[: len(spans)], rows)
-    for index, (span, pages) in enumerate(zip(spans, tables, strict=True)):
-        needed = span.last // PAGE + 1
-        table[index, :needed] = pages.pages[:needed]
-
-
-def put_knobs(
-    states: States, lines: np.ndarray, spans: Several[Span], loop: np.ndarray, last: np.ndarray, threshold: np.ndarray
-) -> None:
-    """Say of every row [r] which loop it runs, whether that is its last, and where it halts; the last three are set."""
-    rows = [end - first + 1 for _, _, first, end in spans]
-    depth = np.array([span.depth for span in spans])
-    deepest = depth + 1 == np.array([span.sequence.limit for span in spans])
-    loop[:], last[:] = np.repeat(depth, rows), np.repeat(deepest, rows)
-    states.threshold.take(lines, 0, threshold, "clip")
-    if any(span.sequence.capped for span in spans):
-        own = np.repeat([span.sequence.threshold for span in spans], rows)
-        _cap(states.cap[lines] == loop + 1, own, last, threshold)
-
-
-def _cap(ends: np.ndarray, own: np.ndarray, last: np.ndarray, threshold: np.ndarray) -> None:
-    """Let rows halt where their caps say.
-
-    Args:
-        ends: bool [r], whether this loop is a row's cap. own: [r], thresholds of the rows' sequences.
-        last, threshold: [r], what the graph is to get: without caps, and then with them.
-    """
-    forced = last & np.isnan(threshold)
-    threshold[forced] = own[forced]  # at the limit nothing is forced: a sum that falls short takes no remainder
-    early = ends & ~last
-    last |= early
-    threshold[early] = _ALWAYS
+        return Frame(binding, tensors, given, sizes["S"])
 
 
 def _ort() -> Any:

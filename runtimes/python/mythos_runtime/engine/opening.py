@@ -11,7 +11,7 @@ from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
-from mythos_runtime.engine.graphs import RowGraphs
+from mythos_runtime.engine.graphs import Part, RowGraphs, StepPart
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.opening import OrtRows, open_cuda_rows
 from mythos_runtime.engine.request import Budget
@@ -20,9 +20,9 @@ from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import BackendMissing, BundleError, CapacityError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest, read_manifest
-from mythos_runtime.ort import OrtSession
+from mythos_runtime.ort import OrtSession, find_op_library
 from mythos_runtime.ports import Ports
-from mythos_runtime.row_ports import GRAPHS, PAGE, ROWS, STEP
+from mythos_runtime.row_ports import GRAPHS, LOOPS, LOOPS_FILE, PAGE, ROWS, STEP, loop_ports
 from mythos_runtime.session import Options
 from mythos_runtime.shards.group import SECONDS, Shards
 from mythos_runtime.shards.near import Processes, Starter
@@ -43,6 +43,7 @@ def open_engine(
     most_running: int = 64,
     chunk: int = CHUNK,
     max_lag: int | None = MAX_LAG,
+    loops_per_call: int | None = None,
     budget: Budget | None = None,
     prefixes: int = 0,
     speculate: Speculate = "off",
@@ -61,7 +62,7 @@ def open_engine(
             positions.
         max_loops: the most that a request may ask for; default: as trained.
         most_rows: of a call. max_lag: see `Core`.
-        most_running, chunk, budget, prefixes: see `Engine`.
+        most_running, chunk, loops_per_call, budget, prefixes: see `Engine`.
         speculate: "auto", "off", or the loops after which a draft is taken.
         shards: of a bundle whose experts are in shards; None: processes of this machine are started for them.
         backend: onnxruntime (default) or eager, which needs the graphs as a program (`--target cuda`).
@@ -89,7 +90,15 @@ def open_engine(
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
-    return Engine(core, most_running, chunk, budget=budget, prefixes=prefixes, speculation=speculation)
+    return Engine(
+        core,
+        most_running,
+        chunk,
+        loops_per_call=loops_per_call,
+        budget=budget,
+        prefixes=prefixes,
+        speculation=speculation,
+    )
 
 
 def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchDevice | None = None) -> Core:
@@ -193,11 +202,14 @@ def _core(
     def open_graph(name: str, ports: Mapping[str, Ports] = spec.graphs) -> OrtSession:
         return OrtSession(folder / f"{name}.onnx", ports[name], chosen, in_turns=True, weights=weights)
 
-    step = None
+    step: StepPart | None = None
     if manifest.shards is not None:
         shards = open_shards(folder, manifest, options) if shards is None else shards
         parts = partial(open_graph, ports=manifest.shards.graphs)
         step = ShardedStep(manifest.shards, parts, shards, most_rows, most_positions)
+    elif LOOPS_FILE in manifest.files and find_op_library(chosen.op_library) is not None:
+        ports = loop_ports(spec.graphs[STEP])
+        step = Part(ports, open_graph(LOOPS, {LOOPS: ports}), most_rows, most_positions)
     return Core(RowGraphs(spec, open_graph, memory, most_rows, most_positions, step), memory, max_lag)
 
 

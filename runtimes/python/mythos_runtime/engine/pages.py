@@ -161,6 +161,11 @@ class PagedCache:
         for _ in range(new):
             table.append(self._take())
 
+    def shares(self, table: Table, position: int) -> bool:
+        """Whether a position's page is another table's, too."""
+        block = position // PAGE
+        return block < table.count and self._holders[table[block]] > 1
+
     def hold(self, page: int) -> None:
         """One holder more."""
         self._holders[page] += 1

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mythos_runtime.engine.call_inputs import Tables
 from mythos_runtime.engine.graphs import MOST_FRAMES, Frame, Part
-from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.pages import PagedCache
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.errors import RuntimeBundleError, Unavailable
 from mythos_runtime.ort import OrtSession
@@ -39,8 +40,11 @@ class ShardedStep:
     """See `graphs.Part`, in whose place it is.
 
     Attributes:
+        most_loops: of a call.
         shards: that it asks.
     """
+
+    most_loops = 1
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class ShardedStep:
             made = self._made[route] = _Frames(Frame(route, tensors, {}), frames)
         return made.whole
 
-    def run(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
+    def run(self, frame: Frame, spans: Several[Span], tables: Tables) -> None:
         """As `Part.run`, and
 
         Raises:

@@ -36,12 +36,15 @@ class Line:
     squares: float = 0.0
     products: float = 0.0
 
-    def add(self, rows: int, seconds: float) -> None:
-        self.weight = _FORGET * self.weight + 1
-        self.rows = _FORGET * self.rows + rows
-        self.seconds = _FORGET * self.seconds + seconds
-        self.squares = _FORGET * self.squares + rows * rows
-        self.products = _FORGET * self.products + rows * seconds
+    def add(self, rows: int, seconds: float, times: int = 1) -> None:
+        """So many calls that were alike."""
+        kept = _FORGET**times
+        new = (1 - kept) / (1 - _FORGET)
+        self.weight = kept * self.weight + new
+        self.rows = kept * self.rows + new * rows
+        self.seconds = kept * self.seconds + new * seconds
+        self.squares = kept * self.squares + new * rows * rows
+        self.products = kept * self.products + new * rows * seconds
 
     def fit(self) -> tuple[float, float]:
         """Seconds of a call, and of each row in it."""
@@ -61,10 +64,10 @@ class Speed:
 
     lines: dict[str, Line] = field(default_factory=lambda: {name: Line() for name in (ENTER, STEP, LEAVE)})
 
-    def saw(self, graph: str, rows: int, started: float) -> None:
-        """A call of so many rows has taken the time since `started` (time.perf_counter)."""
+    def saw(self, graph: str, rows: int, started: float, calls: int = 1) -> None:
+        """Calls of so many rows together have taken the time since `started` (time.perf_counter)."""
         if rows:
-            self.lines[graph].add(rows, time.perf_counter() - started)
+            self.lines[graph].add(rows // calls, (time.perf_counter() - started) / calls, calls)
 
     def of_call(self, graph: str) -> float:
         """Seconds of a call, whatever its rows."""

@@ -81,8 +81,8 @@ class _EngineFigures(Collector):
         for name, (meaning, value) in gauges.items():
             yield GaugeMetricFamily(name, meaning, value)
         counters = {
-            "mythos_steps": ("Calls of the step's graph", stats.steps),
-            "mythos_rows": ("Rows of these calls", stats.rows),
+            "mythos_steps": ("Loops of rows that ran together", stats.steps),
+            "mythos_rows": ("Their rows", stats.rows),
             "mythos_late_rows": ("Rows that had halted before", stats.late_rows),
             "mythos_reused_tokens": ("Prompt tokens whose cache entries were there already", stats.reused),
             "mythos_engine_restarts": ("Engines opened anew after a tick that failed", stats.restarts),

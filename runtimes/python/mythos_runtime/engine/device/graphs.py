@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
 from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
-from mythos_runtime.engine.graphs import blocks_of, put_knobs, put_place
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
@@ -32,9 +32,11 @@ class DeviceGraphs:
     """See `engine.graphs.Graphs`.
 
     Attributes:
-        most_rows: of a call.
+        most_rows: of a call. most_loops: of a call of the step.
         launches: calls so far; uploads, downloads: copies to the device and back that they took.
     """
+
+    most_loops = 1
 
     def __init__(
         self,
@@ -73,19 +75,20 @@ class DeviceGraphs:
         self._run(frame, spans, tables, len(ids))
         return frame.results["encoded"][: len(ids)]
 
-    def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None:
-        """As `RowGraphs.step`."""
+    def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
+        """As `RowGraphs.step`, of one loop."""
         count = len(lines)
         frame = self._frame(STEP, spans, count)
         frame.put_lines(lines, states.lines)
         loop, last, threshold = np.empty(count, np.int64), np.empty(count, np.bool_), np.empty(count, np.float32)
-        put_knobs(states, lines, spans, loop, last, threshold)
+        put_knobs(states, lines, spans, loop, last[None], threshold[None])
         frame["loop"][:count], frame["last"][:count] = loop, last
         frame["halt_threshold"][:count] = threshold.view(np.int32)
-        self._run(frame, spans, tables, count)
+        self._run(frame, spans, tables[0], count)
         self.downloads += 1
         halted, depth = self._place.read(frame.results["seen"])[:, :count]
         states.saw(lines, halted != 0, depth)
+        return 1
 
     def leave(
         self,
@@ -121,7 +124,8 @@ class DeviceGraphs:
 
     def _run(self, frame: _Frame, spans: Several[Span], tables: Several[Table], rows: int) -> None:
         if frame.paged:
-            put_place(spans, tables, frame["position"][:rows], frame["span"][:rows], frame.tables, self._numbers)
+            place = frame["position"][:rows], frame["span"][:rows], frame.tables[None]
+            put_place(spans, [tables], *place, self._numbers)
             frame["span"][rows:] = -1
         frame.there.copy_(frame.here)
         self.uploads += 1

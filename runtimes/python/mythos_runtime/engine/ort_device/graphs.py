@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.engine.graphs import MOST_FRAMES, blocks_of, put_knobs, put_place
+from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
+from mythos_runtime.engine.graphs import MOST_FRAMES
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.ort_device.device import Bound, Buffer, Numbers
 from mythos_runtime.engine.ort_device.lines import LineGraphs
@@ -52,9 +53,11 @@ class OrtGraphs:
     """See `engine.graphs.Graphs`.
 
     Attributes:
-        most_rows: of a call.
+        most_rows: of a call. most_loops: of a call of the step.
         lines: what moves lines of states.
     """
+
+    most_loops = 1
 
     def __init__(
         self, spec: LoopSpec, sessions: Mapping[str, OrtSession], lines: LineGraphs, memory: Memory, most_rows: int
@@ -88,17 +91,18 @@ class OrtGraphs:
         frame.run()
         return Rows(self._encoded.address, len(ids))
 
-    def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Several[Table]) -> None:
-        """As `RowGraphs.step`."""
+    def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
+        """As `RowGraphs.step`, of one loop."""
         frame = self._frame(STEP, spans, len(lines))
         numbers = frame.numbers
         numbers["lines"][:] = lines
         threshold = numbers.here.get("halt_threshold", self._unused[: len(lines)])
-        put_knobs(states, lines, spans, numbers["loop"], numbers["last"], threshold)
-        self._put_place(frame, spans, tables)
+        put_knobs(states, lines, spans, numbers["loop"], numbers["last"][None], threshold[None])
+        self._put_place(frame, spans, tables[0])
         frame.run()
         halted, depth = (self._device.read(self.lines.ahead[name])[: len(lines)] for name in (HALTED, DEPTH))
         states.saw(lines, halted, depth)
+        return 1
 
     def leave(
         self,
@@ -119,7 +123,7 @@ class OrtGraphs:
     def _put_place(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
         if "tables" in frame.numbers.here:
             position, span, table = (frame.numbers[name] for name in _PLACE)
-            put_place(spans, tables, position, span, table, self._numbers)
+            put_place(spans, [tables], position, span, table[None], self._numbers)
 
     # -- frames -------------------------------------------------------------------------------------------------------
 

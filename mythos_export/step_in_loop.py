@@ -1,0 +1,178 @@
+"""`loops.onnx`: the step in an ONNX Loop, made of `step.onnx`, for engines whose rows stay together for several loops.
+
+    what computes the same in every loop, once
+    Loop:  this loop's tables and knobs, then the step's nodes as they are; again, unless a row stops it
+
+In place of the attentions over pages stand those that write into the pages that they are given (`paged_mla_attention_`
+and so on, the names that they have in PyTorch), for a Loop would carry a copy of every page. They are operators of this
+project's library alone: no portable body can say that. What a table is in which loop is said by the number of a row's
+span, so that no table is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+
+from mythos_export.errors import LowerError
+from mythos_runtime.ports import Ports
+from mythos_runtime.row_ports import LOOPS, LOOPS_FILE, PER_LOOP, loop_ports
+
+_PAGED = "paged_"  # what the operators over pages begin with
+_INSIDE = "loop/"  # in front of a name of the step that means something else outside of the Loop
+_OWN = f"{LOOPS}/"  # in front of what is added
+_INDEX, _ZERO, _ONE, _RAN = (f"{_OWN}{name}" for name in ("index", "zero", "one", "ran"))
+_REAL, _AHEAD, _SPAN_NEXT = (f"{_OWN}{name}" for name in ("real", "ahead", "span_next"))
+_NEW = ("loops", "spans", "stops", "ran")  # ports that the step has none of
+
+
+def write_loops(step: Path, ports: Ports) -> Path | None:
+    """Write the step in a Loop beside `step`, whose ports these are, on the same weights.
+
+    Not of one that computes in float16: on the CPU ONNX Runtime computes runs of its nodes in float32, and where it
+    cuts them, and rounds, is otherwise in a Loop. Calls of one loop and of several would give other bits.
+
+    Raises:
+        LowerError: the step holds what cannot be put into one.
+    """
+    if any(port.dtype == "float16" for port in ports.inputs):
+        return None
+    path = step.with_name(LOOPS_FILE)
+    onnx.save(_in_loop(onnx.load(step, load_external_data=False), ports), path)
+    return path
+
+
+def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
+    graph, wanted = model.graph, loop_ports(ports)
+    _check(graph, {port.name for port in ports.outputs if port.role == "cache_next"})
+    values = {value.name: value for value in (*graph.input, *graph.output)}
+    before = {port.group: port.name for port in ports.inputs if port.role == "state"}
+    carried = {before[port.group]: port.name for port in ports.outputs if port.role == "state_next"}
+    halted = next(port.name for port in ports.outputs if port.role == "state_next" and port.group == "halted")
+    span = ports.of("span").name
+    knobs = {port.name: port.role for port in ports.inputs if port.role in (*PER_LOOP, "loop")}
+    inside = {name: _INSIDE + name for name in (*carried, *carried.values(), *knobs, span)}
+
+    once, again = _parted([_renamed(node, inside) for node in graph.node], set(inside.values()))
+    goes_on, asks = _unless_stopped(inside[halted])
+    body = helper.make_graph(
+        [
+            *(_of_this_loop(name, role, inside[name]) for name, role in knobs.items()),
+            *again,
+            *asks,
+            helper.make_node("Add", [inside[span], _AHEAD], [_SPAN_NEXT]),
+            helper.make_node("Add", [_INDEX, _ONE], [_RAN]),
+        ],
+        "loop",
+        [
+            _scalar(_INDEX),
+            _scalar(f"{_OWN}goes", TensorProto.BOOL),
+            *(_called(inside[name], values[name]) for name in (*carried, span)),
+            _scalar(f"{_OWN}ran_before"),
+        ],
+        [
+            _scalar(goes_on, TensorProto.BOOL),
+            *(_called(inside[name], values[name]) for name in carried.values()),
+            _called(_SPAN_NEXT, values[span]),
+            _scalar(_RAN),
+        ],
+    )
+    given, results = (*carried, span, _ZERO), (*carried.values(), f"{_OWN}span_last", "ran")
+    tables = [  # a row's tables stand as far apart as a loop has spans; padding has none
+        helper.make_node("GreaterOrEqual", [span, _ZERO], [_REAL]),
+        helper.make_node("Where", [_REAL, "spans", _ZERO], [_AHEAD]),
+    ]
+    loop = helper.make_node("Loop", ["loops", "", *given], results, body=body)
+    described = values | {name: _scalar(name) for name in _NEW} | {"stops": _called("stops", values[halted])}
+    described |= {name: _by_loop(values[name]) for name, role in knobs.items() if role in PER_LOOP}
+    known = {port.name for port in ports.inputs}
+    linked = [value for value in graph.input if value.name not in known]  # weights in files outside of the bundle
+    numbers = [helper.make_tensor(name, TensorProto.INT64, [], [n]) for n, name in enumerate((_ZERO, _ONE))]
+    outer = helper.make_graph(
+        [*once, *tables, loop],
+        LOOPS,
+        [*(described[port.name] for port in wanted.inputs), *linked],
+        [described[port.name] for port in wanted.outputs],
+        [*graph.initializer, *numbers],
+    )
+    functions = [function for function in model.functions if not function.name.startswith(_PAGED)]
+    return helper.make_model(outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=functions)
+
+
+def _check(graph: onnx.GraphProto, caches: set[str]) -> None:
+    """Raises LowerError where a name is taken, a node has a graph of its own, whose names nobody looks at here, or a
+    cache is read after it was written."""
+    names = {value.name for value in (*graph.input, *graph.initializer)}
+    names |= {name for node in graph.node for name in node.output}
+    taken = sorted(name for name in names if name in _NEW or name.startswith((_INSIDE, _OWN)))
+    if taken:
+        raise LowerError(f"a value of the step is called {taken[0]}, as one of the step in a Loop is")
+    for node in graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise LowerError(f"the step holds {node.op_type}, a node with a graph of its own, in a Loop")
+        if caches & set(node.input):
+            raise LowerError(f"{node.op_type} reads a cache that the step has written, which a Loop does not return")
+
+
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """A node of the step as it is inside the Loop, where an attention writes into the pages that it is given."""
+    made = NodeProto()
+    made.CopyFrom(node)
+    for side in (made.input, made.output):
+        for index, name in enumerate(side):
+            side[index] = names.get(name, name)
+    if made.op_type.startswith(_PAGED):
+        made.op_type += "_"
+        del made.output[1:]
+    return made
+
+
+def _parted(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodeProto], list[NodeProto]]:
+    """Those that compute the same in every loop, and the others: those that read what changes, or a cache."""
+    once, again = [], []
+    for node in nodes:
+        if node.op_type.startswith(_PAGED) or changing & set(node.input):
+            again.append(node)
+            changing |= set(node.output)
+        else:
+            once.append(node)
+    return once, again
+
+
+def _of_this_loop(name: str, role: str, inside: str) -> NodeProto:
+    """What a port says of the loop that runs: its own line or, of the rows' depth, as many more as loops have run."""
+    if role in PER_LOOP:
+        return helper.make_node("Gather", [name, _INDEX], [inside], axis=0)
+    return helper.make_node("Add", [name, _INDEX], [inside])
+
+
+def _unless_stopped(halted: str) -> tuple[str, list[NodeProto]]:
+    """Whether none of the rows has halted that stop the Loop then."""
+    names = [f"{_OWN}{name}" for name in ("stopped", "stopped_number", "any_number", "any", "goes_on")]
+    return names[-1], [
+        helper.make_node("And", ["stops", halted], [names[0]]),
+        helper.make_node("Cast", [names[0]], [names[1]], to=TensorProto.INT32),
+        helper.make_node("ReduceMax", [names[1]], [names[2]], keepdims=0),
+        helper.make_node("Cast", [names[2]], [names[3]], to=TensorProto.BOOL),
+        helper.make_node("Not", [names[3]], [names[4]]),
+    ]
+
+
+def _scalar(name: str, element: int = TensorProto.INT64) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, element, [])
+
+
+def _called(name: str, value: ValueInfoProto) -> ValueInfoProto:
+    made = ValueInfoProto()
+    made.CopyFrom(value)
+    made.name = name
+    return made
+
+
+def _by_loop(value: ValueInfoProto) -> ValueInfoProto:
+    """With an axis of loops in front."""
+    dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, [f"{LOOPS}_of_call", *dims])
