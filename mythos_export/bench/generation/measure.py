@@ -185,7 +185,7 @@ class _Measuring:
         shallow = min(EASY, deepest)
         for easy in (0, *(n for n in EASY_BEFORE if n < min(self.spec.max_output_tokens, self._room() // 2))):
             for lag in (None, MAX_LAG) if easy else (None,):
-                seconds = self.engine.hard_token(prompt, max(easy, 1), shallow if easy else deepest, deepest, lag)
+                seconds = self.engine.hard_token(prompt, max(easy, 2), shallow if easy else deepest, deepest, lag)
                 self._hard.setdefault((easy, lag), []).append(seconds)
 
     def own_depths(self) -> Load:

@@ -111,7 +111,8 @@ class ByDepth:
         return [each.depth for each in running]
 
     def hard_token(self, prompt: np.ndarray, easy: int, shallow: int, deep: int, max_lag: int | None) -> float:
-        """Seconds that one sequence waits for a token of `deep` loops after `easy` ones of `shallow`."""
+        """Seconds that one sequence waits for a token of `deep` loops after `easy` ones of `shallow`, 2 or more: from
+        the tick that chooses the last of them, which begins the next."""
         depths = Load("", np.array([[shallow] * easy + [deep]]))
         engine, (running,) = self._started(prompt[None], easy + 1, depths, "lazy", max_lag)
         started = time.perf_counter()

@@ -267,16 +267,10 @@ std::int64_t Core::together(const Spans& planned, const Spans& waiting, const Mo
 // Gets pages for the loops behind the first, which has them; for how many loops, at most `loops`, there are. None is copied
 // that another sequence holds too: a loop that does not run would have cost a page for good.
 std::int64_t Core::deeper_pages(const Spans& spans, std::int64_t loops) {
-  for (std::int64_t ahead = 1; ahead < loops; ++ahead) {
-    const auto table = [&](const Span& span) -> Table& { return span.sequence->loop[static_cast<std::size_t>(span.depth + ahead)]; };
-    if (std::any_of(spans.begin(), spans.end(), [&](const Span& span) { return loop->shares(table(span), span.first); }))
-      return ahead;
-    try {
-      for (const Span& span : spans) loop->extend(table(span), span.first, span.last);
-    } catch (const OutOfPages&) {
-      return ahead;
-    }
-  }
+  for (std::int64_t ahead = 1; ahead < loops; ++ahead)
+    for (const Span& span : spans)
+      if (!loop->extend_own(span.sequence->loop[static_cast<std::size_t>(span.depth + ahead)], span.first, span.last))
+        return ahead;
   return loops;
 }
 

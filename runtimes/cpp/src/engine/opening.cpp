@@ -92,7 +92,8 @@ std::unique_ptr<Core> make_core(std::shared_ptr<const LoopSpec> spec, const Open
                                           std::min(integer(options.chunk, "chunk", 1), options.most_rows));
   const std::int64_t lagging = saturated_product(sequences, each);
   const Room room = Memory::room(*spec, options.memory, options.max_loops.value_or(spec->trained_loops), lagging);
-  return core_of(std::move(spec), open, room, options.most_rows, longest_of(*spec, room), options.max_lag);
+  const std::int64_t longest = longest_of(*spec, room);  // before it is moved: arguments are evaluated in any order
+  return core_of(std::move(spec), open, room, options.most_rows, longest, options.max_lag);
 }
 
 std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const OpenRows& open) {

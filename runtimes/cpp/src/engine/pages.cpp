@@ -76,9 +76,13 @@ void PagedCache::extend(Table& table, std::int64_t first, std::int64_t last) {
   for (std::int64_t i = 0; i < fresh; ++i) table.push_back(take());
 }
 
-bool PagedCache::shares(const Table& table, std::int64_t position) const {
-  const auto block = static_cast<std::size_t>(position / kPage);
-  return block < table.size() && holders_[static_cast<std::size_t>(table[block])] > 1;
+bool PagedCache::extend_own(Table& table, std::int64_t first, std::int64_t last) {
+  const auto block = static_cast<std::size_t>(first / kPage);
+  if (block < table.size() && holders_[static_cast<std::size_t>(table[block])] > 1) return false;
+  const std::int64_t fresh = last / kPage + 1 - static_cast<std::int64_t>(table.size());
+  if (fresh > free()) return false;
+  for (std::int64_t i = 0; i < fresh; ++i) table.push_back(take());
+  return true;
 }
 
 void PagedCache::give(std::int64_t page) {

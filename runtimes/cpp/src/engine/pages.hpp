@@ -51,8 +51,9 @@ class PagedCache {
   void copy(std::int64_t to, std::int64_t from, std::int64_t first, std::int64_t count);
   // Makes positions first..last of a table writable, where all before `first` have pages (OutOfPages: nothing changed).
   void extend(Table& table, std::int64_t first, std::int64_t last);
-  // Whether a position's page is another table's, too.
-  bool shares(const Table& table, std::int64_t position) const;
+  // As `extend`, but without copying a page that another table holds too; whether that and the free pages allow it. Nothing
+  // was changed where they do not.
+  bool extend_own(Table& table, std::int64_t first, std::int64_t last);
   void hold(std::int64_t page) { ++holders_[static_cast<std::size_t>(page)]; }
   // One holder less; the last one frees the page.
   void give(std::int64_t page);

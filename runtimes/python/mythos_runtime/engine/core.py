@@ -315,15 +315,11 @@ class Core:
 
         None is copied that another sequence holds too: a loop that does not run would have cost a page for good.
         """
+        extend = self.loop.extend_own
         for ahead in range(1, loops):
-            tables = [sequence.loop[depth + ahead] for sequence, depth, _, _ in spans]
-            if any(self.loop.shares(table, span.first) for table, span in zip(tables, spans, strict=True)):
-                return ahead
-            try:
-                for table, span in zip(tables, spans, strict=True):
-                    self.loop.extend(table, span.first, span.last)
-            except OutOfPages:
-                return ahead
+            for sequence, depth, first, last in spans:
+                if not extend(sequence.loop[depth + ahead], first, last):
+                    return ahead
         return loops
 
     def _shared(self, span: Span) -> list[Span]:

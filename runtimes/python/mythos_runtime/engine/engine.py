@@ -136,7 +136,8 @@ class Engine:
     # -- a tick -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Token]:
-        """Leave, admit, enter, step: at most one call of each graph. The tokens that were chosen."""
+        """Leave, admit, enter, step: at most one call of each graph, of several loops where it is the step's. The
+        tokens that were chosen."""
         tokens = self._leave()
         self._admit()
         self._enter()

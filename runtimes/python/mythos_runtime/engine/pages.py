@@ -161,10 +161,20 @@ class PagedCache:
         for _ in range(new):
             table.append(self._take())
 
-    def shares(self, table: Table, position: int) -> bool:
-        """Whether a position's page is another table's, too."""
-        block = position // PAGE
-        return block < table.count and self._holders[table[block]] > 1
+    def extend_own(self, table: Table, first: int, last: int) -> bool:
+        """As `extend`, but without copying a page that another table holds too; whether that and the free pages allow
+        it. Nothing was changed where they do not."""
+        block = first // PAGE
+        if block < table.count:
+            if self._holders[table[block]] > 1:
+                return False
+            if last // PAGE < table.count:
+                return True
+        try:
+            self.extend(table, first, last)
+        except OutOfPages:
+            return False
+        return True
 
     def hold(self, page: int) -> None:
         """One holder more."""
