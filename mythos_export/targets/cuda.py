@@ -23,7 +23,7 @@ from mythos_export.progress import Progress
 from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.targets.tensorrt_build import parse_sms
-from mythos_runtime.row_ports import ROWS
+from mythos_runtime.row_ports import LOOPS_FILE, ROWS
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.torch_device import KERNELS_FOLDER
 
@@ -62,7 +62,10 @@ class CudaTarget:
         """Every model is taken."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        graphs = [lowered.path, *(path for path in lowered.rows if path.suffix == ".onnx")]
+        rows = [
+            path for path in lowered.rows if path.suffix == ".onnx" and path.name != LOOPS_FILE
+        ]  # which is for the CPU
+        graphs = [lowered.path, *rows]
         manifest = triton_build.build_for(
             tuple(call for path in graphs for call in calls_of(ir.load(path))),
             options.precision if options.precision in PRECISIONS else _COMPUTED_IN,
