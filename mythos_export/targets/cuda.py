@@ -62,9 +62,8 @@ class CudaTarget:
         """Every model is taken."""
 
     def build(self, lowered: Lowered, folder: Path, options: TargetOptions, progress: Progress) -> Built:
-        rows = [
-            path for path in lowered.rows if path.suffix == ".onnx" and path.name != LOOPS_FILE
-        ]  # which is for the CPU
+        # The step in a Loop is the CPU's: a GPU has no operators that write into their input.
+        rows = [path for path in lowered.rows if path.suffix == ".onnx" and path.name != LOOPS_FILE]
         graphs = [lowered.path, *rows]
         manifest = triton_build.build_for(
             tuple(call for path in graphs for call in calls_of(ir.load(path))),
