@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from row_models import RowModel
 
 from mythos_runtime import RequestError
 from mythos_runtime.engine import Engine
@@ -58,12 +59,15 @@ def test_a_share_that_waits_does_not_end_a_call() -> None:
     assert not pace.waits(Traffic(8, 8, 4)) and not pace.waits(Traffic(8, 2, 2))
 
 
-def test_many_calls_alike_count_as_many(row_model) -> None:  # type: ignore[no-untyped-def]
+def test_many_calls_alike_count_as_many() -> None:
     one, other = Speed(), Speed()
     for _ in range(16):
         one.lines[STEP].add(4, 0.5)
     other.lines[STEP].add(4, 0.5, 16)
     assert other.lines[STEP].fit() == pytest.approx(one.lines[STEP].fit())
     assert other.lines[STEP].weight == pytest.approx(one.lines[STEP].weight)
+
+
+def test_a_call_of_no_loop_is_refused(row_model: RowModel) -> None:
     with pytest.raises(RequestError, match="loops_per_call should be an integer of at least 1, found 0"):
         Engine(row_model.core(), loops_per_call=0)
