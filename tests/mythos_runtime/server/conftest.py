@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from golden_bundles import Bundles
 from served_bundles import Serving, serving
 from text_bundles import change_tokenizer, speaking_copy
 
+from mythos_runtime.engine import Engine
+from mythos_runtime.engine.request import Token
 from mythos_runtime.ort import find_op_library
 
 
@@ -20,6 +23,18 @@ def small(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = speaking_copy(bundles["hops"], tmp_path_factory.mktemp("served") / "bundle")
     change_tokenizer(folder, eos=[601], defaults={"temperature": 0.5})
     return folder
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small a model answers a hundred tokens in 75 ms, before a test has looked at who is running."""
+    tick = Engine.tick
+
+    def late(engine: Engine) -> list[Token]:
+        time.sleep(0.01)
+        return tick(engine)
+
+    monkeypatch.setattr(Engine, "tick", late)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ from mythos_runtime.server.settings import Settings
 LONG: dict[str, Any] = {"model": NAME, "prompt": "x" * 20, "max_tokens": 100, "ignore_eos": True}
 
 
-def test_a_client_that_leaves_takes_nothing_with_it(server: Serving) -> None:
+def test_a_client_that_leaves_takes_nothing_with_it(server: Serving, unhurried: None) -> None:
     before = server.metrics()['mythos_requests_total{reason="cancelled"}'] if _cancelled(server) else 0.0
     stream = server.openai().completions.create(**{k: v for k, v in LONG.items() if k != "ignore_eos"}, stream=True)
     next(iter(stream))
@@ -53,7 +53,7 @@ def _cancelled(server: Serving) -> bool:
     return 'mythos_requests_total{reason="cancelled"}' in server.metrics()
 
 
-def test_above_the_queue_is_429(small: Path) -> None:
+def test_above_the_queue_is_429(small: Path, unhurried: None) -> None:
     with serving(small, most_running=2, most_queued=3) as server, contextlib.ExitStack() as open_streams:
         http = open_streams.enter_context(server.http())
         body = LONG | {"stream": True, "policy": "full"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,10 +95,7 @@ def _light(colour: str) -> int:
     return sum(map(int, colour[4:-1].split(",")))
 
 
-def test_stop_and_errors(browser: Any, server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = server.loop._engine
-    tick = engine.tick
-    monkeypatch.setattr(engine, "tick", lambda: time.sleep(0.01) or tick())  # or it would be done before it is stopped
+def test_stop_and_errors(browser: Any, server: Serving, unhurried: None) -> None:
     opened(browser, server)
     WebDriverWait(browser, 20).until(lambda driver: driver.title == NAME)
     put(browser, "tokens", "100")
