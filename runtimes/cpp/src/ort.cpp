@@ -18,6 +18,8 @@ namespace {
 constexpr const char* kCuda = "CUDAExecutionProvider";
 constexpr const char* kCudaLibrary = "libmythos_cuda_ops.so";
 constexpr const char* kRtx = "NvTensorRTRTXExecutionProvider";
+// That a thread of a session which takes turns looks for work before it sleeps (ort.py).
+constexpr const char* kSpinMicroseconds = "50";
 
 const std::map<std::string, ONNXTensorElementDataType> kTypes{
     {"bool", ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL},       {"int32", ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32},
@@ -189,7 +191,10 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
   settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
-  if (role == Role::kInTurns || role == Role::kLines) settings.AddConfigEntry("session.force_spinning_stop", "1");
+  if (role == Role::kInTurns || role == Role::kLines) {
+    settings.AddConfigEntry("session.force_spinning_stop", "1");
+    settings.AddConfigEntry("session.intra_op.spin_duration_us", kSpinMicroseconds);
+  }
   const bool engine = role == Role::kEngine || plugins_;
   std::string provider = "CPUExecutionProvider", library;
   if (engine) {

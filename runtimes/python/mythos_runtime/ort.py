@@ -39,6 +39,10 @@ _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """By default it would multiply float32 in TF32, whose 10 bits of a fraction are not enough for equal depths."""
 _LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
 OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
+_SPIN_MICROSECONDS = "50"
+"""That a thread of a session which takes turns looks for work before it sleeps. Between two operators of a call that is
+enough. Where somebody else uses a core, one that spins on has used up its turn when its work comes (512-wide model,
+two threads: 50 is level with ONNX Runtime's own choice, and beside a busy process 1.1 to 1.7 times as fast)."""
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
 
@@ -185,6 +189,7 @@ class OrtSession:
             settings.add_session_config_entry(key, value)
         if in_turns:
             settings.add_session_config_entry("session.force_spinning_stop", "1")
+            settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
         on_cpu = providers[0] == _PROVIDERS["cpu"]
         chosen = options.op_library
         kernels = file.parent / KERNELS_FOLDER

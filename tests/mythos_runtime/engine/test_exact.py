@@ -199,7 +199,7 @@ def test_requests_that_were_sent_back_do_not_keep_the_others_from_their_pages(ro
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_several_loops_in_a_call_are_the_calls_that_they_stand_for(row_model: RowModel, data: Any) -> None:
-    """The same rows in the same order, the same pages in the end, and fewer calls."""
+    """The same rows, loop for loop, the same pages in the end, and fewer calls."""
     requests = data.draw(some_requests())
     options = {
         "most_running": data.draw(st.sampled_from([8, 3])),
@@ -233,7 +233,8 @@ def test_rows_that_stay_together_take_few_calls(row_model: RowModel) -> None:
 
 
 def recorded(core: Core, patch: pytest.MonkeyPatch) -> tuple[list[Any], list[int]]:
-    """What runs from now on, loop for loop: the depths and rows of its spans. And how many loops each call ran."""
+    """What runs from now on, loop for loop: the depths and rows of its spans, in no order: within a call it stays as it
+    was. And how many loops each call ran."""
     trace: list[Any] = []
     called: list[int] = []
     opened: dict[Sequence, int] = {}
@@ -243,8 +244,8 @@ def recorded(core: Core, patch: pytest.MonkeyPatch) -> tuple[list[Any], list[int
         numbers = [opened.setdefault(span.sequence, len(opened)) for span in spans]
         ran: int = step(states, lines, spans, tables)
         called.append(ran)
-        rows = [(number, span.first, span.last) for number, span in zip(numbers, spans, strict=True)]
-        trace.extend(([span.depth + ahead for span in spans], rows) for ahead in range(ran))
+        rows = sorted((number, span.depth, span.first, span.last) for number, span in zip(numbers, spans, strict=True))
+        trace.extend([(number, depth + ahead, *ends) for number, depth, *ends in rows] for ahead in range(ran))
         return ran
 
     patch.setattr(core.graphs, "step", noted)

@@ -56,6 +56,7 @@ def test_those_that_wait_to_leave_wait_as_long_as_loop_by_loop(around: float) ->
 def test_a_share_that_waits_does_not_end_a_call() -> None:
     pace = Pace(0.5, 7, Speed())
     assert pace.waits(Traffic(8, 8, 3)) and pace.most_loops(1, Traffic(8, 8, 3)) == 7
+    assert pace.most_loops(1, Traffic(8, 8, 4)) == 1  # one who did not fit into the call of those that left
     assert not pace.waits(Traffic(8, 8, 4)) and not pace.waits(Traffic(8, 2, 2))
 
 

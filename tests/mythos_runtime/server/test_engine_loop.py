@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import queue
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -99,6 +100,28 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], Engine]) -> 
     assert all(sum(isinstance(event, Accepted) for event in end.events) == 1 for end in ends)
     assert loop.stats.restarts == 3  # four, then two, then the one alone
     assert loop.load == 0 and loop.stats.pages_free == loop.stats.pages
+
+
+def test_the_pages_of_running_requests_are_not_those_that_are_kept(small: Path) -> None:
+    engine = open_engine(small, memory=16 << 20, prefixes=4)
+    prompt = [7, *range(60, 100)]
+    first = alone(engine, Request(prompt, 4))
+    assert len(engine.prefixes) == 1 and engine.core.loop.held and engine.pages_running == 0
+    kept = engine.core.loop.held
+    several = [engine.submit(Request([*prompt, token], 4)) for token in range(3)]
+    engine.tick()
+    assert all(running.reused >= len(prompt) for running in several)
+    tables = [running.sequence.loop for running in several if running.sequence is not None]
+    assert kept <= engine.pages_running < sum(len(table) for each in tables for table in each)  # shared ones once
+    loop, end = EngineLoop(engine, lambda: engine, deliver, 16), Ended()
+    loop.submit([Ticket(Request(prompt, 4), end)])
+    loop.start()
+    end.over.get(timeout=30)
+    while engine.busy:
+        time.sleep(0.01)
+    loop.close()
+    assert end.tokens == first
+    assert loop.stats.pages_running == 0 and loop.stats.pages_free < loop.stats.pages
 
 
 def test_a_request_that_fails_behind_a_token_of_the_same_tick_has_no_answer(small: Path) -> None:

@@ -67,7 +67,7 @@ def workers() -> list[psutil.Process]:
 
 
 def request(number: int) -> dict[str, Any]:
-    return {"model": NAME, "prompt": [60 + number, 9], "max_tokens": 80, "temperature": 1, "seed": number}
+    return {"model": NAME, "prompt": [60 + number, 9], "max_tokens": 120, "temperature": 1, "seed": number}
 
 
 def test_one_is_killed_under_load(replicas: str) -> None:
@@ -117,7 +117,7 @@ def test_errors_are_the_app_s(replicas: str) -> None:
 
 
 def test_the_emptiest_is_chosen_and_a_burst_is_spread() -> None:
-    """By the pages that each said it holds, and by what was sent to it since."""
+    """By the pages that each said its requests hold, and by what was sent to it since."""
     pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
     from mythos_runtime.server.replicas import LeastPages
 
@@ -129,7 +129,8 @@ def test_the_emptiest_is_chosen_and_a_burst_is_spread() -> None:
 
     router = object.__new__(LeastPages)
     router.initialize_state()
-    candidates: list[Any] = [Known("full", {"held": 0.9}), Known("half", {"held": 0.5}), Known("new", {})]
+    full, half = ({"held": held, "most_running": 8.0} for held in (0.9, 0.5))
+    candidates: list[Any] = [Known("full", full, 500), Known("half", half, 500), Known("new", {})]
 
     def first() -> str:
         ranked = asyncio.run(router.choose_replicas(candidates))

@@ -14,9 +14,7 @@ constexpr double kCallSeconds = 0.05;  // of a call of several loops: what a new
 
 bool Pace::waits(const Traffic& traffic) {
   if (traffic.through >= traffic.looping) return false;
-  if (patience_)  // as Python rounds: halves to the even
-    return static_cast<double>(traffic.through) <
-           std::max(1.0, std::nearbyint(*patience_ * static_cast<double>(traffic.running)));
+  if (patience_) return !enough(traffic);
   idled_ += idling(traffic);
   return idled_ < around();
 }
@@ -26,7 +24,7 @@ void Pace::ran(std::int64_t loops, const Traffic& traffic) {
 }
 
 std::int64_t Pace::most_loops(std::int64_t rows, const Traffic& traffic) const {
-  if (traffic.looping < traffic.running) return 1;
+  if (traffic.looping < traffic.running || enough(traffic)) return 1;
   auto most = static_cast<double>(loops_per_call_.value_or(kMostLoops));
   if (traffic.through && !patience_) {
     const double each = idling(traffic);
@@ -37,6 +35,13 @@ std::int64_t Pace::most_loops(std::int64_t rows, const Traffic& traffic) const {
     most = seconds > 0 ? std::min(most, std::floor(kCallSeconds / seconds)) : 1;
   }
   return static_cast<std::int64_t>(std::max(most, 1.0));
+}
+
+// Whether as many wait to leave as the patience that was given asks for.
+bool Pace::enough(const Traffic& traffic) const {
+  if (!patience_) return false;
+  const double asked = std::nearbyint(*patience_ * static_cast<double>(traffic.running));  // as Python: halves to the even
+  return static_cast<double>(traffic.through) >= std::max(1.0, asked);
 }
 
 // Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its rows is what

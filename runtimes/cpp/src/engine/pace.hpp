@@ -27,10 +27,11 @@ class Pace {
   // A call has run so many loops, the first of which `waits` has counted.
   void ran(std::int64_t loops, const Traffic& traffic);
   // Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where a request
-  // that runs waits to enter.
+  // that runs waits to enter, or where those that would leave now did not fit into the call of others.
   std::int64_t most_loops(std::int64_t rows, const Traffic& traffic) const;
 
  private:
+  bool enough(const Traffic& traffic) const;
   double idling(const Traffic& traffic) const;
   double around() const;
 

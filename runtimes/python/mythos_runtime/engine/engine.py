@@ -24,7 +24,7 @@ from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
 from mythos_runtime.engine.pace import Pace, Traffic
-from mythos_runtime.engine.pages import OutOfPages, OutOfStates
+from mythos_runtime.engine.pages import OutOfPages, OutOfStates, distinct
 from mythos_runtime.engine.prefixes import Prefixes
 from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token
 from mythos_runtime.engine.sequence import Sequence
@@ -108,6 +108,13 @@ class Engine:
     def running(self) -> int:
         """Requests that run."""
         return len(self._running)
+
+    @property
+    def pages_running(self) -> int:
+        """Pages that requests hold which run; each once, whoever shares it. Counted anew, in time with their number."""
+        held = list(self._by_sequence)
+        around = distinct(sequence.around for sequence in held)
+        return around + distinct(table for sequence in held for table in sequence.loop)
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class Pace:
         if traffic.through >= traffic.looping:
             return False
         if self.patience is not None:
-            return traffic.through < max(1, round(self.patience * traffic.running))
+            return not self._enough(traffic)
         self._idled += self._idling(traffic)
         return self._idled < self._around()
 
@@ -47,8 +47,8 @@ class Pace:
 
     def most_loops(self, rows: int, traffic: Traffic) -> int:
         """Of the next call of the step, of so many rows: not more than those that wait to leave wait for, and one where
-        a request that runs waits to enter."""
-        if traffic.looping < traffic.running:
+        a request that runs waits to enter, or where those that would leave now did not fit into the call of others."""
+        if traffic.looping < traffic.running or self._enough(traffic):
             return 1
         most = MOST_LOOPS if self.loops_per_call is None else self.loops_per_call
         if traffic.through and self.patience is None:
@@ -58,6 +58,10 @@ class Pace:
             seconds = self.speed.of(STEP, rows)
             most = min(most, int(CALL_SECONDS / seconds)) if seconds else 1
         return max(most, 1)
+
+    def _enough(self, traffic: Traffic) -> bool:
+        """Whether as many wait to leave as the patience that was given asks for."""
+        return self.patience is not None and traffic.through >= max(1, round(self.patience * traffic.running))
 
     def _idling(self, traffic: Traffic) -> float:
         """Seconds that one more loop costs those that wait to leave: of a call of the step, what it costs whatever its

@@ -6,7 +6,7 @@ loop depths. A page may stand in several tables (a common prefix, a fork); whoev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,6 +90,12 @@ class Table:
         gone: list[int] = self._pages[blocks : self.count].tolist()
         self.count = min(self.count, blocks)
         return gone
+
+
+def distinct(tables: Iterable[Table]) -> int:
+    """Pages that are in any of a cache's tables."""
+    pages = [table.pages for table in tables]
+    return len(np.unique(np.concatenate(pages))) if pages else 0
 
 
 class PagedCache:

@@ -30,6 +30,7 @@ from mythos_runtime.errors import BackendFailed, ResultError
 from mythos_runtime.server.logprobs import TokenLogprobs, token_logprobs
 
 log = logging.getLogger("mythos_runtime.server")
+_COUNT_SECONDS = 0.5  # between two counts of the pages of running requests, which look at every table
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Stats:
     """The engine between two ticks: requests, pages, states, and what its calls came to since it was first opened.
 
     Attributes:
+        pages_running: that running requests hold, as of the last half second; what else is held is kept of ended ones
+            and goes as soon as somebody needs it.
         states: of positions that lag, as many as there may be.
         prefixes: ended requests whose pages are kept for those that begin alike.
         reused: prompt tokens that were found in them.
@@ -128,6 +131,7 @@ class Stats:
     restarts: int = 0
     prefixes: int = 0
     reused: int = 0
+    pages_running: int = 0
 
 
 class EngineLoop:
@@ -160,6 +164,7 @@ class EngineLoop:
         self._outbox: list[tuple[Ticket, Event]] = []
         self._before = Stats()  # of engines that failed
         self._reused = 0
+        self._pages_running, self._counted = 0, 0.0
         self._thread = threading.Thread(target=self._work, name="mythos-engine", daemon=True)
 
     # -- from any thread ----------------------------------------------------------------------------------------------
@@ -384,6 +389,9 @@ class EngineLoop:
         core, before = self._engine.core, self._before
         caches = [cache for cache in (core.around, core.loop) if cache is not None]
         running = sum(each.sequence is not None for each in self._tickets)
+        now = time.perf_counter()
+        if now > self._counted + _COUNT_SECONDS or not running:
+            self._pages_running, self._counted = self._engine.pages_running, now
         self.stats = Stats(
             running,
             self._load - running,
@@ -397,4 +405,5 @@ class EngineLoop:
             before.restarts,
             len(self._engine.prefixes),
             self._reused,
+            self._pages_running,
         )

@@ -67,6 +67,7 @@ class _EngineFigures(Collector):
             "mythos_waiting": ("Requests that wait for it", stats.waiting),
             "mythos_pages": ("Pages of the caches", stats.pages),
             "mythos_pages_free": ("Pages that nobody holds", stats.pages_free),
+            "mythos_pages_running": ("Pages that running requests hold", stats.pages_running),
             "mythos_states": ("States for positions that lag", stats.states),
             "mythos_states_free": ("States that nobody holds", stats.states_free),
             "mythos_prefixes": ("Ended requests kept for those that begin alike", stats.prefixes),

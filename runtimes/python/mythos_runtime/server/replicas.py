@@ -42,15 +42,17 @@ class Replica:
         if manifest.shards is not None:
             threads = options["options"].threads if "options" in options else None
             starter = Actors(folder, len(manifest.shards.counts), threads)
+        self._settings = settings
         self._app = make_app(Served.open(folder, manifest, settings, starter, **options))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
     def record_routing_stats(self) -> dict[str, float]:
-        """For `LeastPages`: the share of the caches' pages that is held."""
+        """For `LeastPages`: the share of the caches' pages that running requests hold, and how many may run."""
         stats = self._loop.stats
-        return {"held": (stats.pages - stats.pages_free) / stats.pages if stats.pages else 0.0}
+        held = stats.pages_running / stats.pages if stats.pages else 0.0
+        return {"held": held, "most_running": float(self._settings.most_running)}
 
     def check_health(self) -> None:
         """Raises where the engine has stopped: Ray then puts another replica in this one's place."""
@@ -64,10 +66,11 @@ class Replica:
 
 
 class LeastPages(RequestRouter):
-    """To the replica that holds the smallest share of its pages.
+    """To the replica whose running requests hold the smallest share of its pages.
 
-    What a replica says of itself is up to a second old; of two that hold the same, the one comes first that this router
-    has fewer requests at, so that a burst does not meet on one.
+    What a replica says of itself is up to a second old. What this router has sent there and has not come back counts
+    too, as the share of the requests that may run there, so that a burst does not meet on one. What is kept of ended
+    requests does not count: it would send everybody away from where prompts that begin alike are known.
     """
 
     def initialize_state(self, **_: Any) -> None:
@@ -77,8 +80,9 @@ class LeastPages(RequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         def load(replica: RunningReplica) -> tuple[float, float]:
-            sent = self._sent[replica.replica_id] / max(replica.max_ongoing_requests, 1)
-            held = replica.routing_stats.get("held", 0.0)
+            stats = replica.routing_stats
+            sent = self._sent[replica.replica_id] / max(stats.get("most_running", replica.max_ongoing_requests), 1)
+            held = stats.get("held", 0.0)
             return round(held + sent, 2), sent
 
         return [[replica] for replica in sorted(candidate_replicas, key=load)]
