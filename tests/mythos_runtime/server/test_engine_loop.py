@@ -15,18 +15,10 @@ import pytest
 from mythos_runtime.engine import Budget, Engine, Request, Token, open_engine
 from mythos_runtime.errors import BackendFailed, RequestError
 from mythos_runtime.manifest import read_manifest
-from mythos_runtime.server.engine_loop import (
-    Accepted,
-    Chosen,
-    Closed,
-    EngineLoop,
-    Event,
-    Failed,
-    Overloaded,
-    Ticket,
-)
+from mythos_runtime.server.engine_loop import EngineLoop
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
+from mythos_runtime.server.tickets import Accepted, Chosen, Closed, Event, Failed, Overloaded, Ticket
 
 POISON = 13
 

@@ -111,7 +111,7 @@ class Engine:
 
     @property
     def pages_running(self) -> int:
-        """Pages that requests hold which run; each once, whoever shares it. Counted anew, in time with their number."""
+        """Pages that running requests hold, each once, whoever shares it. Looks at every table: not for each tick."""
         held = list(self._by_sequence)
         around = distinct(sequence.around for sequence in held)
         return around + distinct(table for sequence in held for table in sequence.loop)

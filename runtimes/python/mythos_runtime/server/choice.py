@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mythos_runtime.generate import LENGTH
-from mythos_runtime.server.engine_loop import Chosen
 from mythos_runtime.server.logprobs import TokenLogprobs
+from mythos_runtime.server.tickets import Chosen
 from mythos_runtime.server.words import Words
 from mythos_runtime.stops import StopTexts
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from mythos_runtime.server.asking import Asked
 from mythos_runtime.server.choice import Choice, Piece
-from mythos_runtime.server.engine_loop import Accepted, EngineLoop, Event, Failed, Ticket
+from mythos_runtime.server.engine_loop import EngineLoop
+from mythos_runtime.server.tickets import Accepted, Event, Failed, Ticket
 from mythos_runtime.server.words import Words
 
 

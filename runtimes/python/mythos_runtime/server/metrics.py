@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mythos_runtime.server.engine_loop import Stats, Ticket
+from mythos_runtime.server.engine_loop import Stats
+from mythos_runtime.server.tickets import Ticket
 from mythos_runtime.shards.group import Shards
 
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from mythos_runtime.errors import CapacityError, RequestError, Unavailable
 from mythos_runtime.fields import shown
-from mythos_runtime.server.engine_loop import Closed, Overloaded
 from mythos_runtime.server.schemas import UNIONS, UNSUPPORTED, ErrorBody, ErrorDetail
+from mythos_runtime.server.tickets import Closed, Overloaded
 
 log = logging.getLogger("mythos_runtime.server")
 

@@ -25,10 +25,11 @@ from pydantic import ValidationError
 from mythos_runtime.errors import RequestError
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server.choice import Choice
-from mythos_runtime.server.engine_loop import Chosen, EngineLoop, Event, Failed, Ticket
+from mythos_runtime.server.engine_loop import EngineLoop
 from mythos_runtime.server.schemas import CompletionRequest
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
+from mythos_runtime.server.tickets import Chosen, Event, Failed, Ticket
 from mythos_runtime.session import Options
 
 _log = logging.getLogger(__name__)
