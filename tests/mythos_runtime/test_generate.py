@@ -280,12 +280,11 @@ def test_drafts_change_nothing(model: Model, temperature: float) -> None:
     rows = prompts(model, [5, 1, 30])
     options = {"max_new_tokens": 20, "temperature": temperature, "seed": 5, "repetition_penalty": 1.1}
     plain = model.generate_all(rows, speculate="off", **options)
-    assert model.pool is not None
     for speculate in (1, 2, "auto"):
         drafted = model.generate_all(rows, speculate=speculate, **options)
         assert (drafted.tokens, drafted.depth) == (plain.tokens, plain.depth)
-    counted = model.pool.speculation(1)
-    assert counted is not None and 0 < counted.accepted < counted.drafted
+    counted = model.engine(1, speculate=1).usage
+    assert 0 < counted.accepted < counted.drafted
 
 
 def test_forks_and_truncation(model: Model) -> None:

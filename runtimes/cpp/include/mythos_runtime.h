@@ -21,6 +21,8 @@
  * Functions return 0, or the exit code of the error: 1 a result is wrong, 2 the request or the bundle is wrong, 3 this
  * machine lacks something. The text is mythos_last_error().
  *
+ * Many requests at once: mythos_engine.h.
+ *
  * Threads: a model and its caches are for one thread at a time (any thread; hand-overs need no more than a mutex gives).
  * Different models run in different threads at once. mythos_last_error() is of the calling thread, and its text stays
  * until that thread's next error.
@@ -44,6 +46,9 @@ typedef struct mythos_cache mythos_cache;
 
 MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.2.0" */
 MYTHOS_API const char* mythos_last_error(void);
+/* What it was: "RequestError", "CapacityError" (tokens do not fit), "BundleError", "BackendMissing", "BackendFailed",
+ * "ResultError", as mythos_runtime.hpp and the Python package have them; "" of anything else. */
+MYTHOS_API const char* mythos_last_error_kind(void);
 
 /* -- models ------------------------------------------------------------------------------------------------------------ */
 
@@ -51,6 +56,17 @@ enum { MYTHOS_VERIFY_HASHES = 0, MYTHOS_VERIFY_SIZES = 1 }; /* what of the bundl
 
 /* backend NULL: the first that the bundle has a file for. threads 0: the engine's choice. */
 MYTHOS_API int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model);
+/* The same, with all that can be chosen. */
+typedef struct mythos_load_options {
+  const char* backend;    /* as above */
+  int threads, verify;    /* as above */
+  const char* provider;   /* of onnxruntime: cpu, cuda (or fail), auto (cuda where it works); NULL: auto */
+  const char* op_library; /* native operators: a path, or "none" for the portable bodies; NULL: as installed */
+  const char* weights;    /* of a bundle whose weights are in files outside of it: the file, or its folder; NULL: as exported */
+} mythos_load_options;
+MYTHOS_API mythos_load_options mythos_default_load_options(void);
+/* options NULL: the defaults. */
+MYTHOS_API int mythos_load_with(const char* bundle, const mythos_load_options* options, mythos_model** model);
 MYTHOS_API void mythos_free(mythos_model* model);             /* NULL: nothing */
 MYTHOS_API int64_t mythos_vocab_size(const mythos_model* model);    /* 0 for NULL */
 MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the default of max_loops; 0 for NULL */

@@ -265,6 +265,7 @@ class MYTHOS_API Model {
                                 const GenerateOptions& options = {});
 
  private:
+  friend class Engine;
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;

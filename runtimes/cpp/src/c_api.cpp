@@ -5,11 +5,7 @@
 #include <cmath>
 #include <string>
 
-#include "mythos_runtime.hpp"
-
-struct mythos_model {
-  mythos::Model model;
-};
+#include "c_guard.hpp"
 
 struct mythos_cache {
   mythos::Cache cache;
@@ -17,27 +13,7 @@ struct mythos_cache {
 
 namespace {
 
-thread_local std::string last_error;
-
-template <typename Work>
-int guarded(const Work& work) noexcept {
-  try {
-    work();
-    return 0;
-  } catch (const mythos::Error& error) {
-    last_error = error.what();
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "unknown error";
-  }
-  return 3;
-}
-
-void require(bool given, const char* what) {
-  if (!given) throw mythos::RequestError(what);
-}
+using mythos::c::guarded, mythos::c::last, mythos::c::require;
 
 std::unique_ptr<mythos::Tokenizer> tokenizer_of(const mythos_model* model) {
   auto tokenizer = model->model.tokenizer();
@@ -117,18 +93,22 @@ extern "C" {
 
 const char* mythos_version(void) { return mythos::version(); }
 
-const char* mythos_last_error(void) { return last_error.c_str(); }
+const char* mythos_last_error(void) { return last().text.c_str(); }
+
+const char* mythos_last_error_kind(void) { return last().kind; }
+
+mythos_load_options mythos_default_load_options(void) { return {}; }
 
 int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model) {
+  mythos_load_options options = mythos_default_load_options();
+  options.backend = backend, options.threads = threads, options.verify = verify;
+  return mythos_load_with(bundle, &options, model);
+}
+
+int mythos_load_with(const char* bundle, const mythos_load_options* options, mythos_model** model) {
   return guarded([&] {
-    require(bundle && model, "mythos_load needs a bundle's folder and a place for the model");
-    require(verify == MYTHOS_VERIFY_HASHES || verify == MYTHOS_VERIFY_SIZES,
-            "verify should be MYTHOS_VERIFY_HASHES or MYTHOS_VERIFY_SIZES");
-    mythos::LoadOptions options;
-    if (backend) options.backend = backend;
-    if (threads != 0) options.threads = threads;
-    if (verify == MYTHOS_VERIFY_SIZES) options.verify = "sizes";
-    *model = new mythos_model{mythos::Model::load(bundle, options)};
+    require(bundle && model, "loading needs a bundle's folder and a place for the model");
+    *model = new mythos_model{mythos::Model::load(bundle, mythos::c::load_options(options))};
   });
 }
 

@@ -12,7 +12,7 @@ struct Model::Parts {
   engine::OpenRows open_rows;          // of the row graphs, where the bundle has them and they run where the session does
   std::shared_ptr<engine::Pool> pool;  // a core over them, which caches share
 
-  std::map<std::int64_t, std::unique_ptr<engine::Speculation>> learnt;  // what chooses drafts, by what was asked for
+  std::map<std::int64_t, std::shared_ptr<engine::Speculation>> learnt;  // what chooses drafts, by what was asked for
 
   // The pool, opened when first asked for; null where there can be none.
   std::shared_ptr<engine::Pool> rows();

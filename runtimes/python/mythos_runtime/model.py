@@ -21,16 +21,21 @@ from mythos_runtime import knobs, noise
 from mythos_runtime.batch import Chunk, integer, make_chunk
 from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
-from mythos_runtime.engine.opening import has_rows, open_core
+from mythos_runtime.engine.interface import AnyEngine
+from mythos_runtime.engine.native import EngineOptions, NativeModel
+from mythos_runtime.engine.opening import has_rows, open_core, open_native
+from mythos_runtime.engine.pooled import PooledEngine
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Policy
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, NotVerified, RequestError, ResultError
 from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import ClosedSession, OpLibrary, Options, Session, open_session
+from mythos_runtime.session import ClosedSession, EngineChoice, OpLibrary, Options, Session, open_session
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
+from mythos_runtime.torch_device import TorchDevice
 
 Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
 Verify = Literal["hashes", "sizes"]
@@ -86,7 +91,7 @@ class Model:
     def close(self) -> None:
         """Free the engine and its memory. The model cannot run any more (RequestError)."""
         self.session = ClosedSession()
-        self.__dict__["pool"] = None
+        self.__dict__["pool"] = self.__dict__["_native"] = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -101,16 +106,56 @@ class Model:
         entry = None if self.manifest is None else self.manifest.tokenizer
         return frozenset() if entry is None else frozenset(entry.eos)
 
+    @property
+    def runs_rows(self) -> bool:
+        """Whether generating runs the engine, on row graphs that the bundle has for the backend."""
+        if self.manifest is None or self.folder is None or not self.session.runs_rows:
+            return False
+        return self._device is not None or has_rows(self.manifest)
+
+    @property
+    def _device(self) -> TorchDevice | None:
+        return getattr(self.session, "device", None)
+
+    @property
+    def _options_of_rows(self) -> Options:
+        return replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
+
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime or PyTorch."""
-        if self.manifest is None or self.folder is None or not self.session.runs_rows:
+        """What runs the row graphs of caches, and of generations where no native engine does: ONNX Runtime or
+        PyTorch."""
+        if not self.runs_rows:
             return None
-        device = getattr(self.session, "device", None)
-        if device is None and not has_rows(self.manifest):
+        assert self.folder is not None and self.manifest is not None
+        return Pool(open_core(self.folder, self.manifest, self._options_of_rows, self._device))
+
+    @cached_property
+    def _native(self) -> NativeModel | None:
+        """What opens engines of the C++ runtime, where it is installed and may run them."""
+        if self._device is not None or not self.runs_rows:
             return None
-        options = replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
-        return Pool(open_core(self.folder, self.manifest, options, device))
+        assert self.folder is not None and self.manifest is not None
+        return open_native(self.folder, self.manifest, self._options_of_rows)
+
+    def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
+        """An engine on this model: many requests at once, on a memory that grows with what they need.
+
+        Several engines share that memory, each for one thread at a time. Close one that still has requests.
+
+        Args:
+            most_running, chunk: see `engine.Engine`.
+            speculate: "auto", "off", or the loops after which a draft is taken.
+
+        Raises:
+            RequestError: this backend runs no row graphs.
+        """
+        if not self.runs_rows:
+            raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
+        if self._native is not None:
+            return self._native.engine(EngineOptions(most_running=most_running, chunk=chunk, speculate=speculate))
+        assert self.pool is not None
+        return PooledEngine(self.pool, most_running, chunk, speculate)
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
@@ -314,6 +359,7 @@ def load(
     provider: str = "auto",
     op_library: OpLibrary = "auto",
     weights: str | Path | None = None,
+    engine: EngineChoice = "auto",
 ) -> Model:
     """Load a bundle.
 
@@ -327,6 +373,7 @@ def load(
         weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
             they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
             that of files which are named here is not.
+        engine: who runs generations on the CPU; see `mythos_runtime.session.Options`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
@@ -335,7 +382,7 @@ def load(
     if verify not in VERIFICATIONS:
         raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
     place = None if weights is None else Path(weights)
-    options = Options(threads, provider, op_library, place, hash_weights=verify == "hashes")
+    options = Options(threads, provider, op_library, place, verify == "hashes", engine)
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     if manifest.doubt is not None:

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
@@ -55,6 +56,15 @@ std::shared_ptr<const Running> Engine::submit(Request request) {
 void Engine::cancel(const std::shared_ptr<const Running>& running) {
   if (const auto found = find(running_, running.get()); found != running_.end()) return end(std::shared_ptr(*found), kCancelled);
   if (const auto found = find(waiting_, running.get()); found != waiting_.end()) end(std::shared_ptr(*found), kCancelled);
+}
+
+std::int64_t Engine::pages_running() const {
+  std::set<std::int64_t> around, loop;
+  for (const auto& work : running_) {
+    around.insert(work->sequence->around.begin(), work->sequence->around.end());
+    for (const Table& table : work->sequence->loop) loop.insert(table.begin(), table.end());
+  }
+  return static_cast<std::int64_t>(around.size() + loop.size());
 }
 
 void Engine::close() {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mythos_runtime.batch import integer, number, split_prompts
 from mythos_runtime.engine.core import Core
-from mythos_runtime.engine.request import Budget, Request, Running
+from mythos_runtime.engine.request import Budget, Request, Running, Work
 from mythos_runtime.engine.sequence import POLICIES
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.knobs import halt_threshold
@@ -13,7 +15,7 @@ from mythos_runtime.sampling import Sampler
 from mythos_runtime.spec import LoopSpec
 
 
-def admit(request: Request, core: Core, usual: Budget) -> Running:
+def admit(request: Request, core: Core, usual: Budget) -> Work:
     """A request as it runs, with what it leaves open filled in.
 
     Raises:
@@ -21,13 +23,21 @@ def admit(request: Request, core: Core, usual: Budget) -> Running:
         CapacityError: its tokens do not fit the model, or all the memory.
     """
     spec = core.graphs.spec
-    (prompt,) = split_prompts([request.prompt], spec.vocab_size)
+    asked = check(request, spec, usual)
+    _check_room(len(request.prompt) + request.max_new_tokens - 1, asked.limit, core)
+    sampler = Sampler(request.sampling, request.row, spec.vocab_size, np.asarray(request.prompt, np.int64))
+    return Work(request, asked.limit, asked.threshold, asked.budget, sampler=sampler)
+
+
+def check(request: Request, spec: LoopSpec, usual: Budget) -> Running:
+    """A request as it would run, whatever the memory. Raises RequestError where it asks for what this model cannot
+    do."""
+    split_prompts([request.prompt], spec.vocab_size)
     integer(request.max_new_tokens, "max_new_tokens", 1)
     limit = spec.trained_loops if request.max_loops is None else request.max_loops
     integer(limit, "max_loops", 0, MOST_LOOPS)
     if request.policy not in POLICIES:
         raise RequestError(f"there is no cache policy {request.policy!r}; the policies are {', '.join(POLICIES)}")
-    _check_room(len(prompt) + request.max_new_tokens - 1, limit, core)
     threshold = halt_threshold(spec, request.halt_threshold)
     budget = usual if request.budget is None else request.budget
     check_budget(budget, spec)
@@ -35,8 +45,7 @@ def admit(request: Request, core: Core, usual: Budget) -> Running:
         _check_halts("depths cannot be given", spec)
         for depth in request.depths:
             integer(depth, "depths", min(limit, 1), limit)
-    sampler = Sampler(request.sampling, request.row, spec.vocab_size, prompt)
-    return Running(request, limit, threshold, budget, sampler)
+    return Running(request, limit, threshold, budget)
 
 
 def check_budget(budget: Budget, spec: LoopSpec) -> None:

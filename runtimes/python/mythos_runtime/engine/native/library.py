@@ -1,0 +1,105 @@
+"""libmythos_runtime.so: where it is, its functions, and its errors as this package's."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint64, c_void_p
+from pathlib import Path
+
+import mythos_runtime
+from mythos_runtime import errors
+from mythos_runtime.engine.native import structs
+from mythos_runtime.errors import BackendFailed, BackendMissing
+from mythos_runtime.ort import find_op_library
+from mythos_runtime.session import NATIVE, Options
+
+LIBRARY_VARIABLE = "MYTHOS_RUNTIME_LIBRARY"
+_HASHES, _SIZES = 0, 1  # MYTHOS_VERIFY_HASHES, MYTHOS_VERIFY_SIZES
+_HOW = "install mythos-runtime anew where g++ is, or run make native in its source"
+_FUNCTIONS = {
+    "mythos_load_with": (c_int, (c_char_p, POINTER(structs.LoadOptions), POINTER(c_void_p))),
+    "mythos_free": (None, (c_void_p,)),
+    "mythos_engine_open": (
+        c_int,
+        (c_char_p, POINTER(structs.LoadOptions), POINTER(structs.EngineOptions), POINTER(c_void_p)),
+    ),
+    "mythos_engine_of": (c_int, (c_void_p, POINTER(structs.EngineOptions), POINTER(c_void_p))),
+    "mythos_engine_free": (None, (c_void_p,)),
+    "mythos_engine_submit": (c_int, (c_void_p, POINTER(structs.Request), POINTER(c_uint64))),
+    "mythos_engine_cancel": (c_int, (c_void_p, c_uint64)),
+    "mythos_engine_tick": (c_int, (c_void_p, POINTER(POINTER(structs.Tick)))),
+    "mythos_tick_free": (None, (POINTER(structs.Tick),)),
+    "mythos_engine_usage": (c_int, (c_void_p, POINTER(structs.Usage))),
+    "mythos_engine_pages_running": (c_int, (c_void_p, POINTER(c_int64))),
+    "mythos_default_engine_options": (structs.EngineOptions, ()),
+    "mythos_version": (c_char_p, ()),
+    "mythos_last_error": (c_char_p, ()),
+    "mythos_last_error_kind": (c_char_p, ()),
+}
+
+
+def find_runtime_library() -> Path | None:
+    """The C++ runtime: what the variable MYTHOS_RUNTIME_LIBRARY names (a path, or "none"), or what was built with this
+    package; None where there is none."""
+    named = os.environ.get(LIBRARY_VARIABLE)
+    if named == "none":
+        return None
+    path = Path(named) if named else NATIVE / "lib" / "libmythos_runtime.so"
+    return path if path.is_file() else None
+
+
+def why_no_native_engine() -> str | None:
+    """Why requests run in Python's engine here, in words; None where the native one can be opened."""
+    try:
+        open_library()
+    except BackendMissing as error:
+        return str(error)
+    return None
+
+
+def open_library() -> ctypes.CDLL:
+    """Its functions. Raises BackendMissing where it is not there, cannot be opened, or is of another version."""
+    path = find_runtime_library()
+    if path is None:
+        raise BackendMissing(f"the C++ runtime, libmythos_runtime.so, is not installed: {_HOW}")
+    return _open(path)
+
+
+@functools.cache
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise BackendMissing(f"the C++ runtime {path} cannot be used: {error}; {_HOW}") from error
+    version = library.mythos_version().decode()
+    if version != mythos_runtime.__version__:
+        raise BackendMissing(
+            f"the C++ runtime {path} is of version {version}, this package of {mythos_runtime.__version__}: {_HOW}"
+        )
+    return library
+
+
+def check(library: ctypes.CDLL, code: int) -> None:
+    """Raise what a function has said, as the error of this package that it is."""
+    if code:
+        text = library.mythos_last_error().decode(errors="replace")
+        kind = library.mythos_last_error_kind().decode()
+        raise getattr(errors, kind, BackendFailed)(text)
+
+
+def load_options(options: Options, verify_hashes: bool) -> structs.LoadOptions:
+    """How the C++ runtime is to load a bundle, on the CPU. Raises as `find_op_library`."""
+    operators = find_op_library(options.op_library)
+    return structs.LoadOptions(
+        None,
+        options.threads or 0,
+        _HASHES if verify_hashes else _SIZES,
+        b"cpu",
+        b"none" if operators is None else os.fsencode(operators),
+        None if options.weights is None else os.fsencode(options.weights),
+    )
