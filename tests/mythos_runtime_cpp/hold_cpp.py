@@ -67,7 +67,7 @@ class Caches:
     def wrong(self) -> str | None:
         cache, branch = c.c_void_p(), c.c_void_p()
         size = [c.c_int64(value) for value in (3, CAPACITY, -1)]
-        self.library.call("mythos_cache_new", self.library.model, *size, c.byref(cache))
+        self.library.call("mythos_cache_new", self.library.model, *size, None, c.byref(cache))
         rows: list[list[int]] = [[], [], []]
 
         def said(what: str, found: str | None) -> str | None:

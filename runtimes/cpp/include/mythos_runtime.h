@@ -91,7 +91,8 @@ MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size
 typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
   double halt_threshold;  /* NaN: as trained; infinity: never */
-  uint64_t state_seed;    /* of models that draw a state before the first loop */
+  uint64_t state_seed;    /* of models that draw a state before the first loop: what it is drawn with, */
+  const float* initial_state; /* or, not for mythos_generate, the state itself, [batch, tokens, size]; NULL: drawn */
 } mythos_forward_options;
 
 typedef struct mythos_generate_options {
@@ -152,15 +153,22 @@ MYTHOS_API int mythos_generate(mythos_model* model, const int64_t* const* prompt
 
 /* -- forward passes and caches ------------------------------------------------------------------------------------------- */
 
-/* max_loops -1: as trained. */
+/* max_loops -1: as trained. policy: as in mythos_generate_options; NULL: lazy, or, where no row graphs run, full. */
 MYTHOS_API int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops,
-                                mythos_cache** cache);
+                                const char* policy, mythos_cache** cache);
 /* An independent copy of `count` rows, in that order and more than once where named so; rows NULL: of all. */
 MYTHOS_API int mythos_cache_fork(const mythos_cache* cache, const int64_t* rows, size_t count, mythos_cache** copy);
 /* Keeps the first lengths[row] tokens of every row. */
 MYTHOS_API int mythos_cache_truncate(mythos_cache* cache, const int64_t* lengths);
 /* Tokens held, per row: *batch of them, of which at most `room` are written. */
 MYTHOS_API int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t room, size_t* batch);
+MYTHOS_API int mythos_cache_bytes(const mythos_cache* cache, size_t* bytes); /* of what it holds */
+/* What a row holds at one loop (-1: around the loop), as pages hold it, [slots, length, line]: Cache::read in
+ * mythos_runtime.hpp. *bytes of them; `lines` is NULL, or has room for as many. */
+MYTHOS_API int mythos_cache_read(mythos_cache* cache, int64_t row, int64_t loop, void* lines, size_t room, size_t* bytes);
+/* Has a row hold `length` tokens of these: Cache::write. */
+MYTHOS_API int mythos_cache_write(mythos_cache* cache, int64_t row, int64_t length, const void* around, size_t around_bytes,
+                                  const void* loops, size_t loops_bytes);
 MYTHOS_API void mythos_cache_free(mythos_cache* cache); /* NULL: nothing. Before or after its model. */
 
 /* Runs new tokens, [batch, tokens]. valid: 0 marks padding; NULL: none is. options NULL: the defaults. cache NULL: the

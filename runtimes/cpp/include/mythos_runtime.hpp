@@ -129,6 +129,14 @@ class MYTHOS_API Cache {
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what is beyond, per row
   void reset();
+  // What a row holds at one loop, or around the loop (kAround), as pages hold it: [slots, length, width of a line] of the
+  // group's element type, in int8 with the scales where it is rounded. What lags is run first. RequestError: the cache is of a
+  // model that is one graph, on a device, or has no such loop.
+  std::vector<char> read(std::int64_t row, std::int64_t loop);
+  // Has a row hold `length` tokens of these, as `read` gives them: around the loop, and all loops one behind the other.
+  // RequestError, CapacityError: nothing was changed.
+  void write(std::int64_t row, std::int64_t length, const std::vector<char>& around, const std::vector<char>& loops);
+  static constexpr std::int64_t kAround = -1;
 
   struct Buffers;  // what it is made of is not for callers
 

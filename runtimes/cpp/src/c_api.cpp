@@ -152,7 +152,7 @@ int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count
   });
 }
 
-mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0}; }
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0, nullptr}; }
 
 mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};
@@ -172,12 +172,13 @@ int mythos_generate(mythos_model* model, const int64_t* const* prompts, const si
   });
 }
 
-int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops, mythos_cache** cache) {
+int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops, const char* policy,
+                     mythos_cache** cache) {
   return guarded([&] {
     require(model && cache, "mythos_cache_new needs a model and a place for the cache");
     std::optional<std::int64_t> loops;
     if (max_loops != -1) loops = max_loops;
-    *cache = new mythos_cache{model->model.new_cache(batch, capacity, loops)};
+    *cache = new mythos_cache{model->model.new_cache(batch, capacity, loops, policy ? policy : "")};
   });
 }
 
@@ -204,6 +205,32 @@ int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t roo
   });
 }
 
+int mythos_cache_bytes(const mythos_cache* cache, size_t* bytes) {
+  return guarded([&] {
+    require(cache && bytes, "mythos_cache_bytes needs a cache and a place for the number");
+    *bytes = cache->cache.nbytes();
+  });
+}
+
+int mythos_cache_read(mythos_cache* cache, int64_t row, int64_t loop, void* lines, size_t room, size_t* bytes) {
+  return guarded([&] {
+    require(cache && bytes, "mythos_cache_read needs a cache and a place for the number of bytes");
+    copy_out(cache->cache.read(row, loop), static_cast<char*>(lines), room, bytes);
+  });
+}
+
+int mythos_cache_write(mythos_cache* cache, int64_t row, int64_t length, const void* around, size_t around_bytes,
+                       const void* loops, size_t loops_bytes) {
+  return guarded([&] {
+    require(cache && (around || !around_bytes) && (loops || !loops_bytes), "mythos_cache_write needs a cache and lines");
+    const auto bytes = [](const void* from, size_t count) {
+      const char* begin = static_cast<const char*>(from);
+      return std::vector<char>(begin, begin + count);
+    };
+    cache->cache.write(row, length, bytes(around, around_bytes), bytes(loops, loops_bytes));
+  });
+}
+
 void mythos_cache_free(mythos_cache* cache) { delete cache; }
 
 int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid, int64_t batch, int64_t tokens,
@@ -216,7 +243,14 @@ int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid
             "mythos_forward needs ids of [batch, tokens], both at least 1");
     mythos::Tokens chunk{batch, tokens, {ids, ids + size}, std::vector<std::uint8_t>(static_cast<std::size_t>(size), 1)};
     if (valid) chunk.valid.assign(valid, valid + size);
-    const mythos::Output out = model->model.forward(chunk, forward_options(options), cache ? &cache->cache : nullptr);
+    mythos::ForwardOptions chosen = forward_options(options);
+    if (options && options->initial_state) {
+      const mythos::StateTensor* tensor = model->model.spec().initial();
+      require(tensor, "this model has no initial_state: its first state is computed");
+      const std::int64_t values = size * tensor->dims.back().size;
+      chosen.initial_state.assign(options->initial_state, options->initial_state + values);
+    }
+    const mythos::Output out = model->model.forward(chunk, chosen, cache ? &cache->cache : nullptr);
     if (logits) std::copy(out.logits.begin(), out.logits.end(), logits);
     if (depth) std::copy(out.depth.begin(), out.depth.end(), depth);
     if (loops) *loops = out.loops;

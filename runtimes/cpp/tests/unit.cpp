@@ -222,7 +222,7 @@ void no_exception_crosses_the_c_interface() {
   check(mythos_encode(nullptr, nullptr, 0, nullptr, 0, nullptr) == 2, "no model is code 2");
   check(mythos_generate(nullptr, nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");
   check(mythos_forward(nullptr, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr, nullptr, nullptr) == 2, "nor here");
-  check(mythos_cache_new(nullptr, 1, 1, 1, &cache) == 2 && !cache, "no model has no cache");
+  check(mythos_cache_new(nullptr, 1, 1, 1, nullptr, &cache) == 2 && !cache, "no model has no cache");
   check(mythos_cache_fork(nullptr, nullptr, 0, &cache) == 2 && mythos_cache_truncate(nullptr, nullptr) == 2, "nor has it");
   mythos_cache_free(nullptr);
   mythos_free(nullptr);

@@ -22,7 +22,7 @@ from mythos_runtime.batch import Chunk, integer, make_chunk
 from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.interface import AnyEngine
-from mythos_runtime.engine.native import EngineOptions, NativeModel
+from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel
 from mythos_runtime.engine.opening import has_rows, open_core, open_native
 from mythos_runtime.engine.pooled import PooledEngine
 from mythos_runtime.engine.row_cache import Pool, RowCache
@@ -123,8 +123,7 @@ class Model:
 
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs of caches, and of generations where no native engine does: ONNX Runtime or
-        PyTorch."""
+        """What runs the row graphs where the C++ runtime does not: ONNX Runtime or PyTorch."""
         if not self.runs_rows:
             return None
         assert self.folder is not None and self.manifest is not None
@@ -132,7 +131,7 @@ class Model:
 
     @cached_property
     def _native(self) -> NativeModel | None:
-        """What opens engines of the C++ runtime, where it is installed and may run them."""
+        """The C++ runtime, which runs the row graphs where it is installed and may."""
         if self._device is not None or not self.runs_rows:
             return None
         assert self.folder is not None and self.manifest is not None
@@ -169,15 +168,17 @@ class Model:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
             RequestError: this backend does not have the policy.
         """
-        pool = self.pool
-        if pool is None:
+        if not self.runs_rows:
             if policy not in (None, "full"):
                 raise RequestError(
                     f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
                     f"full only, found {policy!r}"
                 )
             return DenseCache(batch, capacity, self.spec, max_loops, self.session.store)
-        return RowCache(pool, batch, capacity, self.spec, max_loops, policy or "lazy")
+        if self._native is not None:
+            return self._native.new_cache(batch, capacity, max_loops, policy or "lazy")
+        assert self.pool is not None
+        return RowCache(self.pool, batch, capacity, self.spec, max_loops, policy or "lazy")
 
     @one_at_a_time
     def forward(
@@ -218,8 +219,9 @@ class Model:
             raise RequestError("the cache was made for another model; make one with this model's new_cache")
         if cache is not None and cache.batch != chunk.ids.shape[0]:
             raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
-        if isinstance(cache, RowCache):
-            if cache.pool is not self.pool and not isinstance(self.session, ClosedSession):
+        if isinstance(cache, RowCache | NativeCache):
+            mine = (self.__dict__.get("pool"), self.__dict__.get("_native"))
+            if cache.owner not in mine and not isinstance(self.session, ClosedSession):
                 raise RequestError("the cache was made by another model; make one with this model's new_cache")
             return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
         assert cache is None or isinstance(cache, DenseCache)
@@ -232,7 +234,9 @@ class Model:
             cache.append({group: outputs[name] for name, group in self._new.items()}, chunk.valid)
         return Output(outputs["logits"], outputs["depth"], ran, NO_CACHE if cache is None else "full", seconds)
 
-    def _on_rows(self, cache: RowCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int) -> Output:
+    def _on_rows(
+        self, cache: RowCache | NativeCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int
+    ) -> Output:
         if isinstance(self.session, ClosedSession):
             self.session.run({})
         cache.check_room(chunk.counts)
@@ -373,7 +377,7 @@ def load(
         weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
             they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
             that of files which are named here is not.
-        engine: who runs generations on the CPU; see `mythos_runtime.session.Options`.
+        engine: who runs the row graphs on the CPU; see `mythos_runtime.session.Options`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.

@@ -8,8 +8,16 @@ call, without what Python does around each call.
 `library` finds libmythos_runtime.so, `structs` are the C interface's (mythos_engine.h).
 """
 
+from mythos_runtime.engine.native.cache import NativeCache
 from mythos_runtime.engine.native.engine import EngineOptions, NativeEngine
 from mythos_runtime.engine.native.library import find_runtime_library, why_no_native_engine
 from mythos_runtime.engine.native.model import NativeModel
 
-__all__ = ["EngineOptions", "NativeEngine", "NativeModel", "find_runtime_library", "why_no_native_engine"]
+__all__ = [
+    "EngineOptions",
+    "NativeCache",
+    "NativeEngine",
+    "NativeModel",
+    "find_runtime_library",
+    "why_no_native_engine",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 import mythos_runtime
@@ -21,6 +21,20 @@ _HOW = "install mythos-runtime anew where g++ is, or run make native in its sour
 _FUNCTIONS = {
     "mythos_load_with": (c_int, (c_char_p, POINTER(structs.LoadOptions), POINTER(c_void_p))),
     "mythos_free": (None, (c_void_p,)),
+    "mythos_cache_new": (c_int, (c_void_p, c_int64, c_int64, c_int64, c_char_p, POINTER(c_void_p))),
+    "mythos_cache_fork": (c_int, (c_void_p, c_void_p, c_size_t, POINTER(c_void_p))),
+    "mythos_cache_truncate": (c_int, (c_void_p, c_void_p)),
+    "mythos_cache_bytes": (c_int, (c_void_p, POINTER(c_size_t))),
+    "mythos_cache_read": (c_int, (c_void_p, c_int64, c_int64, c_void_p, c_size_t, POINTER(c_size_t))),
+    "mythos_cache_write": (c_int, (c_void_p, c_int64, c_int64, c_void_p, c_size_t, c_void_p, c_size_t)),
+    "mythos_cache_free": (None, (c_void_p,)),
+    "mythos_forward": (
+        c_int,
+        (
+            *(c_void_p, c_void_p, c_void_p, c_int64, c_int64, POINTER(structs.ForwardOptions)),
+            *(c_void_p, c_void_p, c_void_p, POINTER(c_int64)),
+        ),
+    ),
     "mythos_engine_open": (
         c_int,
         (c_char_p, POINTER(structs.LoadOptions), POINTER(structs.EngineOptions), POINTER(c_void_p)),

@@ -18,6 +18,17 @@ class LoadOptions(Structure):
     )
 
 
+class ForwardOptions(Structure):
+    """mythos_forward_options."""
+
+    _fields_ = (
+        ("max_loops", c_int64),
+        ("halt_threshold", c_double),
+        ("state_seed", c_uint64),
+        ("initial_state", c_void_p),
+    )
+
+
 class EngineOptions(Structure):
     """mythos_engine_options."""
 
