@@ -182,7 +182,7 @@ class LockStep:
     """The whole model's graph: a call per token, all sequences and all loops of it."""
 
     def __init__(self, bundle: Path, threads: int) -> None:
-        self.model = load(bundle, threads=threads, verify="sizes", provider="cpu")
+        self.model = load(bundle, threads=threads, verify="sizes", provider="cpu", engine="python")
 
     def run(self, prompts: np.ndarray, tokens: int) -> Run:
         """`tokens` for each prompt [S, T], after the first of each."""

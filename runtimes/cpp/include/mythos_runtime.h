@@ -71,6 +71,10 @@ MYTHOS_API void mythos_free(mythos_model* model);             /* NULL: nothing *
 MYTHOS_API int64_t mythos_vocab_size(const mythos_model* model);    /* 0 for NULL */
 MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the default of max_loops; 0 for NULL */
 
+/* Of the library that runs it, and what runs its operators: "native" or "portable". As long as the model; "" for NULL. */
+MYTHOS_API const char* mythos_description(const mythos_model* model);
+MYTHOS_API const char* mythos_operators(const mythos_model* model);
+
 /* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
 MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
 

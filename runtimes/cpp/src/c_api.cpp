@@ -118,6 +118,10 @@ int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->mod
 
 int64_t mythos_trained_loops(const mythos_model* model) { return model ? model->model.spec().trained_loops : 0; }
 
+const char* mythos_description(const mythos_model* model) { return model ? model->model.description().c_str() : ""; }
+
+const char* mythos_operators(const mythos_model* model) { return model ? model->model.operators().c_str() : ""; }
+
 int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count) {
   return guarded([&] {
     require(model && count, "mythos_eos needs a model and a place for the number of ids");

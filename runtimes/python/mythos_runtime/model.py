@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,7 +22,7 @@ from mythos_runtime.batch import Chunk, integer, make_chunk
 from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.interface import AnyEngine
-from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel
+from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel, NativeSession
 from mythos_runtime.engine.opening import has_rows, open_core, open_native
 from mythos_runtime.engine.pooled import PooledEngine
 from mythos_runtime.engine.row_cache import Pool, RowCache
@@ -32,7 +32,15 @@ from mythos_runtime.errors import CapacityError, NotVerified, RequestError, Resu
 from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import ClosedSession, EngineChoice, OpLibrary, Options, Session, open_session
+from mythos_runtime.session import (
+    ClosedSession,
+    EngineChoice,
+    OpLibrary,
+    Options,
+    Session,
+    choose_backend,
+    open_session,
+)
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
 from mythos_runtime.torch_device import TorchDevice
@@ -91,7 +99,7 @@ class Model:
     def close(self) -> None:
         """Free the engine and its memory. The model cannot run any more (RequestError)."""
         self.session = ClosedSession()
-        self.__dict__["pool"] = self.__dict__["_native"] = None
+        self.__dict__["pool"] = None
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -129,13 +137,10 @@ class Model:
         assert self.folder is not None and self.manifest is not None
         return Pool(open_core(self.folder, self.manifest, self._options_of_rows, self._device))
 
-    @cached_property
+    @property
     def _native(self) -> NativeModel | None:
-        """The C++ runtime, which runs the row graphs where it is installed and may."""
-        if self._device is not None or not self.runs_rows:
-            return None
-        assert self.folder is not None and self.manifest is not None
-        return open_native(self.folder, self.manifest, self._options_of_rows)
+        """The C++ runtime, where it runs the model."""
+        return self.session.model if isinstance(self.session, NativeSession) else None
 
     def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
         """An engine on this model: many requests at once, on a memory that grows with what they need.
@@ -220,11 +225,17 @@ class Model:
         if cache is not None and cache.batch != chunk.ids.shape[0]:
             raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
         if isinstance(cache, RowCache | NativeCache):
-            mine = (self.__dict__.get("pool"), self.__dict__.get("_native"))
-            if cache.owner not in mine and not isinstance(self.session, ClosedSession):
+            if cache.owner not in (self.__dict__.get("pool"), self._native) and not isinstance(
+                self.session, ClosedSession
+            ):
                 raise RequestError("the cache was made by another model; make one with this model's new_cache")
             return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
         assert cache is None or isinstance(cache, DenseCache)
+        if cache is None and self._native is not None:
+            drawn = draw(chunk.positions(np.zeros(len(chunk.ids), np.int64))).get("initial_state")
+            started = time.perf_counter()
+            logits, depth, ran = self._native.forward(chunk, float(threshold), state_seed, drawn, loops)
+            return Output(logits, depth, ran, NO_CACHE, time.perf_counter() - started)
         inputs = self._inputs(chunk, loops, threshold, cache, draw)
         started = time.perf_counter()
         outputs = self.session.run(inputs)
@@ -377,7 +388,7 @@ def load(
         weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
             they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
             that of files which are named here is not.
-        engine: who runs the row graphs on the CPU; see `mythos_runtime.session.Options`.
+        engine: who runs the model on the CPU; see `mythos_runtime.session.Options`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
@@ -391,5 +402,7 @@ def load(
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     if manifest.doubt is not None:
         warnings.warn(f"{folder}: {manifest.doubt}", NotVerified, stacklevel=2)
-    session = open_session(folder, manifest, backend, options)
+    opening = partial(open_session, folder, manifest, backend, options)
+    native = open_native(folder, manifest, options) if choose_backend(manifest, backend) == "onnxruntime" else None
+    session = opening() if native is None else NativeSession(native, opening)
     return Model(manifest.spec, session, manifest, folder, options)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
+from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda, wants_cuda_ops
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
@@ -130,11 +132,10 @@ def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchD
 
 
 def open_native(folder: Path, manifest: Manifest, options: Options) -> NativeModel | None:
-    """A bundle whose files were checked already, for engines whose memory grows; None where they are Python's. Raises
-    as `open_engine`."""
-    if not may_be_native(manifest, options):
+    """A bundle whose files were checked already, in the C++ runtime; None where Python runs it. Raises as
+    `open_engine`."""
+    if not has_rows(manifest) or not may_be_native(manifest, options):
         return None
-    check_rows(folder, manifest)
     return _native(lambda: NativeModel(folder, manifest.spec, options), options)
 
 
@@ -146,7 +147,7 @@ def may_be_native(manifest: Manifest, options: Options, backend: str | None = No
     """
     if options.engine == "python":
         return False
-    can = not _on_device(backend) and manifest.shards is None and not runs_on_cuda(manifest, options)
+    can = not _on_device(backend) and manifest.shards is None and is_on_cpu(options)
     if not can and options.engine == "native":
         raise BackendMissing(
             "the native engine runs row graphs in ONNX Runtime on the CPU, and no experts in shards: take engine auto"
@@ -164,6 +165,21 @@ def _native(open_it: Callable[[], N], options: Options) -> N | None:
         if options.engine == "native":
             raise
         return None  # `mythos doctor` says why
+
+
+def is_on_cpu(options: Options) -> bool:
+    """Whether ONNX Runtime would run on the CPU, told without loading it: it is asked to, or has no other provider."""
+    if options.provider == "auto":
+        return not wants_cuda_ops() and importlib.util.find_spec("onnxruntime") is not None and not _knows_cuda()
+    return options.provider == "cpu"
+
+
+def _knows_cuda() -> bool:
+    """Whether the ONNX Runtime that is installed is one for GPUs."""
+    try:
+        return bool(metadata.distribution("onnxruntime-gpu"))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def runs_on_cuda(manifest: Manifest, options: Options) -> bool:

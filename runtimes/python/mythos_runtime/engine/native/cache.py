@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from ctypes import byref, c_int64, c_size_t, c_void_p
+from ctypes import byref, c_size_t, c_void_p
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
 from mythos_runtime.cache import Cache, past_shapes
-from mythos_runtime.engine.native import structs
 from mythos_runtime.engine.native.library import check
 from mythos_runtime.engine.sequence import POLICIES, Policy
 from mythos_runtime.errors import RequestError
@@ -60,25 +59,9 @@ class NativeCache(Cache):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Append a batch of tokens; see `RowCache.forward`."""
         self.check_room(tokens.counts)
-        ids, valid = np.ascontiguousarray(tokens.ids, np.int64), np.ascontiguousarray(tokens.valid, np.uint8)
-        logits = np.empty((*ids.shape, self.spec.vocab_size), np.float32)
-        depth, loops = np.empty(ids.shape, np.int32), c_int64()
-        drawn = None if initial is None else np.ascontiguousarray(initial, np.float32)
-        given = structs.ForwardOptions(-1, threshold, state_seed, None if drawn is None else drawn.ctypes.data)
-        ran = self._library.mythos_forward(
-            self.owner.handle,
-            ids.ctypes.data,
-            valid.ctypes.data,
-            *ids.shape,
-            byref(given),
-            self._handle,
-            logits.ctypes.data,
-            depth.ctypes.data,
-            byref(loops),
-        )
-        check(self._library, ran)
+        found = self.owner.forward(tokens, threshold, state_seed, initial, cache=self._handle)
         self.lengths += tokens.counts
-        return logits, depth, loops.value
+        return found
 
     def fork(self, rows: Sequence[int] | np.ndarray | None = None) -> NativeCache:
         chosen, handle = self._rows(rows).astype(np.int64), c_void_p()

@@ -20,6 +20,8 @@ _HASHES, _SIZES = 0, 1  # MYTHOS_VERIFY_HASHES, MYTHOS_VERIFY_SIZES
 _HOW = "install mythos-runtime anew where g++ is, or run make native in its source"
 _FUNCTIONS = {
     "mythos_load_with": (c_int, (c_char_p, POINTER(structs.LoadOptions), POINTER(c_void_p))),
+    "mythos_description": (c_char_p, (c_void_p,)),
+    "mythos_operators": (c_char_p, (c_void_p,)),
     "mythos_free": (None, (c_void_p,)),
     "mythos_cache_new": (c_int, (c_void_p, c_int64, c_int64, c_int64, c_char_p, POINTER(c_void_p))),
     "mythos_cache_fork": (c_int, (c_void_p, c_void_p, c_size_t, POINTER(c_void_p))),

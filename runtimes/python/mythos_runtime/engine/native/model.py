@@ -7,12 +7,18 @@ import os
 import weakref
 from pathlib import Path
 
+import numpy as np
+
+from mythos_runtime.batch import Chunk as Tokens
+from mythos_runtime.engine.native import structs
 from mythos_runtime.engine.native.cache import NativeCache
 from mythos_runtime.engine.native.engine import EngineOptions, NativeEngine
 from mythos_runtime.engine.native.library import check, load_options, open_library
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.session import Options
 from mythos_runtime.spec import LoopSpec
+
+_OF_THE_CACHE = -1
 
 
 class NativeModel:
@@ -39,6 +45,52 @@ class NativeModel:
             self.library.mythos_load_with(os.fsencode(folder), ctypes.byref(given), ctypes.byref(self.handle)),
         )
         weakref.finalize(self, self.library.mythos_free, self.handle)
+
+    @property
+    def description(self) -> str:
+        """Of the library that runs it, for people."""
+        words: bytes = self.library.mythos_description(self.handle)
+        return words.decode()
+
+    @property
+    def operators(self) -> str:
+        """native or portable."""
+        words: bytes = self.library.mythos_operators(self.handle)
+        return words.decode()
+
+    def forward(
+        self,
+        tokens: Tokens,
+        threshold: float,
+        state_seed: int,
+        initial: np.ndarray | None,
+        loops: int = _OF_THE_CACHE,
+        cache: ctypes.c_void_p | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Run a batch of tokens, behind what a cache holds (a mythos_cache), or as whole sequences.
+
+        Args:
+            threshold: where they halt; NaN: as trained.
+            initial: float32 [B, T, S], their states before the first loop, of models that draw them; None: drawn.
+            loops: the most of whole sequences.
+
+        Returns: logits float32 [B, T, V] and depth int32 [B, T]; the loops that ran for them.
+
+        Raises:
+            CapacityError, ResultError, BackendFailed: nothing was written to the cache.
+        """
+        ids, valid = np.ascontiguousarray(tokens.ids, np.int64), np.ascontiguousarray(tokens.valid, np.uint8)
+        logits = np.empty((*ids.shape, self.spec.vocab_size), np.float32)
+        depth, ran = np.empty(ids.shape, np.int32), ctypes.c_int64()
+        drawn = None if initial is None else np.ascontiguousarray(initial, np.float32)
+        given = structs.ForwardOptions(loops, threshold, state_seed, None if drawn is None else drawn.ctypes.data)
+        places = (array.ctypes.data for array in (ids, valid, logits, depth))
+        code = self.library.mythos_forward(
+            *(self.handle, next(places), next(places), *ids.shape, ctypes.byref(given), cache),
+            *(next(places), next(places), ctypes.byref(ran)),
+        )
+        check(self.library, code)
+        return logits, depth, ran.value
 
     def engine(self, options: EngineOptions) -> NativeEngine:
         """An engine on this memory, which it may outlive: of the options those of memory say nothing."""
