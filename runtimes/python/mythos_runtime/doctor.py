@@ -86,10 +86,10 @@ def _native_operators() -> Finding:
 
 
 def _native_engine() -> Finding:
-    what = "generate in the C++ runtime"
+    what = "run in the C++ runtime"
     lack = why_no_native_engine()
     if lack is not None:
-        return Finding(what, False, "Python's engine", lack)
+        return Finding(what, False, "in Python", lack)
     return Finding(what, True, str(find_runtime_library()))
 
 

@@ -79,7 +79,7 @@ class Options:
     `op_library`: "auto" takes the one installed with this package, where there is one (`ort.find_op_library`); None
     runs the portable function bodies; a path names a library. A bundle never brings its own: it is native code.
 
-    `engine`: who runs the model on the CPU: "native", the C++ runtime; "python", this package, with the same results, by
+    `engine`: who runs the model on the CPU: "native", the C++ runtime; "python", this package, with the same results by
     the same calls, more slowly; "auto": the native one where it is installed.
 
     `weights`, `hash_weights`: of a bundle whose weights are in files outside of it, see `linked.open_links`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_size_t, c_void_p
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
 from mythos_runtime.cache import Cache, past_shapes
-from mythos_runtime.engine.native.library import check
+from mythos_runtime.engine.native.library import check, free_with
 from mythos_runtime.engine.sequence import POLICIES, Policy
 from mythos_runtime.errors import RequestError
 from mythos_runtime.lines import pack, unpack
@@ -45,7 +44,7 @@ class NativeCache(Cache):
 
     def _hold(self, owner: NativeModel, handle: c_void_p, policy: Policy) -> None:
         self.owner, self.policy, self._handle, self._library = owner, policy, handle, owner.library
-        weakref.finalize(self, owner.library.mythos_cache_free, handle)
+        free_with(self, owner.library.mythos_cache_free, handle)
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import weakref
 from collections.abc import Iterable
 from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from mythos_runtime.batch import integer
 from mythos_runtime.engine.admission import check as check_request
 from mythos_runtime.engine.admission import check_budget
 from mythos_runtime.engine.native import structs
-from mythos_runtime.engine.native.library import check, load_options, open_library
+from mythos_runtime.engine.native.library import check, free_with, load_options, open_library
 from mythos_runtime.engine.request import CANCELLED, ERROR, Budget, Request, Running, Token, Usage
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError, ResultError
@@ -90,7 +89,7 @@ class NativeEngine:
         self._budget = options.budget or Budget()
         self._running: dict[int, Running] = {}  # those that have not ended, by their numbers
         self._numbers: dict[Running, int] = {}
-        self._free = weakref.finalize(self, library.mythos_engine_free, handle)
+        self._free = free_with(self, library.mythos_engine_free, handle)
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 

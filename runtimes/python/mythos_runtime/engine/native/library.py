@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import weakref
+from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
@@ -98,6 +100,13 @@ def _open(path: Path) -> ctypes.CDLL:
             f"the C++ runtime {path} is of version {version}, this package of {mythos_runtime.__version__}: {_HOW}"
         )
     return library
+
+
+def free_with(owner: object, free: Callable[[c_void_p], None], handle: c_void_p) -> weakref.finalize[..., object]:
+    """Free a handle when its owner is gone; at the end of the process not, where a thread may still be at it."""
+    finalizer = weakref.finalize(owner, free, handle)
+    finalizer.atexit = False
+    return finalizer
 
 
 def check(library: ctypes.CDLL, code: int) -> None:

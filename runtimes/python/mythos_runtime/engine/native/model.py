@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from mythos_runtime.batch import Chunk as Tokens
 from mythos_runtime.engine.native import structs
 from mythos_runtime.engine.native.cache import NativeCache
 from mythos_runtime.engine.native.engine import EngineOptions, NativeEngine
-from mythos_runtime.engine.native.library import check, load_options, open_library
+from mythos_runtime.engine.native.library import check, free_with, load_options, open_library
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.session import Options
 from mythos_runtime.spec import LoopSpec
@@ -44,7 +43,7 @@ class NativeModel:
             self.library,
             self.library.mythos_load_with(os.fsencode(folder), ctypes.byref(given), ctypes.byref(self.handle)),
         )
-        weakref.finalize(self, self.library.mythos_free, self.handle)
+        free_with(self, self.library.mythos_free, self.handle)
 
     @property
     def description(self) -> str:
