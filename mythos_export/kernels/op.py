@@ -100,11 +100,11 @@ class Operator:
     scales: tuple[str, ...] = ()
 
     def lacks(self, format: str = PLAIN, packed: bool = False) -> frozenset[Implementation]:
-        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights, and no GPU
-        one for `packed` caches (`OperatorCall.packed`)."""
+        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights, nor
+        for `packed` caches (`OperatorCall.packed`)."""
         plain = format == PLAIN and not packed
         has = {
-            TRITON: self.plans is not None and format in self.kernels and not packed,
+            TRITON: self.plans is not None and format in self.kernels,
             PLUGIN: self.plugin and plain,
             DECOMPOSED: self.tensorrt is not None and plain,
             NATIVE: FORMATS[format].native,

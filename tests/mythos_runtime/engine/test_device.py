@@ -83,6 +83,10 @@ def test_answers_are_those_of_onnxruntime(row_model: RowModel) -> None:
     assert graphs.downloads < graphs.launches  # of enter nothing comes back
 
 
+def test_over_int8_pages_answers_are_those_of_onnxruntime(int8_row_model: RowModel) -> None:
+    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("captures", [Direct, RecordedGraphs])
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def test_answers_are_those_of_the_cpu_and_only_numbers_cross(row_model: RowModel
     assert moved["taken"] == moved["write"]  # nothing else is read or written from the host
 
 
+def test_over_int8_pages_answers_are_those_of_the_cpu(int8_row_model: RowModel) -> None:
+    got, expected = answers(int8_row_model.ort_core()), answers(int8_row_model.core())
+    for (tokens, depth, logits), (true_tokens, true_depth, true_logits) in zip(got, expected, strict=True):
+        assert tokens == true_tokens and depth == true_depth and np.array_equal(logits, true_logits)
+
+
 def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
     """What `Model.forward` does with it, and memory that moves under what was bound."""
     spec = row_model.model.spec
