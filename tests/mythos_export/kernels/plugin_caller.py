@@ -65,7 +65,7 @@ class Plugins:
         return {" ".join(line[:3]): line[3:] for line in lines}
 
     def refusal(self) -> str:
-        """Why something was refused since this was asked last."""
+        """Why something was refused in this thread since it asked last."""
         words = ctypes.create_string_buffer(2000)
         length = self.caller.caller_error(self._library, words, len(words))
         return words.value.decode(errors="replace") if length else ""

@@ -8,12 +8,15 @@ A program of its own: the stand-in is this process's libcuda for good.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +246,28 @@ def misfits(gpu: Gpu, plugins: Plugins) -> None:
     assert not gpu.launched
 
 
-OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "misfits": misfits}
+def two_threads(gpu: Gpu, plugins: Plugins) -> None:
+    """What is refused in one while another has not asked yet is told where it was refused, and nowhere else."""
+    kept, both = kept_by_an_engine(gpu, plugins), threading.Barrier(2, timeout=60)
+    after = copy.copy(plugins)  # asks when both were refused
+    after.refusal = lambda: plugins.refusal() if both.wait() >= 0 else ""  # type: ignore[method-assign]
+
+    def lacks(name: str) -> None:
+        spoilt = json.loads(kept["program"])
+        del spoilt["attributes"][name]
+        made = {**kept, "program": json.dumps(spoilt)}
+        for _ in range(20):
+            both.wait()
+            refused(f"key '{name}' not found", lambda: after.create("gqa_attention", made, RUNNING))
+            assert plugins.refusal() == ""
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(lacks, name) for name in ("scale", "kv_heads")]:
+            done.result()
+    assert plugins.refusal() == ""
+
+
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "misfits": misfits, "two_threads": two_threads}
 
 
 def main() -> None:
