@@ -246,6 +246,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda call: act_function.function(),
             tensorrt=lambda call: act_function.function(),
             plans=act_plan.plans_for,
+            plugin=True,
             outputs=_names(act_function.OUTPUTS),
         ),
         Operator(
