@@ -95,6 +95,16 @@ def test_int8_pages(attention: str, tmp_path: Path) -> None:
         cpp.close()
 
 
+def test_float16_pages(tmp_path: Path) -> None:
+    """In a device's place; there is no step in a Loop."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    made = RowModel.openmythos("gqa", tmp_path, dtype=torch.float16)
+    cpp = CppEngine(made.folder, made.model.spec, 1, True)
+    test_requests_that_were_sent_back((cpp, PythonEngine(made.core(most_loops=1))))
+    cpp.close()
+
+
 def test_requests_that_were_sent_back(engines: Engines) -> None:
     prompts = np.random.default_rng(0).integers(0, VOCABULARY, (6, 60)).tolist()
     requests = [

@@ -117,9 +117,16 @@ class RowModel:
     captured: Captured
 
     @classmethod
-    def openmythos(cls, attention: str, folder: Path, far: bool = False, int8_cache: bool = False) -> RowModel:
+    def openmythos(
+        cls,
+        attention: str,
+        folder: Path,
+        far: bool = False,
+        int8_cache: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> RowModel:
         given = far_config(attention) if far else config(attention)
-        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5).with_int8_cache(int8_cache)
+        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5).to(dtype).with_int8_cache(int8_cache)
         return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod

@@ -41,7 +41,7 @@ PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     "asked",  # a model, its precision and, where they are int8, its caches
     [
         *("mla_decode:fp32", "gqa_prefill:fp32", "mla_decode:int8", "gqa_prefill:int4"),
-        *("mla_decode:fp32:int8", "gqa_prefill:int4:int8"),
+        *("mla_decode:fp16", "gqa_prefill:fp16", "mla_decode:fp32:int8", "gqa_prefill:int4:int8"),
     ],
 )
 def test_tokens_and_depths_are_those_of_the_cpu(asked: str) -> None:
