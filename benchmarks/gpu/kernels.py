@@ -19,7 +19,11 @@ _OPERATORS = (
     *BESIDE,
     *(f"{op}:{form}" for form in ROUNDED if not FORMATS[form].activations for op in ("moe", "linear")),
 )
-_FLOAT32 = ("act_halting", *(f"{op}:int8 pages" for op in ("paged_mla_attention", "paged_gqa_attention")))
+_FLOAT32 = (
+    "act_halting",
+    "rounded_line",
+    *(f"{op}:int8 pages" for op in ("paged_mla_attention", "paged_gqa_attention")),
+)
 """Those that are float32 at any precision.
 
 Each is a name, and the format of the weights where that is not plain, or what pages hold where that is no floats."""

@@ -46,6 +46,7 @@ from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla import plan as paged_mla_plan
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.rounded_line import function as rounded_line_function
+from mythos_export.kernels.rounded_line import plan as rounded_line_plan
 from mythos_export.kernels.rounded_line.reference import rounded_line
 from mythos_export.kernels.text import DOMAIN, DOMAINS, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
@@ -255,6 +256,7 @@ OPERATORS: dict[str, Operator] = {
             (("width", _INT),),
             rounded_line,
             portable=lambda call: rounded_line_function.function(),
+            plans=rounded_line_plan.plans_for,
         ),
         Operator(
             "paged_gqa_attention",

@@ -98,7 +98,7 @@ _ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "p
     [
         *[("kernels", f"{op}-{p}") for op in (*_ATTENTIVE, *BESIDE) for p in PRECISIONS],
         *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4", "fp8")],
-        ("kernels", "act_halting-fp32"),
+        *[("kernels", f"{op}-fp32") for op in ("act_halting", "rounded_line")],
         *[("kernels", f"{op}:int8 pages-fp32") for op in _ATTENTIVE[3:]],
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
         ("loop", ""),

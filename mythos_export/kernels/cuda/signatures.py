@@ -165,6 +165,13 @@ SIGNATURES = {
             _PAGED_SIZES,
         ),
         Signature(
+            "rounded_line",
+            (Tensor("x", (LEADING, "C")),),
+            (Tensor("out", (LEADING, "C")),),
+            (("width", False),),
+            {"parts": "lead * C // width"},
+        ),
+        Signature(
             "act_halting",
             (
                 Tensor("h", _STATE),

@@ -1,14 +1,18 @@
-"""Parts of cache lines rounded to int8 in Triton, to the bit as `mythos_model.cache_lines` and the CPU kernels do it.
+"""Parts of cache lines rounded to int8 in Triton: mythos::rounded_line, and what the attentions over pages append.
 
-A division that the compiler made faster would round otherwise, and an interpreter's bfloat16, too: so the division is
-the exact one, and a scale is rounded as bits.
+To the bit as `mythos_model.cache_lines` and the CPU kernels do it. A division that the compiler made faster would round
+otherwise, and an interpreter's bfloat16, too: so the division is the exact one, and a scale is rounded as bits.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from mythos_export.kernels.launch_plan import choose
+from mythos_export.kernels.rounded_line.plan import plans
+from mythos_export.kernels.triton_run import execute, precision_of
 from mythos_model import cache_lines
 
 _LARGEST, _LEAST = tl.constexpr(float(cache_lines.LARGEST)), tl.constexpr(cache_lines.LEAST)
@@ -41,3 +45,30 @@ def load_scale(at, there):
     low = tl.load(at, mask=there, other=0).to(tl.int32) & 255
     high = tl.load(at + 1, mask=there, other=0).to(tl.int32) & 255
     return ((high << 24) | (low << 16)).to(tl.float32, bitcast=True)
+
+
+def rounded_line(x: Tensor, width: int) -> Tensor:
+    """As `mythos_model.cache_lines.rounded_line`: float32 [..., C] with every `width` neighbours rounded to int8 with
+    one scale; C is a multiple of it. ValueError for another dtype."""
+    precision = precision_of("rounded_line", x)
+    if precision != "fp32":
+        raise ValueError(f"mythos::rounded_line in Triton takes float32, found {x.dtype}")
+    x = x.contiguous()
+    out, sizes = x.new_empty(x.shape), {"parts": x.numel() // width}
+    if out.numel():
+        execute(choose(plans(width), sizes), {"x": x, "out": out}, sizes)
+    return out
+
+
+@triton.jit
+def rounded_line_kernel(
+    x,  # float32 [parts, WIDTH]
+    out,  # float32 [parts, WIDTH]
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Program (part): what it was rounded to."""
+    c = tl.arange(0, BLOCK)
+    at = tl.program_id(0).to(tl.int64) * WIDTH + c
+    integers, stored = round_part(tl.load(x + at, mask=c < WIDTH, other=0.0))
+    tl.store(out + at, integers.to(tl.float32) * (stored << 16).to(tl.float32, bitcast=True), mask=c < WIDTH)

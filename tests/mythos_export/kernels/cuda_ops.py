@@ -77,6 +77,8 @@ def expected_launches(case: OperatorCase) -> list[Any]:
 def _sizes(case: OperatorCase) -> dict[str, Any]:
     if case.op in ("moe", "linear"):
         return {"n": int(np.prod(case.inputs["x"].shape[:-1]))}
+    if case.op == "rounded_line":
+        return {"parts": case.inputs["x"].size // case.attributes["width"]}
     if case.op == "act_halting":
         return {"rows": case.inputs["cumulative"].size, "threshold_stride": min(case.inputs["threshold"].ndim, 1)}
     known: dict[str, Any] = dict(case.attributes)

@@ -32,8 +32,7 @@ PAIRS = [
         op,
         form,
         id=f"{implementation.name}-{op} {form}",
-        marks=[pytest.mark.slow]
-        * (form not in (PLAIN, PACKED) and implementation.name.startswith("Triton")),  # interpreted
+        marks=[pytest.mark.slow] * (form != PLAIN and implementation.name.startswith("Triton")),  # interpreted
     )
     for implementation in IMPLEMENTATIONS
     for op, form in CASES
