@@ -121,7 +121,7 @@ def sampled(library: Library, options: dict[str, Any]) -> list[list[int]]:
 
 
 def sampled_otherwise(library: Library, bundle: Path) -> str | None:
-    model = load(bundle, threads=1, op_library=None)
+    model = load(bundle, threads=1, op_library=None, engine="python")
     for name, options in SAMPLING.items():
         expected = model.generate_all(PROMPTS, max_new_tokens=NEW, eos=[], **options).tokens
         for row, (found, wanted) in enumerate(zip(sampled(library, options), expected, strict=True)):

@@ -113,7 +113,7 @@ def bundle(bundles: Bundles, tmp_path: Path) -> Path:
 @pytest.fixture
 def model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
-    return load(bundle, threads=1)
+    return load(bundle, threads=1, engine="python")
 
 
 def array(values: list[int], kind: Any = c.c_int64) -> Any:

@@ -23,8 +23,8 @@
  *
  * Many requests at once: mythos_engine.h.
  *
- * Threads: a model and its caches are for one thread at a time (any thread; hand-overs need no more than a mutex gives).
- * Different models run in different threads at once. mythos_last_error() is of the calling thread, and its text stays
+ * Threads: forward passes, generations and engines of one model may be in several threads at once; a cache is for one of them
+ * at a time, and so is all the rest of a model (any thread; hand-overs need no more than a mutex gives). mythos_last_error() is of the calling thread, and its text stays
  * until that thread's next error.
  */
 #ifndef MYTHOS_RUNTIME_H
@@ -46,6 +46,8 @@ typedef struct mythos_cache mythos_cache;
 
 MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.2.0" */
 MYTHOS_API const char* mythos_last_error(void);
+/* Of the ONNX Runtime that is found here; an error where there is none. */
+MYTHOS_API int mythos_onnxruntime_version(const char** version);
 /* What it was: "RequestError", "CapacityError" (tokens do not fit), "BundleError", "BackendMissing", "BackendFailed",
  * "ResultError", as mythos_runtime.hpp and the Python package have them; "" of anything else. */
 MYTHOS_API const char* mythos_last_error_kind(void);
@@ -60,6 +62,7 @@ MYTHOS_API int mythos_load(const char* bundle, const char* backend, int threads,
 typedef struct mythos_load_options {
   const char* backend;    /* as above */
   int threads, verify;    /* as above */
+  int verify_weights;     /* likewise, of the files that `weights` names */
   const char* provider;   /* of onnxruntime: cpu, cuda (or fail), auto (cuda where it works); NULL: auto */
   const char* op_library; /* native operators: a path, or "none" for the portable bodies; NULL: as installed */
   const char* weights;    /* of a bundle whose weights are in files outside of it: the file, or its folder; NULL: as exported */

@@ -77,6 +77,7 @@ struct LoadOptions {
   std::string provider = "auto";     // for onnxruntime: cpu, cuda (or fail), auto (cuda where it works)
   std::string op_library = "auto";   // native operators; "none": the portable bodies; else a path. "auto": the variable
                                      // MYTHOS_OP_LIBRARY, then libmythos_ops.so where this library was installed
+  std::string verify_weights;        // of what `weights` names: "hashes" or "sizes"; "": as `verify` says
   std::string weights;               // of a bundle whose weights are in files outside of it: where these are, if not where
                                      // they were at the export; the file, or a folder. Their content is checked at every
                                      // load; with "sizes" only that of files that are named here is not
@@ -237,7 +238,8 @@ struct MYTHOS_API TokenizerEntry {
   std::map<std::string, std::string> sources;  // where these came from, by field, for people
 };
 
-// A model ready to run. A model and its caches are for one thread at a time; several models run in several threads.
+// A model ready to run. Forward passes, generations and engines of one model may be in several threads at once; a cache is for
+// one of them at a time, and so is all the rest of a model.
 class MYTHOS_API Model {
  public:
   static Model load(const std::string& bundle, const LoadOptions& options = {});

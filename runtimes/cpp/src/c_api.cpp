@@ -6,6 +6,7 @@
 #include <string>
 
 #include "c_guard.hpp"
+#include "session.hpp"
 
 struct mythos_cache {
   mythos::Cache cache;
@@ -95,13 +96,20 @@ const char* mythos_version(void) { return mythos::version(); }
 
 const char* mythos_last_error(void) { return last().text.c_str(); }
 
+int mythos_onnxruntime_version(const char** version) {
+  return guarded([&] {
+    require(version, "mythos_onnxruntime_version needs a place for the version");
+    *version = mythos::onnxruntime_version();
+  });
+}
+
 const char* mythos_last_error_kind(void) { return last().kind; }
 
 mythos_load_options mythos_default_load_options(void) { return {}; }
 
 int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model) {
   mythos_load_options options = mythos_default_load_options();
-  options.backend = backend, options.threads = threads, options.verify = verify;
+  options.backend = backend, options.threads = threads, options.verify = options.verify_weights = verify;
   return mythos_load_with(bundle, &options, model);
 }
 

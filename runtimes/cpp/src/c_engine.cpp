@@ -36,7 +36,7 @@ const double kNone = std::numeric_limits<double>::quiet_NaN();
 struct Tick : mythos_tick {
   std::vector<mythos::Token> chosen;
   std::vector<mythos_token> told;
-  std::vector<std::shared_ptr<const mythos::Running>> failed;
+  std::vector<std::shared_ptr<const mythos::Running>> lost;  // that ended without a token of this one
 };
 
 mythos::Budget budget_of(double loops_per_token, double latency_ms) {
@@ -94,10 +94,13 @@ std::unique_ptr<Tick> told(mythos_engine& engine, std::vector<mythos::Token> tok
     if (running->finished.empty()) continue;
     ended.push_back(number);
     if (running->finished == "error") {
-      tick->failed.push_back(running);
+      tick->lost.push_back(running);
       tick->told.push_back({number, -1, 0, 0, running->reused, nullptr, running->finished.c_str(), running->error.c_str()});
-    } else {
-      tick->told[last.at(number)].finished = running->finished.c_str();
+    } else if (const auto found = last.find(number); found != last.end()) {
+      tick->told[found->second].finished = running->finished.c_str();
+    } else {  // in a tick that failed, which took its last token with it
+      tick->lost.push_back(running);
+      tick->told.push_back({number, -1, 0, 0, running->reused, nullptr, "error", "its last token was lost in a tick that failed"});
     }
   }
   for (const std::uint64_t number : ended) engine.forget(number);

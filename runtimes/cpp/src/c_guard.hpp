@@ -60,7 +60,10 @@ inline LoadOptions load_options(const mythos_load_options* given) {
   if (!given) return options;
   require(given->verify == MYTHOS_VERIFY_HASHES || given->verify == MYTHOS_VERIFY_SIZES,
           "verify should be MYTHOS_VERIFY_HASHES or MYTHOS_VERIFY_SIZES");
+  require(given->verify_weights == MYTHOS_VERIFY_HASHES || given->verify_weights == MYTHOS_VERIFY_SIZES,
+          "verify_weights should be MYTHOS_VERIFY_HASHES or MYTHOS_VERIFY_SIZES");
   if (given->verify == MYTHOS_VERIFY_SIZES) options.verify = "sizes";
+  options.verify_weights = given->verify_weights == MYTHOS_VERIFY_SIZES ? "sizes" : "hashes";
   if (given->threads != 0) options.threads = given->threads;
   if (given->backend) options.backend = given->backend;
   if (given->provider) options.provider = given->provider;

@@ -23,7 +23,7 @@ from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.interface import AnyEngine
 from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel, NativeSession
-from mythos_runtime.engine.opening import has_rows, open_core, open_native
+from mythos_runtime.engine.opening import has_rows, only_python, open_core, open_native
 from mythos_runtime.engine.pooled import PooledEngine
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Policy
@@ -132,7 +132,7 @@ class Model:
     @cached_property
     def pool(self) -> Pool | None:
         """What runs the row graphs where the C++ runtime does not: ONNX Runtime or PyTorch."""
-        if not self.runs_rows:
+        if not self.runs_rows or self._native is not None:
             return None
         assert self.folder is not None and self.manifest is not None
         return Pool(open_core(self.folder, self.manifest, self._options_of_rows, self._device))
@@ -145,7 +145,8 @@ class Model:
     def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
         """An engine on this model: many requests at once, on a memory that grows with what they need.
 
-        Several engines share that memory, each for one thread at a time. Close one that still has requests.
+        Several engines share that memory, each for one thread at a time; requests claim it when they are submitted.
+        Close an engine that still has some.
 
         Args:
             most_running, chunk: see `engine.Engine`.
@@ -154,6 +155,8 @@ class Model:
         Raises:
             RequestError: this backend runs no row graphs.
         """
+        if isinstance(self.session, ClosedSession):
+            self.session.run({})
         if not self.runs_rows:
             raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
         if self._native is not None:
@@ -404,5 +407,7 @@ def load(
         warnings.warn(f"{folder}: {manifest.doubt}", NotVerified, stacklevel=2)
     opening = partial(open_session, folder, manifest, backend, options)
     native = open_native(folder, manifest, options) if choose_backend(manifest, backend) == "onnxruntime" else None
+    if native is None and engine == "native":
+        raise only_python(f"{folder} as it is asked for here")
     session = opening() if native is None else NativeSession(native, opening)
     return Model(manifest.spec, session, manifest, folder, options)

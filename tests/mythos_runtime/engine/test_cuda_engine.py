@@ -101,7 +101,7 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     while engine.busy:
         engine.tick()
     assert running.tokens == expected.tokens[0] and running.depth == expected.depth[0]
-    model: Any = load(bundle, provider="cpu")
+    model: Any = load(bundle, provider="cpu", engine="python")
     model.session.provider = "cuda"
     got = model.generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
     assert isinstance(model.pool.core.graphs, OrtGraphs)

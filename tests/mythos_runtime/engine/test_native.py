@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import math
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import needs_native
+from engines import ENGINES, needs_native
 from golden_bundles import Bundles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from mythos_runtime.session import EngineChoice, Options
 pytestmark = needs_native
 HEADERS = Path(__file__).parents[3] / "runtimes/cpp/include"
 MODELS = ("mla_decode", "gqa_decode")
+KINDS: tuple[EngineChoice, ...] = ("python", "native")
 _opened: dict[tuple[str, str], AnyEngine] = {}
 
 
@@ -92,8 +94,7 @@ REQUESTS = st.builds(
 def test_whatever_is_asked_for_is_answered_as_by_python(
     bundles: Bundles, name: str, requests: list[Request], cancel: dict[int, int]
 ) -> None:
-    kinds: tuple[EngineChoice, ...] = ("python", "native")
-    of_python, native = (answers(engine_of(bundles, name, kind), requests, cancel) for kind in kinds)
+    of_python, native = (answers(engine_of(bundles, name, kind), requests, cancel) for kind in KINDS)
     assert native == of_python
     usage = engine_of(bundles, name, "native").usage
     assert usage.pages_free == usage.pages and usage.states_free == usage.states and usage.running == 0
@@ -101,8 +102,8 @@ def test_whatever_is_asked_for_is_answered_as_by_python(
 
 def test_what_it_holds_is_what_pythons_holds(bundles: Bundles) -> None:
     found = []
-    for kind in ("python", "native"):
-        options = Options(threads=1, engine=kind)  # type: ignore[arg-type]
+    for kind in KINDS:
+        options = Options(threads=1, engine=kind)
         engine = open_engine(bundles["mla_decode"], options=options, memory=4 << 20, prefixes=2, loops_per_call=1)
         first = engine.submit(Request(list(range(40)), 3))
         while engine.busy:
@@ -130,10 +131,11 @@ def test_refusals_are_pythons(bundles: Bundles) -> None:
         Request([1], 60, max_loops=250),
         Request([1], 2, budget=Budget(loops_per_token=0.0)),
         Request([1], 2, depths=(0,)),
+        Request([1], 2, stop=((),)),
     ]
     said: list[list[tuple[type, str]]] = []
-    for kind in ("python", "native"):
-        engine = open_engine(bundles["mla_decode"], memory=1 << 20, options=Options(engine=kind))  # type: ignore[arg-type]
+    for kind in KINDS:
+        engine = open_engine(bundles["mla_decode"], memory=1 << 20, options=Options(engine=kind))
         errors = []
         for request in wrong:
             with pytest.raises(RequestError) as error:
@@ -149,16 +151,30 @@ def test_refusals_are_pythons(bundles: Bundles) -> None:
     ("options", "text"),
     [
         ({"memory": 8}, "hold no page"),
-        ({"memory": 0}, "memory"),
+        ({"memory": 0}, "memory|hold no page"),
+        ({"most_running": 0}, "most_running"),
+        ({"speculate": 0}, "speculate"),
+        ({"speculate": "on"}, "speculate"),
         ({"max_lag": 0}, "max_lag"),
         ({"loops_per_call": 0}, "loops_per_call"),
         ({"max_loops": 9999}, "1 to 256 loops"),
+        ({"max_loops": 0}, "1 to 256 loops"),
         ({"budget": Budget(latency_ms=-1.0)}, "latency_ms"),
     ],
 )
-def test_what_no_engine_is_opened_with(bundles: Bundles, options: dict[str, object], text: str) -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_what_no_engine_is_opened_with(
+    bundles: Bundles, options: dict[str, object], text: str, kind: EngineChoice
+) -> None:
     with pytest.raises(RequestError, match=text):
-        open_engine(bundles["mla_decode"], options=Options(engine="native"), **options)  # type: ignore[arg-type]
+        open_engine(bundles["mla_decode"], options=Options(engine=kind), **options)  # type: ignore[arg-type]
+
+
+def test_no_loops_at_all(bundles: Bundles) -> None:
+    """Which replays a depth of 0."""
+    request = Request([1, 2], 4, max_loops=0, depths=(0,))
+    found = [answers(engine_of(bundles, "mla_decode", kind), [request], {}) for kind in KINDS]
+    assert found[0] == found[1] and found[0][0][1] == [0, 0, 0, 0]
 
 
 def test_a_bundle_that_is_damaged(bundles: Bundles, tmp_path: Path) -> None:
@@ -191,6 +207,25 @@ def test_one_that_was_closed(bundles: Bundles) -> None:
     for work in (engine.tick, lambda: engine.submit(Request([1], 1)), lambda: engine.usage):
         with pytest.raises(RequestError, match="was closed"):
             work()
+
+
+def test_closing_while_another_thread_ticks(bundles: Bundles) -> None:
+    for _ in range(20):
+        engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(threads=1, engine="native"))
+        engine.submit(Request([1, 2, 3], 40))
+        ended = threading.Event()
+
+        def work(engine: AnyEngine = engine, ended: threading.Event = ended) -> None:
+            with contextlib.suppress(RequestError):
+                while True:
+                    engine.tick()
+            ended.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        engine.close()
+        thread.join(30)
+        assert ended.is_set() and not engine.busy
 
 
 def generated(model: Model, prompt: list[int]) -> list[list[int]]:
@@ -257,15 +292,75 @@ def test_an_error_of_one_request_is_its_own(bundles: Bundles, monkeypatch: pytes
     assert isinstance(running.error, ResultError) and "NaN" in str(running.error)
 
 
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engine_on_a_model_claims_what_runs_alone(bundles: Bundles, kind: EngineChoice) -> None:
+    """What is refused, ends or is closed leaves nothing behind."""
+    model = load(bundles["mla_decode"], threads=1, engine=kind)
+    engine = model.engine(most_running=2)
+
+    def finish() -> None:
+        while engine.busy:
+            engine.tick()
+
+    engine.submit(Request([1, 2, 3], 4))
+    finish()
+    pages = engine.usage.pages
+    for _ in range(8):
+        engine.submit(Request([1, 2, 3], 4))
+        finish()
+        for wrong in (Request([1, 2], 1 << 40), Request([1], -5000), Request([1], 2, max_loops=10**7)):
+            with pytest.raises(RequestError):
+                engine.submit(wrong)
+    assert engine.usage.pages == engine.usage.pages_free == pages
+    cancelled, closed = engine.submit(Request([1, 2], 8)), engine.submit(Request([1, 2], 8))
+    engine.tick()
+    engine.cancel(cancelled)
+    engine.close()
+    engine.close()
+    assert [cancelled.finished, closed.finished] == [CANCELLED, CANCELLED] and not engine.busy
+    for call in (engine.tick, lambda: engine.usage, lambda: engine.submit(Request([1], 1))):
+        with pytest.raises(RequestError, match="was closed"):
+            call()
+    dropped = model.engine()
+    dropped.submit(Request([1, 2], 8))
+    dropped.tick()
+    del dropped
+    gc.collect()
+    assert model.generate_all([[1, 2, 3]], max_new_tokens=4).tokens  # on what they gave back
+    usage = model.engine().usage
+    assert usage.pages == usage.pages_free and usage.states == usage.states_free
+    model.close()
+    with pytest.raises(RequestError, match="model was closed"):
+        model.engine()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_chunk_is_as_long_on_a_model_that_is_new(bundles: Bundles, kind: EngineChoice) -> None:
+    engine = load(bundles["mla_decode"], threads=1, engine=kind).engine(chunk=256)
+    engine.submit(Request(list(range(60)), 1, policy="full"))
+    ticks = 0
+    while engine.busy:
+        engine.tick()
+        ticks += 1
+    assert ticks <= 7, "its loops, and a tick to leave"
+
+
 # -- whether there is one ----------------------------------------------------------------------------------------------
 
 
 def test_without_the_library_pythons_serves(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.LIBRARY_VARIABLE, "none")
     assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
-    assert "not installed" in str(library.why_no_native_engine())
-    with pytest.raises(BackendMissing, match="not installed"):
+    assert "is none" in str(library.why_no_native_engine())
+    with pytest.raises(BackendMissing, match="is none"):
         open_engine(bundles["mla_decode"], options=Options(engine="native"))
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, "/nowhere.so")
+    with pytest.raises(BackendMissing, match=r"names /nowhere\.so, which does not exist"):
+        load(bundles["mla_decode"])
+    monkeypatch.delenv(library.LIBRARY_VARIABLE)
+    monkeypatch.setattr(library, "NATIVE", Path("/nowhere"))
+    assert "not installed" in str(library.why_no_native_engine())
+    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
 
 
 @pytest.mark.parametrize("made", ["text", "other", "older"])
@@ -292,6 +387,9 @@ def test_a_library_that_does_not_fit(
 def test_what_it_does_not_run(bundles: Bundles) -> None:
     with pytest.raises(BackendMissing, match="on the CPU"):
         open_engine(bundles["mla_decode"], options=Options(engine="native"), backend="eager")
+    for options in ({"backend": "eager"}, {"provider": "cuda"}):
+        with pytest.raises(BackendMissing, match="on the CPU"):
+            load(bundles["mla_decode"], engine="native", **options)
     with pytest.raises(RequestError, match="no engine 'rust'"):
         Options(engine="rust")  # type: ignore[arg-type]
 
@@ -300,6 +398,7 @@ def test_what_it_does_not_run(bundles: Bundles) -> None:
 
 _STRUCTS: dict[str, type[ctypes.Structure]] = {
     "mythos_load_options": structs.LoadOptions,
+    "mythos_forward_options": structs.ForwardOptions,
     "mythos_engine_options": structs.EngineOptions,
     "mythos_request": structs.Request,
     "mythos_token": structs.Token,
@@ -336,3 +435,10 @@ def test_numbers_that_c_does_not_hold(bundles: Bundles) -> None:
     assert of_plain == of_huge
     with pytest.raises(RequestError, match="row"):
         engine.submit(replace(plain, row=most))
+    model = load(bundles["mla_decode"], engine="native")
+    for each in (engine, model.engine()):
+        for tokens in ((1 << 63) - 1, most):
+            with pytest.raises(CapacityError, match="exceeds the 64"):
+                each.submit(Request([1, 2, 3], tokens))
+    with pytest.raises(RequestError, match="at most 256 loop depths"):
+        model.new_cache(1, 8, max_loops=(1 << 64) + 2)

@@ -104,6 +104,7 @@ std::vector<Token> Engine::tick() {
 }
 
 EngineCounts Engine::counts() const {
+  const Parts::Turn turn(parts_->pool->turn);
   const auto& [core, drafts] = std::tie(*parts_->pool->core, parts_->speculation);
   return {core.steps, core.rows, core.late, drafts ? drafts->drafted : 0, drafts ? drafts->accepted : 0};
 }

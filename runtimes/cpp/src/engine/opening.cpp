@@ -7,6 +7,7 @@
 #include "engine/device_graphs.hpp"
 #include "line_ports.hpp"
 #include "row_ports.hpp"
+#include "session.hpp"
 
 namespace mythos {
 namespace engine {
@@ -62,7 +63,7 @@ OpenRows open_rows(const std::string& folder, const Manifest& manifest, const Lo
       if (!manifest.lists(line_file(name)))
         throw BundleError(folder + " has no " + line_file(name) + ", which the engine needs in ONNX Runtime on CUDA; export the "
                           "model again with --target cuda, or take provider cpu");
-  auto weights = open_linked(folder, manifest.links, load.weights, load.verify == "hashes");
+  auto weights = open_linked(folder, manifest.links, load.weights, hashes_weights(load));
   OpenRows open;
   // What writes into pages without returning them takes this project's own operators.
   const bool in_loop = manifest.lists(file_of(kLoops)) && !on_cuda && !find_op_library(chosen.op_library).empty();

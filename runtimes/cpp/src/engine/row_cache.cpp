@@ -146,7 +146,7 @@ void RowCache::truncate(std::size_t row, std::int64_t length) {
 
 namespace {
 
-// Copies a table's lines of `length` positions, slot by slot, in one direction or the other; `end` is behind what was copied.
+// Copies a table's lines of `length` positions, slot by slot, in one direction or the other.
 template <typename Copy>
 void each_piece(const PagedCache& cache, const Table& table, std::int64_t length, const Copy& copy) {
   const std::int64_t line = cache.page_bytes() / kPage;

@@ -24,7 +24,7 @@ def admit(request: Request, core: Core, usual: Budget) -> Work:
     """
     spec = core.graphs.spec
     asked = check(request, spec, usual)
-    _check_room(len(request.prompt) + request.max_new_tokens - 1, asked.limit, core)
+    _check_room(check_length(request, spec), asked.limit, core)
     sampler = Sampler(request.sampling, request.row, spec.vocab_size, np.asarray(request.prompt, np.int64))
     return Work(request, asked.limit, asked.threshold, asked.budget, sampler=sampler)
 
@@ -38,6 +38,8 @@ def check(request: Request, spec: LoopSpec, usual: Budget) -> Running:
     integer(limit, "max_loops", 0, MOST_LOOPS)
     if request.policy not in POLICIES:
         raise RequestError(f"there is no cache policy {request.policy!r}; the policies are {', '.join(POLICIES)}")
+    if any(not sequence for sequence in request.stop):
+        raise RequestError("a stop sequence is empty; it should hold at least one id")
     threshold = halt_threshold(spec, request.halt_threshold)
     budget = usual if request.budget is None else request.budget
     check_budget(budget, spec)
@@ -58,10 +60,16 @@ def check_budget(budget: Budget, spec: LoopSpec) -> None:
         raise RequestError(f"latency_ms should be above 0, found {budget.latency_ms}")
 
 
-def _check_room(positions: int, limit: int, core: Core) -> None:
-    blocks, most = -(-positions // PAGE), core.graphs.spec.max_seq_len
+def check_length(request: Request, spec: LoopSpec) -> int:
+    """The positions of a request. Raises CapacityError where the model takes fewer."""
+    positions, most = len(request.prompt) + request.max_new_tokens - 1, spec.max_seq_len
     if positions > most:
         raise CapacityError(f"a request of {positions} positions exceeds the {most} that this model takes")
+    return positions
+
+
+def _check_room(positions: int, limit: int, core: Core) -> None:
+    blocks = -(-positions // PAGE)
     fits = core.around is None or blocks <= core.around.pages
     if not fits or blocks * limit > core.loop.pages:
         raise CapacityError(

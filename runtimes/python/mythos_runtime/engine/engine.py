@@ -67,11 +67,11 @@ class Engine:
             prefixes: how many ended sequences are kept.
 
         Raises:
-            RequestError: `loops_per_call` is no number of loops.
+            RequestError: a number is none.
         """
         self.core, self.spec = core, core.graphs.spec
-        self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
-        self.most_running = most_running
+        self.chunk = min(chunk, core.graphs.most_rows)
+        self.most_running = integer(most_running, "most_running", 1)
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
@@ -257,7 +257,7 @@ class Engine:
             if not left or not running.left:
                 continue
             reserved = running.reserved
-            chunk = self._chunk(running, sequence, min(self.chunk, left), free)
+            chunk = self._chunk(running, sequence, min(self.chunk, left, self.core.states.lines), free)
             chunks.append((running, chunk))
             left -= len(chunk.ids)
             if not reserved:

@@ -8,7 +8,9 @@ from mythos_runtime.engine.request import Request, Running, Token, Usage
 
 
 class AnyEngine(Protocol):
-    """`engine.Engine`, or `native.NativeEngine`, which gives the same. Not for several threads."""
+    """`engine.Engine`, `pooled.PooledEngine` on a memory that grows, or `native.NativeEngine`: they give the same.
+
+    Not for several threads."""
 
     @property
     def busy(self) -> bool:

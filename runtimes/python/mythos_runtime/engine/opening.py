@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,9 +59,8 @@ def open_engine(
 
     Args:
         options: threads, the library of native operators (exactness to the bit needs the native ones), and who runs
-            the row graphs. The provider
-            is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on CUDA where it is asked to with
-            a bundle's kernels (`runs_on_cuda`).
+            the row graphs. The provider is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on
+            CUDA where it is asked to with a bundle's kernels (`runs_on_cuda`).
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
@@ -80,13 +78,15 @@ def open_engine(
     """
     folder, chosen = Path(bundle), options or Options()
     manifest = read_manifest(folder)
-    if may_be_native(manifest, chosen, backend):
+    if _may_be_native(manifest, chosen, backend):
         given = EngineOptions(
             memory, max_loops, most_rows, most_running, chunk, loops_per_call, max_lag, budget, prefixes, speculate
         )
         native = _native(lambda: NativeEngine.open(folder, manifest.spec, chosen, given), chosen)
         if native is not None:
             return native
+    elif chosen.engine == "native":
+        raise only_python(f"{folder} as it is asked for here")
     spec, loops = manifest.spec, manifest.spec.trained_loops if max_loops is None else max_loops
     lagging = (most_running + prefixes) * ((MAX_LAG if max_lag is None else max_lag) + min(chunk, most_rows))
     if _on_device(backend):
@@ -132,31 +132,32 @@ def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchD
 
 
 def open_native(folder: Path, manifest: Manifest, options: Options) -> NativeModel | None:
-    """A bundle whose files were checked already, in the C++ runtime; None where Python runs it. Raises as
-    `open_engine`."""
-    if not has_rows(manifest) or not may_be_native(manifest, options):
+    """A bundle whose files were checked already, in the C++ runtime; None where Python runs it, since it is not to run
+    on the CPU, for one. Raises as `open_engine`."""
+    if options.provider != "cpu" and (options.provider == "cuda" or wants_cuda_ops() or _knows_cuda()):
+        return None
+    if options.engine == "python" or manifest.shards is not None or not has_rows(manifest):
         return None
     return _native(lambda: NativeModel(folder, manifest.spec, options), options)
 
 
-def may_be_native(manifest: Manifest, options: Options, backend: str | None = None) -> bool:
-    """Whether the C++ runtime's engine may run a bundle's row graphs: on the CPU, with the experts in one place.
-
-    Raises:
-        BackendMissing: it was asked for, and cannot.
-    """
-    if options.engine == "python":
+def _may_be_native(manifest: Manifest, options: Options, backend: str | None) -> bool:
+    """Whether the C++ runtime's engine may run a bundle's row graphs: on the CPU, with the experts in one place."""
+    if options.engine == "python" or not has_rows(manifest):
         return False
-    can = not _on_device(backend) and manifest.shards is None and is_on_cpu(options)
-    if not can and options.engine == "native":
-        raise BackendMissing(
-            "the native engine runs row graphs in ONNX Runtime on the CPU, and no experts in shards: take engine auto"
-        )
-    return can
+    return not _on_device(backend) and manifest.shards is None and not runs_on_cuda(manifest, options)
+
+
+def only_python(what: str) -> BackendMissing:
+    """Where the native engine was asked for."""
+    return BackendMissing(
+        "the native engine runs bundles with row graphs in ONNX Runtime on the CPU, with all experts in one place, and "
+        f"not {what}: take engine auto, or provider cpu"
+    )
 
 
 def _native(open_it: Callable[[], N], options: Options) -> N | None:
-    """What the C++ runtime opens; None where it is not here, and nobody insists: Python's engine serves."""
+    """What the C++ runtime opens; None where it is not here, and nobody insists: Python serves."""
     if options.engine == "auto" and find_runtime_library() is None:
         return None
     try:
@@ -167,19 +168,12 @@ def _native(open_it: Callable[[], N], options: Options) -> N | None:
         return None  # `mythos doctor` says why
 
 
-def is_on_cpu(options: Options) -> bool:
-    """Whether ONNX Runtime would run on the CPU, told without loading it: it is asked to, or has no other provider."""
-    if options.provider == "auto":
-        return not wants_cuda_ops() and importlib.util.find_spec("onnxruntime") is not None and not _knows_cuda()
-    return options.provider == "cpu"
-
-
 def _knows_cuda() -> bool:
-    """Whether the ONNX Runtime that is installed is one for GPUs."""
-    try:
-        return bool(metadata.distribution("onnxruntime-gpu"))
-    except metadata.PackageNotFoundError:
-        return False
+    """Whether the ONNX Runtime that is installed is one for GPUs, told without loading it."""
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return True  # whoever opens it says that it is not there
+    return (Path(found.origin).parent / "capi" / "libonnxruntime_providers_cuda.so").is_file()
 
 
 def runs_on_cuda(manifest: Manifest, options: Options) -> bool:

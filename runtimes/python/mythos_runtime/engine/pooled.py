@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 
+from mythos_runtime.engine.admission import check, check_length
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.memory import Room
-from mythos_runtime.engine.request import Request, Running, Token, Usage, Work
+from mythos_runtime.engine.request import CANCELLED, Budget, Request, Running, Token, Usage, Work
 from mythos_runtime.engine.row_cache import Pool
 from mythos_runtime.engine.speculation import Speculate
+from mythos_runtime.errors import RequestError
 
 
 class PooledEngine:
@@ -17,38 +19,67 @@ class PooledEngine:
     def __init__(self, pool: Pool, most_running: int, chunk: int, speculate: Speculate) -> None:
         self._pool = pool
         self._engine = Engine(pool.core, most_running, chunk, speculation=pool.speculation(speculate))
-        self._asked: list[Work] = []
+        self._claims: dict[Work, Room] = {}  # of those that have not ended
+        self._closed = False
+        weakref.finalize(self, _leave, pool, self._claims)
 
     @property
     def busy(self) -> bool:
-        return self._engine.busy
+        return not self._closed and self._engine.busy
 
     @property
     def usage(self) -> Usage:
-        return self._engine.usage
+        self._check_open()
+        with self._pool.alone():
+            return self._engine.usage
 
     @property
     def pages_running(self) -> int:
-        return self._engine.pages_running
+        self._check_open()
+        with self._pool.alone():
+            return self._engine.pages_running
 
     def submit(self, request: Request) -> Running:
-        spec, positions = self._engine.spec, len(request.prompt) + request.max_new_tokens - 1
-        limit = spec.trained_loops if request.max_loops is None else request.max_loops
-        room = self._pool.claim(1, positions, limit, request.policy)
-        weakref.finalize(self, self._pool.leave, room, [])
-        running = self._engine.submit(request)
+        self._check_open()
+        limit = check(request, self._engine.spec, Budget()).limit
+        room = self._pool.claim(1, check_length(request, self._engine.spec), limit, request.policy)
+        with self._pool.alone():
+            running = self._engine.submit(request)
         assert isinstance(running, Work)
-        self._asked.append(running)
+        self._claims[running] = room
         return running
 
     def cancel(self, running: Running) -> None:
         with self._pool.alone():
             self._engine.cancel(running)
+            self._release()
 
     def tick(self) -> list[Token]:
+        self._check_open()
         with self._pool.alone():
-            return self._engine.tick()
+            tokens = self._engine.tick()
+            self._release()
+        return tokens
 
     def close(self) -> None:
-        """Give back what requests hold. For any thread, at any moment: the pool does it when it can."""
-        self._pool.leave(Room(), [each.sequence for each in self._asked if each.sequence is not None])
+        """End all requests. For any thread, at any moment: the pool gives their memory back when it can."""
+        self._closed = True
+        for work in self._claims:
+            work.finished = work.finished or CANCELLED
+        _leave(self._pool, self._claims)
+
+    def _release(self) -> None:
+        """Give back what ended requests have claimed."""
+        for work in [work for work in self._claims if work.finished is not None]:
+            self._pool.leave(self._claims.pop(work), [])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RequestError("this engine was closed; open it again")
+
+
+def _leave(pool: Pool, claims: dict[Work, Room]) -> None:
+    """Give back what requests have claimed, and what they hold."""
+    while claims:
+        work, room = claims.popitem()
+        pool.leave(room, [] if work.sequence is None else [work.sequence])

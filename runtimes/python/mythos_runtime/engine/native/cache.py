@@ -15,6 +15,7 @@ from mythos_runtime.engine.sequence import POLICIES, Policy
 from mythos_runtime.errors import RequestError
 from mythos_runtime.lines import pack, unpack
 from mythos_runtime.ports import numpy_dtype
+from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import CacheGroup
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class NativeCache(Cache):
         self, owner: NativeModel, batch: int, capacity: int, max_loops: int | None = None, policy: Policy = "lazy"
     ) -> None:
         super().__init__(batch, capacity, owner.spec, max_loops)
+        if self.max_loops > MOST_LOOPS:
+            raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
         if policy not in POLICIES:
             raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(POLICIES)}")
         handle, size = c_void_p(), (int(batch), self.capacity, self.max_loops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import threading
 from collections.abc import Iterable
 from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from mythos_runtime.engine.native.library import check, free_with, load_options,
 from mythos_runtime.engine.request import CANCELLED, ERROR, Budget, Request, Running, Token, Usage
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError, ResultError
+from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.session import Options
 from mythos_runtime.spec import LoopSpec
 
@@ -47,18 +49,16 @@ class EngineOptions:
         given: structs.EngineOptions = library.mythos_default_engine_options()
         for name in ("memory", "max_loops", "most_rows", "most_running", "chunk", "prefixes"):
             value = getattr(self, name)
-            if value is not None:
-                setattr(given, name, integer(value, name, 0 if name == "prefixes" else 1, _MOST))
+            if value is not None:  # what is too small C++ says
+                setattr(given, name, min(integer(value, name, 0), _MOST))
         for name in ("loops_per_call", "max_lag"):  # there 0 says that there is no bound
             value = getattr(self, name)
-            setattr(given, name, 0 if value is None else integer(value, name, 1, _MOST))
+            setattr(given, name, 0 if value is None else min(integer(value, name, 1), _MOST))
         budget = self.budget or Budget()
         check_budget(budget, spec)
         given.loops_per_token, given.latency_ms = budget.loops_per_token or 0.0, budget.latency_ms or 0.0
-        speculate = (
-            _SPECULATE.get(self.speculate, self.speculate) if isinstance(self.speculate, str) else self.speculate
-        )
-        given.speculate = integer(speculate, "speculate", -1, _MOST)
+        drafts = _SPECULATE.get(self.speculate) if isinstance(self.speculate, str) else None
+        given.speculate = integer(self.speculate, "speculate", 1, MOST_LOOPS) if drafts is None else drafts
         return given
 
 
@@ -71,14 +71,14 @@ class NativeEngine:
 
     @classmethod
     def open(cls, folder: Path, spec: LoopSpec, options: Options, engine: EngineOptions) -> NativeEngine:
-        """On a bundle, with a memory of its own.
+        """On a bundle whose files were checked already, with a memory of its own.
 
         Raises:
             BackendMissing: the C++ runtime is not installed, or finds no ONNX Runtime.
             BundleError, RequestError, CapacityError: as `open_engine`.
         """
         library, handle = open_library(), c_void_p()
-        load, given = load_options(options, options.hash_weights), engine.struct(library, spec)
+        load, given = load_options(options), engine.struct(library, spec)
         opened = library.mythos_engine_open(os.fsencode(folder), byref(load), byref(given), byref(handle))
         check(library, opened)
         return cls(library, handle, spec, engine)
@@ -89,6 +89,7 @@ class NativeEngine:
         self._budget = options.budget or Budget()
         self._running: dict[int, Running] = {}  # those that have not ended, by their numbers
         self._numbers: dict[Running, int] = {}
+        self._turn, self._closed = threading.Lock(), False
         self._free = free_with(self, library.mythos_engine_free, handle)
 
     # -- coming and going ---------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class NativeEngine:
     def submit(self, request: Request) -> Running:
         running = check_request(request, self.spec, self._budget)
         given, number = _struct(request), c_uint64()
-        check(self._library, self._library.mythos_engine_submit(self._open(), byref(given), byref(number)))
+        self._call("mythos_engine_submit", byref(given), byref(number))
         self._running[number.value] = running
         self._numbers[running] = number.value
         return running
@@ -109,30 +110,43 @@ class NativeEngine:
         number = self._numbers.pop(running, None)
         if number is not None:
             del self._running[number]
-            check(self._library, self._library.mythos_engine_cancel(self._open(), number))
+            self._call("mythos_engine_cancel", number)
             running.finished = CANCELLED
 
     def close(self) -> None:
-        """End all requests, and free the engine. For any thread, at any moment."""
-        for running in self._running.values():
+        """End all requests, and free the engine. For any thread, at any moment: a call that is under way ends first."""
+        self._closed = True
+        for running in list(self._running.values()):
             running.finished = CANCELLED
         self._running, self._numbers = {}, {}
-        self._free()
+        if self._turn.acquire(blocking=False):  # else who has it frees, or the last who lets go of this object
+            try:
+                self._free()
+            finally:
+                self._turn.release()
 
-    def _open(self) -> c_void_p:
-        if not self._free.alive:
-            raise RequestError("this engine was closed; open it again")
-        return self._handle
+    def _call(self, name: str, *arguments: object) -> None:
+        """A function of the C interface on this engine, one at a time; the GIL is not held meanwhile."""
+        with self._turn:
+            if self._closed:
+                raise RequestError("this engine was closed; open it again")
+            try:
+                check(self._library, getattr(self._library, name)(self._handle, *arguments))
+            finally:
+                if self._closed:  # meanwhile
+                    self._free()
 
     # -- a tick -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Token]:
         found = POINTER(structs.Tick)()
-        check(self._library, self._library.mythos_engine_tick(self._open(), byref(found)))
+        self._call("mythos_engine_tick", byref(found))
         tick = _Tick(self._library, found)
         tokens: list[Token] = []
         for told in found.contents.tokens[: found.contents.count]:
-            running = self._running[told.request]
+            running = self._running.get(told.request)
+            if running is None:  # closed meanwhile
+                continue
             running.reused = told.reused
             if told.id >= 0:
                 running.tokens.append(told.id)
@@ -141,12 +155,12 @@ class NativeEngine:
                 logits = tick.logits(told.logits, self.spec.vocab_size)
                 tokens.append(Token(running, told.id, told.depth, logits, running.capped[-1]))
             if told.finished:
-                self._ended(told)
+                self._ended(running, told)
         return tokens
 
-    def _ended(self, told: structs.Token) -> None:
-        running = self._running.pop(told.request)
-        del self._numbers[running]
+    def _ended(self, running: Running, told: structs.Token) -> None:
+        self._running.pop(told.request, None)
+        self._numbers.pop(running, None)
         running.finished = told.finished.decode()
         if running.finished == ERROR:
             running.error = ResultError(told.error.decode(errors="replace"))
@@ -156,13 +170,13 @@ class NativeEngine:
     @property
     def usage(self) -> Usage:
         found = structs.Usage()
-        check(self._library, self._library.mythos_engine_usage(self._open(), byref(found)))
+        self._call("mythos_engine_usage", byref(found))
         return Usage(**{name: getattr(found, name) for name in Usage.__dataclass_fields__})
 
     @property
     def pages_running(self) -> int:
         found = c_int64()
-        check(self._library, self._library.mythos_engine_pages_running(self._open(), byref(found)))
+        self._call("mythos_engine_pages_running", byref(found))
         return found.value
 
 
@@ -216,5 +230,5 @@ def _struct(request: Request) -> structs.Request:
 
 def _ids(ids: Iterable[int]) -> ctypes.Array[c_int64]:
     """Those that no integer of C holds stand for nothing either way."""
-    values = [min(int(each), _MOST) for each in ids]
+    values = [max(min(int(each), _MOST), -_MOST) for each in ids]
     return (c_int64 * len(values))(*values)

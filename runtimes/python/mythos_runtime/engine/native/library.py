@@ -7,7 +7,7 @@ import functools
 import os
 import weakref
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 import mythos_runtime
@@ -18,6 +18,7 @@ from mythos_runtime.ort import find_op_library
 from mythos_runtime.session import NATIVE, Options
 
 LIBRARY_VARIABLE = "MYTHOS_RUNTIME_LIBRARY"
+_MOST_THREADS = (1 << 31) - 1
 _HASHES, _SIZES = 0, 1  # MYTHOS_VERIFY_HASHES, MYTHOS_VERIFY_SIZES
 _HOW = "install mythos-runtime anew where g++ is, or run make native in its source"
 _FUNCTIONS = {
@@ -53,6 +54,7 @@ _FUNCTIONS = {
     "mythos_engine_pages_running": (c_int, (c_void_p, POINTER(c_int64))),
     "mythos_default_engine_options": (structs.EngineOptions, ()),
     "mythos_version": (c_char_p, ()),
+    "mythos_onnxruntime_version": (c_int, (POINTER(c_char_p),)),
     "mythos_last_error": (c_char_p, ()),
     "mythos_last_error_kind": (c_char_p, ()),
 }
@@ -60,18 +62,25 @@ _FUNCTIONS = {
 
 def find_runtime_library() -> Path | None:
     """The C++ runtime: what the variable MYTHOS_RUNTIME_LIBRARY names (a path, or "none"), or what was built with this
-    package; None where there is none."""
+    package; None where there is none.
+
+    Raises:
+        BackendMissing: a library was named, and is not there.
+    """
     named = os.environ.get(LIBRARY_VARIABLE)
     if named == "none":
         return None
-    path = Path(named) if named else NATIVE / "lib" / "libmythos_runtime.so"
+    path = Path(named).absolute() if named else NATIVE / "lib" / "libmythos_runtime.so"
+    if named and not path.is_file():
+        raise BackendMissing(f"{LIBRARY_VARIABLE} names {path}, which does not exist; build it, or unset it")
     return path if path.is_file() else None
 
 
 def why_no_native_engine() -> str | None:
-    """Why requests run in Python's engine here, in words; None where the native one can be opened."""
+    """Why Python runs bundles here, in words; None where the C++ runtime does."""
     try:
-        open_library()
+        library = open_library()
+        check(library, library.mythos_onnxruntime_version(byref(c_char_p())))
     except BackendMissing as error:
         return str(error)
     return None
@@ -81,6 +90,8 @@ def open_library() -> ctypes.CDLL:
     """Its functions. Raises BackendMissing where it is not there, cannot be opened, or is of another version."""
     path = find_runtime_library()
     if path is None:
+        if os.environ.get(LIBRARY_VARIABLE) == "none":
+            raise BackendMissing(f"{LIBRARY_VARIABLE} is none, so that Python runs what the C++ runtime would")
         raise BackendMissing(f"the C++ runtime, libmythos_runtime.so, is not installed: {_HOW}")
     return _open(path)
 
@@ -117,13 +128,15 @@ def check(library: ctypes.CDLL, code: int) -> None:
         raise getattr(errors, kind, BackendFailed)(text)
 
 
-def load_options(options: Options, verify_hashes: bool) -> structs.LoadOptions:
-    """How the C++ runtime is to load a bundle, on the CPU. Raises as `find_op_library`."""
+def load_options(options: Options) -> structs.LoadOptions:
+    """How the C++ runtime is to load a bundle whose files were checked already, on the CPU. Raises as
+    `find_op_library`."""
     operators = find_op_library(options.op_library)
     return structs.LoadOptions(
         None,
-        options.threads or 0,
-        _HASHES if verify_hashes else _SIZES,
+        min(options.threads or 0, _MOST_THREADS),
+        _SIZES,
+        _HASHES if options.hash_weights else _SIZES,
         b"cpu",
         b"none" if operators is None else os.fsencode(operators),
         None if options.weights is None else os.fsencode(options.weights),

@@ -37,7 +37,7 @@ class NativeModel:
         """
         self.spec, self.library = spec, open_library()
         self.handle = ctypes.c_void_p()
-        given = load_options(options, verify_hashes=False)
+        given = load_options(options)
         given.backend = b"onnxruntime"
         check(
             self.library,

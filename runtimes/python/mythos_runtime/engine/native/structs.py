@@ -12,6 +12,7 @@ class LoadOptions(Structure):
         ("backend", c_char_p),
         ("threads", c_int),
         ("verify", c_int),
+        ("verify_weights", c_int),
         ("provider", c_char_p),
         ("op_library", c_char_p),
         ("weights", c_char_p),
