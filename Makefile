@@ -42,6 +42,7 @@ $(INSTALLED): pyproject.toml runtimes/python/pyproject.toml
 	@touch $@
 
 demo: setup
+	@$(MAKE) --no-print-directory native || echo "the C++ runtime was not built (see above); Python's engine serves"
 	$(BIN)/mythos-export mythos_model/pretrained/hops --target tensorrt -o demo/hops --force --cases mythos_model/pretrained/hops/held_out.safetensors
 	$(BIN)/python -m benchmarks.demo demo/hops
 	$(BIN)/mythos-export mythos_model/pretrained/walk --target onnx -o demo/walk --force --cases mythos_model/pretrained/walk/held_out.safetensors

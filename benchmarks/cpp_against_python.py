@@ -32,7 +32,7 @@ TOKENS, ROUNDS = 100, 9
 PYTHON = """
 import sys
 from mythos_runtime import load
-model = load(sys.argv[1], threads=1)
+model = load(sys.argv[1], threads=1, engine=sys.argv[3])
 for step in model.generate([[1, 2, 3]], max_new_tokens=int(sys.argv[2])):
     print(int(step.tokens[0]), end=" ", flush=True)
 """
@@ -63,7 +63,8 @@ def main() -> None:
         bundle = str(export(CHECKPOINT, Path(temporary) / "bundle").path)
         commands = {
             "C++": [str(RUN), bundle, "--ids", "1,2,3", "--max-new-tokens", str(TOKENS), "--threads", "1"],
-            "Python": [sys.executable, "-c", PYTHON, bundle, str(TOKENS)],
+            "Python": [sys.executable, "-c", PYTHON, bundle, str(TOKENS), "native"],
+            "Python's own engine": [sys.executable, "-c", PYTHON, bundle, str(TOKENS), "python"],
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(ROUNDS):

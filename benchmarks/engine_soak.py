@@ -170,13 +170,14 @@ def main(tokens: int, bundles: Path, memory: int, threads: int) -> None:
     bundle = bundle_of("text", bundles)
     engine = open_engine(
         bundle,
-        options=Options(threads=threads),
+        options=Options(threads=threads, engine="python"),
         memory=memory << 20,
         max_loops=9,
         most_running=RUNNING,
         prefixes=PREFIXES,
         speculate="auto",
     )
+    assert isinstance(engine, Engine)  # whose pages can be counted
     asked = requests(MIXES[0].asks(3))
     answers = alone(engine, asked)
     engine.prefixes.clear()

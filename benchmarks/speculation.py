@@ -94,9 +94,13 @@ def measure(case: Case, threads: int, rounds: int, console: Console) -> list[dic
     Raises:
         ClickException: drafts changed an answer.
     """
-    options = Options(threads)
+    options = Options(threads, engine="python")  # whose rounds of drafts can be counted
     ways: tuple[Speculate, ...] = ("off", *case.speculate)
-    engines = {way: open_engine(case.bundle, options=options, memory=256 << 20, speculate=way) for way in ways}
+    engines: dict[Speculate, Engine] = {}
+    for way in ways:
+        opened = open_engine(case.bundle, options=options, memory=256 << 20, speculate=way)
+        assert isinstance(opened, Engine)
+        engines[way] = opened
     rows = []
     for sequences in case.sequences:
         seconds: dict[Speculate, list[float]] = {way: [] for way in ways}

@@ -1,4 +1,5 @@
-"""Builds the C++ runtime into build/native, where `mythos_run` then is: `make native` runs this.
+"""Builds the C++ runtime into build/native, where `mythos_run` then is, and shows Python its engine: `make native` runs
+this.
 
     python cmake/build_runtime.py               # release
     python cmake/build_runtime.py sanitize      # address and undefined-behaviour sanitizers, then ctest
@@ -37,6 +38,14 @@ def build(folder: Path, *options: str) -> None:
     common = (f"-DPython3_EXECUTABLE={sys.executable}", f"-DMYTHOS_HEADERS={ROOT / HEADERS}")
     _run("cmake", "-S", str(SOURCE), "-B", str(folder), *common, *options)
     _run("cmake", "--build", str(folder), "--parallel", jobs)
+
+
+def show(folder: Path) -> None:
+    """Put the library where mythos_runtime looks for it (`mythos_runtime.engine.native.find_runtime_library`)."""
+    link = ROOT / NATIVE / "lib/libmythos_runtime.so"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder / "libmythos_runtime.so")
 
 
 def sanitize() -> None:
@@ -96,6 +105,7 @@ if __name__ == "__main__":
             fuzz(sys.argv[2] if len(sys.argv) > 2 else "60")
         else:
             build(ROOT / "build/native")
+            show(ROOT / "build/native")
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))} failed with exit code {error.returncode}", file=sys.stderr)
         sys.exit(3 if what == "native" else 1)

@@ -20,7 +20,7 @@ from mythos_export.cli import export_command, mythos
 
 ROOT = Path(__file__).parents[1]
 PLACE = "repository"
-HEADERS = ("mythos_runtime.hpp", "mythos_engine.hpp", "mythos_spec.hpp", "mythos_runtime.h")
+HEADERS = ("mythos_runtime.hpp", "mythos_engine.hpp", "mythos_spec.hpp", "mythos_runtime.h", "mythos_engine.h")
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 

@@ -95,7 +95,7 @@ def export(
         activations: fp32, the default, or int8: what int8 and int4 weights are multiplied by is rounded to int8 in
             blocks of 32; the bundle's precision is int8a8 or int4a8 then.
         cache: fp32, the default, or int8: cache lines are rounded to int8, and engines keep them so
-            (`mythos_model.cache_lines`). Of target onnx, in precisions that compute in float32, and not with
+            (`mythos_model.cache_lines`). Of targets onnx and cuda, in precisions that compute in float32, and not with
             activations in int8.
         sm, batch, tokens, context: of target tensorrt: compute capabilities, and ranges min:opt:max.
         plugins: of target tensorrt: operators as plug-ins with Triton kernels (experimental).

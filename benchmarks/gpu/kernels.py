@@ -15,18 +15,24 @@ from mythos_model.formats import FORMATS, PLAIN, ROUNDED
 
 _EXAMPLES, _DRY_EXAMPLES = 40, 2
 _OPERATORS = (
-    *("moe", "mla_attention", "gqa_attention", "act_halting", "paged_mla_attention", "paged_gqa_attention"),
+    *("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "paged_gqa_attention"),
     *BESIDE,
     *(f"{op}:{form}" for form in ROUNDED if not FORMATS[form].activations for op in ("moe", "linear")),
 )
-"""By name, and the format of the weights where that is not plain."""
+_FLOAT32 = (
+    "act_halting",
+    "rounded_line",
+    *(f"{op}:int8 pages" for op in ("paged_mla_attention", "paged_gqa_attention")),
+)
+"""Those that are float32 at any precision.
+
+Each is a name, and the format of the weights where that is not plain, or what pages hold where that is no floats."""
 
 
 def main(run: Run) -> None:
     if not run.select:
         every = [f"{op}-{name}" for op in _OPERATORS for name in run.precisions]
-        # Halting is float32 at any precision.
-        spread(run, "kernels", [piece for piece in every if piece[:3] != "act" or piece.endswith("fp32")], main)
+        spread(run, "kernels", [*every, *(f"{op}-fp32" for op in _FLOAT32)], main)
         return
     label, _, name = run.select.partition("-")
     with run.record.step(f"{label} {name}"):
@@ -54,7 +60,7 @@ def _drawn(run: Run, label: str, name: str) -> None:
     @given(st.data())
     def check(data: Any) -> None:
         nonlocal worst, seen
-        case = data.draw(FEW.get(op, cases) if run.dry else cases)
+        case = data.draw(FEW.get((op, form or PLAIN), cases) if run.dry else cases)
         if run.dry and any(value.size > 4000 for value in case.inputs.values()):
             return
         # NaN stays in the past, where nothing may read it; the chunk's is made finite, as the tests do.

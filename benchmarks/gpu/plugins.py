@@ -59,7 +59,7 @@ def cases(dtype: type) -> list[Any]:
 
 def _check(run: Run, case: Any, precision: str, folder: Path) -> dict[str, Any]:
     from case_calls import calls_of_cases
-    from plugin_caller import RUNNING, Plugins, given_of, node_of
+    from plugin_caller import RUNNING, TYPES, Plugins, given_of, node_of
 
     calls = calls_of_cases([case])
     plans = calls[0][1]
@@ -77,7 +77,10 @@ def _check(run: Run, case: Any, precision: str, folder: Path) -> dict[str, Any]:
     exact = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in values.items()}
     want = OPERATORS[case.op].reference(**exact, **case.attributes)
     inputs = [given_of(tensor) for tensor in tensors]
-    out = torch.full(plugin.output(inputs)[1], torch.nan, dtype=tensors[0].dtype, device="cuda")
-    plugin.run(inputs, given_of(out), torch.cuda.current_stream().cuda_stream)
-    far = distance(out.cpu(), torch.from_numpy(want))
+    wanted = [torch.from_numpy(np.asarray(each)) for each in (want if isinstance(want, tuple) else (want,))]
+    named = {type: getattr(torch, name) for name, type in TYPES.items()}
+    kinds = plugin.outputs(inputs, len(wanted))
+    outputs = [torch.zeros(shape, dtype=named[kind], device="cuda") for kind, shape in kinds]
+    plugin.run(inputs, [given_of(out) for out in outputs], torch.cuda.current_stream().cuda_stream)
+    far = max(distance(out.cpu(), each) for out, each in zip(outputs, wanted, strict=True))
     return {**built, "distance": far, "ok": far < LIMITS[precision]}

@@ -1,6 +1,6 @@
 """What depth saves at a real size: `python -m benchmarks.real_size.generation BUNDLE...` (after `make native`).
 
-The engine in C++ beside lock-step (the whole model, every loop), in turns, as `mythos bench --generation` has them:
+The native engine beside lock-step (the whole model, every loop), in turns, as `mythos bench --generation` has them:
 with every token of all loops, and with one token in ten of all loops and the others of two. Bundles of 1b are made by
 `mythos-export CHECKPOINT --precision int4 --verify later`, of a checkpoint of `benchmarks.real_size.checkpoint`.
 """
@@ -18,20 +18,19 @@ from rich.console import Console
 from rich.table import Table
 
 from mythos_export.bench.generation.loads import constant, mixed
-from mythos_export.bench.generation.schedules import PROMPT, ByDepthCpp, LockStep
+from mythos_export.bench.generation.schedules import PROMPT, LockStep, Native
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.opening import MAX_LAG
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build" / "native" / "mythos_generation_bench"
 
 
 def measure(bundle: Path, sequences: list[int], tokens: int, rounds: int, threads: int) -> list[dict[str, Any]]:
     """Of a bundle, a row for each number of sequences and each load."""
     manifest = read_manifest(bundle, verify_hashes=False)
     spec = manifest.spec
-    engine, lock_step = ByDepthCpp(PROGRAM, bundle, threads), LockStep(bundle, threads)
+    engine, lock_step = Native(bundle, spec, threads), LockStep(bundle, threads)
     rows = []
     for count in sequences:
         prompts = np.random.default_rng(11).integers(0, spec.vocab_size, (count, PROMPT))
@@ -42,7 +41,6 @@ def measure(bundle: Path, sequences: list[int], tokens: int, rounds: int, thread
                 turns.append({"engine": ours.per_token, "lock_step": theirs.per_token, "mean_depth": ours.depth})
             ratios = [turn["lock_step"] / turn["engine"] for turn in turns]
             rows.append({"load": load.name, "sequences": count, "rounds": turns, "times_lock_step": ratios})
-    engine.close()
     return rows
 
 

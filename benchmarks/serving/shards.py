@@ -23,7 +23,7 @@ from mythos_export.making import load, make
 from mythos_export.shards.files import stripped
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, TargetOptions
-from mythos_runtime.engine import Engine, Request, open_engine
+from mythos_runtime.engine import AnyEngine, Request, open_engine
 from mythos_runtime.session import Options
 
 SHARDS, SEQUENCES = (None, 1, 2, 4), (1, 8, 32)
@@ -46,7 +46,7 @@ def bundle(precision: str, shards: int | None, folder: Path) -> Path:
     return into
 
 
-def run(engine: Engine, sequences: int) -> Run:
+def run(engine: AnyEngine, sequences: int) -> Run:
     """Seconds of all tokens behind the prompts, what was answered, and the bytes of all logits."""
     draw = np.random.default_rng(sequences)
     running = [

@@ -26,7 +26,6 @@ from mythos_runtime.cli.terminal import Command, out, write
 @click.option("--ids", type=click.Path(path_type=Path), help="Safetensors with input_ids, instead of random ids.")
 @click.option("--generation", is_flag=True, help="Time generation by depth instead: one sequence and many, in turns.")
 @click.option("--depth-trace", type=click.Path(path_type=Path), help="Depths to replay there (mythos run writes them).")
-@click.option("--cpp", type=click.Path(path_type=Path), help="There, build/native/mythos_generation_bench: C++ too.")
 @click.option("--compare", nargs=2, type=click.Path(path_type=Path), help="Two reports: what changed beyond noise.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def bench(
@@ -35,7 +34,6 @@ def bench(
     backends: str | None,
     generation: bool,
     depth_trace: Path | None,
-    cpp: Path | None,
     compare: tuple[Path, Path] | None,
     as_json: bool,
     **options: Any,
@@ -47,9 +45,8 @@ def bench(
     """
     if (bundle is None) == (compare is None):
         raise click.UsageError("give either a BUNDLE to time, or --compare A.json B.json")
-    for name, value in (("depth-trace", depth_trace), ("cpp", cpp)):
-        if value is not None and not generation:
-            raise click.UsageError(f"--{name} belongs to --generation")
+    if depth_trace is not None and not generation:
+        raise click.UsageError("--depth-trace belongs to --generation")
     others = {"capacity": options["capacity"], "backends": backends, "ids": options["ids"], "compare": compare}
     if generation and (alone := [name for name, value in others.items() if value is not None]):
         raise click.UsageError(f"--{alone[0]} does not go with --generation")
@@ -64,7 +61,7 @@ def bench(
     folder = output or bundle / "reports"
     probe(folder)
     if generation:
-        _generation(bundle, folder, depth_trace, cpp, as_json, options)
+        _generation(bundle, folder, depth_trace, as_json, options)
         return
     command = f"mythos bench {bundle.name}" + _words(options, backends)
     if backends:
@@ -79,18 +76,15 @@ def bench(
         write(json.dumps(document) + "\n")
 
 
-def _generation(
-    bundle: Path, folder: Path, trace: Path | None, cpp: Path | None, as_json: bool, options: dict[str, Any]
-) -> None:
+def _generation(bundle: Path, folder: Path, trace: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     from mythos_export.bench.generation.measure import GenerationOptions, measure_generation
     from mythos_export.bench.generation.report import headline, write_report
 
     threads, rounds = options["threads"], options["rounds"]
     sequences = (1, 8) if options["quick"] else GenerationOptions.sequences
     command = f"mythos bench {bundle.name} --generation" + ("" if trace is None else f" --depth-trace {trace.name}")
-    command += "" if cpp is None else f" --cpp build/native/{cpp.name}"
     command += _words(options | {"turn_seconds": 0.2}, None)
-    given = GenerationOptions(threads, rounds, 5 * options["turn_seconds"], sequences, cpp, trace, command)
+    given = GenerationOptions(threads, rounds, 5 * options["turn_seconds"], sequences, trace, command)
     with steps() as step:
         step("measure")
         document = measure_generation(bundle, given, step.phase)

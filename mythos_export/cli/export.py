@@ -67,7 +67,7 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     "--cache",
     type=click.Choice(["fp32", "int8"]),
     help="What a cache keeps of a token: float32, or int8 with a scale for each of its vectors, which takes a quarter "
-    "of the memory and loses a little; onnx, precisions that compute in float32, not with --activations int8. "
+    "of the memory and loses a little; onnx, cuda, precisions that compute in float32, not with --activations int8. "
     "[default: as the precision computes]",
 )
 @click.option(

@@ -53,8 +53,9 @@ def plan(
     found, on = read_model(model), find_device(device)
     if cache is not None:
         found = replace(found, int8_cache=True)
-    # Int8 caches and shards of experts are for ONNX Runtime on the CPU, which computes in float32.
-    listed = tuple(p for p in PRECISIONS if (cache or expert_shards) is None or p not in ("fp16", "fp8"))
+    # Int8 caches go with float32; shards of experts are for ONNX Runtime on the CPU, which has no kernels for fp8, too.
+    barred = ("fp16", "fp8") if expert_shards is not None else ("fp16",) if cache is not None else ()
+    listed = tuple(p for p in PRECISIONS if p not in barred)
     chosen = listed if found.precision is None else (found.precision,)
     rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
     for name, value in facts(found, on, rows):

@@ -81,10 +81,11 @@ def kernels() -> dict[str, Callable[..., Any]]:
     from mythos_export.kernels.paged_gqa import triton as paged_gqa
     from mythos_export.kernels.paged_mla import triton as paged_mla
     from mythos_export.kernels.rotary.triton import rotary_embedding
+    from mythos_export.kernels.rounded_line.triton import rounded_line
     from mythos_export.kernels.tail.triton import loop_tail
 
     paged = (paged_gqa.paged_gqa_attention, paged_mla.paged_mla_attention)
     in_place = (paged_gqa.paged_gqa_attention_, paged_mla.paged_mla_attention_)
-    apart = (rms_norm, rotary_embedding, act_halting, loop_tail, linear)
+    apart = (rms_norm, rotary_embedding, act_halting, loop_tail, linear, rounded_line)
     every = (mla_attention, gqa_attention, *apart, *paged, *in_place)
     return {**{kernel.__name__: kernel for kernel in every}, "moe": moe_of_format}

@@ -1,8 +1,8 @@
 """Which implementation of an operator runs where: the order of preference, in one table.
 
-An operator need not have them all (`Operator.lacks`): act_halting has no plug-in, and what comes next in the order is
-taken. Operators over int8 and int4 weights have no form for TensorRT at all, which is why that target refuses these
-precisions.
+An operator need not have them all (`Operator.lacks`): the attentions over pages have no plug-in, and what comes next in
+the order is taken. Operators over int8 and int4 weights have no form for TensorRT at all, which is why that target
+refuses these precisions.
 
 Nothing falls back silently. What is decided at export is recorded in the manifest (`record`) and shown by
 `mythos inspect`; what is decided when a session opens stands in the session's description and in `mythos doctor`.

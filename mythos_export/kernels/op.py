@@ -46,6 +46,7 @@ from mythos_export.kernels.paged_mla import function as paged_mla_function
 from mythos_export.kernels.paged_mla import plan as paged_mla_plan
 from mythos_export.kernels.paged_mla.reference import paged_mla_attention
 from mythos_export.kernels.rounded_line import function as rounded_line_function
+from mythos_export.kernels.rounded_line import plan as rounded_line_plan
 from mythos_export.kernels.rounded_line.reference import rounded_line
 from mythos_export.kernels.text import DOMAIN, DOMAINS, VERSION
 from mythos_model import paged_ops  # noqa: F401  (registers operators that no model calls yet)
@@ -100,11 +101,11 @@ class Operator:
     scales: tuple[str, ...] = ()
 
     def lacks(self, format: str = PLAIN, packed: bool = False) -> frozenset[Implementation]:
-        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights, and no GPU
-        one for `packed` caches (`OperatorCall.packed`)."""
+        """Implementations of `fallback.ORDER` that it does not have; TensorRT has none for rounded weights, nor
+        for `packed` caches (`OperatorCall.packed`)."""
         plain = format == PLAIN and not packed
         has = {
-            TRITON: self.plans is not None and format in self.kernels and not packed,
+            TRITON: self.plans is not None and format in self.kernels,
             PLUGIN: self.plugin and plain,
             DECOMPOSED: self.tensorrt is not None and plain,
             NATIVE: FORMATS[format].native,
@@ -246,6 +247,7 @@ OPERATORS: dict[str, Operator] = {
             portable=lambda call: act_function.function(),
             tensorrt=lambda call: act_function.function(),
             plans=act_plan.plans_for,
+            plugin=True,
             outputs=_names(act_function.OUTPUTS),
         ),
         Operator(
@@ -254,6 +256,7 @@ OPERATORS: dict[str, Operator] = {
             (("width", _INT),),
             rounded_line,
             portable=lambda call: rounded_line_function.function(),
+            plans=rounded_line_plan.plans_for,
         ),
         Operator(
             "paged_gqa_attention",

@@ -28,22 +28,36 @@ def paged_plan(
     R: int,
     P: int,
     C: int,
+    packed: bool,
 ) -> Plan:
     """A plan for rows of any number; `before` makes the queries, `after` merges the parts.
 
     query, query_rope: the buffers that hold them. G kv heads of `share` query heads each, query width R, rotary width
-    P beside it (MLA), cache width C.
+    P beside it (MLA), entry width C. `packed`: pages are int8 lines, whose parts are as wide as R, but for MLA's rotary
+    key: two for each kv head, all keys before the values.
+
+    Raises:
+        ValueError: packed pages, and a precision in which the values of their lines are not exact.
     """
+    if packed and precision != "fp32":
+        raise ValueError(
+            f"mythos::{operator} in Triton: int8 pages go with float32, found {precision}: export without --cache "
+            "int8, or with --precision fp32, int8 or int4"
+        )
     width, wide = next_power_of_2(R, 16), precision == "fp32"
     held, columns = columns_of(width, precision)
+    pages, scales, last = ("i8", 2 * G, P or R) if packed else (precision, 0, 0)
+    lines: dict[str, int | bool | str] = {"C": C, "PAGE": PAGE, "BLOCK_C": min(next_power_of_2(C), 1024)}
+    if packed:  # a program finds the largest value of a part, so all of it is in one block
+        lines = {"PARTS": scales, "WIDTH": R, "LAST": last, "PAGE": PAGE, "BLOCK_C": next_power_of_2(max(R, last))}
     append = KernelSpec(
         f"{operator}_append_{precision}_{variant}",
         operator,
-        f"{_SOURCE}:append_kernel",
+        f"{_SOURCE}:append_rounded_kernel" if packed else f"{_SOURCE}:append_kernel",
         precision,
-        (pointer("entry", precision), pointer("cache", precision), *_PLACE, Argument("blocks", "i32", "blocks")),
-        {"C": C, "PAGE": PAGE, "BLOCK_C": min(next_power_of_2(C), 1024)},
-        ("rows", "cdiv(C, BLOCK_C)", "1"),
+        (pointer("entry", precision), pointer("cache", pages), *_PLACE, Argument("blocks", "i32", "blocks")),
+        lines,
+        ("rows", "PARTS" if packed else "cdiv(C, BLOCK_C)", "1"),
     )
     attend = KernelSpec(
         f"{operator}_split_{precision}_{variant}",
@@ -53,7 +67,7 @@ def paged_plan(
         (
             pointer("query", precision, query),
             pointer("query_rope", precision, query_rope),
-            pointer("cache", precision),
+            pointer("cache", pages),
             *_PLACE,
             *(pointer(name, "fp32") for name in ("part_sum", "part_max", "part_norm")),
             Argument("blocks", "i32", "blocks"),
@@ -65,6 +79,7 @@ def paged_plan(
             "R": R,
             "P": P,
             "C": C,
+            "PARTS": scales,
             "VALUE_OFFSET": 0 if P else G * R,
             "PAGE": PAGE,
             "BLOCK_M": _HEADS,

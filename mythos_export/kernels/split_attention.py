@@ -23,6 +23,16 @@ NOTHING = tl.constexpr(-1.0e30)
 
 
 @triton.jit
+def _values(at, there, scale):
+    """Values of keys [BLOCK_N, .]: those at `at`, zeros where `there` does not hold. Integers, which have a scale for
+    each key [BLOCK_N], become float32, which is exact."""
+    if scale is None:
+        return tl.load(at, mask=there, other=0.0)
+    else:
+        return tl.load(at, mask=there, other=0).to(tl.float32) * scale[:, None]
+
+
+@triton.jit
 def _attend(
     best,
     norm,
@@ -45,6 +55,8 @@ def _attend(
     BLOCK_R: tl.constexpr,
     BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr,
+    key_scale=None,
+    other_scale=None,
 ):
     """One step of the online softmax over the keys at `entry`.
 
@@ -54,6 +66,9 @@ def _attend(
     A wide query does not fit the registers, since every warp holds all of it for the scores: where BLOCK_K is less than
     R they are summed up BLOCK_K columns at a time, queries and keys read again from `query_row` and `entry`.
     `column` is the first of the BLOCK_R columns of the values that are added up.
+
+    Of int8 entries key_scale and other_scale [BLOCK_N] are the scales of each key, and of what stands apart from it in
+    its entry: its rotary part (MLA), its value (GQA).
     """
     r = column + tl.arange(0, BLOCK_R)
     readable = there[:, None] & (r < R)[None, :]
@@ -63,14 +78,15 @@ def _attend(
         for k0 in range(0, R, BLOCK_K):
             k = k0 + tl.arange(0, BLOCK_K)
             some = tl.load(query_row[:, None] + k[None, :], mask=live[:, None] & (k < R)[None, :], other=0.0)
-            keys = tl.load(entry[:, None] + k[None, :], mask=there[:, None] & (k < R)[None, :], other=0.0)
+            keys = _values(entry[:, None] + k[None, :], there[:, None] & (k < R)[None, :], key_scale)
             scores = tl.dot(some, tl.trans(keys), scores, input_precision=PRECISION)
     else:
-        key = tl.load(entry[:, None] + r[None, :], mask=readable, other=0.0)
+        key = _values(entry[:, None] + r[None, :], readable, key_scale)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
     if P > 0:
         p = tl.arange(0, BLOCK_P)
-        key_rope = tl.load(entry[:, None] + R + p[None, :], mask=there[:, None] & (p < P)[None, :], other=0.0)
+        rope_there = there[:, None] & (p < P)[None, :]
+        key_rope = _values(entry[:, None] + R + p[None, :], rope_there, other_scale)
         scores = tl.dot(query_rope, tl.trans(key_rope), scores, input_precision=PRECISION)
     scores = tl.where(allowed, scores * scale, float("-inf"))
     new_best = tl.maximum(best, tl.max(scores, 1))
@@ -78,8 +94,10 @@ def _attend(
     weight = tl.exp(scores - new_best[:, None])
     if VALUE_OFFSET == 0 and BLOCK_K >= R:  # MLA: the latents are keys and values at once
         value = key
+    elif VALUE_OFFSET == 0:
+        value = _values(entry[:, None] + r[None, :], readable, key_scale)
     else:
-        value = tl.load(entry[:, None] + VALUE_OFFSET + r[None, :], mask=readable, other=0.0)
+        value = _values(entry[:, None] + VALUE_OFFSET + r[None, :], readable, other_scale)
     total = tl.dot(weight.to(value.dtype), value, total * fade[:, None], input_precision=PRECISION)
     return new_best, norm * fade + tl.sum(weight, 1), total
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mythos_export.kernels import precompiled
 from mythos_export.kernels.launch_plan import LEAST_SM, POINTER_ALIGNMENT, VARIABLE, KernelSpec, Plan, Sizes, evaluate
+from mythos_model.cache_lines import SCALE_BYTES
 from mythos_runtime.row_ports import PAGE
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "i32": torch.int32}
@@ -108,6 +109,20 @@ def paged_buffers(
     place = {"tables": tables, "span": span, "position": position}
     buffers = {"entry": entry.contiguous(), "cache": cache} | {k: v.contiguous() for k, v in place.items()}
     return buffers, {"rows": len(span), "blocks": tables.shape[1], "scale": scale}
+
+
+def paged_precision(operator: str, cache: Tensor, parts: int, entry: Tensor, *floats: Tensor) -> tuple[str, bool]:
+    """The precision of a call over pages, and whether they are int8 lines, of so many parts; ValueError where the
+    kernels cannot take them, or the pages are not as wide as that."""
+    packed = cache.dtype == torch.int8
+    precision = precision_of(operator, entry, *floats, *(() if packed else (cache,)))
+    width = entry.shape[1] + SCALE_BYTES * parts * packed
+    if cache.shape[2] != width:
+        raise ValueError(
+            f"mythos::{operator} in Triton: the cache has the shape {list(cache.shape)}, and its lines are of "
+            f"{cache.dtype}; expected a width of {width}"
+        )
+    return precision, packed
 
 
 def execute(plan: Plan, buffers: dict[str, Tensor], sizes: Sizes) -> None:

@@ -36,7 +36,7 @@ class CudaTarget:
 
     name = "cuda"
     precisions = ("fp16", "fp32", "int8", "int4", "fp8")
-    options = frozenset({"sm"})
+    options = frozenset({"sm", "int8_cache"})
 
     def check(self, options: TargetOptions) -> None:
         lack = triton_build.missing()

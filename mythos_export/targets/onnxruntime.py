@@ -27,7 +27,7 @@ class OnnxTarget:
 
     name = "onnx"
     precisions = ("fp32", "fp16", "int8", "int4", "int8a8", "int4a8", "auto")
-    options = frozenset({"expert_shards"})
+    options = frozenset({"expert_shards", "int8_cache"})
 
     def check(self, options: TargetOptions) -> None:
         """An ONNX graph takes any size."""

@@ -33,7 +33,7 @@ class TargetOptions:
     dump: Path | None = None
     """A folder for the graph before and after each pass."""
     int8_cache: bool = False
-    """Cache lines are rounded to int8."""
+    """Cache lines are rounded to int8 (`--cache int8`)."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def check_request(target: Target, options: TargetOptions) -> None:
             )
         if options.expert_shards is not None:
             raise TargetError("--weights link and --expert-shards do not go together: shards are files of their own")
-    if options.int8_cache and target.name != BASE:
+    if options.int8_cache and "int8_cache" not in target.options:
         raise TargetError(
-            f"--cache int8 means nothing to --target {target.name}, whose kernels read caches as they are computed; it "
-            f"goes with --target {BASE}: leave it out, or choose that"
+            f"--cache int8 means nothing to --target {target.name}, which reads caches as they are computed"
+            + _elsewhere("options", "int8_cache")
         )
     if options.int8_cache and options.expert_shards is not None:
         raise TargetError("--cache int8 and --expert-shards do not go together so far: leave one of them out")

@@ -18,7 +18,6 @@ from scipy.special import log_softmax
 from mythos_export.errors import CasesError
 from mythos_export.progress import Progress, silent
 from mythos_runtime import Model, load
-from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.engine.sequence import Policy
 
 MOST_TOKENS = 20_000
@@ -104,15 +103,13 @@ class _Side:
         self.rows = 0
 
     def read(self, ids: np.ndarray) -> None:
-        cache = self.model.new_cache(1, len(ids), policy=self.policy)
-        assert isinstance(cache, RowCache)
-        core = cache.pool.core
-        before = core.rows
+        cache, ran = self.model.new_cache(1, len(ids), policy=self.policy), self.model.engine()
+        before = ran.usage.rows
         for token in ids:
             out = self.model.forward(token[None, None], cache=cache)
             self.logits.append(out.logits[0, 0])
             self.depth.append(int(out.depth[0, 0]))
-        self.rows += core.rows - before
+        self.rows += ran.usage.rows - before
 
 
 def _compare(policy: str, ids: np.ndarray, answer: np.ndarray | None, exact: _Side, ours: _Side) -> PolicyCost:

@@ -16,9 +16,12 @@ from mythos_runtime.session import Options
 
 
 def engine_of(bundles: Bundles) -> Engine:
-    return open_engine(
-        bundles["mla_decode"], options=Options(threads=1), memory=1 << 18, max_loops=9, most_running=8, prefixes=2
+    options = Options(threads=1, engine="python")
+    engine = open_engine(
+        bundles["mla_decode"], options=options, memory=1 << 18, max_loops=9, most_running=8, prefixes=2
     )
+    assert isinstance(engine, Engine)
+    return engine
 
 
 def asks(vocabulary: int) -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ from golden_bundles import GOLDEN, Bundles, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operator_cases import CASES, Array, OperatorCase
-from plugin_caller import CALLER, RUNNING, Plugins, given_of, node_of
+from plugin_caller import CALLER, RUNNING, TYPES, Plugins, given_of, node_of
 from safetensors.numpy import load_file
 
 from benchmarks.gpu.record import Record
@@ -30,6 +30,7 @@ from mythos_export import export
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.beside import BESIDE
 from mythos_export.kernels.cuda.signatures import described
+from mythos_export.kernels.op import OPERATORS
 from mythos_export.targets.tensorrt_build.environment import gpu_capabilities
 from mythos_export.targets.tensorrt_build.limits import RTX_SMS
 from mythos_model.formats import PLAIN
@@ -57,7 +58,7 @@ def on_gpu(case: OperatorCase) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(np.array(v)).cuda() for k, v in values.items()}
 
 
-def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
+def in_a_plugin(case: OperatorCase, folder: Path) -> tuple[Array, ...]:
     """The plug-in called as TensorRT calls it: cubins built ahead of time, through the driver."""
     calls = calls_of_cases([case])
     plans = calls[0][1]
@@ -67,20 +68,22 @@ def in_a_plugin(case: OperatorCase, folder: Path) -> Array:
     plugin = plugins.create(case.op, node_of(plugins, case, calls, folder).fields(), RUNNING).attach()
     tensors = list(on_gpu(case).values())
     inputs = [given_of(tensor) for tensor in tensors]
-    out = torch.full(plugin.output(inputs)[1], torch.nan, dtype=tensors[0].dtype, device="cuda")
-    plugin.run(inputs, given_of(out), torch.cuda.current_stream().cuda_stream)
-    return np.asarray(out.cpu().numpy())
+    named = {type: getattr(torch, name) for name, type in TYPES.items()}
+    kinds = plugin.outputs(inputs, len(OPERATORS[case.op].outputs))
+    outputs = [torch.zeros(shape, dtype=named[kind], device="cuda") for kind, shape in kinds]
+    plugin.run(inputs, [given_of(out) for out in outputs], torch.cuda.current_stream().cuda_stream)
+    return tuple(out.cpu().numpy() for out in outputs)
 
 
 @needs_torch
 @pytest.mark.skipif(not CALLER.exists(), reason=f"{CALLER.name} is not built: make native")
-@pytest.mark.parametrize("op", ["moe", "mla_attention", "gqa_attention"])
+@pytest.mark.parametrize("op", ["moe", "mla_attention", "gqa_attention", "act_halting"])
 def test_plugins_compute_what_the_reference_computes(op: str, tmp_path: Path) -> None:
     @settings(max_examples=6, deadline=None)
     @given(st.data())
     def check(data: Any) -> None:
         case = data.draw(CASES[op, PLAIN])
-        assert case.distance((in_a_plugin(case, tmp_path),)) < TOLERANCE[np.dtype(case.dtype).name]
+        assert case.distance(in_a_plugin(case, tmp_path)) < TOLERANCE[np.dtype(case.dtype).name]
 
     check()
 
@@ -95,7 +98,8 @@ _ATTENTIVE = ("moe", "mla_attention", "gqa_attention", "paged_mla_attention", "p
     [
         *[("kernels", f"{op}-{p}") for op in (*_ATTENTIVE, *BESIDE) for p in PRECISIONS],
         *[("kernels", f"{op}:{form}-fp16") for op in ("moe", "linear") for form in ("int8", "int4", "fp8")],
-        ("kernels", "act_halting-fp32"),
+        *[("kernels", f"{op}-fp32") for op in ("act_halting", "rounded_line")],
+        *[("kernels", f"{op}:int8 pages-fp32") for op in _ATTENTIVE[3:]],
         *[("sizes", f"{variant}-{p}") for variant in ("1b", "10b", "100b") for p in PRECISIONS],
         ("loop", ""),
         ("models", ""),

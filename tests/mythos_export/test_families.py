@@ -66,7 +66,9 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model, folder: Path) -> 
     """The row graphs answer what the whole model does; to the bit the same alone, with others and in chunks."""
     options = {"max_loops": case.loops or model.spec.trained_loops, "max_new_tokens": 4, "state_seed": 5}
     requests = [Request(tuple(row[: len(row) - cut].tolist()), **options) for cut, row in enumerate(case.ids)]
-    core = open_engine(bundle, options=Options(threads=1), max_loops=options["max_loops"]).core
+    opened = open_engine(bundle, options=Options(threads=1, engine="python"), max_loops=options["max_loops"])
+    assert isinstance(opened, Engine)
+    core = opened.core
 
     def served(engine: Engine, together: list[Request]) -> list[tuple[list[int], bytes]]:
         running = [engine.submit(request) for request in together]

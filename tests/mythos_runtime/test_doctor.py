@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from mythos_export.doctor import examine as exporter
 from mythos_runtime import cuda_ops
 from mythos_runtime.cli import mythos
 from mythos_runtime.doctor import examine
+from mythos_runtime.engine.native import why_no_native_engine
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.tensorrt import plugins
 
@@ -37,6 +41,16 @@ def test_libraries_for_a_gpu_are_looked_for(tmp_path: Path, monkeypatch: pytest.
         assert found[what].works is False and "is not there: it is built on Linux" in found[what].remedy
     (tmp_path / cuda_ops.CUDA_LIBRARY).touch()
     assert {finding.what: finding for finding in examine()}[next(iter(names))].works
+
+
+def test_the_cpp_runtime_is_held_to_its_onnxruntime(tmp_path: Path) -> None:
+    """In a process of its own: the library looks for it once."""
+    if why_no_native_engine() is not None:
+        pytest.skip("the C++ runtime is not built: make native")
+    code = "from mythos_runtime.doctor import examine; print([f for f in examine() if 'C++ runtime' in f.what])"
+    environment = {**os.environ, "MYTHOS_ONNXRUNTIME": str(tmp_path / "none.so")}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "works=False" in ran.stdout and "ONNX Runtime was not found" in ran.stdout
 
 
 def test_paths_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from engines import ENGINES, needs_native
 from golden_bundles import GOLDEN, Bundles
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +25,26 @@ from mythos_export.cli import mythos
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import CapacityError, Model, RequestError, load
 from mythos_runtime.dense import DenseCache
+from mythos_runtime.session import EngineChoice
 
 CASES = ["mla_decode", "gqa_decode"]
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def kind(request: pytest.FixtureRequest) -> EngineChoice:
+    kind: EngineChoice = request.param
+    return kind
+
+
 @pytest.fixture(scope="module", params=CASES)
-def model(request: pytest.FixtureRequest, bundles: Bundles) -> Model:
-    return load(bundles[request.param])
+def model(request: pytest.FixtureRequest, bundles: Bundles, kind: EngineChoice) -> Model:
+    return load(bundles[request.param], engine=kind)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def in_python(request: pytest.FixtureRequest, bundles: Bundles) -> Model:
+    """Whose engine can be looked into."""
+    return load(bundles[request.param], engine="python")
 
 
 def prompts(model: Model, lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -160,10 +174,10 @@ def test_both_caches_hold_the_same(model: Model) -> None:
         dense.write(entries, [41, 0])
 
 
-def test_a_fork_that_fails_leaves_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_that_fails_leaves_nothing(in_python: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a sequence that is held, nor one that would be closed twice."""
-    cache: Any = model.new_cache(2, 16)
-    model.forward([[1, 2], [3, 4]], cache=cache)
+    cache: Any = in_python.new_cache(2, 16)
+    in_python.forward([[1, 2], [3, 4]], cache=cache)
     core = cache.pool.core
     fork = core.fork
 
@@ -203,38 +217,40 @@ def test_threads_with_caches_of_their_own_take_turns(model: Model) -> None:
 
 
 def test_a_cache_that_memory_does_not_hold_costs_the_others_nothing(
-    model: Model, monkeypatch: pytest.MonkeyPatch
+    in_python: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = np.array(prompts(model, [20]))
-    calm, shaken = model.new_cache(1, 40), model.new_cache(1, 40)
-    assert model.pool is not None
+    ids = np.array(prompts(in_python, [20]))
+    calm, shaken = in_python.new_cache(1, 40), in_python.new_cache(1, 40)
+    assert in_python.pool is not None
 
     def refuse(pages: int) -> None:
         raise MemoryError("no more")
 
     for position in range(20):
         token = ids[:, position : position + 1]
-        expected = model.forward(token, cache=calm).logits
+        expected = in_python.forward(token, cache=calm).logits
         if position == 10:
             with monkeypatch.context() as patch:
-                patch.setattr(model.pool.core.loop, "grow", refuse)
+                patch.setattr(in_python.pool.core.loop, "grow", refuse)
                 with pytest.raises(CapacityError, match="which this machine does not give"):
-                    model.new_cache(50, 40)
+                    in_python.new_cache(50, 40)
         if position == 15:
-            model.new_cache(50, 40)
-        assert np.array_equal(model.forward(token, cache=shaken).logits, expected)
+            in_python.new_cache(50, 40)
+        assert np.array_equal(in_python.forward(token, cache=shaken).logits, expected)
 
 
-def test_a_generation_that_is_dropped_gives_its_pages_back(model: Model) -> None:
-    steps = model.generate(prompts(model, [5]), max_new_tokens=4)
+def test_a_generation_that_is_dropped_gives_its_pages_back(in_python: Model) -> None:
+    steps = in_python.generate(prompts(in_python, [5]), max_new_tokens=4)
     next(steps)
-    assert model.pool is not None
-    with model.pool.alone():
+    assert in_python.pool is not None
+    with in_python.pool.alone():
         steps.close()  # as the garbage collector may, in the middle of another call
-    claimed = model.pool.claimed
-    with model.pool.alone():
-        assert model.pool.core.loop.held <= sum(len(table) for each in model.pool.core.sequences for table in each.loop)
-    assert model.pool.claimed == claimed or model.pool.claimed.loop < claimed.loop
+    claimed = in_python.pool.claimed
+    with in_python.pool.alone():
+        assert in_python.pool.core.loop.held <= sum(
+            len(table) for each in in_python.pool.core.sequences for table in each.loop
+        )
+    assert in_python.pool.claimed == claimed or in_python.pool.claimed.loop < claimed.loop
 
 
 def test_a_cache_runs_on_the_model_that_made_it(bundles: Bundles) -> None:
@@ -243,20 +259,41 @@ def test_a_cache_runs_on_the_model_that_made_it(bundles: Bundles) -> None:
         second.forward([[1]], cache=first.new_cache(1, 4))
 
 
-def test_memory_of_caches_that_are_gone_is_used_again(model: Model) -> None:
+def test_memory_of_caches_that_are_gone_is_used_again(in_python: Model) -> None:
     for _ in range(5):
+        cache = in_python.new_cache(2, 64)
+        in_python.forward(prompts(in_python, [40, 40]), cache=cache)
+        fork = cache.fork([1])
+        fork.truncate(3)
+        steps = in_python.generate(prompts(in_python, [5]), max_new_tokens=4)
+        next(steps)
+        del cache, fork, steps
+    assert in_python.pool is not None
+    pages = in_python.pool.core.loop.pages
+    in_python.new_cache(1, 1)
+    assert in_python.pool.core.loop.pages == pages and in_python.pool.core.loop.held == 0
+    assert not in_python.pool.core.sequences or all(not each.length for each in in_python.pool.core.sequences)
+
+
+@needs_native
+def test_memory_of_the_native_engine_is_used_again(bundles: Bundles) -> None:
+    model = load(bundles["mla_decode"], engine="native")
+    sizes = []
+    for number in range(5):
         cache = model.new_cache(2, 64)
         model.forward(prompts(model, [40, 40]), cache=cache)
         fork = cache.fork([1])
         fork.truncate(3)
         steps = model.generate(prompts(model, [5]), max_new_tokens=4)
         next(steps)
+        if number % 2:
+            steps.close()
         del cache, fork, steps
-    assert model.pool is not None
-    pages = model.pool.core.loop.pages
-    model.new_cache(1, 1)
-    assert model.pool.core.loop.pages == pages and model.pool.core.loop.held == 0
-    assert not model.pool.core.sequences or all(not each.length for each in model.pool.core.sequences)
+        gc.collect()
+        usage = model.engine().usage
+        assert (usage.pages_free, usage.states_free, usage.running) == (usage.pages, usage.states, 0)
+        sizes.append(usage.pages)
+    assert len(set(sizes)) == 1
 
 
 def test_a_budget_is_kept_and_told(bundles: Bundles) -> None:
@@ -280,12 +317,11 @@ def test_drafts_change_nothing(model: Model, temperature: float) -> None:
     rows = prompts(model, [5, 1, 30])
     options = {"max_new_tokens": 20, "temperature": temperature, "seed": 5, "repetition_penalty": 1.1}
     plain = model.generate_all(rows, speculate="off", **options)
-    assert model.pool is not None
     for speculate in (1, 2, "auto"):
         drafted = model.generate_all(rows, speculate=speculate, **options)
         assert (drafted.tokens, drafted.depth) == (plain.tokens, plain.depth)
-    counted = model.pool.speculation(1)
-    assert counted is not None and 0 < counted.accepted < counted.drafted
+    counted = model.engine(1, speculate=1).usage
+    assert 0 < counted.accepted < counted.drafted
 
 
 def test_forks_and_truncation(model: Model) -> None:

@@ -67,7 +67,7 @@ class Caches:
     def wrong(self) -> str | None:
         cache, branch = c.c_void_p(), c.c_void_p()
         size = [c.c_int64(value) for value in (3, CAPACITY, -1)]
-        self.library.call("mythos_cache_new", self.library.model, *size, c.byref(cache))
+        self.library.call("mythos_cache_new", self.library.model, *size, None, c.byref(cache))
         rows: list[list[int]] = [[], [], []]
 
         def said(what: str, found: str | None) -> str | None:
@@ -121,7 +121,7 @@ def sampled(library: Library, options: dict[str, Any]) -> list[list[int]]:
 
 
 def sampled_otherwise(library: Library, bundle: Path) -> str | None:
-    model = load(bundle, threads=1, op_library=None)
+    model = load(bundle, threads=1, op_library=None, engine="python")
     for name, options in SAMPLING.items():
         expected = model.generate_all(PROMPTS, max_new_tokens=NEW, eos=[], **options).tokens
         for row, (found, wanted) in enumerate(zip(sampled(library, options), expected, strict=True)):

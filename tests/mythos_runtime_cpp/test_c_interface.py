@@ -18,7 +18,12 @@ pytestmark = needs_cpp
 
 
 class Forward(c.Structure):
-    _fields_ = [("max_loops", c.c_int64), ("halt_threshold", c.c_double), ("state_seed", c.c_uint64)]
+    _fields_ = [
+        ("max_loops", c.c_int64),
+        ("halt_threshold", c.c_double),
+        ("state_seed", c.c_uint64),
+        ("initial_state", c.POINTER(c.c_float)),
+    ]
 
 
 class Options(c.Structure):
@@ -108,7 +113,7 @@ def bundle(bundles: Bundles, tmp_path: Path) -> Path:
 @pytest.fixture
 def model(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setenv("MYTHOS_OP_LIBRARY", "none")
-    return load(bundle, threads=1)
+    return load(bundle, threads=1, engine="python")
 
 
 def array(values: list[int], kind: Any = c.c_int64) -> Any:
@@ -173,7 +178,7 @@ def test_caches_are_forked_and_cut(bundle: Path, model: Model) -> None:
     library = Library(bundle)
     ids = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.int64)
     cache, copy = c.c_void_p(), c.c_void_p()
-    library.call("mythos_cache_new", library.model, c.c_int64(2), c.c_int64(8), c.c_int64(-1), c.byref(cache))
+    library.call("mythos_cache_new", library.model, c.c_int64(2), c.c_int64(8), c.c_int64(-1), None, c.byref(cache))
     ours = model.new_cache(2, 8)
     assert np.array_equal(library.forward(ids, cache)[0], model.forward(ids, cache=ours).logits)
     library.call("mythos_cache_fork", cache, array([1, 0, 1]), c.c_size_t(3), c.byref(copy))

@@ -89,8 +89,19 @@ def test_int8_pages(attention: str, tmp_path: Path) -> None:
     if find_op_library() is None:
         pytest.skip("the native operators are not built: make native")
     made = RowModel.openmythos(attention, tmp_path, int8_cache=True)
-    cpp = CppEngine(made.folder, made.model.spec, 2)
-    test_requests_that_were_sent_back((cpp, PythonEngine(made.core(threads=2))))
+    for threads, device, loops in ((2, False, 16), (1, True, 1)):
+        cpp = CppEngine(made.folder, made.model.spec, threads, device)
+        test_requests_that_were_sent_back((cpp, PythonEngine(made.core(threads=threads, most_loops=loops))))
+        cpp.close()
+
+
+def test_float16_pages(tmp_path: Path) -> None:
+    """In a device's place; there is no step in a Loop."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    made = RowModel.openmythos("gqa", tmp_path, dtype=torch.float16)
+    cpp = CppEngine(made.folder, made.model.spec, 1, True)
+    test_requests_that_were_sent_back((cpp, PythonEngine(made.core(most_loops=1))))
     cpp.close()
 
 

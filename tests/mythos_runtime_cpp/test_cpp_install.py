@@ -31,10 +31,9 @@ def test_the_examples_build_against_it(installed: Path, bundles: Bundles, tmp_pa
     ):
         result = cpp(*command)
         assert result.returncode == 0, result.stdout + result.stderr
-    expected = (
-        load(bundles["mla_decode"], threads=1, op_library=None).generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
-    )
-    for program in ("generate_cpp", "generate_c", "engine_cpp"):
+    of_python = load(bundles["mla_decode"], threads=1, op_library=None, engine="python")
+    expected = of_python.generate_all([[1, 2, 3]], max_new_tokens=8).tokens[0]
+    for program in ("generate_cpp", "generate_c", "engine_cpp", "engine_c"):
         shown = cpp(build / program, bundles["mla_decode"])
         assert (shown.returncode, shown.stdout.split()) == (0, [str(token) for token in expected]), shown.stderr
         assert cpp(build / program, "/nowhere").returncode == 2

@@ -23,7 +23,8 @@ pytestmark = needs_cpp
 CASES = ["mla_decode", "gqa_decode", "hops"]
 TOKENS = 56  # after six of a prompt: the golden models take 64 positions
 SAMPLED = {"temperature": 0.8, "seed": 7, "top_k": 40, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.1}
-ENVIRONMENT = {**os.environ, "MYTHOS_OP_LIBRARY": "none"}  # both run the portable operators
+ENVIRONMENT = {**os.environ, "MYTHOS_OP_LIBRARY": "none", "MYTHOS_RUNTIME_LIBRARY": "none"}
+"""Both run the portable operators, and Python its own engine."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_tokens_and_logits_are_python_s(
     case: str, options: dict[str, Any], lengths: list[int], padding: str, bundles: Bundles, tmp_path: Path
 ) -> None:
     bundle = bundles[case]
-    model = load(bundle, threads=1)
+    model = load(bundle, threads=1, engine="python")
     rows = prompts(model, lengths)
     text = ";".join(",".join(map(str, row)) for row in rows)
     sampling = (options.get("temperature", 0), options.get("seed", 0))
@@ -206,7 +207,8 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
     arguments = [RUN, bundles[case], "--ids", "1,2,3", "--max-new-tokens", "16", "--threads", "1", "--json"]
     ours = cpp(*arguments, library=LIBRARY)
     assert ours.returncode == 0, ours.stderr
-    theirs = load(bundles[case], threads=1, op_library=LIBRARY).generate_all([[1, 2, 3]], max_new_tokens=16)
+    of_python = load(bundles[case], threads=1, op_library=LIBRARY, engine="python")
+    theirs = of_python.generate_all([[1, 2, 3]], max_new_tokens=16)
     found = json.loads(ours.stdout.splitlines()[-1])
     assert (found["tokens"], found["depth"]) == (theirs.tokens[0], theirs.depth[0])
     missing = cpp(*arguments, library="/nowhere.so")

@@ -230,6 +230,7 @@ def test_what_the_distributions_hold(built: Path) -> None:
         f"{native}/libmythos_tensorrt_plugins.so",
         f"{native}/lib/libmythos_runtime.so",
         f"{native}/include/mythos_runtime.h",
+        f"{native}/include/mythos_engine.h",
     } <= (files.keys())
     assert files[f"{native}/bin/mythos_run"] & 0o111
     assert "mythos_runtime/py.typed" in files

@@ -14,7 +14,7 @@ from mythos_export.bench.backends.backend import Setting
 from mythos_export.bench.depth_line import fit
 from mythos_export.bench.generation.limit import CallLimit
 from mythos_export.bench.generation.loads import EASY, Load, constant, from_rows, planted, recorded
-from mythos_export.bench.generation.schedules import PROMPT, ByDepth, ByDepthCpp, LockStep, Run
+from mythos_export.bench.generation.schedules import PROMPT, ByDepth, LockStep, Native, Run
 from mythos_export.bench.limits import Limits, best_of
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.resources import starting_on
@@ -22,16 +22,17 @@ from mythos_export.bench.statistics import median_interval
 from mythos_export.errors import BenchError
 from mythos_export.progress import Progress, silent
 from mythos_runtime import read_manifest
+from mythos_runtime.engine.native import why_no_native_engine
 from mythos_runtime.engine.opening import MAX_LAG, check_rows
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
 
 FORMAT, VERSION = "mythos-generation", 1
-LAZY, FULL, CPP, LOCK_STEP = "lazy", "full", "lazy, C++", "lock-step"
+LAZY, FULL, NATIVE, LOCK_STEP = "lazy", "full", "lazy, native", "lock-step"
 SCHEDULES = {
-    LAZY: "the engine, every depth that is needed",
-    FULL: "the engine, every depth of every token",
-    CPP: "the engine in C++, every depth that is needed",
+    LAZY: "Python's engine, every depth that is needed",
+    FULL: "Python's engine, every depth of every token",
+    NATIVE: "the native engine, every depth that is needed",
     LOCK_STEP: "the whole model's graph, every depth of every token, all sequences in one call",
 }
 LEAST_TOKENS, MOST_TOKENS = 8, 100
@@ -47,7 +48,6 @@ class GenerationOptions:
         rounds: repetitions of everything, in turns.
         turn_seconds: about how long each of them takes in a round, at the pace of lock-step.
         sequences: how many generate at a time.
-        cpp: `mythos_generation_bench`, to time the engine in C++ too.
         trace: depths that `mythos run --depth-trace` recorded, to run beside the planted ones.
         command: what the report is to name as the command that made it.
     """
@@ -56,7 +56,6 @@ class GenerationOptions:
     rounds: int = 5
     turn_seconds: float = 1.0
     sequences: tuple[int, ...] = (1, 8, 16, 64)
-    cpp: Path | None = None
     trace: Path | None = None
     command: str = "mythos bench --generation"
 
@@ -122,8 +121,8 @@ def _measured(
     progress("load")
     limits = Limits()
     limits.load(Setting(bundle, None, threads, bundle))
-    cpp = None if options.cpp is None else ByDepthCpp(options.cpp, bundle, threads)
-    run = _Measuring(ByDepth(bundle, manifest, threads), cpp, LockStep(bundle, threads), spec, options)
+    native = None if why_no_native_engine() else Native(bundle, spec, threads)
+    run = _Measuring(ByDepth(bundle, manifest, threads), native, LockStep(bundle, threads), spec, options)
     loads, rates = _loads(spec, trace, run), []
     for number in range(options.rounds):
         said = f"round {number + 1} of {options.rounds}"
@@ -138,8 +137,6 @@ def _measured(
                     run.take(load, sequences)
         progress(f"{said}: a hard token behind easy ones")
         run.take_hard_tokens()
-    if cpp is not None:
-        cpp.close()
     return run, loads, rates
 
 
@@ -154,10 +151,10 @@ class _Measuring:
     """What was measured so far, by load, number of sequences and schedule."""
 
     def __init__(
-        self, engine: ByDepth, cpp: ByDepthCpp | None, lock_step: LockStep, spec: LoopSpec, options: GenerationOptions
+        self, engine: ByDepth, native: Native | None, lock_step: LockStep, spec: LoopSpec, options: GenerationOptions
     ) -> None:
-        self.engine, self.cpp, self.lock_step, self.spec, self.options = engine, cpp, lock_step, spec, options
-        self.schedules = [schedule for schedule in SCHEDULES if cpp is not None or schedule != CPP]
+        self.engine, self.native, self.lock_step, self.spec, self.options = engine, native, lock_step, spec, options
+        self.schedules = [schedule for schedule in SCHEDULES if native is not None or schedule != NATIVE]
         self._runs: dict[tuple[str, int, str], list[Run]] = {}
         self._hard: dict[tuple[int, int | None], list[float]] = {}
         self._tokens: dict[int, int] = {}
@@ -170,9 +167,9 @@ class _Measuring:
         for schedule in self.schedules:
             if schedule == LOCK_STEP:
                 made = self.lock_step.run(prompts, tokens)
-            elif schedule == CPP:
-                assert self.cpp is not None
-                made = self.cpp.run(prompts, tokens, given, MAX_LAG)
+            elif schedule == NATIVE:
+                assert self.native is not None
+                made = self.native.run(prompts, tokens, given, MAX_LAG)
             else:
                 made = self.engine.run(prompts, tokens, given, "lazy" if schedule == LAZY else "full", MAX_LAG)
             self._runs.setdefault((load.name, sequences, schedule), []).append(made)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mythos_export.bench.generation.measure import CPP, FULL, LAZY, LOCK_STEP
+from mythos_export.bench.generation.measure import FULL, LAZY, LOCK_STEP, NATIVE
 from mythos_export.errors import BenchError
 from mythos_export.report import COLORS, figure, svg, write_json, write_page
 
 JSON_NAME, PAGE_NAME = "generation.json", "generation.html"
 LABELS = {
-    LAZY: "depth where it is needed",
-    FULL: "every depth, by the engine",
-    CPP: "depth where it is needed, in C++",
+    LAZY: "depth where it is needed, by Python's engine",
+    FULL: "every depth, by Python's engine",
+    NATIVE: "depth where it is needed, by the native engine",
     LOCK_STEP: "every depth, in lock-step",
 }
 
@@ -101,7 +101,7 @@ def _together(document: dict[str, Any]) -> list[tuple[str, Markup]]:
         rows = [row for row in document["many"] if row["load"] == load]
         with figure(7.2, 3.0) as (made, axes):
             counts = [row["sequences"] for row in rows]
-            for schedule, color in ((LAZY, COLORS[0]), (FULL, COLORS[2]), (CPP, COLORS[3]), (LOCK_STEP, "#9aa7b3")):
+            for schedule, color in ((LAZY, COLORS[0]), (FULL, COLORS[2]), (NATIVE, COLORS[3]), (LOCK_STEP, "#9aa7b3")):
                 if schedule not in rows[0]:
                     continue
                 rates = [row[schedule]["tokens_per_second"] for row in rows]

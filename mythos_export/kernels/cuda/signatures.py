@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mythos_export.kernels.call import OperatorCall
 
 FLOATS, STORED, SCALE = "floats", "stored", "scale"
-"""Types that depend on the call: what is computed in, how weights are stored, and the scales of rounded ones."""
+"""Types that depend on the call: what is computed in, how weights, or pages, are stored, and the scales of rounded
+weights."""
 
 LEADING = "..."
 """Stands for any number of leading extents; `lead` is their product in expressions."""
@@ -94,12 +95,12 @@ _CACHE_SIZES = {  # as `split_plan.SIZES` names them
 }
 _PAGES = (
     Tensor("entry", ("rows", "C")),
-    Tensor("cache", ("pages", "page", "C")),
+    Tensor("cache", ("pages", "page", "line"), STORED),
     Tensor("tables", ("spans", "blocks"), "i64"),
     Tensor("span", ("rows",), "i64"),
     Tensor("position", ("rows",), "i64"),
 )
-_PAGES_NEXT = Tensor("cache_next", None, updates="cache")
+_PAGES_NEXT = Tensor("cache_next", None, STORED, updates="cache")
 _PAGED_SIZES = {name: name for name in paged_plan.SIZES}
 
 SIGNATURES = {
@@ -162,6 +163,13 @@ SIGNATURES = {
             (Tensor("out", ("rows", "H * hd")), _PAGES_NEXT),
             (("scale", True), ("kv_heads", False)),
             _PAGED_SIZES,
+        ),
+        Signature(
+            "rounded_line",
+            (Tensor("x", (LEADING, "C")),),
+            (Tensor("out", (LEADING, "C")),),
+            (("width", False),),
+            {"parts": "lead * C // width"},
         ),
         Signature(
             "act_halting",
@@ -233,7 +241,7 @@ def described(calls: Iterable[tuple[OperatorCall, tuple[Plan, ...]]]) -> dict[st
             "variant": variant,
             "format": call.format,
             "floats": floats,
-            "stored": FORMAT_TYPES.get(call.format, floats),
+            "stored": "i8" if call.packed else FORMAT_TYPES.get(call.format, floats),
             "attributes": {name: call.attributes[name] for name, real in signature.attributes if not real},
             "inputs": [tensor.name for tensor in signature.inputs if call.format != PLAIN or tensor.type != SCALE],
             "trailing": trailing,

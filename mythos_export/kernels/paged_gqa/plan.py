@@ -13,13 +13,13 @@ _OPERATOR = "paged_gqa_attention"
 
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
     """The plan of one call."""
-    return plans(call.size("q", 1), call.attributes["kv_heads"], call.size("q", 2), precision)
+    return plans(call.size("q", 1), call.attributes["kv_heads"], call.size("q", 2), precision, call.packed)
 
 
 @functools.cache
-def plans(H: int, G: int, head: int, precision: str) -> tuple[Plan, ...]:
-    """For H query heads and G kv heads of `head` channels."""
-    variant = f"H{H}-G{G}-hd{head}"
+def plans(H: int, G: int, head: int, precision: str, packed: bool = False) -> tuple[Plan, ...]:
+    """For H query heads and G kv heads of `head` channels; `packed`: over int8 pages."""
+    variant = f"H{H}-G{G}-hd{head}" + "-int8-pages" * packed
     combine = KernelSpec(
         f"{_OPERATOR}_combine_{precision}_{variant}",
         _OPERATOR,
@@ -36,4 +36,4 @@ def plans(H: int, G: int, head: int, precision: str) -> tuple[Plan, ...]:
         ("cdiv(queries, BLOCK_M)", "1", "1"),
     )
     sizes = {"G": G, "share": H // G, "R": head, "P": 0, "C": 2 * G * head}
-    return (paged_plan(_OPERATOR, variant, precision, (), (combine,), (), "q", "q", **sizes),)
+    return (paged_plan(_OPERATOR, variant, precision, (), (combine,), (), "q", "q", packed=packed, **sizes),)

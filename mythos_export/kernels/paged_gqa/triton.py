@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.paged_gqa.plan import plans
-from mythos_export.kernels.triton_run import execute, paged_buffers, precision_of
+from mythos_export.kernels.triton_run import execute, paged_buffers, paged_precision
 
 
 def paged_gqa_attention_(
@@ -25,15 +25,17 @@ def paged_gqa_attention_(
     """Grouped-query attention of packed rows, whose entries are written into `cache`.
 
     Arguments as `mythos_model.paged_ops.paged_gqa_attention_`: q [r, H, hd], entry [r, C], cache [pages, page, C],
-    contiguous, tables int64 [s, b], span and position int64 [r] -> [r, H * hd], zeros for padding.
+    contiguous, or int8 [pages, page, C + 4 * G] with floats of float32, tables int64 [s, b], span and position
+    int64 [r] -> [r, H * hd], zeros for padding. ValueError where the kernels cannot take them.
     """
-    precision = precision_of("paged_gqa_attention", q, entry, cache)
+    precision, packed = paged_precision("paged_gqa_attention", cache, 2 * kv_heads, entry, q)
     r, H, head = q.shape
     out = q.new_empty(r, H * head)
     if not out.numel():
         return out
     buffers, sizes = paged_buffers("paged_gqa_attention", entry, cache, tables, span, position, scale)
-    execute(choose(plans(H, kv_heads, head, precision), sizes), {**buffers, "q": q.contiguous(), "out": out}, sizes)
+    plan = choose(plans(H, kv_heads, head, precision, packed), sizes)
+    execute(plan, {**buffers, "q": q.contiguous(), "out": out}, sizes)
     return out
 
 

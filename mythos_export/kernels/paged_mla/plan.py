@@ -15,13 +15,14 @@ _SOURCE = "mythos_export.kernels.mla.triton"
 def plans_for(call: OperatorCall, precision: str) -> tuple[Plan, ...]:
     """The plan of one call."""
     H, nope, v = call.size("q_nope", 1), call.size("q_nope", 2), call.attributes["v_head_dim"]
-    return plans(H, nope, call.size("q_rope", 2), v, call.size("kv_up", 1), precision)
+    return plans(H, nope, call.size("q_rope", 2), v, call.size("kv_up", 1), precision, call.packed)
 
 
 @functools.cache
-def plans(H: int, nope: int, P: int, v: int, R: int, precision: str) -> tuple[Plan, ...]:
-    """For H heads of `nope` unrotated and P rotated channels, values of v channels, and a latent of R."""
-    variant = f"H{H}-nope{nope}-P{P}-v{v}-R{R}"
+def plans(H: int, nope: int, P: int, v: int, R: int, precision: str, packed: bool = False) -> tuple[Plan, ...]:
+    """For H heads of `nope` unrotated and P rotated channels, values of v channels, and a latent of R; `packed`: over
+    int8 pages."""
+    variant = f"H{H}-nope{nope}-P{P}-v{v}-R{R}" + "-int8-pages" * packed
     shape: dict[str, int | str] = {"H": H, "NOPE": nope, "V": v, "R": R}
     shape |= {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_K": 32, "PRECISION": "ieee"}
     absorb = KernelSpec(
@@ -57,4 +58,17 @@ def plans(H: int, nope: int, P: int, v: int, R: int, precision: str) -> tuple[Pl
     )
     latent = Scratch("q_latent", precision, ("queries", f"{R}"))
     sizes = {"G": 1, "share": H, "R": R, "P": P, "C": R + P}
-    return (paged_plan(_OPERATOR, variant, precision, (absorb,), (combine,), (latent,), "q_latent", "q_rope", **sizes),)
+    return (
+        paged_plan(
+            _OPERATOR,
+            variant,
+            precision,
+            (absorb,),
+            (combine,),
+            (latent,),
+            "q_latent",
+            "q_rope",
+            packed=packed,
+            **sizes,
+        ),
+    )

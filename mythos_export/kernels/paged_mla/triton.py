@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mythos_export.kernels.launch_plan import choose
 from mythos_export.kernels.paged_mla.plan import plans
-from mythos_export.kernels.triton_run import check_weights, execute, paged_buffers, precision_of
+from mythos_export.kernels.triton_run import check_weights, execute, paged_buffers, paged_precision
 
 
 def paged_mla_attention_(
@@ -27,10 +27,11 @@ def paged_mla_attention_(
     """Multi-head latent attention of packed rows, whose entries are written into `cache`.
 
     Arguments as `mythos_model.paged_ops.paged_mla_attention_`: q_nope [r, H, nope], q_rope [r, H, P], entry [r, R + P],
-    cache [pages, page, R + P], contiguous, tables int64 [s, b], span and position int64 [r], kv_up [H * (nope + v), R]
-    -> [r, H * v], zeros for padding.
+    cache [pages, page, R + P], contiguous, or int8 [pages, page, R + P + 4] with floats of float32, tables int64
+    [s, b], span and position int64 [r], kv_up [H * (nope + v), R] -> [r, H * v], zeros for padding. ValueError where
+    the kernels cannot take them.
     """
-    precision = precision_of("paged_mla_attention", q_nope, q_rope, entry, cache, kv_up)
+    precision, packed = paged_precision("paged_mla_attention", cache, 2, entry, q_nope, q_rope, kv_up)
     check_weights("paged_mla_attention", kv_up=kv_up)
     r, H, nope = q_nope.shape
     out = q_nope.new_empty(r, H * v_head_dim)
@@ -38,7 +39,7 @@ def paged_mla_attention_(
         return out
     buffers, sizes = paged_buffers("paged_mla_attention", entry, cache, tables, span, position, scale)
     buffers |= {"q_nope": q_nope.contiguous(), "q_rope": q_rope.contiguous(), "kv_up": kv_up, "out": out}
-    plan = choose(plans(H, nope, q_rope.shape[-1], v_head_dim, kv_up.shape[1], precision), sizes)
+    plan = choose(plans(H, nope, q_rope.shape[-1], v_head_dim, kv_up.shape[1], precision, packed), sizes)
     execute(plan, buffers, sizes)
     return out
 

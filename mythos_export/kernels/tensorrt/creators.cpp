@@ -16,7 +16,10 @@ namespace {
 
 // Which there are, and the attributes of their nodes (`Operator.plugin` of op.py; a test holds this to it).
 const std::vector<std::pair<const char*, std::vector<const char*>>> kOperators = {
-    {"moe", {}}, {"mla_attention", {"scale", "v_head_dim"}}, {"gqa_attention", {"scale", "kv_heads"}}};
+    {"moe", {}},
+    {"mla_attention", {"scale", "v_head_dim"}},
+    {"gqa_attention", {"scale", "kv_heads"}},
+    {"act_halting", {}}};
 
 // Fields as TensorRT hands them over; one that is neither characters nor a number is none of ours.
 Given given_by(const trt::PluginFieldCollection* collection) {

@@ -6,7 +6,8 @@
 
 namespace mythos::tensorrt {
 
-// Keeps the reason, in one line, for who asks `mythos_plugin_error`; until somebody does, it goes to stderr.
+// Keeps the reason, in one line, for who asks `mythos_plugin_error` in this thread; in a thread that never asked, such as
+// one of TensorRT's own, it goes to stderr, too.
 void refuse(const std::string& op, const char* why) noexcept;
 
 // What `work` returns, or `otherwise` and a reason.

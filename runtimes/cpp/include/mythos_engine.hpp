@@ -89,12 +89,24 @@ struct EngineOptions {
   std::int64_t speculate = 0;   // loops after which tokens are drafted, to be verified together; kAuto: as it pays; 0: never
 };
 
-// On the CPU. For one thread at a time.
+// What an engine holds.
+struct EngineUsage {
+  std::int64_t running = 0, waiting = 0;     // requests
+  std::int64_t pages = 0, pages_free = 0;    // of the caches
+  std::int64_t states = 0, states_free = 0;  // of positions that lag
+  std::int64_t prefixes = 0;                 // ended requests that are kept
+};
+
+// On the CPU. For one thread at a time; several engines on one model may be in as many threads, and take turns.
 class MYTHOS_API Engine {
  public:
   // BundleError: the bundle has no row graphs, or they are damaged. CapacityError: the memory holds no page. Others: see
   // Model::load.
   static Engine open(const std::string& bundle, const LoadOptions& load = {}, const EngineOptions& options = {});
+  // On a model that is loaded already, which it may outlive. Memory is the model's, and grows with what requests may need, so
+  // that memory, max_loops, most_rows and max_lag are not looked at. RequestError: the model runs no row graphs, or `prefixes`
+  // is not 0: what is kept would be nobody's.
+  static Engine of(Model& model, const EngineOptions& options = {});
   ~Engine();
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
@@ -108,7 +120,9 @@ class MYTHOS_API Engine {
   bool busy() const;  // whether anything is left to do
   // At most one call of each graph. The tokens that were chosen.
   std::vector<Token> tick();
-  EngineCounts counts() const;
+  EngineCounts counts() const;  // of all engines on the model, where there are several
+  EngineUsage usage() const;    // likewise, but for the requests
+  std::int64_t pages_running() const;  // pages that its running requests hold, each once; looks at every table
 
   struct Parts;  // what it is made of is not for callers
   explicit Engine(std::unique_ptr<Parts> parts);

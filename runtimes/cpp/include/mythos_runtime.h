@@ -21,8 +21,10 @@
  * Functions return 0, or the exit code of the error: 1 a result is wrong, 2 the request or the bundle is wrong, 3 this
  * machine lacks something. The text is mythos_last_error().
  *
- * Threads: a model and its caches are for one thread at a time (any thread; hand-overs need no more than a mutex gives).
- * Different models run in different threads at once. mythos_last_error() is of the calling thread, and its text stays
+ * Many requests at once: mythos_engine.h.
+ *
+ * Threads: forward passes, generations and engines of one model may be in several threads at once; a cache is for one of them
+ * at a time, and so is all the rest of a model (any thread; hand-overs need no more than a mutex gives). mythos_last_error() is of the calling thread, and its text stays
  * until that thread's next error.
  */
 #ifndef MYTHOS_RUNTIME_H
@@ -44,6 +46,11 @@ typedef struct mythos_cache mythos_cache;
 
 MYTHOS_API const char* mythos_version(void); /* of this library, such as "0.2.0" */
 MYTHOS_API const char* mythos_last_error(void);
+/* Of the ONNX Runtime that is found here; an error where there is none. */
+MYTHOS_API int mythos_onnxruntime_version(const char** version);
+/* What it was: "RequestError", "CapacityError" (tokens do not fit), "BundleError", "BackendMissing", "BackendFailed",
+ * "ResultError", as mythos_runtime.hpp and the Python package have them; "" of anything else. */
+MYTHOS_API const char* mythos_last_error_kind(void);
 
 /* -- models ------------------------------------------------------------------------------------------------------------ */
 
@@ -51,9 +58,25 @@ enum { MYTHOS_VERIFY_HASHES = 0, MYTHOS_VERIFY_SIZES = 1 }; /* what of the bundl
 
 /* backend NULL: the first that the bundle has a file for. threads 0: the engine's choice. */
 MYTHOS_API int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model);
+/* The same, with all that can be chosen. */
+typedef struct mythos_load_options {
+  const char* backend;    /* as above */
+  int threads, verify;    /* as above */
+  int verify_weights;     /* likewise, of the files that `weights` names */
+  const char* provider;   /* of onnxruntime: cpu, cuda (or fail), auto (cuda where it works); NULL: auto */
+  const char* op_library; /* native operators: a path, or "none" for the portable bodies; NULL: as installed */
+  const char* weights;    /* of a bundle whose weights are in files outside of it: the file, or its folder; NULL: as exported */
+} mythos_load_options;
+MYTHOS_API mythos_load_options mythos_default_load_options(void);
+/* options NULL: the defaults. */
+MYTHOS_API int mythos_load_with(const char* bundle, const mythos_load_options* options, mythos_model** model);
 MYTHOS_API void mythos_free(mythos_model* model);             /* NULL: nothing */
 MYTHOS_API int64_t mythos_vocab_size(const mythos_model* model);    /* 0 for NULL */
 MYTHOS_API int64_t mythos_trained_loops(const mythos_model* model); /* the default of max_loops; 0 for NULL */
+
+/* Of the library that runs it, and what runs its operators: "native" or "portable". As long as the model; "" for NULL. */
+MYTHOS_API const char* mythos_description(const mythos_model* model);
+MYTHOS_API const char* mythos_operators(const mythos_model* model);
 
 /* The ids with which the bundle says that a text ends: *count of them, of which at most `room` are written. */
 MYTHOS_API int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count);
@@ -75,7 +98,8 @@ MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size
 typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
   double halt_threshold;  /* NaN: as trained; infinity: never */
-  uint64_t state_seed;    /* of models that draw a state before the first loop */
+  uint64_t state_seed;    /* of models that draw a state before the first loop: what it is drawn with, */
+  const float* initial_state; /* or, not for mythos_generate, the state itself, [batch, tokens, size]; NULL: drawn */
 } mythos_forward_options;
 
 typedef struct mythos_generate_options {
@@ -136,15 +160,22 @@ MYTHOS_API int mythos_generate(mythos_model* model, const int64_t* const* prompt
 
 /* -- forward passes and caches ------------------------------------------------------------------------------------------- */
 
-/* max_loops -1: as trained. */
+/* max_loops -1: as trained. policy: as in mythos_generate_options; NULL: lazy, or, where no row graphs run, full. */
 MYTHOS_API int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops,
-                                mythos_cache** cache);
+                                const char* policy, mythos_cache** cache);
 /* An independent copy of `count` rows, in that order and more than once where named so; rows NULL: of all. */
 MYTHOS_API int mythos_cache_fork(const mythos_cache* cache, const int64_t* rows, size_t count, mythos_cache** copy);
 /* Keeps the first lengths[row] tokens of every row. */
 MYTHOS_API int mythos_cache_truncate(mythos_cache* cache, const int64_t* lengths);
 /* Tokens held, per row: *batch of them, of which at most `room` are written. */
 MYTHOS_API int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t room, size_t* batch);
+MYTHOS_API int mythos_cache_bytes(const mythos_cache* cache, size_t* bytes); /* of what it holds */
+/* What a row holds at one loop (-1: around the loop), as pages hold it, [slots, length, line]: Cache::read in
+ * mythos_runtime.hpp. *bytes of them; `lines` is NULL, or has room for as many. */
+MYTHOS_API int mythos_cache_read(mythos_cache* cache, int64_t row, int64_t loop, void* lines, size_t room, size_t* bytes);
+/* Has a row hold `length` tokens of these: Cache::write. */
+MYTHOS_API int mythos_cache_write(mythos_cache* cache, int64_t row, int64_t length, const void* around, size_t around_bytes,
+                                  const void* loops, size_t loops_bytes);
 MYTHOS_API void mythos_cache_free(mythos_cache* cache); /* NULL: nothing. Before or after its model. */
 
 /* Runs new tokens, [batch, tokens]. valid: 0 marks padding; NULL: none is. options NULL: the defaults. cache NULL: the

@@ -77,6 +77,7 @@ struct LoadOptions {
   std::string provider = "auto";     // for onnxruntime: cpu, cuda (or fail), auto (cuda where it works)
   std::string op_library = "auto";   // native operators; "none": the portable bodies; else a path. "auto": the variable
                                      // MYTHOS_OP_LIBRARY, then libmythos_ops.so where this library was installed
+  std::string verify_weights;        // of what `weights` names: "hashes" or "sizes"; "": as `verify` says
   std::string weights;               // of a bundle whose weights are in files outside of it: where these are, if not where
                                      // they were at the export; the file, or a folder. Their content is checked at every
                                      // load; with "sizes" only that of files that are named here is not
@@ -129,6 +130,14 @@ class MYTHOS_API Cache {
   Cache fork(const std::vector<std::int64_t>& rows = {}) const;   // an independent copy, of all rows or of these
   void truncate(const std::vector<std::int64_t>& lengths);        // drops what is beyond, per row
   void reset();
+  // What a row holds at one loop, or around the loop (kAround), as pages hold it: [slots, length, width of a line] of the
+  // group's element type, in int8 with the scales where it is rounded. What lags is run first. RequestError: the cache is of a
+  // model that is one graph, on a device, or has no such loop.
+  std::vector<char> read(std::int64_t row, std::int64_t loop);
+  // Has a row hold `length` tokens of these, as `read` gives them: around the loop, and all loops one behind the other.
+  // RequestError, CapacityError: nothing was changed.
+  void write(std::int64_t row, std::int64_t length, const std::vector<char>& around, const std::vector<char>& loops);
+  static constexpr std::int64_t kAround = -1;
 
   struct Buffers;  // what it is made of is not for callers
 
@@ -229,7 +238,8 @@ struct MYTHOS_API TokenizerEntry {
   std::map<std::string, std::string> sources;  // where these came from, by field, for people
 };
 
-// A model ready to run. A model and its caches are for one thread at a time; several models run in several threads.
+// A model ready to run. Forward passes, generations and engines of one model may be in several threads at once; a cache is for
+// one of them at a time, and so is all the rest of a model.
 class MYTHOS_API Model {
  public:
   static Model load(const std::string& bundle, const LoadOptions& options = {});
@@ -265,6 +275,7 @@ class MYTHOS_API Model {
                                 const GenerateOptions& options = {});
 
  private:
+  friend class Engine;
   struct Parts;
   explicit Model(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;

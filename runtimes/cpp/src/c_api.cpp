@@ -5,11 +5,8 @@
 #include <cmath>
 #include <string>
 
-#include "mythos_runtime.hpp"
-
-struct mythos_model {
-  mythos::Model model;
-};
+#include "c_guard.hpp"
+#include "session.hpp"
 
 struct mythos_cache {
   mythos::Cache cache;
@@ -17,27 +14,7 @@ struct mythos_cache {
 
 namespace {
 
-thread_local std::string last_error;
-
-template <typename Work>
-int guarded(const Work& work) noexcept {
-  try {
-    work();
-    return 0;
-  } catch (const mythos::Error& error) {
-    last_error = error.what();
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "unknown error";
-  }
-  return 3;
-}
-
-void require(bool given, const char* what) {
-  if (!given) throw mythos::RequestError(what);
-}
+using mythos::c::guarded, mythos::c::last, mythos::c::require;
 
 std::unique_ptr<mythos::Tokenizer> tokenizer_of(const mythos_model* model) {
   auto tokenizer = model->model.tokenizer();
@@ -117,18 +94,29 @@ extern "C" {
 
 const char* mythos_version(void) { return mythos::version(); }
 
-const char* mythos_last_error(void) { return last_error.c_str(); }
+const char* mythos_last_error(void) { return last().text.c_str(); }
+
+int mythos_onnxruntime_version(const char** version) {
+  return guarded([&] {
+    require(version, "mythos_onnxruntime_version needs a place for the version");
+    *version = mythos::onnxruntime_version();
+  });
+}
+
+const char* mythos_last_error_kind(void) { return last().kind; }
+
+mythos_load_options mythos_default_load_options(void) { return {}; }
 
 int mythos_load(const char* bundle, const char* backend, int threads, int verify, mythos_model** model) {
+  mythos_load_options options = mythos_default_load_options();
+  options.backend = backend, options.threads = threads, options.verify = options.verify_weights = verify;
+  return mythos_load_with(bundle, &options, model);
+}
+
+int mythos_load_with(const char* bundle, const mythos_load_options* options, mythos_model** model) {
   return guarded([&] {
-    require(bundle && model, "mythos_load needs a bundle's folder and a place for the model");
-    require(verify == MYTHOS_VERIFY_HASHES || verify == MYTHOS_VERIFY_SIZES,
-            "verify should be MYTHOS_VERIFY_HASHES or MYTHOS_VERIFY_SIZES");
-    mythos::LoadOptions options;
-    if (backend) options.backend = backend;
-    if (threads != 0) options.threads = threads;
-    if (verify == MYTHOS_VERIFY_SIZES) options.verify = "sizes";
-    *model = new mythos_model{mythos::Model::load(bundle, options)};
+    require(bundle && model, "loading needs a bundle's folder and a place for the model");
+    *model = new mythos_model{mythos::Model::load(bundle, mythos::c::load_options(options))};
   });
 }
 
@@ -137,6 +125,10 @@ void mythos_free(mythos_model* model) { delete model; }
 int64_t mythos_vocab_size(const mythos_model* model) { return model ? model->model.spec().vocab_size : 0; }
 
 int64_t mythos_trained_loops(const mythos_model* model) { return model ? model->model.spec().trained_loops : 0; }
+
+const char* mythos_description(const mythos_model* model) { return model ? model->model.description().c_str() : ""; }
+
+const char* mythos_operators(const mythos_model* model) { return model ? model->model.operators().c_str() : ""; }
 
 int mythos_eos(const mythos_model* model, int64_t* ids, size_t room, size_t* count) {
   return guarded([&] {
@@ -172,7 +164,7 @@ int mythos_decode(const mythos_model* model, const int64_t* ids, size_t id_count
   });
 }
 
-mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0}; }
+mythos_forward_options mythos_default_forward_options(void) { return {-1, std::nan(""), 0, nullptr}; }
 
 mythos_generate_options mythos_default_options(void) {
   mythos_generate_options options{};
@@ -192,12 +184,13 @@ int mythos_generate(mythos_model* model, const int64_t* const* prompts, const si
   });
 }
 
-int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops, mythos_cache** cache) {
+int mythos_cache_new(const mythos_model* model, int64_t batch, int64_t capacity, int64_t max_loops, const char* policy,
+                     mythos_cache** cache) {
   return guarded([&] {
     require(model && cache, "mythos_cache_new needs a model and a place for the cache");
     std::optional<std::int64_t> loops;
     if (max_loops != -1) loops = max_loops;
-    *cache = new mythos_cache{model->model.new_cache(batch, capacity, loops)};
+    *cache = new mythos_cache{model->model.new_cache(batch, capacity, loops, policy ? policy : "")};
   });
 }
 
@@ -224,6 +217,32 @@ int mythos_cache_lengths(const mythos_cache* cache, int64_t* lengths, size_t roo
   });
 }
 
+int mythos_cache_bytes(const mythos_cache* cache, size_t* bytes) {
+  return guarded([&] {
+    require(cache && bytes, "mythos_cache_bytes needs a cache and a place for the number");
+    *bytes = cache->cache.nbytes();
+  });
+}
+
+int mythos_cache_read(mythos_cache* cache, int64_t row, int64_t loop, void* lines, size_t room, size_t* bytes) {
+  return guarded([&] {
+    require(cache && bytes, "mythos_cache_read needs a cache and a place for the number of bytes");
+    copy_out(cache->cache.read(row, loop), static_cast<char*>(lines), room, bytes);
+  });
+}
+
+int mythos_cache_write(mythos_cache* cache, int64_t row, int64_t length, const void* around, size_t around_bytes,
+                       const void* loops, size_t loops_bytes) {
+  return guarded([&] {
+    require(cache && (around || !around_bytes) && (loops || !loops_bytes), "mythos_cache_write needs a cache and lines");
+    const auto bytes = [](const void* from, size_t count) {
+      const char* begin = static_cast<const char*>(from);
+      return std::vector<char>(begin, begin + count);
+    };
+    cache->cache.write(row, length, bytes(around, around_bytes), bytes(loops, loops_bytes));
+  });
+}
+
 void mythos_cache_free(mythos_cache* cache) { delete cache; }
 
 int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid, int64_t batch, int64_t tokens,
@@ -236,7 +255,14 @@ int mythos_forward(mythos_model* model, const int64_t* ids, const uint8_t* valid
             "mythos_forward needs ids of [batch, tokens], both at least 1");
     mythos::Tokens chunk{batch, tokens, {ids, ids + size}, std::vector<std::uint8_t>(static_cast<std::size_t>(size), 1)};
     if (valid) chunk.valid.assign(valid, valid + size);
-    const mythos::Output out = model->model.forward(chunk, forward_options(options), cache ? &cache->cache : nullptr);
+    mythos::ForwardOptions chosen = forward_options(options);
+    if (options && options->initial_state) {
+      const mythos::StateTensor* tensor = model->model.spec().initial();
+      require(tensor, "this model has no initial_state: its first state is computed");
+      const std::int64_t values = size * tensor->dims.back().size;
+      chosen.initial_state.assign(options->initial_state, options->initial_state + values);
+    }
+    const mythos::Output out = model->model.forward(chunk, chosen, cache ? &cache->cache : nullptr);
     if (logits) std::copy(out.logits.begin(), out.logits.end(), logits);
     if (depth) std::copy(out.depth.begin(), out.depth.end(), depth);
     if (loops) *loops = out.loops;

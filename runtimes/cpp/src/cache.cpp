@@ -1,5 +1,7 @@
 #include "cache.hpp"
 
+#include "guards.hpp"
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -126,6 +128,30 @@ void Cache::truncate(const std::vector<std::int64_t>& lengths) {
                          " tokens and cannot be truncated to " + std::to_string(lengths[row]));
   b.lengths = lengths;
   for (std::size_t row = 0; b.rows && row < lengths.size(); ++row) b.rows->truncate(row, lengths[row]);
+}
+
+std::vector<char> Cache::read(std::int64_t row, std::int64_t loop) {
+  engine::RowCache& rows = buffers_->rows_of(row);
+  if (loop < kAround || loop >= buffers_->max_loops)
+    throw RequestError("the cache has the loops 0 to " + std::to_string(buffers_->max_loops - 1) + ", asked for " + std::to_string(loop));
+  const Using alone(buffers_.get());
+  return rows.read(static_cast<std::size_t>(row), loop);
+}
+
+void Cache::write(std::int64_t row, std::int64_t length, const std::vector<char>& around, const std::vector<char>& loops) {
+  engine::RowCache& rows = buffers_->rows_of(row);
+  if (length < 0 || length > buffers_->capacity)
+    throw CapacityError("a row of the cache takes " + std::to_string(buffers_->capacity) + " tokens, found " + std::to_string(length));
+  const Using alone(buffers_.get());
+  rows.write(static_cast<std::size_t>(row), length, around, loops);
+  buffers_->lengths[static_cast<std::size_t>(row)] = length;
+}
+
+engine::RowCache& Cache::Buffers::rows_of(std::int64_t row) const {
+  if (!rows) throw RequestError("the cache is of a model that is one graph, and has no pages");
+  if (row < 0 || row >= batch)
+    throw RequestError("the cache has rows 0 to " + std::to_string(batch - 1) + ", asked for " + std::to_string(row));
+  return *rows;
 }
 
 void Cache::reset() { truncate(std::vector<std::int64_t>(buffers_->lengths.size(), 0)); }

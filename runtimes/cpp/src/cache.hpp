@@ -36,6 +36,8 @@ struct Cache::Buffers {
                                      std::optional<std::int64_t> max_loops);
   // CapacityError where a row cannot take `counts[row]` more tokens. Nothing is written.
   void check_room(const std::vector<std::int64_t>& counts) const;
+  // The rows, of which there is this one (RequestError).
+  engine::RowCache& rows_of(std::int64_t row) const;
   // Writes the valid tokens of each group's new entries, [lines, batch, tokens, width], behind each row's tokens.
   void append(const std::vector<const void*>& entries, const Tokens& tokens);
 };

@@ -38,29 +38,11 @@ bool ends_with(const std::vector<std::int64_t>& ids, const std::vector<std::int6
 
 // -- through the engine --------------------------------------------------------------------------------------------------
 
-// What the requests of a batch may need.
-engine::Room room_of(const Rows& prompts, const GenerateOptions& options, const engine::Core& core, std::int64_t count) {
-  const std::int64_t trained = core.spec().trained_loops;
-  const std::int64_t limit = integer(options.forward.max_loops.value_or(trained), "max_loops", 0, kMostLoops);
-  const auto policy = options.policy.empty() ? engine::Policy::lazy : engine::policy_of(options.policy);
-  const auto lagging = core.most_states(policy, core.graphs->most_rows);
-  engine::Room room;
-  for (const auto& prompt : prompts)
-    room = room + engine::Room::of(1, static_cast<std::int64_t>(prompt.size()) + count - 1, limit, lagging);
-  return room;
-}
-
-// The requests of a batch, on a core that others use beside it.
+// The requests of a batch, on a model that others use beside it.
 class Batch {
  public:
-  Batch(const std::shared_ptr<engine::Pool>& pool, engine::Speculation* speculation, const Rows& prompts,
-        const GenerateOptions& options, const std::vector<std::int64_t>& eos, std::int64_t count)
-      : claim_(pool, room_of(prompts, options, *pool->core, count)), core_(*pool->core), drafts_(speculation) {
-    const std::lock_guard<std::recursive_mutex> alone(pool->turn);
-    EngineOptions settings;
-    settings.most_running = static_cast<std::int64_t>(prompts.size());
-    settings.chunk = options.prefill_chunk, settings.budget = {options.loops_per_token, options.latency_ms};
-    engine_ = std::make_unique<engine::Engine>(core_, settings, speculation);
+  Batch(Model& model, const Rows& prompts, const GenerateOptions& options, const std::vector<std::int64_t>& eos, std::int64_t count)
+      : engine_(Engine::of(model, settings(prompts, options))) {
     for (const auto& prompt : prompts) {
       Request request;
       request.prompt = prompt, request.max_new_tokens = count;
@@ -69,25 +51,18 @@ class Batch {
       request.sampling = options.sampling;
       request.eos = eos, request.stop = options.stop;
       request.row = running_.size(), request.state_seed = options.forward.state_seed;
-      running_.push_back(engine_->submit(std::move(request)));
+      running_.push_back(engine_.submit(std::move(request)));
     }
-    before_ = now();
+    before_ = engine_.counts();
   }
-  ~Batch() {
-    const std::lock_guard<std::recursive_mutex> alone(claim_.pool->turn);
-    engine_->close();
-  }
-  Batch(const Batch&) = delete;
-  Batch& operator=(const Batch&) = delete;
 
   // Runs until every row that goes on has its next token; false where none does.
   bool next(Step& step) {
     const auto waits = [&](const auto& each) { return each->finished.empty() && each->tokens.size() == number_; };
-    const std::lock_guard<std::recursive_mutex> alone(claim_.pool->turn);
     const auto started = std::chrono::steady_clock::now();
-    while (std::any_of(running_.begin(), running_.end(), waits)) engine_->tick();
+    while (std::any_of(running_.begin(), running_.end(), waits)) engine_.tick();
     step.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-    const EngineCounts now = this->now();
+    const EngineCounts now = engine_.counts();
     step.counts = {now.steps - before_.steps, now.rows - before_.rows, now.late - before_.late,
                    now.drafted - before_.drafted, now.accepted - before_.accepted};
     step.loops = 0;
@@ -108,14 +83,15 @@ class Batch {
   }
 
  private:
-  EngineCounts now() const {
-    return {core_.steps, core_.rows, core_.late, drafts_ ? drafts_->drafted : 0, drafts_ ? drafts_->accepted : 0};
+  static EngineOptions settings(const Rows& prompts, const GenerateOptions& options) {
+    EngineOptions settings;
+    settings.most_running = static_cast<std::int64_t>(prompts.size());
+    settings.chunk = options.prefill_chunk, settings.budget = {options.loops_per_token, options.latency_ms};
+    settings.speculate = options.speculate;
+    return settings;
   }
 
-  const engine::Claim claim_;
-  engine::Core& core_;
-  engine::Speculation* drafts_;
-  std::unique_ptr<engine::Engine> engine_;
+  Engine engine_;
   std::vector<std::shared_ptr<const Running>> running_;
   std::size_t number_ = 0;  // of the step
   EngineCounts before_;     // what had been counted
@@ -228,10 +204,8 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options, const 
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
   for (const auto& sequence : options.stop)
     if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
-  if (const auto pool = parts_->rows()) {
-    auto& speculation = parts_->learnt[options.speculate];
-    if (!speculation) speculation = engine::speculation_of(options.speculate, spec.trained_loops);
-    Batch batch(pool, speculation.get(), prompts, options, eos, count);
+  if (runs_rows()) {
+    Batch batch(*this, prompts, options, eos, count);
     return generate_with_rows(batch, prompts.size(), on_step);
   }
   if (options.loops_per_token || options.latency_ms)

@@ -122,6 +122,7 @@ std::vector<std::int64_t> Model::encode_chat(const std::vector<ChatMessage>& mes
 }
 
 std::shared_ptr<engine::Pool> Model::Parts::rows() {
+  const std::lock_guard<std::mutex> alone(opening);
   if (!pool && open_rows.graph)
     pool = std::make_shared<engine::Pool>(engine::growing_core(bundle.manifest.spec, open_rows));
   return pool;
@@ -180,7 +181,7 @@ Output Model::forward(const Tokens& given, const ForwardOptions& options, Cache*
     past_lengths = buffers->lengths;
   }
   if (buffers && buffers->rows) {
-    if (buffers->rows->pool() != parts_->pool)
+    if (buffers->rows->pool() != parts_->rows())
       throw RequestError("the cache was made by another model; make one with this model's new_cache");
     return on_rows(*buffers, tokens, counts, threshold, options);
   }

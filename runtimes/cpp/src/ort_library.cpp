@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mythos_runtime.hpp"
+#include "session.hpp"
 
 namespace fs = std::filesystem;
 
@@ -63,3 +64,5 @@ const OrtApiBase& mythos::onnxruntime() {
   static const OrtApiBase& opened = open();
   return opened;
 }
+
+const char* mythos::onnxruntime_version() { return onnxruntime().GetVersionString(); }

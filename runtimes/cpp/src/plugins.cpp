@@ -67,6 +67,7 @@ void load_rtx_plugins(const std::string& label) {
   static std::mutex mutex;
   static bool loaded = false;
   const std::lock_guard<std::mutex> lock(mutex);
+  plugin_refusal();  // from now on this thread asks for reasons
   if (loaded) return;
   const std::string path = plugin_library(label);
   void* const rtx = dlopen(kRtx, RTLD_NOW | RTLD_NOLOAD);
@@ -78,7 +79,6 @@ void load_rtx_plugins(const std::string& label) {
   if (version() / 100 != kKnown)
     throw BackendMissing(label + " calls plug-ins, which this program can give to TensorRT-RTX 1.7, and this one says that "
                          "it is " + std::to_string(version()) + kElsewhere);
-  plugin_refusal();  // from now on reasons are asked for
   RtxRegistry* const found = registry();
   if (!found || !found->load_library(path.c_str()))
     throw BackendMissing(label + " calls plug-ins, and this TensorRT-RTX does not take " + path + kElsewhere);

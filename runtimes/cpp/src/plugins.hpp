@@ -12,7 +12,7 @@ std::string beside_this_code(const char* name);
 // The library that TensorRT is to load for `label`. BackendMissing: it is not there.
 std::string plugin_library(const std::string& label);
 
-// What a plug-in refused since this was asked last, as the end of a sentence: ": " and the reason, or nothing.
+// What a plug-in refused in this thread since it asked last, as the end of a sentence: ": " and the reason, or nothing.
 std::string plugin_refusal();
 
 // Has the TensorRT-RTX of this process, which ONNX Runtime brought, load the plug-ins, once. BackendMissing: they are not

@@ -55,6 +55,8 @@ void check_options(const LoadOptions& options) {
                        "; the providers are auto, cpu, cuda");
   if (options.verify != "hashes" && options.verify != "sizes")
     throw RequestError("verify should be hashes or sizes, found " + py_repr(options.verify));
+  if (const std::string& weights = options.verify_weights; !weights.empty() && weights != "hashes" && weights != "sizes")
+    throw RequestError("verify_weights should be hashes or sizes, found " + py_repr(weights));
 }
 
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options) {
@@ -67,7 +69,7 @@ std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& o
   if (name == "tensorrt") {
     session = open_tensorrt(bundle, options);
   } else {
-    auto weights = open_linked(bundle.folder, bundle.manifest.links, options.weights, options.verify == "hashes");
+    auto weights = open_linked(bundle.folder, bundle.manifest.links, options.weights, hashes_weights(options));
     session = open_onnxruntime(graph_file(bundle, backend), bundle.manifest.spec->ports(), options, Wraps::kNothing, std::move(weights));
   }
   session->name = name;

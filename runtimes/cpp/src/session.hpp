@@ -29,8 +29,15 @@ struct Bundle {
   Manifest manifest;
 };
 
+// Whether the content of files outside of a bundle that are named is held to the manifest.
+inline bool hashes_weights(const LoadOptions& options) {
+  return (options.verify_weights.empty() ? options.verify : options.verify_weights) == "hashes";
+}
 void check_options(const LoadOptions& options);
 std::unique_ptr<Session> open_session(const Bundle& bundle, const LoadOptions& options);
+
+// ort_library.cpp: of the ONNX Runtime that is found here (BackendMissing).
+const char* onnxruntime_version();
 
 // ort.cpp. A file may wrap a TensorRT-RTX engine, and that may call plug-ins.
 enum class Wraps { kNothing, kEngine, kEngineOfPlugins };

@@ -149,9 +149,9 @@ class NativeSession : public Session {
   static void load_plugins(const std::string& file, const std::string& library) {
     static std::mutex mutex;
     const std::lock_guard<std::mutex> lock(mutex);
+    plugin_refusal();  // from now on this thread asks for reasons
     trt::IPluginRegistry* const registry = getPluginRegistry();
     if (registry->getCreator("moe", "1", "mythos")) return;
-    plugin_refusal();  // from now on reasons are asked for
     if (registry->loadLibrary(library.c_str())) return;
     throw BackendMissing(file + " calls plug-ins, and this TensorRT does not take " + library);
   }

@@ -173,6 +173,14 @@ mythos::Request request_of(const json& from) {
   return request;
 }
 
+// Of all that an engine on a device opens with, only states that begin as constants have been written.
+void check_uploads(const mythos::LoopSpec& spec, std::int64_t uploads) {
+  std::int64_t constant = 0;
+  for (const mythos::StateTensor& tensor : spec.state) constant += tensor.start == "zeros" || tensor.start == "ones";
+  if (uploads != constant)
+    throw std::logic_error("opening took " + std::to_string(uploads) + " uploads, expected " + std::to_string(constant));
+}
+
 class Driver {
  public:
   Driver(const std::string& folder, int threads, std::int64_t rows, std::int64_t around_pages, std::int64_t loop_pages,
@@ -211,6 +219,7 @@ class Driver {
       run = std::make_unique<mythos::engine::DeviceGraphs>(spec, open, moving, memory, rows);
     else
       run = std::make_unique<mythos::engine::RowGraphs>(spec, open, memory, rows, spec->max_seq_len);
+    if (moving) check_uploads(*spec, moving->device->uploads);
     auto graphs = std::make_unique<Recorded>(std::move(run));
     recorded_ = graphs.get();
     core_ = std::make_unique<mythos::engine::Core>(std::move(graphs), std::move(memory));

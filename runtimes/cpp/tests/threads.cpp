@@ -6,6 +6,7 @@
 #include <iostream>
 #include <thread>
 
+#include "mythos_engine.hpp"
 #include "mythos_runtime.hpp"
 
 namespace {
@@ -62,6 +63,21 @@ int run(const std::string& bundle) {
   });
   if (own[0].lengths() != own[1].lengths() || own[0].lengths()[0] != kCalls / 2)
     return failed("two threads with caches of their own take turns at a model");
+
+  mythos::Model one = mythos::Model::load(bundle, options);
+  at_once([&](int i) {  // the first of them opens what they share
+    mythos::GenerateOptions generate;
+    generate.max_new_tokens = 4;
+    tokens[static_cast<std::size_t>(i)] = one.generate_all({{1, 2, 3}}, generate).tokens[0];
+    mythos::Engine engine = mythos::Engine::of(one);
+    mythos::Request request;
+    request.prompt = {1, 2, 3}, request.max_new_tokens = 4;
+    const auto running = engine.submit(request);
+    for (; engine.busy(); engine.tick()) engine.usage();
+    if (running->tokens != tokens[static_cast<std::size_t>(i)] || !engine.counts().rows) ++wrong;
+  });
+  if (wrong || tokens[0] != tokens[1] || tokens[0].size() != 4)
+    return failed("two threads with generations and engines of their own take turns at a model");
   return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "session.hpp"
 #include "spec.hpp"
 #include "text.hpp"
+#include "mythos_engine.h"
 #include "mythos_runtime.h"
 
 namespace {
@@ -222,17 +223,45 @@ void no_exception_crosses_the_c_interface() {
   check(mythos_encode(nullptr, nullptr, 0, nullptr, 0, nullptr) == 2, "no model is code 2");
   check(mythos_generate(nullptr, nullptr, nullptr, 0, nullptr, nullptr, nullptr) == 2, "no model is code 2");
   check(mythos_forward(nullptr, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr, nullptr, nullptr) == 2, "nor here");
-  check(mythos_cache_new(nullptr, 1, 1, 1, &cache) == 2 && !cache, "no model has no cache");
+  check(mythos_cache_new(nullptr, 1, 1, 1, nullptr, &cache) == 2 && !cache, "no model has no cache");
   check(mythos_cache_fork(nullptr, nullptr, 0, &cache) == 2 && mythos_cache_truncate(nullptr, nullptr) == 2, "nor has it");
+  std::size_t bytes = 0;
+  check(mythos_cache_bytes(nullptr, &bytes) == 2 && mythos_cache_read(nullptr, 0, 0, nullptr, 0, &bytes) == 2 &&
+            mythos_cache_write(nullptr, 0, 0, nullptr, 0, nullptr, 0) == 2, "nor lines");
   mythos_cache_free(nullptr);
   mythos_free(nullptr);
   same(mythos_version(), mythos::version(), "the version");
+  same(mythos_last_error_kind(), "RequestError", "what the last error was");
+  check(mythos_load("/nowhere", nullptr, 1, 0, &model) == 2, "a missing bundle");
+  same(mythos_last_error_kind(), "BundleError", "what a missing bundle is");
+  same(std::string(mythos_description(nullptr)) + mythos_operators(nullptr), "", "no model is nothing");
+}
+
+void nor_that_of_the_engine() {
+  mythos_engine* engine = nullptr;
+  check(mythos_engine_open("/nowhere", nullptr, nullptr, &engine) == 2 && !engine, "a missing bundle is code 2");
+  mythos_engine_options options = mythos_default_engine_options();
+  check(options.max_loops == -1 && options.max_lag == 64 && std::isnan(options.patience), "the defaults of an engine");
+  check(mythos_engine_open(nullptr, nullptr, &options, &engine) == 2 && mythos_engine_of(nullptr, &options, &engine) == 2,
+        "no bundle, no model");
+  const mythos_request request = mythos_default_request();
+  std::uint64_t number = 0;
+  check(request.max_new_tokens == 1 && request.top_p == 1 && std::isnan(request.latency_ms), "the defaults of a request");
+  check(mythos_engine_submit(engine, &request, &number) == 2 && mythos_engine_cancel(engine, 0) == 2, "no engine");
+  mythos_tick* tick = nullptr;
+  mythos_usage usage;
+  std::int64_t pages = 0;
+  check(mythos_engine_tick(engine, &tick) == 2 && !tick && !mythos_engine_busy(engine), "nothing happens");
+  check(mythos_engine_usage(engine, &usage) == 2 && mythos_engine_pages_running(engine, &pages) == 2, "nothing is held");
+  mythos_tick_free(nullptr);
+  mythos_engine_free(nullptr);
 }
 
 }  // namespace
 
 int main() {
   no_exception_crosses_the_c_interface();
+  nor_that_of_the_engine();
   hashes();
   random_numbers();
   a_drawn_state();

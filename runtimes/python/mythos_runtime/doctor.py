@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mythos_runtime import cpp
 from mythos_runtime.cuda_ops import CUDA_LIBRARY, missing_cuda_library
+from mythos_runtime.engine.native import find_runtime_library, why_no_native_engine
 from mythos_runtime.errors import BackendMissing
 from mythos_runtime.ort import find_op_library, why_no_op_library
 from mythos_runtime.session import NATIVE, missing_for
@@ -42,6 +43,7 @@ def examine() -> list[Finding]:
     findings = [
         _backend("run ONNX on the CPU", "onnxruntime", f"onnxruntime {_version('onnxruntime', 'onnxruntime-gpu')}"),
         _native_operators(),
+        _native_engine(),
         _cpp_runtime(),
         _library("read tokenizer.json", "tokenizers"),
         _library("apply chat templates", "jinja2"),
@@ -81,6 +83,14 @@ def _native_operators() -> Finding:
     if lack is not None:
         return Finding(what, False, "portable function bodies", lack)
     return Finding(what, True, str(find_op_library()))
+
+
+def _native_engine() -> Finding:
+    what = "run in the C++ runtime"
+    lack = why_no_native_engine()
+    if lack is not None:
+        return Finding(what, False, "in Python", lack)
+    return Finding(what, True, str(find_runtime_library()))
 
 
 def _cpp_runtime() -> Finding:

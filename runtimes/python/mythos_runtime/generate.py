@@ -9,7 +9,6 @@ Backends without row graphs run the whole model for each step instead, every loo
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,10 +17,8 @@ import numpy as np
 
 from mythos_runtime.batch import integer, pad_rows, split_prompts
 from mythos_runtime.cache import Cache
-from mythos_runtime.engine.engine import Engine
-from mythos_runtime.engine.memory import Room
+from mythos_runtime.engine.interface import AnyEngine
 from mythos_runtime.engine.request import Budget, Request, Running
-from mythos_runtime.engine.row_cache import Pool
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, RequestError
@@ -45,7 +42,9 @@ class Model(Protocol):
     def eos(self) -> frozenset[int]: ...
 
     @property
-    def pool(self) -> Pool | None: ...
+    def runs_rows(self) -> bool: ...
+
+    def engine(self, most_running: int, chunk: int, speculate: Speculate) -> AnyEngine: ...
 
     @property
     def forward(self) -> Callable[..., Any]: ...
@@ -162,8 +161,8 @@ def generate(
         raise RequestError("a stop sequence is empty; it should hold at least one id")
     seed_of_states = integer(state_seed, "state_seed", 0, (1 << 64) - 1)
     model.threshold(halt_threshold)  # checked before memory is taken
-    pool, budget = model.pool, Budget(loops_per_token, latency_ms)
-    if pool is None:
+    budget = Budget(loops_per_token, latency_ms)
+    if not model.runs_rows:
         if budget:
             raise RequestError("a budget needs the row graphs of a bundle, which this backend does not run")
         cache = model.new_cache(len(prompts), longest + count - 1, max_loops, policy)
@@ -171,8 +170,7 @@ def generate(
         samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
         return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
     limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0, MOST_LOOPS)
-    held = _Held(pool, [len(prompt) + count - 1 for prompt in prompts], limit, policy or "lazy")
-    engine = Engine(pool.core, len(prompts), prefill_chunk, speculation=pool.speculation(speculate))
+    engine = model.engine(len(prompts), prefill_chunk, speculate)
     running = [
         engine.submit(
             Request(
@@ -191,27 +189,17 @@ def generate(
         )
         for row, prompt in enumerate(prompts)
     ]
-    return _engine_steps(held, engine, running)
+    return _engine_steps(engine, running)
 
 
-class _Held:
-    """Room for a generation, given back when nobody needs it any more."""
-
-    def __init__(self, pool: Pool, positions: list[int], loops: int, policy: Policy) -> None:
-        self.pool = pool
-        for each in positions:
-            weakref.finalize(self, pool.leave, pool.claim(1, each, loops, policy), [])
-
-
-def _engine_steps(held: _Held, engine: Engine, running: list[Running]) -> Iterator[Step]:
+def _engine_steps(engine: AnyEngine, running: list[Running]) -> Iterator[Step]:
     """Tick until every row has its next token; rows that are ahead wait to be told of."""
     number = 0
     try:
         while any(row.finished is None or len(row.tokens) > number for row in running):
             started = time.perf_counter()
-            with held.pool.alone():
-                while any(row.finished is None and len(row.tokens) <= number for row in running):
-                    engine.tick()
+            while any(row.finished is None and len(row.tokens) <= number for row in running):
+                engine.tick()
             seconds = time.perf_counter() - started
             for row in running:
                 if row.error is not None:
@@ -227,8 +215,8 @@ def _engine_steps(held: _Held, engine: Engine, running: list[Running]) -> Iterat
                 capped=np.array([bool(row and row.capped[number]) for row in going]),
             )
             number += 1
-    finally:  # at any moment, by the garbage collector of any thread: the pool closes them when it can
-        held.pool.leave(Room(), [row.sequence for row in running if row.sequence is not None])
+    finally:  # at any moment, by the garbage collector of any thread
+        engine.close()
 
 
 def _steps(

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,16 +21,29 @@ from mythos_runtime import knobs, noise
 from mythos_runtime.batch import Chunk, integer, make_chunk
 from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import DenseCache
-from mythos_runtime.engine.opening import has_rows, open_core
+from mythos_runtime.engine.interface import AnyEngine
+from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel, NativeSession
+from mythos_runtime.engine.opening import has_rows, only_python, open_core, open_native
+from mythos_runtime.engine.pooled import PooledEngine
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Policy
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, NotVerified, RequestError, ResultError
 from mythos_runtime.guards import check_numbers, one_at_a_time
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import ClosedSession, OpLibrary, Options, Session, open_session
+from mythos_runtime.session import (
+    ClosedSession,
+    EngineChoice,
+    OpLibrary,
+    Options,
+    Session,
+    choose_backend,
+    open_session,
+)
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
+from mythos_runtime.torch_device import TorchDevice
 
 Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
 Verify = Literal["hashes", "sizes"]
@@ -101,16 +114,55 @@ class Model:
         entry = None if self.manifest is None else self.manifest.tokenizer
         return frozenset() if entry is None else frozenset(entry.eos)
 
+    @property
+    def runs_rows(self) -> bool:
+        """Whether generating runs the engine, on row graphs that the bundle has for the backend."""
+        if self.manifest is None or self.folder is None or not self.session.runs_rows:
+            return False
+        return self._device is not None or has_rows(self.manifest)
+
+    @property
+    def _device(self) -> TorchDevice | None:
+        return getattr(self.session, "device", None)
+
+    @property
+    def _options_of_rows(self) -> Options:
+        return replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
+
     @cached_property
     def pool(self) -> Pool | None:
-        """What runs the row graphs, where the bundle has them for the backend: ONNX Runtime or PyTorch."""
-        if self.manifest is None or self.folder is None or not self.session.runs_rows:
+        """What runs the row graphs where the C++ runtime does not: ONNX Runtime or PyTorch."""
+        if not self.runs_rows or self._native is not None:
             return None
-        device = getattr(self.session, "device", None)
-        if device is None and not has_rows(self.manifest):
-            return None
-        options = replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
-        return Pool(open_core(self.folder, self.manifest, options, device))
+        assert self.folder is not None and self.manifest is not None
+        return Pool(open_core(self.folder, self.manifest, self._options_of_rows, self._device))
+
+    @property
+    def _native(self) -> NativeModel | None:
+        """The C++ runtime, where it runs the model."""
+        return self.session.model if isinstance(self.session, NativeSession) else None
+
+    def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
+        """An engine on this model: many requests at once, on a memory that grows with what they need.
+
+        Several engines share that memory, each for one thread at a time; requests claim it when they are submitted.
+        Close an engine that still has some.
+
+        Args:
+            most_running, chunk: see `engine.Engine`.
+            speculate: "auto", "off", or the loops after which a draft is taken.
+
+        Raises:
+            RequestError: this backend runs no row graphs.
+        """
+        if isinstance(self.session, ClosedSession):
+            self.session.run({})
+        if not self.runs_rows:
+            raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
+        if self._native is not None:
+            return self._native.engine(EngineOptions(most_running=most_running, chunk=chunk, speculate=speculate))
+        assert self.pool is not None
+        return PooledEngine(self.pool, most_running, chunk, speculate)
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
@@ -124,15 +176,17 @@ class Model:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
             RequestError: this backend does not have the policy.
         """
-        pool = self.pool
-        if pool is None:
+        if not self.runs_rows:
             if policy not in (None, "full"):
                 raise RequestError(
                     f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
                     f"full only, found {policy!r}"
                 )
             return DenseCache(batch, capacity, self.spec, max_loops, self.session.store)
-        return RowCache(pool, batch, capacity, self.spec, max_loops, policy or "lazy")
+        if self._native is not None:
+            return self._native.new_cache(batch, capacity, max_loops, policy or "lazy")
+        assert self.pool is not None
+        return RowCache(self.pool, batch, capacity, self.spec, max_loops, policy or "lazy")
 
     @one_at_a_time
     def forward(
@@ -173,11 +227,18 @@ class Model:
             raise RequestError("the cache was made for another model; make one with this model's new_cache")
         if cache is not None and cache.batch != chunk.ids.shape[0]:
             raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
-        if isinstance(cache, RowCache):
-            if cache.pool is not self.pool and not isinstance(self.session, ClosedSession):
+        if isinstance(cache, RowCache | NativeCache):
+            if cache.owner not in (self.__dict__.get("pool"), self._native) and not isinstance(
+                self.session, ClosedSession
+            ):
                 raise RequestError("the cache was made by another model; make one with this model's new_cache")
             return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
         assert cache is None or isinstance(cache, DenseCache)
+        if cache is None and self._native is not None:
+            drawn = draw(chunk.positions(np.zeros(len(chunk.ids), np.int64))).get("initial_state")
+            started = time.perf_counter()
+            logits, depth, ran = self._native.forward(chunk, float(threshold), state_seed, drawn, loops)
+            return Output(logits, depth, ran, NO_CACHE, time.perf_counter() - started)
         inputs = self._inputs(chunk, loops, threshold, cache, draw)
         started = time.perf_counter()
         outputs = self.session.run(inputs)
@@ -187,7 +248,9 @@ class Model:
             cache.append({group: outputs[name] for name, group in self._new.items()}, chunk.valid)
         return Output(outputs["logits"], outputs["depth"], ran, NO_CACHE if cache is None else "full", seconds)
 
-    def _on_rows(self, cache: RowCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int) -> Output:
+    def _on_rows(
+        self, cache: RowCache | NativeCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int
+    ) -> Output:
         if isinstance(self.session, ClosedSession):
             self.session.run({})
         cache.check_room(chunk.counts)
@@ -314,6 +377,7 @@ def load(
     provider: str = "auto",
     op_library: OpLibrary = "auto",
     weights: str | Path | None = None,
+    engine: EngineChoice = "auto",
 ) -> Model:
     """Load a bundle.
 
@@ -327,6 +391,7 @@ def load(
         weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
             they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
             that of files which are named here is not.
+        engine: who runs the model on the CPU; see `mythos_runtime.session.Options`.
 
     Raises:
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
@@ -335,10 +400,14 @@ def load(
     if verify not in VERIFICATIONS:
         raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
     place = None if weights is None else Path(weights)
-    options = Options(threads, provider, op_library, place, hash_weights=verify == "hashes")
+    options = Options(threads, provider, op_library, place, verify == "hashes", engine)
     folder = Path(path)
     manifest = read_manifest(folder, verify_hashes=verify == "hashes")
     if manifest.doubt is not None:
         warnings.warn(f"{folder}: {manifest.doubt}", NotVerified, stacklevel=2)
-    session = open_session(folder, manifest, backend, options)
+    opening = partial(open_session, folder, manifest, backend, options)
+    native = open_native(folder, manifest, options) if choose_backend(manifest, backend) == "onnxruntime" else None
+    if native is None and engine == "native":
+        raise only_python(f"{folder} as it is asked for here")
+    session = opening() if native is None else NativeSession(native, opening)
     return Model(manifest.spec, session, manifest, folder, options)

@@ -22,6 +22,8 @@ from mythos_runtime.manifest import Manifest
 from mythos_runtime.stores import HOST, Store
 
 OpLibrary = Path | Literal["auto"] | None
+EngineChoice = Literal["auto", "native", "python"]
+ENGINES: tuple[EngineChoice, ...] = ("auto", "native", "python")
 PROVIDERS = ("auto", "cpu", "cuda")
 NATIVE = Path(__file__).parent / "native"
 """Libraries and programs that the build of this package fills in."""
@@ -77,6 +79,9 @@ class Options:
     `op_library`: "auto" takes the one installed with this package, where there is one (`ort.find_op_library`); None
     runs the portable function bodies; a path names a library. A bundle never brings its own: it is native code.
 
+    `engine`: who runs the model on the CPU: "native", the C++ runtime; "python", this package, with the same results by
+    the same calls, more slowly; "auto": the native one where it is installed.
+
     `weights`, `hash_weights`: of a bundle whose weights are in files outside of it, see `linked.open_links`.
     """
 
@@ -85,6 +90,7 @@ class Options:
     op_library: OpLibrary = "auto"
     weights: Path | None = None
     hash_weights: bool = True
+    engine: EngineChoice = "auto"
 
     def __post_init__(self) -> None:
         threads = self.threads
@@ -92,6 +98,8 @@ class Options:
             raise RequestError(f"threads should be a positive integer or None, found {threads!r}")
         if self.provider not in PROVIDERS:
             raise RequestError(f"there is no provider {self.provider!r}; the providers are {', '.join(PROVIDERS)}")
+        if self.engine not in ENGINES:
+            raise RequestError(f"there is no engine {self.engine!r}; the engines are {', '.join(ENGINES)}")
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from cpp_programs import BUILD
+from engines import needs_native
 from golden_bundles import Bundles
 
 from mythos_export.bench.generation import loads
-from mythos_export.bench.generation.schedules import ByDepth, ByDepthCpp
+from mythos_export.bench.generation.schedules import ByDepth, Native
 from mythos_export.cli import mythos
 from mythos_export.errors import BenchError
 from mythos_runtime import read_manifest
+from mythos_runtime.engine.native import why_no_native_engine
 from mythos_runtime.engine.opening import MAX_LAG
-
-CPP = BUILD / "mythos_generation_bench"
 
 
 def test_planted_depths() -> None:
@@ -77,21 +76,16 @@ def test_schedules_do_the_same_work(bundles: Bundles) -> None:
     assert sum(seconds for *_, seconds in full.calls) <= full.seconds
 
 
-@pytest.mark.skipif(not CPP.exists(), reason="mythos_generation_bench is not built: make native")
-def test_the_engine_in_cpp(bundles: Bundles, tmp_path: Path) -> None:
+@needs_native
+def test_the_native_engine(bundles: Bundles) -> None:
     bundle = bundles["mla_decode"]
-    prompts = np.random.default_rng(0).integers(0, read_manifest(bundle).spec.vocab_size, (3, 5))
-    engine = ByDepthCpp(CPP, bundle, 1)
+    spec = read_manifest(bundle).spec
+    prompts = np.random.default_rng(0).integers(0, spec.vocab_size, (3, 5))
+    engine = Native(bundle, spec, 1)
     made = engine.run(prompts, 4, loads.alternating(5), MAX_LAG)
     assert 12 <= made.tokens <= 14 and made.seconds > 0  # the last tick's may come together
     assert 2 < made.depth < 5
     assert 12 <= engine.run(prompts, 4, None, None).tokens <= 14
-    engine.close()
-    with pytest.raises(BenchError, match="cannot be run"):
-        ByDepthCpp(tmp_path / "none", bundle, 1)
-    broken = ByDepthCpp(CPP, tmp_path, 1)
-    with pytest.raises(BenchError, match="has ended"):
-        broken.run(prompts, 4, None, None)
 
 
 def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
@@ -106,7 +100,6 @@ def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
         "0",
         "--threads",
         "1",
-        *(["--cpp", str(CPP)] if CPP.exists() else []),
     ]
     done = CliRunner().invoke(mythos, [*command, "-o", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
@@ -127,8 +120,8 @@ def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
         assert row["lock-step"]["mean_depth"] == deepest
         assert row["lazy"]["limit_seconds_per_token"] > 0
         assert row["lazy"]["pages"] > 0
-        if CPP.exists():
-            assert row["lazy, C++"]["times_lock_step"]["median"] > 0
+        if why_no_native_engine() is None:
+            assert row["lazy, native"]["times_lock_step"]["median"] > 0
     page = (tmp_path / "generation.html").read_text()
     for name in names:
         assert name in page
@@ -141,8 +134,6 @@ def test_what_cannot_be_timed(bundles: Bundles, tmp_path: Path) -> None:
     assert "answers with at most 1 tokens" in done.output
     done = CliRunner().invoke(mythos, ["bench", str(bundles["shipped hops"]), "--depth-trace", "x"])
     assert "--depth-trace belongs to --generation" in done.output
-    done = CliRunner().invoke(mythos, ["bench", str(bundles["shipped hops"]), "--cpp", "x"])
-    assert "--cpp belongs to --generation" in done.output
     done = CliRunner().invoke(mythos, ["bench", "x", "--generation", "--capacity", "9"])
     assert "--capacity does not go with --generation" in done.output
     assert not list(tmp_path.iterdir())

@@ -27,7 +27,7 @@ from case_calls import calls_of_cases, plans_of, precision_of
 from cpu_ops import node_model
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from operator_cases import CASES, FEW, Array, OperatorCase, reference_of, results
+from operator_cases import CASES, FEW, PACKED, Array, OperatorCase, reference_of, results
 from paged_cases import paged_inputs
 from stand_in_gpu import CAPABILITY, Gpu, open_session, write_kernels
 
@@ -40,6 +40,7 @@ from mythos_export.passes.name_dimensions import NAMES
 from mythos_model.formats import FORMATS, PLAIN
 
 EVERY = (*(op for op in SIGNATURES if op != "linear"), *(f"{op}:{f}" for op in ("moe", "linear") for f in FORMATS))
+EVERY = (*EVERY, *(f"{op}:{PACKED}" for op in ("paged_mla_attention", "paged_gqa_attention")))
 SERVED = tuple(name for name in EVERY if not name.endswith((PLAIN, "a8")))
 _FED = {
     "tensor(int64)": np.int64,
@@ -53,7 +54,7 @@ TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
 
 def model_of(case: OperatorCase) -> bytes:
     """One node of the case's operator."""
-    model = node_model(case.op, case.dtype, **case.attributes)
+    model = node_model(case.op, case.dtype, packed=case.call.packed, **case.attributes)
     if case.call.format == "fp8":
         model.graph.node[0].domain = model.opset_import[1].domain = PORTABLE_DOMAIN
     return bytes(model.SerializeToString())
@@ -76,6 +77,8 @@ def expected_launches(case: OperatorCase) -> list[Any]:
 def _sizes(case: OperatorCase) -> dict[str, Any]:
     if case.op in ("moe", "linear"):
         return {"n": int(np.prod(case.inputs["x"].shape[:-1]))}
+    if case.op == "rounded_line":
+        return {"parts": case.inputs["x"].size // case.attributes["width"]}
     if case.op == "act_halting":
         return {"rows": case.inputs["cumulative"].size, "threshold_stride": min(case.inputs["threshold"].ndim, 1)}
     known: dict[str, Any] = dict(case.attributes)
@@ -112,7 +115,7 @@ def drawn(gpu: Gpu, op: str) -> None:
     )
     @given(st.data())
     def both(data: Any) -> None:
-        first, second = (data.draw(FEW.get(name, CASES[name, form or PLAIN])) for _ in range(2))
+        first, second = (data.draw(FEW.get((name, form or PLAIN), CASES[name, form or PLAIN])) for _ in range(2))
         alike = [first] + [second] * (precision_of(first) == precision_of(second))
         with tempfile.TemporaryDirectory() as place:
             gpu.specs = write_kernels(Path(place), calls_of_cases(alike))
@@ -212,7 +215,7 @@ def updates(gpu: Gpu) -> None:
         file = Path(place) / "kernels.json"
         sound = file.read_text()
         for change, words in (
-            ({"type": "i8"}, "cache_next is i8 and updates 'cache', which is floats"),
+            ({"type": "i8"}, "cache_next is i8 and updates 'cache', which is stored"),
             ({"updates": None}, "cache_next is an output without extents, and updates no input that has some"),
             ({"updates": "scale"}, "cache_next updates 'scale', which is no input of the call"),
         ):

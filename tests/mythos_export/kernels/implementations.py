@@ -137,6 +137,7 @@ def _triton_implementations() -> list[Implementation]:
     from mythos_export.kernels.moe import rounded
     from mythos_export.kernels.paged_gqa import triton as paged_gqa_triton
     from mythos_export.kernels.paged_mla import triton as paged_mla_triton
+    from mythos_export.kernels.rounded_line import triton as rounded_line_triton
 
     functions: dict[str, Callable[..., Any]] = {
         "act_halting": act_triton.act_halting,
@@ -146,6 +147,7 @@ def _triton_implementations() -> list[Implementation]:
         "gqa_attention": gqa_triton.gqa_attention,
         "paged_gqa_attention": paged_gqa_triton.paged_gqa_attention,
         "paged_mla_attention": paged_mla_triton.paged_mla_attention,
+        "rounded_line": rounded_line_triton.rounded_line,
     }
     run = functools.partial(run_torch, functions.__getitem__)
     return [Implementation("Triton, interpreted", run, tolerance, _CHUNK, examples=12, lacked=fallback.TRITON)]

@@ -16,7 +16,7 @@ from mythos_export.kernels.launch_plan import KernelSpec
 ARCHITECTURE = 80
 _DTYPES = {
     **{"*fp32": torch.float32, "*fp16": torch.float16, "*bf16": torch.bfloat16},
-    **{"*i32": torch.int32, "*i64": torch.int64},
+    **{"*i8": torch.int8, "*i32": torch.int32, "*i64": torch.int64},
 }
 
 

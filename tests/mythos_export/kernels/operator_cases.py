@@ -222,7 +222,8 @@ CASES_BESIDE = {op: cases().map(functools.partial(_case, op)) for op, cases in b
 """Of the operators that only programs for PyTorch call."""
 
 FEW = {
-    op: cases(few=True).map(functools.partial(_case, op))
+    (op, form): cases(few=True, packed=form == PACKED).map(functools.partial(_case, op))
     for op, cases in (("paged_gqa_attention", paged_cases.gqa), ("paged_mla_attention", paged_cases.mla))
+    for form in (PLAIN, PACKED)
 }
 """Of those that have a program for every row: as many as an interpreter runs in a reasonable time."""

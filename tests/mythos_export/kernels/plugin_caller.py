@@ -16,7 +16,7 @@ _BUILD = Path(__file__).parents[3] / "build"
 _PACKED = _BUILD / "gpu" / "kernels"  # for a machine that cannot build them (benchmarks.gpu.pack)
 LIBRARY, CALLER = ((_BUILD / "kernels" if (_BUILD / "kernels" / name).exists() else _PACKED) / name for name in NAMES)
 FLOAT, HALF, INT8, INT32, BOOL, BF16, INT64 = 0, 1, 2, 3, 4, 7, 8  # nvinfer1::DataType
-TYPES = {"float32": FLOAT, "float16": HALF, "bfloat16": BF16, "int64": INT64, "int32": INT32}
+TYPES = {"float32": FLOAT, "float16": HALF, "bfloat16": BF16, "int64": INT64, "int32": INT32, "bool": BOOL}
 BUILDING, RUNNING = 0, 1  # nvinfer1::TensorRTPhase
 _CHAR, _FLOAT32, _INT64 = 6, 1, 10  # nvinfer1::PluginFieldType
 
@@ -65,7 +65,7 @@ class Plugins:
         return {" ".join(line[:3]): line[3:] for line in lines}
 
     def refusal(self) -> str:
-        """Why something was refused since this was asked last."""
+        """Why something was refused in this thread since it asked last."""
         words = ctypes.create_string_buffer(2000)
         length = self.caller.caller_error(self._library, words, len(words))
         return words.value.decode(errors="replace") if length else ""
@@ -117,25 +117,27 @@ class Plugin:
         assert all(field.type == _CHAR for field in held)
         return {field.name.decode(): ctypes.string_at(field.data, field.length) for field in held}
 
-    def output(self, inputs: Sequence[Given]) -> tuple[int, tuple[int, ...]]:
-        """The result's type and shape."""
-        tensors = _tensors([*inputs, (0, (), 0)])
-        self._held(self._caller.caller_outputs(self._address, tensors, len(inputs), 1))
-        return tensors[-1].type, tuple(tensors[-1].shape[: tensors[-1].rank])
+    def outputs(self, inputs: Sequence[Given], count: int = 1) -> list[tuple[int, tuple[int, ...]]]:
+        """The results' types and shapes."""
+        tensors = _tensors([*inputs, *[(0, (), 0)] * count])
+        self._held(self._caller.caller_outputs(self._address, tensors, len(inputs), count))
+        return [(tensor.type, tuple(tensor.shape[: tensor.rank])) for tensor in tensors[len(inputs) :]]
 
-    def supports(self, position: int, tensors: Sequence[Given], format: int = 0) -> bool:
-        """Whether that tensor may have its type, and this format; the last one is the result."""
+    def supports(self, position: int, tensors: Sequence[Given], results: int = 1, format: int = 0) -> bool:
+        """Whether that tensor may have its type, and this format; the last ones are the results."""
         made = _tensors(tensors)
         made[position].format = format
-        return bool(self._caller.caller_supports(self._address, position, made, len(tensors) - 1, 1))
+        return bool(self._caller.caller_supports(self._address, position, made, len(tensors) - results, results))
 
-    def configure(self, inputs: Sequence[Given], out: Given) -> None:
-        self._held(self._caller.caller_configure(self._address, _tensors([*inputs, out]), len(inputs), 1))
+    def configure(self, inputs: Sequence[Given], outputs: Sequence[Given]) -> None:
+        tensors = _tensors([*inputs, *outputs])
+        self._held(self._caller.caller_configure(self._address, tensors, len(inputs), len(outputs)))
 
-    def run(self, inputs: Sequence[Given], out: Given, stream: int = 0) -> None:
+    def run(self, inputs: Sequence[Given], outputs: Sequence[Given], stream: int = 0) -> None:
         """Put the kernels into a stream. Raises ValueError with the reason."""
-        tensors = _tensors([*inputs, out])
-        self._held(self._caller.caller_run(self._address, tensors, len(inputs), 1, ctypes.c_void_p(stream)))
+        tensors = _tensors([*inputs, *outputs])
+        placed = ctypes.c_void_p(stream)
+        self._held(self._caller.caller_run(self._address, tensors, len(inputs), len(outputs), placed))
 
     def _held(self, status: int) -> None:
         if status:

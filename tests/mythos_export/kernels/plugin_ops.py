@@ -8,12 +8,15 @@ A program of its own: the stand-in is this process's libcuda for good.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +29,34 @@ from operator_cases import CASES, OperatorCase
 from plugin_caller import BUILDING, HALF, INT32, RUNNING, TYPES, Given, Plugin, Plugins, given_of, node_of
 from stand_in_gpu import Gpu, write_kernels
 
+from mythos_export.kernels.op import OPERATORS as KNOWN
 from mythos_model.formats import PLAIN
 
-OPERATORS = ("moe", "mla_attention", "gqa_attention")
+OPERATORS = ("moe", "mla_attention", "gqa_attention", "act_halting")
 _EXAMPLES = 4
 
 
 class Call:
-    """A case's tensors, in order, and memory for the result. Only finite numbers in the chunk, where a kernel may
+    """A case's tensors, in order, and memory for the results. Only finite numbers in the chunk, where a kernel may
     multiply what it then masks."""
 
     def __init__(self, case: OperatorCase, plugin: Plugin) -> None:
         values = [np.nan_to_num(v, nan=3.0) if name == "chunk" else v for name, v in case.inputs.items()]
         self._tensors = [torch.from_numpy(np.ascontiguousarray(v)).reshape(v.shape).clone() for v in values]
         self.inputs = [given_of(tensor) for tensor in self._tensors]
-        kind, shape = plugin.output(self.inputs)
-        self.result = torch.full(shape, torch.nan, dtype=self._tensors[0].dtype)
-        self.out = given_of(self.result)
-        assert kind == self.out[0]
+        found = plugin.outputs(self.inputs, len(KNOWN[case.op].outputs))
+        dtypes = [next(getattr(torch, name) for name, type in TYPES.items() if type == kind) for kind, _ in found]
+        self.results = [_nothing(shape, dtype) for (_, shape), dtype in zip(found, dtypes, strict=True)]
+        self.outputs = [given_of(result) for result in self.results]
+
+    def distance(self, case: OperatorCase) -> float:
+        return case.distance(tuple(result.numpy() for result in self.results))
+
+
+def _nothing(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """What no call leaves as it is: NaN, the least integer, true."""
+    least = torch.nan if dtype.is_floating_point else dtype == torch.bool or torch.iinfo(dtype).min
+    return torch.full(shape, least, dtype=dtype)
 
 
 def check(gpu: Gpu, plugins: Plugins, case: OperatorCase) -> None:
@@ -57,27 +70,27 @@ def check(gpu: Gpu, plugins: Plugins, case: OperatorCase) -> None:
     plugin = engine.attach()
     del engine
     call = Call(case, plugin)
-    _formats(plugin, [*call.inputs, call.out])
-    plugin.configure([(kind, [-1] * len(shape), 0) for kind, shape, _ in call.inputs], call.out)
+    _formats(plugin, [*call.inputs, *call.outputs], len(call.outputs))
+    plugin.configure([(kind, [-1] * len(shape), 0) for kind, shape, _ in call.inputs], call.outputs)
     gpu.launched.clear()
     try:
-        plugin.run(call.inputs, call.out, stream=77)
+        plugin.run(call.inputs, call.outputs, stream=77)
     except ValueError as error:
         raise AssertionError(gpu.error or str(error)) from error
-    expected = expected_launches(case) if call.result.numel() else []
+    expected = expected_launches(case) if any(result.numel() for result in call.results) else []
     assert gpu.launched == expected, (gpu.launched, expected)
     assert gpu.driver.stand_in_held() == 0, "scratch memory was not given back"
-    far = case.distance((call.result.numpy(),))
+    far = call.distance(case)
     assert far < TOLERANCE[np.dtype(case.dtype).name], far
 
 
-def _formats(plugin: Plugin, tensors: list[Given]) -> None:
+def _formats(plugin: Plugin, tensors: list[Given], results: int) -> None:
     """Each tensor has its own type, and no other, and lies as it is written."""
     for position, (kind, shape, address) in enumerate(tensors):
         for offered in (*TYPES.values(), 3):
             others = [*tensors[:position], (offered, shape, address), *tensors[position + 1 :]]
-            assert plugin.supports(position, others) == (offered == kind), (position, offered)
-        assert not plugin.supports(position, tensors, format=5)
+            assert plugin.supports(position, others, results) == (offered == kind), (position, offered)
+        assert not plugin.supports(position, tensors, results, format=5)
 
 
 def drawn(gpu: Gpu, plugins: Plugins, op: str) -> None:
@@ -125,11 +138,11 @@ def two_gpus(gpu: Gpu, plugins: Plugins) -> None:
     for context, capability in ((0, 80), (1, 90), (0, 80), (1, 90)):
         gpu.enter(context, capability)
         call = Call(case, engine)
-        engine.run(call.inputs, call.out)
-        assert case.distance((call.result.numpy(),)) < TOLERANCE["float32"], gpu.error
+        engine.run(call.inputs, call.outputs)
+        assert call.distance(case) < TOLERANCE["float32"], gpu.error
     gpu.enter(2, 86)
     words = "the kernels of the engine were compiled for sm_80, sm_90, this GPU is sm_86: export again with --target "
-    refused(f"{words}tensorrt --plugins --sm 86", lambda: engine.run(call.inputs, call.out))
+    refused(f"{words}tensorrt --plugins --sm 86", lambda: engine.run(call.inputs, call.outputs))
     gpu.enter(0, 80)
 
 
@@ -222,13 +235,15 @@ def misfits(gpu: Gpu, plugins: Plugins) -> None:
     call = Call(case, plugin)
     q, past, layer, chunk, positions, lengths = call.inputs
 
-    def ran(words: str, inputs: list[Given], out: Given = call.out) -> None:
-        refused(words, lambda: plugin.run(inputs, out))
+    (out,) = call.outputs
+
+    def ran(words: str, inputs: list[Given], out: Given = out) -> None:
+        refused(words, lambda: plugin.run(inputs, [out]))
 
     wide = (q[0], (2, 3, 4, 32), q[2])
     ran("q has the shape [2, 3, 4, 32], and no kernels of this plug-in are for it", [wide, *call.inputs[1:]])
     planned = [(0, (-1, -1, 4, 32), 0)] * 6
-    refused("q has the shape [-1, -1, 4, 32], and no", lambda: plugin.configure(planned, call.out))
+    refused("q has the shape [-1, -1, 4, 32], and no", lambda: plugin.configure(planned, [out]))
     short = (lengths[0], (3,), lengths[2])
     ran("past_lengths has the shape [3], expected B = 2", [q, past, layer, chunk, positions, short])
     flat = (past[0], (2, 5, 64), past[2])
@@ -236,14 +251,35 @@ def misfits(gpu: Gpu, plugins: Plugins) -> None:
     ran("out would have the shape [2, 3, 64], and has memory for [2, 3, 63]", call.inputs, (0, (2, 3, 63), 0))
     ran("q begins at an address that is no multiple of 16", [(q[0], q[1], q[2] + 4), *call.inputs[1:]])
     ran("it is given 5 inputs and 1 outputs, expected 6 and 1", call.inputs[:5])
-    refused("it is given 5 inputs", lambda: plugin.output(call.inputs[:5]))
-    refused("q has 1 dimensions, expected 4", lambda: plugin.output([(0, (2,), 0), *call.inputs[1:]]))
-    assert not plugin.supports(0, [(HALF, q[1], 0), *call.inputs[1:], call.out])
-    assert not plugin.supports(2, [*call.inputs[:2], (INT32, (), 0), *call.inputs[3:], call.out])
+    refused("it is given 5 inputs", lambda: plugin.outputs(call.inputs[:5]))
+    refused("q has 1 dimensions, expected 4", lambda: plugin.outputs([(0, (2,), 0), *call.inputs[1:]]))
+    assert not plugin.supports(0, [(HALF, q[1], 0), *call.inputs[1:], out])
+    assert not plugin.supports(2, [*call.inputs[:2], (INT32, (), 0), *call.inputs[3:], out])
     assert not gpu.launched
 
 
-OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "misfits": misfits}
+def two_threads(gpu: Gpu, plugins: Plugins) -> None:
+    """What is refused in one while another has not asked yet is told where it was refused, and nowhere else."""
+    kept, both = kept_by_an_engine(gpu, plugins), threading.Barrier(2, timeout=60)
+    after = copy.copy(plugins)  # asks when both were refused
+    after.refusal = lambda: plugins.refusal() if both.wait() >= 0 else ""  # type: ignore[method-assign]
+
+    def lacks(name: str) -> None:
+        spoilt = json.loads(kept["program"])
+        del spoilt["attributes"][name]
+        made = {**kept, "program": json.dumps(spoilt)}
+        for _ in range(20):
+            both.wait()
+            refused(f"key '{name}' not found", lambda: after.create("gqa_attention", made, RUNNING))
+            assert plugins.refusal() == ""
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(lacks, name) for name in ("scale", "kv_heads")]:
+            done.result()
+    assert plugins.refusal() == ""
+
+
+OTHERS = {"two_gpus": two_gpus, "damaged": damaged, "misfits": misfits, "two_threads": two_threads}
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from mythos_model.pretrained import folder
 
 EVALUATE = BUILD / "mythos_cuda_evaluate"
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
-QUICK = ("act_halting", "linear:int4")
+QUICK = ("act_halting", "linear:int4", "paged_mla_attention:int8 pages")
 
 
 def run(*asked: str) -> None:

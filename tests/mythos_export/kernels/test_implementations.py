@@ -45,13 +45,13 @@ def test_computes_what_the_reference_computes(implementation: Implementation, op
     if implementation.missing:
         pytest.skip(implementation.missing)
 
-    examples = implementation.examples // (2 if implementation.slow and op in FEW else 1)
+    few = implementation.slow and (op, form) in FEW
+    examples = implementation.examples // (2 if few else 1)
 
     @settings(max_examples=examples, deadline=None)
     @given(st.data())
     def check(data: Any) -> None:
-        few = implementation.slow and op in FEW and form == PLAIN
-        case = data.draw(FEW[op] if few else CASES[op, form])
+        case = data.draw((FEW if few else CASES)[op, form])
         assert case.distance(implementation(case)) < implementation.tolerance[np.dtype(case.dtype).name]
 
     check()

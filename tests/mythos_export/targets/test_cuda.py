@@ -23,6 +23,7 @@ from cuda_ops import fed
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver
 from operator_cases import OperatorCase, cache_inputs
+from paged_cases import paged_inputs, with_int8_pages
 from product_cases import moe_inputs
 from stand_in_gpu import LIBRARY, open_session
 
@@ -99,7 +100,13 @@ def gqa_case() -> OperatorCase:
     return OperatorCase("gqa_attention", inputs, {"scale": 0.25, "kv_heads": 2})
 
 
-@pytest.mark.parametrize("make", [moe_case, gqa_case])
+def int8_pages_case() -> OperatorCase:
+    inputs = with_int8_pages(paged_inputs(3, [(33, 2), (0, 1)], 24, 1, np.float32), (6,) * 4)
+    q = np.random.default_rng(0).standard_normal((4, 4, 6)).astype(np.float32)
+    return OperatorCase("paged_gqa_attention", {"q": q, **inputs}, {"scale": 0.25, "kv_heads": 2})
+
+
+@pytest.mark.parametrize("make", [moe_case, gqa_case, int8_pages_case])
 def test_what_a_bundle_brings_is_launched(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_others: None
 ) -> None:
@@ -107,6 +114,7 @@ def test_what_a_bundle_brings_is_launched(
     from mythos_export.kernels import triton_run
     from mythos_export.kernels.gqa.triton import gqa_attention
     from mythos_export.kernels.moe.triton import moe
+    from mythos_export.kernels.paged_gqa.triton import paged_gqa_attention
 
     case = make()
     plans = OPERATORS[case.op].plans
@@ -137,18 +145,23 @@ def test_what_a_bundle_brings_is_launched(
 
     execute = triton_run.execute
     monkeypatch.setattr(Precompiled, "launch", noted)
-    for module in ("moe", "gqa"):
+    for module in ("moe", "gqa", "paged_gqa"):
         monkeypatch.setattr(f"mythos_export.kernels.{module}.triton.execute", seen)
     assert precompiled.use(written(tmp_path, specs), driver) == len(specs)
-    run = {"moe": moe, "gqa_attention": gqa_attention}[case.op]
+    run = {"moe": moe, "gqa_attention": gqa_attention, "paged_gqa_attention": paged_gqa_attention}[case.op]
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v)).reshape(v.shape) for k, v in case.inputs.items()}
-    assert case.distance((run(**tensors, **case.attributes).numpy(),)) < 1e-5
+
+    def distance(given: dict[str, torch.Tensor]) -> float:
+        found = run(**given, **case.attributes)
+        return case.distance(tuple(each.numpy() for each in (found if isinstance(found, tuple) else (found,))))
+
+    assert distance(tensors) < 1e-5
     assert len(launched) >= 2 and set(launched) <= {spec.name for spec in specs}
     launched.clear()
-    name = {"moe": "x", "gqa_attention": "chunk"}[case.op]
+    name = {"moe": "x", "gqa_attention": "chunk", "paged_gqa_attention": "q"}[case.op]
     odd = torch.empty(tensors[name].numel() + 1)[1:].view(tensors[name].shape).copy_(tensors[name])
     assert odd.data_ptr() % 16  # not where a compiled kernel was promised that it is
-    assert case.distance((run(**{**tensors, name: odd}, **case.attributes).numpy(),)) < 1e-5
+    assert distance({**tensors, name: odd}) < 1e-5
     readers = {spec.name for spec in specs if any(argument.value == name for argument in spec.arguments)}
     assert readers and not readers & set(launched)
     changed = json.loads((tmp_path / "kernels.json").read_text())

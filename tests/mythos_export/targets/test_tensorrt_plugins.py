@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from golden_bundles import Bundles
 
 from mythos_export.errors import TargetError, ToolFailed, ToolMissing
 from mythos_export.kernels import triton_build
+from mythos_export.kernels.act import plan as act_plan
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.cuda.signatures import SIGNATURES, described
 from mythos_export.kernels.fallback import PLUGIN
@@ -47,11 +49,13 @@ PLANS: dict[str, Plan] = {
     "moe": moe_plan.plans(16, 16, 32, 4, 2, "fp16")[0],
     "mla_attention": mla_plan.plans(2, 4, 4, 8, 4, "fp16")[0],
     "gqa_attention": gqa_plan.plans(4, 1, 4, "fp16")[0],
+    "act_halting": act_plan.plans(16)[0],
 }
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "moe": {},
     "mla_attention": {"scale": 0.25, "v_head_dim": 8},
     "gqa_attention": {"scale": 0.5, "kv_heads": 1},
+    "act_halting": {},
 }
 BODIES = {
     "moe": """
@@ -77,6 +81,20 @@ BODIES = {
         q, past_loop, i, new, positions, past_lengths)
     h2 = Add(h, update)
     """,
+    "act_halting": """
+    state = Cast<to = 1>(h)
+    is_over = GreaterOrEqual(cum, halt_threshold)
+    loops = Cast<to = 6>(is_over)
+    chance, answer, reached, over, depth, running = mythos.act_halting<variant = "D16">(
+        state, state, cum, is_over, loops, halt_weight, halt_bias, halt_threshold)
+    runs = Cast<to = 1>(running)
+    times = Cast<to = 1>(depth)
+    shared = Add(times, runs)
+    share = Unsqueeze(shared, ax2)
+    scaled = Mul(answer, share)
+    update = CastLike(scaled, h)
+    h2 = Add(h, update)
+    """,
 }
 WEIGHTS = {
     "router": (16, 4),
@@ -86,6 +104,8 @@ WEIGHTS = {
     "shared_down": (16, 32),
     "kv_up": (24, 4),
 }
+HALTING = {"halt_weight": (1, 16), "halt_bias": (1,)}
+"""Those that are float32 in any model."""
 
 
 CACHE = {
@@ -100,6 +120,11 @@ SHAPES: dict[str, dict[str, tuple[int | None, ...]]] = {
     },
     "mla_attention": {"q_nope": (None, None, 2, 4), "q_rope": (None, None, 2, 4), **CACHE, "kv_up": (24, 4)},
     "gqa_attention": {"q": (None, None, 4, 4), **CACHE},
+    "act_halting": {
+        **dict.fromkeys(("h", "out"), (None, None, 16)),
+        **dict.fromkeys(("cumulative", "halted", "depth"), (None, None)),
+        **{"weight": (1, 16), "bias": (1,), "threshold": ()},
+    },
 }
 
 
@@ -118,9 +143,10 @@ def edited(kernels: Path) -> Callable[[onnx.ModelProto], None]:
     def edit(model: onnx.ModelProto) -> None:
         body = model.graph.node[-1].attribute[0].g.node
         used = {name for node in body for name in node.input}
-        for name, shape in WEIGHTS.items():
+        for name, shape in (WEIGHTS | HALTING).items():
             if name in used:
-                model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float16), name))
+                ones = np.ones(shape, np.float32 if name in HALTING else np.float16)
+                model.graph.initializer.append(onnx.numpy_helper.from_array(ones, name))
         for node in body:
             if node.domain == NAMESPACE:
                 node.attribute.append(onnx.helper.make_attribute(KERNELS, str(kernels)))
@@ -199,7 +225,7 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     monkeypatch.setattr(
         sys.modules["mythos_export.kernels.triton_build.build"],
         "plans_for",
-        lambda *of: tuple(plan for plan in plans_for(*of) if plan.path == "decode"),
+        lambda *of: tuple(plan for plan in plans_for(*of) if plan.path in ("decode", "any")),
     )
     files = {"model.onnx", "weights.safetensors", "computed.safetensors"}
     for name in files:
@@ -217,22 +243,25 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     assert present == {*built.files, *files}
     engine = (tmp_path / f"engines/tensorrt_rtx-sm{SM}.engine").read_bytes()
     cubins = [name for name in built.files if name.endswith(".cubin")]
-    assert len(cubins) == 5 and all((tmp_path / name).read_bytes() in engine for name in cubins)
+    assert len(cubins) == 7 and all((tmp_path / name).read_bytes() in engine for name in cubins)
     graph = onnx.load(tmp_path / "model.tensorrt.onnx", load_external_data=False)
     assert not [a.name for node in _nodes(graph.graph) for a in node.attribute if a.name in (VARIANT, KERNELS)]
-    # Bodies, so that it can be compared; what has no plug-in is decomposed.
-    assert {function.name for function in graph.functions} == {"moe", "mla_attention"}
+    # Bodies, so that it can be compared.
+    assert {function.name for function in graph.functions} == {"moe", "mla_attention", "act_halting"}
 
 
 def test_no_kernels_but_the_plug_ins_are_compiled(
     bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An operator without one is decomposed."""
     asked: list[str] = []
+    without = replace(OPERATORS["act_halting"], plugin=False)
+    monkeypatch.setitem(OPERATORS, "act_halting", without)
     monkeypatch.setattr(triton_build, "build_for", lambda calls, *_, **__: asked.extend(c.operator for c in calls))
     monkeypatch.setattr(triton_build, "files_of", lambda manifest: ())
     model = ir.load(bundles["mla_decode"] / "model.onnx")
     tensorrt_plugins.compile_kernels(model, "fp32", tmp_path, (SM,), lambda *_: None)
-    assert set(asked) == {"moe", "mla_attention"}  # and not the halting
+    assert set(asked) == {"moe", "mla_attention"}
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from row_models import RowModel
 
 from mythos_runtime.ort import find_op_library
@@ -13,6 +14,14 @@ def row_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if find_op_library() is None:
         pytest.skip("the native operators are not built: make native")
     return RowModel.openmythos(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def half_row_model(tmp_path_factory: pytest.TempPathFactory) -> RowModel:
+    """Of weights, caches and activations in float16."""
+    if find_op_library() is None:
+        pytest.skip("the native operators are not built: make native")
+    return RowModel.openmythos("gqa", tmp_path_factory.mktemp("half"), dtype=torch.float16)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ from mythos_runtime.spec import CacheGroup, LoopSpec
 POSITIONS = 96  # three pages
 FAR_POSITIONS = 1 << 20
 VOCABULARY = 50
+_NAN_BYTES = -1  # two of them are a scale that is NaN
 
 
 def config(attention: str) -> MythosConfig:
@@ -116,9 +117,16 @@ class RowModel:
     captured: Captured
 
     @classmethod
-    def openmythos(cls, attention: str, folder: Path, far: bool = False, int8_cache: bool = False) -> RowModel:
+    def openmythos(
+        cls,
+        attention: str,
+        folder: Path,
+        far: bool = False,
+        int8_cache: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> RowModel:
         given = far_config(attention) if far else config(attention)
-        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5).with_int8_cache(int8_cache)
+        model = MythosModel(given).reset_parameters(1, halt_bias=-0.5).to(dtype).with_int8_cache(int8_cache)
         return cls.of(model.eval().requires_grad_(False), folder)
 
     @classmethod
@@ -145,7 +153,7 @@ class RowModel:
 
         def cache(group: CacheGroup, pages: int) -> PagedCache:
             made = PagedCache(group.slots, pages, group.page_width, np.dtype(group.page_dtype))
-            nothing = -1 if group.rounded else np.nan  # of two such bytes a scale is NaN
+            nothing = _NAN_BYTES if group.rounded else np.nan
             made.memory[:] = nothing
             made.freed = lambda page: made.memory[:, page].fill(nothing)
             return made
@@ -194,8 +202,9 @@ class RowModel:
         memory = Memory.with_room(spec, Room(40, 160, lines), place, partial(DeviceStates, place=place))
         for cache in (memory.around, memory.loop):
             assert cache is not None
-            cache.memory.fill_(torch.nan)
-            cache.freed = partial(_forget, cache)
+            nothing = torch.nan if cache.memory.is_floating_point() else _NAN_BYTES
+            cache.memory.fill_(nothing)
+            cache.freed = partial(_forget, cache, nothing)
         return Core(DeviceGraphs(spec, self.programs, place, captures, memory, rows), memory)
 
 
@@ -204,14 +213,15 @@ def core_of(graphs: OrtRows, *, rows: int = 64, lines: int = 400) -> Core:
     memory = graphs.memory(Room(40, 160, lines))
     for cache in (memory.around, memory.loop):
         if cache is not None:
-            cache.memory.buffer.array[:] = np.nan
-            cache.freed = partial(_forget_there, cache)
+            nothing = np.nan if cache.memory.buffer.array.dtype.kind == "f" else _NAN_BYTES
+            cache.memory.buffer.array[:] = nothing
+            cache.freed = partial(_forget_there, cache, nothing)
     memory.states.freed = partial(_forget_lines, memory.states)
     return Core(graphs.graphs(memory, rows), memory)
 
 
-def _forget_there(cache: PagedCache, page: int) -> None:
-    cache.memory.buffer.array[:, page] = np.nan
+def _forget_there(cache: PagedCache, nothing: float, page: int) -> None:
+    cache.memory.buffer.array[:, page] = nothing
 
 
 def _forget_lines(states: States, lines: list[int]) -> None:
@@ -227,8 +237,8 @@ def _forget_states(states: States, lines: list[int]) -> None:
             array[lines] = np.nan
 
 
-def _forget(cache: PagedCache, page: int) -> None:
-    cache.memory[:, page] = np.nan
+def _forget(cache: PagedCache, nothing: float, page: int) -> None:
+    cache.memory[:, page] = nothing
 
 
 def forked_and_grown(core: Core, spec: LoopSpec) -> tuple[list[Any], dict[str, np.ndarray]]:

@@ -38,11 +38,14 @@ PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 @pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY.name} is not built: make native")
 @pytest.mark.skipif(find_op_library() is None, reason="the native operators are not built: make native")
 @pytest.mark.parametrize(
-    ("case", "precision"),
-    [("mla_decode", "fp32"), ("gqa_prefill", "fp32"), ("mla_decode", "int8"), ("gqa_prefill", "int4")],
+    "asked",  # a model, its precision and, where they are int8, its caches
+    [
+        *("mla_decode:fp32", "gqa_prefill:fp32", "mla_decode:int8", "gqa_prefill:int4"),
+        *("mla_decode:fp16", "gqa_prefill:fp16", "mla_decode:fp32:int8", "gqa_prefill:int4:int8"),
+    ],
 )
-def test_tokens_and_depths_are_those_of_the_cpu(case: str, precision: str) -> None:
-    check("engine_ops.py", asked=(f"{case}:{precision}",))
+def test_tokens_and_depths_are_those_of_the_cpu(asked: str) -> None:
+    check("engine_ops.py", asked=(asked,))
 
 
 def test_it_is_taken_where_the_kernels_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +101,7 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     while engine.busy:
         engine.tick()
     assert running.tokens == expected.tokens[0] and running.depth == expected.depth[0]
-    model: Any = load(bundle, provider="cpu")
+    model: Any = load(bundle, provider="cpu", engine="python")
     model.session.provider = "cuda"
     got = model.generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
     assert isinstance(model.pool.core.graphs, OrtGraphs)

@@ -24,6 +24,7 @@ from mythos_runtime.errors import BackendFailed, BundleError
 from mythos_runtime.row_ports import STEP
 
 NEAR = 2e-5  # of the largest logit
+NEAR_HALF = 2e-2  # which is how far float16 is from float32
 
 Answers = list[tuple[list[int], list[int], np.ndarray]]
 
@@ -65,10 +66,10 @@ def answers(core: Core, **options: Any) -> Answers:
     return [(each.tokens, each.depth, np.stack(logits[each])) for each in running]
 
 
-def hold(got: Answers, expected: Answers) -> None:
+def hold(got: Answers, expected: Answers, near: float = NEAR) -> None:
     for (tokens, depth, logits), (true_tokens, true_depth, true_logits) in zip(got, expected, strict=True):
         assert tokens == true_tokens and depth == true_depth
-        assert np.abs(logits - true_logits).max() <= NEAR * np.abs(true_logits).max()
+        assert np.abs(logits - true_logits).max() <= near * np.abs(true_logits).max()
 
 
 def test_answers_are_those_of_onnxruntime(row_model: RowModel) -> None:
@@ -81,6 +82,14 @@ def test_answers_are_those_of_onnxruntime(row_model: RowModel) -> None:
     assert recorded.launched == graphs.launches == graphs.uploads
     assert recorded.captured < graphs.launches * 2 / 3
     assert graphs.downloads < graphs.launches  # of enter nothing comes back
+
+
+def test_over_int8_pages_answers_are_those_of_onnxruntime(int8_row_model: RowModel) -> None:
+    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()))
+
+
+def test_in_float16_answers_are_those_of_onnxruntime(half_row_model: RowModel) -> None:
+    hold(answers(half_row_model.device_core(RecordedGraphs())), answers(half_row_model.core(most_loops=1)), NEAR_HALF)
 
 
 @pytest.mark.slow

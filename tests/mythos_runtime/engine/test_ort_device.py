@@ -56,6 +56,14 @@ def test_answers_are_those_of_the_cpu_and_only_numbers_cross(row_model: RowModel
     assert moved["taken"] == moved["write"]  # nothing else is read or written from the host
 
 
+@pytest.mark.parametrize("kind", ["int8_row_model", "half_row_model"])
+def test_over_pages_of_another_type_answers_are_those_of_the_cpu(kind: str, request: pytest.FixtureRequest) -> None:
+    made: RowModel = request.getfixturevalue(kind)
+    got, expected = answers(made.ort_core()), answers(made.core(most_loops=1))
+    for (tokens, depth, logits), (true_tokens, true_depth, true_logits) in zip(got, expected, strict=True):
+        assert tokens == true_tokens and depth == true_depth and np.array_equal(logits, true_logits)
+
+
 def test_a_cache_forks_reads_and_grows(row_model: RowModel) -> None:
     """What `Model.forward` does with it, and memory that moves under what was bound."""
     spec = row_model.model.spec

@@ -23,6 +23,7 @@ from mythos_runtime.engine.memory import Memory, Room, position_bytes, state_byt
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.ort import find_op_library
 from mythos_runtime.row_ports import PAGE
+from mythos_runtime.session import Options
 
 
 @contextmanager
@@ -211,7 +212,8 @@ def test_longer_requests_fit_an_engine_of_the_same_memory(bundles: Bundles) -> N
     path = bundles["gqa_decode"]
     spec = read_manifest(path).spec
     size = 48 * (position_bytes(spec, spec.trained_loops) + state_bytes(spec))
-    engine = open_engine(path, memory=size, most_running=1, max_lag=8, chunk=4)
+    engine = open_engine(path, memory=size, most_running=1, max_lag=8, chunk=4, options=Options(engine="python"))
+    assert isinstance(engine, Engine)
     assert engine.core.memory.bytes <= size and engine.core.memory.longest == 64 == spec.max_seq_len
     with pytest.raises(CapacityError, match="does not fit the engine's memory by itself"):
         open_engine(path, memory=size, most_running=8).submit(Request([1], 64))

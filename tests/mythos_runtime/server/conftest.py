@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ from golden_bundles import Bundles
 from served_bundles import Serving, serving
 from text_bundles import change_tokenizer, speaking_copy
 
-from mythos_runtime.engine import Engine
+from mythos_runtime.engine import AnyEngine, Engine
+from mythos_runtime.engine.native import NativeEngine
 from mythos_runtime.engine.request import Token
 from mythos_runtime.ort import find_op_library
 
@@ -28,13 +29,16 @@ def small(bundles: Bundles, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small a model answers a hundred tokens in 75 ms, before a test has looked at who is running."""
-    tick = Engine.tick
 
-    def late(engine: Engine) -> list[Token]:
-        time.sleep(0.01)
-        return tick(engine)
+    def late(tick: Callable[[AnyEngine], list[Token]]) -> Callable[[AnyEngine], list[Token]]:
+        def slow(engine: AnyEngine) -> list[Token]:
+            time.sleep(0.01)
+            return tick(engine)
 
-    monkeypatch.setattr(Engine, "tick", late)
+        return slow
+
+    for kind in (Engine, NativeEngine):
+        monkeypatch.setattr(kind, "tick", late(kind.tick))
 
 
 @pytest.fixture(scope="session")

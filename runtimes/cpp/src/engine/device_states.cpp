@@ -22,7 +22,7 @@ DeviceStates::DeviceStates(const LoopSpec& spec, std::int64_t lines, std::shared
     if ((tensor.start == "encoded" || is_drawn(tensor)) && tensor.dtype != "float32")
       throw BundleError("the state " + tensor.name + " is " + tensor.dtype + ", expected float32; export the model again");
     const bool ones = tensor.start == "ones";
-    if (ones || tensor.start == "zeros") constant_[tensor.name] = graphs_->batch(tensor.name, ones);
+    if (ones || tensor.start == "zeros") constant_[tensor.name] = graphs_->constant(tensor.name, ones);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
@@ -21,7 +22,7 @@ auto find(Several& several, const Running* running) {
 
 Engine::Engine(Core& core, const EngineOptions& options, Speculation* speculation)
     : core_(core), most_running_(integer(options.most_running, "most_running", 1)),
-      chunk_(std::min({integer(options.chunk, "chunk", 1), core.graphs->most_rows, core.states->lines()})),
+      chunk_(std::min(integer(options.chunk, "chunk", 1), core.graphs->most_rows)),
       budget_(options.budget),
       prefixes_(integer(options.prefixes, "prefixes", 0), [&core](Sequence& sequence) { core.close(sequence); }),
       speculation_(speculation), speed_(speculation ? speculation->speed : own_speed_),
@@ -40,12 +41,12 @@ std::shared_ptr<const Running> Engine::submit(Request request) {
   integer(request.max_new_tokens, "max_new_tokens", 1);
   const std::int64_t limit = integer(request.max_loops.value_or(spec.trained_loops), "max_loops", 0, kMostLoops);
   policy_of(request.policy);
-  check_room(static_cast<std::int64_t>(request.prompt.size()) + request.max_new_tokens - 1, limit);
+  check_room(saturated_sum(static_cast<std::int64_t>(request.prompt.size()), request.max_new_tokens - 1), limit);
   const float threshold = threshold_of(request.halt_threshold, spec, 0);
   const Budget budget = request.budget.value_or(budget_);
   check_budget(budget);
   if (!request.depths.empty()) check_halts("depths cannot be given");
-  for (const std::int64_t depth : request.depths) integer(depth, "depths", 1, std::max<std::int64_t>(limit, 1));
+  for (const std::int64_t depth : request.depths) integer(depth, "depths", std::min<std::int64_t>(limit, 1), limit);
   auto work = std::make_shared<Work>(std::move(request), spec.vocab_size);
   work->limit = limit, work->threshold = threshold, work->budget = budget;
   waiting_.push_back(work);
@@ -55,6 +56,15 @@ std::shared_ptr<const Running> Engine::submit(Request request) {
 void Engine::cancel(const std::shared_ptr<const Running>& running) {
   if (const auto found = find(running_, running.get()); found != running_.end()) return end(std::shared_ptr(*found), kCancelled);
   if (const auto found = find(waiting_, running.get()); found != waiting_.end()) end(std::shared_ptr(*found), kCancelled);
+}
+
+std::int64_t Engine::pages_running() const {
+  std::set<std::int64_t> around, loop;
+  for (const auto& work : running_) {
+    around.insert(work->sequence->around.begin(), work->sequence->around.end());
+    for (const Table& table : work->sequence->loop) loop.insert(table.begin(), table.end());
+  }
+  return static_cast<std::int64_t>(around.size() + loop.size());
 }
 
 void Engine::close() {
@@ -201,7 +211,7 @@ void Engine::enter() {
   for (const auto& work : order) {
     if (!left || !work->left() || work->sequence->job) continue;
     const std::int64_t reserved = work->reserved();
-    chunks.push_back(chunk(*work, std::min(chunk_, left), free));
+    chunks.push_back(chunk(*work, std::min({chunk_, left, core_.states->lines()}), free));
     entering.push_back(work);
     const auto count = static_cast<std::int64_t>(chunks.back().ids.size());
     left -= count;

@@ -20,6 +20,11 @@ class Engine {
   Engine(Core& core, const EngineOptions& options, Speculation* speculation);
 
   bool busy() const { return !waiting_.empty() || !running_.empty(); }
+  std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
+  std::int64_t running() const { return static_cast<std::int64_t>(running_.size()); }
+  std::int64_t kept() const { return static_cast<std::int64_t>(prefixes_.size()); }  // ended sequences
+  // Pages that running requests hold, each once, whoever shares it. Looks at every table.
+  std::int64_t pages_running() const;
   std::shared_ptr<const Running> submit(Request request);
   void cancel(const std::shared_ptr<const Running>& running);
   // Ends all requests, and gives back what was kept.

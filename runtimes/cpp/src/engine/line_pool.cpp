@@ -14,6 +14,7 @@ class HostLines : public LinePool {
   HostLines(std::int64_t lines, std::int64_t bytes, const std::string& what)
       : bytes_(bytes), memory_(zeros({lines, bytes}, what)) {}
   char* data() const override { return memory_.get(); }
+  bool on_host() const override { return true; }
   void copy(const Lines& to, const LinePool& source, const Lines& from, std::int64_t run) override {
     for (std::size_t i = 0; i < to.size(); ++i)
       std::memcpy(data() + to[i] * bytes_, source.data() + from[i] * bytes_, static_cast<std::size_t>(run * bytes_));

@@ -26,6 +26,7 @@ class LinePool {
   virtual ~LinePool() = default;
   // Where it begins, as a graph is given it. Of a device that is no address of the host's.
   virtual char* data() const = 0;
+  virtual bool on_host() const { return false; }
   // Copies runs of `run` lines, those of a pool that begin at `from`, to where `to` says here. Lines are as wide in both.
   virtual void copy(const Lines& to, const LinePool& source, const Lines& from, std::int64_t run) = 0;
 };

@@ -7,6 +7,7 @@
 #include "engine/device_graphs.hpp"
 #include "line_ports.hpp"
 #include "row_ports.hpp"
+#include "session.hpp"
 
 namespace mythos {
 namespace engine {
@@ -62,7 +63,7 @@ OpenRows open_rows(const std::string& folder, const Manifest& manifest, const Lo
       if (!manifest.lists(line_file(name)))
         throw BundleError(folder + " has no " + line_file(name) + ", which the engine needs in ONNX Runtime on CUDA; export the "
                           "model again with --target cuda, or take provider cpu");
-  auto weights = open_linked(folder, manifest.links, load.weights, load.verify == "hashes");
+  auto weights = open_linked(folder, manifest.links, load.weights, hashes_weights(load));
   OpenRows open;
   // What writes into pages without returning them takes this project's own operators.
   const bool in_loop = manifest.lists(file_of(kLoops)) && !on_cuda && !find_op_library(chosen.op_library).empty();
@@ -103,31 +104,4 @@ std::unique_ptr<Core> growing_core(std::shared_ptr<const LoopSpec> spec, const O
 }
 
 }  // namespace engine
-
-Engine::Engine(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
-Engine::~Engine() = default;
-Engine::Engine(Engine&&) noexcept = default;
-Engine& Engine::operator=(Engine&&) noexcept = default;
-
-Engine Engine::open(const std::string& bundle, const LoadOptions& load, const EngineOptions& options) {
-  check_options(load);
-  const std::string folder = plain_path(bundle);
-  const Manifest manifest = read_manifest(folder, load.verify == "hashes");
-  auto parts = std::make_unique<Parts>();
-  parts->core = engine::make_core(manifest.spec, engine::open_rows(folder, manifest, load), options);
-  parts->speculation = engine::speculation_of(options.speculate, manifest.spec->trained_loops);
-  parts->engine = std::make_unique<engine::Engine>(*parts->core, options, parts->speculation.get());
-  return Engine(std::move(parts));
-}
-
-const LoopSpec& Engine::spec() const { return parts_->core->spec(); }
-std::shared_ptr<const Running> Engine::submit(Request request) { return parts_->engine->submit(std::move(request)); }
-void Engine::cancel(const std::shared_ptr<const Running>& running) { parts_->engine->cancel(running); }
-bool Engine::busy() const { return parts_->engine->busy(); }
-std::vector<Token> Engine::tick() { return parts_->engine->tick(); }
-EngineCounts Engine::counts() const {
-  const auto& drafts = parts_->speculation;
-  return {parts_->core->steps, parts_->core->rows, parts_->core->late, drafts ? drafts->drafted : 0, drafts ? drafts->accepted : 0};
-}
-
 }  // namespace mythos

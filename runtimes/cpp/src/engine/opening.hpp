@@ -7,12 +7,6 @@
 
 namespace mythos {
 
-struct Engine::Parts {
-  std::unique_ptr<engine::Core> core;
-  std::unique_ptr<engine::Speculation> speculation;
-  std::unique_ptr<engine::Engine> engine;
-};
-
 namespace engine {
 
 // Whether the manifest lists the row graphs; `open_graphs` says what is lacking.

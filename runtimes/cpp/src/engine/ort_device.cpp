@@ -11,8 +11,11 @@ namespace {
 constexpr std::int64_t kAligned = 64;                      // what a number begins at a multiple of; kernels count on 16
 constexpr std::int64_t kMostBytes = std::int64_t{64} << 20;  // that are moved at a time, through a buffer of as many
 
-const Port& output_of(const Ports& ports, const std::string& name) {
-  return *std::find_if(ports.outputs.begin(), ports.outputs.end(), [&](const Port& port) { return port.name == name; });
+std::int64_t row_bytes(const Port& port) {
+  auto bytes = static_cast<std::int64_t>(dtype_size(port.dtype));
+  for (const Dim& dim : port.dims)
+    if (dim.symbol.empty()) bytes *= dim.size;
+  return bytes;
 }
 
 char* address(const std::shared_ptr<char>& memory) { return memory.get(); }
@@ -93,18 +96,26 @@ MakeLines LineGraphs::pools(std::shared_ptr<LineGraphs> graphs) {
   };
 }
 
-std::shared_ptr<char> LineGraphs::batch(const std::string& name, bool ones) const {
-  const Port& port = output_of(ports_.at(kTake), name);
-  std::int64_t values = most_rows;
-  for (const Dim& dim : port.dims)
-    if (dim.symbol.empty()) values *= dim.size;
+std::shared_ptr<char> LineGraphs::batch(const std::string& name) const {
+  return device->allocate(most_rows * row_bytes(row_of(name)), "rows");
+}
+
+// ONNX Runtime's interface sets no memory on a device, so that a row crosses, and is taken again and again.
+std::shared_ptr<char> LineGraphs::constant(const std::string& name, bool ones) const {
+  const Port& port = row_of(name);
+  const std::int64_t bytes = row_bytes(port);
+  Numbers numbers(device, {{"lines", most_rows * static_cast<std::int64_t>(sizeof(std::int64_t))}, {"row", bytes}});
+  std::fill_n(numbers.here<std::int64_t>("lines"), most_rows, 0);
+  char* const row = numbers.here<char>("row");
+  std::fill_n(row, bytes, 0);
   const auto size = static_cast<std::int64_t>(dtype_size(port.dtype));
-  std::vector<char> here(static_cast<std::size_t>(values * size));
-  for (std::int64_t at = 0; ones && at < values; ++at)
-    std::memcpy(&here[static_cast<std::size_t>(at * size)], one_of(port.dtype), static_cast<std::size_t>(size));
-  std::shared_ptr<char> there = device->allocate(values * size, "rows");
-  device->upload(there.get(), here.data(), values * size);
-  return there;
+  for (std::int64_t at = 0; ones && at < bytes; at += size)
+    std::memcpy(row + at, one_of(port.dtype), static_cast<std::size_t>(size));
+  numbers.cross();
+  std::shared_ptr<char> rows_there = batch(name);
+  bound(kTakeBytes, {{"lines", numbers.there("lines")}, {"pool", numbers.there("row")}, {"rows", rows_there.get()}},
+        {{"R", most_rows}, {"L", 1}, {"B", bytes}}).run();
+  return rows_there;
 }
 
 Bound LineGraphs::taking(const States& states, char* lines, std::int64_t count) const {
@@ -149,6 +160,11 @@ void LineGraphs::move(char* to, std::int64_t to_lines, const Lines& there, char*
     bound(kPutBytes, {{"lines", numbers.there("to")}, {"pool", to}, {"pool_next", to}, {"rows", moved.get()}},
           {{"R", count}, {"L", to_lines}, {"B", bytes}}).run();
   }
+}
+
+const Port& LineGraphs::row_of(const std::string& name) const {
+  const auto& rows_taken = ports_.at(kTake).outputs;
+  return *std::find_if(rows_taken.begin(), rows_taken.end(), [&](const Port& port) { return port.name == name; });
 }
 
 Bound LineGraphs::bound(const std::string& graph, const Addresses& addresses, const Symbols& sizes) const {

@@ -75,8 +75,10 @@ class LineGraphs {
 
   // Makes pools there; they keep this alive.
   static MakeLines pools(std::shared_ptr<LineGraphs> graphs);
-  // A batch of rows of a name, [most_rows, ...], zeros or ones.
-  std::shared_ptr<char> batch(const std::string& name, bool ones = false) const;
+  // A batch of rows of a name, [most_rows, ...], for what is written before it is read; nothing crosses.
+  std::shared_ptr<char> batch(const std::string& name) const;
+  // The same, zeros or ones: one row crosses.
+  std::shared_ptr<char> constant(const std::string& name, bool ones) const;
   // Copies lines of every pool of the states into `rows`; `lines` is where their numbers are, int64 [count].
   Bound taking(const States& states, char* lines, std::int64_t count) const;
   // Copies rows, by name, into lines of every pool.
@@ -94,6 +96,7 @@ class LineGraphs {
 
  private:
   Bound bound(const std::string& graph, const Addresses& addresses, const Symbols& sizes) const;
+  const Port& row_of(const std::string& name) const;
   Addresses pools_of(const States& states) const;
 
   std::map<std::string, Ports> ports_;

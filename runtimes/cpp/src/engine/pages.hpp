@@ -41,6 +41,7 @@ class PagedCache {
   std::int64_t held() const { return pages() - free(); }   // that somebody holds
   std::int64_t page_bytes() const { return page_bytes_; }  // of one slot
   std::int64_t nbytes() const { return slots_ * pages() * page_bytes_; }
+  bool on_host() const { return memory_->on_host(); }      // whether an address in it means something here
   // [pages, kPage, width] of a slot, what a layer's graph input is bound to; and one page of it.
   char* slot(std::int64_t slot) const { return memory_->data() + slot * pages() * page_bytes_; }
   char* page(std::int64_t slot, std::int64_t page) const { return this->slot(slot) + page * page_bytes_; }

@@ -1,6 +1,7 @@
 #include "engine/row_cache.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "cache.hpp"
 #include "guards.hpp"
@@ -141,6 +142,72 @@ std::unique_ptr<RowCache> RowCache::fork(const std::vector<std::int64_t>& rows) 
 void RowCache::truncate(std::size_t row, std::int64_t length) {
   const std::lock_guard<std::recursive_mutex> alone(pool()->turn);
   pool()->core->truncate(*sequences_[row], length);
+}
+
+namespace {
+
+// Copies a table's lines of `length` positions, slot by slot, in one direction or the other.
+template <typename Copy>
+void each_piece(const PagedCache& cache, const Table& table, std::int64_t length, const Copy& copy) {
+  const std::int64_t line = cache.page_bytes() / kPage;
+  for (std::int64_t slot = 0; slot < cache.slots(); ++slot)
+    for (std::int64_t first = 0; first < length; first += kPage)
+      copy(cache.page(slot, table[static_cast<std::size_t>(first / kPage)]), std::min(kPage, length - first) * line);
+}
+
+}  // namespace
+
+// Of a position's lines in all slots.
+std::size_t RowCache::line_bytes(bool around) const {
+  const Core& core = *pool()->core;
+  const PagedCache* cache = around ? core.around : core.loop;
+  if (cache && !cache->on_host()) throw RequestError("the cache's pages are on a device, and are not read or written");
+  return cache ? static_cast<std::size_t>(cache->slots() * cache->page_bytes() / kPage) : 0;
+}
+
+std::vector<char> RowCache::read(std::size_t row, std::int64_t loop) {
+  const std::lock_guard<std::recursive_mutex> alone(pool()->turn);
+  Core& core = *pool()->core;
+  Sequence& sequence = *sequences_[row];
+  const bool around = loop < 0;
+  std::vector<char> lines(static_cast<std::size_t>(sequence.length) * line_bytes(around));
+  if (lines.empty()) return lines;
+  core.repay(sequence, 1);
+  core.run({&sequence});
+  char* to = lines.data();
+  const Table& table = around ? sequence.around : sequence.loop[static_cast<std::size_t>(loop)];
+  each_piece(around ? *core.around : *core.loop, table, sequence.length, [&](const char* page, std::int64_t bytes) {
+    std::memcpy(to, page, static_cast<std::size_t>(bytes));
+    to += bytes;
+  });
+  return lines;
+}
+
+void RowCache::write(std::size_t row, std::int64_t length, const std::vector<char>& around, const std::vector<char>& loops) {
+  const std::lock_guard<std::recursive_mutex> alone(pool()->turn);
+  Core& core = *pool()->core;
+  Sequence& sequence = *sequences_[row];
+  const std::size_t of_around = static_cast<std::size_t>(length) * line_bytes(true);
+  const std::size_t of_loops = static_cast<std::size_t>(length * sequence.limit) * line_bytes(false);
+  if (around.size() != of_around || loops.size() != of_loops)
+    throw RequestError("lines of " + std::to_string(length) + " tokens take " + std::to_string(of_around) + " and " +
+                       std::to_string(of_loops) + " bytes, found " + std::to_string(around.size()) + " and " +
+                       std::to_string(loops.size()));
+  core.truncate(sequence, 0);
+  if (!length) return;
+  const char* from = around.data();
+  const auto put = [&](PagedCache& cache, Table& table) {
+    cache.extend(table, 0, length - 1);
+    each_piece(cache, table, length, [&](char* page, std::int64_t bytes) {
+      std::memcpy(page, from, static_cast<std::size_t>(bytes));
+      from += bytes;
+    });
+  };
+  if (core.around) put(*core.around, sequence.around);
+  from = loops.data();
+  for (Table& table : sequence.loop) put(*core.loop, table);
+  sequence.length = sequence.answered = length;
+  std::fill(sequence.filled.begin(), sequence.filled.end(), length);
 }
 
 }  // namespace mythos::engine

@@ -51,8 +51,12 @@ class RowCache {
   // The named rows, on the same pages.
   std::unique_ptr<RowCache> fork(const std::vector<std::int64_t>& rows) const;
   void truncate(std::size_t row, std::int64_t length);
+  // See Cache::read and Cache::write; `loop` below 0: around it.
+  std::vector<char> read(std::size_t row, std::int64_t loop);
+  void write(std::size_t row, std::int64_t length, const std::vector<char>& around, const std::vector<char>& loops);
 
  private:
+  std::size_t line_bytes(bool around) const;
   void append(const Tokens& tokens, const std::vector<float>& initial, Output& out);
 
   Claim claim_;

@@ -170,7 +170,7 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
         raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
     bundled = entry.eos if entry is not None and not ignore else ()
     sequences = [id_list("--stop-ids", text) for text in given.pop("stop_ids")]
-    given.setdefault("policy", "full" if model.pool is None else "lazy")
+    given.setdefault("policy", "lazy" if model.runs_rows else "full")
     return Request({**taken, **given, "eos": eos or bundled, "stop": sequences}, stops, notes)
 
 

@@ -10,7 +10,8 @@ while engine.busy:
 """
 
 from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.interface import AnyEngine
 from mythos_runtime.engine.opening import open_engine
 from mythos_runtime.engine.request import Budget, Request, Running, Token
 
-__all__ = ["Budget", "Engine", "Request", "Running", "Token", "open_engine"]
+__all__ = ["AnyEngine", "Budget", "Engine", "Request", "Running", "Token", "open_engine"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mythos_runtime.batch import integer, number, split_prompts
 from mythos_runtime.engine.core import Core
-from mythos_runtime.engine.request import Budget, Request, Running
+from mythos_runtime.engine.request import Budget, Request, Running, Work
 from mythos_runtime.engine.sequence import POLICIES
 from mythos_runtime.errors import CapacityError, RequestError
 from mythos_runtime.knobs import halt_threshold
@@ -13,7 +15,7 @@ from mythos_runtime.sampling import Sampler
 from mythos_runtime.spec import LoopSpec
 
 
-def admit(request: Request, core: Core, usual: Budget) -> Running:
+def admit(request: Request, core: Core, usual: Budget) -> Work:
     """A request as it runs, with what it leaves open filled in.
 
     Raises:
@@ -21,13 +23,23 @@ def admit(request: Request, core: Core, usual: Budget) -> Running:
         CapacityError: its tokens do not fit the model, or all the memory.
     """
     spec = core.graphs.spec
-    (prompt,) = split_prompts([request.prompt], spec.vocab_size)
+    asked = check(request, spec, usual)
+    _check_room(check_length(request, spec), asked.limit, core)
+    sampler = Sampler(request.sampling, request.row, spec.vocab_size, np.asarray(request.prompt, np.int64))
+    return Work(request, asked.limit, asked.threshold, asked.budget, sampler=sampler)
+
+
+def check(request: Request, spec: LoopSpec, usual: Budget) -> Running:
+    """A request as it would run, whatever the memory. Raises RequestError where it asks for what this model cannot
+    do."""
+    split_prompts([request.prompt], spec.vocab_size)
     integer(request.max_new_tokens, "max_new_tokens", 1)
     limit = spec.trained_loops if request.max_loops is None else request.max_loops
     integer(limit, "max_loops", 0, MOST_LOOPS)
     if request.policy not in POLICIES:
         raise RequestError(f"there is no cache policy {request.policy!r}; the policies are {', '.join(POLICIES)}")
-    _check_room(len(prompt) + request.max_new_tokens - 1, limit, core)
+    if any(not sequence for sequence in request.stop):
+        raise RequestError("a stop sequence is empty; it should hold at least one id")
     threshold = halt_threshold(spec, request.halt_threshold)
     budget = usual if request.budget is None else request.budget
     check_budget(budget, spec)
@@ -35,8 +47,7 @@ def admit(request: Request, core: Core, usual: Budget) -> Running:
         _check_halts("depths cannot be given", spec)
         for depth in request.depths:
             integer(depth, "depths", min(limit, 1), limit)
-    sampler = Sampler(request.sampling, request.row, spec.vocab_size, prompt)
-    return Running(request, limit, threshold, budget, sampler)
+    return Running(request, limit, threshold, budget)
 
 
 def check_budget(budget: Budget, spec: LoopSpec) -> None:
@@ -49,10 +60,16 @@ def check_budget(budget: Budget, spec: LoopSpec) -> None:
         raise RequestError(f"latency_ms should be above 0, found {budget.latency_ms}")
 
 
-def _check_room(positions: int, limit: int, core: Core) -> None:
-    blocks, most = -(-positions // PAGE), core.graphs.spec.max_seq_len
+def check_length(request: Request, spec: LoopSpec) -> int:
+    """The positions of a request. Raises CapacityError where the model takes fewer."""
+    positions, most = len(request.prompt) + request.max_new_tokens - 1, spec.max_seq_len
     if positions > most:
         raise CapacityError(f"a request of {positions} positions exceeds the {most} that this model takes")
+    return positions
+
+
+def _check_room(positions: int, limit: int, core: Core) -> None:
+    blocks = -(-positions // PAGE)
     fits = core.around is None or blocks <= core.around.pages
     if not fits or blocks * limit > core.loop.pages:
         raise CapacityError(

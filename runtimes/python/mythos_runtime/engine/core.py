@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from mythos_runtime import noise
+from mythos_runtime.batch import integer
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.graphs import Graphs
 from mythos_runtime.engine.memory import Memory, Room
@@ -42,6 +43,9 @@ class Core:
     """
 
     def __init__(self, graphs: Graphs, memory: Memory, max_lag: int | None = None) -> None:
+        """Raises RequestError where `max_lag` is no number of positions."""
+        if max_lag is not None:
+            integer(max_lag, "max_lag", 1)
         self.graphs, self.memory, self.max_lag = graphs, memory, max_lag
         self.around, self.loop, self.states = memory.around, memory.loop, memory.states
         self.trailing = any(group.slots > group.before for group in graphs.spec.caches if not group.per_loop)

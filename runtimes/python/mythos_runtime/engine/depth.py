@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mythos_runtime.engine.request import Round, Running
+from mythos_runtime.engine.request import Round, Work
 from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.row_ports import STEP
 
 
-def budgeted_cap(running: Running, speed: Speed, rows: int) -> int | None:
+def budgeted_cap(running: Work, speed: Speed, rows: int) -> int | None:
     """The most loops of the position that enters, by the budget, where calls have so many rows."""
     budget, spent = running.budget, running.depth
     allowed: list[float] = []
@@ -24,7 +24,7 @@ def budgeted_cap(running: Running, speed: Speed, rows: int) -> int | None:
     return max(1, int(min(*allowed, running.limit)))
 
 
-def caps_of(running: Running, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+def caps_of(running: Work, first: int, count: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set.
 
     Both are set again where a request is computed anew.
@@ -46,7 +46,7 @@ def caps_of(running: Running, first: int, count: int) -> tuple[np.ndarray | None
     return caps, forced
 
 
-def plan_round(running: Running, speculation: Speculation | None, sharing: int, room: int) -> Round | None:
+def plan_round(running: Work, speculation: Speculation | None, sharing: int, room: int) -> Round | None:
     """The drafts of the round that begins.
 
     Args:

@@ -26,7 +26,7 @@ from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
 from mythos_runtime.engine.pace import Pace, Traffic
 from mythos_runtime.engine.pages import OutOfPages, OutOfStates, distinct
 from mythos_runtime.engine.prefixes import Prefixes
-from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token
+from mythos_runtime.engine.request import CANCELLED, ERROR, WHOLE, Budget, Request, Round, Running, Token, Usage, Work
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.speculation import Speculation, Speed
 from mythos_runtime.errors import ResultError, RuntimeBundleError, Unavailable
@@ -67,11 +67,11 @@ class Engine:
             prefixes: how many ended sequences are kept.
 
         Raises:
-            RequestError: `loops_per_call` is no number of loops.
+            RequestError: a number is none.
         """
         self.core, self.spec = core, core.graphs.spec
-        self.chunk = min(chunk, core.graphs.most_rows, core.states.lines)
-        self.most_running = most_running
+        self.chunk = min(chunk, core.graphs.most_rows)
+        self.most_running = integer(most_running, "most_running", 1)
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
@@ -79,10 +79,10 @@ class Engine:
         if loops_per_call is not None:
             integer(loops_per_call, "loops_per_call", 1)
         self.pace = Pace(patience, loops_per_call, Speed() if speculation is None else speculation.speed)
-        self._waiting: deque[Running] = deque()
-        self._running: list[Running] = []  # in the order they were admitted
-        self._through: dict[Running, None] = {}  # their positions are to leave; in this order
-        self._by_sequence: dict[Sequence, Running] = {}
+        self._waiting: deque[Work] = deque()
+        self._running: list[Work] = []  # in the order they were admitted
+        self._through: dict[Work, None] = {}  # their positions are to leave; in this order
+        self._by_sequence: dict[Sequence, Work] = {}
         self._full = False  # one was sent back, and none has ended since
 
     @property
@@ -110,6 +110,26 @@ class Engine:
         return len(self._running)
 
     @property
+    def usage(self) -> Usage:
+        """What it holds, and what its calls came to."""
+        core = self.core
+        caches = [cache for cache in (core.around, core.loop) if cache is not None]
+        return Usage(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            pages=sum(cache.pages for cache in caches),
+            pages_free=sum(cache.free for cache in caches),
+            states=core.states.lines,
+            states_free=core.states.free,
+            prefixes=len(self.prefixes),
+            steps=core.steps,
+            rows=core.rows,
+            late=core.late,
+            drafted=self.speculation.drafted if self.speculation else 0,
+            accepted=self.speculation.accepted if self.speculation else 0,
+        )
+
+    @property
     def pages_running(self) -> int:
         """Pages that running requests hold, each once, whoever shares it. Looks at every table: not for each tick."""
         held = list(self._by_sequence)
@@ -131,6 +151,7 @@ class Engine:
 
     def cancel(self, running: Running) -> None:
         """End a request now; its memory is free at once."""
+        assert isinstance(running, Work)
         if running.finished is None:
             self._end(running, CANCELLED)
 
@@ -203,7 +224,7 @@ class Engine:
             self._by_sequence[running.sequence] = running
             self._running.append(running)
 
-    def _begin(self, running: Running) -> Sequence:
+    def _begin(self, running: Work) -> Sequence:
         """A sequence for a request: a new one, or what is kept of one that began alike."""
         request = running.request
         found = None if request.depths else self.prefixes.find(np.asarray(request.prompt, np.int64), running.kind)
@@ -228,7 +249,7 @@ class Engine:
     def _enter(self) -> None:
         left = self.core.graphs.most_rows
         free = self.core.states.free - sum(running.reserved for running in self._running)
-        chunks: list[tuple[Running, Chunk]] = []
+        chunks: list[tuple[Work, Chunk]] = []
         idle = [running for running in self._running if running.sequence is not None and running.sequence.job is None]
         for running in sorted(idle, key=lambda running: running.left):  # a token before a prompt
             sequence = running.sequence
@@ -236,7 +257,7 @@ class Engine:
             if not left or not running.left:
                 continue
             reserved = running.reserved
-            chunk = self._chunk(running, sequence, min(self.chunk, left), free)
+            chunk = self._chunk(running, sequence, min(self.chunk, left, self.core.states.lines), free)
             chunks.append((running, chunk))
             left -= len(chunk.ids)
             if not reserved:
@@ -244,7 +265,7 @@ class Engine:
         if chunks and not self._entered(chunks) and not any(sequence.job for sequence in self._by_sequence):
             self._make_room()
 
-    def _entered(self, chunks: list[tuple[Running, Chunk]]) -> bool:
+    def _entered(self, chunks: list[tuple[Work, Chunk]]) -> bool:
         """Enter as many as there is room for; whether any was."""
         while chunks:
             started = time.perf_counter()
@@ -274,7 +295,7 @@ class Engine:
                 return True
         return False
 
-    def _chunk(self, running: Running, sequence: Sequence, most: int, free: int) -> Chunk:
+    def _chunk(self, running: Work, sequence: Sequence, most: int, free: int) -> Chunk:
         """What enters next of a request: at most so many tokens; where a round begins, it has so many states."""
         if running.decoding and running.round is None:
             running.cap = budgeted_cap(running, self.speed, len(self._running))
@@ -291,7 +312,7 @@ class Engine:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _answered(self, running: Running, early: bool, answer: Answer) -> list[Token]:
+    def _answered(self, running: Work, early: bool, answer: Answer) -> list[Token]:
         """The tokens that an answer leads to: of drafts, all that were right, and the one behind them."""
         assert running.sequence is not None
         if running.left:  # a piece of a prompt
@@ -313,7 +334,7 @@ class Engine:
             return []
         return self._verified(running, drafts, answer)
 
-    def _verified(self, running: Running, drafts: Round, answer: Answer) -> list[Token]:
+    def _verified(self, running: Work, drafts: Round, answer: Answer) -> list[Token]:
         """The tokens of a round: each draft was right if it is what its position's token turns out to be."""
         running.round = None
         tokens: list[Token] = []
@@ -336,7 +357,7 @@ class Engine:
             self.core.repay(running.sequence)
         return tokens
 
-    def _choose(self, running: Running, logits: np.ndarray, depth: int) -> Token | None:
+    def _choose(self, running: Work, logits: np.ndarray, depth: int) -> Token | None:
         """The next token of a request."""
         try:
             token = running.add(running.sampler.choose(logits), depth, logits)
@@ -350,11 +371,11 @@ class Engine:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def _fail(self, running: Running, error: RuntimeBundleError) -> None:
+    def _fail(self, running: Work, error: RuntimeBundleError) -> None:
         running.error = error
         self._end(running, ERROR)
 
-    def _end(self, running: Running, reason: str) -> None:
+    def _end(self, running: Work, reason: str) -> None:
         running.finished = reason
         if running.sequence is not None:
             self._stop(running, keep=reason in WHOLE)
@@ -362,7 +383,7 @@ class Engine:
         else:
             self._waiting.remove(running)
 
-    def _stop(self, running: Running, keep: bool = False) -> None:
+    def _stop(self, running: Work, keep: bool = False) -> None:
         sequence = running.sequence
         assert sequence is not None
         if not keep or sequence.capped or not self._keep(running, sequence):
@@ -372,7 +393,7 @@ class Engine:
         self._running.remove(running)
         self._through.pop(running, None)
 
-    def _keep(self, running: Running, sequence: Sequence) -> bool:
+    def _keep(self, running: Work, sequence: Sequence) -> bool:
         """Keep an ended sequence for those that begin alike; whether it was."""
         known = np.array([*running.request.prompt, *running.tokens[:-1]], np.int64)  # the last token never entered
         self.core.truncate(sequence, len(known))

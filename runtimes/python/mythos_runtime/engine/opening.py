@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
+from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda, wants_cuda_ops
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import Part, RowGraphs, StepPart
+from mythos_runtime.engine.interface import AnyEngine
 from mythos_runtime.engine.memory import Memory, Room
+from mythos_runtime.engine.native import EngineOptions, NativeEngine, NativeModel, find_runtime_library
 from mythos_runtime.engine.ort_device.opening import OrtRows, open_cuda_rows
 from mythos_runtime.engine.request import Budget
 from mythos_runtime.engine.sharded import ShardedStep
@@ -31,6 +35,7 @@ from mythos_runtime.torch_device import TorchDevice
 DEFAULT_MEMORY = 1 << 30
 CHUNK, MAX_LAG = 64, 64
 MOST_ROWS = 256
+N = TypeVar("N")
 
 
 def open_engine(
@@ -49,13 +54,13 @@ def open_engine(
     speculate: Speculate = "off",
     shards: Shards | None = None,
     backend: str | None = None,
-) -> Engine:
+) -> AnyEngine:
     """An engine over a bundle's row graphs.
 
     Args:
-        options: threads, and the library of native operators; exactness to the bit needs the native ones. The provider
-            is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on CUDA where it is asked to with
-            a bundle's kernels (`runs_on_cuda`).
+        options: threads, the library of native operators (exactness to the bit needs the native ones), and who runs
+            the row graphs. The provider is the eager backend's device; ONNX Runtime runs row graphs on the CPU, or on
+            CUDA where it is asked to with a bundle's kernels (`runs_on_cuda`).
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
@@ -71,22 +76,31 @@ def open_engine(
         BundleError: the bundle has no row graphs, or they are damaged.
         BackendMissing, RequestError, CapacityError: see `OrtSession`, `torch_device` and `Memory.of`.
     """
-    folder = Path(bundle)
+    folder, chosen = Path(bundle), options or Options()
     manifest = read_manifest(folder)
+    if _may_be_native(manifest, chosen, backend):
+        given = EngineOptions(
+            memory, max_loops, most_rows, most_running, chunk, loops_per_call, max_lag, budget, prefixes, speculate
+        )
+        native = _native(lambda: NativeEngine.open(folder, manifest.spec, chosen, given), chosen)
+        if native is not None:
+            return native
+    elif chosen.engine == "native":
+        raise only_python(f"{folder} as it is asked for here")
     spec, loops = manifest.spec, manifest.spec.trained_loops if max_loops is None else max_loops
     lagging = (most_running + prefixes) * ((MAX_LAG if max_lag is None else max_lag) + min(chunk, most_rows))
     if _on_device(backend):
         check_device_rows(folder, manifest)
-        rows = open_rows(folder, manifest, options or Options())
+        rows = open_rows(folder, manifest, chosen)
         core = _device_core(rows, Memory.room(spec, memory, loops, lagging), most_rows, max_lag)
-    elif runs_on_cuda(manifest, options or Options()):
+    elif runs_on_cuda(manifest, chosen):
         room = Memory.room(spec, memory, loops, lagging)
-        core = _cuda_core(folder, manifest, options or Options(), room, most_rows, max_lag)
+        core = _cuda_core(folder, manifest, chosen, room, most_rows, max_lag)
     else:
         check_rows(folder, manifest)
         dealt = Memory.of(spec, memory, loops, lagging)
         most = min(spec.max_seq_len, dealt.longest)
-        core = _core(folder, manifest, options or Options(), dealt, most_rows, most, max_lag, shards)
+        core = _core(folder, manifest, chosen, dealt, most_rows, most, max_lag, shards)
     speculation = None
     if speculate != "off":
         speculation = Speculation(spec.trained_loops, None if speculate == "auto" else speculate)
@@ -115,6 +129,51 @@ def open_core(folder: Path, manifest: Manifest, options: Options, device: TorchD
     check_rows(folder, manifest)
     memory = Memory.with_room(spec, least)
     return _core(folder, manifest, options, memory, MOST_ROWS, spec.max_seq_len, MAX_LAG)
+
+
+def open_native(folder: Path, manifest: Manifest, options: Options) -> NativeModel | None:
+    """A bundle whose files were checked already, in the C++ runtime; None where Python runs it, since it is not to run
+    on the CPU, for one. Raises as `open_engine`."""
+    if options.provider != "cpu" and (options.provider == "cuda" or wants_cuda_ops() or _knows_cuda()):
+        return None
+    if options.engine == "python" or manifest.shards is not None or not has_rows(manifest):
+        return None
+    return _native(lambda: NativeModel(folder, manifest.spec, options), options)
+
+
+def _may_be_native(manifest: Manifest, options: Options, backend: str | None) -> bool:
+    """Whether the C++ runtime's engine may run a bundle's row graphs: on the CPU, with the experts in one place."""
+    if options.engine == "python" or not has_rows(manifest):
+        return False
+    return not _on_device(backend) and manifest.shards is None and not runs_on_cuda(manifest, options)
+
+
+def only_python(what: str) -> BackendMissing:
+    """Where the native engine was asked for."""
+    return BackendMissing(
+        "the native engine runs bundles with row graphs in ONNX Runtime on the CPU, with all experts in one place, and "
+        f"not {what}: take engine auto, or provider cpu"
+    )
+
+
+def _native(open_it: Callable[[], N], options: Options) -> N | None:
+    """What the C++ runtime opens; None where it is not here, and nobody insists: Python serves."""
+    if options.engine == "auto" and find_runtime_library() is None:
+        return None
+    try:
+        return open_it()
+    except BackendMissing:
+        if options.engine == "native":
+            raise
+        return None  # `mythos doctor` says why
+
+
+def _knows_cuda() -> bool:
+    """Whether the ONNX Runtime that is installed is one for GPUs, told without loading it."""
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return True  # whoever opens it says that it is not there
+    return (Path(found.origin).parent / "capi" / "libonnxruntime_providers_cuda.so").is_file()
 
 
 def runs_on_cuda(manifest: Manifest, options: Options) -> bool:

@@ -88,10 +88,6 @@ class Running:
         tokens, depth: generated so far, and the loops of the positions behind the choices.
         capped: of each token, whether its position was not to go deeper than it did, by the budget.
         finished: why it ended; None while it has not. error: what it ended with, where that is "error".
-        sequence: None while it waits.
-        fed: of prompt, tokens and drafts, how many have entered.
-        round: the drafts, where some are on their way.
-        cap: of the position behind the next token, where the budget sets one.
         reused: prompt tokens whose entries were there already.
     """
 
@@ -99,17 +95,30 @@ class Running:
     limit: int
     threshold: float
     budget: Budget
-    sampler: Sampler
     tokens: list[int] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     capped: list[bool] = field(default_factory=list)
     finished: str | None = None
     error: RuntimeBundleError | None = None
+    reused: int = 0
+
+
+@dataclass(eq=False, kw_only=True)
+class Work(Running):
+    """A request on its way, as the engine sees it.
+
+    Attributes:
+        sequence: None while it waits.
+        fed: of prompt, tokens and drafts, how many have entered.
+        round: the drafts, where some are on their way.
+        cap: of the position behind the next token, where the budget sets one.
+    """
+
+    sampler: Sampler
     sequence: Sequence | None = None
     fed: int = 0
     round: Round | None = None
     cap: int | None = None
-    reused: int = 0
 
     @property
     def left(self) -> int:
@@ -170,3 +179,29 @@ class Token:
     depth: int
     logits: np.ndarray
     capped: bool = False
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an engine holds, and what its calls came to.
+
+    Attributes:
+        running, waiting: requests.
+        pages, pages_free: of the caches. states, states_free: of positions that lag.
+        prefixes: ended requests that are kept for those that begin alike.
+        steps, rows, late: see `core.Core`.
+        drafted, accepted: tokens that were drafted, and those that were right.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    pages: int = 0
+    pages_free: int = 0
+    states: int = 0
+    states_free: int = 0
+    prefixes: int = 0
+    steps: int = 0
+    rows: int = 0
+    late: int = 0
+    drafted: int = 0
+    accepted: int = 0

@@ -97,6 +97,7 @@ class RowCache(Cache):
     Attributes:
         policy: lazy (exact), full (the same, with every depth run at once) or share (approximate): see
             `engine.sequence.Sequence`.
+        pool, owner: whose memory it is in.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class RowCache(Cache):
             raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
         if policy not in sequences.POLICIES:
             raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(sequences.POLICIES)}")
-        self.policy, self.pool = policy, pool
+        self.policy, self.pool, self.owner = policy, pool, pool
         room = pool.claim(int(batch), self.capacity, self.max_loops, policy)
         with pool.alone():
             self._sequences = [pool.core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from traceback import clear_frames
 
-from mythos_runtime.engine import Engine, Running, Token
+from mythos_runtime.engine import AnyEngine, Running, Token
 from mythos_runtime.engine.request import ERROR
 from mythos_runtime.errors import BackendFailed, ResultError
 from mythos_runtime.server.logprobs import token_logprobs
@@ -71,8 +71,8 @@ class EngineLoop:
 
     def __init__(
         self,
-        engine: Engine,
-        reopen: Callable[[], Engine],
+        engine: AnyEngine,
+        reopen: Callable[[], AnyEngine],
         deliver: Callable[[Sequence[tuple[Ticket, Event]]], None],
         most: int,
         observer: Observer | None = None,
@@ -312,24 +312,21 @@ class EngineLoop:
             self._deliver(batch)
 
     def _publish(self) -> None:
-        core, before = self._engine.core, self._before
-        caches = [cache for cache in (core.around, core.loop) if cache is not None]
-        running = sum(each.sequence is not None for each in self._tickets)
-        now = time.perf_counter()
-        if now > self._counted + _COUNT_SECONDS or not running:
+        usage, before, now = self._engine.usage, self._before, time.perf_counter()
+        if now > self._counted + _COUNT_SECONDS or not usage.running:
             self._pages_running, self._counted = self._engine.pages_running, now
         self.stats = Stats(
-            running,
-            self._load - running,
-            sum(cache.pages for cache in caches),
-            sum(cache.free for cache in caches),
-            core.states.lines,
-            core.states.free,
-            before.steps + core.steps,
-            before.rows + core.rows,
-            before.late_rows + core.late,
+            usage.running,
+            self._load - usage.running,
+            usage.pages,
+            usage.pages_free,
+            usage.states,
+            usage.states_free,
+            before.steps + usage.steps,
+            before.rows + usage.rows,
+            before.late_rows + usage.late,
             before.restarts,
-            len(self._engine.prefixes),
+            usage.prefixes,
             self._reused,
             self._pages_running,
         )

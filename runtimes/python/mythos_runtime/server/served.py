@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mythos_runtime.engine import Engine, open_engine
+from mythos_runtime.engine import AnyEngine, open_engine
 from mythos_runtime.engine.opening import open_shards, runs_on_cuda
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
@@ -27,12 +27,12 @@ class Served:
     verified, and the shards of its experts, where they are in shards."""
 
     spec: LoopSpec
-    reopen: Callable[[], Engine]
+    reopen: Callable[[], AnyEngine]
     words: Words
     settings: Settings
     state: str
     shards: Shards | None = None
-    _opened: list[Engine] = field(default_factory=list)
+    _opened: list[AnyEngine] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -54,7 +54,7 @@ class Served:
         state = target.state if target is not None else NOT_EXECUTED
         return cls(manifest.spec, reopen, Words.of(bundle, manifest), settings, state, shards, [reopen()])
 
-    def take_engine(self) -> Engine:
+    def take_engine(self) -> AnyEngine:
         """The engine, which is the caller's from now on, so that its memory goes when the caller lets go of it; when
         asked again, another one. Raises as `open_engine`."""
         return self._opened.pop() if self._opened else self.reopen()

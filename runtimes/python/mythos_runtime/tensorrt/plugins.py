@@ -37,13 +37,14 @@ def register_plugins(trt: Any, label: str) -> None:
     with _loading:  # a TensorRT takes a library once, and sessions may open in several threads
         registry = trt.get_plugin_registry()
         if any(getattr(creator, "plugin_namespace", "") == NAMESPACE for creator in registry.all_creators):
+            refusal()  # from now on this thread asks for reasons
             return
         path = find_plugin_library()
         if path is None:
             raise BackendMissing(
                 f"{label} calls plug-ins, and {missing_plugins()}; or export the model again without --plugins"
             )
-        refusal()  # from now on reasons are asked for
+        refusal()
         if registry.load_library(str(path)) is None:
             raise BackendMissing(
                 f"{label} calls plug-ins, and {trt.__name__} {trt.__version__} does not take {path}; its log says why"
@@ -51,7 +52,8 @@ def register_plugins(trt: Any, label: str) -> None:
 
 
 def refusal() -> str:
-    """What a plug-in refused since this was asked last, as the end of a sentence: ": " and the reason, or nothing."""
+    """What a plug-in refused in this thread since it asked last, as the end of a sentence: ": " and the reason, or
+    nothing."""
     path = find_plugin_library()
     if path is None:
         return ""

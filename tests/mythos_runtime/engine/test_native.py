@@ -1,0 +1,444 @@
+"""The C++ runtime's engine in Python gives what Python's gives: tokens, depths, logits and errors."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import math
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import ENGINES, needs_native
+from golden_bundles import Bundles
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mythos_runtime import Model, load
+from mythos_runtime.engine import AnyEngine, Budget, Engine, Request, Running, Token, open_engine
+from mythos_runtime.engine.native import NativeEngine, library, structs
+from mythos_runtime.engine.request import CANCELLED
+from mythos_runtime.errors import BackendMissing, CapacityError, RequestError, ResultError
+from mythos_runtime.sampling import SamplingOptions
+from mythos_runtime.session import EngineChoice, Options
+
+pytestmark = needs_native
+HEADERS = Path(__file__).parents[3] / "runtimes/cpp/include"
+MODELS = ("mla_decode", "gqa_decode")
+KINDS: tuple[EngineChoice, ...] = ("python", "native")
+_opened: dict[tuple[str, str], AnyEngine] = {}
+
+
+def engine_of(bundles: Bundles, name: str, kind: EngineChoice) -> AnyEngine:
+    """One for all examples, which leave nothing behind."""
+    key = (name, kind)
+    if key not in _opened:
+        options = Options(threads=1, engine=kind)
+        _opened[key] = open_engine(bundles[name], options=options, memory=8 << 20, max_loops=6, speculate=2)
+    return _opened[key]
+
+
+def answers(engine: AnyEngine, requests: list[Request], cancelled: dict[int, int]) -> list[tuple[object, ...]]:
+    """What each request got, to the bit; some are cancelled behind so many tokens."""
+    running = [engine.submit(request) for request in requests]
+    logits: dict[Running, bytes] = dict.fromkeys(running, b"")
+    while engine.busy:
+        for token in engine.tick():
+            assert token.id in token.running.tokens and token.depth in token.running.depth
+            logits[token.running] += token.logits.tobytes()
+        for number, most in cancelled.items():
+            if running[number].finished is None and len(running[number].tokens) >= most:
+                engine.cancel(running[number])
+    found = []
+    for number, each in enumerate(running):
+        if number in cancelled:  # how far it came by then is the schedule's
+            most = cancelled[number] if each.finished == CANCELLED else len(each.tokens)
+            found.append((each.tokens[:most], each.depth[:most]))
+        else:
+            found.append((each.tokens, each.depth, each.capped, each.finished, logits[each]))
+    return found
+
+
+SAMPLING = st.builds(
+    SamplingOptions,
+    temperature=st.sampled_from([0.0, 0.7, 1.3]),
+    top_k=st.sampled_from([0, 5]),
+    top_p=st.sampled_from([1.0, 0.9]),
+    min_p=st.sampled_from([0.0, 0.05]),
+    repetition_penalty=st.sampled_from([1.0, 1.2]),
+    seed=st.integers(0, (1 << 64) - 1),
+)
+REQUESTS = st.builds(
+    Request,
+    prompt=st.lists(st.integers(0, 90), min_size=1, max_size=12),
+    max_new_tokens=st.integers(1, 12),
+    max_loops=st.sampled_from([None, 1, 3, 6]),
+    halt_threshold=st.sampled_from([None, 0.5, math.inf]),
+    policy=st.sampled_from(["lazy", "full", "share"]),
+    sampling=SAMPLING,
+    eos=st.frozensets(st.integers(0, 90), max_size=8),
+    stop=st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=2).map(tuple), max_size=3).map(tuple),
+    row=st.integers(0, 3),
+    budget=st.sampled_from([None, Budget(), Budget(loops_per_token=2.0)]),
+    depths=st.sampled_from([(), (1, 1, 1)]),
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=5), cancel=st.sampled_from([{}, {0: 2}]))
+def test_whatever_is_asked_for_is_answered_as_by_python(
+    bundles: Bundles, name: str, requests: list[Request], cancel: dict[int, int]
+) -> None:
+    of_python, native = (answers(engine_of(bundles, name, kind), requests, cancel) for kind in KINDS)
+    assert native == of_python
+    usage = engine_of(bundles, name, "native").usage
+    assert usage.pages_free == usage.pages and usage.states_free == usage.states and usage.running == 0
+
+
+def test_what_it_holds_is_what_pythons_holds(bundles: Bundles) -> None:
+    found = []
+    for kind in KINDS:
+        options = Options(threads=1, engine=kind)
+        engine = open_engine(bundles["mla_decode"], options=options, memory=4 << 20, prefixes=2, loops_per_call=1)
+        first = engine.submit(Request(list(range(40)), 3))
+        while engine.busy:
+            engine.tick()
+        second = engine.submit(Request([*range(40), 50], 3))
+        waiting = engine.usage
+        while not second.tokens:
+            engine.tick()
+        found.append((waiting, engine.usage, engine.pages_running, first.tokens, second.tokens, second.reused))
+        while engine.busy:
+            engine.tick()
+    assert found[0] == found[1]
+    assert found[0][0].waiting == 1 and found[0][1].prefixes == 1 and found[0][-1] == 40
+
+
+def test_refusals_are_pythons(bundles: Bundles) -> None:
+    wrong = [
+        Request([], 1),
+        Request([9999], 1),
+        Request([1], 0),
+        Request([1], 1, max_loops=-1),
+        Request([1], 1, halt_threshold=math.nan),
+        Request([1], 1, policy="last"),  # type: ignore[arg-type]
+        Request([1], 1 << 40),
+        Request([1], 60, max_loops=250),
+        Request([1], 2, budget=Budget(loops_per_token=0.0)),
+        Request([1], 2, depths=(0,)),
+        Request([1], 2, stop=((),)),
+    ]
+    said: list[list[tuple[type, str]]] = []
+    for kind in KINDS:
+        engine = open_engine(bundles["mla_decode"], memory=1 << 20, options=Options(engine=kind))
+        errors = []
+        for request in wrong:
+            with pytest.raises(RequestError) as error:
+                engine.submit(request)
+            errors.append((error.type, str(error.value)))
+        assert not engine.busy
+        said.append(errors)
+    assert said[0] == said[1]
+    assert {kind for kind, _ in said[1]} == {RequestError, CapacityError}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"memory": 8}, "hold no page"),
+        ({"memory": 0}, "memory|hold no page"),
+        ({"most_running": 0}, "most_running"),
+        ({"speculate": 0}, "speculate"),
+        ({"speculate": "on"}, "speculate"),
+        ({"max_lag": 0}, "max_lag"),
+        ({"loops_per_call": 0}, "loops_per_call"),
+        ({"max_loops": 9999}, "1 to 256 loops"),
+        ({"max_loops": 0}, "1 to 256 loops"),
+        ({"budget": Budget(latency_ms=-1.0)}, "latency_ms"),
+    ],
+)
+@pytest.mark.parametrize("kind", ENGINES)
+def test_what_no_engine_is_opened_with(
+    bundles: Bundles, options: dict[str, object], text: str, kind: EngineChoice
+) -> None:
+    with pytest.raises(RequestError, match=text):
+        open_engine(bundles["mla_decode"], options=Options(engine=kind), **options)  # type: ignore[arg-type]
+
+
+def test_no_loops_at_all(bundles: Bundles) -> None:
+    """Which replays a depth of 0."""
+    request = Request([1, 2], 4, max_loops=0, depths=(0,))
+    found = [answers(engine_of(bundles, "mla_decode", kind), [request], {}) for kind in KINDS]
+    assert found[0] == found[1] and found[0][0][1] == [0, 0, 0, 0]
+
+
+def test_a_bundle_that_is_damaged(bundles: Bundles, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"manifest\.json") as error:
+        open_engine(tmp_path, options=Options(engine="native"))
+    assert error.type.__name__ == "BundleError"
+
+
+def test_logits_outlive_their_engine(bundles: Bundles) -> None:
+    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    engine.submit(Request([1, 2, 3], 4))
+    tokens: list[Token] = []
+    while engine.busy:
+        tokens += engine.tick()
+    kept = [token.logits.copy() for token in tokens]
+    engine.close()
+    del engine
+    gc.collect()
+    assert all(np.array_equal(token.logits, copy) for token, copy in zip(tokens, kept, strict=True))
+    assert all(token.logits.argmax() == token.id for token in tokens)
+
+
+def test_one_that_was_closed(bundles: Bundles) -> None:
+    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    running = engine.submit(Request([1], 4))
+    engine.close()
+    engine.close()
+    assert running.finished == CANCELLED and not engine.busy
+    engine.cancel(running)
+    for work in (engine.tick, lambda: engine.submit(Request([1], 1)), lambda: engine.usage):
+        with pytest.raises(RequestError, match="was closed"):
+            work()
+
+
+def test_closing_while_another_thread_ticks(bundles: Bundles) -> None:
+    for _ in range(20):
+        engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(threads=1, engine="native"))
+        engine.submit(Request([1, 2, 3], 40))
+        ended = threading.Event()
+
+        def work(engine: AnyEngine = engine, ended: threading.Event = ended) -> None:
+            with contextlib.suppress(RequestError):
+                while True:
+                    engine.tick()
+            ended.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        engine.close()
+        thread.join(30)
+        assert ended.is_set() and not engine.busy
+
+
+def generated(model: Model, prompt: list[int]) -> list[list[int]]:
+    return model.generate_all([prompt, prompt[::-1]], max_new_tokens=12).tokens
+
+
+def test_generations_on_one_model_take_turns(bundles: Bundles) -> None:
+    """Threads with generations of their own, and one that is left half done."""
+    model = load(bundles["mla_decode"], threads=1, engine="native")
+    prompts = [[n + 1, n + 2, n + 3] for n in range(4)]
+    with load(bundles["mla_decode"], threads=1, engine="python") as of_python:
+        expected = [generated(of_python, prompt) for prompt in prompts]
+    left = model.generate([prompts[0]], max_new_tokens=12)
+    next(left)
+    found: dict[int, list[list[int]]] = {}
+    threads = [
+        threading.Thread(target=lambda n=n: found.update({n: generated(model, prompts[n])}))
+        for n in range(len(prompts))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[n] for n in range(4)] == expected
+    usage = model.engine().usage
+    assert usage.pages_free < usage.pages
+    del left
+    gc.collect()
+    usage = model.engine().usage
+    assert usage.pages_free == usage.pages and usage.states_free == usage.states
+
+
+def test_a_model_may_be_closed_before_its_engines(bundles: Bundles) -> None:
+    model = load(bundles["mla_decode"], engine="native")
+    engine = model.engine()
+    assert isinstance(engine, NativeEngine)
+    running = engine.submit(Request([1, 2], 3))
+    model.close()
+    del model
+    gc.collect()
+    while engine.busy:
+        engine.tick()
+    assert len(running.tokens) == 3
+
+
+def test_an_error_of_one_request_is_its_own(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told as the C interface tells it, since nothing here makes the engine give NaN."""
+    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    assert isinstance(engine, NativeEngine)
+    running = engine.submit(Request([1], 4))
+    told = (structs.Token * 1)(structs.Token(0, -1, 0, 0, 0, None, b"error", b"the logits hold NaN"))
+    tick = structs.Tick(1, told)
+
+    def failing(_: object, found: object) -> int:
+        ctypes.cast(found, ctypes.POINTER(ctypes.POINTER(structs.Tick)))[0] = ctypes.pointer(tick)
+        return 0
+
+    class Failing:
+        mythos_engine_tick = staticmethod(failing)
+        mythos_tick_free = staticmethod(lambda _: None)
+
+    monkeypatch.setattr(engine, "_library", Failing())
+    assert engine.tick() == [] and running.finished == "error" and not engine.busy
+    assert isinstance(running.error, ResultError) and "NaN" in str(running.error)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engine_on_a_model_claims_what_runs_alone(bundles: Bundles, kind: EngineChoice) -> None:
+    """What is refused, ends or is closed leaves nothing behind."""
+    model = load(bundles["mla_decode"], threads=1, engine=kind)
+    engine = model.engine(most_running=2)
+
+    def finish() -> None:
+        while engine.busy:
+            engine.tick()
+
+    engine.submit(Request([1, 2, 3], 4))
+    finish()
+    pages = engine.usage.pages
+    for _ in range(8):
+        engine.submit(Request([1, 2, 3], 4))
+        finish()
+        for wrong in (Request([1, 2], 1 << 40), Request([1], -5000), Request([1], 2, max_loops=10**7)):
+            with pytest.raises(RequestError):
+                engine.submit(wrong)
+    assert engine.usage.pages == engine.usage.pages_free == pages
+    cancelled, closed = engine.submit(Request([1, 2], 8)), engine.submit(Request([1, 2], 8))
+    engine.tick()
+    engine.cancel(cancelled)
+    engine.close()
+    engine.close()
+    assert [cancelled.finished, closed.finished] == [CANCELLED, CANCELLED] and not engine.busy
+    for call in (engine.tick, lambda: engine.usage, lambda: engine.submit(Request([1], 1))):
+        with pytest.raises(RequestError, match="was closed"):
+            call()
+    dropped = model.engine()
+    dropped.submit(Request([1, 2], 8))
+    dropped.tick()
+    del dropped
+    gc.collect()
+    assert model.generate_all([[1, 2, 3]], max_new_tokens=4).tokens  # on what they gave back
+    usage = model.engine().usage
+    assert usage.pages == usage.pages_free and usage.states == usage.states_free
+    model.close()
+    with pytest.raises(RequestError, match="model was closed"):
+        model.engine()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_chunk_is_as_long_on_a_model_that_is_new(bundles: Bundles, kind: EngineChoice) -> None:
+    engine = load(bundles["mla_decode"], threads=1, engine=kind).engine(chunk=256)
+    engine.submit(Request(list(range(60)), 1, policy="full"))
+    ticks = 0
+    while engine.busy:
+        engine.tick()
+        ticks += 1
+    assert ticks <= 7, "its loops, and a tick to leave"
+
+
+# -- whether there is one ----------------------------------------------------------------------------------------------
+
+
+def test_without_the_library_pythons_serves(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, "none")
+    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+    assert "is none" in str(library.why_no_native_engine())
+    with pytest.raises(BackendMissing, match="is none"):
+        open_engine(bundles["mla_decode"], options=Options(engine="native"))
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, "/nowhere.so")
+    with pytest.raises(BackendMissing, match=r"names /nowhere\.so, which does not exist"):
+        load(bundles["mla_decode"])
+    monkeypatch.delenv(library.LIBRARY_VARIABLE)
+    monkeypatch.setattr(library, "NATIVE", Path("/nowhere"))
+    assert "not installed" in str(library.why_no_native_engine())
+    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+
+
+@pytest.mark.parametrize("made", ["text", "other", "older"])
+def test_a_library_that_does_not_fit(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    path = tmp_path / "libmythos_runtime.so"
+    if made == "text":
+        path.write_text("no library")
+    else:
+        names = [] if made == "other" else [name for name in library._FUNCTIONS if name != "mythos_version"]
+        source = "".join(f"int {name}(void) {{ return 3; }}\n" for name in names)
+        if made == "older":
+            source += 'const char* mythos_version(void) { return "0.0.1"; }\n'
+        subprocess.run(["gcc", "-shared", "-fPIC", "-xc", "-", "-o", path], input=source.encode(), check=True)
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, str(path))
+    said = str(library.why_no_native_engine())
+    assert str(path) in said and ("of version 0.0.1" if made == "older" else "cannot be used") in said
+    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+    with pytest.raises(BackendMissing, match=r"libmythos_runtime\.so"):
+        load(bundles["mla_decode"], engine="native").generate_all([[1]], max_new_tokens=1)
+
+
+def test_what_it_does_not_run(bundles: Bundles) -> None:
+    with pytest.raises(BackendMissing, match="on the CPU"):
+        open_engine(bundles["mla_decode"], options=Options(engine="native"), backend="eager")
+    for options in ({"backend": "eager"}, {"provider": "cuda"}):
+        with pytest.raises(BackendMissing, match="on the CPU"):
+            load(bundles["mla_decode"], engine="native", **options)
+    with pytest.raises(RequestError, match="no engine 'rust'"):
+        Options(engine="rust")  # type: ignore[arg-type]
+
+
+# -- the C interface ---------------------------------------------------------------------------------------------------
+
+_STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "mythos_load_options": structs.LoadOptions,
+    "mythos_forward_options": structs.ForwardOptions,
+    "mythos_engine_options": structs.EngineOptions,
+    "mythos_request": structs.Request,
+    "mythos_token": structs.Token,
+    "mythos_tick": structs.Tick,
+    "mythos_usage": structs.Usage,
+}
+
+
+def test_structs_lie_in_memory_as_the_compiler_lays_them(tmp_path: Path) -> None:
+    flat = {"steps", "rows", "late", "drafted", "accepted"}  # in mythos_usage.counts
+    lines = ['#include "mythos_engine.h"', "#include <stdio.h>", "int main(void) {"]
+    expected = []
+    for name, struct in _STRUCTS.items():
+        lines.append(f'  printf("%zu\\n", sizeof({name}));')
+        expected.append(ctypes.sizeof(struct))
+        for field, *_ in struct._fields_:
+            place = f"counts.{field}" if name == "mythos_usage" and field in flat else field
+            lines.append(f'  printf("%zu\\n", offsetof({name}, {place}));')
+            expected.append(getattr(struct, field).offset)
+    program = tmp_path / "layout"
+    source = "\n".join([*lines, "}"]).encode()
+    subprocess.run(["gcc", "-xc", "-", f"-I{HEADERS}", "-o", program], input=source, check=True)
+    printed = subprocess.run([program], capture_output=True, check=True).stdout.split()
+    assert [int(number) for number in printed] == expected
+
+
+def test_numbers_that_c_does_not_hold(bundles: Bundles) -> None:
+    engine = engine_of(bundles, "mla_decode", "native")
+    most = (1 << 80) + 3  # whose low bits are a token
+    wide = SamplingOptions(top_k=most)
+    plain = Request([1, 2], 6)
+    huge = replace(plain, eos=frozenset([most]), stop=((most,),), sampling=wide)
+    of_plain, of_huge = answers(engine, [plain, huge], {})
+    assert of_plain == of_huge
+    with pytest.raises(RequestError, match="row"):
+        engine.submit(replace(plain, row=most))
+    model = load(bundles["mla_decode"], engine="native")
+    for each in (engine, model.engine()):
+        for tokens in ((1 << 63) - 1, most):
+            with pytest.raises(CapacityError, match="exceeds the 64"):
+                each.submit(Request([1, 2, 3], tokens))
+    with pytest.raises(RequestError, match="at most 256 loop depths"):
+        model.new_cache(1, 8, max_loops=(1 << 64) + 2)
