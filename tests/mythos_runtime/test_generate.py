@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import subprocess
@@ -52,11 +53,17 @@ def prompts(model: Model, lengths: list[int], seed: int = 0) -> list[list[int]]:
     return [random.integers(0, model.spec.vocab_size, length).tolist() for length in lengths]
 
 
+@functools.cache
+def _loaded(bundle: Path) -> Model:
+    """Once for all examples."""
+    return load(bundle, verify="sizes")
+
+
 @pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_split_of_a_prompt_gives_the_golden_logits(case: str, data: st.DataObject, bundles: Bundles) -> None:
-    model = load(bundles[case], verify="sizes")
+    model = _loaded(bundles[case])
     io = load_file(GOLDEN / case / "io.safetensors")
     loops = json.loads((GOLDEN / case / "case.json").read_text())["n_loops"]
     ids = io["input_ids"].astype(np.int64)

@@ -166,7 +166,7 @@ def test_one_engine_at_a_time(opened: Callable[[], AnyEngine]) -> None:
     def open_next() -> AnyEngine:
         alive.append(sum(engine() is not None for engine in made))
         engine = opened()
-        made.append(weakref.ref(engine))
+        made.append(weakref.ref(engine._engine))  # type: ignore[attr-defined]  # of a `Poisoned`
         return engine
 
     loop, ends = EngineLoop(open_next(), open_next, deliver, 16), [Ended(), Ended()]
