@@ -60,7 +60,7 @@ def _loaded(bundle: Path) -> Model:
 
 
 @pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_any_split_of_a_prompt_gives_the_golden_logits(case: str, data: st.DataObject, bundles: Bundles) -> None:
     model = _loaded(bundles[case])

@@ -179,6 +179,9 @@ def test_the_runtime_runs_where_there_is_no_torch(built: Path, bundles: Bundles,
         spoken = box.run("mythos_run", tmp_path / "speaks", "--prompt", "Once")
         assert spoken == model.tokenizer.decode(answer) + "\n"
 
+    kind = "import sys, mythos_runtime; print(type(mythos_runtime.load(sys.argv[1]).session).__name__)"
+    assert box.run("python", "-c", kind, bundle) == "NativeSession\n"  # of the wheel's own library
+
     example = ROOT / "runtimes" / "cpp" / "example"
     for command in (
         ["cmake", "-S", example, "-B", tmp_path / "example", f"-DCMAKE_PREFIX_PATH={prefix}"],
@@ -220,7 +223,8 @@ def test_what_the_distributions_hold(built: Path) -> None:
     with tarfile.open(only(built, "mythos_runtime-*.tar.gz")) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"source/mythos_export/kernels/CMakeLists.txt", "source/runtimes/cpp/CMakeLists.txt", "LICENSE"} <= names
-    assert not [name for name in names if "native/" in name or name.startswith("source/") and name.endswith(".py")]
+    built_here = "mythos_runtime/native/"
+    assert not [name for name in names if name.startswith(built_here) or re.match(r"source/.*\.py$", name)]
     with zipfile.ZipFile(only(built, "mythos_runtime-*.whl")) as runtime:
         files = {entry.filename: entry.external_attr >> 16 for entry in runtime.infolist()}
     native = "mythos_runtime/native"

@@ -89,7 +89,7 @@ REQUESTS = st.builds(
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=5), cancel=st.sampled_from([{}, {0: 2}]))
 def test_whatever_is_asked_for_is_answered_as_by_python(
     bundles: Bundles, name: str, requests: list[Request], cancel: dict[int, int]
