@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from served_bundles import settings_of
 
 from mythos_runtime.cli import mythos
+from mythos_runtime.engine.native.library import LIBRARY_VARIABLE
 from mythos_runtime.session import Options
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,8 @@ def replicas(small: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()"]
     options = ["--port", str(port), "--name", NAME, "--threads", "1", "--memory", "32MiB", "--replicas", "2"]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    # The native engine has answered before somebody who has heard the first tokens can kill it.
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", LIBRARY_VARIABLE: "none"}
     with subprocess.Popen([*program, "serve", str(small), "--ray", *options], env=environment) as process:
         url = f"http://127.0.0.1:{port}"
         try:
