@@ -112,7 +112,7 @@ def test_the_plug_ins_go_into_the_tensorrt_rtx_of_the_process(module: str, tmp_p
     (tmp_path / PLUGIN_LIBRARY).symlink_to(library())
     done = subprocess.run(asked, capture_output=True, text=True)
     expected = (
-        "loaded\n['gqa_attention', 'mla_attention', 'moe']\n"
+        "loaded\n['act_halting', 'gqa_attention', 'mla_attention', 'moe']\n"
         if module
         else "x.engine calls plug-ins, and ONNX Runtime has not loaded libtensorrt_rtx.so.1, which is to take them; "
         "the same bundle runs here with --backend onnxruntime\n"
