@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
-from mythos_runtime.cache import Cache, past_shapes
+from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.dense import no_memory
 from mythos_runtime.engine import sequence as sequences
 from mythos_runtime.engine.chunks import Chunk, Leaving
@@ -24,7 +24,6 @@ from mythos_runtime.engine.speculation import Speculate, Speculation
 from mythos_runtime.errors import RequestError
 from mythos_runtime.guards import check_numbers
 from mythos_runtime.lines import pack, unpack
-from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import LoopSpec
 
@@ -192,9 +191,7 @@ class RowCache(Cache):
 
     def read(self) -> dict[str, np.ndarray]:
         """As `Cache.read`; what lags is run first."""
-        longest = int(self.lengths.max())
-        shapes = past_shapes(self.spec, self.batch, longest, self.max_loops)
-        entries = {name: np.zeros(shape, numpy_dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+        entries = empty_past(self.spec, self.batch, int(self.lengths.max()), self.max_loops)
         with self.pool.alone():
             core = self.pool.core
             for sequence in self._sequences:

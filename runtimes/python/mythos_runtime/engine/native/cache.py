@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
-from mythos_runtime.cache import Cache, past_shapes
+from mythos_runtime.cache import Cache, empty_past
 from mythos_runtime.engine.native.library import check, free_with
 from mythos_runtime.engine.sequence import POLICIES, Policy
 from mythos_runtime.errors import RequestError
@@ -77,9 +77,7 @@ class NativeCache(Cache):
 
     def read(self) -> dict[str, np.ndarray]:
         """As `Cache.read`; what lags is run first."""
-        longest = int(self.lengths.max())
-        shapes = past_shapes(self.spec, self.batch, longest, self.max_loops)
-        entries = {name: np.zeros(shape, numpy_dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+        entries = empty_past(self.spec, self.batch, int(self.lengths.max()), self.max_loops)
         for group in self.spec.caches:
             for row, length in enumerate(self.lengths.tolist()):
                 mine = entries[group.name][..., row, :length, :]
