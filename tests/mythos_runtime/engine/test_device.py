@@ -25,6 +25,7 @@ from mythos_runtime.row_ports import STEP
 
 NEAR = 2e-5  # of the largest logit
 NEAR_HALF = 2e-2  # which is how far float16 is from float32
+NEAR_STEPS = 2e-3  # a line's value that is near the middle of two integers may be a step off, which moves what follows
 
 Answers = list[tuple[list[int], list[int], np.ndarray]]
 
@@ -85,7 +86,7 @@ def test_answers_are_those_of_onnxruntime(row_model: RowModel) -> None:
 
 
 def test_over_int8_pages_answers_are_those_of_onnxruntime(int8_row_model: RowModel) -> None:
-    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()))
+    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()), NEAR_STEPS)
 
 
 def test_in_float16_answers_are_those_of_onnxruntime(half_row_model: RowModel) -> None:
