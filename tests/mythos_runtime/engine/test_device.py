@@ -13,12 +13,13 @@ import torch
 from recorded import RecordedGraphs
 from row_models import RowModel, forked_and_grown
 
-from mythos_runtime.engine import Budget, Engine, Request
+from mythos_runtime.engine import Budget, Request
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.device.tail import fuse_tail
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.errors import BackendFailed, BundleError
 from mythos_runtime.row_ports import STEP
