@@ -14,7 +14,7 @@ from row_models import RowModel
 from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
-from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine import Request, Token, open_engine
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import MOST_LOOPS_OF_CALL, Frame
@@ -142,6 +142,39 @@ def test_a_graph_that_cannot_have_run_as_it_says_is_refused(row_model: RowModel)
         ):
             core.step([sequence])
         core.close(sequence)
+
+
+def test_what_a_tick_chose_before_it_failed_is_told(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the failure, by the next tick, unless whom it concerned is gone."""
+    core = row_model.core()
+    alone = Engine(core, patience=0.0, loops_per_call=1)
+    second = alone.submit(Request([1, 2], 6, policy="full"))
+    expected = [token.logits for token in _all(alone)]
+    for stays in (True, False):
+        engine = Engine(core, patience=0.0, loops_per_call=1)
+        first = engine.submit(Request([3], 1, max_loops=1))
+        engine.tick()
+        second = engine.submit(Request([1, 2], 6, policy="full"))
+
+        def failing(*given: Any) -> None:
+            raise BackendFailed("planted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(core.graphs, "step", failing)
+            (told,) = engine.tick()
+        assert told.running is first and first.finished == "length"
+        if stays:
+            with pytest.raises(BackendFailed, match="planted"):
+                engine.tick()
+        else:
+            engine.cancel(second)
+            second = engine.submit(Request([1, 2], 6, policy="full"))
+        assert all(np.array_equal(*pair) for pair in zip([t.logits for t in _all(engine)], expected, strict=True))
+        engine.close()
+
+
+def _all(engine: Engine) -> list[Token]:
+    return [token for _ in iter(lambda: engine.busy, False) for token in engine.tick()]
 
 
 def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:

@@ -46,7 +46,8 @@ class AnyEngine(Protocol):
         ...
 
     def tick(self) -> list[Token]:
-        """At most one call of each graph. The tokens that were chosen."""
+        """At most one call of each graph. The tokens that were chosen: where a call fails after that, they are told,
+        and the next tick fails."""
         ...
 
     def close(self) -> None:
