@@ -89,7 +89,7 @@ def _core(run: Run, bundle: Path, place: Path, device: OrtDevice) -> Core:
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
         library: OpLibrary = None if file.startswith(FOLDER) else "auto"
-        return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library), in_turns=True)
+        return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library))
 
     rows = OrtRows.of(spec, device, open_graph, _ROWS)
     memory = rows.memory(Room(16, 16 * spec.trained_loops, 256))
