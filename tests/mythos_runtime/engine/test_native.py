@@ -163,6 +163,7 @@ def test_refusals_are_pythons(bundles: Bundles) -> None:
         ({"speculate": "on"}, "speculate"),
         ({"max_lag": 0}, "max_lag"),
         ({"loops_per_call": 0}, "loops_per_call"),
+        ({"patience": math.nan}, "patience"),
         ({"max_loops": 9999}, "1 to 256 loops"),
         ({"max_loops": 0}, "1 to 256 loops"),
         ({"budget": Budget(latency_ms=-1.0)}, "latency_ms"),

@@ -54,6 +54,7 @@ def python_engine(
         core,
         given.most_running,
         given.chunk,
+        given.patience,
         loops_per_call=given.loops_per_call,
         budget=given.budget,
         prefixes=given.prefixes,

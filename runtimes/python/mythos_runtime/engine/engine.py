@@ -18,7 +18,7 @@ from collections import deque
 
 import numpy as np
 
-from mythos_runtime.batch import integer
+from mythos_runtime.batch import integer, number
 from mythos_runtime.engine.admission import admit, check_budget
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.core import Core
@@ -76,6 +76,8 @@ class Engine:
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
         self.speculation = speculation
+        if patience is not None:
+            number(patience, "patience")
         if loops_per_call is not None:
             integer(loops_per_call, "loops_per_call", 1)
         self.pace = Pace(patience, loops_per_call, Speed() if speculation is None else speculation.speed)

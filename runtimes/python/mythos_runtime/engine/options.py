@@ -26,7 +26,7 @@ class EngineOptions:
         most_rows: of a call.
         most_running: requests that run at a time; the others wait, in the order they came.
         chunk: the most tokens of a prompt that enter at a time.
-        loops_per_call, prefixes: see `engine.Engine`.
+        patience, loops_per_call, prefixes: see `engine.Engine`.
         max_lag: see `Core`.
         budget: of requests that have none of their own.
         speculate: "auto", "off", or the loops after which a draft is taken.
@@ -37,6 +37,7 @@ class EngineOptions:
     most_rows: int = MOST_ROWS
     most_running: int = 64
     chunk: int = CHUNK
+    patience: float | None = None
     loops_per_call: int | None = None
     max_lag: int | None = MAX_LAG
     budget: Budget | None = None

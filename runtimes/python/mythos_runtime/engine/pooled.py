@@ -22,6 +22,7 @@ class PooledEngine:
             pool.core,
             options.most_running,
             options.chunk,
+            options.patience,
             loops_per_call=options.loops_per_call,
             budget=options.budget,
             speculation=pool.speculation(options.speculate),
