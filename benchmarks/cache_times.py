@@ -24,6 +24,7 @@ from mythos_export import export
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
 from mythos_runtime.engine import Request, Running, open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.session import Options
 
 NAME = "cache_times.json"
@@ -51,7 +52,7 @@ class Decoding:
     """A sequence of one bundle, some tokens in."""
 
     def __init__(self, made: Path, held: int, tokens: int, threads: int) -> None:
-        self.engine = open_engine(made, options=Options(threads=threads), memory=1 << 30)
+        self.engine = open_engine(made, EngineOptions(memory=1 << 30), options=Options(threads=threads))
         ids = np.random.default_rng(0).integers(0, WIDE.vocab_size, held).tolist()
         self.running: Running = self.engine.submit(Request(ids, tokens + 1, policy="full"))
         while not self.running.tokens:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from mythos_export import export
 from mythos_model.pretrained import folder
-from mythos_runtime.ort import OP_LIBRARY_VARIABLE, find_op_library
+from mythos_runtime.op_library import OP_LIBRARY_VARIABLE, find_op_library
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "build" / "native" / "mythos_run"

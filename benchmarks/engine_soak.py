@@ -28,6 +28,7 @@ from benchmarks.serving.__main__ import bundle_of
 from benchmarks.serving.mixes import MIXES
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.opening import open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.sampling import SamplingOptions
@@ -170,12 +171,8 @@ def main(tokens: int, bundles: Path, memory: int, threads: int) -> None:
     bundle = bundle_of("text", bundles)
     engine = open_engine(
         bundle,
+        EngineOptions(memory=memory << 20, max_loops=9, most_running=RUNNING, prefixes=PREFIXES, speculate="auto"),
         options=Options(threads=threads, engine="python"),
-        memory=memory << 20,
-        max_loops=9,
-        most_running=RUNNING,
-        prefixes=PREFIXES,
-        speculate="auto",
     )
     assert isinstance(engine, Engine)  # whose pages can be counted
     asked = requests(MIXES[0].asks(3))

@@ -26,7 +26,7 @@ from mythos_export import export
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_model.pretrained import folder
 from mythos_runtime import Model, load
-from mythos_runtime.ort import why_no_op_library
+from mythos_runtime.op_library import why_no_op_library
 
 PRECISIONS = ("fp32", "int8", "int8a8", "int4", "int4a8", "fp8")
 """As the manifest names them: `a8` is `--activations int8`."""

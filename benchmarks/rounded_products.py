@@ -29,7 +29,7 @@ from benchmarks.peers import openvino_products
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.kernels.library import describe
 from mythos_model.formats import FORMATS, PLAIN
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 INPUTS, SHAPES = 2048, {1: 32768, 128: 4096}
 _TYPES = {"float32": "float", "float16": "float16", "int8": "int8", "uint8": "uint8"}

@@ -26,6 +26,7 @@ from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_model.pretrained import folder as pretrained
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.opening import open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import Request
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.session import Options
@@ -98,7 +99,7 @@ def measure(case: Case, threads: int, rounds: int, console: Console) -> list[dic
     ways: tuple[Speculate, ...] = ("off", *case.speculate)
     engines: dict[Speculate, Engine] = {}
     for way in ways:
-        opened = open_engine(case.bundle, options=options, memory=256 << 20, speculate=way)
+        opened = open_engine(case.bundle, EngineOptions(memory=256 << 20, speculate=way), options=options)
         assert isinstance(opened, Engine)
         engines[way] = opened
     rows = []

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = Path("build/kernels")
 HEADERS = Path("build/headers")  # downloaded once, for this and for the C++ runtime
-NATIVE = Path("runtimes/python/mythos_runtime/native")  # `mythos_runtime.ort.find_op_library`
+NATIVE = Path("runtimes/python/mythos_runtime/native")  # `mythos_runtime.op_library.find_op_library`
 NOT_BUILT = "not_built.txt"  # why the folder holds no library: `mythos doctor` quotes it
 _TAIL = 15
 

@@ -15,6 +15,7 @@ import httpx2
 import openai
 import uvicorn
 
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server import command
 from mythos_runtime.server.app import make_app
@@ -77,7 +78,11 @@ def serving(
     settings = settings_of(bundle, **changes)
     manifest = read_manifest(bundle, verify_hashes=False)
     served = Served.open(
-        bundle, manifest, settings, memory=memory, prefixes=prefixes, options=Options(1, provider="cpu")
+        bundle,
+        manifest,
+        settings,
+        engine=EngineOptions(memory=memory, prefixes=prefixes),
+        options=Options(1, provider="cpu"),
     )
     app = make_app(served)
     listening = command.listen("127.0.0.1", 0)

@@ -14,12 +14,13 @@ from benchmarks.gpu.run import Run
 from mythos_export.capture import capture_rows
 from mythos_export.kernels.eager import register
 from mythos_model import MythosModel
-from mythos_runtime.engine import Engine, Request
+from mythos_runtime.engine import Request
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.memory import Memory, Room
 
 _NEAR = 1e-4  # of the largest logit, float32 on two devices

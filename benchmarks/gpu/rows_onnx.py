@@ -20,10 +20,10 @@ from benchmarks.gpu.run import Run
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.op import calls_of
 from mythos_export.targets.cuda_lines import write_lines
-from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, KERNELS_FOLDER
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.cores import open_core
 from mythos_runtime.engine.memory import Room
-from mythos_runtime.engine.opening import open_core
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
 from mythos_runtime.line_ports import FOLDER
@@ -32,7 +32,6 @@ from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.session import NATIVE, OpLibrary, Options
-from mythos_runtime.torch_device import KERNELS_FOLDER
 
 _NEAR = 1e-3  # of the largest logit: the provider's own products may be TF32
 _ROWS = 64

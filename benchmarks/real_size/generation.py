@@ -21,7 +21,7 @@ from mythos_export.bench.generation.loads import constant, mixed
 from mythos_export.bench.generation.schedules import PROMPT, LockStep, Native
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_runtime import read_manifest
-from mythos_runtime.engine.opening import MAX_LAG
+from mythos_runtime.engine.options import MAX_LAG
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,6 +20,7 @@ import torch
 from mythos_export.bench.resources import peak_memory
 from mythos_runtime import load
 from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.session import Options
 
 PROMPT, TOKENS, EXITS = list(range(300, 316)), 8, 0.7
@@ -52,7 +53,7 @@ def main() -> None:
     bundle, threads = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(threads)
     model = load(bundle, threads=threads, verify="sizes")
-    core = open_engine(bundle, options=Options(threads=threads), memory=256 << 20)
+    core = open_engine(bundle, EngineOptions(memory=256 << 20), options=Options(threads=threads))
     for _ in sys.stdin:
         round_: dict[str, Any] = {"read": [reading_rate()], "depth": {}}
         for depth in range(1, model.spec.trained_loops + 1):

@@ -24,6 +24,7 @@ from mythos_export.shards.files import stripped
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import BASE, TargetOptions
 from mythos_runtime.engine import AnyEngine, Request, open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.session import Options
 
 SHARDS, SEQUENCES = (None, 1, 2, 4), (1, 8, 32)
@@ -79,7 +80,7 @@ def main(precision: str, rounds: int, out: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         folders = {shards: bundle(precision, shards, Path(place)) for shards in SHARDS}
         engines = {
-            shards: open_engine(folder, options=Options(1, provider="cpu"), memory=_MEMORY)
+            shards: open_engine(folder, EngineOptions(memory=_MEMORY), options=Options(1, provider="cpu"))
             for shards, folder in folders.items()
         }
         rows: list[dict[str, Any]] = []

@@ -33,7 +33,7 @@ from mythos_export.errors import BenchError, ToolFailed, ToolMissing
 from mythos_export.progress import Progress, silent
 from mythos_runtime import load, read_manifest
 from mythos_runtime.manifest import Manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 LIMITS = "mythos_export.bench.limits:Limits"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_runtime.errors import BackendMissing
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.row_ports import PAGE
 
 

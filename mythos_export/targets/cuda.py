@@ -23,9 +23,9 @@ from mythos_export.progress import Progress
 from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.targets.target import Built, TargetOptions
 from mythos_export.targets.tensorrt_build import parse_sms
+from mythos_runtime.cuda_ops import KERNELS_FOLDER
 from mythos_runtime.row_ports import LOOPS_FILE, ROWS
 from mythos_runtime.spec import LoopSpec
-from mythos_runtime.torch_device import KERNELS_FOLDER
 
 DEFAULT_SMS = (80, 90)
 _COMPUTED_IN = "fp32"  # what rounded weights are multiplied in

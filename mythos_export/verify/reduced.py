@@ -36,7 +36,6 @@ from mythos_runtime.manifest import Manifest
 WHOLE = "whole model, "  # before the names of its stages
 LINKED = "linked files"  # the user's own, among what holds weights
 _WHOLE = 64 << 20  # bytes of a linked tensor that is looked at as a whole
-_EXECUTIONS = 3  # of every case, that so few of them do not set a tolerance by chance
 _KINDS: tuple[type[Stage], ...] = (CpuKernels, RowLoops, ShardKernels)
 
 
@@ -45,7 +44,7 @@ def make_few(weights: WeightsFile, precision: str) -> Golden:
     with few_threads(weights.model):
         truth = Truth(weights.model)
         for question in _few(truth):
-            truth.ask(question, _EXECUTIONS)
+            truth.ask(question)
             weights.forget()
         return replace(judged(truth, precision), weights=prints(weights.model, weights.prints))
 

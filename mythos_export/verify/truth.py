@@ -17,6 +17,8 @@ from mythos_model.taps import Recorded, disturbing, recording
 
 Run = tuple[Mapping[str, Tensor], Recorded]  # outputs by port, and what the loop showed
 
+EXECUTIONS = 3  # of eager, for every case
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -57,34 +59,36 @@ class Truth:
         self.unmoved = with_plain_activations(self.model.exact()).with_int8_cache(False) if rounds else None
         self.model = self.model.unrounded()
 
-    def ask(self, question: Question, executions: int = 1) -> Mapping[str, np.ndarray]:
-        """Answer, keep, and return the outputs at the export's precision; of more executions than one the others are
-        measured, as `measure` does."""
+    def ask(self, question: Question) -> Mapping[str, np.ndarray]:
+        """Answer, keep, and return the outputs at the export's precision. Eager is executed EXECUTIONS times, all but
+        the first as `measure` does: how far off a single one is, where states nearly cancel, is chance."""
         true = _run(self.exact, question)
-        asked = self._compared(question, _run(self.model, question), true)
-        self.measured += [self._disturbed(question, seed, true) for seed in range(executions - 1)]
+        case = self._case(question, *true)
+        asked = self._compared(case, _run(self.model, question), true)
+        self.measured += [self._disturbed(question, seed, case, true) for seed in range(EXECUTIONS - 1)]
         if self.unmoved is not None:
-            self.apart.append(self._compared(question, _run(self.unmoved, question), true))
+            self.apart.append(self._compared(case, _run(self.unmoved, question), true))
             logits = self.model.spec.ports.of("logits").name
             plain = {logits: _narrow(np.asarray(self.apart[-1].eager.outputs[logits]))}
-            asked = replace(asked, case=replace(asked.case, unrounded=plain))
+            asked = replace(asked, case=replace(case, unrounded=plain))
         self.asked.append(asked)
-        return self.asked[-1].eager.outputs
+        return asked.eager.outputs
 
     def measure(self, question: Question, seed: int) -> None:
         """Answer a question that is no case, with eager rounding by chance (`taps.disturbing`): only how far off such
         an execution is is of interest."""
-        self.measured.append(self._disturbed(question, seed, _run(self.exact, question)))
+        true = _run(self.exact, question)
+        self.measured.append(self._disturbed(question, seed, self._case(question, *true), true))
 
-    def _disturbed(self, question: Question, seed: int, true: Run) -> Asked:
+    def _disturbed(self, question: Question, seed: int, case: Case, true: Run) -> Asked:
         with disturbing(seed):
             run = _run(self.model, question)
-        return self._compared(question, run, true)
+        return self._compared(case, run, true)
 
-    def _compared(self, question: Question, run: Run, truth: Run) -> Asked:
-        """What eager at the export's precision answered, beside the truth."""
-        (outputs, seen), (true_outputs, true) = run, truth
-        case, errors = self._case(question, true_outputs, true), {}
+    def _compared(self, case: Case, run: Run, truth: Run) -> Asked:
+        """What eager at the export's precision answered, beside the truth, of which the case is made."""
+        (outputs, seen), (_, true) = run, truth
+        errors = {}
         for tensor in decisions(self.model.spec):
             if tensor.kind == "choice":
                 self.choices |= {tensor.name: scores[0].shape[-1]} if (scores := true.scores.get(tensor.name)) else {}

@@ -11,6 +11,7 @@ from golden_bundles import Bundles
 from benchmarks.engine_soak import alone, growth, requests, run
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.opening import open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.session import Options
 
@@ -18,7 +19,7 @@ from mythos_runtime.session import Options
 def engine_of(bundles: Bundles) -> Engine:
     options = Options(threads=1, engine="python")
     engine = open_engine(
-        bundles["mla_decode"], options=options, memory=1 << 18, max_loops=9, most_running=8, prefixes=2
+        bundles["mla_decode"], EngineOptions(memory=1 << 18, max_loops=9, most_running=8, prefixes=2), options=options
     )
     assert isinstance(engine, Engine)
     return engine

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from mythos_runtime import ort
+from mythos_runtime import op_library
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def test_without_a_compiler(build_native: ModuleType, tmp_path: Path, monkeypatc
     with pytest.raises(build_native.NotBuiltError, match=r"no C\+\+ compiler: install g\+\+"):
         build_native.build(tmp_path)
     assert [path.name for path in native.iterdir()] == ["not_built.txt"]
-    monkeypatch.setattr(ort, "NATIVE", native)
-    assert ort.find_op_library() is None
-    assert "install g++" in ort.why_no_op_library()
+    monkeypatch.setattr(op_library, "NATIVE", native)
+    assert op_library.find_op_library() is None
+    assert "install g++" in op_library.why_no_op_library()
 
 
 def test_a_failing_compiler_is_quoted(
@@ -46,5 +46,5 @@ def test_a_failing_compiler_is_quoted(
 
 
 def test_a_session_can_be_told_to_use_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ort.OP_LIBRARY_VARIABLE, "none")
-    assert ort.find_op_library() is None
+    monkeypatch.setenv(op_library.OP_LIBRARY_VARIABLE, "none")
+    assert op_library.find_op_library() is None

@@ -17,6 +17,7 @@ import pytest
 import torch
 from case_calls import calls_of_cases
 from click.testing import CliRunner
+from engines import pool_of
 from golden_bundles import GOLDEN, Bundles, config_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,7 +200,7 @@ def test_the_engine_in_onnx_runtime_on_the_bundles_kernels(
     model = load(bundle, provider="cuda")
     assert "on the bundle's kernels" in model.session.description
     got = model.generate_all(prompts, max_new_tokens=6, halt_threshold=0.7)
-    assert model.pool is not None and isinstance(model.pool.core.graphs, OrtGraphs)
+    assert isinstance(pool_of(model).core.graphs, OrtGraphs)
     assert got.tokens == expected.tokens and got.depth == expected.depth
 
 

@@ -24,7 +24,7 @@ from mythos_export.errors import ParityError
 from mythos_export.kernels.text import OPSET
 from mythos_model import MythosConfig, MythosModel, save_checkpoint
 from mythos_runtime import load, read_manifest
-from mythos_runtime.ort import find_op_library, why_no_op_library
+from mythos_runtime.op_library import find_op_library, why_no_op_library
 
 PREFILL = ["gqa_never_halts", "gqa_prefill", "mla_all_halt_at_once", "mla_deeper_than_trained", "mla_prefill"]
 

@@ -23,7 +23,9 @@ from mythos_export import export
 from mythos_export.cli.export import export_command
 from mythos_model import families, load_checkpoint
 from mythos_runtime import Model, load
-from mythos_runtime.engine import Engine, Request, Running, open_engine
+from mythos_runtime.engine import Request, Running, open_engine
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
 from mythos_runtime.session import Options
 
@@ -66,7 +68,9 @@ def check_engine(bundle: Path, case: GoldenCase, model: Model, folder: Path) -> 
     """The row graphs answer what the whole model does; to the bit the same alone, with others and in chunks."""
     options = {"max_loops": case.loops or model.spec.trained_loops, "max_new_tokens": 4, "state_seed": 5}
     requests = [Request(tuple(row[: len(row) - cut].tolist()), **options) for cut, row in enumerate(case.ids)]
-    opened = open_engine(bundle, options=Options(threads=1, engine="python"), max_loops=options["max_loops"])
+    opened = open_engine(
+        bundle, EngineOptions(max_loops=options["max_loops"]), options=Options(threads=1, engine="python")
+    )
     assert isinstance(opened, Engine)
     core = opened.core
 

@@ -25,7 +25,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.memory import position_bytes
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 
 def test_a_target_that_reads_floats_refuses_it() -> None:

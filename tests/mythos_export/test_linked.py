@@ -26,9 +26,10 @@ from mythos_export.weights_file import INLINE_BYTES
 from mythos_model import MythosConfig, MythosModel, load_checkpoint, save_checkpoint
 from mythos_runtime import BundleError, load
 from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import read_manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.session import Options
 
 # An expert's matrices are whole pages, as those of real sizes are.
@@ -96,7 +97,7 @@ def test_a_request_gets_its_own_bits_in_any_company(made: Path) -> None:
     prompts = [np.random.default_rng(n).integers(0, 300, n).tolist() for n in (5, 33, 1, 17)]
 
     def bits(together: list[list[int]], row: int = 0) -> list[list[bytes]]:
-        engine = open_engine(made / "bundle", options=Options(1), memory=1 << 23)
+        engine = open_engine(made / "bundle", EngineOptions(memory=1 << 23), options=Options(1))
         running = [engine.submit(Request(ids, 8, row=row + i)) for i, ids in enumerate(together)]
         found: dict[int, list[bytes]] = {id(each): [] for each in running}
         while engine.busy:

@@ -15,7 +15,7 @@ from mythos_export.verify import run
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies
 from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 CASES = {"int8": "gqa_decode, int8", "int4": "hops, int4"}
 

@@ -14,6 +14,7 @@ from golden_bundles import Bundles
 from mythos_runtime import cuda_ops, load, ort, session
 from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, find_cuda_library
 from mythos_runtime.errors import BackendMissing, RequestError
+from mythos_runtime.op_library import find_op_library
 
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -97,7 +98,7 @@ def test_a_provider_that_does_not_start_leaves_the_cpu_with_its_own_operators(
 
     monkeypatch.setattr(ort.OrtSession, "_open", noted)
     monkeypatch.setattr(ort, "_wanted_providers", lambda runtime, wanted: BOTH)
-    own = ort.find_op_library()
+    own = find_op_library()
     model = load(bundle, engine="python")
     assert taken[0] == (BOTH, "") and taken[1] == (BOTH[1:], own.name if own else "")
     assert "CPUExecutionProvider" in model.session.description

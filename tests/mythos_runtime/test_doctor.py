@@ -17,7 +17,7 @@ from mythos_runtime import cuda_ops
 from mythos_runtime.cli import mythos
 from mythos_runtime.doctor import examine
 from mythos_runtime.engine.native import why_no_native_engine
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.tensorrt import plugins
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from engines import ENGINES, needs_native
+from engines import ENGINES, needs_native, pool_of
 from golden_bundles import GOLDEN, Bundles
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -228,7 +228,6 @@ def test_a_cache_that_memory_does_not_hold_costs_the_others_nothing(
 ) -> None:
     ids = np.array(prompts(in_python, [20]))
     calm, shaken = in_python.new_cache(1, 40), in_python.new_cache(1, 40)
-    assert in_python.pool is not None
 
     def refuse(pages: int) -> None:
         raise MemoryError("no more")
@@ -238,7 +237,7 @@ def test_a_cache_that_memory_does_not_hold_costs_the_others_nothing(
         expected = in_python.forward(token, cache=calm).logits
         if position == 10:
             with monkeypatch.context() as patch:
-                patch.setattr(in_python.pool.core.loop, "grow", refuse)
+                patch.setattr(pool_of(in_python).core.loop, "grow", refuse)
                 with pytest.raises(CapacityError, match="which this machine does not give"):
                     in_python.new_cache(50, 40)
         if position == 15:
@@ -249,15 +248,14 @@ def test_a_cache_that_memory_does_not_hold_costs_the_others_nothing(
 def test_a_generation_that_is_dropped_gives_its_pages_back(in_python: Model) -> None:
     steps = in_python.generate(prompts(in_python, [5]), max_new_tokens=4)
     next(steps)
-    assert in_python.pool is not None
-    with in_python.pool.alone():
+    with pool_of(in_python).alone():
         steps.close()  # as the garbage collector may, in the middle of another call
-    claimed = in_python.pool.claimed
-    with in_python.pool.alone():
-        assert in_python.pool.core.loop.held <= sum(
-            len(table) for each in in_python.pool.core.sequences for table in each.loop
+    claimed = pool_of(in_python).claimed
+    with pool_of(in_python).alone():
+        assert pool_of(in_python).core.loop.held <= sum(
+            len(table) for each in pool_of(in_python).core.sequences for table in each.loop
         )
-    assert in_python.pool.claimed == claimed or in_python.pool.claimed.loop < claimed.loop
+    assert pool_of(in_python).claimed == claimed or pool_of(in_python).claimed.loop < claimed.loop
 
 
 def test_a_cache_runs_on_the_model_that_made_it(bundles: Bundles) -> None:
@@ -275,11 +273,10 @@ def test_memory_of_caches_that_are_gone_is_used_again(in_python: Model) -> None:
         steps = in_python.generate(prompts(in_python, [5]), max_new_tokens=4)
         next(steps)
         del cache, fork, steps
-    assert in_python.pool is not None
-    pages = in_python.pool.core.loop.pages
+    pages = pool_of(in_python).core.loop.pages
     in_python.new_cache(1, 1)
-    assert in_python.pool.core.loop.pages == pages and in_python.pool.core.loop.held == 0
-    assert not in_python.pool.core.sequences or all(not each.length for each in in_python.pool.core.sequences)
+    assert pool_of(in_python).core.loop.pages == pages and pool_of(in_python).core.loop.held == 0
+    assert not pool_of(in_python).core.sequences or all(not each.length for each in pool_of(in_python).core.sequences)
 
 
 @needs_native

@@ -74,7 +74,7 @@ def pair(request: pytest.FixtureRequest, bundles: Bundles) -> Iterator[tuple[Mod
     session: Any = ours.session
     session.store = session.own_store() if request.param == "eager" else session.own_store(HostMemory())
     for model in (plain, ours):
-        model.session.runs_rows = False
+        model.rows = None
     yield ours, plain
 
 

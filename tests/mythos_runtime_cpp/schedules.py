@@ -36,7 +36,7 @@ from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pages import Table
 from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.sequence import Sequence, Span
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.row_ports import ENTER, LEAVE, PAGE, STEP
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.spec import LoopSpec

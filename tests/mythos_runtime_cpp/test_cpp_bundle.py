@@ -21,7 +21,7 @@ from mythos_runtime import BundleError, load
 from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.files import describe
 from mythos_runtime.manifest import parse_manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 pytestmark = needs_cpp
 

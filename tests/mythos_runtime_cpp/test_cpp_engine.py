@@ -18,7 +18,7 @@ from test_exact import some_requests
 
 from mythos_model import load_checkpoint
 from mythos_runtime.engine.request import Budget, Request
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
 pytestmark = pytest.mark.skipif(not SCHEDULE.is_file(), reason="the C++ runtime is not built: make native")

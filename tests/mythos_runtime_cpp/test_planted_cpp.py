@@ -25,7 +25,7 @@ from schedules import AROUND_PAGES, LINES, LOOP_PAGES, ROWS, SCHEDULE, PythonEng
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.request import Request
 from mythos_runtime.manifest import write_manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.spec import MODEL
 
 pytestmark = [

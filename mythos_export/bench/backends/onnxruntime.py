@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mythos_export.bench.backends.backend import BundleBackend, Setting
 from mythos_runtime import ort, read_manifest
+from mythos_runtime.op_library import why_no_op_library
 
 
 class FunctionBodies(BundleBackend):
@@ -23,7 +24,7 @@ class CpuKernels(FunctionBodies):
     op_library = "auto"
 
     def missing(self, setting: Setting) -> str | None:
-        lack = ort.why_no_op_library()
+        lack = why_no_op_library()
         if lack is not None:
             return f"no library of CPU kernels: {lack}"
         return super().missing(setting)

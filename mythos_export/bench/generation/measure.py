@@ -22,8 +22,9 @@ from mythos_export.bench.statistics import median_interval
 from mythos_export.errors import BenchError
 from mythos_export.progress import Progress, silent
 from mythos_runtime import read_manifest
+from mythos_runtime.engine.bundled import check_rows
 from mythos_runtime.engine.native import why_no_native_engine
-from mythos_runtime.engine.opening import MAX_LAG, check_rows
+from mythos_runtime.engine.options import MAX_LAG
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.spec import LoopSpec
 

@@ -14,11 +14,12 @@ import numpy as np
 from mythos_export.bench.generation.loads import Load
 from mythos_runtime import load
 from mythos_runtime.dense import DenseCache
+from mythos_runtime.engine.cores import open_core
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.interface import AnyEngine
 from mythos_runtime.engine.memory import Room
-from mythos_runtime.engine.native import EngineOptions, NativeEngine
-from mythos_runtime.engine.opening import open_core
+from mythos_runtime.engine.native import NativeEngine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import Request, Running
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speed

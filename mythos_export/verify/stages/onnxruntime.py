@@ -17,7 +17,8 @@ from mythos_export.verify.stages.stage import LARGE, WIDE, Bundle, Constants, St
 from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import OrtSession, error_types, find_op_library
+from mythos_runtime.op_library import find_op_library
+from mythos_runtime.ort import OrtSession, error_types
 from mythos_runtime.session import OpLibrary, Options
 
 _CPU = ["CPUExecutionProvider"]

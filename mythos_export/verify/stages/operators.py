@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from mythos_export.verify.stages.stage import Bundle, Stage
-from mythos_runtime.ort import why_no_op_library
+from mythos_runtime.op_library import why_no_op_library
 from mythos_runtime.session import OpLibrary
 
 BODIES = 5  # times as much memory as float32 weights is what portable bodies of rounded ones take

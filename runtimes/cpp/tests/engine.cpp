@@ -61,6 +61,7 @@ class Counting : public Graphs {
   }
   std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) override {
     ++calls;
+    if (calls == fails_at) throw mythos::BackendFailed("planted");
     check(!lines.empty() && static_cast<std::int64_t>(lines.size()) <= most_rows, "a call takes some rows, not too many");
     check(static_cast<std::int64_t>(tables.size()) <= most_loops, "and not too many loops");
     Spans each = spans;
@@ -85,7 +86,7 @@ class Counting : public Graphs {
     return values_.data();
   }
 
-  int calls = 0;
+  int calls = 0, fails_at = 0;
 
  private:
   void one(States& states, const Lines& lines, const Spans& spans, const Tables& tables) {
@@ -252,6 +253,37 @@ void a_fork_that_fails_leaves_nothing() {
   check(idle(*pool->core), "nothing is left");
 }
 
+void what_a_tick_chose_before_it_failed_is_told() {
+  const auto core = counting_core(100);
+  auto& graphs = dynamic_cast<Counting&>(*core->graphs);
+  mythos::Request brief, longer;
+  brief.prompt = {1}, brief.max_new_tokens = 1, longer.prompt = {1, 4}, longer.max_new_tokens = 20;
+  for (const bool alone : {false, true}) {
+    mythos::EngineOptions options;
+    options.patience = 0, options.loops_per_call = 1;
+    mythos::engine::Engine engine(*core, options, nullptr);
+    const auto first = engine.submit(brief);
+    const auto second = alone ? nullptr : engine.submit(longer);
+    engine.tick();
+    graphs.fails_at = graphs.calls + 1;  // in the tick that answers the first
+    std::vector<mythos::Token> told;
+    if (alone) {
+      const auto late = engine.submit(longer);
+      told = engine.tick();
+      engine.cancel(late);
+      engine.submit(brief);
+      engine.tick();  // whom it concerned is gone, and nobody else is told of it
+    } else {
+      told = engine.tick();
+      refuses<mythos::BackendFailed>([&] { engine.tick(); }, "planted");
+      engine.tick();
+    }
+    check(told.size() == 1 && told[0].running == first && first->finished == "length", "its token came");
+    engine.close();
+  }
+  check(idle(*core), "nothing is left");
+}
+
 void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
   Sequence one(1, 0, Policy::lazy, 0), two(1, 0, Policy::lazy, 0), three(1, 0, Policy::lazy, 0);
   Scheduler scheduler(10);
@@ -346,6 +378,7 @@ int main() {
     requests_wait_for_pages_and_are_sent_back(most_loops);
   }
   a_fork_that_fails_leaves_nothing();
+  what_a_tick_chose_before_it_failed_is_told();
   a_call_takes_who_waited_and_who_has_the_fewest_rows();
   std::cout << (failures ? "failed\n" : "passed\n");
   return failures != 0;

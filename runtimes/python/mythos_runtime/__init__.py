@@ -21,8 +21,9 @@ from mythos_runtime.errors import (
     RuntimeBundleError,
 )
 from mythos_runtime.generate import GenerationResult, Step
+from mythos_runtime.loading import load
 from mythos_runtime.manifest import Manifest, read_manifest
-from mythos_runtime.model import Model, Output, load
+from mythos_runtime.model import Model, Output
 
 # Of everything in this repository; the builds of both packages and of the C++ runtime read this line.
 __version__ = "0.2.0"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing, RequestError
 from mythos_runtime.session import NATIVE, OpLibrary, Options
-from mythos_runtime.torch_device import KERNELS_MANIFEST
 
 CUDA_LIBRARY = "libmythos_cuda_ops.so"
+KERNELS_FOLDER, KERNELS_MANIFEST = "kernels", "kernels.json"  # of a bundle
 KERNELS_ENTRY = "mythos.kernels"
 """The entry of a session's configuration that tells the library the folder of kernels."""
 

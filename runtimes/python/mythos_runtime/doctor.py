@@ -17,7 +17,7 @@ from mythos_runtime import cpp
 from mythos_runtime.cuda_ops import CUDA_LIBRARY, missing_cuda_library
 from mythos_runtime.engine.native import find_runtime_library, why_no_native_engine
 from mythos_runtime.errors import BackendMissing
-from mythos_runtime.ort import find_op_library, why_no_op_library
+from mythos_runtime.op_library import find_op_library, why_no_op_library
 from mythos_runtime.session import NATIVE, missing_for
 from mythos_runtime.tensorrt.plugins import PLUGIN_LIBRARY, missing_plugins
 

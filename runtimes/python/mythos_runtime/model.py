@@ -1,53 +1,38 @@
 """A loaded model: forward passes with and without a cache.
 
->>> model = load("bundle")                            # model.close(), or with load("bundle") as model: frees it
+>>> model = mythos_runtime.load("bundle")             # model.close(), or with load("bundle") as model: frees it
 >>> out = model.forward([[1, 2, 3]], max_loops=8)     # out.logits [1, 3, V], out.depth [1, 3], out.loops
 """
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
 from mythos_runtime import generate as generation
-from mythos_runtime import knobs, noise
-from mythos_runtime.batch import Chunk, integer, make_chunk
-from mythos_runtime.cache import Cache, empty_past
+from mythos_runtime import knobs
+from mythos_runtime.batch import integer, make_chunk
+from mythos_runtime.cache import Cache
 from mythos_runtime.dense import DenseCache
-from mythos_runtime.engine.interface import AnyEngine
-from mythos_runtime.engine.native import EngineOptions, NativeCache, NativeModel, NativeSession
-from mythos_runtime.engine.opening import has_rows, only_python, open_core, open_native
-from mythos_runtime.engine.pooled import PooledEngine
-from mythos_runtime.engine.row_cache import Pool, RowCache
+from mythos_runtime.engine.interface import AnyEngine, Rows, RowsCache
+from mythos_runtime.engine.native import NativeSession
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate
-from mythos_runtime.errors import CapacityError, NotVerified, RequestError, ResultError
-from mythos_runtime.guards import check_numbers, one_at_a_time
-from mythos_runtime.manifest import Manifest, read_manifest
-from mythos_runtime.ports import check_arrays
-from mythos_runtime.session import (
-    ClosedSession,
-    EngineChoice,
-    OpLibrary,
-    Options,
-    Session,
-    choose_backend,
-    open_session,
-)
+from mythos_runtime.errors import RequestError
+from mythos_runtime.guards import one_at_a_time
+from mythos_runtime.manifest import Manifest
+from mythos_runtime.session import ClosedSession, Session
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer import Tokenizer, load_tokenizer
-from mythos_runtime.torch_device import TorchDevice
+from mythos_runtime.whole_graph import initial_of, run_graph
 
-Draw = Callable[[np.ndarray], dict[str, np.ndarray]]
-Verify = Literal["hashes", "sizes"]
-VERIFICATIONS: tuple[Verify, ...] = ("hashes", "sizes")
 NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
 
@@ -80,12 +65,11 @@ class Model:
         session: Session,
         manifest: Manifest | None = None,
         folder: Path | None = None,
-        options: Options | None = None,
+        rows: Rows | None = None,
     ) -> None:
-        """From parts; the last three are needed for the tokenizer and the row graphs."""
-        self.spec, self.session, self.manifest, self.folder = spec, session, manifest, folder
-        self._options = options or Options()
-        self._new = {port.name: str(port.group) for port in spec.ports.outputs if port.group is not None}
+        """From parts: the whole model's graph, the bundle that its tokenizer is in, and its row graphs, which caches
+        and generations run on; None: on the whole graph."""
+        self.spec, self.session, self.manifest, self.folder, self.rows = spec, session, manifest, folder, rows
 
     def __repr__(self) -> str:
         return f"Model({self.folder or 'no bundle'}, {self.session.description})"
@@ -98,8 +82,7 @@ class Model:
 
     def close(self) -> None:
         """Free the engine and its memory. The model cannot run any more (RequestError)."""
-        self.session = ClosedSession()
-        self.__dict__["pool"] = None
+        self.session, self.rows = ClosedSession(), None
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -116,31 +99,8 @@ class Model:
 
     @property
     def runs_rows(self) -> bool:
-        """Whether generating runs the engine, on row graphs that the bundle has for the backend."""
-        if self.manifest is None or self.folder is None or not self.session.runs_rows:
-            return False
-        return self._device is not None or has_rows(self.manifest)
-
-    @property
-    def _device(self) -> TorchDevice | None:
-        return getattr(self.session, "device", None)
-
-    @property
-    def _options_of_rows(self) -> Options:
-        return replace(self._options, provider=getattr(self.session, "provider", self._options.provider))
-
-    @cached_property
-    def pool(self) -> Pool | None:
-        """What runs the row graphs where the C++ runtime does not: ONNX Runtime or PyTorch."""
-        if not self.runs_rows or self._native is not None:
-            return None
-        assert self.folder is not None and self.manifest is not None
-        return Pool(open_core(self.folder, self.manifest, self._options_of_rows, self._device))
-
-    @property
-    def _native(self) -> NativeModel | None:
-        """The C++ runtime, where it runs the model."""
-        return self.session.model if isinstance(self.session, NativeSession) else None
+        """Whether caches and generations run on row graphs, which the bundle has for the backend."""
+        return self.rows is not None
 
     def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
         """An engine on this model: many requests at once, on a memory that grows with what they need.
@@ -155,14 +115,10 @@ class Model:
         Raises:
             RequestError: this backend runs no row graphs.
         """
-        if isinstance(self.session, ClosedSession):
-            self.session.run({})
-        if not self.runs_rows:
+        self._check_open()
+        if self.rows is None:
             raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
-        if self._native is not None:
-            return self._native.engine(EngineOptions(most_running=most_running, chunk=chunk, speculate=speculate))
-        assert self.pool is not None
-        return PooledEngine(self.pool, most_running, chunk, speculate)
+        return self.rows.engine(EngineOptions(most_running=most_running, chunk=chunk, speculate=speculate))
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).
@@ -176,17 +132,14 @@ class Model:
             CapacityError: capacity exceeds max_seq_len, or the memory for it is not there.
             RequestError: this backend does not have the policy.
         """
-        if not self.runs_rows:
-            if policy not in (None, "full"):
-                raise RequestError(
-                    f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
-                    f"full only, found {policy!r}"
-                )
-            return DenseCache(batch, capacity, self.spec, max_loops, self.session.store)
-        if self._native is not None:
-            return self._native.new_cache(batch, capacity, max_loops, policy or "lazy")
-        assert self.pool is not None
-        return RowCache(self.pool, batch, capacity, self.spec, max_loops, policy or "lazy")
+        if self.rows is not None:
+            return self.rows.new_cache(batch, capacity, max_loops, policy or "lazy")
+        if policy not in (None, "full"):
+            raise RequestError(
+                f"the backend {self.session.name} runs the whole model in one call, which takes the cache policy "
+                f"full only, found {policy!r}"
+            )
+        return DenseCache(batch, capacity, self.spec, max_loops, self.session.store)
 
     @one_at_a_time
     def forward(
@@ -220,45 +173,23 @@ class Model:
             ResultError: the engine returned what cannot be right, NaN among it. Nothing was written to the cache.
         """
         chunk = make_chunk(ids, self.spec.vocab_size, lengths, valid)
-        loops = self._loops(max_loops, cache)
-        threshold = np.array(self.threshold(halt_threshold), np.float32)
-        draw = self._initial(initial_state, state_seed)
-        if cache is not None and cache.spec is not self.spec and cache.spec != self.spec:
-            raise RequestError("the cache was made for another model; make one with this model's new_cache")
-        if cache is not None and cache.batch != chunk.ids.shape[0]:
-            raise RequestError(f"ids have {chunk.ids.shape[0]} rows, the cache has {cache.batch}")
-        if isinstance(cache, RowCache | NativeCache):
-            if cache.owner not in (self.__dict__.get("pool"), self._native) and not isinstance(
-                self.session, ClosedSession
-            ):
-                raise RequestError("the cache was made by another model; make one with this model's new_cache")
-            return self._on_rows(cache, chunk, float(threshold), draw, state_seed)
-        assert cache is None or isinstance(cache, DenseCache)
-        if cache is None and self._native is not None:
+        loops, threshold = self._loops(max_loops, cache), self.threshold(halt_threshold)
+        draw = initial_of(self.spec, initial_state, state_seed)
+        self._check_cache(cache, len(chunk.ids))
+        if isinstance(cache, RowsCache):
+            cache.check_room(chunk.counts)
+            drawn = draw(chunk.positions(cache.lengths)).get("initial_state")
+            started = time.perf_counter()
+            logits, depth, ran = cache.forward(chunk, threshold, state_seed, drawn)
+            return Output(logits, depth, ran, cache.policy, time.perf_counter() - started)
+        if cache is None and isinstance(self.session, NativeSession):
             drawn = draw(chunk.positions(np.zeros(len(chunk.ids), np.int64))).get("initial_state")
             started = time.perf_counter()
-            logits, depth, ran = self._native.forward(chunk, float(threshold), state_seed, drawn, loops)
+            logits, depth, ran = self.session.model.forward(chunk, threshold, state_seed, drawn, loops)
             return Output(logits, depth, ran, NO_CACHE, time.perf_counter() - started)
-        inputs = self._inputs(chunk, loops, threshold, cache, draw)
-        started = time.perf_counter()
-        outputs = self.session.run(inputs)
-        seconds = time.perf_counter() - started
-        ran = self._check(outputs, chunk, loops, cache)
-        if cache is not None:
-            cache.append({group: outputs[name] for name, group in self._new.items()}, chunk.valid)
-        return Output(outputs["logits"], outputs["depth"], ran, NO_CACHE if cache is None else "full", seconds)
-
-    def _on_rows(
-        self, cache: RowCache | NativeCache, chunk: Chunk, threshold: float, draw: Draw, state_seed: int
-    ) -> Output:
-        if isinstance(self.session, ClosedSession):
-            self.session.run({})
-        cache.check_room(chunk.counts)
-        drawn = draw(chunk.positions(cache.lengths))
-        started = time.perf_counter()
-        logits, depth, ran = cache.forward(chunk, threshold, state_seed, drawn.get("initial_state"))
-        seconds = time.perf_counter() - started
-        return Output(logits, depth, ran, cache.policy, seconds)
+        assert cache is None or isinstance(cache, DenseCache)
+        logits, depth, ran, seconds = run_graph(self.session, self.spec, chunk, loops, threshold, cache, draw)
+        return Output(logits, depth, ran, NO_CACHE if cache is None else "full", seconds)
 
     def generate(self, ids: Any, **options: Any) -> Iterator[generation.Step]:
         """Generate token by token; see `mythos_runtime.generate.generate` for the options."""
@@ -281,6 +212,23 @@ class Model:
             )
         return loops
 
+    def _check_cache(self, cache: Cache | None, batch: int) -> None:
+        """RequestError where a cache is not for this model, or not for so many rows."""
+        if cache is None:
+            return
+        if cache.spec is not self.spec and cache.spec != self.spec:
+            raise RequestError("the cache was made for another model; make one with this model's new_cache")
+        if cache.batch != batch:
+            raise RequestError(f"ids have {batch} rows, the cache has {cache.batch}")
+        if isinstance(cache, RowsCache):
+            self._check_open()
+            if self.rows is None or not self.rows.made(cache):
+                raise RequestError("the cache was made by another model; make one with this model's new_cache")
+
+    def _check_open(self) -> None:
+        if isinstance(self.session, ClosedSession):
+            self.session.run({})
+
     def threshold(self, halt_threshold: float | None) -> float:
         """The float32 that a call runs with: what is asked for, or as trained (NaN where the model has none).
 
@@ -288,126 +236,3 @@ class Model:
             RequestError: the model has no threshold, or not this one.
         """
         return knobs.halt_threshold(self.spec, halt_threshold)
-
-    def _initial(self, given: Any, seed: int) -> Draw:
-        """What makes the graph's input `initial_state` of the positions; nothing where the model has none."""
-        tensor = self.spec.initial
-        seed = integer(seed, "state_seed", 0, (1 << 64) - 1)
-        if tensor is None:
-            if given is not None:
-                raise RequestError(f"this model ({self.spec.family}) has no initial_state: its first state is computed")
-            return lambda positions: {}
-        if given is None:
-            return lambda positions: {"initial_state": noise.initial_state(tensor, positions, seed)}
-        try:
-            array = np.ascontiguousarray(given, np.float32)
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"initial_state should be float32 [B, T, {tensor.dims[-1]}]: {error}") from error
-        if not np.isfinite(array).all():
-            raise RequestError("initial_state holds NaN or infinite values")
-
-        def check(positions: np.ndarray) -> dict[str, np.ndarray]:
-            expected = (*positions.shape, tensor.dims[-1])
-            if array.shape != expected:
-                raise RequestError(f"initial_state has shape {list(array.shape)}, expected {list(expected)}")
-            return {"initial_state": array}
-
-        return check
-
-    def _inputs(
-        self, chunk: Chunk, loops: int, threshold: np.ndarray, cache: DenseCache | None, draw: Draw
-    ) -> dict[str, np.ndarray]:
-        """The graph's inputs; every reason to refuse the tokens is found here."""
-        batch = chunk.ids.shape[0]
-        if cache is None:
-            longest = int(chunk.counts.max())
-            if longest > self.spec.max_seq_len:
-                raise CapacityError(
-                    f"a sequence of {longest} tokens exceeds the {self.spec.max_seq_len} that this model takes "
-                    "(max_seq_len)"
-                )
-            past, past_lengths = empty_past(self.spec, batch, 0, loops), np.zeros(batch, np.int64)
-        else:
-            cache.check_room(chunk.counts)
-            past, past_lengths = cache.past, cache.lengths
-        positions = chunk.positions(past_lengths)
-        values = {
-            "ids": chunk.ids,
-            "positions": positions,
-            "past_lengths": past_lengths,
-            "max_loops": np.array(loops, np.int64),
-            "halt_threshold": threshold,
-            "early_exit": np.array(cache is None),
-            **draw(positions),
-        }
-        return self.spec.ports.by_role(values, past)
-
-    # -- the result ---------------------------------------------------------------------------------------------------
-
-    def _check(self, outputs: dict[str, np.ndarray], chunk: Chunk, max_loops: int, cache: Cache | None) -> int:
-        """Loops that ran, after holding the outputs against the contract (ResultError).
-
-        Graph compilers have been seen to run a loop once too often, so the counter is not taken on trust.
-        """
-        depths = max(max_loops if cache is None else cache.max_loops, 1)
-        symbols = {"B": chunk.ids.shape[0], "T": chunk.ids.shape[1], "N": depths}
-        check_arrays(self.spec.ports.outputs, outputs, symbols, _wrong_output)
-        early_exit = cache is None
-        ran, deepest = int(outputs["loops"]), int(outputs["depth"].max())
-        if not deepest <= ran <= max_loops or (not early_exit and ran != max_loops):
-            wanted = f"{deepest} to {max_loops}" if early_exit else str(max_loops)
-            raise ResultError(
-                f"the engine ran {ran} loops, expected {wanted} (max_loops {max_loops}, deepest token {deepest}); "
-                f"its results cannot be trusted ({self.session.description})"
-            )
-        check_numbers(outputs["logits"], chunk.valid, self.session.description)
-        return ran
-
-
-def _wrong_output(text: str) -> ResultError:
-    return ResultError(f"the engine's output {text}")
-
-
-def load(
-    path: str | Path,
-    backend: str | None = None,
-    threads: int | None = None,
-    verify: Verify = "hashes",
-    *,
-    provider: str = "auto",
-    op_library: OpLibrary = "auto",
-    weights: str | Path | None = None,
-    engine: EngineChoice = "auto",
-) -> Model:
-    """Load a bundle.
-
-    Args:
-        path: the bundle's folder.
-        backend: onnxruntime, tensorrt or eager; default: the first of these that the bundle has a file for.
-        threads: CPU threads; default: the engine's choice.
-        verify: what of the bundle's files is held against the manifest: "hashes", or only "sizes", which reads none.
-        provider: for onnxruntime and eager: cpu, cuda (or fail), or auto (cuda where it works).
-        op_library: native operators for onnxruntime; see `mythos_runtime.session.Options`.
-        weights: of a bundle whose weights are in files outside of it (--weights link): where these are, if not where
-            they were at the export; the file, or a folder. Their content is checked at every load; with "sizes" only
-            that of files which are named here is not.
-        engine: who runs the model on the CPU; see `mythos_runtime.session.Options`.
-
-    Raises:
-        BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
-        BackendMissing: this machine lacks something; the message says what to install.
-    """
-    if verify not in VERIFICATIONS:
-        raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
-    place = None if weights is None else Path(weights)
-    options = Options(threads, provider, op_library, place, verify == "hashes", engine)
-    folder = Path(path)
-    manifest = read_manifest(folder, verify_hashes=verify == "hashes")
-    if manifest.doubt is not None:
-        warnings.warn(f"{folder}: {manifest.doubt}", NotVerified, stacklevel=2)
-    opening = partial(open_session, folder, manifest, backend, options)
-    native = open_native(folder, manifest, options) if choose_backend(manifest, backend) == "onnxruntime" else None
-    if native is None and engine == "native":
-        raise only_python(f"{folder} as it is asked for here")
-    session = opening() if native is None else NativeSession(native, opening)
-    return Model(manifest.spec, session, manifest, folder, options)

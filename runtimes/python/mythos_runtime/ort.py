@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, KERNELS_ENTRY, find_cuda_library, wants_cuda_ops
+from mythos_runtime.cuda_ops import (
+    CUDA_LIBRARY,
+    CUDA_OPS,
+    KERNELS_ENTRY,
+    KERNELS_FOLDER,
+    find_cuda_library,
+    wants_cuda_ops,
+)
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
+from mythos_runtime.op_library import OP_LIBRARY_VARIABLE, find_op_library
 from mythos_runtime.ports import Port, Ports, numpy_dtype
-from mythos_runtime.session import NATIVE, OpLibrary, Options, graph_file
+from mythos_runtime.session import OpLibrary, Options, graph_file
 from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, Store
-from mythos_runtime.torch_device import KERNELS_FOLDER
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_TYPES = {
@@ -37,8 +43,6 @@ _ORT_TYPES = {
 }
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """By default it would multiply float32 in TF32, whose 10 bits of a fraction are not enough for equal depths."""
-_LIBRARY_NAMES = {"win32": "mythos_ops.dll", "darwin": "libmythos_ops.dylib"}
-OP_LIBRARY_VARIABLE = "MYTHOS_OP_LIBRARY"
 _SPIN_MICROSECONDS = "50"
 """That a thread of a session which takes turns looks for work before it sleeps. Between two operators of a call that is
 enough. Where somebody else uses a core, one that spins on has used up its turn when its work comes (512-wide model,
@@ -53,43 +57,6 @@ def missing() -> str | None:
     except ImportError as error:
         return f"ONNX Runtime is not installed ({error}): pip install onnxruntime"
     return None
-
-
-def find_op_library(choice: OpLibrary = "auto") -> Path | None:
-    """The library with native kernels of the mythos operators, or None to run their portable function bodies.
-
-    "auto" looks at the variable MYTHOS_OP_LIBRARY (a path, or "none"), then for `native/` beside this file.
-
-    Raises:
-        BackendMissing: a library was named, and is not there.
-    """
-    named = os.environ.get(OP_LIBRARY_VARIABLE) if choice == "auto" else choice
-    if choice == "auto" and named == "none":
-        return None
-    if named:
-        path = Path(named).absolute()
-        if not path.is_file():
-            raise BackendMissing(f"the operator library {path} does not exist; build it, or run without one")
-        return path
-    if choice is None:
-        return None
-    path = NATIVE / _LIBRARY_NAMES.get(sys.platform, "libmythos_ops.so")
-    return path if path.is_file() else None
-
-
-def why_no_op_library() -> str | None:
-    """Why a session runs the portable function bodies here, in words; None where it finds native operators."""
-    try:
-        if find_op_library() is not None:
-            return None
-    except BackendMissing as error:
-        return str(error)
-    if os.environ.get(OP_LIBRARY_VARIABLE) == "none":
-        return f"{OP_LIBRARY_VARIABLE} is none: unset it"
-    reason = NATIVE / "not_built.txt"
-    if reason.is_file():
-        return reason.read_text(encoding="utf-8").strip()
-    return "the package was installed without them; run make native in its source"
 
 
 class OrtSession:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mythos_runtime.cuda_ops import KERNELS_FOLDER, KERNELS_MANIFEST
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.program import Shared, load_program
@@ -29,9 +30,6 @@ KERNELS_ENTRY_POINT = "mythos_runtime.eager_kernels"
 """Packages with faster kernels for them name a function under this one: given a device type ("cpu" or "cuda"), and for
 bundles that bring compiled kernels their folder, it registers what it has and returns what then computes the operators,
 in words."""
-
-KERNELS_FOLDER = "kernels"
-KERNELS_MANIFEST = "kernels.json"
 
 _OPERATOR = re.compile(rb'"target":\s*"torch\.ops\.(\w+)\.(\w+)')
 

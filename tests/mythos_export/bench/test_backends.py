@@ -16,7 +16,7 @@ from mythos_export.bench.backends import BACKENDS
 from mythos_export.bench.backends.backend import Backend, Setting
 from mythos_export.bench.backends.cuda_events import CudaClock, missing_events
 from mythos_runtime.errors import BackendFailed
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 
 def backend(name: str) -> Backend:

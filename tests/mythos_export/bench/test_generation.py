@@ -17,7 +17,7 @@ from mythos_export.cli import mythos
 from mythos_export.errors import BenchError
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.native import why_no_native_engine
-from mythos_runtime.engine.opening import MAX_LAG
+from mythos_runtime.engine.options import MAX_LAG
 
 
 def test_planted_depths() -> None:

@@ -29,8 +29,9 @@ from mythos_export.targets.cuda_lines import write_lines
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions
 from mythos_runtime.cuda_ops import KERNELS_ENTRY
-from mythos_runtime.engine import Engine, Request
+from mythos_runtime.engine import Request
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.device import OrtDevice

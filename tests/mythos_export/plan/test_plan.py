@@ -27,7 +27,7 @@ from mythos_export.plan.words import facts
 from mythos_model import VARIANTS, MythosConfig, load_checkpoint
 from mythos_runtime import read_manifest
 from mythos_runtime.engine.memory import state_bytes
-from mythos_runtime.engine.opening import CHUNK, MAX_LAG
+from mythos_runtime.engine.options import CHUNK, MAX_LAG
 
 TIED = "nanbeige_norm_once_tied"
 FAMILIES = ["gqa_prefill", "mla_prefill", "ouro_prefill", "huginn_prefill", "nanbeige_prefill", TIED]

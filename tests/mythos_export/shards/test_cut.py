@@ -13,7 +13,8 @@ from mythos_export.errors import TargetError
 from mythos_export.shards.cut import deal
 from mythos_export.shards.files import shard
 from mythos_model import MythosModel
-from mythos_runtime.ort import OrtSession, find_op_library
+from mythos_runtime.op_library import find_op_library
+from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports, numpy_dtype, shape_of
 from mythos_runtime.row_ports import STEP
 from mythos_runtime.session import Options

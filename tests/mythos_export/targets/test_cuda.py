@@ -20,6 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from cuda_ops import fed
+from engines import pool_of
 from golden_bundles import GOLDEN, config_of
 from interpreted_driver import InterpretedDriver
 from operator_cases import OperatorCase, cache_inputs
@@ -41,6 +42,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest, torch_device
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
@@ -340,9 +342,9 @@ def test_the_engine_runs_a_bundle_in_pytorch(tmp_path: Path, monkeypatch: pytest
     assert isinstance(model.new_cache(1, 8), RowCache)
     session: Any = model.session
     whole = len(session.device.weights)
-    assert model.pool is not None and len(session.device.weights) == whole  # loaded once
+    assert pool_of(model) and len(session.device.weights) == whole  # loaded once
     manifest = read_manifest(exported.path)
-    options = {"backend": "eager", "options": Options(1, provider="cpu"), "memory": 16 << 20}
+    options = {"backend": "eager", "options": Options(1, provider="cpu"), "engine": EngineOptions(memory=16 << 20)}
     served = Served.open(exported.path, manifest, Settings("m", most_loops=manifest.spec.trained_loops), **options)
     engine = served.take_engine()
     running = engine.submit(Request(prompts[1], 9, halt_threshold=0.7))

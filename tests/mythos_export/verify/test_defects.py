@@ -23,7 +23,7 @@ from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.rows import RowBodies
 from mythos_runtime import read_manifest
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.program import load_program
 
 

@@ -23,7 +23,7 @@ from mythos_export.verify.covering import _Questions
 from mythos_export.verify.golden import judged, make_golden
 from mythos_export.verify.judgement import MOST_TOLERANCE, basis
 from mythos_export.verify.trace import Answer
-from mythos_export.verify.truth import Truth
+from mythos_export.verify.truth import EXECUTIONS, Truth
 from mythos_model import LoopedModel, load_checkpoint
 from mythos_model.taps import disturbing, recording, tap
 
@@ -76,6 +76,18 @@ def test_only_that_case_is_allowed_what_it_needs_and_the_verdict_says_it(ouro: L
     coarse = replace(deep, tensors={**deep.tensors, "h": (0.6,)})
     said = basis(golden.spec, others, [], {**golden.apart, DEEP: coarse}).weak()
     assert said[-1] == f"fp16 has to allow more than 50% of a tensor's scale {DEEP}"
+
+
+@torch.no_grad()
+def test_every_case_is_measured_on_several_executions(ouro: LoopedModel) -> None:
+    truth = Truth(ouro)
+    _Questions(truth, USUAL, 0).alone()
+    (asked,) = truth.asked
+    assert len(truth.measured) == EXECUTIONS - 1 and all(each.case is asked.case for each in truth.measured)
+    many = judged(truth, "fp16").tolerances
+    truth.measured.clear()
+    one = judged(truth, "fp16").tolerances
+    assert many.merged(one) == many != one
 
 
 def test_what_is_disturbed_is_rounded_otherwise_and_no_more() -> None:

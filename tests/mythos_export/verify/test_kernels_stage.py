@@ -17,7 +17,7 @@ from mythos_export.kernels.library import describe
 from mythos_export.verify.stages import kernels
 from mythos_export.verify.stages.kernels import check_kernels, kernels_stage
 from mythos_model.formats import FORMATS, PLAIN
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 Array = np.ndarray
 LIBRARY = find_op_library()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from row_models import RowModel
 
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 
 @pytest.fixture(scope="session", params=["mla", "gqa"])

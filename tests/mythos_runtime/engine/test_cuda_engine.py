@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import pool_of
 from golden_bundles import Bundles
 from stand_in_gpu import LIBRARY
 from stand_in_process import check
@@ -18,7 +19,8 @@ from mythos_export.targets.cuda_lines import write_lines
 from mythos_runtime import load, read_manifest
 from mythos_runtime.cuda_ops import CUDA_OPS, rows_on_cuda
 from mythos_runtime.engine import Request, open_engine
-from mythos_runtime.engine.opening import runs_on_cuda
+from mythos_runtime.engine.bundled import runs_on_cuda
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.ort_device import opening
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.graphs import OrtGraphs
@@ -26,7 +28,8 @@ from mythos_runtime.engine.ort_device.opening import open_cuda_rows
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
 from mythos_runtime.linked import Links
-from mythos_runtime.ort import OrtSession, find_op_library
+from mythos_runtime.op_library import find_op_library
+from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
 from mythos_runtime.session import Options
 from mythos_runtime.shards.entry import ExpertShards
@@ -87,7 +90,7 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     bundle, there = tmp_path / "b", Options(provider="cuda")
     shutil.copytree(bundles["gqa_prefill"], bundle)
     with pytest.raises(BundleError, match=r"b has no lines/cross.onnx, .*; export the model again with --target cuda"):
-        open_engine(bundle, options=there, memory=16 << 20)
+        open_engine(bundle, EngineOptions(memory=16 << 20), options=there)
     with pytest.raises(BackendMissing, match=r"b has its weights in files outside of the bundle, .*: take prov"):
         open_cuda_rows(bundle, replace(read_manifest(bundle), links=Links((), {})), there, 8)
     described = json.loads((bundle / "manifest.json").read_text())
@@ -95,14 +98,14 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
         described["files"][file] = vars(describe(bundle / file))
     (bundle / "manifest.json").write_text(json.dumps(described))
     expected = load(bundle, provider="cpu").generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
-    engine = open_engine(bundle, options=there, memory=16 << 20)
+    engine = open_engine(bundle, EngineOptions(memory=16 << 20), options=there)
     assert isinstance(engine.core.graphs, OrtGraphs)
     running = engine.submit(Request([1, 2, 3], 4, halt_threshold=0.7))
     while engine.busy:
         engine.tick()
     assert running.tokens == expected.tokens[0] and running.depth == expected.depth[0]
     model: Any = load(bundle, provider="cpu", engine="python")
-    model.session.provider = "cuda"
+    model.rows._options = there
     got = model.generate_all([[1, 2, 3]], max_new_tokens=4, halt_threshold=0.7)
-    assert isinstance(model.pool.core.graphs, OrtGraphs)
+    assert isinstance(pool_of(model).core.graphs, OrtGraphs)
     assert got.tokens == expected.tokens and got.depth == expected.depth

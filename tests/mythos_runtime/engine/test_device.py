@@ -13,18 +13,20 @@ import torch
 from recorded import RecordedGraphs
 from row_models import RowModel, forked_and_grown
 
-from mythos_runtime.engine import Budget, Engine, Request
+from mythos_runtime.engine import Budget, Request
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.captures import Captures, CudaCaptures, Direct
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.programs import cut
 from mythos_runtime.engine.device.tail import fuse_tail
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.errors import BackendFailed, BundleError
 from mythos_runtime.row_ports import STEP
 
 NEAR = 2e-5  # of the largest logit
 NEAR_HALF = 2e-2  # which is how far float16 is from float32
+NEAR_STEPS = 2e-3  # a line's value that is near the middle of two integers may be a step off, which moves what follows
 
 Answers = list[tuple[list[int], list[int], np.ndarray]]
 
@@ -85,7 +87,7 @@ def test_answers_are_those_of_onnxruntime(row_model: RowModel) -> None:
 
 
 def test_over_int8_pages_answers_are_those_of_onnxruntime(int8_row_model: RowModel) -> None:
-    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()))
+    hold(answers(int8_row_model.device_core(RecordedGraphs())), answers(int8_row_model.core()), NEAR_STEPS)
 
 
 def test_in_float16_answers_are_those_of_onnxruntime(half_row_model: RowModel) -> None:

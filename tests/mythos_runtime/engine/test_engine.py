@@ -14,10 +14,12 @@ from row_models import RowModel
 from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
-from mythos_runtime.engine import Engine, Request, open_engine
+from mythos_runtime.engine import Request, Token, open_engine
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import MOST_LOOPS_OF_CALL, Frame
 from mythos_runtime.engine.memory import Memory
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
 from mythos_runtime.engine.speculation import Speed
 from mythos_runtime.errors import BackendFailed
@@ -84,7 +86,7 @@ def test_an_engine_over_a_bundle_generates_what_the_model_does(bundles: Bundles)
     path = bundles["gqa_decode"]
     prompts = [[5, 6, 7, 8, 9], list(range(1, 40)), [11]]
     expected = load(path).generate_all(prompts, max_new_tokens=12)
-    engine = open_engine(path, memory=1 << 22)
+    engine = open_engine(path, EngineOptions(memory=1 << 22))
     running = [engine.submit(Request(prompt, max_new_tokens=12)) for prompt in prompts]
     while engine.busy:
         engine.tick()
@@ -102,7 +104,7 @@ def test_without_operators_of_ours_or_without_its_graph_a_call_is_a_loop(
     requests = [Request(tuple(prompt), max_new_tokens=9, halt_threshold=0.7) for prompt in prompts]
 
     def run(bundle: Path) -> tuple[int, list[list[int]], list[list[int]]]:
-        engine = open_engine(bundle, memory=1 << 22, options=Options(engine="python"))
+        engine = open_engine(bundle, EngineOptions(memory=1 << 22), options=Options(engine="python"))
         assert isinstance(engine, Engine)
         running = [engine.submit(request) for request in requests]
         while engine.busy:
@@ -140,6 +142,39 @@ def test_a_graph_that_cannot_have_run_as_it_says_is_refused(row_model: RowModel)
         ):
             core.step([sequence])
         core.close(sequence)
+
+
+def test_what_a_tick_chose_before_it_failed_is_told(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the failure, by the next tick, unless whom it concerned is gone."""
+    core = row_model.core()
+    alone = Engine(core, patience=0.0, loops_per_call=1)
+    second = alone.submit(Request([1, 2], 6, policy="full"))
+    expected = [token.logits for token in _all(alone)]
+    for stays in (True, False):
+        engine = Engine(core, patience=0.0, loops_per_call=1)
+        first = engine.submit(Request([3], 1, max_loops=1))
+        engine.tick()
+        second = engine.submit(Request([1, 2], 6, policy="full"))
+
+        def failing(*given: Any) -> None:
+            raise BackendFailed("planted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(core.graphs, "step", failing)
+            (told,) = engine.tick()
+        assert told.running is first and first.finished == "length"
+        if stays:
+            with pytest.raises(BackendFailed, match="planted"):
+                engine.tick()
+        else:
+            engine.cancel(second)
+            second = engine.submit(Request([1, 2], 6, policy="full"))
+        assert all(np.array_equal(*pair) for pair in zip([t.logits for t in _all(engine)], expected, strict=True))
+        engine.close()
+
+
+def _all(engine: Engine) -> list[Token]:
+    return [token for _ in iter(lambda: engine.busy, False) for token in engine.tick()]
 
 
 def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:

@@ -20,7 +20,7 @@ from mythos_export.weights_file import store_model
 from mythos_model import LoopedModel
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.sequence import Sequence
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.program import WEIGHTS
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.spec import CacheGroup

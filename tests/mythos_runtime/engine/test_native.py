@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mythos_runtime import Model, load
-from mythos_runtime.engine import AnyEngine, Budget, Engine, Request, Running, Token, open_engine
+from mythos_runtime.engine import AnyEngine, Budget, Request, Running, Token, open_engine
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.native import NativeEngine, library, structs
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import CANCELLED
 from mythos_runtime.errors import BackendMissing, CapacityError, RequestError, ResultError
 from mythos_runtime.sampling import SamplingOptions
@@ -38,7 +40,9 @@ def engine_of(bundles: Bundles, name: str, kind: EngineChoice) -> AnyEngine:
     key = (name, kind)
     if key not in _opened:
         options = Options(threads=1, engine=kind)
-        _opened[key] = open_engine(bundles[name], options=options, memory=8 << 20, max_loops=6, speculate=2)
+        _opened[key] = open_engine(
+            bundles[name], EngineOptions(memory=8 << 20, max_loops=6, speculate=2), options=options
+        )
     return _opened[key]
 
 
@@ -104,7 +108,9 @@ def test_what_it_holds_is_what_pythons_holds(bundles: Bundles) -> None:
     found = []
     for kind in KINDS:
         options = Options(threads=1, engine=kind)
-        engine = open_engine(bundles["mla_decode"], options=options, memory=4 << 20, prefixes=2, loops_per_call=1)
+        engine = open_engine(
+            bundles["mla_decode"], EngineOptions(memory=4 << 20, prefixes=2, loops_per_call=1), options=options
+        )
         first = engine.submit(Request(list(range(40)), 3))
         while engine.busy:
             engine.tick()
@@ -135,7 +141,7 @@ def test_refusals_are_pythons(bundles: Bundles) -> None:
     ]
     said: list[list[tuple[type, str]]] = []
     for kind in KINDS:
-        engine = open_engine(bundles["mla_decode"], memory=1 << 20, options=Options(engine=kind))
+        engine = open_engine(bundles["mla_decode"], EngineOptions(memory=1 << 20), options=Options(engine=kind))
         errors = []
         for request in wrong:
             with pytest.raises(RequestError) as error:
@@ -167,7 +173,7 @@ def test_what_no_engine_is_opened_with(
     bundles: Bundles, options: dict[str, object], text: str, kind: EngineChoice
 ) -> None:
     with pytest.raises(RequestError, match=text):
-        open_engine(bundles["mla_decode"], options=Options(engine=kind), **options)  # type: ignore[arg-type]
+        open_engine(bundles["mla_decode"], EngineOptions(**options), options=Options(engine=kind))  # type: ignore[arg-type]
 
 
 def test_no_loops_at_all(bundles: Bundles) -> None:
@@ -184,7 +190,7 @@ def test_a_bundle_that_is_damaged(bundles: Bundles, tmp_path: Path) -> None:
 
 
 def test_logits_outlive_their_engine(bundles: Bundles) -> None:
-    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    engine = open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20), options=Options(engine="native"))
     engine.submit(Request([1, 2, 3], 4))
     tokens: list[Token] = []
     while engine.busy:
@@ -198,7 +204,7 @@ def test_logits_outlive_their_engine(bundles: Bundles) -> None:
 
 
 def test_one_that_was_closed(bundles: Bundles) -> None:
-    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    engine = open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20), options=Options(engine="native"))
     running = engine.submit(Request([1], 4))
     engine.close()
     engine.close()
@@ -211,7 +217,9 @@ def test_one_that_was_closed(bundles: Bundles) -> None:
 
 def test_closing_while_another_thread_ticks(bundles: Bundles) -> None:
     for _ in range(20):
-        engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(threads=1, engine="native"))
+        engine = open_engine(
+            bundles["mla_decode"], EngineOptions(memory=4 << 20), options=Options(threads=1, engine="native")
+        )
         engine.submit(Request([1, 2, 3], 40))
         ended = threading.Event()
 
@@ -273,7 +281,7 @@ def test_a_model_may_be_closed_before_its_engines(bundles: Bundles) -> None:
 
 def test_an_error_of_one_request_is_its_own(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told as the C interface tells it, since nothing here makes the engine give NaN."""
-    engine = open_engine(bundles["mla_decode"], memory=4 << 20, options=Options(engine="native"))
+    engine = open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20), options=Options(engine="native"))
     assert isinstance(engine, NativeEngine)
     running = engine.submit(Request([1], 4))
     told = (structs.Token * 1)(structs.Token(0, -1, 0, 0, 0, None, b"error", b"the logits hold NaN"))
@@ -350,7 +358,7 @@ def test_a_chunk_is_as_long_on_a_model_that_is_new(bundles: Bundles, kind: Engin
 
 def test_without_the_library_pythons_serves(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.LIBRARY_VARIABLE, "none")
-    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+    assert isinstance(open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20)), Engine)
     assert "is none" in str(library.why_no_native_engine())
     with pytest.raises(BackendMissing, match="is none"):
         open_engine(bundles["mla_decode"], options=Options(engine="native"))
@@ -360,7 +368,7 @@ def test_without_the_library_pythons_serves(bundles: Bundles, monkeypatch: pytes
     monkeypatch.delenv(library.LIBRARY_VARIABLE)
     monkeypatch.setattr(library, "NATIVE", Path("/nowhere"))
     assert "not installed" in str(library.why_no_native_engine())
-    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+    assert isinstance(open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20)), Engine)
 
 
 @pytest.mark.parametrize("made", ["text", "other", "older"])
@@ -379,7 +387,7 @@ def test_a_library_that_does_not_fit(
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(path))
     said = str(library.why_no_native_engine())
     assert str(path) in said and ("of version 0.0.1" if made == "older" else "cannot be used") in said
-    assert isinstance(open_engine(bundles["mla_decode"], memory=4 << 20), Engine)
+    assert isinstance(open_engine(bundles["mla_decode"], EngineOptions(memory=4 << 20)), Engine)
     with pytest.raises(BackendMissing, match=r"libmythos_runtime\.so"):
         load(bundles["mla_decode"], engine="native").generate_all([[1]], max_new_tokens=1)
 

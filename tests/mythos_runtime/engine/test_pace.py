@@ -8,7 +8,7 @@ import pytest
 from row_models import RowModel
 
 from mythos_runtime import RequestError
-from mythos_runtime.engine import Engine
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.pace import CALL_SECONDS, Pace, Traffic
 from mythos_runtime.engine.speculation import Speed
 from mythos_runtime.row_ports import ENTER, LEAVE, MOST_LOOPS, STEP

@@ -17,11 +17,13 @@ from test_exact import Eager, Result, core_of, idle, serve
 
 from mythos_model import VARIANTS, MythosModel, load_checkpoint
 from mythos_runtime import CapacityError, load, read_manifest
-from mythos_runtime.engine import Engine, Request, open_engine
+from mythos_runtime.engine import Request, open_engine
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.memory import Memory, Room, position_bytes, state_bytes
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.sequence import Sequence
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.row_ports import PAGE
 from mythos_runtime.session import Options
 
@@ -212,11 +214,13 @@ def test_longer_requests_fit_an_engine_of_the_same_memory(bundles: Bundles) -> N
     path = bundles["gqa_decode"]
     spec = read_manifest(path).spec
     size = 48 * (position_bytes(spec, spec.trained_loops) + state_bytes(spec))
-    engine = open_engine(path, memory=size, most_running=1, max_lag=8, chunk=4, options=Options(engine="python"))
+    engine = open_engine(
+        path, EngineOptions(memory=size, most_running=1, max_lag=8, chunk=4), options=Options(engine="python")
+    )
     assert isinstance(engine, Engine)
     assert engine.core.memory.bytes <= size and engine.core.memory.longest == 64 == spec.max_seq_len
     with pytest.raises(CapacityError, match="does not fit the engine's memory by itself"):
-        open_engine(path, memory=size, most_running=8).submit(Request([1], 64))
+        open_engine(path, EngineOptions(memory=size, most_running=8)).submit(Request([1], 64))
     prompt, options = list(range(1, 20)), {"max_new_tokens": 46, "halt_threshold": 1e-6}
     running = engine.submit(Request(prompt, **options))
     while engine.busy:

@@ -11,10 +11,11 @@ from golden_bundles import Bundles
 from served_bundles import Serving, serving
 from text_bundles import change_tokenizer, speaking_copy
 
-from mythos_runtime.engine import AnyEngine, Engine
+from mythos_runtime.engine import AnyEngine
+from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.native import NativeEngine
 from mythos_runtime.engine.request import Token
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 
 @pytest.fixture(scope="session")

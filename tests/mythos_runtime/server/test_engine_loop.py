@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from engines import ENGINES
 
-from mythos_runtime.engine import AnyEngine, Budget, Engine, Request, Running, Token, open_engine
+from mythos_runtime.engine import AnyEngine, Budget, Request, Running, Token, open_engine
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.errors import BackendFailed, RequestError
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server.engine_loop import EngineLoop
@@ -73,7 +75,7 @@ class Poisoned:
 def opened(small: Path, request: pytest.FixtureRequest) -> Callable[[], AnyEngine]:
     """Engines whose ticks fail while a poisoned prompt is in them."""
     options = Options(engine=request.param)
-    return lambda: Poisoned(open_engine(small, memory=16 << 20, most_running=8, options=options))
+    return lambda: Poisoned(open_engine(small, EngineOptions(memory=16 << 20, most_running=8), options=options))
 
 
 def alone(engine: AnyEngine, request: Request) -> list[int]:
@@ -107,7 +109,7 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], AnyEngine]) 
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_the_pages_of_running_requests_are_not_those_that_are_kept(small: Path, kind: EngineChoice) -> None:
-    engine = open_engine(small, memory=16 << 20, prefixes=4, options=Options(engine=kind))
+    engine = open_engine(small, EngineOptions(memory=16 << 20, prefixes=4), options=Options(engine=kind))
     prompt = [7, *range(60, 100)]
 
     def held() -> int:
@@ -133,7 +135,7 @@ def test_the_pages_of_running_requests_are_not_those_that_are_kept(small: Path, 
 
 
 def test_a_request_that_fails_behind_a_token_of_the_same_tick_has_no_answer(small: Path) -> None:
-    engine = open_engine(small, memory=16 << 20, options=Options(engine="python"))
+    engine = open_engine(small, EngineOptions(memory=16 << 20), options=Options(engine="python"))
     assert isinstance(engine, Engine)
     tick = engine.tick
 
@@ -181,7 +183,9 @@ def test_one_engine_at_a_time(opened: Callable[[], AnyEngine]) -> None:
 
 def test_what_is_served_does_not_hold_the_engine(small: Path) -> None:
     settings = Settings(name="small", most_loops=2)
-    served = Served.open(small, read_manifest(small, verify_hashes=False), settings, memory=16 << 20)
+    served = Served.open(
+        small, read_manifest(small, verify_hashes=False), settings, engine=EngineOptions(memory=16 << 20)
+    )
     engine = weakref.ref(served.take_engine())
     gc.collect()
     assert engine() is None and served.take_engine().spec is not None
@@ -221,7 +225,7 @@ def test_an_engine_that_cannot_be_opened_again_ends_it(opened: Callable[[], AnyE
 
 
 def test_cancelled_before_the_next_tick(small: Path) -> None:
-    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 2)
+    loop = EngineLoop(open_engine(small, EngineOptions(memory=16 << 20)), lambda: open_engine(small), deliver, 2)
     first, second = Ended(), Ended()
     ticket = Ticket(Request([1, 2, 3], 90), first)
     loop.submit([ticket, Ticket(Request([5], 3), second)])
@@ -241,7 +245,7 @@ def test_cancelled_before_the_next_tick(small: Path) -> None:
 
 
 def test_a_request_that_cannot_even_be_taken_in(small: Path) -> None:
-    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 4)
+    loop = EngineLoop(open_engine(small, EngineOptions(memory=16 << 20)), lambda: open_engine(small), deliver, 4)
     broken, fine = Ended(), Ended()
     loop.submit([Ticket(Request([1], 2, sampling=None), broken), Ticket(Request([1], 2), fine)])  # type: ignore[arg-type]
     loop.start()
@@ -252,7 +256,7 @@ def test_a_request_that_cannot_even_be_taken_in(small: Path) -> None:
 
 
 def test_refusals_and_the_end(small: Path) -> None:
-    loop = EngineLoop(open_engine(small, memory=16 << 20), lambda: open_engine(small), deliver, 4)
+    loop = EngineLoop(open_engine(small, EngineOptions(memory=16 << 20)), lambda: open_engine(small), deliver, 4)
     refused, cut = Ended(), Ended()
     loop.submit([Ticket(Request([70000], 2), refused), Ticket(Request([1], 100), cut)])
     loop.start()

@@ -14,6 +14,7 @@ from served_bundles import NAME, Serving, all_free, serving
 
 from mythos_runtime import load
 from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.options import EngineOptions
 
 PROMPT = "why? "
 DRAWN: dict[str, Any] = {"model": NAME, "prompt": PROMPT, "max_tokens": 24, "temperature": 1.0, "seed": 7}
@@ -34,7 +35,7 @@ def test_a_completion_is_the_engine_s(server: Serving, small: Path) -> None:
     answer = client.completions.create(**ask, extra_body={"return_depth": True, "return_token_ids": True})
     choice = answer.choices[0]
     extra, usage = choice.model_extra or {}, answer.usage
-    engine = open_engine(small, memory=16 << 20)
+    engine = open_engine(small, EngineOptions(memory=16 << 20))
     running = engine.submit(Request(list(PROMPT.encode()), 12))
     while engine.busy:
         engine.tick()

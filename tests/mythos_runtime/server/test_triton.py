@@ -27,6 +27,7 @@ from click.testing import CliRunner, Result
 import mythos_runtime
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.options import EngineOptions
 
 ROOT = Path(__file__).parents[3]
 CLIENT = ROOT / "tests" / "triton_client.py"
@@ -130,7 +131,7 @@ def _ready(port: int) -> bool:
 
 @pytest.mark.slow
 def test_over_grpc(triton: Triton, small: Path) -> None:
-    engine = open_engine(small, memory=16 << 20)
+    engine = open_engine(small, EngineOptions(memory=16 << 20))
     running = engine.submit(Request(list(b"why? "), 12))
     while engine.busy:
         engine.tick()

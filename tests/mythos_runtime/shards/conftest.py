@@ -9,7 +9,7 @@ import pytest
 from golden_bundles import Bundles
 from sharded_bundles import split
 
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 
 Split = Callable[[str, int], Path]
 

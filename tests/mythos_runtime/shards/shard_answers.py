@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mythos_runtime.engine import Engine, Request, Running, Token, open_engine
+from mythos_runtime.engine import Request, Running, Token, open_engine
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.session import Options
 
@@ -17,7 +19,7 @@ def requests(count: int) -> list[Request]:
 
 
 def engine_of(bundle: Path, **options: Any) -> Engine:
-    return open_engine(bundle, options=Options(1, provider="cpu"), memory=32 << 20, **options)
+    return open_engine(bundle, EngineOptions(memory=32 << 20), options=Options(1, provider="cpu"), **options)
 
 
 def answers(engine: Engine, asked: list[Request]) -> list[tuple[list[int], list[int], bytes]]:

@@ -21,12 +21,12 @@ from golden_bundles import Bundles
 from shard_answers import answers, engine_of, requests
 from shard_servers import Server, ask
 
-from mythos_runtime.engine.opening import open_shards
 from mythos_runtime.errors import BackendFailed, BundleError
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.session import Options
 from mythos_runtime.shards import wire
 from mythos_runtime.shards.near import Processes
+from mythos_runtime.shards.opening import open_shards
 
 pytestmark = pytest.mark.slow
 CASES = {"fp32": "hops", "int8": "gqa_decode, int8", "int4": "hops, int4"}

@@ -21,10 +21,10 @@ from golden_bundles import Bundles
 from shard_answers import answers, engine_of, requests
 from shard_servers import NAME, Server, ask
 
-from mythos_runtime.engine.opening import open_shards
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.session import Options
+from mythos_runtime.shards.opening import open_shards
 
 pytestmark = pytest.mark.slow
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
@@ -100,7 +101,23 @@ void Engine::check_halts(const std::string& what) const {
 // -- a tick --------------------------------------------------------------------------------------------------------------
 
 std::vector<Token> Engine::tick() {
+  if (failure_) {
+    const std::exception_ptr error = std::exchange(failure_, nullptr);
+    const Works concerned = std::exchange(concerned_, {});
+    if (std::any_of(concerned.begin(), concerned.end(), [](const auto& work) { return work->finished.empty(); }))
+      std::rethrow_exception(error);
+  }
   std::vector<Token> tokens = leave();
+  try {
+    advance();
+  } catch (...) {
+    if (tokens.empty()) throw;
+    failure_ = std::current_exception(), concerned_ = running_;
+  }
+  return tokens;
+}
+
+void Engine::advance() {
   admit();
   enter();
   std::vector<Sequence*> sequences, done;
@@ -115,14 +132,13 @@ std::vector<Token> Engine::tick() {
     });
   } catch (const OutOfPages&) {
     make_room();
-    return tokens;
+    return;
   }
   pace_.ran(loops, traffic());
   for (const Sequence* sequence : done) {
     const auto work = *std::find_if(running_.begin(), running_.end(), [&](const auto& each) { return each->sequence == sequence; });
     if (find(through_, work.get()) == through_.end()) through_.push_back(work);
   }
-  return tokens;
 }
 
 Traffic Engine::traffic() const {

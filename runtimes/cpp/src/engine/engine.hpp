@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -29,6 +30,7 @@ class Engine {
   void cancel(const std::shared_ptr<const Running>& running);
   // Ends all requests, and gives back what was kept.
   void close();
+  // The tokens that were chosen: where a call fails after that, they are told, and the next tick fails.
   std::vector<Token> tick();
 
  private:
@@ -45,6 +47,7 @@ class Engine {
   template <typename Call>
   void timed(const char* graph, const Call& call);
   std::vector<Token> leave();
+  void advance();  // everything of a tick that brings no tokens
   void admit();
   Sequence& begin(Work& work);
   Sequence* forked(const Sequence& kept, std::int64_t length);
@@ -78,6 +81,8 @@ class Engine {
   Works running_;      // in the order they were admitted
   Works through_;      // their positions are to leave
   bool full_ = false;  // one was sent back, and none has ended since
+  std::exception_ptr failure_;  // of the last tick
+  Works concerned_;             // who ran then
 };
 
 }  // namespace mythos::engine

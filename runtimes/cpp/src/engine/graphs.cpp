@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "batch.hpp"
 #include "row_ports.hpp"
@@ -132,7 +133,9 @@ Part::Part(Ports ports, std::int64_t slot, std::shared_ptr<OrtSession> session, 
       if (is_cache(port)) continue;
       std::vector<std::int64_t> sizes = shape_of(port, most);
       sizes.push_back(static_cast<std::int64_t>(dtype_size(port.dtype)));
-      memory_[port.name] = zeros(sizes, "buffers");
+      Bytes memory = zeros(sizes, "buffers");  // which finds that they fit
+      const auto product = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, std::multiplies<>());
+      memory_[port.name] = {std::move(memory), static_cast<std::size_t>(product)};
     }
   position_ = reinterpret_cast<std::int64_t*>(data("position"));
   span_ = reinterpret_cast<std::int64_t*>(data("span"));
@@ -151,8 +154,14 @@ void Part::bind(const PagedCache* cache) {
 char* Part::data(const std::string& role, const std::string& group) const {
   for (const auto* side : {&ports_.inputs, &ports_.outputs})
     for (const Port& port : *side)
-      if (port.role == role && port.group == group) return memory_.at(port.name).get();
+      if (port.role == role && port.group == group) return memory_.at(port.name).memory.get();
   return nullptr;
+}
+
+void Part::rest() {
+  for (const auto& [name, buffer] : memory_)
+    give_back(buffer.memory.get(), buffer.bytes / static_cast<std::size_t>(most_rows_) * static_cast<std::size_t>(touched_));
+  touched_ = 0;
 }
 
 std::pair<std::int64_t, std::int64_t> Part::tables_of(const Spans& spans) const {
@@ -181,6 +190,7 @@ void Part::run(const Spans& spans, const LoopTables& tables, std::int64_t rows, 
     order_.erase(std::find(order_.begin(), order_.end(), sizes));
   }
   order_.push_back(sizes);
+  touched_ = std::max(touched_, rows);
   session_->run(found->second);
 }
 
@@ -190,7 +200,7 @@ Ort::IoBinding Part::make(const Sizes& sizes) const {
   const Symbols symbols{{"R", rows}, {"S", tables}, {"T", loops * tables}, {"K", blocks}, {"W", wanted}, {"G", pages_}, {"L", loops}};
   Ort::IoBinding binding = session_->binding();
   const auto tensor = [&](const Port& port) {
-    char* memory = is_cache(port) ? caches_.at(buffer_of(port)) : memory_.at(port.name).get();
+    char* memory = is_cache(port) ? caches_.at(buffer_of(port)) : memory_.at(port.name).memory.get();
     return session_->tensor(memory, port.dtype, shape_of(port, symbols));
   };
   for (const Port& port : ports_.inputs) binding.BindInput(port.name.c_str(), tensor(port));
@@ -253,6 +263,10 @@ std::int64_t RowGraphs::step(States& states, const Lines& lines, const Spans& sp
 
 const float* RowGraphs::leave(const States& states, const Lines& lines, const float* answers,
                               const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
+  // The layers behind the loop and their intermediate results come on top of what a prompt has touched: in a large model its
+  // rows in these buffers are as much as one in sixty of the weights.
+  enter_.rest();
+  step_.rest();
   std::memcpy(leave_.data("answer", spec->state[1].name), answers,
               lines.size() * static_cast<std::size_t>(states.array(spec->state[1].name).row_bytes));
   if (char* tokens = leave_.data("ids")) gather(tokens, states.array(kToken), lines);

@@ -76,6 +76,9 @@ class Part {
   char* data(const std::string& role, const std::string& group = "") const;
   // Runs the graph on what stands in the inputs' buffers, over rows of these spans (BackendFailed).
   void run(const Spans& spans, const LoopTables& tables, std::int64_t rows, std::int64_t wanted = 0);
+  // Gives what the calls since the last time have touched of large buffers back to the system. Nothing that stands in them is
+  // needed any more.
+  void rest();
   std::int64_t most_loops() const { return most_loops_; }  // of a call; more than one of the step in a Loop
   // The tables of a loop in a call of these spans, and the loops of it that there are tables for.
   std::pair<std::int64_t, std::int64_t> tables_of(const Spans& spans) const;
@@ -83,13 +86,19 @@ class Part {
  private:
   using Sizes = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t>;  // rows, tables, their blocks, answers
 
+  struct Buffer {
+    Bytes memory;
+    std::size_t bytes = 0;
+  };
+
   Ort::IoBinding make(const Sizes& sizes) const;
 
   std::shared_ptr<OrtSession> session_;
   Ports ports_;
   std::int64_t most_rows_, slot_, most_loops_ = 1, most_tables_ = 0;  // the numbers that tables have room for
   bool paged_ = false;
-  std::map<std::string, Bytes> memory_;  // by the port's name
+  std::map<std::string, Buffer> memory_;  // by the port's name
+  std::int64_t touched_ = 0;              // rows of them, since they rested
   std::int64_t *position_ = nullptr, *span_ = nullptr, *tables_ = nullptr;  // null where the graph has no cache
   std::map<std::string, char*> caches_;
   std::int64_t pages_ = 0;  // of a cache

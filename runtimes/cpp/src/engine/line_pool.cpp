@@ -6,8 +6,15 @@
 
 #include "mythos_runtime.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 namespace mythos::engine {
 namespace {
+
+constexpr std::size_t kWorthACall = 256 << 10;
 
 class HostLines : public LinePool {
  public:
@@ -45,6 +52,17 @@ Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what) {
   Bytes memory(fits && bytes <= SIZE_MAX / 2 ? static_cast<char*>(std::calloc(std::max<std::size_t>(bytes, 1), 1)) : nullptr);
   if (!memory) no_memory_for(wanted, what);
   return memory;
+}
+
+void give_back(char* memory, std::size_t bytes) {
+#if defined(__linux__)
+  static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::size_t before = (page - reinterpret_cast<std::uintptr_t>(memory) % page) % page;
+  if (bytes < kWorthACall || bytes < before + page) return;
+  madvise(memory + before, (bytes - before) / page * page, MADV_DONTNEED);  // where it fails they stay
+#else
+  (void)memory, (void)bytes;
+#endif
 }
 
 std::unique_ptr<LinePool> host_lines(std::int64_t lines, std::int64_t bytes, const std::string& what) {

@@ -18,6 +18,9 @@ struct Free {
 using Bytes = std::unique_ptr<char, Free>;
 // Zeros that the system gives as they are touched (CapacityError). The sizes are multiplied.
 Bytes zeros(const std::vector<std::int64_t>& sizes, const std::string& what);
+// Gives the pages of these bytes back to the system, where that is worth a call; they hold zeros from then on, or what they
+// held.
+void give_back(char* memory, std::size_t bytes);
 // Throws the CapacityError of memory for something that was not to be had.
 [[noreturn]] void no_memory_for(double bytes, const std::string& what);
 

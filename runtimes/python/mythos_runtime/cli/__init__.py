@@ -7,7 +7,7 @@ stdout, progress and errors to stderr. With --json the last line of stdout is on
 
 from __future__ import annotations
 
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,23 +19,32 @@ from mythos_runtime.cli.run import run
 from mythos_runtime.cli.serve import serve
 from mythos_runtime.cli.terminal import Group
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
 __all__ = ["mythos"]
 
 COMMANDS = "mythos_runtime.commands"
 _ELSEWHERE = dict.fromkeys(("verify", "bench", "plan"), "mythos-export")  # commands, and the package that brings them
 
 
+def _entry_points() -> EntryPoints:
+    from importlib import metadata  # with which `email` comes: not where the command is one of these here
+
+    return metadata.entry_points(group=COMMANDS)
+
+
 class Mythos(Group):
     """The commands here, and those that other packages bring."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted({*super().list_commands(context), *metadata.entry_points(group=COMMANDS).names})
+        return sorted({*super().list_commands(context), *_entry_points().names})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         own = super().get_command(context, name)
         if own is not None:
             return own
-        for entry in metadata.entry_points(group=COMMANDS, name=name):
+        for entry in _entry_points().select(name=name):
             command: click.Command = entry.load()
             return command
         if name in _ELSEWHERE:

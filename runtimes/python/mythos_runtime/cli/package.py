@@ -39,7 +39,7 @@ def triton_model_repository(
 
     The backend's Python needs mythos-runtime[serve].
     """
-    from mythos_runtime.engine.opening import check_rows
+    from mythos_runtime.engine.bundled import check_rows
     from mythos_runtime.manifest import read_manifest
     from mythos_runtime.server.triton_repository import write_repository
 
@@ -74,8 +74,8 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     run it. What was compiled is run here and held to the bundle's own graphs: logits at the trained depth, and where
     positions halt by themselves; on a GPU nobody has done so yet.
     """
+    from mythos_runtime.engine.bundled import check_device_rows
     from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
-    from mythos_runtime.engine.opening import check_device_rows
     from mythos_runtime.manifest import read_manifest
     from mythos_runtime.session import Options
     from mythos_runtime.torch_device import open_device

@@ -109,6 +109,7 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     lacks = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if lacks:
         raise BackendMissing(f"serving needs {', '.join(lacks)}: pip install 'mythos-runtime[serve]'")
+    from mythos_runtime.engine import EngineOptions
     from mythos_runtime.manifest import read_manifest
     from mythos_runtime.server import auth, command
     from mythos_runtime.server.served import Served
@@ -144,8 +145,13 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         log_prompts=options.pop("log_prompts"),
     )
     settings.check(manifest.spec)
-    if options["speculate"] not in ("auto", "off"):
-        options["speculate"] = int(options["speculate"]) if options["speculate"].isdecimal() else options["speculate"]
+    drafts = options.pop("speculate")
+    options["engine"] = EngineOptions(
+        memory=options.pop("memory"),
+        max_lag=options.pop("max_lag"),
+        prefixes=options.pop("prefixes"),
+        speculate=int(drafts) if drafts.isdecimal() else drafts,
+    )
     drain = options.pop("drain_seconds")
     threads, weights = bounded_threads(options.pop("threads")), options.pop("weights")
     options["options"] = Options(threads, provider=options.pop("provider"), weights=weights)

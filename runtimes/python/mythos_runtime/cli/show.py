@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mythos_runtime.cli.terminal import out
 from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
-from mythos_runtime.ort import find_op_library, why_no_op_library
+from mythos_runtime.op_library import find_op_library, why_no_op_library
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
 

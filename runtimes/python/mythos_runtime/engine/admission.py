@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mythos_runtime.batch import integer, number, split_prompts
-from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.request import Budget, Request, Running, Work
 from mythos_runtime.engine.sequence import POLICIES
 from mythos_runtime.errors import CapacityError, RequestError
@@ -13,6 +14,9 @@ from mythos_runtime.knobs import halt_threshold
 from mythos_runtime.row_ports import MOST_LOOPS, PAGE
 from mythos_runtime.sampling import Sampler
 from mythos_runtime.spec import LoopSpec
+
+if TYPE_CHECKING:
+    from mythos_runtime.engine.core import Core
 
 
 def admit(request: Request, core: Core, usual: Budget) -> Work:

@@ -84,6 +84,7 @@ class Engine:
         self._through: dict[Work, None] = {}  # their positions are to leave; in this order
         self._by_sequence: dict[Sequence, Work] = {}
         self._full = False  # one was sent back, and none has ended since
+        self._failure: tuple[Exception, list[Work]] | None = None  # of the last tick, and who ran then
 
     @property
     def speed(self) -> Speed:
@@ -165,8 +166,23 @@ class Engine:
 
     def tick(self) -> list[Token]:
         """Leave, admit, enter, step: at most one call of each graph, of several loops where it is the step's. The
-        tokens that were chosen."""
+        tokens that were chosen: where a call fails after that, they are told, and the next tick fails."""
+        if self._failure is not None:
+            error, concerned = self._failure
+            self._failure = None
+            if any(running.finished is None for running in concerned):
+                raise error
         tokens = self._leave()
+        try:
+            self._advance()
+        except Exception as error:
+            if not tokens:
+                raise
+            self._failure = (error, [*self._running])
+        return tokens
+
+    def _advance(self) -> None:
+        """Everything of a tick that brings no tokens."""
         self._admit()
         self._enter()
         started, rows, steps = time.perf_counter(), self.core.rows, self.core.steps
@@ -174,17 +190,16 @@ class Engine:
             done = self.core.step(self._by_sequence, lambda rows: self.pace.most_loops(rows, self._traffic))
         except OutOfPages:
             self._make_room()
-            return tokens
+            return
         except Unavailable as error:  # of these requests; the others' rows run again in the next tick
             for sequence in error.sequences:
                 self._fail(self._by_sequence[sequence], error)
-            return tokens
+            return
         loops = self.core.steps - steps
         self.speed.saw(STEP, self.core.rows - rows, started, loops)
         self.pace.ran(loops, self._traffic)
         for sequence in done:
             self._through.setdefault(self._by_sequence[sequence])
-        return tokens
 
     def _leave(self) -> list[Token]:
         if not self._through or self.pace.waits(self._traffic):

@@ -7,18 +7,25 @@ import weakref
 from mythos_runtime.engine.admission import check, check_length
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.memory import Room
-from mythos_runtime.engine.request import CANCELLED, Budget, Request, Running, Token, Usage, Work
+from mythos_runtime.engine.options import EngineOptions
+from mythos_runtime.engine.request import CANCELLED, Request, Running, Token, Usage, Work
 from mythos_runtime.engine.row_cache import Pool
-from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError
 
 
 class PooledEngine:
     """See `interface.AnyEngine`. Threads that have engines of their own on one pool take turns."""
 
-    def __init__(self, pool: Pool, most_running: int, chunk: int, speculate: Speculate) -> None:
+    def __init__(self, pool: Pool, options: EngineOptions) -> None:
         self._pool = pool
-        self._engine = Engine(pool.core, most_running, chunk, speculation=pool.speculation(speculate))
+        self._engine = Engine(
+            pool.core,
+            options.most_running,
+            options.chunk,
+            loops_per_call=options.loops_per_call,
+            budget=options.budget,
+            speculation=pool.speculation(options.speculate),
+        )
         self._claims: dict[Work, Room] = {}  # of those that have not ended
         self._closed = False
         weakref.finalize(self, _leave, pool, self._claims)
@@ -41,7 +48,7 @@ class PooledEngine:
 
     def submit(self, request: Request) -> Running:
         self._check_open()
-        limit = check(request, self._engine.spec, Budget()).limit
+        limit = check(request, self._engine.spec, self._engine.budget).limit
         room = self._pool.claim(1, check_length(request, self._engine.spec), limit, request.policy)
         with self._pool.alone():
             running = self._engine.submit(request)

@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
-from mythos_runtime.cache import Cache, empty_past
+from mythos_runtime.cache import empty_past
 from mythos_runtime.dense import no_memory
 from mythos_runtime.engine import sequence as sequences
 from mythos_runtime.engine.chunks import Chunk, Leaving
 from mythos_runtime.engine.core import Core
+from mythos_runtime.engine.interface import RowsCache
 from mythos_runtime.engine.memory import Room, position_bytes, state_bytes
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate, Speculation
-from mythos_runtime.errors import RequestError
 from mythos_runtime.guards import check_numbers
 from mythos_runtime.lines import pack, unpack
-from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import LoopSpec
 
 
@@ -90,13 +89,11 @@ class Pool:
             yield
 
 
-class RowCache(Cache):
-    """See `Cache`. Positions that have halted lack the depths behind, until a later one needs them.
+class RowCache(RowsCache):
+    """See `RowsCache`.
 
     Attributes:
-        policy: lazy (exact), full (the same, with every depth run at once) or share (approximate): see
-            `engine.sequence.Sequence`.
-        pool, owner: whose memory it is in.
+        pool: whose memory it is in.
     """
 
     def __init__(
@@ -108,12 +105,8 @@ class RowCache(Cache):
         max_loops: int | None = None,
         policy: Policy = "lazy",
     ) -> None:
-        super().__init__(batch, capacity, spec, max_loops)
-        if self.max_loops > MOST_LOOPS:
-            raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
-        if policy not in sequences.POLICIES:
-            raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(sequences.POLICIES)}")
-        self.policy, self.pool, self.owner = policy, pool, pool
+        super().__init__(batch, capacity, spec, max_loops, policy)
+        self.pool = pool
         room = pool.claim(int(batch), self.capacity, self.max_loops, policy)
         with pool.alone():
             self._sequences = [pool.core.open(self.max_loops, 0.0, policy) for _ in range(int(batch))]
@@ -132,14 +125,6 @@ class RowCache(Cache):
     def forward(
         self, tokens: Tokens, threshold: float, state_seed: int, initial: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Append a batch of tokens.
-
-        Args:
-            threshold: where they halt.
-            initial: float32 [B, T, S], their states before the first loop, of models that draw them; None: drawn.
-
-        Returns: logits float32 [B, T, V] and depth int32 [B, T], zeros for padding; the loops that ran for them.
-        """
         self.check_room(tokens.counts)
         core, shape = self.pool.core, tokens.ids.shape
         logits = np.zeros((*shape, self.spec.vocab_size), np.float32)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mythos_runtime.engine import AnyEngine, open_engine
-from mythos_runtime.engine.opening import open_shards, runs_on_cuda
+from mythos_runtime.engine import AnyEngine, EngineOptions, open_engine
+from mythos_runtime.engine.bundled import runs_on_cuda
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
 from mythos_runtime.server.schemas import ModelCard
@@ -18,6 +18,7 @@ from mythos_runtime.server.words import Words
 from mythos_runtime.session import Options
 from mythos_runtime.shards.group import Shards
 from mythos_runtime.shards.near import Starter
+from mythos_runtime.shards.opening import open_shards
 from mythos_runtime.spec import LoopSpec
 
 
@@ -36,9 +37,16 @@ class Served:
 
     @classmethod
     def open(
-        cls, bundle: Path, manifest: Manifest, settings: Settings, starter: Starter | None = None, **options: Any
+        cls,
+        bundle: Path,
+        manifest: Manifest,
+        settings: Settings,
+        starter: Starter | None = None,
+        engine: EngineOptions | None = None,
+        **options: Any,
     ) -> Served:
-        """A bundle and its manifest, as read before. Options and errors as `open_engine`'s, and `Words.of`'s errors.
+        """A bundle and its manifest, as read before. Options as `open_engine`'s, `engine` the rest of what the settings
+        say of it; errors as `open_engine`'s and `Words.of`'s.
 
         `starter`: who runs the shards of a bundle that has them; None: processes of this machine.
         """
@@ -46,9 +54,8 @@ class Served:
         if manifest.shards is not None:
             shards = open_shards(bundle, manifest, options.get("options") or Options(), starter)
             options = {**options, "shards": shards}
-        reopen = partial(
-            open_engine, bundle, max_loops=settings.most_loops, most_running=settings.most_running, **options
-        )
+        serves = replace(engine or EngineOptions(), max_loops=settings.most_loops, most_running=settings.most_running)
+        reopen = partial(open_engine, bundle, serves, **options)
         on_cuda = runs_on_cuda(manifest, options.get("options") or Options())
         target = manifest.target("cuda" if on_cuda or options.get("backend") == "eager" else "onnx")
         state = target.state if target is not None else NOT_EXECUTED

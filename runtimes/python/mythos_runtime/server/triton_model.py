@@ -22,6 +22,7 @@ import numpy as np
 import triton_python_backend_utils as backend
 from pydantic import ValidationError
 
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.errors import RequestError
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server.choice import Choice
@@ -56,7 +57,9 @@ class TritonPythonModel:
         )
         threads = int(given["threads"]) if given.get("threads") else None
         options = Options(threads, provider="cpu")
-        self._served = Served.open(folder, manifest, settings, memory=int(given["memory"]), options=options)
+        self._served = Served.open(
+            folder, manifest, settings, engine=EngineOptions(memory=int(given["memory"])), options=options
+        )
         most = settings.most_running + settings.most_queued
         self._loop = EngineLoop(self._served.take_engine(), self._served.reopen, _deliver, most)
         self._loop.start()

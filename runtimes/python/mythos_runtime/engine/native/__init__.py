@@ -9,13 +9,12 @@ call, without what Python does around each call.
 """
 
 from mythos_runtime.engine.native.cache import NativeCache
-from mythos_runtime.engine.native.engine import EngineOptions, NativeEngine
+from mythos_runtime.engine.native.engine import NativeEngine
 from mythos_runtime.engine.native.library import find_runtime_library, why_no_native_engine
 from mythos_runtime.engine.native.model import NativeModel
 from mythos_runtime.engine.native.session import NativeSession
 
 __all__ = [
-    "EngineOptions",
     "NativeCache",
     "NativeEngine",
     "NativeModel",

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
-from mythos_runtime.cache import Cache, empty_past
+from mythos_runtime.cache import empty_past
+from mythos_runtime.engine.interface import RowsCache
 from mythos_runtime.engine.native.library import check, free_with
-from mythos_runtime.engine.sequence import POLICIES, Policy
-from mythos_runtime.errors import RequestError
+from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.lines import pack, unpack
 from mythos_runtime.ports import numpy_dtype
-from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.spec import CacheGroup
 
 if TYPE_CHECKING:
@@ -24,29 +23,24 @@ if TYPE_CHECKING:
 _AROUND = -1  # the loop, to the C interface
 
 
-class NativeCache(Cache):
-    """See `Cache`, and `engine.row_cache.RowCache`, which gives the same.
+class NativeCache(RowsCache):
+    """See `RowsCache`; `engine.row_cache.RowCache` gives the same.
 
     Attributes:
-        policy: lazy, full or share.
         owner: whose memory it is in.
     """
 
     def __init__(
         self, owner: NativeModel, batch: int, capacity: int, max_loops: int | None = None, policy: Policy = "lazy"
     ) -> None:
-        super().__init__(batch, capacity, owner.spec, max_loops)
-        if self.max_loops > MOST_LOOPS:
-            raise RequestError(f"a cache holds at most {MOST_LOOPS} loop depths, found max_loops {self.max_loops}")
-        if policy not in POLICIES:
-            raise RequestError(f"there is no cache policy {policy!r}; the policies are {', '.join(POLICIES)}")
+        super().__init__(batch, capacity, owner.spec, max_loops, policy)
         handle, size = c_void_p(), (int(batch), self.capacity, self.max_loops)
         made = owner.library.mythos_cache_new(owner.handle, *size, policy.encode(), byref(handle))
         check(owner.library, made)
-        self._hold(owner, handle, policy)
+        self._hold(owner, handle)
 
-    def _hold(self, owner: NativeModel, handle: c_void_p, policy: Policy) -> None:
-        self.owner, self.policy, self._handle, self._library = owner, policy, handle, owner.library
+    def _hold(self, owner: NativeModel, handle: c_void_p) -> None:
+        self.owner, self._handle, self._library = owner, handle, owner.library
         free_with(self, owner.library.mythos_cache_free, handle)
 
     @property
@@ -59,7 +53,6 @@ class NativeCache(Cache):
     def forward(
         self, tokens: Tokens, threshold: float, state_seed: int, initial: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Append a batch of tokens; see `RowCache.forward`."""
         self.check_room(tokens.counts)
         found = self.owner.forward(tokens, threshold, state_seed, initial, cache=self._handle)
         self.lengths += tokens.counts
@@ -70,8 +63,8 @@ class NativeCache(Cache):
         forked = self._library.mythos_cache_fork(self._handle, chosen.ctypes.data, len(chosen), byref(handle))
         check(self._library, forked)
         twin = NativeCache.__new__(NativeCache)
-        Cache.__init__(twin, len(chosen), self.capacity, self.spec, self.max_loops)
-        twin._hold(self.owner, handle, self.policy)
+        RowsCache.__init__(twin, len(chosen), self.capacity, self.spec, self.max_loops, self.policy)
+        twin._hold(self.owner, handle)
         twin.lengths[:] = self.lengths[chosen]
         return twin
 

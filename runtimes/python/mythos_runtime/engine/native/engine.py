@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterable
 from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_uint64, c_void_p
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from mythos_runtime.engine.admission import check as check_request
 from mythos_runtime.engine.admission import check_budget
 from mythos_runtime.engine.native import structs
 from mythos_runtime.engine.native.library import check, free_with, load_options, open_library
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import CANCELLED, ERROR, Budget, Request, Running, Token, Usage
-from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError, ResultError
 from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.session import Options
@@ -29,37 +28,22 @@ _MOST, _SEED = (1 << 63) - 1, (1 << 64) - 1
 _SPECULATE = {"off": 0, "auto": -1}
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """As `open_engine` and `engine.Engine` have them; of memory, max_loops and most_rows None is C++'s default."""
-
-    memory: int | None = None
-    max_loops: int | None = None
-    most_rows: int | None = None
-    most_running: int = 64
-    chunk: int = 64
-    loops_per_call: int | None = None
-    max_lag: int | None = 64
-    budget: Budget | None = None
-    prefixes: int = 0
-    speculate: Speculate = "off"
-
-    def struct(self, library: ctypes.CDLL, spec: LoopSpec) -> structs.EngineOptions:
-        """What the C interface takes. Raises RequestError where a budget is none, or this model cannot keep it."""
-        given: structs.EngineOptions = library.mythos_default_engine_options()
-        for name in ("memory", "max_loops", "most_rows", "most_running", "chunk", "prefixes"):
-            value = getattr(self, name)
-            if value is not None:  # what is too small C++ says
-                setattr(given, name, min(integer(value, name, 0), _MOST))
-        for name in ("loops_per_call", "max_lag"):  # there 0 says that there is no bound
-            value = getattr(self, name)
-            setattr(given, name, 0 if value is None else min(integer(value, name, 1), _MOST))
-        budget = self.budget or Budget()
-        check_budget(budget, spec)
-        given.loops_per_token, given.latency_ms = budget.loops_per_token or 0.0, budget.latency_ms or 0.0
-        drafts = _SPECULATE.get(self.speculate) if isinstance(self.speculate, str) else None
-        given.speculate = integer(self.speculate, "speculate", 1, MOST_LOOPS) if drafts is None else drafts
-        return given
+def options_struct(options: EngineOptions, library: ctypes.CDLL, spec: LoopSpec) -> structs.EngineOptions:
+    """What the C interface takes. Raises RequestError where a budget is none, or this model cannot keep it."""
+    given: structs.EngineOptions = library.mythos_default_engine_options()
+    for name in ("memory", "max_loops", "most_rows", "most_running", "chunk", "prefixes"):
+        value = getattr(options, name)
+        if value is not None:  # what is too small C++ says
+            setattr(given, name, min(integer(value, name, 0), _MOST))
+    for name in ("loops_per_call", "max_lag"):  # there 0 says that there is no bound
+        value = getattr(options, name)
+        setattr(given, name, 0 if value is None else min(integer(value, name, 1), _MOST))
+    budget = options.budget or Budget()
+    check_budget(budget, spec)
+    given.loops_per_token, given.latency_ms = budget.loops_per_token or 0.0, budget.latency_ms or 0.0
+    drafts = _SPECULATE.get(options.speculate) if isinstance(options.speculate, str) else None
+    given.speculate = integer(options.speculate, "speculate", 1, MOST_LOOPS) if drafts is None else drafts
+    return given
 
 
 class NativeEngine:
@@ -78,7 +62,7 @@ class NativeEngine:
             BundleError, RequestError, CapacityError: as `open_engine`.
         """
         library, handle = open_library(), c_void_p()
-        load, given = load_options(options), engine.struct(library, spec)
+        load, given = load_options(options), options_struct(engine, library, spec)
         opened = library.mythos_engine_open(os.fsencode(folder), byref(load), byref(given), byref(handle))
         check(library, opened)
         return cls(library, handle, spec, engine)

@@ -14,7 +14,7 @@ import mythos_runtime
 from mythos_runtime import errors
 from mythos_runtime.engine.native import structs
 from mythos_runtime.errors import BackendFailed, BackendMissing
-from mythos_runtime.ort import find_op_library
+from mythos_runtime.op_library import find_op_library
 from mythos_runtime.session import NATIVE, Options
 
 LIBRARY_VARIABLE = "MYTHOS_RUNTIME_LIBRARY"

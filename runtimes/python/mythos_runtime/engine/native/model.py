@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mythos_runtime.batch import Chunk as Tokens
+from mythos_runtime.engine.interface import RowsCache
 from mythos_runtime.engine.native import structs
 from mythos_runtime.engine.native.cache import NativeCache
-from mythos_runtime.engine.native.engine import EngineOptions, NativeEngine
+from mythos_runtime.engine.native.engine import NativeEngine, options_struct
 from mythos_runtime.engine.native.library import check, free_with, load_options, open_library
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.session import Options
 from mythos_runtime.spec import LoopSpec
@@ -92,8 +94,8 @@ class NativeModel:
         return logits, depth, ran.value
 
     def engine(self, options: EngineOptions) -> NativeEngine:
-        """An engine on this memory, which it may outlive: of the options those of memory say nothing."""
-        handle, given = ctypes.c_void_p(), options.struct(self.library, self.spec)
+        """An engine on this memory, which it may outlive."""
+        handle, given = ctypes.c_void_p(), options_struct(options, self.library, self.spec)
         check(
             self.library,
             self.library.mythos_engine_of(self.handle, ctypes.byref(given), ctypes.byref(handle)),
@@ -103,3 +105,7 @@ class NativeModel:
     def new_cache(self, batch: int, capacity: int, max_loops: int | None, policy: Policy) -> NativeCache:
         """See `mythos_runtime.model.Model.new_cache`."""
         return NativeCache(self, batch, capacity, max_loops, policy)
+
+    def made(self, cache: RowsCache) -> bool:
+        """Whether a cache is in this memory."""
+        return isinstance(cache, NativeCache) and cache.owner is self
