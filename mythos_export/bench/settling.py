@@ -10,8 +10,9 @@ _TRIES, _SECONDS, _IDLE = 100, 0.01, 0.001
 def settle() -> None:
     """Wait until no thread of this process is at work; for a second at most, since some never rest.
 
-    ONNX Runtime's threads look for work for some 45 ms after a call (measured), on cores that the next one is timed on:
-    of turns of 0.1 s that follow each other, the later one was up to 1.4 times as slow for it.
+    Threads of other libraries look for work for a while after a call (ONNX Runtime's, as it comes, for 45 ms; a session
+    of this runtime has them sleep), on cores that the next one is timed on: what was timed for 0.1 s behind such a call
+    was up to 1.4 times as slow for it.
     """
     for _ in range(_TRIES):
         before = time.process_time()

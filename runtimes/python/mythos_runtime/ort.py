@@ -51,6 +51,12 @@ next call needs, and where somebody else uses a core, a thread that spins on has
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
 
 
+def let_threads_sleep(settings: Any) -> None:
+    """Say in SessionOptions how long a session's threads look for work."""
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
+
+
 def missing() -> str | None:
     """What this machine lacks for this backend."""
     try:
@@ -150,8 +156,7 @@ class OrtSession:
             settings.intra_op_num_threads = options.threads
         for key, value in entries.items():
             settings.add_session_config_entry(key, value)
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
-        settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
+        let_threads_sleep(settings)
         on_cpu = providers[0] == _PROVIDERS["cpu"]
         chosen = options.op_library
         kernels = file.parent / KERNELS_FOLDER

@@ -21,7 +21,7 @@ class EngineOptions:
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
             positions. Of an engine on a loaded model, whose memory grows with what is asked for, it says nothing, and
-            nor do max_loops, most_rows and max_lag.
+            nor do max_loops, most_rows and max_lag; prefixes has to be 0 there, since what is kept would be nobody's.
         max_loops: the most that a request may ask for; None: as trained.
         most_rows: of a call.
         most_running: requests that run at a time; the others wait, in the order they came.
