@@ -1,10 +1,10 @@
 """What the Triton kernels use of a GPU, as compiled without one: `python -m benchmarks.triton_kernels`.
 
 Every kernel of every variant of OpenMythos, and of the 512-wide model of `benchmarks.models` with both attentions, in
-every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on. Registers are a
-thread's, of 255; shared memory is a block's, at its launch. A kernel that spills, or needs more shared memory than a
-block has, is refused, here and in an export. Writes the table as JSON and as Markdown, and prints the JSON document as
-its last line. No kernel is executed.
+every precision for every architecture; over rounded weights those of the 1b, fp8 from SM 89 on; with int8 caches, which
+go with float32, those that the caches change. Registers are a thread's, of 255; shared memory is a block's, at its
+launch. A kernel that spills, or needs more shared memory than a block has, is refused, here and in an export. Writes
+the table as JSON and as Markdown, and prints the JSON document as its last line. No kernel is executed.
 
 What it takes is written as it goes: a kernel that has not changed since the last run is not compiled again, and a run
 that was stopped goes on where it was.
@@ -36,9 +36,11 @@ from mythos_export.kernels.tail.plan import plans as tail_plans
 from mythos_export.kernels.triton_build import ARCHITECTURES, compiler, kernels_for
 from mythos_export.kernels.triton_run import load_kernel
 from mythos_model import MythosConfig
+from mythos_model.cache_lines import SCALE_BYTES
 from mythos_model.families.openmythos.config import VARIANTS
 from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.manifest import NOT_EXECUTED
+from mythos_runtime.row_ports import PAGE
 
 RESULT = Path(__file__).parent / "results" / "triton_kernels.json"
 MODELS: dict[str, MythosConfig] = {
@@ -47,6 +49,8 @@ MODELS: dict[str, MythosConfig] = {
     **VARIANTS,
 }
 USED = ("registers", "shared_bytes")
+INT8_CACHE = " int8 cache"
+"""Behind the name of a model: the kernels that `--cache int8` brings to it."""
 SERVED = tuple(name for name, form in FORMATS.items() if name != PLAIN and not form.activations)
 _SAVED = 10  # kernels between two savings
 
@@ -78,6 +82,17 @@ def calls(config: MythosConfig) -> tuple[OperatorCall, ...]:
     rows = latent | {name: latent[name][1:] for name in ("q_nope", "q_rope")}  # packed, in the engine's graphs
     v = {"v_head_dim": c.v_head_dim}
     return moe, act, OperatorCall("mla_attention", v, latent), OperatorCall("paged_mla_attention", v, rows)
+
+
+def over_int8_pages(config: MythosConfig) -> tuple[OperatorCall, ...]:
+    """The calls that int8 caches change: the attention over pages, and the rounding of each part of a line."""
+    c = config
+    *_, attention = calls(config)
+    parts = (c.head_dim,) * (2 * c.n_kv_heads) if c.attn_type == "gqa" else (c.kv_lora_rank, c.qk_rope_head_dim)
+    width = sum(parts)
+    shapes = {"entry": (None, width), "cache": (None, PAGE, width + SCALE_BYTES * len(parts))}
+    paged = dataclasses.replace(attention, shapes={**attention.shapes, **shapes})
+    return paged, *(OperatorCall("rounded_line", {"width": width}) for width in dict.fromkeys(parts))
 
 
 def others(config: MythosConfig, precision: str) -> list[KernelSpec]:
@@ -121,7 +136,7 @@ def rounded(config: MythosConfig, form: str) -> tuple[OperatorCall, ...]:
 def main() -> None:
     """Compile, tabulate."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_kernels", description=__doc__)
-    every = [*MODELS, *(f"1b {form}" for form in SERVED)]
+    every = [*MODELS, *(f"1b {form}" for form in SERVED), *(f"{model}{INT8_CACHE}" for model in MODELS)]
     parser.add_argument("--models", default=",".join(every), help=f"of {', '.join(every)}; default: all")
     chosen = parser.parse_args().models
     needed = {(model, precision): _needed(model, precision) for model in chosen.split(",") for precision in PRECISIONS}
@@ -146,6 +161,9 @@ def main() -> None:
 
 
 def _needed(model: str, precision: str) -> list[KernelSpec]:
+    if model.endswith(INT8_CACHE):
+        config = MODELS[model.removesuffix(INT8_CACHE)]
+        return kernels_for(over_int8_pages(config), precision) if precision == "fp32" else []
     name, _, form = model.partition(" ")
     if form in SERVED:
         return kernels_for(rounded(MODELS[name], form), precision)
@@ -208,14 +226,21 @@ def _markdown(document: dict[str, Any]) -> str:
         f"anywhere. `{document['command']}`",
     ]
     for precision in PRECISIONS:
-        models = list(document["models"])
+        models = [
+            model
+            for model, parts in document["models"].items()
+            if any(part["precision"] == precision for part in parts)
+        ]
         lines += ["", f"## {precision}", "", f"| kernel | {' | '.join(models)} |", f"|---|{'---|' * len(models)}"]
-        table: dict[str, dict[str, str]] = {}
-        for model, parts in document["models"].items():
-            for part in parts:
+        table: dict[str, dict[str, list[str]]] = {}
+        for model in models:
+            for part in document["models"][model]:
                 if part["precision"] == precision:
-                    table.setdefault(part["kernel"], {})[model] = _cell(document["kernels"][part["name"]])
-        lines += [f"| {kernel} | {' | '.join(row.get(m, '') for m in models)} |" for kernel, row in table.items()]
+                    cells = table.setdefault(part["kernel"], {}).setdefault(model, [])
+                    cells.append(_cell(document["kernels"][part["name"]]))
+        for kernel, row in table.items():  # of several sizes in a model, such as the parts of a line: each of them
+            cells = ["; ".join(dict.fromkeys(row.get(model, []))) for model in models]
+            lines.append(f"| {kernel} | {' | '.join(cells)} |")
     if refused:
         lines += ["", "## Refused", ""]
         for name in refused:

@@ -25,6 +25,7 @@ from mythos_runtime.files import FileEntry, describe
 from mythos_runtime.linked import Links
 from mythos_runtime.manifest import MANIFEST, NOT_EXECUTED, Manifest, Source, write_manifest
 from mythos_runtime.manifest import Target as TargetEntry
+from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.shards.entry import ExpertShards
 from mythos_runtime.spec import MODEL, LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
@@ -91,10 +92,7 @@ def package(
         files={weights.path.name: weights.entry},
         tolerances={},
         source=Source(checkpoint.source.name, checkpoint.sha256, checkpoint.format),
-        operators=fallback.record(
-            _operators(folder, captured.spec, shards, any("row_engines" in each.details for each in built)),
-            _tensorrt_implementation(built),
-        ),
+        operators=_operators(folder, captured.spec, shards, built),
         tokenizer=tokenizer,
         shards=shards,
         links=links,
@@ -116,22 +114,19 @@ def _new_files(folder: Path, known: Mapping[str, FileEntry]) -> dict[str, FileEn
 
 
 def _operators(
-    folder: Path, spec: LoopSpec, shards: ExpertShards | None, rows_in_tensorrt: bool
-) -> dict[str, frozenset[fallback.Implementation]]:
-    """Of all graphs, with what each lacks; TensorRT was given the row graphs' own only where it was given those."""
+    folder: Path, spec: LoopSpec, shards: ExpertShards | None, built: tuple[Built, ...]
+) -> dict[str, dict[str, Any]]:
+    """The manifest's entry: of all graphs, what computes each operator in each runner."""
     files = [f"{name}.onnx" for name in spec.graphs] + ([] if shards is None else shards.files())
     calls = {name: calls_of(ir.load(folder / name)) for name in files}
-    given = {call.label for name in files if name == f"{MODEL}.onnx" or rows_in_tensorrt for call in calls[name]}
-    every = sorted((call for each in calls.values() for call in each), key=lambda call: call.label)
-    return {
-        call.label: OPERATORS[call.operator].lacks(call.format, call.packed)
-        | (frozenset() if call.label in given else {fallback.DECOMPOSED, fallback.PLUGIN})
-        for call in every
+    given = {fallback.TENSORRT: (MODEL,), fallback.TENSORRT_ROWS: GRAPHS}
+    engines = {
+        runner: fallback.Given(
+            frozenset(call.label for name in given[runner] for call in calls[f"{name}.onnx"]), implementation
+        )
+        for target in built
+        for runner, implementation in target.operators.items()
     }
-
-
-def _tensorrt_implementation(built: tuple[Built, ...]) -> fallback.Implementation | None:
-    for target in built:
-        if target.operators is not None:
-            return target.operators
-    return None
+    every = sorted((call for each in calls.values() for call in each), key=lambda call: call.label)
+    lacks = {call.label: OPERATORS[call.operator].lacks(call.format, call.packed) for call in every}
+    return fallback.record(lacks, engines)

@@ -16,6 +16,7 @@ import openai
 import uvicorn
 
 from mythos_runtime.engine.options import EngineOptions
+from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.manifest import read_manifest
 from mythos_runtime.server import command
 from mythos_runtime.server.app import make_app
@@ -72,7 +73,12 @@ def settings_of(bundle: Path, **changes: Any) -> Settings:
 
 @contextlib.contextmanager
 def serving(
-    bundle: Path, memory: int = 64 << 20, prefixes: int = 0, send_buffer: int = 0, **changes: Any
+    bundle: Path,
+    memory: int = 64 << 20,
+    prefixes: int = 0,
+    send_buffer: int = 0,
+    speculate: Speculate = "off",
+    **changes: Any,
 ) -> Iterator[Serving]:
     """`changes`: of the settings. `send_buffer`: bytes that the system keeps for a client that does not read."""
     settings = settings_of(bundle, **changes)
@@ -81,7 +87,7 @@ def serving(
         bundle,
         manifest,
         settings,
-        engine=EngineOptions(memory=memory, prefixes=prefixes),
+        engine=EngineOptions(memory=memory, prefixes=prefixes, speculate=speculate),
         options=Options(1, provider="cpu"),
     )
     app = make_app(served)

@@ -3,14 +3,16 @@
     site/       the packages' dist-info: their entry points, without which PyTorch finds no kernels and silently stays
                 plain; `make setup` installs from a registry, which is out of reach there
     kernels/    TensorRT's plug-ins and what calls them, and the operators for ONNX Runtime's CUDA provider, where
-                `make native` has built them: libraries of this machine
+                `make native` has built them: libraries of this machine. A runtime that lacks them is given them
     bundles/    small exported models: the parts that run bundles need no exporter there (--site-only leaves them out)
     project/    with --project: the files of this repository that the parts need, for a machine without a checkout
 
 With a checkout there: copy build/gpu into it and run `make bench-gpu`, `make test-gpu`. Without: copy build/gpu, and
 inside of project/ run `python3 -m benchmarks.gpu --out FOLDER --bundles ../bundles`.
 
-Only --site-only needs nothing but Python.
+Where the bundles are there already, as on that machine, this needs nothing but Python, and so does --site-only. The
+parts need PyTorch, Triton, NumPy, safetensors, ONNX with onnxscript, and ONNX Runtime; those that draw cases, pytest
+and hypothesis; the tests, filelock, click and rich, too.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
 NATIVE = ("libmythos_tensorrt_plugins.so", "plugin_caller.so", "libmythos_cuda_ops.so")
+_RUNTIME = tuple(name for name in NATIVE if name.startswith("lib"))
+_RUNTIME_FOLDER = Path("runtimes", "python", "mythos_runtime", "native")
 BUNDLES = ("mla_decode", "gqa_prefill")
 _VERSION = ROOT / "runtimes" / "python" / "mythos_runtime" / "__init__.py"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.toml")
 _CARRIED = (
     *("mythos_model", "mythos_export", "benchmarks", "runtimes/python", "pyproject.toml", "Makefile", "tests/gpu"),
-    *("tests/conftest.py", "tests/golden_bundles.py", "tests/family_bundles.py", "tests/mythos_export/kernels"),
+    *("tests/conftest.py", "tests/engines.py", "tests/golden_bundles.py", "tests/family_bundles.py"),
+    "tests/mythos_export/kernels",
     *(
         "tests/mythos_runtime/device_loop",
         "tests/mythos_model/families",
@@ -79,8 +84,20 @@ def kernels(folder: Path) -> list[Path]:
     return [Path(shutil.copy(path, folder)) for name in NATIVE if (path := ROOT / "build" / "kernels" / name).exists()]
 
 
+def give_runtime(carried: Path, root: Path) -> list[Path]:
+    """Copy what was carried to where the runtime of a repository looks for it, as far as it has nothing there."""
+    native = root / _RUNTIME_FOLDER
+    lacking = [carried / name for name in _RUNTIME if (carried / name).exists() and not (native / name).exists()]
+    if lacking:
+        native.mkdir(exist_ok=True)
+    return [Path(shutil.copy(path, native)) for path in lacking]
+
+
 def bundles(folder: Path) -> list[Path]:
     """Golden models, exported where they are not there yet."""
+    there = [folder / name for name in BUNDLES if (folder / name / "manifest.json").exists()]
+    if len(there) == len(BUNDLES):
+        return there
     import sys
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -117,6 +134,7 @@ def main() -> None:
     arguments = parser.parse_args()
     made = [arguments.out / "site"]
     site(made[0])
+    give_runtime(arguments.out / "kernels", ROOT)
     if not arguments.site_only:
         made += [arguments.out / "kernels", arguments.out / "bundles"]
         kernels(made[-2])
@@ -125,7 +143,12 @@ def main() -> None:
         made.append(arguments.out / "project")
         project(made[-1])
         site(made[-1] / "build" / "gpu" / "site")
-        kernels(made[-1] / "build" / "gpu" / "kernels")
+        carried = made[-1] / "build" / "gpu" / "kernels"
+        kernels(carried)
+        give_runtime(carried, made[-1])
+    lacking = [name for name in NATIVE if not (arguments.out / "kernels" / name).exists()]
+    if lacking and not arguments.site_only:
+        print(f"not built, and so not carried: {', '.join(lacking)}; make native builds them")
     for folder in made:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{size / 1e6:6.1f} MB  {folder}")

@@ -14,13 +14,12 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.gpu.captured import bundles_of
-from benchmarks.gpu.pack import BUILD
 from benchmarks.gpu.rows import answers_of
 from benchmarks.gpu.run import Run
 from mythos_export.kernels import triton_build
 from mythos_export.kernels.op import calls_of
 from mythos_export.targets.cuda_lines import write_lines
-from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, KERNELS_FOLDER
+from mythos_runtime.cuda_ops import CUDA_OPS, KERNELS_FOLDER, missing_cuda_library
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.cores import open_core
 from mythos_runtime.engine.memory import Room
@@ -31,7 +30,7 @@ from mythos_runtime.manifest import read_manifest
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import GRAPHS
-from mythos_runtime.session import NATIVE, OpLibrary, Options
+from mythos_runtime.session import OpLibrary, Options
 
 _NEAR = 1e-3  # of the largest logit: the provider's own products may be TF32
 _ROWS = 64
@@ -46,9 +45,9 @@ def main(run: Run) -> None:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             run.record.say("not here", "this ONNX Runtime has no CUDA provider: see carry_onnxruntime")
             return
-        if not (NATIVE / CUDA_LIBRARY).exists():
-            NATIVE.mkdir(exist_ok=True)
-            shutil.copy(BUILD / "kernels" / CUDA_LIBRARY, NATIVE)  # of a machine that could build it (`pack`)
+        if lack := missing_cuda_library():  # `pack` brings it from a machine that could build it
+            run.record.say("operators", {"missing": lack, "ok": False})
+            return
         os.environ[CUDA_OPS] = "1"
     for bundle in bundles_of(run):
         with run.record.step(bundle.name):
@@ -89,7 +88,7 @@ def _core(run: Run, bundle: Path, place: Path, device: OrtDevice) -> Core:
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
         library: OpLibrary = None if file.startswith(FOLDER) else "auto"
-        return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library), in_turns=True)
+        return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library))
 
     rows = OrtRows.of(spec, device, open_graph, _ROWS)
     memory = rows.memory(Room(16, 16 * spec.trained_loops, 256))

@@ -19,7 +19,7 @@ def main(run: Run) -> None:
             found: dict[str, Any] = {"version": trt.__version__}
             if not run.dry:  # without a GPU there is no runtime
                 runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-                for engine in sorted(run.bundles.glob("*/*.engine"))[:4]:
+                for engine in sorted(run.bundles.glob("*/engines/*.engine"))[:4]:
                     loaded = runtime.deserialize_cuda_engine(engine.read_bytes())
-                    found[f"{engine.parent.name}/{engine.name}"] = "refused" if loaded is None else "loaded"
+                    found[engine.relative_to(run.bundles).as_posix()] = "refused" if loaded is None else "loaded"
             run.record.say(name, found)

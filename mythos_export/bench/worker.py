@@ -19,6 +19,7 @@ import numpy as np
 
 from mythos_export.bench.backends.backend import Backend, Call, Setting
 from mythos_export.bench.resources import EnergyCounter, forget_peak_memory, peak_memory, pin_all_threads
+from mythos_export.bench.settling import settle
 from mythos_export.bench.workloads import Workload, load_case
 from mythos_export.errors import ToolFailed
 from mythos_export.progress import Progress
@@ -79,6 +80,7 @@ class Runner:
         outcome = call()
         first = time.perf_counter() - started
         self.calls[chosen.name] = call
+        settle()
         told = {"first_seconds": first, "loops": outcome.loops, "peak_bytes": peak_memory()}
         return told | {"arrays": {"logits": np.asarray(outcome.logits, np.float32)}}
 
@@ -98,6 +100,7 @@ class Runner:
             times.append(self.backend.seconds(call))
             counted += 1
         joules = self.energy.joules()
+        settle()
         return {
             "seconds": times,
             "joules": joules / counted if joules is not None and counted else None,

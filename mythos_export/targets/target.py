@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +46,8 @@ class Built:
         proof: the stages of verification that, all run and equal, show that it computes what the model does. Until
             then it is built, and not executed; without any, it stays so.
         details: the manifest's, for this target's runtime.
-        operators: what computes the operators in it, where that is decided at export (see `kernels/fallback.py`).
+        operators: what computes the operators in it, by runner of `kernels/fallback.py`, where that is decided at
+            export; an operator without it has the next in the runner's order.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Built:
     proof: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     tool_versions: dict[str, str] = field(default_factory=dict)
-    operators: Implementation | None = None
+    operators: Mapping[str, Implementation] = field(default_factory=dict)
 
 
 class Target(Protocol):

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from mythos_export.errors import TargetError
-from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN
+from mythos_export.kernels.fallback import DECOMPOSED, PLUGIN, TENSORRT, TENSORRT_ROWS
 from mythos_export.lower import Lowered, run_passes
 from mythos_export.passes.attach_functions import attach_tensorrt_functions, detach_functions
 from mythos_export.passes.expand_float_products import expand_float_products
@@ -100,10 +100,11 @@ class TensorRTTarget:
         if result.backend == "tensorrt_rtx":
             wrappers = tuple(f"engines/{write_ep_context(engine.path, path).name}" for engine in result.engines)
         files = (*engines, *wrappers, *kernels, GRAPH)
+        taken = {TENSORRT: PLUGIN if options.plugins else DECOMPOSED}
         if options.rows:
+            taken[TENSORRT_ROWS] = DECOMPOSED
             more, details["row_engines"] = tensorrt_rows.build_rows(lowered, folder, options, sms, progress)
             files = (*files, *more)
-        taken = PLUGIN if options.plugins else DECOMPOSED
         # A GPU runs one engine: where there are others (of the row graphs, too), they were not executed, and nor is the
         # target called verified.
         proof = (Engine.name,) if len(engines) == 1 and not options.rows else ()

@@ -18,6 +18,7 @@ from benchmarks.gpu import pack
 from benchmarks.gpu.__main__ import PARTS, ROOT, environment
 from benchmarks.gpu.carry_onnxruntime import prune
 from benchmarks.gpu.record import Record
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, missing_cuda_library
 
 
 def test_a_step_that_fails_is_a_finding_and_nothing_before_it_is_lost(tmp_path: Path) -> None:
@@ -130,3 +131,53 @@ def test_what_is_packed_is_all_that_the_tests_for_a_gpu_import(tmp_path: Path) -
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--collect-only", "-q"]
     done = subprocess.run(command, cwd=tmp_path, env=values, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_runtime_there_is_given_what_it_lacks(tmp_path: Path) -> None:
+    """And nothing in place of what it has; of a machine that could build nothing, nothing is carried."""
+    carried, native = tmp_path / "kernels", tmp_path / "runtimes" / "python" / "mythos_runtime" / "native"
+    carried.mkdir()
+    native.parent.mkdir(parents=True)
+    assert not pack.give_runtime(carried, tmp_path) and not native.exists()
+    for name in pack.NATIVE:
+        (carried / name).write_text("carried")
+    native.mkdir()
+    (native / "libmythos_tensorrt_plugins.so").write_text("its own")
+    assert pack.give_runtime(carried, tmp_path) == [native / CUDA_LIBRARY]
+    assert {path.name: path.read_text() for path in native.iterdir()} == {
+        "libmythos_tensorrt_plugins.so": "its own",
+        CUDA_LIBRARY: "carried",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing_cuda_library() is not None, reason=f"{missing_cuda_library()}")
+def test_a_machine_without_a_checkout_runs_what_was_packed(tmp_path: Path, bundles: Bundles) -> None:
+    """With --project: the runtime has the operators for ONNX Runtime's CUDA provider, and the engine's part runs."""
+    packed = tmp_path / "gpu"
+    (packed / "bundles").mkdir(parents=True)
+    for name in pack.BUNDLES:
+        (packed / "bundles" / name).symlink_to(bundles[name])
+    command = [sys.executable, "-m", "benchmarks.gpu.pack", "--project", "--out", str(packed)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(dry=True), capture_output=True, text=True)
+    assert done.returncode == 0 and "not carried" not in done.stdout, done.stdout + done.stderr
+    assert {path.name for path in (packed / "kernels").iterdir()} == set(pack.NATIVE)
+    there = packed / "project"
+    values = {name: value for name, value in environment(dry=True).items() if name != "PYTHONPATH"}
+    program = f"""
+import sys
+sys.path[:0] = [{str(there)!r}, {str(there / "runtimes" / "python")!r}]
+from mythos_runtime import cuda_ops
+from mythos_runtime.tensorrt import missing_plugins
+assert cuda_ops.__file__.startswith({str(there)!r}), cuda_ops.__file__
+assert cuda_ops.missing_cuda_library() is None and missing_plugins() is None
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=there, env=values, check=True)
+    command = [sys.executable, "-m", "benchmarks.gpu", "--out", "out", "--bundles", "../bundles", "--dry-run"]
+    command += ["--parts", "rows_onnx,plugins"]
+    done = subprocess.run(command, cwd=there, env=values, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = json.loads((there / "out" / "results.json").read_text())["parts"]
+    rows = parts["rows_onnx"]["found"]
+    assert rows.keys() == set(pack.BUNDLES) and all(found["equal"] and found["ok"] for found in rows.values())
+    assert not any("missing" in found for found in parts["plugins"]["found"].values())

@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from cpp_programs import RUN
+from golden_bundles import GOLDEN, config_of
 from small_spec import spec as small_spec
 
 from mythos_export import export
 from mythos_export.errors import ExportError, PackageError, TargetError
+from mythos_export.kernels import triton_build
 from mythos_export.precision import is_int8_cache
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions, check_request
@@ -25,6 +27,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import load, read_manifest
 from mythos_runtime.dense import DenseCache
 from mythos_runtime.engine.memory import position_bytes
+from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.op_library import find_op_library
 
 
@@ -101,6 +104,40 @@ def test_a_bundle_is_the_same_model_on_every_road(precision: str, tmp_path: Path
             subprocess.run(said, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
         )
         assert answer["tokens"] == [int(token) for token in tokens]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["mla_prefill", "gqa_prefill"])
+def test_a_bundle_for_gpus_holds_the_kernels_over_int8_pages(case: str, tmp_path: Path) -> None:
+    """Exported and verified; the engine in PyTorch on the CPU gives the tokens and depths of ONNX Runtime's."""
+    if lack := triton_build.missing():
+        pytest.skip(lack)
+    source = GOLDEN / case / "model.safetensors"
+    exported = export(source, tmp_path / "b", "cuda", precision="fp32", cache="int8", sm="90", **config_of(case))
+    assert exported.parity is not None and exported.parity.passed
+    states = {stage.name: stage.state for stage in exported.parity.stages}
+    assert {states[name] for name in ("onnx", "program", "rows", "row programs")} == {"pass"}
+    manifest = exported.manifest
+    paged = f"paged_{case.partition('_')[0]}_attention"
+    assert manifest.spec.int8_cache
+    for label in ("mythos::rounded_line", f"mythos::{paged} (int8 pages)"):
+        assert manifest.operators[label]["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]
+    described = json.loads((exported.path / "kernels" / "kernels.json").read_text())
+    kernels = {name: [k for k in described["kernels"] if k["operator"] == name] for name in (paged, "rounded_line")}
+    sources = {kernel["source"].partition(":")[2] for kernel in kernels[paged]}
+    assert {"append_rounded_kernel", "paged_split_kernel"} <= sources and "append_kernel" not in sources
+    assert all("-int8-pages" in kernel["name"] for kernel in kernels[paged])
+    (group, *_) = manifest.spec.caches
+    assert {k["constants"]["WIDTH"] for k in kernels["rounded_line"]} == set(group.rounded)
+    assert all(binary["spill_store_bytes"] == 0 for k in described["kernels"] for binary in k["binaries"])
+    assert {paged, "rounded_line"} <= {call["operator"] for call in described["calls"]}  # for ONNX Runtime on CUDA
+
+    ours, model = load(exported.path), load(exported.path, backend="eager", provider="cpu")
+    prompts = [[1, 2, 3], list(range(40)), [7]]
+    expected, got = (each.generate_all(prompts, max_new_tokens=9, halt_threshold=0.7) for each in (ours, model))
+    assert got.tokens == expected.tokens and got.depth == expected.depth
+    assert len({depth for row in expected.depth for depth in row}) > 1
+    assert isinstance(model.new_cache(1, 8), RowCache)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from mythos_export.cli import mythos
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import CapacityError, Model, RequestError, load
 from mythos_runtime.dense import DenseCache
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.session import EngineChoice
 
 CASES = ["mla_decode", "gqa_decode"]
@@ -324,7 +325,7 @@ def test_drafts_change_nothing(model: Model, temperature: float) -> None:
     for speculate in (1, 2, "auto"):
         drafted = model.generate_all(rows, speculate=speculate, **options)
         assert (drafted.tokens, drafted.depth) == (plain.tokens, plain.depth)
-    counted = model.engine(1, speculate=1).usage
+    counted = model.engine(EngineOptions(most_running=1, speculate=1)).usage
     assert 0 < counted.accepted < counted.drafted
 
 

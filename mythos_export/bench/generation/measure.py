@@ -18,6 +18,7 @@ from mythos_export.bench.generation.schedules import PROMPT, ByDepth, LockStep, 
 from mythos_export.bench.limits import Limits, best_of
 from mythos_export.bench.machine import describe_machine, usable_cores
 from mythos_export.bench.resources import starting_on
+from mythos_export.bench.settling import settle
 from mythos_export.bench.statistics import median_interval
 from mythos_export.errors import BenchError
 from mythos_export.progress import Progress, silent
@@ -166,6 +167,7 @@ class _Measuring:
         prompts, tokens = self._prompts(sequences), self._tokens_of(sequences)
         given = load if self.spec.exit.knob("halt_threshold") else None
         for schedule in self.schedules:
+            settle()
             if schedule == LOCK_STEP:
                 made = self.lock_step.run(prompts, tokens)
             elif schedule == NATIVE:
@@ -183,6 +185,7 @@ class _Measuring:
         shallow = min(EASY, deepest)
         for easy in (0, *(n for n in EASY_BEFORE if n < min(self.spec.max_output_tokens, self._room() // 2))):
             for lag in (None, MAX_LAG) if easy else (None,):
+                settle()
                 seconds = self.engine.hard_token(prompt, max(easy, 2), shallow if easy else deepest, deepest, lag)
                 self._hard.setdefault((easy, lag), []).append(seconds)
 

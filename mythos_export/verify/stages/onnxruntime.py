@@ -18,7 +18,7 @@ from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.op_library import find_op_library
-from mythos_runtime.ort import OrtSession, error_types
+from mythos_runtime.ort import OrtSession, error_types, let_threads_sleep
 from mythos_runtime.session import OpLibrary, Options
 
 _CPU = ["CPUExecutionProvider"]
@@ -122,6 +122,7 @@ def twin_session(twin: Twin, folder: Path, options: Options, entries: Mapping[st
     for key, value in entries.items():
         settings.add_session_config_entry(key, value)
     settings.enable_cpu_mem_arena = False
+    let_threads_sleep(settings)
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads

@@ -99,7 +99,7 @@ typedef struct mythos_tick { /* what one gave, until it is freed: also behind th
 } mythos_tick;
 
 /* At most one call of each graph. An error is of the whole engine; that of a single request is among the tokens. Where a call
- * fails after tokens were chosen, they are told, and the next tick fails. */
+ * fails after tokens were chosen, they are told, and the next tick fails, unless one who was there then has ended. */
 MYTHOS_API int mythos_engine_tick(mythos_engine* engine, mythos_tick** tick);
 MYTHOS_API void mythos_tick_free(mythos_tick* tick); /* NULL: nothing */
 MYTHOS_API int mythos_engine_busy(const mythos_engine* engine); /* whether anything is left to do; 0 for NULL */

@@ -118,7 +118,8 @@ class MYTHOS_API Engine {
   // Ends a request now; its memory is free at once.
   void cancel(const std::shared_ptr<const Running>& running);
   bool busy() const;  // whether anything is left to do
-  // At most one call of each graph. The tokens that were chosen.
+  // At most one call of each graph. The tokens that were chosen: where a call fails after that, they are told, and the next
+  // tick fails, unless one who was there then has ended.
   std::vector<Token> tick();
   EngineCounts counts() const;  // of all engines on the model, where there are several
   EngineUsage usage() const;    // likewise, but for the requests

@@ -98,7 +98,7 @@ std::unique_ptr<Tick> told(mythos_engine& engine, std::vector<mythos::Token> tok
       tick->told.push_back({number, -1, 0, 0, running->reused, nullptr, running->finished.c_str(), running->error.c_str()});
     } else if (const auto found = last.find(number); found != last.end()) {
       tick->told[found->second].finished = running->finished.c_str();
-    } else {  // in a tick that failed, which took its last token with it
+    } else {  // in a tick that failed while it told them, which took its last token with it
       tick->lost.push_back(running);
       tick->told.push_back({number, -1, 0, 0, running->reused, nullptr, "error", "its last token was lost in a tick that failed"});
     }

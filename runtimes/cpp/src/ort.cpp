@@ -18,7 +18,7 @@ namespace {
 constexpr const char* kCuda = "CUDAExecutionProvider";
 constexpr const char* kCudaLibrary = "libmythos_cuda_ops.so";
 constexpr const char* kRtx = "NvTensorRTRTXExecutionProvider";
-// That a thread of a session which takes turns looks for work before it sleeps (ort.py).
+// That a thread looks for work within a call before it sleeps (ort.py).
 constexpr const char* kSpinMicroseconds = "50";
 
 const std::map<std::string, ONNXTensorElementDataType> kTypes{
@@ -191,10 +191,8 @@ OrtSession::OrtSession(const std::string& file, const Ports& ports, const LoadOp
   settings.DisableCpuMemArena();  // malloc is faster for the many small tensors of a decoded token
   settings.DisableMemPattern();   // it keeps one for every new set of shapes, without end, and saves no time
   if (options.threads) settings.SetIntraOpNumThreads(*options.threads);
-  if (role == Role::kInTurns || role == Role::kLines) {
-    settings.AddConfigEntry("session.force_spinning_stop", "1");
-    settings.AddConfigEntry("session.intra_op.spin_duration_us", kSpinMicroseconds);
-  }
+  settings.AddConfigEntry("session.force_spinning_stop", "1");
+  settings.AddConfigEntry("session.intra_op.spin_duration_us", kSpinMicroseconds);
   const bool engine = role == Role::kEngine || plugins_;
   std::string provider = "CPUExecutionProvider", library;
   if (engine) {
@@ -342,7 +340,7 @@ std::unique_ptr<OrtSession> open_graph(const std::string& file, const Ports& por
 
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports, const LoadOptions& options,
                                           Wraps wraps, std::shared_ptr<const Linked> weights) {
-  const Role role = wraps == Wraps::kNothing ? Role::kWhole : wraps == Wraps::kEngine ? Role::kEngine : Role::kEngineOfPlugins;
+  const Role role = wraps == Wraps::kNothing ? Role::kModel : wraps == Wraps::kEngine ? Role::kEngine : Role::kEngineOfPlugins;
   return open_graph(file, ports, options, role, std::move(weights));
 }
 

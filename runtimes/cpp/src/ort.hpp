@@ -13,10 +13,9 @@
 
 namespace mythos {
 
-// What a graph is: the whole model; one of several that run in turns, so that its threads must not go on spinning and hold
-// the cores that the next one's need; one that moves lines, and calls no operator of ours; a file that wraps a TensorRT-RTX
-// engine, which may call plug-ins.
-enum class Role { kWhole, kInTurns, kLines, kEngine, kEngineOfPlugins };
+// What a graph is: of a model; one that moves lines, and calls no operator of ours; a file that wraps a TensorRT-RTX engine,
+// which may call plug-ins.
+enum class Role { kModel, kLines, kEngine, kEngineOfPlugins };
 
 // Whether ONNX Runtime runs the row graphs in its CUDA provider: where MYTHOS_CUDA_OPS asks for the kernels there, and the
 // provider is CUDA, or left to a runtime that has it (RequestError: the variable is set to what means nothing).

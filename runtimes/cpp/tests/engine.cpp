@@ -284,6 +284,25 @@ void what_a_tick_chose_before_it_failed_is_told() {
   check(idle(*core), "nothing is left");
 }
 
+void what_is_given_back_holds_zeros_and_nothing_else_changes() {
+  constexpr std::int64_t bytes = 3 << 20;
+  for (const std::size_t from : {std::size_t{0}, std::size_t{1}, std::size_t{4095}})
+    for (const std::size_t count : {std::size_t{1000}, std::size_t{1} << 20, std::size_t{(1 << 20) + 5}}) {
+      const auto memory = mythos::engine::zeros({bytes}, "test");
+      char* const data = memory.get();
+      std::fill_n(data, bytes, char{1});
+      mythos::engine::give_back(data + from, count);
+      check(std::all_of(data, data + from, [](char each) { return each == 1; }), "what stands before it");
+      check(std::all_of(data + from + count, data + bytes, [](char each) { return each == 1; }), "and behind it");
+      const auto left = std::count(data + from, data + from + count, char{1});
+      const auto zeros = std::count(data + from, data + from + count, char{0});
+      check(left + zeros == static_cast<std::ptrdiff_t>(count), "nothing else is made of it");
+#if defined(__linux__)
+      check(count == 1000 ? left == 1000 : left < 2 * (64 << 10), "all but its ends, where that is worth a call");
+#endif
+    }
+}
+
 void a_call_takes_who_waited_and_who_has_the_fewest_rows() {
   Sequence one(1, 0, Policy::lazy, 0), two(1, 0, Policy::lazy, 0), three(1, 0, Policy::lazy, 0);
   Scheduler scheduler(10);
@@ -379,6 +398,7 @@ int main() {
   }
   a_fork_that_fails_leaves_nothing();
   what_a_tick_chose_before_it_failed_is_told();
+  what_is_given_back_holds_zeros_and_nothing_else_changes();
   a_call_takes_who_waited_and_who_has_the_fewest_rows();
   std::cout << (failures ? "failed\n" : "passed\n");
   return failures != 0;

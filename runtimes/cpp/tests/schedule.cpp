@@ -212,7 +212,7 @@ class Driver {
       const mythos::Ports& step = spec->graphs.at(mythos::kStep);
       const mythos::Ports ports = graph == mythos::kLoops ? mythos::loop_ports(step) : spec->graphs.at(graph);
       return std::shared_ptr<mythos::OrtSession>(
-          mythos::open_graph(folder + "/" + graph + ".onnx", ports, load, mythos::Role::kInTurns));
+          mythos::open_graph(folder + "/" + graph + ".onnx", ports, load, mythos::Role::kModel));
     };
     std::unique_ptr<mythos::engine::Graphs> run;
     if (moving)

@@ -18,6 +18,7 @@ import numpy as np
 from mythos_runtime.batch import integer, pad_rows, split_prompts
 from mythos_runtime.cache import Cache
 from mythos_runtime.engine.interface import AnyEngine
+from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate
@@ -44,7 +45,7 @@ class Model(Protocol):
     @property
     def runs_rows(self) -> bool: ...
 
-    def engine(self, most_running: int, chunk: int, speculate: Speculate) -> AnyEngine: ...
+    def engine(self, options: EngineOptions) -> AnyEngine: ...
 
     @property
     def forward(self) -> Callable[..., Any]: ...
@@ -170,7 +171,7 @@ def generate(
         samplers = [Sampler(options, row, spec.vocab_size, prompt) for row, prompt in enumerate(prompts)]
         return _steps(model, prompts, samplers, count, prefill_chunk, ends, stops, call)
     limit = spec.trained_loops if max_loops is None else integer(max_loops, "max_loops", 0, MOST_LOOPS)
-    engine = model.engine(len(prompts), prefill_chunk, speculate)
+    engine = model.engine(EngineOptions(most_running=len(prompts), chunk=prefill_chunk, speculate=speculate))
     running = [
         engine.submit(
             Request(

@@ -24,7 +24,6 @@ from mythos_runtime.engine.interface import AnyEngine, Rows, RowsCache
 from mythos_runtime.engine.native import NativeSession
 from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.sequence import Policy
-from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError
 from mythos_runtime.guards import one_at_a_time
 from mythos_runtime.manifest import Manifest
@@ -102,23 +101,19 @@ class Model:
         """Whether caches and generations run on row graphs, which the bundle has for the backend."""
         return self.rows is not None
 
-    def engine(self, most_running: int = 64, chunk: int = 64, speculate: Speculate = "off") -> AnyEngine:
+    def engine(self, options: EngineOptions | None = None) -> AnyEngine:
         """An engine on this model: many requests at once, on a memory that grows with what they need.
 
         Several engines share that memory, each for one thread at a time; requests claim it when they are submitted.
         Close an engine that still has some.
 
-        Args:
-            most_running, chunk: see `engine.Engine`.
-            speculate: "auto", "off", or the loops after which a draft is taken.
-
         Raises:
-            RequestError: this backend runs no row graphs.
+            RequestError: this backend runs no row graphs, or the options cannot be.
         """
         self._check_open()
         if self.rows is None:
             raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
-        return self.rows.engine(EngineOptions(most_running=most_running, chunk=chunk, speculate=speculate))
+        return self.rows.engine(options or EngineOptions())
 
     def new_cache(self, batch: int, capacity: int, max_loops: int | None = None, policy: Policy | None = None) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` tokens, at `max_loops` depths (default: as trained).

@@ -44,10 +44,17 @@ _ORT_TYPES = {
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """By default it would multiply float32 in TF32, whose 10 bits of a fraction are not enough for equal depths."""
 _SPIN_MICROSECONDS = "50"
-"""That a thread of a session which takes turns looks for work before it sleeps. Between two operators of a call that is
-enough. Where somebody else uses a core, one that spins on has used up its turn when its work comes (512-wide model,
-two threads: 50 is level with ONNX Runtime's own choice, and beside a busy process 1.1 to 1.7 times as fast)."""
+"""That a thread looks for work within a call before it sleeps, as all do at the call's end. Between two operators of a
+call that is enough. By itself ONNX Runtime has them look for 45 ms after a call, too: on cores that another session's
+next call needs, and where somebody else uses a core, a thread that spins on has used up its turn when its work comes
+(two threads: 50 is level with that, and beside a busy process up to 1.7 times as fast)."""
 _ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
+
+
+def let_threads_sleep(settings: Any) -> None:
+    """Say in SessionOptions how long a session's threads look for work."""
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
 
 
 def missing() -> str | None:
@@ -75,15 +82,12 @@ class OrtSession:
         file: Path,
         ports: Ports,
         options: Options,
-        in_turns: bool = False,
         entries: Mapping[str, str] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Load the graph, which has these ports.
 
         Args:
-            in_turns: other sessions run between its calls, so that its threads must not go on spinning then: they would
-                hold the cores that the others' need (512-wide model, two threads: 2.7 ms a token instead of 9).
             entries: of ONNX Runtime's session configuration, beside those that are set here.
             weights: those that the graph takes as inputs, if it does (`linked.open_links`).
 
@@ -104,10 +108,10 @@ class OrtSession:
                 "with --precision fp16 or fp32, or load it with backend='eager'"
             )
         providers = _wanted_providers(ort, options.provider)
-        self._open(ort, file, options, providers, in_turns, entries or {})
+        self._open(ort, file, options, providers, entries or {})
         if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
             del self.inference  # or the model would be in memory twice
-            self._open(ort, file, options, [_PROVIDERS["cpu"]], in_turns, entries or {})  # with the CPU's operators
+            self._open(ort, file, options, [_PROVIDERS["cpu"]], entries or {})  # with the CPU's operators
         active = self.inference.get_providers()
         if options.provider == "cuda" and _PROVIDERS["cuda"] not in active:
             # onnxruntime-gpu falls back to the CPU without a word that a program could catch.
@@ -142,9 +146,7 @@ class OrtSession:
         words += _not_taken(self.provider, options.op_library)
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {words}"
 
-    def _open(
-        self, ort: Any, file: Path, options: Options, providers: list[str], in_turns: bool, entries: Mapping[str, str]
-    ) -> None:
+    def _open(self, ort: Any, file: Path, options: Options, providers: list[str], entries: Mapping[str, str]) -> None:
         """Make the session, with the operators that its first provider has a library of."""
         settings = ort.SessionOptions()
         settings.log_severity_level = _ERROR_LEVEL
@@ -154,9 +156,7 @@ class OrtSession:
             settings.intra_op_num_threads = options.threads
         for key, value in entries.items():
             settings.add_session_config_entry(key, value)
-        if in_turns:
-            settings.add_session_config_entry("session.force_spinning_stop", "1")
-            settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
+        let_threads_sleep(settings)
         on_cpu = providers[0] == _PROVIDERS["cpu"]
         chosen = options.op_library
         kernels = file.parent / KERNELS_FOLDER

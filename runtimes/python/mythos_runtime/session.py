@@ -76,7 +76,8 @@ class Options:
     """How to run: CPU threads (None: the engine's choice), ONNX Runtime's provider or PyTorch's device, the library of
     ONNX Runtime's native operators.
 
-    `op_library`: "auto" takes the one installed with this package, where there is one (`op_library`); None runs the
+    `op_library`: "auto" takes the one installed with this package, where there is one (`mythos_runtime.op_library`);
+    None runs the
     portable function bodies; a path names a library. A bundle never brings its own: it is native code.
 
     `engine`: who runs the model on the CPU: "native", the C++ runtime; "python", this package, with the same results by

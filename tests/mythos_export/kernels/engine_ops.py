@@ -82,7 +82,7 @@ def run(gpu: Gpu, bundle: Path, case: str, precision: str, cache: str = "") -> N
     room = Room(8, 8 * spec.trained_loops, 160)
 
     def open_cpu(graph: str) -> OrtSession:
-        return OrtSession(bundle / f"{graph}.onnx", spec.graphs[graph], Options(1, provider="cpu"), in_turns=True)
+        return OrtSession(bundle / f"{graph}.onnx", spec.graphs[graph], Options(1, provider="cpu"))
 
     memory = Memory.with_room(spec, room)
     expected = answers(Core(RowGraphs(spec, open_cpu, memory, 64, spec.max_seq_len), memory), spec)

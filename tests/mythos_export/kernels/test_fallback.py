@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from golden_bundles import Bundles
 
-from mythos_export.kernels.fallback import DECOMPOSED, ORDER, PLUGIN, TRITON, record
+from mythos_export.kernels.fallback import (
+    DECOMPOSED,
+    ORDER,
+    PLUGIN,
+    TENSORRT,
+    TENSORRT_ROWS,
+    TRITON,
+    Given,
+    Implementation,
+    record,
+)
 from mythos_export.kernels.op import OPERATORS
 from mythos_runtime import read_manifest
 
@@ -19,11 +30,39 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_the_manifest_records_what_was_taken() -> None:
-    entry = record({"mythos::moe": frozenset()}, DECOMPOSED)["mythos::moe"]["TensorRT"]
+    entry = recorded("moe", DECOMPOSED)["TensorRT"]
     assert (entry["taken"], entry["decided"]) == ("decomposition", "at export")
     assert "--plugins" in entry["passed over"]["plug-in with Triton kernels"]
-    entry = record({"mythos::moe": frozenset()}, PLUGIN)["mythos::moe"]["TensorRT"]
+    entry = recorded("moe", PLUGIN)["TensorRT"]
     assert (entry["taken"], entry["passed over"]) == ("plug-in with Triton kernels", {})
+
+
+def test_the_manifest_says_which_engines_hold_plug_ins() -> None:
+    """Engines of the row graphs have none, whatever the whole model's has; an operator is said to be where it is."""
+    engines = {
+        TENSORRT: Given(frozenset({"mythos::moe", "mythos::gqa_attention"}), PLUGIN),
+        TENSORRT_ROWS: Given(frozenset({"mythos::moe", "mythos::paged_gqa_attention"}), DECOMPOSED),
+    }
+    names = ("moe", "gqa_attention", "paged_gqa_attention")
+    operators = record({f"mythos::{name}": OPERATORS[name].lacks() for name in names}, engines)
+    taken = {
+        name: {runner: operators[f"mythos::{name}"][runner]["taken"] for runner in engines if runner in entry}
+        for name in names
+        if (entry := operators[f"mythos::{name}"])
+    }
+    assert taken == {
+        "moe": {"TensorRT": "plug-in with Triton kernels", "TensorRT, row graphs": "decomposition"},
+        "gqa_attention": {"TensorRT": "plug-in with Triton kernels"},
+        "paged_gqa_attention": {"TensorRT, row graphs": "decomposition"},
+    }
+
+
+def recorded(name: str, implementation: Implementation, format: str = "plain") -> dict[str, Any]:
+    """The entry of an operator in a bundle whose one engine holds it."""
+    label = f"mythos::{name}"
+    entries = record({label: OPERATORS[name].lacks(format)}, {TENSORRT: Given(frozenset({label}), implementation)})
+    found: dict[str, Any] = entries[label]
+    return found
 
 
 def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
@@ -31,11 +70,12 @@ def test_an_operator_without_kernels_for_a_gpu_says_so() -> None:
     assert OPERATORS["moe"].lacks("int8") == {PLUGIN, DECOMPOSED}
     over_pages = OPERATORS["paged_gqa_attention"]
     assert over_pages.lacks() == {PLUGIN} and over_pages.lacks(packed=True) == {PLUGIN, DECOMPOSED}
-    entry = record({"mythos::paged_gqa_attention": over_pages.lacks()}, PLUGIN)["mythos::paged_gqa_attention"]
+    entry = recorded("paged_gqa_attention", PLUGIN)
     assert (entry["TensorRT"]["taken"], entry["TensorRT"]["passed over"]) == ("decomposition", {})
     assert entry["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]
     assert TRITON in OPERATORS["linear"].lacks() - OPERATORS["linear"].lacks("int4")  # plain: the vendor's library
-    plain = record({"mythos::embedding": OPERATORS["embedding"].lacks("int8")}, DECOMPOSED)["mythos::embedding"]
+    plain = recorded("embedding", DECOMPOSED, "int8")
+    assert "TensorRT" not in plain
     assert plain["PyTorch (model.pt2), CUDA"]["order"] == ["plain PyTorch"]
 
 

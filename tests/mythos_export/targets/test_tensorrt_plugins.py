@@ -23,7 +23,7 @@ from mythos_export.kernels import triton_build
 from mythos_export.kernels.act import plan as act_plan
 from mythos_export.kernels.call import OperatorCall
 from mythos_export.kernels.cuda.signatures import SIGNATURES, described
-from mythos_export.kernels.fallback import PLUGIN
+from mythos_export.kernels.fallback import PLUGIN, TENSORRT
 from mythos_export.kernels.gqa import plan as gqa_plan
 from mythos_export.kernels.launch_plan import Plan
 from mythos_export.kernels.mla import plan as mla_plan
@@ -236,7 +236,7 @@ def test_the_target_s_bundle_carries_what_its_engine_calls(
     target = find_target("tensorrt")
     check_request(target, options)
     built = target.build(lowered, tmp_path, options, lambda text, part=None: None)
-    assert (built.proof, built.operators) == (("tensorrt engine",), PLUGIN)
+    assert (built.proof, built.operators) == (("tensorrt engine",), {TENSORRT: PLUGIN})
     assert [engine["plugins"] for engine in built.details["engines"]] == [True]
     assert [name for name in built.files if name.endswith(".ep_context.onnx")]
     present = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}

@@ -10,17 +10,21 @@ import numpy as np
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
+from click.testing import CliRunner
 from golden_bundles import GOLDEN, Bundles, config_of
 
 from mythos_export import export
 from mythos_export.errors import TargetError
+from mythos_export.kernels import triton_build
 from mythos_export.lower import Lowered
 from mythos_export.targets.registry import find_target
 from mythos_export.targets.target import TargetOptions
 from mythos_export.targets.tensorrt_build import Range, row_profile
 from mythos_export.targets.tensorrt_rows import graph_of, lower_for_tensorrt, profile_of
 from mythos_runtime import read_manifest
+from mythos_runtime.cli import mythos
 from mythos_runtime.row_ports import ENTER, GRAPHS, PAGE, STEP
+from mythos_runtime.tensorrt import missing_plugins
 
 
 @pytest.fixture
@@ -82,13 +86,18 @@ def test_what_does_not_go_with_the_model_is_refused_before_it_is_captured(lowere
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "precision"), [("mla_decode", "fp32"), ("gqa_decode", "fp16")])
-def test_engines_of_the_row_graphs(case: str, precision: str, tmp_path: Path) -> None:
-    """Parsed, walked layer by layer against the model, built."""
+@pytest.mark.parametrize(
+    ("case", "precision", "plugins"), [("mla_decode", "fp32", False), ("gqa_decode", "fp16", True)]
+)
+def test_engines_of_the_row_graphs(case: str, precision: str, plugins: bool, tmp_path: Path) -> None:
+    """Parsed, walked layer by layer against the model, built; plug-ins are said to be where they are, in the whole
+    model's engine alone."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu13")
+    if plugins and (lack := triton_build.missing() or missing_plugins()):
+        pytest.skip(lack)
     source = GOLDEN / case / "model.safetensors"
     options = {"precision": precision, "sm": "89", "batch": "1:1:2", "tokens": "1:4:16", "context": "0:8:64"}
-    exported = export(source, tmp_path / "b", "tensorrt", rows=True, **options, **config_of(case))
+    exported = export(source, tmp_path / "b", "tensorrt", rows=True, plugins=plugins, **options, **config_of(case))
     states = {stage.name: stage.state for stage in exported.parity.stages}
     assert states["tensorrt row networks"] == "pass"
     manifest = exported.manifest
@@ -99,6 +108,26 @@ def test_engines_of_the_row_graphs(case: str, precision: str, tmp_path: Path) ->
     for entry in described:
         (engine,) = entry["engines"]
         assert engine["sm"] == [89] and engine["file"] in manifest.files
-        assert (exported.path / engine["file"]).read_bytes()[:4] == b"vtrt"
-    (paged,) = [name for name in manifest.operators if name.startswith("mythos::paged")]
-    assert manifest.operators[paged]["TensorRT"]["taken"] == "decomposition"
+        content = (exported.path / engine["file"]).read_bytes()
+        assert content[:4] == b"vtrt"
+        assert not engine["plugins"] and b'{"architectures"' not in content  # as a plug-in's kernels begin
+    (whole,) = target.details["engines"]
+    assert whole["plugins"] == plugins == (b'{"architectures"' in (exported.path / whole["file"]).read_bytes())
+    attention = "mla_attention" if case.startswith("mla") else "gqa_attention"
+    in_whole, in_rows = "TensorRT", "TensorRT, row graphs"
+    taken = {
+        name: {runner: runners[runner]["taken"] for runner in (in_whole, in_rows) if runner in runners}
+        for name, runners in manifest.operators.items()
+    }
+    of_whole = "plug-in with Triton kernels" if plugins else "decomposition"
+    both = {in_whole: of_whole, in_rows: "decomposition"}
+    assert taken == {
+        "mythos::moe": both,
+        "mythos::act_halting": both,
+        f"mythos::{attention}": {in_whole: of_whole},
+        f"mythos::paged_{attention}": {in_rows: "decomposition"},
+    }
+    shown = CliRunner().invoke(mythos, ["inspect", str(exported.path)], env={"COLUMNS": "200"})
+    lines = [line for line in shown.output.splitlines() if in_rows in line]
+    assert shown.exit_code == 0 and len(lines) == 1 and "decomposition" in lines[0] and "plug-in" not in lines[0]
+    assert ("in the whole model's engine alone" in " ".join(shown.output.split())) == plugins

@@ -162,7 +162,7 @@ class RowModel:
 
         def open_graph(name: str) -> OrtSession:
             file, options = self.folder / f"{name}.onnx", Options(threads, provider="cpu")
-            return OrtSession(file, (spec.graphs | loops)[name], options, in_turns=True)
+            return OrtSession(file, (spec.graphs | loops)[name], options)
 
         layers, per_loop = spec.cache("layers"), spec.cache("loop")
         around = None if layers is None else cache(layers, around_pages)
@@ -188,7 +188,7 @@ class RowModel:
         write_lines(spec, self.folder)
 
         def open_graph(file: str, ports: Ports) -> OrtSession:
-            return OrtSession(self.folder / file, ports, Options(1, provider="cpu"), in_turns=True)
+            return OrtSession(self.folder / file, ports, Options(1, provider="cpu"))
 
         return OrtRows.of(spec, OrtDevice("cpu"), open_graph, 64)
 

@@ -75,10 +75,10 @@ def test_experts_in_shards_run_there_where_it_is_named(bundles: Bundles, monkeyp
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is opened on CUDA is on the CPU."""
 
-    def open_graph(file: Path, ports: Ports, options: Options, in_turns: bool) -> OrtSession:
-        assert options.provider == "cuda" and in_turns
+    def open_graph(file: Path, ports: Ports, options: Options) -> OrtSession:
+        assert options.provider == "cuda"
         assert (options.op_library is None) == (file.parent.name == "lines")
-        return OrtSession(file, ports, Options(1, provider="cpu"), in_turns)
+        return OrtSession(file, ports, Options(1, provider="cpu"))
 
     monkeypatch.setattr(opening, "OrtDevice", lambda name: OrtDevice({"cuda": "cpu"}[name]))
     monkeypatch.setattr(opening, "OrtSession", open_graph)

@@ -173,6 +173,26 @@ def test_what_a_tick_chose_before_it_failed_is_told(row_model: RowModel, monkeyp
         engine.close()
 
 
+def test_one_that_is_not_admitted_waits_still(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its sequence cannot be made, in a tick that tells another's last token."""
+    core = row_model.core()
+    engine = Engine(core, most_running=1, patience=0.0, loops_per_call=1)
+    first, second = engine.submit(Request([3], 1, max_loops=1)), engine.submit(Request([1, 2], 2))
+    engine.tick()
+
+    def failing(*given: Any) -> None:
+        raise BackendFailed("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "open", failing)
+        (told,) = engine.tick()
+        assert told.running is first and (engine.running, engine.waiting) == (0, 1)
+        with pytest.raises(BackendFailed, match="planted"):
+            engine.tick()
+    assert len(_all(engine)) == 2 and second.finished == "length"
+    engine.close()
+
+
 def _all(engine: Engine) -> list[Token]:
     return [token for _ in iter(lambda: engine.busy, False) for token in engine.tick()]
 

@@ -163,6 +163,7 @@ def test_refusals_are_pythons(bundles: Bundles) -> None:
         ({"speculate": "on"}, "speculate"),
         ({"max_lag": 0}, "max_lag"),
         ({"loops_per_call": 0}, "loops_per_call"),
+        ({"patience": math.nan}, "patience"),
         ({"max_loops": 9999}, "1 to 256 loops"),
         ({"max_loops": 0}, "1 to 256 loops"),
         ({"budget": Budget(latency_ms=-1.0)}, "latency_ms"),
@@ -304,7 +305,7 @@ def test_an_error_of_one_request_is_its_own(bundles: Bundles, monkeypatch: pytes
 def test_an_engine_on_a_model_claims_what_runs_alone(bundles: Bundles, kind: EngineChoice) -> None:
     """What is refused, ends or is closed leaves nothing behind."""
     model = load(bundles["mla_decode"], threads=1, engine=kind)
-    engine = model.engine(most_running=2)
+    engine = model.engine(EngineOptions(most_running=2))
 
     def finish() -> None:
         while engine.busy:
@@ -344,7 +345,7 @@ def test_an_engine_on_a_model_claims_what_runs_alone(bundles: Bundles, kind: Eng
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_a_chunk_is_as_long_on_a_model_that_is_new(bundles: Bundles, kind: EngineChoice) -> None:
-    engine = load(bundles["mla_decode"], threads=1, engine=kind).engine(chunk=256)
+    engine = load(bundles["mla_decode"], threads=1, engine=kind).engine(EngineOptions(chunk=256))
     engine.submit(Request(list(range(60)), 1, policy="full"))
     ticks = 0
     while engine.busy:

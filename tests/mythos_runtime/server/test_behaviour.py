@@ -167,6 +167,14 @@ def test_figures(server: Serving) -> None:
     assert after["mythos_pages"] > 0 and after["mythos_engine_restarts_total"] == 0
 
 
+def test_figures_of_drafts(small: Path) -> None:
+    with serving(small, speculate=2) as server:
+        server.openai().completions.create(model=NAME, prompt="xyz", max_tokens=9, temperature=0)
+        figures = server.metrics()
+    assert figures["mythos_drafted_tokens_total"] > 0
+    assert figures["mythos_accepted_tokens_total"] <= figures["mythos_drafted_tokens_total"]
+
+
 def test_logs_hold_no_prompts(server: Serving, caplog: pytest.LogCaptureFixture) -> None:
     """Answered, refused for what they are, or refused by the engine; `--log-prompts` is held by the test of SIGTERM."""
     caplog.set_level("DEBUG")

@@ -107,6 +107,41 @@ def test_one_that_crashes_takes_nobody_with_it(opened: Callable[[], AnyEngine]) 
     assert loop.load == 0 and loop.stats.pages_free == loop.stats.pages
 
 
+def test_who_ran_beside_one_that_crashed_and_left_has_not_failed(small: Path) -> None:
+    """A call fails in a tick that has told a token; before the next one, whoever the call failed for leaves."""
+
+    def opened() -> AnyEngine:
+        given = EngineOptions(memory=16 << 20, patience=0.0, loops_per_call=1)
+        engine = open_engine(small, given, options=Options(1, engine="python"))
+        assert isinstance(engine, Engine)
+        step = engine.core.step
+
+        def poisoned(*given: Any) -> Any:
+            if tickets[0].sent and any(POISON in each.request.prompt for each in engine._running):
+                raise RuntimeError("a kernel went wrong")
+            return step(*given)
+
+        engine.core.step = poisoned  # type: ignore[method-assign]
+        return engine
+
+    requests = [Request([3], 1, max_loops=1), Request([1, 2], 4), Request([POISON, 2], 4)]
+    ends = [Ended() for _ in requests]
+    tickets = [Ticket(request, end) for request, end in zip(requests, ends, strict=True)]
+
+    def leaving(batch: Sequence[tuple[Ticket, Event]]) -> None:
+        deliver(batch)
+        if tickets[0].ended:
+            loop.cancel([tickets[2]])
+
+    loop = EngineLoop(opened(), opened, leaving, 16)
+    loop.submit(tickets)
+    loop.start()
+    for end in ends[:2]:
+        end.over.get(timeout=60)
+    loop.close()
+    assert [len(end.tokens) for end in ends] == [1, 4, 0] and loop.load == 0
+
+
 @pytest.mark.parametrize("kind", ENGINES)
 def test_the_pages_of_running_requests_are_not_those_that_are_kept(small: Path, kind: EngineChoice) -> None:
     engine = open_engine(small, EngineOptions(memory=16 << 20, prefixes=4), options=Options(engine=kind))

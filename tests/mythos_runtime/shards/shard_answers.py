@@ -18,8 +18,10 @@ def requests(count: int) -> list[Request]:
     return [Request([60 + n, 9, n], max_new_tokens=4 + n, sampling=sampling[n % 2]) for n in range(count)]
 
 
-def engine_of(bundle: Path, **options: Any) -> Engine:
-    return open_engine(bundle, EngineOptions(memory=32 << 20), options=Options(1, provider="cpu"), **options)
+def engine_of(bundle: Path, patience: float | None = None, **options: Any) -> Engine:
+    return open_engine(
+        bundle, EngineOptions(memory=32 << 20, patience=patience), options=Options(1, provider="cpu"), **options
+    )
 
 
 def answers(engine: Engine, asked: list[Request]) -> list[tuple[list[int], list[int], bytes]]:

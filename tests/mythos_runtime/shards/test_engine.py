@@ -119,7 +119,7 @@ def test_a_failure_inside_a_shard_is_no_loss_of_it(
     def full(*_: object) -> None:
         raise BackendFailed("there is no memory for so much")
 
-    engine = engine_of(bundle, shards=shards)
+    engine = engine_of(bundle, patience=1.0, shards=shards)  # all rows in one call, which needs every shard
     running = _begun(engine, 8)
     with monkeypatch.context() as patch:
         patch.setattr(starter.servers[0], "compute", full)
@@ -129,8 +129,7 @@ def test_a_failure_inside_a_shard_is_no_loss_of_it(
         assert caught.type is BackendFailed and not any(each.error for each in running)
         starter.refuse = {2}
         starter.servers[2].cut()
-        until = time.monotonic() + 60
-        while time.monotonic() < until:  # the one that fails may be heard before the cut one is missed
+        for _ in range(100):  # the cut one may still answer what it was asked before
             with pytest.raises(BackendFailed, match="there is no memory for so much"):
                 while engine.busy:
                     engine.tick()

@@ -72,6 +72,7 @@ void Engine::close() {
   while (!running_.empty()) cancel(running_.front());
   while (!waiting_.empty()) cancel(waiting_.front());
   prefixes_.clear();
+  failure_ = nullptr, concerned_.clear();
 }
 
 void Engine::check_room(std::int64_t positions, std::int64_t limit) const {
@@ -104,7 +105,7 @@ std::vector<Token> Engine::tick() {
   if (failure_) {
     const std::exception_ptr error = std::exchange(failure_, nullptr);
     const Works concerned = std::exchange(concerned_, {});
-    if (std::any_of(concerned.begin(), concerned.end(), [](const auto& work) { return work->finished.empty(); }))
+    if (std::all_of(concerned.begin(), concerned.end(), [](const auto& work) { return work->finished.empty(); }))
       std::rethrow_exception(error);
   }
   std::vector<Token> tokens = leave();
@@ -112,7 +113,9 @@ std::vector<Token> Engine::tick() {
     advance();
   } catch (...) {
     if (tokens.empty()) throw;
-    failure_ = std::current_exception(), concerned_ = running_;
+    concerned_ = running_;
+    concerned_.insert(concerned_.end(), waiting_.begin(), waiting_.end());
+    if (!concerned_.empty()) failure_ = std::current_exception();
   }
   return tokens;
 }
@@ -186,8 +189,8 @@ void Engine::admit() {
   // Who was sent back would take the pages that it gave again, and the others would never be done.
   while (!waiting_.empty() && static_cast<std::int64_t>(running_.size()) < most_running_ && !full_) {
     const auto work = waiting_.front();
+    work->sequence = &begin(*work);  // where that fails it waits still
     waiting_.pop_front();
-    work->sequence = &begin(*work);
     running_.push_back(work);
   }
 }

@@ -30,7 +30,8 @@ class Engine {
   void cancel(const std::shared_ptr<const Running>& running);
   // Ends all requests, and gives back what was kept.
   void close();
-  // The tokens that were chosen: where a call fails after that, they are told, and the next tick fails.
+  // The tokens that were chosen: where a call fails after that, they are told, and the next tick
+  // fails, unless one who was there then has ended: without whom the call might not fail.
   std::vector<Token> tick();
 
  private:
@@ -82,7 +83,7 @@ class Engine {
   Works through_;      // their positions are to leave
   bool full_ = false;  // one was sent back, and none has ended since
   std::exception_ptr failure_;  // of the last tick
-  Works concerned_;             // who ran then
+  Works concerned_;             // who was there then
 };
 
 }  // namespace mythos::engine

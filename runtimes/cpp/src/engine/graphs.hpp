@@ -76,8 +76,8 @@ class Part {
   char* data(const std::string& role, const std::string& group = "") const;
   // Runs the graph on what stands in the inputs' buffers, over rows of these spans (BackendFailed).
   void run(const Spans& spans, const LoopTables& tables, std::int64_t rows, std::int64_t wanted = 0);
-  // Gives what the calls since the last time have touched of large buffers back to the system. Nothing that stands in them is
-  // needed any more.
+  // Gives large buffers back to the system, about as far as the calls since the last time have touched them. Nothing that
+  // stands in them is needed any more.
   void rest();
   std::int64_t most_loops() const { return most_loops_; }  // of a call; more than one of the step in a Loop
   // The tables of a loop in a call of these spans, and the loops of it that there are tables for.

@@ -73,7 +73,7 @@ OpenRows open_rows(const std::string& folder, const Manifest& manifest, const Lo
     auto& session = opened[graph];
     const std::string file = plain_path(folder + "/" + file_of(graph));
     const Ports ports = graph == kLoops ? loop_ports(spec->graphs.at(kStep)) : spec->graphs.at(graph);
-    if (!session) session = open_graph(file, ports, chosen, Role::kInTurns, weights);
+    if (!session) session = open_graph(file, ports, chosen, Role::kModel, weights);
     return session;
   };
   if (on_cuda)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mythos_runtime.cli.terminal import out
-from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
+from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest, Target
 from mythos_runtime.op_library import find_op_library, why_no_op_library
 from mythos_runtime.spec import LoopSpec
 from mythos_runtime.tokenizer_entry import TokenizerEntry
@@ -51,14 +51,27 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
             style="yellow",
             highlight=False,
         )
-    if any(target.state == NOT_EXECUTED for target in manifest.targets):
-        out.print(
-            "The graph given to TensorRT was run by ONNX Runtime and compared. "
-            "But no engine was executed: that needs a GPU.",
-            style="yellow",
-        )
-    if any(engine.get("plugins") for target in manifest.targets for engine in target.details.get("engines", ())):
-        out.print("In that comparison function bodies stood in for the plug-ins, which have not run.", style="yellow")
+    compared = any(target.state in (VERIFIED, TWIN_VERIFIED) for target in manifest.targets)
+    for target in manifest.targets:
+        if target.state == NOT_EXECUTED:
+            for text in _not_executed(target, compared):
+                out.print(text, style="yellow", highlight=False)
+
+
+def _not_executed(target: Target, compared: bool) -> list[str]:
+    """What of a target was run all the same, where the bundle was `compared` with its model, and what was not."""
+    if "engines" in target.details:
+        ran, never = "The graph given to TensorRT was run by ONNX Runtime and compared.", "no engine"
+    elif "architectures" in target.details:
+        ran, never = "The programs for PyTorch were run on the CPU and compared.", "no compiled kernel"
+    else:
+        return [f"What was built for {target.name} was not executed."]
+    said = [f"{ran} But {never} was executed: that needs a GPU." if compared else f"Of {target.name}, {never} has run."]
+    if any(engine.get("plugins") for engine in target.details.get("engines", ())):
+        where = ", in the whole model's engine alone" if "row_engines" in target.details else ""
+        stood = "In that comparison function bodies stood in for the plug-ins" if compared else "It has plug-ins"
+        said.append(f"{stood}{where}, which have not run.")
+    return said
 
 
 def _show_spec(spec: LoopSpec) -> None:

@@ -54,6 +54,7 @@ def python_engine(
         core,
         given.most_running,
         given.chunk,
+        given.patience,
         loops_per_call=given.loops_per_call,
         budget=given.budget,
         prefixes=given.prefixes,
@@ -115,7 +116,7 @@ def _core(
     weights = open_links(folder, manifest.links, options.weights, options.hash_weights)
 
     def open_graph(name: str, ports: Mapping[str, Ports] = spec.graphs) -> OrtSession:
-        return OrtSession(folder / f"{name}.onnx", ports[name], chosen, in_turns=True, weights=weights)
+        return OrtSession(folder / f"{name}.onnx", ports[name], chosen, weights=weights)
 
     step: StepPart | None = None
     if manifest.shards is not None:

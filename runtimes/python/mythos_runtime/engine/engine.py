@@ -18,7 +18,7 @@ from collections import deque
 
 import numpy as np
 
-from mythos_runtime.batch import integer
+from mythos_runtime.batch import integer, number
 from mythos_runtime.engine.admission import admit, check_budget
 from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
 from mythos_runtime.engine.core import Core
@@ -76,6 +76,8 @@ class Engine:
         check_budget(self.budget, self.spec)
         self.prefixes = Prefixes(prefixes, core.close)
         self.speculation = speculation
+        if patience is not None:
+            number(patience, "patience")
         if loops_per_call is not None:
             integer(loops_per_call, "loops_per_call", 1)
         self.pace = Pace(patience, loops_per_call, Speed() if speculation is None else speculation.speed)
@@ -84,7 +86,7 @@ class Engine:
         self._through: dict[Work, None] = {}  # their positions are to leave; in this order
         self._by_sequence: dict[Sequence, Work] = {}
         self._full = False  # one was sent back, and none has ended since
-        self._failure: tuple[Exception, list[Work]] | None = None  # of the last tick, and who ran then
+        self._failure: tuple[Exception, list[Work]] | None = None  # of the last tick, and who was there then
 
     @property
     def speed(self) -> Speed:
@@ -161,24 +163,28 @@ class Engine:
         for running in [*self._running, *self._waiting]:
             self.cancel(running)
         self.prefixes.clear()
+        self._failure = None
 
     # -- a tick -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Token]:
         """Leave, admit, enter, step: at most one call of each graph, of several loops where it is the step's. The
-        tokens that were chosen: where a call fails after that, they are told, and the next tick fails."""
+        tokens that were chosen: where a call fails after that, they are told, and the next tick fails, unless one who
+        was there then has ended: without whom the call might not fail."""
         if self._failure is not None:
             error, concerned = self._failure
             self._failure = None
-            if any(running.finished is None for running in concerned):
+            if all(running.finished is None for running in concerned):
                 raise error
         tokens = self._leave()
         try:
             self._advance()
         except Exception as error:
+            concerned = [*self._running, *self._waiting]
             if not tokens:
                 raise
-            self._failure = (error, [*self._running])
+            if concerned:
+                self._failure = (error, concerned)
         return tokens
 
     def _advance(self) -> None:
@@ -234,8 +240,9 @@ class Engine:
     def _admit(self) -> None:
         # Who was sent back would take the pages that it gave again, and the others would never be done.
         while self._waiting and len(self._running) < self.most_running and not self._full:
-            running = self._waiting.popleft()
-            running.sequence = self._begin(running)
+            running = self._waiting[0]
+            running.sequence = self._begin(running)  # where that fails it waits still
+            self._waiting.popleft()
             self._by_sequence[running.sequence] = running
             self._running.append(running)
 

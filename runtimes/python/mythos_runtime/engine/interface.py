@@ -47,7 +47,7 @@ class AnyEngine(Protocol):
 
     def tick(self) -> list[Token]:
         """At most one call of each graph. The tokens that were chosen: where a call fails after that, they are told,
-        and the next tick fails."""
+        and the next tick fails, unless one who was there then has ended."""
         ...
 
     def close(self) -> None:

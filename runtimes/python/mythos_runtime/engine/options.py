@@ -20,12 +20,13 @@ class EngineOptions:
         memory: bytes for pages of the caches and the states of positions that lag, which the system gives as they are
             touched. There are states for `max_lag` and a chunk of every sequence that runs or is kept; where that is
             not enough (`max_lag` None bounds nothing), a request that finds none first catches up on its lagging
-            positions. Of an engine on a loaded model it says nothing: that one's memory grows with what is asked for.
+            positions. Of an engine on a loaded model, whose memory grows with what is asked for, it says nothing, and
+            nor do max_loops, most_rows and max_lag; prefixes has to be 0 there, since what is kept would be nobody's.
         max_loops: the most that a request may ask for; None: as trained.
         most_rows: of a call.
         most_running: requests that run at a time; the others wait, in the order they came.
         chunk: the most tokens of a prompt that enter at a time.
-        loops_per_call, prefixes: see `engine.Engine`.
+        patience, loops_per_call, prefixes: see `engine.Engine`.
         max_lag: see `Core`.
         budget: of requests that have none of their own.
         speculate: "auto", "off", or the loops after which a draft is taken.
@@ -36,6 +37,7 @@ class EngineOptions:
     most_rows: int = MOST_ROWS
     most_running: int = 64
     chunk: int = CHUNK
+    patience: float | None = None
     loops_per_call: int | None = None
     max_lag: int | None = MAX_LAG
     budget: Budget | None = None

@@ -17,11 +17,14 @@ class PooledEngine:
     """See `interface.AnyEngine`. Threads that have engines of their own on one pool take turns."""
 
     def __init__(self, pool: Pool, options: EngineOptions) -> None:
+        if options.prefixes:
+            raise RequestError("an engine on a loaded model keeps nothing of ended requests: prefixes should be 0")
         self._pool = pool
         self._engine = Engine(
             pool.core,
             options.most_running,
             options.chunk,
+            options.patience,
             loops_per_call=options.loops_per_call,
             budget=options.budget,
             speculation=pool.speculation(options.speculate),

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from traceback import clear_frames
 
 from mythos_runtime.engine import AnyEngine, Running, Token
-from mythos_runtime.engine.request import ERROR
+from mythos_runtime.engine.request import ERROR, Usage
 from mythos_runtime.errors import BackendFailed, ResultError
 from mythos_runtime.server.logprobs import token_logprobs
 from mythos_runtime.server.tickets import Accepted, Chosen, Closed, Event, Failed, Observer, Overloaded, Ticket
@@ -34,30 +34,23 @@ _COUNT_SECONDS = 0.5  # between two counts of the pages of running requests, whi
 
 
 @dataclass(frozen=True)
-class Stats:
-    """The engine between two ticks: requests, pages, states, and what its calls came to since it was first opened.
+class Stats(Usage):
+    """The engine between two ticks; what its calls came to counts from when it was first opened.
 
     Attributes:
+        waiting: requests, those among them that the engine was not given yet.
         pages_running: that running requests hold, as of the last half second; what else is held is kept of ended ones
             and goes as soon as somebody needs it.
-        states: of positions that lag, as many as there may be.
-        prefixes: ended requests whose pages are kept for those that begin alike.
-        reused: prompt tokens that were found in them.
+        reused: prompt tokens that were found in what is kept.
+        restarts: engines opened anew after a tick that failed.
     """
 
-    running: int = 0
-    waiting: int = 0
-    pages: int = 0
-    pages_free: int = 0
-    states: int = 0
-    states_free: int = 0
-    steps: int = 0
-    rows: int = 0
-    late_rows: int = 0
-    restarts: int = 0
-    prefixes: int = 0
-    reused: int = 0
     pages_running: int = 0
+    reused: int = 0
+    restarts: int = 0
+
+
+_COUNTED = ("steps", "rows", "late", "drafted", "accepted")  # from when the first engine was opened
 
 
 class EngineLoop:
@@ -315,18 +308,10 @@ class EngineLoop:
         usage, before, now = self._engine.usage, self._before, time.perf_counter()
         if now > self._counted + _COUNT_SECONDS or not usage.running:
             self._pages_running, self._counted = self._engine.pages_running, now
+        counted = {name: getattr(before, name) + getattr(usage, name) for name in _COUNTED}
         self.stats = Stats(
-            usage.running,
-            self._load - usage.running,
-            usage.pages,
-            usage.pages_free,
-            usage.states,
-            usage.states_free,
-            before.steps + usage.steps,
-            before.rows + usage.rows,
-            before.late_rows + usage.late,
-            before.restarts,
-            usage.prefixes,
-            self._reused,
-            self._pages_running,
+            **vars(replace(usage, waiting=self._load - usage.running, **counted)),
+            pages_running=self._pages_running,
+            reused=self._reused,
+            restarts=before.restarts,
         )

@@ -74,7 +74,7 @@ class _EngineFigures(Collector):
             "mythos_prefixes": ("Ended requests kept for those that begin alike", stats.prefixes),
             "mythos_late_share": (
                 "Share of the step's rows that had halted before and were needed by a deeper one",
-                stats.late_rows / stats.rows if stats.rows else 0.0,
+                stats.late / stats.rows if stats.rows else 0.0,
             ),
         }
         if self._shards is not None:
@@ -85,7 +85,9 @@ class _EngineFigures(Collector):
         counters = {
             "mythos_steps": ("Loops of rows that ran together", stats.steps),
             "mythos_rows": ("Their rows", stats.rows),
-            "mythos_late_rows": ("Rows that had halted before", stats.late_rows),
+            "mythos_late_rows": ("Rows that had halted before", stats.late),
+            "mythos_drafted_tokens": ("Tokens that were drafted", stats.drafted),
+            "mythos_accepted_tokens": ("Drafts that were right", stats.accepted),
             "mythos_reused_tokens": ("Prompt tokens whose cache entries were there already", stats.reused),
             "mythos_engine_restarts": ("Engines opened anew after a tick that failed", stats.restarts),
         }

@@ -52,7 +52,7 @@ class ShardServer:
         """
         entry, self.hello = shard_of(folder, index, verify_hashes)
         self._dim, self._key, self._turn = entry.dim, key, threading.Lock()
-        self._session = OrtSession(folder / f"{entry.name(index)}.onnx", entry.graphs[EXPERTS], options, in_turns=True)
+        self._session = OrtSession(folder / f"{entry.name(index)}.onnx", entry.graphs[EXPERTS], options)
 
     def listen(self, host: str, port: int = 0) -> tuple[str, int]:
         """Answer from now on. Returns where."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mythos_runtime.batch import integer
+from mythos_runtime.batch import integer, number
 from mythos_runtime.engine.admission import check as check_request
 from mythos_runtime.engine.admission import check_budget
 from mythos_runtime.engine.native import structs
@@ -38,6 +38,8 @@ def options_struct(options: EngineOptions, library: ctypes.CDLL, spec: LoopSpec)
     for name in ("loops_per_call", "max_lag"):  # there 0 says that there is no bound
         value = getattr(options, name)
         setattr(given, name, 0 if value is None else min(integer(value, name, 1), _MOST))
+    if options.patience is not None:
+        given.patience = number(options.patience, "patience")
     budget = options.budget or Budget()
     check_budget(budget, spec)
     given.loops_per_token, given.latency_ms = budget.loops_per_token or 0.0, budget.latency_ms or 0.0

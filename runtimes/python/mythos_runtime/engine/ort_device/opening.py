@@ -76,6 +76,6 @@ def open_cuda_rows(folder: Path, manifest: Manifest, options: Options, most_rows
     plain = replace(chosen, op_library=None)  # what moves lines calls no operator of ours
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
-        return OrtSession(folder / file, ports, plain if file in lines else chosen, in_turns=True)
+        return OrtSession(folder / file, ports, plain if file in lines else chosen)
 
     return OrtRows.of(manifest.spec, OrtDevice("cuda"), open_graph, most_rows)

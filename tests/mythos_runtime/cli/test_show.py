@@ -1,0 +1,42 @@
+"""What `mythos inspect` says of targets that were built and not executed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from golden_bundles import Bundles
+
+from mythos_runtime import read_manifest
+from mythos_runtime.cli.show import show_bundle
+from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, VERIFIED, Target
+
+ENGINE = {"file": "engines/x.engine", "plugins": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "details", "said"),
+    [
+        ("cuda", {"architectures": ["sm_90"]}, "run on the CPU and compared. But no compiled kernel was executed"),
+        ("tensorrt", {"engines": [ENGINE]}, "bodies stood in for the plug-ins, which have not run"),
+        (
+            "tensorrt",
+            {"engines": [ENGINE], "row_engines": []},
+            "the plug-ins, in the whole model's engine alone, which",
+        ),
+        ("toy", {}, "What was built for toy was not executed."),
+    ],
+)
+def test_what_ran_and_what_did_not(
+    name: str, details: dict[str, Any], said: str, bundles: Bundles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing of TensorRT where there is none; nothing compared where verification was put off."""
+    manifest = read_manifest(bundles["mla_prefill"])
+    for state in (VERIFIED, NOT_VERIFIED):
+        targets = (Target("onnx", state, (), {}), Target(name, NOT_EXECUTED, (), details))
+        show_bundle(bundles["mla_prefill"], replace(manifest, targets=targets))
+        shown = " ".join(capsys.readouterr().out.split())
+        assert (said in shown) == (state == VERIFIED or not details), shown
+        assert ("TensorRT" in shown) == (name == "tensorrt" and state == VERIFIED)
+        assert state == VERIFIED or ("and compared." not in shown and "In that comparison" not in shown)
