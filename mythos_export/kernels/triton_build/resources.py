@@ -16,6 +16,9 @@ from mythos_export.errors import KernelResourceError, TargetError, ToolFailed
 SHARED_MEMORY = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 ARCHITECTURES = tuple(SHARED_MEMORY)
 
+_WAYS_AROUND = (
+    "Leave sm_{} out (--sm), or export in another --precision; in the operator's plan.py what helps is smaller blocks"
+)
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 
@@ -61,11 +64,11 @@ def check_resources(kernel: str, architecture: int, resources: Resources) -> Non
         raise KernelResourceError(
             f"{kernel} spills registers on sm_{architecture}: {resources.spill_store_bytes} bytes stored and "
             f"{resources.spill_load_bytes} loaded per thread, with {resources.registers} registers; expected none. "
-            "Take smaller blocks or more warps in the operator's plan.py"
+            f"{_WAYS_AROUND.format(architecture)}, more warps"
         )
     limit = SHARED_MEMORY[architecture]
     if resources.shared_bytes > limit:
         raise KernelResourceError(
             f"{kernel} needs {resources.shared_bytes} bytes of shared memory on sm_{architecture}, where a block has "
-            f"{limit}. Take smaller blocks or fewer stages in the operator's plan.py"
+            f"{limit}. {_WAYS_AROUND.format(architecture)}, fewer stages"
         )

@@ -96,7 +96,7 @@ def run(gpu: Gpu, bundle: Path, case: str, precision: str, cache: str = "") -> N
 
     def open_there(file: str, ports: Ports) -> OrtSession:
         options = Options(1, provider="cpu", op_library=LIBRARY)
-        return OrtSession(folder / file, ports, options, True, {KERNELS_ENTRY: str(folder)})
+        return OrtSession(folder / file, ports, options, {KERNELS_ENTRY: str(folder)})
 
     rows = OrtRows.of(spec, OrtDevice("cpu"), open_there, 64)
     memory = rows.memory(room)
