@@ -64,11 +64,11 @@ def check_resources(kernel: str, architecture: int, resources: Resources) -> Non
         raise KernelResourceError(
             f"{kernel} spills registers on sm_{architecture}: {resources.spill_store_bytes} bytes stored and "
             f"{resources.spill_load_bytes} loaded per thread, with {resources.registers} registers; expected none. "
-            f"{_WAYS_AROUND.format(architecture)}, more warps"
+            f"{_WAYS_AROUND.format(architecture)} or more warps"
         )
     limit = SHARED_MEMORY[architecture]
     if resources.shared_bytes > limit:
         raise KernelResourceError(
             f"{kernel} needs {resources.shared_bytes} bytes of shared memory on sm_{architecture}, where a block has "
-            f"{limit}. {_WAYS_AROUND.format(architecture)}, fewer stages"
+            f"{limit}. {_WAYS_AROUND.format(architecture)} or fewer stages"
         )
