@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,16 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx2
 import openai
 import psutil
 import pytest
 from click.testing import CliRunner
+from ray_clusters import ENVIRONMENT, PROGRAM, RayServer, actors, free_port, ray_server
 from served_bundles import settings_of
 
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine.native.library import LIBRARY_VARIABLE
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.session import Options
 
 pytestmark = pytest.mark.slow
@@ -32,51 +33,28 @@ NAME = "small"
 
 
 @pytest.fixture(scope="module")
-def replicas(small: Path) -> Iterator[str]:
-    """The address of two replicas."""
+def replicas(small: Path) -> Iterator[RayServer]:
+    """Two of them."""
     pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()"]
-    options = ["--port", str(port), "--name", NAME, "--threads", "1", "--memory", "32MiB", "--replicas", "2"]
     # The native engine has answered before somebody who has heard the first tokens can kill it.
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", LIBRARY_VARIABLE: "none"}
-    with subprocess.Popen([*program, "serve", str(small), "--ray", *options], env=environment) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            until = time.monotonic() + 180
-            while not _answers(url):
-                assert process.poll() is None and time.monotonic() < until, "the replicas did not start"
-                time.sleep(0.5)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(60)
+    python = {LIBRARY_VARIABLE: "none"}
+    with ray_server(small, "--name", NAME, "--replicas", "2", environment=python) as server:
+        yield server
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/ready", timeout=5).status_code == 200
-    except httpx2.TransportError:
-        return False
-
-
-def workers() -> list[psutil.Process]:
-    """The processes of the replicas, which Ray names so."""
-    return [
-        each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::ServeReplica:default:m")
-    ]
+def workers(server: RayServer) -> list[psutil.Process]:
+    return actors(server.process, "ServeReplica:default:m")
 
 
 def request(number: int) -> dict[str, Any]:
     return {"model": NAME, "prompt": [60 + number, 9], "max_tokens": 120, "temperature": 1, "seed": number}
 
 
-def test_one_is_killed_under_load(replicas: str) -> None:
-    client = openai.OpenAI(base_url=f"{replicas}/v1", api_key="none", max_retries=0, timeout=120)
+def test_one_is_killed_under_load(replicas: RayServer) -> None:
+    client = openai.OpenAI(base_url=f"{replicas.url}/v1", api_key="none", max_retries=0, timeout=120)
     patient = client.with_options(max_retries=8)
     alone = [client.completions.create(**request(number)).choices[0].text for number in range(32)]
-    victim, _ = workers()  # looked for before: it takes as long as some answers
+    victim, _ = workers(replicas)  # looked for before: it takes as long as some answers
     begun: set[int] = set()
     speaking = threading.Event()
 
@@ -107,15 +85,15 @@ def test_one_is_killed_under_load(replicas: str) -> None:
         again = threads.map(lambda number: patient.completions.create(**request(number)).choices[0].text, lost)
         assert list(again) == [alone[number] for number in lost]
     until = time.monotonic() + 90
-    while len(workers()) < 2 and time.monotonic() < until:
+    while len(workers(replicas)) < 2 and time.monotonic() < until:
         time.sleep(0.5)
-    assert len(workers()) == 2  # another is in its place
+    assert len(workers(replicas)) == 2  # another is in its place
 
 
-def test_errors_are_the_app_s(replicas: str) -> None:
-    answer = httpx2.post(f"{replicas}/v1/completions", json={"model": NAME, "prompt": "x", "max_tokens": 0})
+def test_errors_are_the_app_s(replicas: RayServer) -> None:
+    answer = httpx2.post(f"{replicas.url}/v1/completions", json={"model": NAME, "prompt": "x", "max_tokens": 0})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "max_tokens"
-    assert "mythos_pages_free" in httpx2.get(f"{replicas}/metrics").text
+    assert "mythos_pages_free" in httpx2.get(f"{replicas.url}/metrics").text
 
 
 def test_the_emptiest_is_chosen_and_a_burst_is_spread() -> None:
@@ -168,3 +146,42 @@ def test_there_are_as_many_as_are_needed(small: Path) -> None:
 def test_how_many(small: Path, text: str) -> None:
     result = CliRunner().invoke(mythos, ["serve", str(small), "--ray", "--replicas", text])
     assert result.exit_code == 2 and "--replicas should be a number" in result.stderr
+
+
+def test_a_port_that_is_taken(small: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(mythos, ["serve", str(small), "--ray", "--port", port])
+    assert result.exit_code == 3 and f"cannot listen at 127.0.0.1:{port}" in result.stderr
+
+
+def test_what_a_replica_cannot_do_is_one_line(small: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    command = [*PROGRAM, str(small), "--ray", "--port", str(free_port()), "--memory", "1KiB"]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode == 2 and "error: 1024 bytes hold no page of 32 positions" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            TimeoutError("Proxies not available after 60s."),
+            "does not answer at here:80: Proxies not available after 60s",
+        ),
+        (RuntimeError("it is not to be"), "no replica starts: it is not to be"),
+    ],
+)
+def test_ray_may_not_start(monkeypatch: pytest.MonkeyPatch, error: Exception, words: str) -> None:
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    from mythos_runtime.server import replicas
+
+    fake = MagicMock()
+    fake.start.side_effect = TimeoutError  # of Ray's own; the proxy may still come
+    fake.run.side_effect = error
+    fake.status().applications.values.return_value = []
+    monkeypatch.setattr(replicas, "serve", fake)
+    with pytest.raises(BackendFailed, match=words):
+        replicas._start(MagicMock(), "here", 80)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
-import httpx2
 import openai
-import psutil
 import pytest
 from golden_bundles import Bundles
+from ray_clusters import actors, ray_server
 from shard_answers import answers, engine_of, requests
 from shard_servers import NAME, Server, ask
 
@@ -37,11 +33,6 @@ def cluster() -> Iterator[Any]:
     ray.shutdown()
 
 
-def actors() -> list[psutil.Process]:
-    """The processes of the shards, which Ray names so."""
-    return [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::ShardActor")]
-
-
 def test_actors_give_the_bits_of_the_whole_and_come_back(cluster: Any, sharded: Any, bundles: Bundles) -> None:
     from mythos_runtime.shards.rays import Actors
 
@@ -51,7 +42,7 @@ def test_actors_give_the_bits_of_the_whole_and_come_back(cluster: Any, sharded: 
     try:
         engine = engine_of(bundle, shards=shards)
         assert answers(engine, requests(4)) == whole
-        found = actors()
+        found = actors(os.getpid(), "ShardActor")
         assert len(found) == 4
         found[0].send_signal(signal.SIGKILL)
         running = [engine.submit(request) for request in requests(4)]
@@ -89,27 +80,7 @@ def test_a_replica_has_shards_of_its_own(sharded: Any, bundles: Bundles) -> None
     pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
     with Server(bundles["hops"]) as whole:
         known = [ask(whole.client(), number) for number in range(4)]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()", "serve"]
-    options = ["--ray", "--port", str(port), "--name", NAME, "--threads", "1", "--memory", "32MiB"]
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen([*program, str(sharded("hops", 2)), *options], env=environment) as process:
-        try:
-            url, until = f"http://127.0.0.1:{port}", time.monotonic() + 180
-            while not _answers(url):
-                assert process.poll() is None and time.monotonic() < until, "the replica did not start"
-                time.sleep(0.5)
-            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
-            assert [ask(client, number) for number in range(4)] == known
-            assert len(actors()) == 2
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/ready", timeout=5).status_code == 200
-    except httpx2.TransportError:
-        return False
+    with ray_server(sharded("hops", 2), "--name", NAME) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+        assert [ask(client, number) for number in range(4)] == known
+        assert len(actors(server.process, "ShardActor")) == 2

@@ -9,7 +9,9 @@ the pages of the system's cache; the folder has to be there on every machine.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 from collections import Counter
@@ -22,7 +24,10 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from mythos_runtime import errors
+from mythos_runtime.errors import BackendFailed, RuntimeBundleError
 from mythos_runtime.manifest import read_manifest
+from mythos_runtime.server import command
 from mythos_runtime.server.app import make_app
 from mythos_runtime.server.engine_loop import EngineLoop
 from mythos_runtime.server.served import Served
@@ -30,6 +35,7 @@ from mythos_runtime.server.settings import Settings
 from mythos_runtime.shards.rays import Actors
 
 _STATS_SECONDS = 1.0
+_PROXY_SECONDS = 30  # Ray ends a proxy that is not ready three times; its own 5 are too few on a machine that is busy
 
 
 @serve.ingress()
@@ -125,8 +131,14 @@ def run(application: serve.Application, host: str, port: int, cluster: str | Non
         cluster: the address of a Ray cluster, or "auto"; None: a cluster of this machine alone, for as long as this
             lasts.
         cores: that this machine's own cluster deals out, where actors ask for more than there are.
+
+    Raises:
+        OSError: the port is taken. RuntimeBundleError: no replica, or no HTTP proxy of Ray's, comes up.
     """
     ended = threading.Event()
+    if cluster is None:
+        command.listen(host, port).close()  # who finds it taken says so here, and not in Ray's words
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(_PROXY_SECONDS))
     ray.init(
         address=cluster,
         num_cpus=None if cluster else cores,
@@ -135,10 +147,36 @@ def run(application: serve.Application, host: str, port: int, cluster: str | Non
         logging_level=logging.WARNING,
     )
     try:
-        serve.start(http_options={"host": host, "port": port})
-        serve.run(application)
+        _start(application, host, port)
         signal.signal(signal.SIGTERM, lambda *_: ended.set())
         ended.wait()
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _start(application: serve.Application, host: str, port: int) -> None:
+    """Raises what a replica raised that could not start; BackendFailed where it is Ray's HTTP proxy that did not."""
+    try:
+        with contextlib.suppress(TimeoutError):  # after 60 s, which are Ray's own: `run` waits for the same proxy again
+            serve.start(http_options={"host": host, "port": port})
+        serve.run(application)
+    except (TimeoutError, ray.exceptions.RayError) as error:
+        raise BackendFailed(f"Ray Serve does not answer at {host}:{port}: {_last_line(str(error))}") from error
+    except RuntimeError as error:
+        deployments = [each for known in serve.status().applications.values() for each in known.deployments.values()]
+        raise _as_raised("\n".join(each.message for each in deployments) or str(error)) from error
+
+
+def _as_raised(message: str) -> RuntimeBundleError:
+    """The error at the end of the traceback that Ray hands on as text."""
+    line = _last_line(message)
+    name, _, text = line.partition(": ")
+    kind = getattr(errors, name.rpartition(".")[2], None)
+    if isinstance(kind, type) and issubclass(kind, RuntimeBundleError):
+        return kind(text)
+    return BackendFailed(f"no replica starts: {line}")
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
