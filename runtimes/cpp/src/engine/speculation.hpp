@@ -9,6 +9,7 @@
 // each depth, and from what calls of the graphs have taken lately. Only the speed depends on that.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,7 +34,9 @@ class Line {
 // What calls of the graphs take: by graph, seconds against rows.
 class Speed {
  public:
-  void add(const std::string& graph, double rows, double seconds, std::int64_t times = 1) { lines_[graph].add(rows, seconds, times); }
+  using Time = std::chrono::steady_clock::time_point;
+  // Calls of so many rows together have taken the time since `started`.
+  void saw(const std::string& graph, std::int64_t rows, Time started, std::int64_t calls = 1);
   // Seconds of a call, whatever its rows.
   double of_call(const std::string& graph) const;
   // Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it.
