@@ -2,15 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "row_ports.hpp"
 
 namespace mythos::engine {
 
-std::vector<Token> Answers::leave() {
+void Answers::leave(std::vector<Token>& tokens) {
   Works& through = queues_.through;
-  if (through.empty() || pace_.waits(queues_.traffic())) return {};
+  if (through.empty() || pace_.waits(queues_.traffic())) return;
   pace_.left();
   std::vector<Leaving> leaving;
   std::int64_t rows = 0;
@@ -27,9 +28,16 @@ std::vector<Token> Answers::leave() {
   const auto started = std::chrono::steady_clock::now();
   std::vector<Answer> answers = core_.leave(leaving);
   speed_.saw(kLeave, static_cast<std::int64_t>(leaving.size()), started);
-  std::vector<Token> tokens;
-  for (std::size_t i = 0; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
-  return tokens;
+  std::size_t i = 0;
+  try {
+    for (; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
+  } catch (...) {
+    Works unanswered;
+    std::copy_if(left.begin() + static_cast<std::ptrdiff_t>(i), left.end(), std::back_inserter(unanswered),
+                 [](const auto& work) { return work->sequence != nullptr; });
+    queues_.send_back(unanswered);
+    throw;
+  }
 }
 
 // The tokens that an answer leads to: of drafts, all that were right, and the one behind them.

@@ -18,8 +18,9 @@ class Answers {
   Answers(Core& core, Queues& queues, Pace& pace, Speed& speed, Speculation* speculation)
       : core_(core), queues_(queues), pace_(pace), speed_(speed), speculation_(speculation) {}
 
-  // The tokens of one call, of as many of them as fit it; none where they wait for others.
-  std::vector<Token> leave();
+  // One call, of as many of them as fit it, unless they wait for others. The tokens that are chosen go into `tokens`: those,
+  // too, that were before anything failed. Who had no answer by then begins anew.
+  void leave(std::vector<Token>& tokens);
 
  private:
   void answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens);

@@ -59,9 +59,12 @@ std::vector<Token> Engine::tick() {
     if (std::all_of(concerned.begin(), concerned.end(), [](const auto& work) { return work->finished.empty(); }))
       std::rethrow_exception(error);
   }
-  std::vector<Token> tokens = answers_.leave();
+  std::vector<Token> tokens;
   try {
-    advance();
+    answers_.leave(tokens);
+    queues_.admit();
+    batcher_.enter();
+    step();
   } catch (...) {
     if (tokens.empty()) throw;
     concerned_ = queues_.running;
@@ -69,12 +72,6 @@ std::vector<Token> Engine::tick() {
     if (!concerned_.empty()) failure_ = std::current_exception();
   }
   return tokens;
-}
-
-void Engine::advance() {
-  queues_.admit();
-  batcher_.enter();
-  step();
 }
 
 void Engine::step() {

@@ -33,12 +33,12 @@ class Engine {
   void cancel(const std::shared_ptr<const Running>& running);
   // Ends all requests, and gives back what was kept.
   void close();
-  // The tokens that were chosen: where a call fails after that, they are told, and the next tick
-  // fails, unless one who was there then has ended: without whom the call might not fail.
+  // Leave, admit, enter, step: at most one call of each graph, of several loops where it is the step's. The tokens that were
+  // chosen: where anything fails after that, they are told, and the next tick fails, unless one who was there then has ended:
+  // without whom it might not fail.
   std::vector<Token> tick();
 
  private:
-  void advance();  // everything of a tick that brings no tokens
   void step();
 
   Core& core_;

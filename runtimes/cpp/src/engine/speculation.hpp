@@ -62,7 +62,7 @@ class Speculation {
   // A round's outcome: of its drafts the first `right` were, and its positions took at most `deepest` loops.
   void saw(std::int64_t depth, std::int64_t drafts, std::int64_t right, std::int64_t deepest);
   // The loops of a token.
-  void went(std::int64_t loops);
+  virtual void went(std::int64_t loops);
 
   const std::vector<std::int64_t>& depths() const { return depths_; }
   Speed speed;  // what calls took lately

@@ -1,5 +1,6 @@
 // Requests: what is refused, what a full memory does, and ticks that fail.
 #include <algorithm>
+#include <map>
 
 #include "../check.hpp"
 #include "counting.hpp"
@@ -106,6 +107,56 @@ void what_a_tick_chose_before_it_failed_is_told() {
   check(idle(*core), "nothing is left");
 }
 
+// Fails once, at the token with this number, counted over all requests.
+class Failing : public Speculation {
+ public:
+  Failing(std::int64_t drafts, std::int64_t number) : Speculation(kLoops), number(number), drafts_(drafts) {}
+  std::pair<std::int64_t, std::int64_t> choose(std::int64_t, std::int64_t room) override { return {2, std::min(drafts_, room)}; }
+  void went(std::int64_t) override {
+    if (--number == 0) throw mythos::BackendFailed("planted");
+  }
+  std::int64_t number;
+
+ private:
+  std::int64_t drafts_;
+};
+
+// And who had no answer by then begins anew, where the failure is forgotten, too, since one who was there has left.
+void what_was_chosen_before_the_rest_of_its_leave_failed_is_told(std::int64_t drafts, bool stays) {
+  const auto core = counting_core(100);
+  Failing failing(drafts, 5);
+  mythos::EngineOptions options;
+  options.patience = 1;
+  mythos::engine::Engine engine(*core, options, &failing);
+  std::vector<std::shared_ptr<const mythos::Running>> running;
+  for (std::int64_t id = 0; id < 3; ++id) {
+    mythos::Request request;
+    request.prompt = {id}, request.max_new_tokens = 6;
+    running.push_back(engine.submit(request));
+  }
+  std::map<std::shared_ptr<const mythos::Running>, Ids> told;
+  const auto tick = [&] {
+    for (const mythos::Token& token : engine.tick()) told[token.running].push_back(token.id);
+    for (const auto& each : running) check(told[each] == each->tokens, "every token is told");
+  };
+  while (failing.number > 0) tick();
+  check(engine.waiting() > 0, "who had no answer is sent back");
+  if (stays)
+    refuses<mythos::BackendFailed>(tick, "planted");
+  else
+    engine.cancel(running[0]);
+  for (int ticks = 0; engine.busy() && ticks < 1000; ++ticks) tick();
+  check(!engine.busy(), "every request ends");
+  for (std::int64_t id = stays ? 0 : 1; id < 3; ++id) {
+    const mythos::Running& each = *running[static_cast<std::size_t>(id)];
+    for (std::int64_t k = 0; k < 6; ++k) {
+      const auto at = static_cast<std::size_t>(k);
+      check(each.tokens.at(at) == id + k + 1 && each.depth.at(at) == std::clamp<std::int64_t>(id + k, 1, kLoops), "as without it");
+    }
+  }
+  check(idle(*core), "nothing is left");
+}
+
 }  // namespace
 
 void requests() {
@@ -114,4 +165,6 @@ void requests() {
     requests_wait_for_pages_and_are_sent_back(most_loops);
   }
   what_a_tick_chose_before_it_failed_is_told();
+  for (const std::int64_t drafts : {0, 3})
+    for (const bool stays : {true, false}) what_was_chosen_before_the_rest_of_its_leave_failed_is_told(drafts, stays);
 }

@@ -22,11 +22,12 @@ class Answers:
     def __init__(self, core: Core, queues: Queues, pace: Pace, speculation: Speculation | None) -> None:
         self._core, self._queues, self._pace, self._speculation = core, queues, pace, speculation
 
-    def leave(self) -> list[Token]:
-        """The tokens of one call, of as many of them as fit it; none where they wait for others."""
+    def leave(self, tokens: list[Token]) -> None:
+        """One call, of as many of them as fit it, unless they wait for others. The tokens that are chosen go into
+        `tokens`: those, too, that were before anything failed. Who had no answer by then begins anew."""
         queues = self._queues
         if not queues.through or self._pace.waits(queues.traffic):
-            return []
+            return
         self._pace.left()
         leaving: list[Leaving] = []
         rows = 0
@@ -44,64 +45,61 @@ class Answers:
         started = time.perf_counter()
         answers = self._core.leave(leaving)
         self._pace.speed.saw(LEAVE, len(leaving), started)
-        tokens: list[Token] = []
-        for running, each, answer in zip(left, leaving, answers, strict=True):
-            tokens += self._answered(running, each.early, answer)
-        return tokens
+        answered = 0
+        try:
+            for running, each, answer in zip(left, leaving, answers, strict=True):
+                self._answered(running, each.early, answer, tokens)
+                answered += 1
+        except Exception:
+            queues.send_back(running for running in left[answered:] if running.sequence is not None)
+            raise
 
-    def _answered(self, running: Work, early: bool, answer: Answer) -> list[Token]:
+    def _answered(self, running: Work, early: bool, answer: Answer, tokens: list[Token]) -> None:
         """The tokens that an answer leads to: of drafts, all that were right, and the one behind them."""
         assert running.sequence is not None
+        drafts = running.round
         if running.left:  # a piece of a prompt
             self._core.repay(running.sequence)
-            return []
-        drafts = running.round
-        if drafts is None:
-            token = self._choose(running, answer.logits, int(answer.depth))
-            if self._speculation is not None and token is not None:
-                self._speculation.went(token.depth)
+        elif drafts is None:
+            if self._choose(running, answer.logits, int(answer.depth), tokens) and self._speculation is not None:
+                self._speculation.went(int(answer.depth))
             if running.sequence is not None:
                 self._core.repay(running.sequence)
-            return [] if token is None else [token]
-        if early:
+        elif early:
             try:
                 drafts.drafts.append(drafts.sampler.choose(answer.logits))
             except ResultError as error:
                 self._queues.fail(running, error)
-            return []
-        return self._verified(running, drafts, answer)
+        else:
+            self._verified(running, drafts, answer, tokens)
 
-    def _verified(self, running: Work, drafts: Round, answer: Answer) -> list[Token]:
+    def _verified(self, running: Work, drafts: Round, answer: Answer, tokens: list[Token]) -> None:
         """The tokens of a round: each draft was right if it is what its position's token turns out to be."""
         running.round = None
-        tokens: list[Token] = []
-        right = 0
+        before, right = len(tokens), 0
         for row, logits in enumerate(answer.logits):
-            token = self._choose(running, logits, int(answer.depth[row]))
-            if token is None:
-                return tokens
-            tokens.append(token)
-            if running.finished is not None or row == len(drafts.drafts) or token.id != drafts.drafts[row]:
+            if not self._choose(running, logits, int(answer.depth[row]), tokens):
+                return
+            if running.finished is not None or row == len(drafts.drafts) or tokens[-1].id != drafts.drafts[row]:
                 break
             right += 1
         assert self._speculation is not None
         self._speculation.saw(drafts.depth, len(drafts.drafts), right, int(answer.depth[: right + 1].max()))
-        for token in tokens:
+        for token in tokens[before:]:
             self._speculation.went(token.depth)
         if running.sequence is not None:
             self._core.truncate(running.sequence, drafts.first + right + 1)
             running.fed = running.sequence.length
             self._core.repay(running.sequence)
-        return tokens
 
-    def _choose(self, running: Work, logits: np.ndarray, depth: int) -> Token | None:
-        """The next token of a request."""
+    def _choose(self, running: Work, logits: np.ndarray, depth: int, tokens: list[Token]) -> bool:
+        """The next token of a request; whether there was one."""
         try:
-            token = running.add(running.sampler.choose(logits), depth, logits)
+            tokens.append(running.add(running.sampler.choose(logits), depth, logits))
         except ResultError as error:  # of this request alone
             self._queues.fail(running, error)
-            return None
+            return False
         reason = running.ends()
         if reason is not None:
             self._queues.end(running, reason)
-        return token
+        return True

@@ -163,16 +163,19 @@ class Engine:
 
     def tick(self) -> list[Token]:
         """Leave, admit, enter, step: at most one call of each graph, of several loops where it is the step's. The
-        tokens that were chosen: where a call fails after that, they are told, and the next tick fails, unless one who
-        was there then has ended: without whom the call might not fail."""
+        tokens that were chosen: where anything fails after that, they are told, and the next tick fails, unless one who
+        was there then has ended: without whom it might not fail."""
         if self._failure is not None:
             error, concerned = self._failure
             self._failure = None
             if all(running.finished is None for running in concerned):
                 raise error
-        tokens = self._answers.leave()
+        tokens: list[Token] = []
         try:
-            self._advance()
+            self._answers.leave(tokens)
+            self.queues.admit()
+            self._batcher.enter()
+            self._step()
         except Exception as error:
             concerned = [*self.queues.running, *self.queues.waiting]
             if not tokens:
@@ -180,12 +183,6 @@ class Engine:
             if concerned:
                 self._failure = (error, concerned)
         return tokens
-
-    def _advance(self) -> None:
-        """Everything of a tick that brings no tokens."""
-        self.queues.admit()
-        self._batcher.enter()
-        self._step()
 
     def _step(self) -> None:
         core, queues, pace = self.core, self.queues, self.pace
