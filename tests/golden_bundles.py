@@ -20,7 +20,7 @@ _STAGES = run.STAGES
 class Bundles(dict[str, Path]):
     """Bundles for ONNX by the name of their golden case, or SHIPPED_HOPS; exported when first asked for.
 
-    A name may end in a precision: "gqa_decode, int8".
+    A name may end in a precision, and in what the caches are: "gqa_decode, int8", "gqa_decode, fp32, int8".
 
     `folder` may be shared by the processes of one test run: each bundle is exported by one of them.
     """
@@ -30,7 +30,7 @@ class Bundles(dict[str, Path]):
         self.folder = folder
 
     def __missing__(self, case: str) -> Path:
-        name, _, precision = case.partition(", ")
+        name, precision, cache = (*case.split(", "), None, None)[:3]
         golden = next((GOLDEN / name).glob("*.pt"), GOLDEN / name / "model.safetensors")
         source = folder("hops") if name == SHIPPED_HOPS else golden
         path = self.folder / case
@@ -38,7 +38,7 @@ class Bundles(dict[str, Path]):
             if not path.exists():
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(run, "STAGES", _STAGES)  # whatever the test that asks first has made of them
-                    export(source, path, target="onnx", precision=precision or None, **config_of(name))
+                    export(source, path, target="onnx", precision=precision, cache=cache, **config_of(name))
         self[case] = path
         return path
 

@@ -42,7 +42,7 @@ PARTS = {
     "captured": Part("captured", 80),
     "plugins": Part("plugins", 90),
     "onnxruntime": Part("onnx_cuda", 75),
-    "rows_onnx": Part("rows_onnx", 90),
+    "rows_onnx": Part("rows_onnx", 120),
     "tensorrt": Part("tensorrt", 40, usual=False),
     "sanitize": Part("sanitize", 120, usual=False),
     "tests": Part("own_tests", 240, usual=False),

@@ -33,7 +33,7 @@ def main(run: Run) -> None:
     if not run.dry and "CUDAExecutionProvider" not in providers:
         run.record.say("not here", "this ONNX Runtime has no CUDA provider: see carry_onnxruntime")
         return
-    for bundle in bundles_of(run):
+    for bundle in bundles_of(run, int8_caches=False):
         with run.record.step(bundle.name):
             model = load(bundle, backend="onnxruntime", provider=run.device)
             run.record.say(bundle.name, against_onnx(run, model, bundle, 1e-3))

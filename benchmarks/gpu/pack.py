@@ -30,7 +30,8 @@ BUILD = ROOT / "build" / "gpu"
 NATIVE = ("libmythos_tensorrt_plugins.so", "plugin_caller.so", "libmythos_cuda_ops.so")
 _RUNTIME = tuple(name for name in NATIVE if name.startswith("lib"))
 _RUNTIME_FOLDER = Path("runtimes", "python", "mythos_runtime", "native")
-BUNDLES = ("mla_decode", "gqa_prefill")
+BUNDLES = ("mla_decode", "gqa_prefill", "mla_decode, fp32, int8", "gqa_prefill, fp32, int8")
+"""As `golden_bundles` names them: two models, with float caches and with int8 ones."""
 _VERSION = ROOT / "runtimes" / "python" / "mythos_runtime" / "__init__.py"
 _PROJECTS = (ROOT / "pyproject.toml", ROOT / "runtimes" / "python" / "pyproject.toml")
 _CARRIED = (

@@ -86,9 +86,9 @@ def test_an_unknown_part_is_named() -> None:
 
 @pytest.mark.slow
 def test_the_dry_run_ends_with_nothing_out_of_bounds(tmp_path: Path, bundles: Bundles) -> None:
-    folder = bundles["gqa_prefill"].parent
     (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "gqa_prefill").symlink_to(folder / "gqa_prefill")
+    for name in ("gqa_prefill", "gqa_prefill, fp32, int8"):
+        (tmp_path / "bundles" / name).symlink_to(bundles[name])
     options = ["--dry-run", "--seconds", "900", "--out", str(tmp_path), "--bundles", str(tmp_path / "bundles")]
     command = [sys.executable, "-m", "benchmarks.gpu", "--parts", ",".join(PARTS), *options]
     done = subprocess.run(command, cwd=ROOT, env=environment(dry=True), capture_output=True, text=True)
@@ -101,6 +101,9 @@ def test_the_dry_run_ends_with_nothing_out_of_bounds(tmp_path: Path, bundles: Bu
     kernels = results["parts"]["kernels"]["found"]
     known = ("moe", "mla_attention", "gqa_attention", "act_halting", "rotary_embedding", "loop_tail")
     assert all(kernels[f"{op} fp32"]["cases"] > 0 for op in known)
+    engines = results["parts"]["rows_onnx"]["found"]
+    assert engines.keys() == {"gqa_prefill", "gqa_prefill, fp32, int8"}  # the one over int8 pages
+    assert {key for key in results["parts"]["captured"]["found"] if "int8" in key} == set()
     loop = results["parts"]["loop"]["found"]["past 9 triton"]
     assert loop["at once"]["graph"]["depths_equal"] and (loop["at once"]["loops"], loop["every loop"]["loops"]) == (
         1,
