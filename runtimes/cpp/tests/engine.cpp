@@ -55,9 +55,9 @@ class Counting : public Graphs {
       : Graphs(std::move(spec), 64, most_loops), loop_(loop) {}
   void bind(const Memory&) override {}
 
-  const float* enter(const std::vector<std::int64_t>& ids, const Spans&, const Tables&) override {
+  Lines enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans&, const Tables&) override {
     values_.assign(ids.begin(), ids.end());
-    return values_.data();
+    return states.begin(ids, values_.data(), initial);
   }
   std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) override {
     ++calls;
@@ -76,8 +76,9 @@ class Counting : public Graphs {
     }
     return ran;
   }
-  const float* leave(const States&, const Lines&, const float* answers, const std::vector<std::int64_t>& pick,
+  const float* leave(States& states, const Lines& lines, const std::vector<bool>& early, const std::vector<std::int64_t>& pick,
                      const Spans&, const Tables&) override {
+    const float* const answers = states.answers(lines, early);
     values_.assign(pick.size() * kVocabulary, 0);
     for (std::size_t i = 0; i < pick.size(); ++i) {
       const auto id = static_cast<std::int64_t>(answers[pick[i]]);

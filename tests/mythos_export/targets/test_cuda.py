@@ -46,7 +46,7 @@ from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
-from mythos_runtime.line_ports import line_files
+from mythos_runtime.line_ports import device_files
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -242,7 +242,7 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
     kernels = {f"kernels/{name}" for name in triton_build.files_of(described)}
-    assert {"rows.pt2", *kernels, *line_files(manifest.spec).values()} == set(target.files)
+    assert {"rows.pt2", *kernels, *device_files()} == set(target.files)
     calls = {call["operator"]: call for call in described["calls"]}
     # Of the whole model's graph and the row graphs, for ONNX Runtime on CUDA.
     assert calls.keys() == {"moe", "mla_attention", "paged_mla_attention", "act_halting"}
