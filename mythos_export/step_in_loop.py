@@ -7,6 +7,9 @@ In place of the attentions over pages stand those that write into the pages that
 and so on, the names that they have in PyTorch), for a Loop would carry a copy of every page. They are operators of this
 project's library alone: no portable body can say that. What a table is in which loop is said by the number of a row's
 span, so that no table is copied.
+
+A row that has halted runs on because later positions read its cache entries. In its last loop nobody reads more of it
+than those, so that what stands behind the last entry is not computed then: by the operators that can leave rows out.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ _INSIDE = "loop/"  # in front of a name of the step that means something else ou
 _OWN = f"{LOOPS}/"  # in front of what is added
 _INDEX, _ZERO, _ONE, _RAN = (f"{_OWN}{name}" for name in ("index", "zero", "one", "ran"))
 _REAL, _AHEAD, _SPAN_NEXT = (f"{_OWN}{name}" for name in ("real", "ahead", "span_next"))
+_SPARING = {f"{_PAGED}mla_attention": 8, f"{_PAGED}gqa_attention": 6, "moe": 11}
+"""Operators that leave rows out whose result nobody reads, and how many inputs stand before those that tell which."""
 _NEW = ("loops", "spans", "stops", "ran")  # ports that the step has none of
 
 
@@ -56,7 +61,10 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
     knobs = {port.name: port.role for port in ports.inputs if port.role in (*PER_LOOP, "loop")}
     inside = {name: _INSIDE + name for name in (*carried, *carried.values(), *knobs, span)}
 
-    once, again = _parted([_renamed(node, inside) for node in graph.node], set(inside.values()))
+    nodes = list(graph.node)
+    if all(ports.has(role) for role in PER_LOOP):
+        nodes = _sparing(nodes, [before["halted"], *(ports.of(role).name for role in PER_LOOP)])
+    once, again = _parted([_renamed(node, inside) for node in nodes], set(inside.values()))
     goes_on, asks = _unless_stopped(inside[halted])
     body = helper.make_graph(
         [
@@ -98,7 +106,8 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
         [described[port.name] for port in wanted.outputs],
         [*graph.initializer, *numbers],
     )
-    functions = [function for function in model.functions if not function.name.startswith(_PAGED)]
+    told = {node.op_type for node in nodes if node.op_type in _SPARING}
+    functions = [function for function in model.functions if function.name not in told]
     return helper.make_model(outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=functions)
 
 
@@ -115,6 +124,23 @@ def _check(graph: onnx.GraphProto, caches: set[str]) -> None:
             raise LowerError(f"the step holds {node.op_type}, a node with a graph of its own, in a Loop")
         if caches & set(node.input):
             raise LowerError(f"{node.op_type} reads a cache that the step has written, which a Loop does not return")
+
+
+def _sparing(nodes: Iterable[NodeProto], told: Iterable[str]) -> list[NodeProto]:
+    """The step's nodes, in their order, where those that no later cache entry depends on are told which rows have
+    halted and are in their last loop; what the operators make of it is said at `Idle` of cpu/ort_tensors.h."""
+    made: list[NodeProto] = []
+    needed: set[str] = set()  # by what is appended to a cache
+    for node in reversed(list(nodes)):
+        own = NodeProto()
+        own.CopyFrom(node)
+        before = _SPARING.get(node.op_type)
+        if before is not None and not needed & set(node.output):
+            own.input.extend([*[""] * (before - len(node.input)), *told])
+        if node.op_type.startswith(_PAGED) or needed & set(node.output):
+            needed |= set(node.input)
+        made.append(own)
+    return made[::-1]
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort  # type: ignore[import-untyped]
 import pytest
 from golden_bundles import Bundles
 from onnx import helper
 
 from mythos_export.errors import LowerError
-from mythos_export.step_in_loop import write_loops
+from mythos_export.step_in_loop import _sparing, write_loops
 from mythos_export.verify.twin import body_of, loop_of
 from mythos_runtime import read_manifest
+from mythos_runtime.op_library import find_op_library
+from mythos_runtime.ports import numpy_dtype
 from mythos_runtime.row_ports import LOOPS_FILE, STEP, loop_ports
 
 
@@ -41,6 +45,62 @@ def test_its_weights_are_the_same_pieces_of_the_same_file(bundles: Bundles) -> N
         for name in (LOOPS_FILE, "step.onnx")
     )
     assert found == expected and len(found) > 5
+
+
+def test_operators_behind_the_last_entry_are_told_who_is_idle() -> None:
+    """Those before it compute what the entry is made of."""
+    told = ["halted", "last", "halt_threshold"]
+    first = helper.make_node("paged_gqa_attention", ["q", "e", "cache_0", "t", "s", "p"], ["y", "cache_0_next"])
+    experts = helper.make_node("moe", ["y", "i", "w", "g", "d", "sg", "sd"], ["z"])
+    second = helper.make_node("paged_gqa_attention", ["z", "f", "cache_1", "t", "s", "p"], ["h", "cache_1_next"])
+    last = helper.make_node("moe", ["h", "i", "w", "g", "d", "sg", "sd"], ["h_next"])
+    spared = _sparing([first, experts, second, last], told)
+    assert [list(node.input) for node in spared[:2]] == [list(first.input), list(experts.input)]
+    assert list(spared[2].input) == [*second.input, *told]
+    assert list(spared[3].input) == [*last.input, "", "", "", "", *told]
+
+
+@pytest.mark.parametrize("name", ["mla_decode", "gqa_decode", "gqa_decode, int8"])
+def test_of_an_idle_row_only_the_cache_entry_is_computed(name: str, bundles: Bundles) -> None:
+    """Beside it, all others have the bits of the step; where its loop is the last by a cap, it does, too."""
+    library = find_op_library()
+    if library is None:
+        pytest.skip("the native operators are not built: make native")
+    ports = read_manifest(bundles[name]).spec.graphs[STEP]
+    r = np.random.default_rng(0)
+    sizes = {"R": 5, "S": 1, "K": 1, "G": 1}
+    given = {
+        "halted": np.array([True, True, True, False, False]),
+        "last": np.array([True, False, True, True, False]),
+        "halt_threshold": np.float32([0.9, 0.9, -np.inf, 0.9, 0.9]),
+        "loop": np.full(5, 1),
+        "position": np.arange(5),
+        "span": np.zeros(5, np.int64),
+        "tables": np.zeros((1, 1), np.int64),
+    }
+    feeds = {}
+    for port in ports.inputs:
+        shape = [dim if isinstance(dim, int) else sizes[dim] for dim in port.dims]
+        value = given.get(port.group if port.role == "state" else port.role)
+        drawn = np.abs(r.standard_normal(shape)) / 4 if value is None else value
+        feeds[port.name] = drawn.astype(numpy_dtype(port.dtype))
+    of_loop = {port: np.array(1) for port in ("loops", "spans")} | {"stops": np.zeros(5, bool)}
+    of_loop |= {role: feeds[role][None] for role in ("last", "halt_threshold")}
+
+    def run(file: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        options = ort.SessionOptions()
+        options.register_custom_ops_library(str(library))
+        session = ort.InferenceSession(bundles[name] / file, options, providers=["CPUExecutionProvider"])
+        feeds = {port: value.copy() for port, value in feeds.items()}
+        found = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+        return found | {port: value for port, value in feeds.items() if port.startswith("cache") and "ran" in found}
+
+    stepped, looped = run("step.onnx", feeds), run(LOOPS_FILE, feeds | of_loop)
+    np.testing.assert_array_equal(looped["cache_0"], stepped["cache_0_next"])
+    for port in (port for port in ports.outputs if port.role == "state_next"):
+        rows = slice(1 if port.group == "h" else 0, None)
+        np.testing.assert_array_equal(looped[port.name][rows], stepped[port.name][rows])
+    assert not np.allclose(looped["h_next"][0], stepped["h_next"][0])
 
 
 def _named(name: str) -> Callable[[onnx.GraphProto], None]:

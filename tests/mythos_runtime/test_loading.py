@@ -34,3 +34,13 @@ def test_the_c_runtime_serves_without_pythons_engine(bundles: Bundles) -> None:
 def test_python_s_engine_serves_without_torch(bundles: Bundles) -> None:
     found = _modules(str(bundles["mla_decode"]), "python")
     assert found >= _ONLY_IN_PYTHON and not found & {"torch", "asyncio"}
+
+
+def test_running_a_bundle_imports_no_torch(bundles: Bundles) -> None:
+    code = (
+        "import sys, mythos_runtime\n"
+        f"model = mythos_runtime.load({str(bundles['mla_decode'])!r})\n"
+        "model.generate_all([[1, 2]], max_new_tokens=2)\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -25,6 +25,7 @@ enum class Fetch { own_rows, next };
 // bandwidth). No further ahead than this: a whole tile of 4 KB rows ahead, weights from the third level came at 39
 // instead of 52 GB/s (Zen 3).
 constexpr size_t kAhead = 8192;
+constexpr size_t kLine = 64;
 
 inline void fetch(uintptr_t at) { __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2); }
 
@@ -77,6 +78,7 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, 
   for (; d + W <= depth; d += W) {
     if (Ask == Fetch::next) {
       fetch(next);
+      if (pace > kLine) fetch(next + kLine);
       next += pace;
     }
     step(d);
@@ -161,7 +163,7 @@ template <Format F>
 void nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, float* c, size_t ldc) {
   if (m == 0) return;
   size_t j = 0;
-  const bool threes = m % 3 == 0 || m >= kManyRows, deep = kStrip * depth * sizeof(float) > kStripBytes;
+  const bool threes = (Simd::nt_sums < 16 && m % 3 == 0) || m >= kManyRows, deep = kStrip * depth * sizeof(float) > kStripBytes;
   if (m == 1) {  // eight sums keep the multipliers busy
     for (; j + 8 <= n; j += 8) nt_tile<F, 1, 8, Fetch::own_rows>(a, b, j, depth, c + j, ldc);
   } else if (!(threes && deep)) {

@@ -26,6 +26,7 @@ struct Moe {
   Weights shared_down;          // [D, Fs]
   float* y;                     // [n, D]
   bool rounded = false;         // activations are rounded to int8 before every product
+  const uint8_t* idle = nullptr;  // [n], or none: not zero where nobody reads a row's result, which is zeros then
   // Floats of hidden rows at a time, 4 MB, where it is not one expert's one token alone. The result does not depend on it.
   size_t most_hidden = size_t{1} << 20;
 };

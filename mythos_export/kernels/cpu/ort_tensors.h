@@ -3,6 +3,7 @@
 #include "onnxruntime_api.h"
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -98,6 +99,33 @@ class Input {
   const char* name_;
   Ort::ConstValue value_;
   Shape shape_;
+};
+
+// Rows of the step whose result nobody reads: halted before, and in their last loop, where only their cache entries are
+// wanted. Where a threshold of -inf says so, a row's cap made that loop the last, and others follow. Of nodes that say
+// nothing of it (`first` and the two inputs behind it are optional: halted, last, threshold) there are none.
+class Idle {
+ public:
+  Idle(const Ort::KernelContext& context, size_t first, size_t rows) {
+    if (context.GetInputCount() <= first || !context.GetInput(first)) return;
+    const Input halted(context, first, "halted"), last(context, first + 1, "last");
+    const Input threshold(context, first + 2, "threshold");
+    for (const Input* one : {&halted, &last, &threshold}) one->is({rows});
+    const bool *const has_halted = halted.data<bool>(), *const is_last = last.data<bool>();
+    const float* const at = threshold.data<float>();
+    idle_.resize(rows);
+    for (size_t i = 0; i < rows; ++i) {
+      idle_[i] = has_halted[i] && is_last[i] && at[i] > -std::numeric_limits<float>::infinity();
+      any_ |= idle_[i];
+    }
+  }
+
+  // [rows]; null where there are none.
+  const uint8_t* rows() const { return any_ ? idle_.data() : nullptr; }
+
+ private:
+  std::vector<uint8_t> idle_;
+  bool any_ = false;
 };
 
 // The elements of an input as float32: where they are, or a copy.

@@ -23,7 +23,7 @@ struct Paged {
   size_t rows, spans, blocks, pages, C;
   Weights cache;            // [pages * kPage, C], holds the rows' entries; of int8 lines, by their bytes alone
   const int64_t* tables;    // [spans, blocks], pages
-  const int64_t* span;      // [rows], -1: padding
+  const int64_t* span;      // [rows], -1: padding, whose results are zeros
   const int64_t* position;  // [rows]
   Parts parts = {};         // of int8 lines
 };

@@ -71,6 +71,23 @@ Paged appended(const Kernels& kernels, const Ort::KernelContext& context, size_t
   return paged;
 }
 
+// Lets only those rows attend whose results somebody reads; the entries of the others have been appended. `first`: as
+// `Idle` has it.
+class Attending {
+ public:
+  Attending(const Ort::KernelContext& context, size_t first, Paged& paged) {
+    const Idle idle(context, first, paged.rows);
+    if (!idle.rows()) return;
+    span_.assign(paged.span, paged.span + paged.rows);
+    for (size_t i = 0; i < paged.rows; ++i)
+      if (idle.rows()[i]) span_[i] = -1;
+    paged.span = span_.data();
+  }
+
+ private:
+  std::vector<int64_t> span_;
+};
+
 using PagedShapes = std::optional<std::vector<Ort::ShapeInferContext::Shape>>;
 
 // Of the outputs for q [rows, heads, .]: [rows, heads * width] and the cache.
@@ -84,7 +101,9 @@ struct PagedGqa {
   using P = Pages<Kept>;
   using T = typename P::T;
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, F, P::element, kInt64, kInt64, kInt64};
+  static constexpr ONNXTensorElementDataType inputs[] = {F,      F,     P::element, kInt64, kInt64,
+                                                         kInt64, kBool, kBool,      kFloat32};
+  static constexpr size_t optional_inputs = 3;  // what tells idle rows
   float scale;
   size_t G;
 
@@ -106,7 +125,8 @@ struct PagedGqa {
                                   " does not divide");
     }
     const Floats<T> q_floats(kernels, q);
-    const Paged paged = appended<P, in_place>(kernels, context, 1, rows, 2 * G * head, {2 * G, head, head});
+    Paged paged = appended<P, in_place>(kernels, context, 1, rows, 2 * G * head, {2 * G, head, head});
+    const Attending attending(context, 6, paged);
     Output<T> y(context, {rows, H * head});
     paged_gqa_attention(kernels, OrtParallel(context), {paged, H, G, head, scale, q_floats.get(), y.get()});
     y.finish(kernels);
@@ -118,7 +138,9 @@ struct PagedMla {
   using P = Pages<Kept>;
   using T = typename P::T;
   static constexpr ONNXTensorElementDataType F = Element<T>::onnx;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, F, F, P::element, kInt64, kInt64, kInt64, F};
+  static constexpr ONNXTensorElementDataType inputs[] = {F,      F, F,     P::element, kInt64, kInt64,
+                                                         kInt64, F, kBool, kBool,      kFloat32};
+  static constexpr size_t optional_inputs = 3;  // what tells idle rows
   float scale;
   size_t v;
 
@@ -139,7 +161,8 @@ struct PagedMla {
     q_rope.is({rows, H, rope});
     kv_up.is({H * (nope + v), R});
     const Floats<T> q_nope_floats(kernels, q_nope), q_rope_floats(kernels, q_rope);
-    const Paged paged = appended<P, in_place>(kernels, context, 2, rows, R + rope, {2, R, rope});
+    Paged paged = appended<P, in_place>(kernels, context, 2, rows, R + rope, {2, R, rope});
+    const Attending attending(context, 8, paged);
     Output<T> y(context, {rows, H * v});
     paged_mla_attention(kernels, OrtParallel(context),
                         {paged, H, nope, rope, v, R, scale, q_nope_floats.get(), q_rope_floats.get(),

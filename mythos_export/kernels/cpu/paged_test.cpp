@@ -104,6 +104,23 @@ std::vector<double> weights_of(const std::vector<const float*>& lines, const std
   return p;
 }
 
+// Where only some rows attend, they get the bits of `all`, and the others zeros.
+template <class F>
+void without_some(const std::string& name, const Paged& paged, std::vector<float> all, F&& attend) {
+  std::vector<int64_t> span(paged.span, paged.span + paged.rows);
+  const size_t width = paged.rows ? all.size() / paged.rows : 0;
+  for (size_t i = 0; i < paged.rows; ++i) {
+    if (pick(0, 1)) continue;
+    span[i] = -1;
+    std::fill_n(&all[i * width], width, 0.0f);
+  }
+  Paged some = paged;
+  some.span = span.data();
+  std::vector<float> y(all.size(), kNan);
+  attend(some, y.data());
+  if (y != all) fail(name + ": beside rows that do not attend it differs");
+}
+
 }  // namespace
 
 void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel) {
@@ -121,8 +138,14 @@ void test_paged_gqa(const Kernels& k, Format f, const Parallel& parallel) {
       for (size_t d = 0; d < head; ++d) expected[i * head + d] += p[j] * lines[j][(G + g) * head + d];
   }
   std::vector<float> y(q.size(), kNan);
-  paged_gqa_attention(k, parallel, {paged, H, G, head, 0.3f, q.data(), y.data()});
-  expect_close(std::string("paged gqa ") + k.isa + pages.name() + " H-G-head " + shape({H, G, head}), y, expected);
+  PagedGqa op{paged, H, G, head, 0.3f, q.data(), y.data()};
+  paged_gqa_attention(k, parallel, op);
+  const std::string name = std::string("paged gqa ") + k.isa + pages.name() + " H-G-head " + shape({H, G, head});
+  expect_close(name, y, expected);
+  without_some(name, paged, y, [&](const Paged& some, float* out) {
+    op.paged = some, op.y = out;
+    paged_gqa_attention(k, parallel, op);
+  });
 }
 
 void test_paged_mla(const Kernels& k, Format f, const Parallel& parallel) {
@@ -148,10 +171,15 @@ void test_paged_mla(const Kernels& k, Format f, const Parallel& parallel) {
       for (size_t r = 0; r < R; ++r) expected[i * v + d] += latent[r] * w[(nope + d) * R + r];
   }
   std::vector<float> y(expected.size(), kNan);
-  paged_mla_attention(k, parallel,
-                      {paged, H, nope, rope, v, R, 0.3f, q_nope.data(), q_rope.data(), kv_up.rows(R), y.data()});
-  expect_close(std::string("paged mla ") + k.isa + pages.name() + " H-nope-rope-v-R " + shape({H, nope, rope, v, R}), y,
-               expected);
+  PagedMla op{paged, H, nope, rope, v, R, 0.3f, q_nope.data(), q_rope.data(), kv_up.rows(R), y.data()};
+  paged_mla_attention(k, parallel, op);
+  const std::string name =
+      std::string("paged mla ") + k.isa + pages.name() + " H-nope-rope-v-R " + shape({H, nope, rope, v, R});
+  expect_close(name, y, expected);
+  without_some(name, paged, y, [&](const Paged& some, float* out) {
+    op.paged = some, op.y = out;
+    paged_mla_attention(k, parallel, op);
+  });
 }
 
 }  // namespace mythos::test

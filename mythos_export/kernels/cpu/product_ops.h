@@ -122,9 +122,9 @@ template <class C>
 struct MoeKernel {
   static constexpr const char* name = "moe";
   static constexpr ONNXTensorElementDataType F = C::compute, W = C::weight;
-  static constexpr ONNXTensorElementDataType inputs[] = {F, kInt64, F,        W,        W,       W,
-                                                         W, kFloat16, kFloat16, kFloat16, kFloat16};
-  static constexpr size_t optional_inputs = 4;
+  static constexpr ONNXTensorElementDataType inputs[] = {F,        kInt64,   F,        W,        W,     W,     W,
+                                                         kFloat16, kFloat16, kFloat16, kFloat16, kBool, kBool, kFloat32};
+  static constexpr size_t optional_inputs = 7;  // the scales, and what tells idle rows
   static constexpr ONNXTensorElementDataType outputs[] = {F};
 
   bool rounded;
@@ -154,10 +154,11 @@ struct MoeKernel {
     const Weights shared = matrix<C>(context, shared_gate_up, 9, "shared_gate_up_scale", std::nullopt, 2 * Fs, D);
     const Weights last = matrix<C>(context, shared_down, 10, "shared_down_scale", std::nullopt, D, Fs);
     const Floats<typename C::T> x_floats(kernels, x), weight_floats(kernels, weight);
+    const Idle idle(context, 11, n);
     Output<typename C::T> y(context, x.shape());
     moe(kernels, OrtParallel(context),
         {n, D, E, K, F, Fs, x_floats.get(), index.data<int64_t>(), weight_floats.get(), routed, routed_down, shared,
-         last, y.get(), rounded});
+         last, y.get(), rounded, idle.rows()});
     y.finish(kernels);
   }
 };

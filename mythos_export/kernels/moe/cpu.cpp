@@ -57,11 +57,15 @@ void check_index(const Moe& op) {
 
 Plan group_by_expert(const Moe& op) {
   check_index(op);
+  std::vector<size_t> tokens;  // those that are computed
+  for (size_t i = 0; i < op.n; ++i)
+    if (!op.idle || !op.idle[i]) tokens.push_back(i);
   std::vector<size_t> start(op.E + 1, 0);  // counting sort, tokens in their order within an expert
-  for (size_t i = 0; i < op.n * op.K; ++i) ++start[op.expert_index[i] + 1];
+  for (const size_t token : tokens)
+    for (size_t i = token * op.K; i < (token + 1) * op.K; ++i) ++start[op.expert_index[i] + 1];
   for (size_t e = 0; e < op.E; ++e) start[e + 1] += start[e];
 
-  const size_t routed = op.n * op.K, all = routed + (op.Fs ? op.n : 0);
+  const size_t routed = tokens.size() * op.K, all = routed + (op.Fs ? tokens.size() : 0);
   const size_t down_rows = round_up(op.D, format_of(op.routed_down.format).tile);
   Plan plan;
   plan.token.resize(all);
@@ -74,15 +78,16 @@ Plan group_by_expert(const Moe& op) {
                             nullptr, hidden_stride(op.F)});
   }
   std::vector<size_t> next(start.begin(), start.end() - 1);
-  for (size_t i = 0; i < routed; ++i) {
-    const size_t at = next[op.expert_index[i]]++;
-    plan.token[at] = i / op.K;
-    plan.weight[at] = op.expert_weight[i];
-  }
-  if (op.Fs && op.n) {
-    for (size_t i = 0; i < op.n; ++i) plan.token[routed + i] = i;
-    plan.experts.push_back({op.shared_gate_up, op.shared_gate_up.row(op.Fs), op.shared_down, op.Fs, routed, op.n,
-                            nullptr, hidden_stride(op.Fs)});
+  for (const size_t token : tokens)
+    for (size_t i = token * op.K; i < (token + 1) * op.K; ++i) {
+      const size_t at = next[op.expert_index[i]]++;
+      plan.token[at] = token;
+      plan.weight[at] = op.expert_weight[i];
+    }
+  if (op.Fs && !tokens.empty()) {
+    std::copy(tokens.begin(), tokens.end(), plan.token.begin() + routed);
+    plan.experts.push_back({op.shared_gate_up, op.shared_gate_up.row(op.Fs), op.shared_down, op.Fs, routed,
+                            tokens.size(), nullptr, hidden_stride(op.Fs)});
   }
   plan.x.resize(all);
   for (size_t i = 0; i < all; ++i) plan.x[i] = op.x + plan.token[i] * op.D;

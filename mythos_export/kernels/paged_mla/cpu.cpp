@@ -12,6 +12,21 @@ namespace {
 
 constexpr size_t kRowBlock = 64;  // rows that one task of the projections takes
 
+// Calls f(first, count) of every run of rows from `first` to `end` that are no padding.
+template <class F>
+void each_run(const int64_t* span, size_t first, size_t end, F&& f) {
+  while (first < end) {
+    if (span[first] < 0) {
+      ++first;
+      continue;
+    }
+    size_t behind = first + 1;
+    while (behind < end && span[behind] >= 0) ++behind;
+    f(first, behind - first);
+    first = behind;
+  }
+}
+
 }  // namespace
 
 void paged_mla_attention(const Kernels& kernels, const Parallel& parallel, const PagedMla& op) {
@@ -21,8 +36,8 @@ void paged_mla_attention(const Kernels& kernels, const Parallel& parallel, const
   // One head and some rows a task: the head's part of kv_up is read once for all of them.
   const auto each_head = [&](size_t products, auto&& f) {
     parallel.each(op.H * blocks, products, [&](size_t i) {
-      const size_t first = i / op.H * kRowBlock;
-      f(i % op.H, first, std::min(n - first, kRowBlock));
+      const size_t first = i / op.H * kRowBlock, end = std::min(n, first + kRowBlock);
+      each_run(op.paged.span, first, end, [&](size_t from, size_t count) { f(i % op.H, from, count); });
     });
   };
   each_head(n * op.H * op.nope * op.R, [&](size_t head, size_t first, size_t count) {
@@ -37,6 +52,8 @@ void paged_mla_attention(const Kernels& kernels, const Parallel& parallel, const
 
   attend_paged(kernels, parallel, op.paged, {op.H, 1, C, op.R, 0, op.scale, query.get()}, latent.get());
 
+  for (size_t i = 0; i < n; ++i)
+    if (op.paged.span[i] < 0) std::fill_n(op.y + i * op.H * op.v, op.H * op.v, 0.0f);
   each_head(n * op.H * op.v * op.R, [&](size_t head, size_t first, size_t count) {
     Buffer<const float*> row(count);
     for (size_t t = 0; t < count; ++t) row[t] = latent.get() + ((first + t) * op.H + head) * op.R;

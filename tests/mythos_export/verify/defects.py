@@ -5,12 +5,18 @@ A defect changes a model in place and raises where the graph has no such spot, s
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from mythos_export.verify.twin import body_of, loop_of
+from mythos_runtime.files import describe
+from mythos_runtime.manifest import read_manifest, write_manifest
 
 Defect = Callable[[ModelProto], None]
 
@@ -213,3 +219,15 @@ def _node(model: ModelProto, output: str, kind: str) -> NodeProto:
     """A node of the attention's body."""
     body = next(function for function in model.functions if function.name.endswith("_attention"))
     return next(node for node in body.node if node.output[0] == output and node.op_type == kind)
+
+
+def defective(bundle: Path, folder: Path, defect: Defect) -> Path:
+    """A copy of a bundle with a defect, whose manifest vouches for it."""
+    shutil.copytree(bundle, folder)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    defect(model)
+    onnx.save(model, folder / "model.onnx")
+    manifest = read_manifest(bundle)
+    files = {**manifest.files, "model.onnx": describe(folder / "model.onnx")}
+    write_manifest(folder, dataclasses.replace(manifest, files=files))
+    return folder

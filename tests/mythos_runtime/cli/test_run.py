@@ -36,6 +36,18 @@ def ran(bundle: Path, *arguments: str, stdin: str | bytes = "") -> dict[str, Any
     return document
 
 
+def test_mythos_run_ends_with_json(bundles: Bundles) -> None:
+    arguments = ["run", str(bundles["mla_decode"]), "--ids", "1,2,3", "--max-new-tokens", "5", "--json"]
+    result = CliRunner().invoke(mythos, arguments)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout.splitlines()[-1])
+    assert set(document) >= {"tokens", "depth", "loops", "tokens_per_second", "policy"}
+    assert len(document["tokens"]) == len(document["depth"]) == 5
+    for wrong in (["--prompt", "x"], [], ["--ids", "a"], ["--ids", "1", "--temperature", "-1"]):
+        result = CliRunner().invoke(mythos, ["run", str(bundles["mla_decode"]), *wrong])
+        assert (result.exit_code, "Traceback" in result.output) == (2, False)
+
+
 def test_a_prompt_is_all_that_the_shipped_model_needs(bundles: Bundles) -> None:
     """It may give one token, fewer than the default number."""
     assert len(ran(bundles[SHIPPED_HOPS], "--ids", "1,2,3")["tokens"]) == 1

@@ -1,14 +1,18 @@
-"""What `mythos inspect` says of targets that were built and not executed."""
+"""What `mythos inspect` says of targets that were built and not executed, and of damage."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from golden_bundles import Bundles
 
 from mythos_runtime import read_manifest
+from mythos_runtime.cli import mythos
 from mythos_runtime.cli.show import show_bundle
 from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, VERIFIED, Target
 
@@ -40,3 +44,19 @@ def test_what_ran_and_what_did_not(
         assert (said in shown) == (state == VERIFIED or not details), shown
         assert ("TensorRT" in shown) == (name == "tensorrt" and state == VERIFIED)
         assert state == VERIFIED or ("and compared." not in shown and "In that comparison" not in shown)
+
+
+def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
+    for name, damage in (
+        ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("golden.safetensors", lambda path: path.unlink()),
+        ("manifest.json", lambda path: path.write_text(path.read_text()[:-20])),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('"model.onnx"', '"../model.onnx"'))),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 2', '_version": 99'))),
+    ):
+        copy = tmp_path / "copy"
+        shutil.copytree(bundles["mla_decode"], copy)
+        damage(copy / name)
+        result = CliRunner().invoke(mythos, ["inspect", str(copy)])
+        assert (result.exit_code, "Traceback" in result.output) == (2, False), result.output
+        shutil.rmtree(copy)

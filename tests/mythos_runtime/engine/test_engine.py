@@ -14,8 +14,8 @@ from row_models import RowModel
 from test_exact import core_of, idle, serve
 
 from mythos_runtime import BundleError, CapacityError, RequestError, load
-from mythos_runtime.engine import Request, Token, open_engine
-from mythos_runtime.engine.chunks import Answer, Chunk, Leaving
+from mythos_runtime.engine import Request, open_engine
+from mythos_runtime.engine.chunks import Chunk
 from mythos_runtime.engine.engine import Engine
 from mythos_runtime.engine.graphs import MOST_LOOPS_OF_CALL, Frame
 from mythos_runtime.engine.memory import Memory
@@ -39,29 +39,6 @@ def test_requests_that_do_not_fit_are_refused(row_model: RowModel) -> None:
     with pytest.raises(RequestError, match="50"):
         engine.submit(Request([50], max_new_tokens=1))
     assert not engine.busy
-
-
-def test_wrong_logits_end_their_request_alone(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    core = core_of(row_model, 1)
-    good, bad = Request([3, 4], max_new_tokens=5, row=0), Request([3, 4], max_new_tokens=5, row=1)
-    expected = serve(Engine(core), [good], [0])[0]
-    engine = Engine(core)
-    running = [engine.submit(good), engine.submit(bad)]
-    leave = core.leave
-
-    def nan_in_second(leaving: list[Leaving]) -> list[Answer]:
-        answers = leave(leaving)
-        for each, answer in zip(leaving, answers, strict=True):
-            if each.sequence is running[1].sequence:
-                answer.logits[3] = np.nan
-        return answers
-
-    monkeypatch.setattr(core, "leave", nan_in_second)
-    while engine.busy:
-        engine.tick()
-    assert (running[0].finished, running[0].tokens) == ("length", expected.tokens)
-    assert running[1].finished == "error" and "nan" in str(running[1].error) and not running[1].tokens
-    assert idle(core)
 
 
 def test_pages_are_shared_until_somebody_writes() -> None:
@@ -142,59 +119,6 @@ def test_a_graph_that_cannot_have_run_as_it_says_is_refused(row_model: RowModel)
         ):
             core.step([sequence])
         core.close(sequence)
-
-
-def test_what_a_tick_chose_before_it_failed_is_told(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the failure, by the next tick, unless whom it concerned is gone."""
-    core = row_model.core()
-    alone = Engine(core, patience=0.0, loops_per_call=1)
-    second = alone.submit(Request([1, 2], 6, policy="full"))
-    expected = [token.logits for token in _all(alone)]
-    for stays in (True, False):
-        engine = Engine(core, patience=0.0, loops_per_call=1)
-        first = engine.submit(Request([3], 1, max_loops=1))
-        engine.tick()
-        second = engine.submit(Request([1, 2], 6, policy="full"))
-
-        def failing(*given: Any) -> None:
-            raise BackendFailed("planted")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(core.graphs, "step", failing)
-            (told,) = engine.tick()
-        assert told.running is first and first.finished == "length"
-        if stays:
-            with pytest.raises(BackendFailed, match="planted"):
-                engine.tick()
-        else:
-            engine.cancel(second)
-            second = engine.submit(Request([1, 2], 6, policy="full"))
-        assert all(np.array_equal(*pair) for pair in zip([t.logits for t in _all(engine)], expected, strict=True))
-        engine.close()
-
-
-def test_one_that_is_not_admitted_waits_still(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its sequence cannot be made, in a tick that tells another's last token."""
-    core = row_model.core()
-    engine = Engine(core, most_running=1, patience=0.0, loops_per_call=1)
-    first, second = engine.submit(Request([3], 1, max_loops=1)), engine.submit(Request([1, 2], 2))
-    engine.tick()
-
-    def failing(*given: Any) -> None:
-        raise BackendFailed("planted")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(core, "open", failing)
-        (told,) = engine.tick()
-        assert told.running is first and (engine.running, engine.waiting) == (0, 1)
-        with pytest.raises(BackendFailed, match="planted"):
-            engine.tick()
-    assert len(_all(engine)) == 2 and second.finished == "length"
-    engine.close()
-
-
-def _all(engine: Engine) -> list[Token]:
-    return [token for _ in iter(lambda: engine.busy, False) for token in engine.tick()]
 
 
 def test_memory_is_dealt_to_whole_pages(bundles: Bundles) -> None:

@@ -1,68 +1,47 @@
-// Of the engine: how deep a position may go, what is drafted, and the tokens that answers lead to (engine.py).
-#include <algorithm>
-#include <numeric>
+#include "engine/answers.hpp"
 
-#include "engine/engine.hpp"
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <utility>
+
 #include "row_ports.hpp"
 
 namespace mythos::engine {
 
-// -- depth ---------------------------------------------------------------------------------------------------------------
-
-// The most loops of the position that enters, by the budget.
-std::optional<std::int64_t> Engine::cap(const Work& work) const {
-  const Budget& budget = work.budget;
-  std::optional<double> allowed;
-  const auto allow = [&](double loops) { allowed = allowed ? std::min(*allowed, loops) : loops; };
-  if (budget.loops_per_token)
-    allow(*budget.loops_per_token * static_cast<double>(work.depth.size() + 1) -
-          std::accumulate(work.depth.begin(), work.depth.end(), 0.0));
-  if (budget.latency_ms) {  // a call is waited for as a whole, whoever is in it
-    const double step = speed_.of(kStep, static_cast<double>(running_.size()));
-    if (step > 0) allow((*budget.latency_ms / 1e3 - speed_.per_token(0)) / step);
+void Answers::leave(std::vector<Token>& tokens) {
+  Works& through = queues_.through;
+  if (through.empty() || pace_.waits(queues_.traffic())) return;
+  pace_.left();
+  std::vector<Leaving> leaving;
+  std::int64_t rows = 0;
+  for (const auto& work : through) {
+    const Job& job = *work->sequence->job;
+    rows += job.last - job.first + 1;
+    if (rows > core_.graphs->most_rows) break;
+    const bool early = job.stop < work->limit;
+    leaving.push_back({work->sequence, work->round && !early, early});
   }
-  if (!allowed) return std::nullopt;
-  return static_cast<std::int64_t>(std::max(1.0, std::min(*allowed, static_cast<double>(work.limit))));
-}
-
-// The caps of positions that enter, and whether they are forced: given depths, and those that a budget has set. Both are set
-// again where a request is computed anew.
-void Engine::set_caps(const Work& work, Chunk& chunk) const {
-  const std::vector<std::int64_t>& depths = work.request.depths;
-  if (depths.empty() && !is_set(work.budget)) return;
-  chunk.caps.assign(chunk.ids.size(), static_cast<std::int32_t>(work.limit));
-  chunk.forced.assign(chunk.ids.size(), false);
-  const std::int64_t behind = static_cast<std::int64_t>(work.request.prompt.size()) - 1;  // its answer is the first token
-  const std::int64_t first = work.sequence->length, end = first + static_cast<std::int64_t>(chunk.ids.size());
-  for (std::int64_t position = std::max(first, behind); position < end; ++position) {
-    const auto token = static_cast<std::size_t>(position - behind), at = static_cast<std::size_t>(position - first);
-    if (token < work.tokens.size()) {
-      chunk.forced[at] = token < depths.size() || work.capped[token];
-      if (chunk.forced[at]) chunk.caps[at] = work.depth[token];
-    } else if (token < depths.size()) {
-      chunk.caps[at] = static_cast<std::int32_t>(depths[token]), chunk.forced[at] = true;
-    } else if (work.cap) {
-      chunk.caps[at] = static_cast<std::int32_t>(*work.cap);
-    }
+  const auto end = through.begin() + static_cast<std::ptrdiff_t>(leaving.size());
+  const Works left(through.begin(), end);
+  through.erase(through.begin(), end);
+  const auto started = std::chrono::steady_clock::now();
+  std::vector<Answer> answers = core_.leave(leaving);
+  speed_.saw(kLeave, static_cast<std::int64_t>(leaving.size()), started);
+  std::size_t i = 0;
+  try {
+    for (; i < left.size(); ++i) answered(left[i], leaving[i].early, answers[i], tokens);
+  } catch (...) {
+    Works unanswered;
+    std::copy_if(left.begin() + static_cast<std::ptrdiff_t>(i), left.end(), std::back_inserter(unanswered),
+                 [](const auto& work) { return work->sequence != nullptr; });
+    queues_.send_back(unanswered);
+    throw;
   }
 }
-
-// The drafts of the round that begins, which has so many states.
-std::optional<Round> Engine::plan(const Work& work, std::int64_t free) const {
-  const Request& request = work.request;
-  if (!speculation_ || is_set(work.budget) || work.policy == Policy::share || work.limit < 2) return std::nullopt;
-  const std::int64_t room = request.max_new_tokens - static_cast<std::int64_t>(work.tokens.size()) - 1;
-  const std::int64_t rows = std::min(core_.graphs->most_rows, free);  // a round that has begun does not repay
-  const auto [depth, length] = speculation_->choose(static_cast<std::int64_t>(running_.size()),
-                                                    std::min(room, std::max<std::int64_t>(rows - 1, 0)));
-  if (length == 0 || depth >= work.limit) return std::nullopt;
-  return Round{work.sequence->length, depth, length, work.sampler};
-}
-
-// -- answers -------------------------------------------------------------------------------------------------------------
 
 // The tokens that an answer leads to: of drafts, all that were right, and the one behind them.
-void Engine::answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens) {
+void Answers::answered(const std::shared_ptr<Work>& work, bool early, Answer& answer, std::vector<Token>& tokens) {
   if (work->left()) {  // a piece of a prompt
     core_.repay(*work->sequence);
   } else if (!work->round) {
@@ -72,7 +51,7 @@ void Engine::answered(const std::shared_ptr<Work>& work, bool early, Answer& ans
     try {
       work->round->drafts.push_back(work->round->sampler.choose(answer.logits.data()));
     } catch (const ResultError& error) {
-      fail(work, error);
+      queues_.fail(work, error);
     }
   } else {
     verified(work, answer, tokens);
@@ -80,7 +59,7 @@ void Engine::answered(const std::shared_ptr<Work>& work, bool early, Answer& ans
 }
 
 // The tokens of a round: each draft was right if it is what its position's token turns out to be.
-void Engine::verified(const std::shared_ptr<Work>& work, const Answer& answer, std::vector<Token>& tokens) {
+void Answers::verified(const std::shared_ptr<Work>& work, const Answer& answer, std::vector<Token>& tokens) {
   const Round round = std::move(*work->round);
   work->round.reset();
   const std::size_t before = tokens.size();
@@ -101,14 +80,14 @@ void Engine::verified(const std::shared_ptr<Work>& work, const Answer& answer, s
 }
 
 // The next token of a request; whether there was one.
-bool Engine::choose(const std::shared_ptr<Work>& work, std::vector<float> logits, std::int32_t depth, std::vector<Token>& all) {
+bool Answers::choose(const std::shared_ptr<Work>& work, std::vector<float> logits, std::int32_t depth, std::vector<Token>& all) {
   const Request& request = work->request;
   std::vector<std::int64_t>& tokens = work->tokens;
   std::int64_t chosen = 0;
   try {
     chosen = work->sampler.choose(logits.data());
   } catch (const ResultError& error) {  // of this request alone
-    fail(work, error);
+    queues_.fail(work, error);
     return false;
   }
   const bool capped = work->cap && depth == *work->cap && *work->cap < work->limit;
@@ -120,11 +99,11 @@ bool Engine::choose(const std::shared_ptr<Work>& work, std::vector<float> logits
     return tokens.size() >= ids.size() && std::equal(ids.rbegin(), ids.rend(), tokens.rbegin());
   };
   if (std::count(request.eos.begin(), request.eos.end(), chosen))
-    end(work, kEos);
+    queues_.end(work, kEos);
   else if (std::any_of(request.stop.begin(), request.stop.end(), ends))
-    end(work, kStop);
+    queues_.end(work, kStop);
   else if (static_cast<std::int64_t>(tokens.size()) == request.max_new_tokens)
-    end(work, kLength);
+    queues_.end(work, kLength);
   return true;
 }
 

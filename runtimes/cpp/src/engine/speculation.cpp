@@ -35,6 +35,12 @@ std::pair<double, double> Line::fit() const {
   return {std::max(seconds - slope * mean, 0.0), slope};
 }
 
+void Speed::saw(const std::string& graph, std::int64_t rows, Time started, std::int64_t calls) {
+  if (rows == 0) return;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  lines_[graph].add(static_cast<double>(rows / calls), seconds / static_cast<double>(calls), calls);
+}
+
 double Speed::of_call(const std::string& graph) const {
   const auto found = lines_.find(graph);
   return found == lines_.end() ? 0 : found->second.fit().first;

@@ -9,6 +9,7 @@
 // each depth, and from what calls of the graphs have taken lately. Only the speed depends on that.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,7 +34,9 @@ class Line {
 // What calls of the graphs take: by graph, seconds against rows.
 class Speed {
  public:
-  void add(const std::string& graph, double rows, double seconds, std::int64_t times = 1) { lines_[graph].add(rows, seconds, times); }
+  using Time = std::chrono::steady_clock::time_point;
+  // Calls of so many rows together have taken the time since `started`.
+  void saw(const std::string& graph, std::int64_t rows, Time started, std::int64_t calls = 1);
   // Seconds of a call, whatever its rows.
   double of_call(const std::string& graph) const;
   // Seconds that a sequence has to answer for, whose rows are in a call with `sharing` - 1 others like it.
@@ -59,7 +62,7 @@ class Speculation {
   // A round's outcome: of its drafts the first `right` were, and its positions took at most `deepest` loops.
   void saw(std::int64_t depth, std::int64_t drafts, std::int64_t right, std::int64_t deepest);
   // The loops of a token.
-  void went(std::int64_t loops);
+  virtual void went(std::int64_t loops);
 
   const std::vector<std::int64_t>& depths() const { return depths_; }
   Speed speed;  // what calls took lately
