@@ -21,13 +21,14 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from mythos_export.errors import LowerError
+from mythos_export.kernels.text import DOMAIN
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import LOOPS, LOOPS_FILE, PER_LOOP, loop_ports
 
 _PAGED = "paged_"  # what the operators over pages begin with
 _INSIDE = "loop/"  # in front of a name of the step that means something else outside of the Loop
 _OWN = f"{LOOPS}/"  # in front of what is added
-_INDEX, _ZERO, _ONE, _RAN = (f"{_OWN}{name}" for name in ("index", "zero", "one", "ran"))
+_INDEX, _ZERO, _RAN, _GOES_ON = (f"{_OWN}{name}" for name in ("index", "zero", "ran", "goes_on"))
 _REAL, _AHEAD, _SPAN_NEXT = (f"{_OWN}{name}" for name in ("real", "ahead", "span_next"))
 _SPARING = {f"{_PAGED}mla_attention": 8, f"{_PAGED}gqa_attention": 6, "moe": 11}
 """Operators that leave rows out whose result nobody reads, and how many inputs stand before those that tell which."""
@@ -58,21 +59,19 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
     carried = {before[port.group]: port.name for port in ports.outputs if port.role == "state_next"}
     halted = next(port.name for port in ports.outputs if port.role == "state_next" and port.group == "halted")
     span = ports.of("span").name
-    knobs = {port.name: port.role for port in ports.inputs if port.role in (*PER_LOOP, "loop")}
-    inside = {name: _INSIDE + name for name in (*carried, *carried.values(), *knobs, span)}
+    loop_of, *told = (ports.of(role).name for role in ("loop", *PER_LOOP) if ports.has(role))
+    inside = {name: _INSIDE + name for name in (*carried, *carried.values(), loop_of, *told, span)}
 
     nodes = list(graph.node)
-    if all(ports.has(role) for role in PER_LOOP):
-        nodes = _sparing(nodes, [before["halted"], *(ports.of(role).name for role in PER_LOOP)])
+    if len(told) == len(PER_LOOP):
+        nodes = _sparing(nodes, [before["halted"], *told])
     once, again = _parted([_renamed(node, inside) for node in nodes], set(inside.values()))
-    goes_on, asks = _unless_stopped(inside[halted])
+    of_this_loop = [inside[loop_of], _SPAN_NEXT, *(inside[name] for name in told)]
     body = helper.make_graph(
         [
-            *(_of_this_loop(name, role, inside[name]) for name, role in knobs.items()),
+            _own("loop_knobs", [_INDEX, loop_of, inside[span], _AHEAD, *told], of_this_loop),
             *again,
-            *asks,
-            helper.make_node("Add", [inside[span], _AHEAD], [_SPAN_NEXT]),
-            helper.make_node("Add", [_INDEX, _ONE], [_RAN]),
+            _own("loop_goes_on", [_INDEX, "stops", inside[halted]], [_GOES_ON, _RAN]),
         ],
         "loop",
         [
@@ -82,7 +81,7 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
             _scalar(f"{_OWN}ran_before"),
         ],
         [
-            _scalar(goes_on, TensorProto.BOOL),
+            _scalar(_GOES_ON, TensorProto.BOOL),
             *(_called(inside[name], values[name]) for name in carried.values()),
             _called(_SPAN_NEXT, values[span]),
             _scalar(_RAN),
@@ -95,19 +94,18 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
     ]
     loop = helper.make_node("Loop", ["loops", "", *given], results, body=body)
     described = values | {name: _scalar(name) for name in _NEW} | {"stops": _called("stops", values[halted])}
-    described |= {name: _by_loop(values[name]) for name, role in knobs.items() if role in PER_LOOP}
+    described |= {name: _by_loop(values[name]) for name in told}
     known = {port.name for port in ports.inputs}
     linked = [value for value in graph.input if value.name not in known]  # weights in files outside of the bundle
-    numbers = [helper.make_tensor(name, TensorProto.INT64, [], [n]) for n, name in enumerate((_ZERO, _ONE))]
     outer = helper.make_graph(
         [*once, *tables, loop],
         LOOPS,
         [*(described[port.name] for port in wanted.inputs), *linked],
         [described[port.name] for port in wanted.outputs],
-        [*graph.initializer, *numbers],
+        [*graph.initializer, helper.make_tensor(_ZERO, TensorProto.INT64, [], [0])],
     )
-    told = {node.op_type for node in nodes if node.op_type in _SPARING}
-    functions = [function for function in model.functions if function.name not in told]
+    sparing = {node.op_type for node in nodes if node.op_type in _SPARING}
+    functions = [function for function in model.functions if function.name not in sparing]
     return helper.make_model(outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=functions)
 
 
@@ -168,23 +166,9 @@ def _parted(nodes: Iterable[NodeProto], changing: set[str]) -> tuple[list[NodePr
     return once, again
 
 
-def _of_this_loop(name: str, role: str, inside: str) -> NodeProto:
-    """What a port says of the loop that runs: its own line or, of the rows' depth, as many more as loops have run."""
-    if role in PER_LOOP:
-        return helper.make_node("Gather", [name, _INDEX], [inside], axis=0)
-    return helper.make_node("Add", [name, _INDEX], [inside])
-
-
-def _unless_stopped(halted: str) -> tuple[str, list[NodeProto]]:
-    """Whether none of the rows has halted that stop the Loop then."""
-    names = [f"{_OWN}{name}" for name in ("stopped", "stopped_number", "any_number", "any", "goes_on")]
-    return names[-1], [
-        helper.make_node("And", ["stops", halted], [names[0]]),
-        helper.make_node("Cast", [names[0]], [names[1]], to=TensorProto.INT32),
-        helper.make_node("ReduceMax", [names[1]], [names[2]], keepdims=0),
-        helper.make_node("Cast", [names[2]], [names[3]], to=TensorProto.BOOL),
-        helper.make_node("Not", [names[3]], [names[4]]),
-    ]
+def _own(operator: str, inputs: list[str], outputs: list[str]) -> NodeProto:
+    """One of the operators that only this graph has (cpu/loop_ops.h)."""
+    return helper.make_node(operator, inputs, outputs, domain=DOMAIN)
 
 
 def _scalar(name: str, element: int = TensorProto.INT64) -> ValueInfoProto:

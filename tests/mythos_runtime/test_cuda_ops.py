@@ -6,6 +6,7 @@ import importlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_a_library_for_the_cpu_is_not_dropped_without_a_word_on_cuda(
 ) -> None:
     bundle, runtime = bundles["mla_decode"], SimpleNamespace(**vars(importlib.import_module("onnxruntime")))
     runtime.InferenceSession = OnCuda
-    monkeypatch.setattr(ort, "_wanted_providers", lambda runtime, wanted: BOTH)
+    monkeypatch.setattr(ort, "wanted_providers", lambda runtime, wanted: BOTH)
     known = importlib.import_module
     monkeypatch.setattr(ort.importlib, "import_module", lambda name: runtime if name == "onnxruntime" else known(name))
     monkeypatch.setattr(ort, "_cuda_runtime", lambda: None)
@@ -88,16 +89,15 @@ def test_a_provider_that_does_not_start_leaves_the_cpu_with_its_own_operators(
     """The CPU's operators are not given to CUDA, whose nodes they would take, nor lost where it is not there."""
     bundle = bundles["mla_decode"]  # made before anything is another
     taken: list[tuple[list[str], str]] = []
-    opened = ort.OrtSession._open
+    opened = ort.open_inference
 
-    def noted(
-        self: ort.OrtSession, runtime: object, file: Path, options: object, providers: list[str], *rest: object
-    ) -> None:
-        opened(self, runtime, file, options, providers, *rest)  # type: ignore[arg-type]
-        taken.append((providers, self._library.name if self._library else ""))
+    def noted(runtime: object, file: Path, options: session.Options, providers: list[str], entries: Any) -> Any:
+        found, library = opened(runtime, file, options, providers, entries)
+        taken.append((providers, library.name if library else ""))
+        return found, library
 
-    monkeypatch.setattr(ort.OrtSession, "_open", noted)
-    monkeypatch.setattr(ort, "_wanted_providers", lambda runtime, wanted: BOTH)
+    monkeypatch.setattr(ort, "open_inference", noted)
+    monkeypatch.setattr(ort, "wanted_providers", lambda runtime, wanted: BOTH)
     own = find_op_library()
     model = load(bundle, engine="python")
     assert taken[0] == (BOTH, "") and taken[1] == (BOTH[1:], own.name if own else "")
@@ -116,6 +116,6 @@ def test_a_session_takes_the_library(bundles: Bundles, tmp_path: Path, monkeypat
     (bundle / "kernels").mkdir()
     (bundle / "kernels" / "kernels.json").write_text("{}")
     monkeypatch.setenv(CUDA_OPS, "1")
-    monkeypatch.setattr(ort, "_wanted_providers", lambda runtime, wanted: BOTH)
+    monkeypatch.setattr(ort, "wanted_providers", lambda runtime, wanted: BOTH)
     with pytest.raises(BackendMissing, match=r"kernels.json is not what this library launches from"):
         load(bundle)

@@ -72,7 +72,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 }
 
-namespace mythos {  // of spec.cpp, which reads JSON: an engine without ports asks for neither
+namespace mythos {  // of spec.cpp: an engine without ports asks for neither
 std::string Port::words() const { return name; }
 const Port& Ports::of(const std::string&, const std::string&) const { return inputs.at(0); }
 }  // namespace mythos

@@ -28,7 +28,7 @@ from mythos_export.verify.stages.stage import failing
 from mythos_model.formats import FORMATS, PLAIN
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.op_library import find_op_library, why_no_op_library
-from mythos_runtime.ort import error_types
+from mythos_runtime.ort_opening import error_types
 
 NAME, RUNNER = "kernels", "ONNX Runtime, one operator at a time"
 ARTIFACT = "the operator library"

@@ -18,7 +18,8 @@ from mythos_export.verify.trace import Answer, Values, names
 from mythos_export.verify.twin import Twin, make_full_twin, make_twin, values_of
 from mythos_runtime.errors import BackendFailed, BackendMissing
 from mythos_runtime.op_library import find_op_library
-from mythos_runtime.ort import OrtSession, error_types, let_threads_sleep
+from mythos_runtime.ort import OrtSession
+from mythos_runtime.ort_opening import error_types, let_threads_sleep
 from mythos_runtime.session import OpLibrary, Options
 
 _CPU = ["CPUExecutionProvider"]

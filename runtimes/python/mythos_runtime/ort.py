@@ -15,23 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mythos_runtime.cuda_ops import (
-    CUDA_LIBRARY,
-    CUDA_OPS,
-    KERNELS_ENTRY,
-    KERNELS_FOLDER,
-    find_cuda_library,
-    wants_cuda_ops,
-)
+from mythos_runtime.cuda_ops import CUDA_LIBRARY, CUDA_OPS, wants_cuda_ops
 from mythos_runtime.errors import BackendFailed, BackendMissing, BundleError, RequestError
 from mythos_runtime.linked import open_links
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.op_library import OP_LIBRARY_VARIABLE, find_op_library
+from mythos_runtime.ort_opening import PROVIDERS, error_types, first_line, open_inference, wanted_providers
 from mythos_runtime.ports import Port, Ports, numpy_dtype
 from mythos_runtime.session import OpLibrary, Options, graph_file
 from mythos_runtime.stores import HOST, AddressStore, CudaMemory, Held, Memory, Store
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ORT_TYPES = {
     "tensor(bool)": "bool",
     "tensor(int8)": "int8",
@@ -41,20 +34,6 @@ _ORT_TYPES = {
     "tensor(bfloat16)": "bfloat16",
     "tensor(float)": "float32",
 }
-_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-"""By default it would multiply float32 in TF32, whose 10 bits of a fraction are not enough for equal depths."""
-_SPIN_MICROSECONDS = "50"
-"""That a thread looks for work within a call before it sleeps, as all do at the call's end. Between two operators of a
-call that is enough. By itself ONNX Runtime has them look for 45 ms after a call, too: on cores that another session's
-next call needs, and where somebody else uses a core, a thread that spins on has used up its turn when its work comes
-(two threads: 50 is level with that, and beside a busy process up to 1.7 times as fast)."""
-_ERROR_LEVEL = 3  # ONNX Runtime's own: its warnings about optimizations mean nothing to a user
-
-
-def let_threads_sleep(settings: Any) -> None:
-    """Say in SessionOptions how long a session's threads look for work."""
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    settings.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
 
 
 def missing() -> str | None:
@@ -100,20 +79,20 @@ class OrtSession:
         if lack:
             raise BackendMissing(lack)
         ort = importlib.import_module("onnxruntime")
-        self._errors = error_types()
-        self.failures: tuple[type[BaseException], ...] = (*self._errors, MemoryError)
+        self.failures: tuple[type[BaseException], ...] = (*error_types(), MemoryError)
         if any(port.dtype == "bfloat16" for port in (*ports.inputs, *ports.outputs)):
             raise BackendMissing(
                 "this bundle's ports are bfloat16, which ONNX Runtime's Python API cannot pass as numpy arrays; export "
                 "with --precision fp16 or fp32, or load it with backend='eager'"
             )
-        providers = _wanted_providers(ort, options.provider)
-        self._open(ort, file, options, providers, entries or {})
+        providers = wanted_providers(ort, options.provider)
+        self.inference, library = open_inference(ort, file, options, providers, entries or {})
         if options.provider == "auto" and self.inference.get_providers()[0] != providers[0]:
             del self.inference  # or the model would be in memory twice
-            self._open(ort, file, options, [_PROVIDERS["cpu"]], entries or {})  # with the CPU's operators
+            providers = [PROVIDERS["cpu"]]  # with the CPU's operators
+            self.inference, library = open_inference(ort, file, options, providers, entries or {})
         active = self.inference.get_providers()
-        if options.provider == "cuda" and _PROVIDERS["cuda"] not in active:
+        if options.provider == "cuda" and PROVIDERS["cuda"] not in active:
             # onnxruntime-gpu falls back to the CPU without a word that a program could catch.
             raise BackendMissing(
                 f"CUDA was asked for, but ONNX Runtime fell back to {active[0]}: its CUDA provider did not start; "
@@ -121,7 +100,7 @@ class OrtSession:
             )
         self._outputs = [port.name for port in ports.outputs]
         self._new = {port.name: numpy_dtype(port.dtype) for port in ports.outputs if port.role == "new"}
-        self.provider = "cpu" if active[0] == _PROVIDERS["cpu"] else "cuda"
+        self.provider = "cpu" if active[0] == PROVIDERS["cpu"] else "cuda"
         if self.provider != "cpu" and options.op_library not in ("auto", None):
             raise RequestError(
                 f"the operator library {options.op_library} is for the CPU, and this session is on CUDA: take "
@@ -137,39 +116,14 @@ class OrtSession:
         _compare(file, ports.inputs, [value for value in taken if value.name not in self.linked])
         _compare(file, ports.outputs, self.inference.get_outputs())
         threads = options.threads or "all"
-        on_kernels = self._library is not None and self._library.name == CUDA_LIBRARY
-        self.runs_rows = active[0] == _PROVIDERS["cpu"] or on_kernels
-        self.operators = "native" if self._library else "portable"
-        words = f"native operators of {self._library.name}" if self._library else "portable operators"
+        on_kernels = library is not None and library.name == CUDA_LIBRARY
+        self.runs_rows = active[0] == PROVIDERS["cpu"] or on_kernels
+        self.operators = "native" if library else "portable"
+        words = f"native operators of {library.name}" if library else "portable operators"
         if on_kernels:
             words += " on the bundle's kernels (built, not executed)"
         words += _not_taken(self.provider, options.op_library)
         self.description = f"onnxruntime {ort.__version__}, {active[0]}, {threads} threads, {words}"
-
-    def _open(self, ort: Any, file: Path, options: Options, providers: list[str], entries: Mapping[str, str]) -> None:
-        """Make the session, with the operators that its first provider has a library of."""
-        settings = ort.SessionOptions()
-        settings.log_severity_level = _ERROR_LEVEL
-        settings.enable_cpu_mem_arena = False  # malloc is faster for the many small tensors of a decoded token
-        settings.enable_mem_pattern = False  # it keeps one for every new set of shapes, without end, and saves no time
-        if options.threads is not None:
-            settings.intra_op_num_threads = options.threads
-        for key, value in entries.items():
-            settings.add_session_config_entry(key, value)
-        let_threads_sleep(settings)
-        on_cpu = providers[0] == _PROVIDERS["cpu"]
-        chosen = options.op_library
-        kernels = file.parent / KERNELS_FOLDER
-        self._library = find_op_library(chosen) if on_cpu else find_cuda_library(kernels, chosen)
-        if self._library is not None:
-            if not on_cpu:
-                settings.add_session_config_entry(KERNELS_ENTRY, str(kernels))
-            self._register(settings, self._library)
-        try:
-            chosen_options = [_PROVIDER_OPTIONS.get(name, {}) for name in providers]
-            self.inference = ort.InferenceSession(str(file), settings, providers, chosen_options)
-        except self._errors as error:
-            raise _load_error(file, error, self._library) from error
 
     def own_store(self, memory: Memory) -> Store:
         """Caches in OrtValues, where the graph runs."""
@@ -221,15 +175,6 @@ class OrtSession:
         value = importlib.import_module("onnxruntime").OrtValue
         for name, array in self.linked.items():
             binding.bind_ortvalue_input(name, value.ortvalue_from_numpy(array))
-
-    def _register(self, settings: Any, library: Path) -> None:
-        try:
-            settings.register_custom_ops_library(str(library))
-        except self._errors as error:
-            raise BackendMissing(
-                f"the operator library {library} cannot be loaded by this ONNX Runtime: {first_line(error)}; rebuild "
-                "it on this machine, or run without it (op_library=None)"
-            ) from error
 
 
 class _Kept(NamedTuple):
@@ -302,17 +247,6 @@ def open_session(folder: Path, manifest: Manifest, options: Options) -> OrtSessi
     return OrtSession(graph_file(folder, manifest, "onnxruntime"), manifest.spec.ports, options, weights=weights)
 
 
-def _wanted_providers(ort: Any, wanted: str) -> list[str]:
-    available = ort.get_available_providers()
-    if wanted == "cuda" and _PROVIDERS["cuda"] not in available:
-        raise BackendMissing(
-            "CUDA was asked for, but this ONNX Runtime is built without it: pip uninstall onnxruntime, then "
-            "pip install onnxruntime-gpu (the two must not be installed together)"
-        )
-    names = [_PROVIDERS["cpu"]] if wanted == "cpu" else [_PROVIDERS["cuda"], _PROVIDERS["cpu"]]
-    return [name for name in names if name in available]
-
-
 def _compare(file: Path, expected: tuple[Port, ...], found: list[Any]) -> None:
     """Names and types of a graph against its ports, so that a mismatch shows at load."""
     values = {value.name: value for value in found}
@@ -339,28 +273,3 @@ def _compare_shape(file: Path, port: Port, shape: list[Any]) -> None:
             raise BundleError(
                 f"{file}: dimension {axis} of the port {port.name} is {size}, expected {port}; export the model again"
             )
-
-
-def error_types() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions: they share no base class, and their module's location is not documented."""
-    module = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Exception)]
-    return (*found, RuntimeError, ValueError)
-
-
-def _load_error(file: Path, error: Exception, library: Path | None) -> BundleError | BackendMissing:
-    text = first_line(error)
-    if "not a registered function/op" in text or "TypeInferenceError" in text or "NOT_IMPLEMENTED" in text:
-        have = (
-            f"in {library}, nor has the file a body for it" if library else "in it, and no operator library is loaded"
-        )
-        return BackendMissing(
-            f"{file} uses an operator that this ONNX Runtime cannot run ({text}); it is not {have}: build "
-            f"the library of native operators and name it in {OP_LIBRARY_VARIABLE}, or export the model again"
-        )
-    return BundleError(f"{file} cannot be loaded by ONNX Runtime: {text}")
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:500] if lines else type(error).__name__

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mythos_runtime.ort import OrtSession, call_error, error_types, first_line
+from mythos_runtime.ort import OrtSession, call_error
+from mythos_runtime.ort_opening import error_types, first_line
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 
 _NO_ROOM = (  # its arena says so, or CUDA does; on the CPU it is a MemoryError already
