@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -142,7 +144,7 @@ class Work(Running):
         self.tokens.append(token)
         self.depth.append(depth)
         self.capped.append(capped)
-        return Token(self, token, depth, logits, capped)
+        return Token(self, token, depth, capped, lambda: logits)
 
     def ends(self) -> str | None:
         """Why it ends with its last token; None where it does not."""
@@ -170,15 +172,19 @@ class Work(Running):
         return bool(self.tokens) and self.left == 1
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A token of a request, and what it was chosen from."""
 
     running: Running
     id: int
     depth: int
-    logits: np.ndarray
-    capped: bool = False
+    capped: bool
+    read_logits: Callable[[], np.ndarray]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """float32 [vocabulary]."""
+        return self.read_logits()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable
 from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_uint64, c_void_p
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,27 +130,26 @@ class NativeEngine:
         self._call("mythos_engine_tick", byref(found))
         tick = _Tick(self._library, found)
         tokens: list[Token] = []
-        for told in found.contents.tokens[: found.contents.count]:
-            running = self._running.get(told.request)
+        told, size = found.contents, self.spec.vocab_size
+        all_told = ctypes.string_at(told.tokens, told.count * structs.TOKEN.size) if told.count else b""
+        for request, chosen, depth, capped, reused, logits, finished, error in structs.TOKEN.iter_unpack(all_told):
+            running = self._running.get(request)
             if running is None:  # closed meanwhile
                 continue
-            running.reused = told.reused
-            if told.id >= 0:
-                running.tokens.append(told.id)
-                running.depth.append(told.depth)
-                running.capped.append(bool(told.capped))
-                logits = tick.logits(told.logits, self.spec.vocab_size)
-                tokens.append(Token(running, told.id, told.depth, logits, running.capped[-1]))
-            if told.finished:
-                self._ended(running, told)
+            running.reused = reused
+            if chosen >= 0:
+                running.tokens.append(chosen)
+                running.depth.append(depth)
+                running.capped.append(bool(capped))
+                tokens.append(Token(running, chosen, depth, bool(capped), partial(tick.logits, logits, size)))
+            reason = ctypes.string_at(finished)
+            if reason:
+                self._running.pop(request, None)
+                self._numbers.pop(running, None)
+                running.finished = reason.decode()
+                if running.finished == ERROR:
+                    running.error = ResultError(ctypes.string_at(error).decode(errors="replace"))
         return tokens
-
-    def _ended(self, running: Running, told: structs.Token) -> None:
-        self._running.pop(told.request, None)
-        self._numbers.pop(running, None)
-        running.finished = told.finished.decode()
-        if running.finished == ERROR:
-            running.error = ResultError(told.error.decode(errors="replace"))
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 

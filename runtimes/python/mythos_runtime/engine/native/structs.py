@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 
 
@@ -92,6 +93,12 @@ class Token(Structure):
         ("finished", c_char_p),
         ("error", c_char_p),
     )
+
+
+_CODES = {c_uint64: "Q", c_int64: "q", c_int32: "i", c_void_p: "P", c_char_p: "P"}
+TOKEN = struct.Struct("@" + "".join(_CODES[kind] for _, kind in Token._fields_))
+"""The same, of many at once, with addresses as integers: a tick has one for each request, and fields of ctypes take
+longer than all else that Python does with a token."""
 
 
 class Tick(Structure):
