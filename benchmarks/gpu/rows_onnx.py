@@ -89,6 +89,6 @@ def _core(run: Run, bundle: Path, place: Path, device: OrtDevice) -> Core:
         library: OpLibrary = None if file.startswith(FOLDER) else "auto"
         return OrtSession(copy / file, ports, Options(provider=run.device, op_library=library))
 
-    rows = OrtRows.of(spec, device, open_graph, _ROWS)
+    rows = OrtRows.of(spec, device, open_graph)
     memory = rows.memory(Room(16, 16 * spec.trained_loops, 256))
     return Core(rows.graphs(memory, _ROWS), memory)

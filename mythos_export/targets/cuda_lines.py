@@ -1,7 +1,9 @@
-"""The graphs that move lines of states and pages where ONNX Runtime runs the row graphs on a device; see
-`mythos_runtime.line_ports`. They hold no weights, and no operator that is not ONNX's own.
+"""What the engine needs in ONNX Runtime on a device beside the row graphs; see `mythos_runtime.line_ports`: the row
+graphs on lines of pools, and the graphs that move lines of bytes, which hold no weights, and no operator that is not
+ONNX's own.
 
-Each is run once in ONNX Runtime on the CPU when made, on drawn lines, and held to numpy: what is moved, to the bit.
+Those that move bytes are run once in ONNX Runtime on the CPU when made, on drawn lines, and held to numpy, to the bit.
+The others are a stage of a bundle's verification (`mythos_export.verify.stages.row_lines`).
 """
 
 from __future__ import annotations
@@ -18,52 +20,36 @@ from onnx import NodeProto, helper, numpy_helper
 
 from mythos_export.errors import ParityError, TargetError
 from mythos_export.kernels.text import OPSET
-from mythos_runtime.line_ports import (
-    CROSS,
-    ENCODED,
-    FOLDER,
-    PUT,
-    PUT_BYTES,
-    REST,
-    TAKE,
-    TAKE_BYTES,
-    TOKEN,
-    line_files,
-    line_ports,
-)
+from mythos_export.rows_on_lines import write_rows_on_lines
+from mythos_runtime.line_ports import ENCODED, FOLDER, TAKE_BYTES, TOKEN, move_file, move_ports
 from mythos_runtime.ports import Port, Ports, numpy_dtype, shape_of
 from mythos_runtime.spec import LoopSpec
 
 Array = NDArray[Any]
 _IR_VERSION = 10
 _AXIS = numpy_helper.from_array(np.array([1], np.int64), "axis")
-_NEAR = 1e-6  # of an early answer: one product and one sum in float32
 _SIZES = {"L": 7, "R": 3, "B": 5}  # of the lines that each graph is tried on
 
 
 def write_lines(spec: LoopSpec, folder: Path) -> tuple[str, ...]:
-    """Write the graphs into a bundle's folder, and try them there. Returns their paths within it.
+    """Write the graphs into a bundle's folder, which has the row graphs. Returns their paths within it.
 
     Raises:
-        TargetError: a state of the model has a name that these graphs need.
+        TargetError: a state of the model, or a value of a row graph, has a name that these graphs need.
         ParityError: ONNX Runtime computes something else than numpy.
     """
-    graphs, files = line_ports(spec), line_files(spec)
-    rest = graphs.get(REST, Ports((), ()))
-    around = [port.name for port in (*rest.inputs, *rest.outputs) if port.role in ("early", "answered")]
-    _refuse_twice([ENCODED, TOKEN, *around, *(tensor.name for tensor in spec.state)])
+    for name in (ENCODED, TOKEN):
+        if any(tensor.name == name for tensor in spec.state):
+            raise TargetError(f"a state of the model is called {name}, as what is kept beside the states is")
     (folder / FOLDER).mkdir(exist_ok=True)
-    for name, file in files.items():
-        onnx.save(_model(name, graphs[name]), folder / file)
-        _hold(folder / file, name, graphs[name], spec)
-    return tuple(files.values())
+    for name, ports in move_ports().items():
+        onnx.save(_moving(name, ports), folder / move_file(name))
+        _hold(folder / move_file(name), ports)
+    return (*map(move_file, move_ports()), *write_rows_on_lines(spec, folder))
 
 
-def _model(name: str, ports: Ports) -> onnx.ModelProto:
-    nodes = _MAKERS[name](ports)
-    constants = [_AXIS] if any(_AXIS.name in node.input for node in nodes) else []
-    given = [*(port.name for port in ports.inputs), *(constant.name for constant in constants)]
-    _refuse_twice([*given, *(name for node in nodes for name in node.output)])
+def _moving(name: str, ports: Ports) -> onnx.ModelProto:
+    nodes, constants = (_taking(), []) if name == TAKE_BYTES else (_putting(), [_AXIS])
     inputs, outputs = (list(map(_value, side)) for side in (ports.inputs, ports.outputs))
     graph = helper.make_graph(nodes, name, inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
@@ -71,101 +57,43 @@ def _model(name: str, ports: Ports) -> onnx.ModelProto:
     return model
 
 
-def _refuse_twice(names: list[str]) -> None:
-    """All but the states' names are ours and differ, so that one that is there twice is a state's."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise TargetError(
-            f"a state of the model is called {twice}, as another tensor of the graphs that move states is"
-        )
-
-
 def _value(port: Port) -> onnx.ValueInfoProto:
     element = helper.np_dtype_to_tensor_dtype(numpy_dtype(port.dtype))
     return helper.make_tensor_value_info(port.name, element, port.dims)
 
 
-def _taking(ports: Ports) -> list[NodeProto]:
-    pools = [port for port in ports.inputs if port.role == "pool"]
-    return [
-        helper.make_node("Gather", [pool.name, "lines"], [row.name])
-        for pool, row in zip(pools, ports.outputs, strict=True)
-    ]
+def _taking() -> list[NodeProto]:
+    return [helper.make_node("Gather", ["pool", "lines"], ["rows"])]
 
 
-def _putting(ports: Ports) -> list[NodeProto]:
-    rows, pools = ([port.name for port in ports.inputs if port.role == role] for role in ("row", "pool"))
+def _putting() -> list[NodeProto]:
     return [
         helper.make_node("Unsqueeze", ["lines", "axis"], ["at"]),
-        *(
-            helper.make_node("ScatterND", [pool, "at", row], [after.name])
-            for pool, row, after in zip(pools, rows, ports.outputs, strict=True)
-        ),
+        helper.make_node("ScatterND", ["pool", "at", "rows"], ["pool_next"]),
     ]
 
 
-def _resting(ports: Ports) -> list[NodeProto]:
-    """As `States.answers`: an early answer takes what is left of 1 from the state."""
-    answer, h, spent, _, _ = (port.name for port in ports.inputs)
-    return [
-        helper.make_node("CastLike", ["axis", spent], ["whole"]),
-        helper.make_node("Sub", ["whole", spent], ["left"]),
-        helper.make_node("Sub", ["whole", "whole"], ["nothing"]),
-        helper.make_node("Max", ["left", "nothing"], ["not_less"]),
-        helper.make_node("Not", ["halted"], ["runs"]),
-        helper.make_node("And", ["early", "runs"], ["takes"]),
-        helper.make_node("Where", ["takes", "not_less", "nothing"], ["rest_1d"]),
-        helper.make_node("Unsqueeze", ["rest_1d", "axis"], ["rest"]),
-        helper.make_node("Mul", ["rest", h], ["more"]),
-        helper.make_node("Add", [answer, "more"], ["answered"]),
-    ]
-
-
-def _crossing(ports: Ports) -> list[NodeProto]:
-    return [helper.make_node("Identity", [ports.inputs[0].name], [ports.outputs[0].name])]
-
-
-_MAKERS = {
-    **{TAKE: _taking, TAKE_BYTES: _taking, PUT: _putting, PUT_BYTES: _putting},
-    **{REST: _resting, CROSS: _crossing},
-}
-
-
-def _hold(path: Path, name: str, ports: Ports, spec: LoopSpec) -> None:
+def _hold(path: Path, ports: Ports) -> None:
     random = np.random.default_rng(0)
     feeds = {port.name: _drawn(random, port) for port in ports.inputs}
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [port.name for port in ports.outputs]
-    found = dict(zip(names, session.run(names, feeds), strict=True))
-    for port in ports.outputs:
-        expected = _expected(name, port, feeds, spec)
-        near = _NEAR if name == REST else 0.0
-        if found[port.name].shape != expected.shape or not np.allclose(found[port.name], expected, near, near):
-            raise ParityError(f"{path.name}: ONNX Runtime does not compute {port.name} as numpy does")
+    (port,) = ports.outputs
+    (found,) = session.run([port.name], feeds)
+    expected = _expected(port, feeds)
+    if found.shape != expected.shape or not np.array_equal(found, expected):
+        raise ParityError(f"{path.name}: ONNX Runtime does not compute {port.name} as numpy does")
 
 
 def _drawn(random: np.random.Generator, port: Port) -> Array:
-    shape, dtype = shape_of(port, _SIZES), numpy_dtype(port.dtype)
     if port.role == "lines":
         return random.permutation(_SIZES["L"])[: _SIZES["R"]]
-    if dtype == np.bool_:
-        return random.random(shape) < 0.5
-    drawn: Array = (random.standard_normal(shape) * (1 if dtype.kind == "f" else 50)).astype(dtype)
-    return drawn
+    return random.integers(-128, 128, shape_of(port, _SIZES)).astype(np.int8)
 
 
-def _expected(name: str, port: Port, feeds: Mapping[str, Array], spec: LoopSpec) -> Array:
-    if name == REST:
-        answer, h, spent = (feeds[each] for each in (spec.state[1].name, spec.state[0].name, str(spec.exit.spent)))
-        rest = np.where(feeds["early"] & ~feeds["halted"], np.maximum(1 - spent, 0), 0)
-        early: Array = answer + rest[:, None] * h
-        return early
-    if name == CROSS:
-        return feeds["bytes"]
-    pool = "pool" if port.group is None else f"{port.group}_pool"
+def _expected(port: Port, feeds: Mapping[str, Array]) -> Array:
     if port.role == "row":
-        taken: Array = feeds[pool][feeds["lines"]]
+        taken: Array = feeds["pool"][feeds["lines"]]
         return taken
-    after: Array = feeds[pool].copy()
-    after[feeds["lines"]] = feeds[port.group or "rows"]
+    after: Array = feeds["pool"].copy()
+    after[feeds["lines"]] = feeds["rows"]
     return after

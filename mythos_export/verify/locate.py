@@ -21,6 +21,7 @@ from mythos_export.verify.stages import Bundle, Stage
 from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program, trace_taps
+from mythos_export.verify.stages.row_lines import RowLines
 from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.rows import RowBodies, RowKernels, Rows
 from mythos_export.verify.stages.stage import load_graph
@@ -34,6 +35,7 @@ SAME_NAMES: dict[str, type[Stage]] = {
     Network.name: TensorRTGraph,
     RowKernels.name: RowBodies,
     RowLoops.name: RowBodies,
+    RowLines.name: RowBodies,
 }
 
 

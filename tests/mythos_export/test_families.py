@@ -125,7 +125,7 @@ WAYS = [("onnx", "int8"), ("onnx", "int4"), ("tensorrt", "fp16"), ("tensorrt", "
 STAGES = {
     "onnx": set[str](),
     "tensorrt": {"tensorrt graph", "tensorrt network", "tensorrt row networks"},
-    "cuda": {"row programs"},
+    "cuda": {"row programs", "rows, on lines"},
 }
 
 

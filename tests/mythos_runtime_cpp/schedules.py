@@ -47,7 +47,13 @@ _GIVES_UP = 20_000
 
 
 class CppEngine:
-    """A C++ engine with little memory, NaN in all that is nobody's; alive as long as it is wanted."""
+    """A C++ engine with little memory, NaN in all that is nobody's; alive as long as it is wanted.
+
+    Attributes:
+        crossed: calls of ONNX Runtime, uploads and downloads of the schedule before, in a device's place.
+    """
+
+    crossed: tuple[int, int, int]
 
     def __init__(self, folder: Path, spec: LoopSpec, threads: int, device: bool = False) -> None:
         """`device`: on the CPU's memory in a device's place."""
@@ -69,6 +75,8 @@ class CppEngine:
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
         assert answer, "mythos_schedule has ended: see its error"
+        if "device" in answer:
+            self.crossed = tuple(answer.pop("device"))
         return answer
 
     def close(self) -> None:
@@ -135,9 +143,9 @@ def _record(core: Core, patch: pytest.MonkeyPatch, broken: int) -> list[Any]:
     def note(graph: str, spans: list[Span]) -> None:
         trace.append([graph, [[names[span.sequence], span.depth, span.first, span.last] for span in spans]])
 
-    def noted_enter(ids: np.ndarray, spans: list[Span], tables: Any) -> np.ndarray:
+    def noted_enter(states: Any, ids: np.ndarray, initial: Any, spans: list[Span], tables: Any) -> np.ndarray:
         note(ENTER, spans)
-        return enter(ids, spans, tables)
+        return enter(states, ids, initial, spans, tables)
 
     def noted_step(states: Any, lines: np.ndarray, spans: list[Span], tables: Any) -> int:
         ran = step(states, lines, spans, tables)

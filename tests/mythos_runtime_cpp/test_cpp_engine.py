@@ -18,6 +18,7 @@ from test_exact import some_requests
 
 from mythos_model import load_checkpoint
 from mythos_runtime.engine.request import Budget, Request
+from mythos_runtime.line_ports import rows_on_lines
 from mythos_runtime.op_library import find_op_library
 from mythos_runtime.sampling import SamplingOptions
 
@@ -93,6 +94,22 @@ def test_int8_pages(attention: str, tmp_path: Path) -> None:
         cpp = CppEngine(made.folder, made.model.spec, threads, device)
         test_requests_that_were_sent_back((cpp, PythonEngine(made.core(threads=threads, most_loops=loops))))
         cpp.close()
+
+
+def test_a_call_on_a_device_is_one_of_onnx_runtime(row_model: RowModel) -> None:
+    """It takes every number of the call there, and brings who has halted, or the logits, back; where nothing is forked
+    or shared nothing else is called."""
+    spec, (alone,) = row_model.model.spec, [Request((3, 4, 5, 6), max_new_tokens=6, max_loops=5, halt_threshold=0.7)]
+    cpp = CppEngine(row_model.folder, spec, 1, device=True)
+    found = cpp.run(serving([alone], [0]))
+    cpp.close()
+    ran = [call[0] for call in found["trace"] if isinstance(call, list)]
+    numbers = {
+        graph: sum(port.role not in ("pool", "cache") for port in ports.inputs)
+        for graph, ports in rows_on_lines(spec).items()
+    }
+    assert ran.count("step") > ran.count("leave") > 1
+    assert cpp.crossed == (len(ran), sum(numbers[graph] for graph in ran), ran.count("step") + ran.count("leave"))
 
 
 def test_float16_pages(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mythos_export.verify.stages.network import Network
 from mythos_export.verify.stages.onnxruntime import CpuKernels, FunctionBodies, TensorRTGraph
 from mythos_export.verify.stages.program import Program
 from mythos_export.verify.stages.reference import Reference
+from mythos_export.verify.stages.row_lines import RowLines
 from mythos_export.verify.stages.row_loops import RowLoops
 from mythos_export.verify.stages.row_networks import RowNetworks
 from mythos_export.verify.stages.row_programs import RowPrograms
@@ -27,6 +28,7 @@ STAGES: tuple[type[Stage], ...] = (
     RowBodies,
     RowKernels,
     RowLoops,
+    RowLines,
     RowPrograms,
     ShardBodies,
     ShardKernels,

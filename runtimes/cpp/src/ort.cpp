@@ -275,6 +275,13 @@ std::vector<Tensor> OrtSession::run(const std::vector<Tensor>& inputs) {
   return outputs;
 }
 
+void OrtSession::run(const std::vector<Ort::Value>& inputs, std::vector<Ort::Value>& outputs) {
+  guarded([&] {
+    session_.Run(Ort::RunOptions{nullptr}, input_names_.data(), inputs.data(), inputs.size(), output_names_.data(),
+                 outputs.data(), outputs.size());
+  }, plugins_);
+}
+
 void OrtSession::run(const Ort::IoBinding& binding) {
   guarded([&] { session_.Run(Ort::RunOptions{nullptr}, binding); }, plugins_);
 }

@@ -34,6 +34,8 @@ class OrtSession : public Session, public std::enable_shared_from_this<OrtSessio
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) override;
   // On what is bound (BackendFailed).
   void run(const Ort::IoBinding& binding);
+  // On these tensors, in the ports' order, wherever they are: those of the host cross (BackendFailed).
+  void run(const std::vector<Ort::Value>& inputs, std::vector<Ort::Value>& outputs);
   Ort::IoBinding binding() { return Ort::IoBinding(session_); }
   // Gives a binding the weights that are the same at every call.
   void bind_linked(Ort::IoBinding& binding) const;

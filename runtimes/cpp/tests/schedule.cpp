@@ -86,9 +86,10 @@ class Recorded : public mythos::engine::Graphs {
   explicit Recorded(std::unique_ptr<Graphs> graphs)
       : Graphs(graphs->spec, graphs->most_rows, graphs->most_loops), graphs_(std::move(graphs)) {}
   void bind(const mythos::engine::Memory& memory) override { graphs_->bind(memory); }
-  const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override {
+  mythos::engine::Lines enter(mythos::engine::States& states, const std::vector<std::int64_t>& ids, const float* initial,
+                              const Spans& spans, const Tables& tables) override {
     note(mythos::kEnter, spans);
-    return graphs_->enter(ids, spans, tables);
+    return graphs_->enter(states, ids, initial, spans, tables);
   }
   std::int64_t step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
                     const mythos::engine::LoopTables& tables) override {
@@ -100,11 +101,11 @@ class Recorded : public mythos::engine::Graphs {
     }
     return ran;
   }
-  const float* leave(const mythos::engine::States& states, const mythos::engine::Lines& lines, const float* answers,
+  const float* leave(mythos::engine::States& states, const mythos::engine::Lines& lines, const std::vector<bool>& early,
                      const std::vector<std::int64_t>& pick, const Spans& spans,
                      const Tables& tables) override {
     note(mythos::kLeave, spans);
-    const float* logits = graphs_->leave(states, lines, answers, pick, spans, tables);
+    const float* logits = graphs_->leave(states, lines, early, pick, spans, tables);
     if (broken < 0) return logits;
     broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
     for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks
@@ -173,14 +174,6 @@ mythos::Request request_of(const json& from) {
   return request;
 }
 
-// Of all that an engine on a device opens with, only states that begin as constants have been written.
-void check_uploads(const mythos::LoopSpec& spec, std::int64_t uploads) {
-  std::int64_t constant = 0;
-  for (const mythos::StateTensor& tensor : spec.state) constant += tensor.start == "zeros" || tensor.start == "ones";
-  if (uploads != constant)
-    throw std::logic_error("opening took " + std::to_string(uploads) + " uploads, expected " + std::to_string(constant));
-}
-
 class Driver {
  public:
   Driver(const std::string& folder, int threads, std::int64_t rows, std::int64_t around_pages, std::int64_t loop_pages,
@@ -194,9 +187,9 @@ class Driver {
     load.threads = threads, load.provider = "cpu";
     const auto open_lines = [&](const std::string& graph, const mythos::Ports& ports) {
       return std::shared_ptr<mythos::OrtSession>(
-          mythos::open_graph(folder + "/" + mythos::line_file(graph), ports, load, mythos::Role::kLines));
+          mythos::open_graph(folder + "/" + mythos::move_file(graph), ports, load, mythos::Role::kLines));
     };
-    const auto moving = on_device ? std::make_shared<mythos::engine::LineGraphs>(*spec, open_lines, rows) : nullptr;
+    const auto moving = on_device ? std::make_shared<mythos::engine::LineGraphs>(open_lines) : nullptr;
     mythos::engine::MakeLines make = mythos::engine::host_lines;
     if (moving) make = mythos::engine::LineGraphs::pools(moving);
     mythos::engine::Memory memory;
@@ -209,6 +202,9 @@ class Driver {
     memory.states->freed = [states = memory.states.get(), spec](std::int64_t line) { poison(*states, *spec, line); };
     const auto open = [&](const std::string& graph) {
       if (graph == mythos::kLoops && !std::ifstream(folder + "/loops.onnx")) return std::shared_ptr<mythos::OrtSession>();
+      if (moving)
+        return std::shared_ptr<mythos::OrtSession>(mythos::open_graph(
+            folder + "/" + mythos::rows_file(graph), mythos::rows_on_lines(*spec).at(graph), load, mythos::Role::kModel));
       const mythos::Ports& step = spec->graphs.at(mythos::kStep);
       const mythos::Ports ports = graph == mythos::kLoops ? mythos::loop_ports(step) : spec->graphs.at(graph);
       return std::shared_ptr<mythos::OrtSession>(
@@ -216,10 +212,11 @@ class Driver {
     };
     std::unique_ptr<mythos::engine::Graphs> run;
     if (moving)
-      run = std::make_unique<mythos::engine::DeviceGraphs>(spec, open, moving, memory, rows);
+      run = std::make_unique<mythos::engine::DeviceGraphs>(spec, open, *moving, memory, rows);
     else
       run = std::make_unique<mythos::engine::RowGraphs>(spec, open, memory, rows, spec->max_seq_len);
-    if (moving) check_uploads(*spec, moving->device->uploads);
+    if (moving && moving->device->calls) throw std::logic_error("opening called a graph");
+    if (moving) device_ = moving->device;
     auto graphs = std::make_unique<Recorded>(std::move(run));
     recorded_ = graphs.get();
     core_ = std::make_unique<mythos::engine::Core>(std::move(graphs), std::move(memory));
@@ -228,8 +225,10 @@ class Driver {
   json run(const json& schedule) {
     recorded_->reset(core_->opened);
     core_->steps = core_->rows = core_->late = 0;
+    if (device_) device_->calls = device_->uploads = device_->downloads = 0;
     json result = schedule.contains("acts") ? acts(schedule) : serve(schedule);
     result["trace"] = recorded_->trace;
+    if (device_) result["device"] = {device_->calls, device_->uploads, device_->downloads};
     result["steps"] = core_->steps, result["rows"] = core_->rows, result["late"] = core_->late;
     while (!core_->sequences.empty()) core_->close(*core_->sequences.back());
     result["idle"] = (!core_->around || core_->around->free() == core_->around->pages()) &&
@@ -317,6 +316,7 @@ class Driver {
 
   Recorded* recorded_;
   std::unique_ptr<mythos::engine::Core> core_;
+  std::shared_ptr<mythos::engine::OrtDevice> device_;  // null on the host
 };
 
 }  // namespace

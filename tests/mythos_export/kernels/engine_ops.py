@@ -98,7 +98,7 @@ def run(gpu: Gpu, bundle: Path, case: str, precision: str, cache: str = "") -> N
         options = Options(1, provider="cpu", op_library=LIBRARY)
         return OrtSession(folder / file, ports, options, {KERNELS_ENTRY: str(folder)})
 
-    rows = OrtRows.of(spec, OrtDevice("cpu"), open_there, 64)
+    rows = OrtRows.of(spec, OrtDevice("cpu"), open_there)
     memory = rows.memory(room)
     gpu.launched.clear()
     try:

@@ -46,7 +46,7 @@ from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.row_cache import RowCache
 from mythos_runtime.errors import BackendMissing, BundleError
 from mythos_runtime.files import describe
-from mythos_runtime.line_ports import line_files
+from mythos_runtime.line_ports import device_files
 from mythos_runtime.server.served import Served
 from mythos_runtime.server.settings import Settings
 from mythos_runtime.session import Options
@@ -242,7 +242,7 @@ def test_a_bundle_holds_the_kernels_of_its_graph(tmp_path: Path) -> None:
     assert operators == {"moe", "mla_attention", "act_halting", "paged_mla_attention", *BESIDE}
     assert all(kernel["binaries"][0]["spill_store_bytes"] == 0 for kernel in described["kernels"])
     kernels = {f"kernels/{name}" for name in triton_build.files_of(described)}
-    assert {"rows.pt2", *kernels, *line_files(manifest.spec).values()} == set(target.files)
+    assert {"rows.pt2", *kernels, *device_files()} == set(target.files)
     calls = {call["operator"]: call for call in described["calls"]}
     # Of the whole model's graph and the row graphs, for ONNX Runtime on CUDA.
     assert calls.keys() == {"moe", "mla_attention", "paged_mla_attention", "act_halting"}
@@ -315,7 +315,8 @@ def test_float8_is_exported_verified_and_run(tmp_path: Path) -> None:
     engines of both give the same tokens."""
     exported = export(folder("hops"), tmp_path / "b", "cuda", precision="fp8", sm="89")
     assert exported.manifest.precision == "fp8" and exported.parity.passed
-    assert {"onnx", "rows", "row programs"} <= {stage.name for stage in exported.parity.stages if stage.state == "pass"}
+    ran = ("onnx", "rows", "rows, on lines", "row programs")
+    assert {*ran} <= {stage.name for stage in exported.parity.stages if stage.state == "pass"}
     runners = exported.manifest.operators["mythos::moe (fp8)"]
     assert runners["ONNX Runtime, CPU"]["order"] == ["portable function body"]
     assert runners["PyTorch (model.pt2), CUDA"]["order"] == ["Triton kernels", "plain PyTorch"]

@@ -183,14 +183,14 @@ class RowModel:
 
     @cached_property
     def ort_rows(self) -> OrtRows:
-        """The row graphs in ONNX Runtime on the CPU in a device's place, for 64 rows a call."""
+        """The row graphs in ONNX Runtime on the CPU in a device's place."""
         spec = self.model.spec
         write_lines(spec, self.folder)
 
         def open_graph(file: str, ports: Ports) -> OrtSession:
             return OrtSession(self.folder / file, ports, Options(1, provider="cpu"))
 
-        return OrtRows.of(spec, OrtDevice("cpu"), open_graph, 64)
+        return OrtRows.of(spec, OrtDevice("cpu"), open_graph)
 
     def ort_core(self, *, rows: int = 64, lines: int = 400) -> Core:
         """A core over `ort_rows`, NaN in all that is nobody's."""

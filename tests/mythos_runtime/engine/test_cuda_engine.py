@@ -89,10 +89,10 @@ def test_a_bundle_is_opened_on_it(bundles: Bundles, tmp_path: Path, on_the_cpu: 
     """For the engine, and for a model that is on CUDA; without the graphs that move lines the bundle is refused."""
     bundle, there = tmp_path / "b", Options(provider="cuda")
     shutil.copytree(bundles["gqa_prefill"], bundle)
-    with pytest.raises(BundleError, match=r"b has no lines/cross.onnx, .*; export the model again with --target cuda"):
+    with pytest.raises(BundleError, match=r"b has no enter_lines.onnx, .*; export the model again with --target cuda"):
         open_engine(bundle, EngineOptions(memory=16 << 20), options=there)
     with pytest.raises(BackendMissing, match=r"b has its weights in files outside of the bundle, .*: take prov"):
-        open_cuda_rows(bundle, replace(read_manifest(bundle), links=Links((), {})), there, 8)
+        open_cuda_rows(bundle, replace(read_manifest(bundle), links=Links((), {})), there)
     described = json.loads((bundle / "manifest.json").read_text())
     for file in write_lines(read_manifest(bundle).spec, bundle):
         described["files"][file] = vars(describe(bundle / file))

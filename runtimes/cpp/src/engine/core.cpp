@@ -106,9 +106,8 @@ void Core::enter(const std::vector<Chunk>& chunks) {
   if (count > states->free()) throw OutOfStates();
   if (around)
     for (const Span& span : spans) around->extend(span.sequence->around, span.first, span.last);
-  const float* encoded = graphs->enter(ids, spans, around_of(spans));
   const std::vector<float> drawn = initial(chunks);
-  const Lines lines = states->begin(ids, encoded, drawn.data());
+  const Lines lines = graphs->enter(*states, ids, drawn.data(), spans, around_of(spans));
   auto line = lines.begin();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     const Chunk& chunk = chunks[i];
@@ -215,8 +214,7 @@ std::vector<Answer> Core::answers(const std::vector<Leaving>& leaving, const Spa
     early.insert(early.end(), rows, leaving[i].early);
     at += rows;
   }
-  const float* left = states->answers(lines, early);
-  const float* logits = graphs->leave(*states, lines, left, pick, spans, around_of(spans));
+  const float* logits = graphs->leave(*states, lines, early, pick, spans, around_of(spans));
   std::vector<Answer> found;
   auto row = pick.begin();
   for (std::size_t i = 0; i < leaving.size(); ++i) {

@@ -232,10 +232,11 @@ void RowGraphs::bind(const Memory& memory) {
   leave_.bind(memory.around.get());
 }
 
-const float* RowGraphs::enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) {
+Lines RowGraphs::enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans& spans,
+                       const Tables& tables) {
   std::memcpy(enter_.data("ids"), ids.data(), ids.size() * sizeof ids[0]);
   enter_.run(spans, {tables}, static_cast<std::int64_t>(ids.size()));
-  return reinterpret_cast<const float*>(enter_.data("encoded"));
+  return states.begin(ids, reinterpret_cast<const float*>(enter_.data("encoded")), initial);
 }
 
 std::int64_t RowGraphs::step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) {
@@ -261,13 +262,13 @@ std::int64_t RowGraphs::step(States& states, const Lines& lines, const Spans& sp
   return ran;
 }
 
-const float* RowGraphs::leave(const States& states, const Lines& lines, const float* answers,
+const float* RowGraphs::leave(States& states, const Lines& lines, const std::vector<bool>& early,
                               const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) {
   // The layers behind the loop and their intermediate results come on top of what a prompt has touched: in a large model its
   // rows in these buffers are as much as one in sixty of the weights.
   enter_.rest();
   step_.rest();
-  std::memcpy(leave_.data("answer", spec->state[1].name), answers,
+  std::memcpy(leave_.data("answer", spec->state[1].name), states.answers(lines, early),
               lines.size() * static_cast<std::size_t>(states.array(spec->state[1].name).row_bytes));
   if (char* tokens = leave_.data("ids")) gather(tokens, states.array(kToken), lines);
   std::memcpy(leave_.data("pick"), pick.data(), pick.size() * sizeof pick[0]);

@@ -34,15 +34,17 @@ class Graphs {
   virtual ~Graphs() = default;
   // Appends to this memory's pages from now on.
   virtual void bind(const Memory& memory) = 0;
-  // What stands before the loop, [r, D], of the spans' new tokens [r]: where the graphs run, and valid until the next call.
-  virtual const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) = 0;
+  // Lines of state for the spans' new tokens [r], with what stands before the loop; `initial` is what was drawn [r, D], where
+  // anything is (OutOfStates: there are not as many lines).
+  virtual Lines enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans& spans,
+                      const Tables& tables) = 0;
   // One loop of the spans' rows, each at its span's depth, or several, for as many as there are `tables` at most; `lines` [r]
   // are their states, which it replaces. The loops that ran: none follows one in which the last row of a span halts, unless that
   // runs every depth (`Job::whole`).
   virtual std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) = 0;
-  // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `answers` [r, D] what
-  // leaves the loop of them (`States::answers`). Valid until the next call.
-  virtual const float* leave(const States& states, const Lines& lines, const float* answers,
+  // Logits [w, V] of those of the spans' rows that `pick` [w] counts; `lines` [r] are their states, and `early` [r] says which
+  // leave before their last loop (`States::answers`). Valid until the next call.
+  virtual const float* leave(States& states, const Lines& lines, const std::vector<bool>& early,
                              const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) = 0;
 
   const std::shared_ptr<const LoopSpec> spec;
@@ -113,10 +115,11 @@ class RowGraphs : public Graphs {
             std::int64_t most_positions);
 
   void bind(const Memory& memory) override;
-  const float* enter(const std::vector<std::int64_t>& ids, const Spans& spans, const Tables& tables) override;
+  Lines enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans& spans,
+              const Tables& tables) override;
   std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) override;
-  const float* leave(const States& states, const Lines& lines, const float* answers,
-                     const std::vector<std::int64_t>& pick, const Spans& spans, const Tables& tables) override;
+  const float* leave(States& states, const Lines& lines, const std::vector<bool>& early, const std::vector<std::int64_t>& pick,
+                     const Spans& spans, const Tables& tables) override;
 
  private:
   struct Carried {  // a state, and where it goes in and comes out

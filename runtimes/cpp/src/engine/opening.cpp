@@ -32,9 +32,9 @@ std::int64_t longest_of(const LoopSpec& spec, const Room& room) {
 std::unique_ptr<Core> core_of(std::shared_ptr<const LoopSpec> spec, const OpenRows& open, const Room& room,
                               std::int64_t most_rows, std::int64_t most_positions, std::optional<std::int64_t> max_lag) {
   if (open.lines) {
-    const auto lines = std::make_shared<LineGraphs>(*spec, open.lines, most_rows);
+    const auto lines = std::make_shared<LineGraphs>(open.lines);
     Memory memory = Memory::with_room(*spec, room, LineGraphs::pools(lines), std::make_unique<DeviceStates>(*spec, room.lines, lines));
-    auto graphs = std::make_unique<DeviceGraphs>(std::move(spec), open.graph, lines, memory, most_rows);
+    auto graphs = std::make_unique<DeviceGraphs>(std::move(spec), open.graph, *lines, memory, most_rows);
     return std::make_unique<Core>(std::move(graphs), std::move(memory), max_lag);
   }
   Memory memory = Memory::with_room(*spec, room);
@@ -59,26 +59,28 @@ OpenRows open_rows(const std::string& folder, const Manifest& manifest, const Lo
   const bool on_cuda = rows_on_cuda(load);
   chosen.provider = on_cuda ? "cuda" : "cpu";
   if (on_cuda)
-    for (const auto& [name, ports] : line_ports(spec))
-      if (!manifest.lists(line_file(name)))
-        throw BundleError(folder + " has no " + line_file(name) + ", which the engine needs in ONNX Runtime on CUDA; export the "
-                          "model again with --target cuda, or take provider cpu");
+    for (const std::string& file : device_files())
+      if (!manifest.lists(file))
+        throw BundleError(folder + " has no " + file + ", which the engine needs in ONNX Runtime on CUDA; export the model "
+                          "again with --target cuda, or take provider cpu");
   auto weights = open_linked(folder, manifest.links, load.weights, hashes_weights(load));
   OpenRows open;
   // What writes into pages without returning them takes this project's own operators.
   const bool in_loop = manifest.lists(file_of(kLoops)) && !on_cuda && !find_op_library(chosen.op_library).empty();
-  open.graph = [folder, chosen, weights, in_loop, spec = manifest.spec,
+  open.graph = [folder, chosen, weights, in_loop, on_cuda, spec = manifest.spec,
                 opened = std::map<std::string, std::shared_ptr<OrtSession>>()](const std::string& graph) mutable {
     if (graph == kLoops && !in_loop) return std::shared_ptr<OrtSession>();
     auto& session = opened[graph];
-    const std::string file = plain_path(folder + "/" + file_of(graph));
-    const Ports ports = graph == kLoops ? loop_ports(spec->graphs.at(kStep)) : spec->graphs.at(graph);
+    const std::string file = plain_path(folder + "/" + (on_cuda ? rows_file(graph) : file_of(graph)));
+    const Ports ports = on_cuda            ? rows_on_lines(*spec).at(graph)
+                        : graph == kLoops ? loop_ports(spec->graphs.at(kStep))
+                                          : spec->graphs.at(graph);
     if (!session) session = open_graph(file, ports, chosen, Role::kModel, weights);
     return session;
   };
   if (on_cuda)
     open.lines = [folder, chosen](const std::string& graph, const Ports& ports) {
-      return std::shared_ptr<OrtSession>(open_graph(plain_path(folder + "/" + line_file(graph)), ports, chosen, Role::kLines));
+      return std::shared_ptr<OrtSession>(open_graph(plain_path(folder + "/" + move_file(graph)), ports, chosen, Role::kLines));
     };
   return open;
 }

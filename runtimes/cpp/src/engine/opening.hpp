@@ -11,7 +11,7 @@ namespace engine {
 
 // Whether the manifest lists the row graphs; `open_graphs` says what is lacking.
 bool has_row_graphs(const Manifest& manifest);
-// The sessions of the row graphs, and of those that move lines, where they run on a device (else none).
+// The sessions of the row graphs; where they run on a device, those of them on lines, and of the graphs that move lines.
 struct OpenRows {
   OpenGraph graph;
   OpenLines lines;

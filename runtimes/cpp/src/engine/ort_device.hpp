@@ -10,95 +10,74 @@
 #include <vector>
 
 #include "engine/line_pool.hpp"
-#include "engine/states.hpp"
 #include "ort.hpp"
 #include "ports.hpp"
 
 namespace mythos::engine {
 
 using Addresses = std::map<std::string, char*>;  // by port
-using OpenLines = std::function<std::shared_ptr<OrtSession>(const std::string&, const Ports&)>;  // of `line_ports`, by name
-
-// A graph with all that it reads and writes.
-class Bound {
- public:
-  // At these addresses of the device, and `host` of the host's.
-  Bound(std::shared_ptr<OrtSession> session, const Ports& ports, const Addresses& there, const Symbols& sizes,
-        const Addresses& host = {});
-  void run() { session_->run(binding_); }  // BackendFailed
-
- private:
-  std::shared_ptr<OrtSession> session_;
-  Ort::IoBinding binding_;
-};
+using OpenLines = std::function<std::shared_ptr<OrtSession>(const std::string&, const Ports&)>;  // of `move_ports`, by name
 
 class OrtDevice {
  public:
-  // `cross`: copies bytes.
-  OrtDevice(std::shared_ptr<OrtSession> cross, const Ports& ports) : cross_(std::move(cross)), ports_(ports) {}
+  // `session`: one that runs there.
+  explicit OrtDevice(std::shared_ptr<OrtSession> session) : session_(std::move(session)) {}
   // Not zeros: nothing is read of it before it was written. CapacityError, which says what it was for.
   std::shared_ptr<char> allocate(std::int64_t bytes, const std::string& what) const;
-  void upload(char* there, const char* here, std::int64_t bytes);
-  void download(char* here, const char* there, std::int64_t bytes);
 
-  std::int64_t uploads = 0, downloads = 0;  // so far
+  // Calls of ONNX Runtime's graphs so far, and tensors that it took there and back in them.
+  std::int64_t calls = 0, uploads = 0, downloads = 0;
 
  private:
-  std::shared_ptr<OrtSession> cross_;
-  Ports ports_;
+  std::shared_ptr<OrtSession> session_;
 };
 
-// The numbers of a call, on the host and on the device: one piece, so that one copy takes all of them there.
-class Numbers {
+// A graph with all that it reads and writes. What is the host's crosses in the call: ONNX Runtime takes a feed to where the
+// graph runs, and brings a result back. (A binding would take it there once, when it is bound.)
+class Bound {
  public:
-  using Sizes = std::vector<std::pair<std::string, std::int64_t>>;  // bytes, by name
-  Numbers(std::shared_ptr<OrtDevice> device, const Sizes& sizes);
-  bool has(const std::string& name) const { return places_.count(name) > 0; }
-  template <typename T>
-  T* here(const std::string& name) {  // null where there is none
-    return has(name) ? reinterpret_cast<T*>(here_.data() + places_.at(name)) : nullptr;
-  }
-  char* there(const std::string& name) const { return there_.get() + places_.at(name); }
-  void cross() { device_->upload(there_.get(), here_.data(), static_cast<std::int64_t>(here_.size())); }
+  // At these addresses of the device, and `host` of the host's.
+  Bound(std::shared_ptr<OrtDevice> device, std::shared_ptr<OrtSession> session, const Ports& ports, const Addresses& there,
+        const Addresses& host, const Symbols& sizes);
+  void run();  // BackendFailed
 
  private:
   std::shared_ptr<OrtDevice> device_;
-  std::map<std::string, std::int64_t> places_;
-  std::vector<char> here_;
-  std::shared_ptr<char> there_;
+  std::shared_ptr<OrtSession> session_;
+  std::vector<Ort::Value> inputs_, outputs_;
+  std::int64_t uploads_ = 0, downloads_ = 0;  // of a call
 };
 
-// What moves lines of states and pages.
+// The numbers of a call, on the host, where they stay.
+class Numbers {
+ public:
+  using Sizes = std::vector<std::pair<std::string, std::int64_t>>;  // bytes, by name
+  explicit Numbers(const Sizes& sizes);
+  bool has(const std::string& name) const { return places_.count(name) > 0; }
+  template <typename T>
+  T* here(const std::string& name) {  // null where there is none
+    return has(name) ? reinterpret_cast<T*>(bytes_.data() + places_.at(name)) : nullptr;
+  }
+
+ private:
+  std::map<std::string, std::int64_t> places_;
+  std::vector<char> bytes_;
+};
+
+// What moves lines of bytes: for forks, and pages that are shared.
 class LineGraphs {
  public:
-  LineGraphs(const LoopSpec& spec, const OpenLines& open, std::int64_t most_rows);
+  explicit LineGraphs(const OpenLines& open);
 
   // Makes pools there; they keep this alive.
   static MakeLines pools(std::shared_ptr<LineGraphs> graphs);
-  // A batch of rows of a name, [most_rows, ...], for what is written before it is read; nothing crosses.
-  std::shared_ptr<char> batch(const std::string& name) const;
-  // The same, zeros or ones: one row crosses.
-  std::shared_ptr<char> constant(const std::string& name, bool ones) const;
-  // Copies lines of every pool of the states into `rows`; `lines` is where their numbers are, int64 [count].
-  Bound taking(const States& states, char* lines, std::int64_t count) const;
-  // Copies rows, by name, into lines of every pool.
-  Bound putting(const States& states, char* lines, std::int64_t count, const Addresses& rows) const;
-  // Makes `answered` of `rows`; `early`: which leave early, bool [count].
-  Bound resting(char* early, std::int64_t count) const;
   // Copies runs of `run` lines of so many bytes, as `LinePool::copy`; both have so many lines.
   void move(char* to, std::int64_t to_lines, const Lines& there, char* from, std::int64_t from_lines, const Lines& here,
             std::int64_t run, std::int64_t bytes) const;
 
-  const std::shared_ptr<OrtDevice> device;
-  const std::int64_t most_rows;  // of a call of the row graphs
-  std::map<std::string, std::shared_ptr<char>> rows, ahead;  // what `taking` fills, and what the step makes of it, by name
-  std::shared_ptr<char> answered;                            // null where the answer is no sum
+  std::shared_ptr<OrtDevice> device;
 
  private:
-  Bound bound(const std::string& graph, const Addresses& addresses, const Symbols& sizes) const;
-  const Port& row_of(const std::string& name) const;
-  Addresses pools_of(const States& states) const;
-
   std::map<std::string, Ports> ports_;
   std::map<std::string, std::shared_ptr<OrtSession>> sessions_;
 };

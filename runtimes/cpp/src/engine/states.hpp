@@ -38,14 +38,14 @@ class States {
   // Have at least so many lines (CapacityError).
   virtual void grow(std::int64_t lines);
 
-  // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], where the graphs put
-  // it, and what was drawn [count, D], null where nothing is (OutOfStates: there are not as many).
-  virtual Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
+  // Lines for new positions, by their ids, with the state before the first loop: encoded [count, D], and what was drawn
+  // [count, D], where anything is (OutOfStates: there are not as many).
+  Lines begin(const std::vector<std::int64_t>& ids, const float* encoded, const float* initial);
   // Lines with the same values, for a fork (OutOfStates).
   virtual Lines copy(const Lines& lines);
-  // What leaves the loop of these lines, [r, D], where the graphs run; valid until the next call. `early` [r]: which leave
-  // as if their last loop had been their last: a sum takes what is left of 1 from the state.
-  virtual const float* answers(const Lines& lines, const std::vector<bool>& early);
+  // What leaves the loop of these lines, [r, D]; valid until the next call. `early` [r]: which leave as if their last loop
+  // had been their last: a sum takes what is left of 1 from the state.
+  const float* answers(const Lines& lines, const std::vector<bool>& early);
   // The lines are nobody's any more.
   void end(Lines::const_iterator first, Lines::const_iterator last);
 

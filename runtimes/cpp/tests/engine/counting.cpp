@@ -29,9 +29,9 @@ std::shared_ptr<const LoopSpec> counting_spec() {
   return std::make_shared<const LoopSpec>(spec);
 }
 
-const float* Counting::enter(const std::vector<std::int64_t>& ids, const Spans&, const Tables&) {
+Lines Counting::enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans&, const Tables&) {
   values_.assign(ids.begin(), ids.end());
-  return values_.data();
+  return states.begin(ids, values_.data(), initial);
 }
 
 std::int64_t Counting::step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) {
@@ -52,8 +52,9 @@ std::int64_t Counting::step(States& states, const Lines& lines, const Spans& spa
   return ran;
 }
 
-const float* Counting::leave(const States&, const Lines&, const float* answers, const std::vector<std::int64_t>& pick,
-                             const Spans&, const Tables&) {
+const float* Counting::leave(States& states, const Lines& lines, const std::vector<bool>& early,
+                             const std::vector<std::int64_t>& pick, const Spans&, const Tables&) {
+  const float* const answers = states.answers(lines, early);
   values_.assign(pick.size() * kVocabulary, 0);
   for (std::size_t i = 0; i < pick.size(); ++i) {
     const auto id = static_cast<std::int64_t>(answers[pick[i]]);

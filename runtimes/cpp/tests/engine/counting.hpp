@@ -19,10 +19,10 @@ class Counting : public Graphs {
   Counting(std::shared_ptr<const LoopSpec> spec, PagedCache* loop, std::int64_t most_loops)
       : Graphs(std::move(spec), 64, most_loops), loop_(loop) {}
   void bind(const Memory&) override {}
-  const float* enter(const std::vector<std::int64_t>& ids, const Spans&, const Tables&) override;
+  Lines enter(States& states, const std::vector<std::int64_t>& ids, const float* initial, const Spans&, const Tables&) override;
   std::int64_t step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) override;
-  const float* leave(const States&, const Lines&, const float* answers, const std::vector<std::int64_t>& pick, const Spans&,
-                     const Tables&) override;
+  const float* leave(States& states, const Lines& lines, const std::vector<bool>& early, const std::vector<std::int64_t>& pick,
+                     const Spans&, const Tables&) override;
 
   int calls = 0, fails_at = 0;  // of the step; with this one it fails
 

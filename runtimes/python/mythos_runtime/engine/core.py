@@ -142,8 +142,8 @@ class Core:
             for span in spans:
                 self.around.extend(span.sequence.around, span.first, span.last)
         ids = chunks[0].ids if len(chunks) == 1 else np.concatenate([chunk.ids for chunk in chunks])
-        encoded = self.graphs.enter(ids, spans, [span.sequence.around for span in spans])
-        lines = self.states.begin(ids, encoded, self._initial(chunks))
+        tables = [span.sequence.around for span in spans]
+        lines = self.graphs.enter(self.states, ids, self._initial(chunks), spans, tables)
         rows, numbers, at = [span.rows for span in spans], lines.tolist(), 0
         threshold = np.repeat([span.sequence.threshold for span in spans], rows)
         cap = np.repeat([span.sequence.limit for span in spans], rows)
@@ -252,8 +252,8 @@ class Core:
             picks.append(range(at if each.every else end - 1, end))
             at = end
         pick = np.array([row for rows in picks for row in rows])
-        left = self.states.answers(lines, early)
-        logits = self.graphs.leave(self.states, lines, left, pick, spans, [span.sequence.around for span in spans])
+        tables = [span.sequence.around for span in spans]
+        logits = self.graphs.leave(self.states, lines, early, pick, spans, tables)
         depth = self.states.depths(lines[pick])
         answers, at = [], 0
         for each, rows in zip(leaving, picks, strict=True):

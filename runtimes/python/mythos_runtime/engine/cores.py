@@ -87,11 +87,7 @@ def _cuda_core(
             f"{CUDA_OPS} is 1, but the experts of {folder} are in shards, which run on the CPU: take provider cpu, or "
             "export the model without --expert-shards"
         )
-    try:
-        rows = open_cuda_rows(folder, manifest, options, most_rows)
-    except MemoryError as error:
-        raise CapacityError(f"there is no room for a call's rows on the GPU: {error}") from error
-    return _device_core(rows, room, most_rows, max_lag)
+    return _device_core(open_cuda_rows(folder, manifest, options), room, most_rows, max_lag)
 
 
 def _device_core(rows: DeviceRows | OrtRows, room: Room, most_rows: int, max_lag: int | None) -> Core:

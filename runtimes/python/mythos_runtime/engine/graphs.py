@@ -106,7 +106,14 @@ class Graphs(Protocol):
 
     def bind(self, memory: Memory) -> None: ...
 
-    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> Any: ...
+    def enter(
+        self,
+        states: States,
+        ids: np.ndarray,
+        initial: np.ndarray | None,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray: ...
 
     def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int: ...
 
@@ -114,7 +121,7 @@ class Graphs(Protocol):
         self,
         states: States,
         lines: np.ndarray,
-        answers: Any,
+        early: np.ndarray,
         pick: np.ndarray,
         spans: Several[Span],
         tables: Several[Table],
@@ -162,13 +169,27 @@ class RowGraphs:
         for name, part in self._parts.items():
             part.bind(memory.loop if name == STEP else memory.around)
 
-    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> np.ndarray:
-        """What stands before the loop, [r, D], of the spans' new tokens int64 [r]; valid until the next call."""
+    def enter(
+        self,
+        states: States,
+        ids: np.ndarray,
+        initial: np.ndarray | None,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray:
+        """Lines of state for the spans' new tokens int64 [r], with what stands before the loop.
+
+        Args:
+            initial: the state before the first loop [r, S], where the model draws it.
+
+        Raises:
+            OutOfStates: there are not as many lines.
+        """
         part = self._parts[ENTER]
         frame = part.frame(spans, len(ids))
         frame["ids"][:] = ids
         part.run(frame, spans, [tables])
-        return frame["encoded"]
+        return states.begin(ids, frame["encoded"], initial)
 
     def step(self, states: States, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
         """One loop of the spans' rows, each at its span's depth, or several, for as many as there are `tables` at most;
@@ -203,18 +224,18 @@ class RowGraphs:
         self,
         states: States,
         lines: np.ndarray,
-        answers: np.ndarray,
+        early: np.ndarray,
         pick: np.ndarray,
         spans: Several[Span],
         tables: Several[Table],
     ) -> np.ndarray:
         """Logits [w, V] of those of the spans' rows that `pick` [w] counts.
 
-        `lines` [r] are their states, and `answers` [r, D] what leaves the loop of them.
+        `lines` [r] are their states, and `early` bool [r] says which leave before their last loop (`States.answers`).
         """
         part = self._parts[LEAVE]
-        frame = part.frame(spans, len(answers), len(pick))
-        frame["answer"][:] = answers
+        frame = part.frame(spans, len(lines), len(pick))
+        frame["answer"][:] = states.answers(lines, early)
         frame.put_tokens(states, lines)
         frame["pick"][:] = pick
         logits = frame.new("logits")

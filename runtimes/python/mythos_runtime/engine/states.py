@@ -113,8 +113,8 @@ class States:
         return lines
 
     @contextmanager
-    def _taken(self, count: int) -> Iterator[np.ndarray]:
-        """Lines as `_take`, which are nobody's again where what is done with them raises."""
+    def taken(self, count: int) -> Iterator[np.ndarray]:
+        """Lines of nobody, which are nobody's again where what is done with them raises."""
         lines = self._take(count)
         try:
             yield lines

@@ -68,12 +68,19 @@ class DeviceGraphs:
         for frames in self._frames.values():
             frames.clear()
 
-    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> Any:
-        """As `RowGraphs.enter`; the result is on the device."""
+    def enter(
+        self,
+        states: Any,
+        ids: np.ndarray,
+        initial: np.ndarray | None,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray:
+        """As `RowGraphs.enter`."""
         frame = self._frame(ENTER, spans, len(ids))
         frame["ids"][: len(ids)] = ids
         self._run(frame, spans, tables, len(ids))
-        return frame.results["encoded"][: len(ids)]
+        return np.asarray(states.begin(ids, frame.results["encoded"][: len(ids)], initial))
 
     def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
         """As `RowGraphs.step`, of one loop."""
@@ -94,16 +101,16 @@ class DeviceGraphs:
         self,
         states: Any,
         lines: np.ndarray,
-        answers: Any,
+        early: np.ndarray,
         pick: np.ndarray,
         spans: Several[Span],
         tables: Several[Table],
     ) -> np.ndarray:
-        """As `RowGraphs.leave`; `answers` [r, D] are on the device."""
+        """As `RowGraphs.leave`."""
         frame = self._frame(LEAVE, spans, len(lines), len(pick))
         frame.put_lines(lines, states.lines)
         frame["pick"][: len(pick)] = pick
-        frame.results["answer"][: len(lines)] = answers
+        frame.results["answer"][: len(lines)] = states.answers(lines, early)
         self._run(frame, spans, tables, len(lines))
         self.downloads += 1
         return self._place.read(frame.results["logits"][: len(pick)].clone())

@@ -52,7 +52,7 @@ class DeviceStates(MirroredStates):
 
     def begin(self, ids: np.ndarray, encoded: Any, initial: np.ndarray | None = None) -> np.ndarray:
         """As `States.begin`; `encoded` [r, D] is on the device."""
-        with self._taken(len(encoded)) as lines:
+        with self.taken(len(encoded)) as lines:
             at = self.place.write(lines)
             self.arrays[ENCODED][at] = encoded
             self.arrays[TOKEN][at] = self.place.write(ids)
@@ -68,7 +68,7 @@ class DeviceStates(MirroredStates):
         return lines
 
     def copy(self, lines: np.ndarray) -> np.ndarray:
-        with self._taken(len(lines)) as copies:
+        with self.taken(len(lines)) as copies:
             to, of = self.place.write(copies), self.place.write(lines)
             for tensor in self.arrays.values():
                 tensor[to] = tensor[of]

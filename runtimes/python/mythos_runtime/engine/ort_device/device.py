@@ -54,10 +54,11 @@ class OrtDevice:
 
     Attributes:
         name: cuda, or cpu in tests.
-        uploads, downloads: copies to it and back so far.
+        calls: of ONNX Runtime's graphs so far. uploads, downloads: copies to it and back so far.
     """
 
     name: str
+    calls: int = 0
     uploads: int = 0
     downloads: int = 0
     _ort: Any = field(default_factory=lambda: importlib.import_module("onnxruntime"))
@@ -132,6 +133,7 @@ class Bound:
 
     def __call__(self) -> list[np.ndarray]:
         """Run it; its outputs on the host. Raises BackendFailed."""
+        self.device.calls += 1
         try:
             self.session.inference.run_with_iobinding(self.binding)
             outputs = self.binding.get_outputs() if self.own else []

@@ -1,8 +1,8 @@
 """The row graphs in ONNX Runtime on a device, with tensors that stay bound from call to call.
 
-A call of the step is three graphs: lines of the states are taken into a batch, the step runs on it, and what it makes
-is put back. A frame is the graphs of a call of some size, bound to where all of it lies; the caches are bound as input
-and output both, which appends in place.
+A call is one call of a graph, which takes the rows' states out of the pools' lines and puts what it makes into them. A
+frame is a graph for calls of some size, bound to where all of it lies; pools and caches are bound as input and output
+both, which writes them in place.
 """
 
 from __future__ import annotations
@@ -18,35 +18,30 @@ import numpy as np
 from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
 from mythos_runtime.engine.graphs import MOST_FRAMES
 from mythos_runtime.engine.memory import Memory
-from mythos_runtime.engine.ort_device.device import Bound, Buffer, Numbers
-from mythos_runtime.engine.ort_device.lines import LineGraphs
-from mythos_runtime.engine.ort_device.memory import OrtStates, Rows
+from mythos_runtime.engine.ort_device.device import Bound, Numbers, OrtDevice
+from mythos_runtime.engine.ort_device.memory import OrtStates
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
-from mythos_runtime.engine.states import DEPTH, ENCODED, HALTED, TOKEN
+from mythos_runtime.line_ports import INITIAL, rows_on_lines
 from mythos_runtime.ort import OrtSession
-from mythos_runtime.ports import Port, shape_of
+from mythos_runtime.ports import shape_of
 from mythos_runtime.row_ports import ENTER, GRAPHS, LEAVE, STEP
 from mythos_runtime.spec import LoopSpec
 
-_PLACE = ("position", "span", "tables")
-_KNOBS = ("loop", "last", "halt_threshold")
+_ELSEWHERE = ("cache", "pool")  # roles of inputs that are no numbers of a call
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The graphs of a call of some size: its numbers, and what runs on them, in order."""
+    """The graph of a call of some size, and its numbers."""
 
     numbers: Numbers
-    bound: tuple[Bound, ...]
+    bound: Bound
 
     def run(self) -> list[np.ndarray]:
-        """Take the numbers there and run; what the last graph has on the host. Raises BackendFailed."""
+        """Take the numbers there and run; what the graph has on the host. Raises BackendFailed."""
         self.numbers.cross()
-        found: list[np.ndarray] = []
-        for bound in self.bound:
-            found = bound()
-        return found
+        return self.bound()
 
 
 class OrtGraphs:
@@ -54,26 +49,25 @@ class OrtGraphs:
 
     Attributes:
         most_rows: of a call. most_loops: of a call of the step.
-        lines: what moves lines of states.
+        device: where they run.
     """
 
     most_loops = 1
 
     def __init__(
-        self, spec: LoopSpec, sessions: Mapping[str, OrtSession], lines: LineGraphs, memory: Memory, most_rows: int
+        self, spec: LoopSpec, sessions: Mapping[str, OrtSession], device: OrtDevice, memory: Memory, most_rows: int
     ) -> None:
         """
         Args:
-            sessions: of the row graphs by name, on the device of `lines`.
+            sessions: of the row graphs on lines (`rows_on_lines`) by the row graph's name, on the device.
             memory: whose pages and states (`OrtPlace`, `OrtStates`) the calls read and write.
-            most_rows: of a call, no more than those of `lines`.
+            most_rows: of a call.
         """
-        self.spec, self.most_rows, self.lines = spec, most_rows, lines
-        self._sessions, self._device = sessions, lines.device
+        self.spec, self.most_rows, self.device = spec, most_rows, device
+        self._sessions, self._ports = sessions, rows_on_lines(spec)
         self._around = next((group.before for group in spec.caches if not group.per_loop), 0)
         self._numbers = np.arange(most_rows)
         self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
-        self._encoded = lines.batch(ENCODED)
         self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
         self.bind(memory)
 
@@ -83,13 +77,24 @@ class OrtGraphs:
         self._memory, self._states = memory, memory.states
         self._frames.clear()
 
-    def enter(self, ids: np.ndarray, spans: Several[Span], tables: Several[Table]) -> Rows:
-        """As `RowGraphs.enter`; the result is on the device."""
-        frame = self._frame(ENTER, spans, len(ids))
-        frame.numbers["ids"][:] = ids
-        self._put_place(frame, spans, tables)
-        frame.run()
-        return Rows(self._encoded.address, len(ids))
+    def enter(
+        self,
+        states: Any,
+        ids: np.ndarray,
+        initial: np.ndarray | None,
+        spans: Several[Span],
+        tables: Several[Table],
+    ) -> np.ndarray:
+        """As `RowGraphs.enter`."""
+        lines: np.ndarray
+        with states.taken(len(ids)) as lines:
+            frame = self._frame(ENTER, spans, len(ids))
+            frame.numbers["lines"][:], frame.numbers["ids"][:] = lines, ids
+            if initial is not None:
+                frame.numbers[INITIAL][:] = initial
+            self._put_place(frame, spans, tables)
+            frame.run()
+        return lines
 
     def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
         """As `RowGraphs.step`, of one loop."""
@@ -99,38 +104,38 @@ class OrtGraphs:
         threshold = numbers.here.get("halt_threshold", self._unused[: len(lines)])
         put_knobs(states, lines, spans, numbers["loop"], numbers["last"][None], threshold[None])
         self._put_place(frame, spans, tables[0])
-        frame.run()
-        halted, depth = (self._device.read(self.lines.ahead[name])[: len(lines)] for name in (HALTED, DEPTH))
-        states.saw(lines, halted, depth)
+        (seen,) = frame.run()
+        states.saw(lines, seen[:, 0] != 0, seen[:, 1])
         return 1
 
     def leave(
         self,
         states: Any,
         lines: np.ndarray,
-        answers: Any,
+        early: np.ndarray,
         pick: np.ndarray,
         spans: Several[Span],
         tables: Several[Table],
     ) -> np.ndarray:
-        """As `RowGraphs.leave`; `answers` are those of `OrtStates.answers`, which took the rows' tokens, too."""
-        frame = self._frame(LEAVE, spans, len(lines), len(pick), answers.address)
-        frame.numbers["pick"][:] = pick
+        """As `RowGraphs.leave`."""
+        frame = self._frame(LEAVE, spans, len(lines), len(pick))
+        frame.numbers["lines"][:], frame.numbers["pick"][:] = lines, pick
+        if "early" in frame.numbers.here:
+            frame.numbers["early"][:] = early
         self._put_place(frame, spans, tables)
         (logits,) = frame.run()
         return logits
 
     def _put_place(self, frame: Frame, spans: Several[Span], tables: Several[Table]) -> None:
         if "tables" in frame.numbers.here:
-            position, span, table = (frame.numbers[name] for name in _PLACE)
+            position, span, table = (frame.numbers[name] for name in ("position", "span", "tables"))
             put_place(spans, [tables], position, span, table[None], self._numbers)
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
-    def _frame(self, graph: str, spans: Several[Span], rows: int, wanted: int = 0, answers: int = 0) -> Frame:
-        """For so many rows of these spans; `answers`: the address of what leaves."""
-        paged = self.spec.graphs[graph].has("cache")
-        key = (graph, rows, blocks_of(spans) if paged else 0, wanted, answers)
+    def _frame(self, graph: str, spans: Several[Span], rows: int, wanted: int = 0) -> Frame:
+        """For so many rows of these spans."""
+        key = (graph, rows, blocks_of(spans) if self._ports[graph].has("cache") else 0, wanted)
         frame = self._frames.pop(key, None)
         if frame is None:
             if len(self._frames) >= len(GRAPHS) * MOST_FRAMES:
@@ -139,49 +144,26 @@ class OrtGraphs:
         self._frames[key] = frame
         return frame
 
-    def _make(self, graph: str, rows: int, blocks: int, wanted: int, answers: int) -> Frame:
-        ports, states = self.spec.graphs[graph], self._states
+    def _make(self, graph: str, rows: int, blocks: int, wanted: int) -> Frame:
+        ports = self._ports[graph]
         pages = self._memory.loop if graph == STEP else self._memory.around
         sizes = {"R": rows, "S": rows, "K": blocks, "W": wanted, "G": pages.pages if pages is not None else 0}
-        numbered = [port for port in ports.inputs if port.role in (*_PLACE, *_KNOBS, "pick")]
-        if graph == ENTER:
-            numbered.append(ports.of("ids"))
-        shapes = {port.role: (port.dtype, shape_of(port, sizes)) for port in numbered}
-        numbers = Numbers(self._device, shapes | ({"lines": ("int64", (rows,))} if graph == STEP else {}))
+        sizes["L"] = self._states.lines
+        numbered = [port for port in ports.inputs if port.role not in _ELSEWHERE]
+        numbers = Numbers(self.device, {port.role: (port.dtype, shape_of(port, sizes)) for port in numbered})
         addresses = {port.name: numbers.address(port.role) for port in numbered}
-        addresses |= self._caches(graph, pages)
-        addresses |= {port.name: self._address(port, graph, answers) for port in _left(ports.inputs, addresses)}
-        own = [port for port in _left(ports.outputs, addresses) if port.role != "logits"]
-        addresses |= {port.name: self._result(port).address for port in own}
-        bound = self._device.bound(self._sessions[graph], ports, addresses, sizes)
-        if graph != STEP:
-            return Frame(numbers, (bound,))
-        lines = numbers.address("lines")
-        rows_of = {**self.lines.rows, **self.lines.ahead}
-        put = self.lines.putting(states.arrays, lines, rows, {name: buffer.address for name, buffer in rows_of.items()})
-        return Frame(numbers, (self.lines.taking(states.arrays, lines, rows), bound, put))
+        held = self._caches(graph, pages)
+        held |= {
+            port.name: self._states.arrays[str(port.group)].address for port in ports.inputs if port.role == "pool"
+        }
+        addresses |= held | {f"{name}_next": address for name, address in held.items()}
+        return Frame(numbers, self.device.bound(self._sessions[graph], ports, addresses, sizes))
 
     def _caches(self, graph: str, pages: PagedCache | None) -> dict[str, int]:
-        """The addresses of the layers' pages, which are input and output both."""
-        names = [port.name for port in self.spec.graphs[graph].inputs if port.role == "cache"]
+        """The addresses of the layers' pages."""
+        names = [port.name for port in self._ports[graph].inputs if port.role == "cache"]
         if not names or pages is None:
             return {}
         first = self._around if graph == LEAVE else 0
         slot = pages.memory.nbytes // pages.memory.shape[0]
-        found = {name: pages.memory.address + (first + index) * slot for index, name in enumerate(names)}
-        return found | {f"{name}_next": address for name, address in found.items()}
-
-    def _address(self, port: Port, graph: str, answers: int) -> int:
-        """Of an input that was on the device before the call."""
-        if port.role == "answer":
-            return answers
-        name = {"encoded": ENCODED, "ids": TOKEN}.get(port.role, str(port.group))
-        return self.lines.rows[name].address
-
-    def _result(self, port: Port) -> Buffer:
-        """Where an output goes."""
-        return self._encoded if port.role == "encoded" else self.lines.ahead[str(port.group)]
-
-
-def _left(ports: Several[Port], addresses: Mapping[str, int]) -> list[Port]:
-    return [port for port in ports if port.name not in addresses]
+        return {name: pages.memory.address + (first + index) * slot for index, name in enumerate(names)}

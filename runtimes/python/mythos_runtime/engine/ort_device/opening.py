@@ -13,11 +13,10 @@ from mythos_runtime.engine.ort_device.graphs import OrtGraphs
 from mythos_runtime.engine.ort_device.lines import LineGraphs
 from mythos_runtime.engine.ort_device.memory import OrtPlace, OrtStates
 from mythos_runtime.errors import BundleError
-from mythos_runtime.line_ports import line_files
+from mythos_runtime.line_ports import FOLDER, device_files, move_file, rows_file, rows_on_lines
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.ort import OrtSession, links_need_cpu
 from mythos_runtime.ports import Ports
-from mythos_runtime.row_ports import GRAPHS
 from mythos_runtime.session import Options
 from mythos_runtime.spec import LoopSpec
 
@@ -27,19 +26,17 @@ OpenGraph = Callable[[str, Ports], OrtSession]
 
 @dataclass(frozen=True)
 class OrtRows:
-    """The graphs of a bundle, and where they run."""
+    """The row graphs of a bundle on lines, and where they run."""
 
     spec: LoopSpec
     sessions: Mapping[str, OrtSession]
     lines: LineGraphs
 
     @classmethod
-    def of(cls, spec: LoopSpec, device: OrtDevice, open_graph: OpenGraph, most_rows: int) -> OrtRows:
-        """For calls of so many rows. Raises MemoryError, and what `open_graph` does."""
-        files = line_files(spec)
-        sessions = {name: open_graph(f"{name}.onnx", spec.graphs[name]) for name in GRAPHS}
-        lines = LineGraphs(spec, device, lambda name, ports: open_graph(files[name], ports), most_rows)
-        return cls(spec, sessions, lines)
+    def of(cls, spec: LoopSpec, device: OrtDevice, open_graph: OpenGraph) -> OrtRows:
+        """Raises what `open_graph` does."""
+        sessions = {name: open_graph(rows_file(name), ports) for name, ports in rows_on_lines(spec).items()}
+        return cls(spec, sessions, LineGraphs(device, lambda name, ports: open_graph(move_file(name), ports)))
 
     @property
     def device(self) -> OrtDevice:
@@ -51,31 +48,29 @@ class OrtRows:
 
     def graphs(self, memory: Memory, most_rows: int) -> OrtGraphs:
         """Over this memory, for so many rows a call."""
-        return OrtGraphs(self.spec, self.sessions, self.lines, memory, most_rows)
+        return OrtGraphs(self.spec, self.sessions, self.device, memory, most_rows)
 
 
-def open_cuda_rows(folder: Path, manifest: Manifest, options: Options, most_rows: int) -> OrtRows:
-    """The row graphs of a bundle of target cuda in the CUDA provider, for calls of so many rows.
+def open_cuda_rows(folder: Path, manifest: Manifest, options: Options) -> OrtRows:
+    """The row graphs of a bundle of target cuda in the CUDA provider.
 
     Raises:
         BackendMissing: the bundle's weights are linked; see also `OrtSession`.
         RequestError: see `OrtSession`.
-        BundleError: the bundle has no graphs that move lines, or one is damaged.
-        MemoryError: the device has no room for a call's rows.
+        BundleError: the bundle has no row graphs on lines, or one is damaged.
     """
     if manifest.links is not None:
         raise links_need_cpu(folder)
-    lines = set(line_files(manifest.spec).values())
-    lacking = sorted(lines - set(manifest.files))
+    lacking = sorted(set(device_files()) - set(manifest.files))
     if lacking:
         raise BundleError(
             f"{folder} has no {lacking[0]}, which the engine needs in ONNX Runtime on CUDA; export the model again "
             "with --target cuda, or take provider cpu"
         )
     chosen = replace(options, provider="cuda")
-    plain = replace(chosen, op_library=None)  # what moves lines calls no operator of ours
+    plain = replace(chosen, op_library=None)  # what moves bytes calls no operator of ours
 
     def open_graph(file: str, ports: Ports) -> OrtSession:
-        return OrtSession(folder / file, ports, plain if file in lines else chosen)
+        return OrtSession(folder / file, ports, plain if Path(file).parent.name == FOLDER else chosen)
 
-    return OrtRows.of(manifest.spec, OrtDevice("cuda"), open_graph, most_rows)
+    return OrtRows.of(manifest.spec, OrtDevice("cuda"), open_graph)
