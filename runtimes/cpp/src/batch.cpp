@@ -75,6 +75,11 @@ void check_prompts(const Rows& prompts, std::int64_t vocab_size) {
   }
 }
 
+void check_stops(const Rows& stops) {
+  for (const auto& sequence : stops)
+    if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
+}
+
 std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least, std::optional<std::int64_t> most) {
   if (value < least || (most && value > *most))
     throw RequestError(name + " should be an integer of at least " + std::to_string(least) +

@@ -17,6 +17,7 @@ std::vector<std::int64_t> counts_of(const Tokens& tokens);
 // A row's real tokens count on from its past; padding is -1.
 std::vector<std::int64_t> positions_of(const Tokens& tokens, const std::vector<std::int64_t>& past_lengths);
 void check_prompts(const Rows& prompts, std::int64_t vocab_size);
+void check_stops(const Rows& stops);  // RequestError where one is empty
 std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least,
                      std::optional<std::int64_t> most = {});
 double number(double value, const std::string& name);

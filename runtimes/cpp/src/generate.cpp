@@ -202,8 +202,7 @@ void Model::generate(const Rows& prompts, const GenerateOptions& options, const 
   for (const std::int64_t end : eos) integer(end, "eos", 0);
   for (const auto& sequence : options.stop)
     for (const std::int64_t token : sequence) integer(token, "stop", 0);
-  for (const auto& sequence : options.stop)
-    if (sequence.empty()) throw RequestError("a stop sequence is empty; it should hold at least one id");
+  check_stops(options.stop);
   if (runs_rows()) {
     Batch batch(*this, prompts, options, eos, count);
     return generate_with_rows(batch, prompts.size(), on_step);

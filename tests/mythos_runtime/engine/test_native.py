@@ -17,7 +17,6 @@ from mythos_runtime import load
 from mythos_runtime.engine import AnyEngine, Budget, Request, Running, open_engine
 from mythos_runtime.engine.native import NativeEngine, structs
 from mythos_runtime.engine.options import EngineOptions
-from mythos_runtime.engine.request import CANCELLED
 from mythos_runtime.errors import CapacityError, RequestError, ResultError
 from mythos_runtime.sampling import SamplingOptions
 from mythos_runtime.session import EngineChoice, Options
@@ -52,8 +51,8 @@ def answers(engine: AnyEngine, requests: list[Request], cancelled: dict[int, int
                 engine.cancel(running[number])
     found = []
     for number, each in enumerate(running):
-        if number in cancelled:  # how far it came by then is the schedule's
-            most = cancelled[number] if each.finished == CANCELLED else len(each.tokens)
+        if number in cancelled:  # how much further it came, even to its end, is the schedule's
+            most = cancelled[number]
             found.append((each.tokens[:most], each.depth[:most]))
         else:
             found.append((each.tokens, each.depth, each.capped, each.finished, logits[each]))

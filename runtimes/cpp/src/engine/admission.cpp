@@ -35,6 +35,7 @@ std::shared_ptr<Work> admit(Request request, const Core& core, const Budget& usu
   integer(request.max_new_tokens, "max_new_tokens", 1);
   const std::int64_t limit = integer(request.max_loops.value_or(spec.trained_loops), "max_loops", 0, kMostLoops);
   policy_of(request.policy);
+  check_stops(request.stop);
   check_room(saturated_sum(static_cast<std::int64_t>(request.prompt.size()), request.max_new_tokens - 1), limit, core);
   const float threshold = threshold_of(request.halt_threshold, spec, 0);
   const Budget budget = request.budget.value_or(usual);

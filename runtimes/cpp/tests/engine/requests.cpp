@@ -51,6 +51,9 @@ void requests_wait_for_pages_and_are_sent_back(std::int64_t most_loops) {
   refuses<mythos::CapacityError>([&] { engine.submit(request(100, 60, 40)); },
                                  "40 loops does not fit the engine's memory by itself");
   refuses<mythos::RequestError>([&] { engine.submit(request(1, 1, 257)); }, "at most 256, found 257");
+  mythos::Request endless = request(1, 1, {});
+  endless.stop = {{}};
+  refuses<mythos::RequestError>([&] { engine.submit(endless); }, "a stop sequence is empty");
   mythos::Request wrong = request(1, 1, {});
   wrong.halt_threshold = 0.5;
   refuses<mythos::RequestError>([&] { engine.submit(wrong); }, "has no halt_threshold");
