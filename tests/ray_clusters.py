@@ -39,7 +39,11 @@ def ray_server(bundle: Path, *options: str, environment: dict[str, str] | None =
             yield RayServer(url, process.pid)
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def free_port() -> int:
@@ -49,8 +53,12 @@ def free_port() -> int:
 
 def actors(driver: int, name: str) -> list[psutil.Process]:
     """The processes of the actors of the cluster that a process has started; Ray names them so."""
-    children = psutil.Process(driver).children(recursive=True)
-    return [each for each in children if each.name().startswith(f"ray::{name}")]
+    found = []
+    for each in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            if each.name().startswith(f"ray::{name}"):
+                found.append(each)
+    return found
 
 
 def _answers(url: str) -> bool:

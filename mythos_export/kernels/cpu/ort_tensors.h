@@ -102,7 +102,8 @@ class Input {
 };
 
 // Rows of the step whose result nobody reads: halted before, and in their last loop, where only their cache entries are
-// wanted. Where a threshold of -inf says so, a row's cap made that loop the last, and others follow. Of nodes that say
+// wanted. Where a threshold of -inf says so, a row's cap made that loop the last, and others follow; where somebody asked
+// for that threshold, rows that were idle are computed for nothing. Of nodes that say
 // nothing of it (`first` and the two inputs behind it are optional: halted, last, threshold) there are none.
 class Idle {
  public:

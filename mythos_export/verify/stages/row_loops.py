@@ -17,7 +17,8 @@ from mythos_runtime.row_ports import GRAPHS, LOOPS, LOOPS_FILE, STEP, loop_ports
 
 class RowLoops(RowKernels):
     """Every case twice, loop by loop and several in a call: with the same bits, so that what is seen inside the one is
-    what the other computes. A call ends behind a loop in which a row halts, and the next one goes on."""
+    what the other computes, but for what nobody reads of a row that has halted, in its last loop. A call ends behind a
+    loop in which a row halts, and the next one goes on."""
 
     name: ClassVar[str] = "rows, looped"
     artifact: ClassVar[str] = LOOPS_FILE

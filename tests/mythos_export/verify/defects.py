@@ -137,20 +137,32 @@ def code_of_the_next_loop(model: ModelProto) -> None:
 
 def tables_of_the_first_loop(model: ModelProto) -> None:
     """The step in a Loop reads and writes the same pages in every loop."""
-    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop/span")
-    node.op_type, node.input[:] = "Identity", ["loop/span"]
+    nodes = nodes_of(model)
+    knobs = next(node for node in nodes if node.op_type == "loop_knobs")
+    nodes.insert(0, helper.make_node("Sub", ["loops/ahead", "loops/ahead"], ["nowhere"]))
+    knobs.input[list(knobs.input).index("loops/ahead")] = "nowhere"
 
 
 def depth_of_the_first_loop(model: ModelProto) -> None:
     """Every loop of a call is told the number of the first."""
-    node = next(node for node in nodes_of(model) if node.op_type == "Add" and node.input[0] == "loop")
-    node.op_type, node.input[:] = "Identity", ["loop"]
+    nodes = nodes_of(model)
+    knobs = next(node for node in nodes if node.op_type == "loop_knobs")
+    told, knobs.output[0] = knobs.output[0], "unused"
+    nodes.insert(0, helper.make_node("Identity", ["loop"], [told]))
 
 
 def stops_of_nobody(model: ModelProto) -> None:
     """A call goes on to its limit, whoever halts: the loops that are counted are too many."""
-    node = next(node for node in nodes_of(model) if node.op_type == "And" and node.input[0] == "stops")
-    node.op_type, node.input[:] = "Xor", ["stops", "stops"]
+    nodes = nodes_of(model)
+    asks = next(node for node in nodes if node.op_type == "loop_goes_on")
+    nodes.insert(0, helper.make_node("Xor", ["stops", "stops"], ["nobody"]))
+    asks.input[list(asks.input).index("stops")] = "nobody"
+
+
+def spared_in_every_loop(model: ModelProto) -> None:
+    """The experts leave out who has halted before its last loop, too: its later entries are made of nothing."""
+    experts = next(node for node in nodes_of(model) if node.op_type == "moe")
+    experts.input[list(experts.input).index("loop/last")] = "loop/halted"
 
 
 def cache_of_another_layer(model: ModelProto) -> None:

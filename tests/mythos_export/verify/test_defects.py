@@ -131,6 +131,7 @@ def test_a_defect_in_a_row_graph_is_caught_located_and_replayed(  # type: ignore
         defects.tables_of_the_first_loop,
         defects.depth_of_the_first_loop,
         defects.stops_of_nobody,
+        defects.spared_in_every_loop,
     ],
     ids=lambda value: value.__name__,
 )

@@ -12,7 +12,7 @@ from test_exact import Eager, alone, core_of, idle, serve
 from mythos_runtime.engine import Request, Running, Token
 from mythos_runtime.engine.chunks import Answer, Leaving
 from mythos_runtime.engine.engine import Engine
-from mythos_runtime.errors import BackendFailed
+from mythos_runtime.errors import BackendFailed, RequestError
 
 
 def test_wrong_logits_end_their_request_alone(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +154,26 @@ def test_one_that_is_not_admitted_waits_still(row_model: RowModel, monkeypatch: 
 
 def _all(engine: Engine) -> list[Token]:
     return [token for _ in iter(lambda: engine.busy, False) for token in engine.tick()]
+
+
+def test_nobody_waits_for_ever_behind_a_leave_that_failed(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One waits for memory until another ends, and those that ran are sent back, too."""
+    core, failing = core_of(row_model, 1), Failing(0, 4)
+    requests = [Request((number + 1,), 6, max_loops=3) for number in range(3)]
+    engine = Engine(core, patience=1.0, speculation=failing)
+    running = [engine.submit(request) for request in requests]
+    while failing.number > 1:
+        engine.tick()
+    engine.queues.make_room()
+    assert (engine.running, engine.waiting) == (2, 1)
+    with pytest.raises(BackendFailed, match="planted"):
+        _all(engine)
+    _all(engine)
+    assert [each.tokens for each in running] == [alone(row_model, request).tokens for request in requests]
+    assert idle(core)
+
+
+@pytest.mark.parametrize(("name", "value"), [("prefixes", -1), ("chunk", 0)])
+def test_numbers_that_are_none_are_refused(row_model: RowModel, name: str, value: int) -> None:
+    with pytest.raises(RequestError, match=f"{name} should be an integer of at least {value + 1}"):
+        Engine(row_model.core(), **{name: value})  # type: ignore[arg-type]

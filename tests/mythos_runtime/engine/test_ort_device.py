@@ -18,7 +18,7 @@ from mythos_runtime.batch import make_chunk
 from mythos_runtime.engine.chunks import Chunk
 from mythos_runtime.engine.ort_device import lines as lines_module
 from mythos_runtime.engine.ort_device.device import OrtDevice
-from mythos_runtime.engine.ort_device.graphs import OrtGraphs
+from mythos_runtime.engine.ort_device.graphs import Frame, OrtGraphs
 from mythos_runtime.engine.ort_device.memory import OrtStates
 from mythos_runtime.engine.ort_device.pools import Pool as LinePool
 from mythos_runtime.engine.ort_device.pools import numbers_of
@@ -106,6 +106,24 @@ def test_lines_are_given_back_where_the_device_fails(row_model: RowModel, monkey
     with pytest.raises(MemoryError):
         core.enter([Chunk(sequence, np.array([1, 2]))])
     assert states._free == free
+
+
+def test_no_step_follows_one_that_failed(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have replaced the states of some rows."""
+    core = row_model.ort_core(lines=8)
+    assert isinstance(core.graphs, OrtGraphs)
+    sequence = core.open(3, 0.5)
+    core.enter([Chunk(sequence, np.array([1, 2]))])
+
+    def failing(frame: Any) -> Any:
+        raise BackendFailed("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Frame, "run", failing)
+        with pytest.raises(BackendFailed, match="planted"):
+            core.step([sequence])
+    with pytest.raises(BackendFailed, match="open the engine again"):
+        core.step([sequence])
 
 
 def test_lines_cross_in_pieces(row_model: RowModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_a_port_that_is_taken(small: Path) -> None:
 def test_what_a_replica_cannot_do_is_one_line(small: Path) -> None:
     pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
     command = [*PROGRAM, str(small), "--ray", "--port", str(free_port()), "--memory", "1KiB"]
-    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 2 and "error: 1024 bytes hold no page of 32 positions" in ended.stderr
     assert "Traceback" not in ended.stderr
 

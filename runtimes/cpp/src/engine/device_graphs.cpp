@@ -51,12 +51,16 @@ Lines DeviceGraphs::enter(States& states, const std::vector<std::int64_t>& ids, 
 }
 
 std::int64_t DeviceGraphs::step(States& states, const Lines& lines, const Spans& spans, const LoopTables& tables) {
+  if (stepping_)
+    throw BackendFailed("a step failed half-way, and left states on the device of no loop: open the engine again");
   Frame& call = frame(kStep, spans, static_cast<std::int64_t>(lines.size()));
   std::copy(lines.begin(), lines.end(), call.numbers.here<std::int64_t>("lines"));
   put_depths(spans, call.numbers.here<std::int64_t>("loop"));
   put_knobs(states, lines, spans, call.numbers.here<bool>("last"), call.numbers.here<float>("halt_threshold"));
   put_place(call, spans, tables[0]);
+  stepping_ = true;
   call.bound.run();
+  stepping_ = false;
   static_cast<DeviceStates&>(states).saw(lines, call.numbers.here<std::int32_t>(kSeen));
   return 1;
 }

@@ -66,6 +66,7 @@ class DeviceGraphs : public Graphs {
   const PagedCache *around_ = nullptr, *loop_ = nullptr;
   const States* states_ = nullptr;
   std::vector<float> logits_;
+  bool stepping_ = false;  // a step has begun, and replaced some of its states at most: none follows one that failed
   std::map<Key, Frame> frames_;
   std::vector<Key> order_;  // in which the frames were used
 };

@@ -90,11 +90,19 @@ void Queues::end(const std::shared_ptr<Work>& work, const char* reason) {
 
 void Queues::stop(const std::shared_ptr<Work>& work, bool may_keep) {
   Sequence& sequence = *work->sequence;
-  if (!may_keep || sequence.capped || !keep(*work, sequence)) core_.close(sequence);
-  work->sequence = nullptr, work->fed = 0;
-  work->round.reset();
-  running.erase(found(running, work.get()));
-  if (const auto at = found(through, work.get()); at != through.end()) through.erase(at);
+  const auto part = [&](bool kept) {
+    if (!kept) core_.close(sequence);
+    work->sequence = nullptr, work->fed = 0;
+    work->round.reset(), work->cap.reset();
+    running.erase(found(running, work.get()));
+    if (const auto at = found(through, work.get()); at != through.end()) through.erase(at);
+  };
+  try {
+    part(may_keep && !sequence.capped && keep(*work, sequence));
+  } catch (...) {
+    if (work->sequence) part(false);
+    throw;
+  }
 }
 
 // Keeps an ended sequence for those that begin alike; whether it was.
@@ -118,6 +126,7 @@ void Queues::send_back(const Works& several) {
     stop(*work);
     waiting.push_front(*work);
   }
+  full_ = full_ && !running.empty();  // where nobody runs, nobody will end
 }
 
 }  // namespace mythos::engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from mythos_runtime.batch import integer
 from mythos_runtime.engine.chunks import Chunk
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.depth import budgeted_cap, caps_of, plan_round
@@ -33,7 +34,8 @@ class Batcher:
         chunk: int,
         speculation: Speculation | None,
     ) -> None:
-        self.chunk = min(chunk, core.graphs.most_rows)
+        """Raises RequestError where `chunk` is no number of tokens."""
+        self.chunk = min(integer(chunk, "chunk", 1), core.graphs.most_rows)
         self._core, self._queues, self._prefixes = core, queues, prefixes
         self._pace, self._speculation = pace, speculation
 

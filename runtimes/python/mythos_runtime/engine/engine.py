@@ -68,7 +68,7 @@ class Engine:
             RequestError: a number is none.
         """
         self.core, self.spec = core, core.graphs.spec
-        self.prefixes = Prefixes(prefixes, core.close)
+        self.prefixes = Prefixes(integer(prefixes, "prefixes", 0), core.close)
         self.queues = Queues(core, self.prefixes, most_running)
         self.budget = budget or Budget()
         check_budget(self.budget, self.spec)

@@ -99,14 +99,17 @@ class Queues:
             self.waiting.remove(running)
 
     def _stop(self, running: Work, keep: bool = False) -> None:
-        sequence = running.sequence
+        sequence, kept = running.sequence, False
         assert sequence is not None
-        if not keep or sequence.capped or not self._keep(running, sequence):
-            self._core.close(sequence)
-        running.sequence, running.fed, running.round = None, 0, None
-        del self.by_sequence[sequence]
-        self.running.remove(running)
-        self.through.pop(running, None)
+        try:
+            kept = keep and not sequence.capped and self._keep(running, sequence)
+        finally:
+            if not kept:
+                self._core.close(sequence)
+            running.sequence, running.fed, running.round, running.cap = None, 0, None, None
+            del self.by_sequence[sequence]
+            self.running.remove(running)
+            self.through.pop(running, None)
 
     def _keep(self, running: Work, sequence: Sequence) -> bool:
         """Keep an ended sequence for those that begin alike; whether it was."""
@@ -130,3 +133,4 @@ class Queues:
         for running in reversed([*several]):
             self._stop(running)
             self.waiting.appendleft(running)
+        self._full = self._full and bool(self.running)  # where nobody runs, nobody will end

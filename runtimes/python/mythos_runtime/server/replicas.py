@@ -164,18 +164,26 @@ def _start(application: serve.Application, host: str, port: int) -> None:
     except (TimeoutError, ray.exceptions.RayError) as error:
         raise BackendFailed(f"Ray Serve does not answer at {host}:{port}: {_last_line(str(error))}") from error
     except RuntimeError as error:
-        deployments = [each for known in serve.status().applications.values() for each in known.deployments.values()]
-        raise _as_raised("\n".join(each.message for each in deployments) or str(error)) from error
+        raise _as_raised(_why_none() or str(error)) from error
+
+
+def _why_none() -> str:
+    """What Ray knows of replicas that did not start: text with tracebacks."""
+    with contextlib.suppress(ray.exceptions.RayError):  # its controller may be gone, too
+        applications = serve.status().applications.values()
+        return "\n".join(each.message for known in applications for each in known.deployments.values())
+    return ""
 
 
 def _as_raised(message: str) -> RuntimeBundleError:
-    """The error at the end of the traceback that Ray hands on as text."""
-    line = _last_line(message)
-    name, _, text = line.partition(": ")
-    kind = getattr(errors, name.rpartition(".")[2], None)
-    if isinstance(kind, type) and issubclass(kind, RuntimeBundleError):
-        return kind(text)
-    return BackendFailed(f"no replica starts: {line}")
+    """The last error of ours in text with tracebacks, with all its lines."""
+    lines = message.strip().splitlines()
+    for at in reversed(range(len(lines))):
+        name, _, text = lines[at].partition(": ")
+        kind = getattr(errors, name.rpartition(".")[2], None)
+        if isinstance(kind, type) and issubclass(kind, RuntimeBundleError):
+            return kind("\n".join([text, *lines[at + 1 :]]))
+    return BackendFailed(f"no replica starts: {_last_line(message)}")
 
 
 def _last_line(text: str) -> str:

@@ -22,6 +22,7 @@ from mythos_runtime.engine.ort_device.device import Bound, Numbers, OrtDevice
 from mythos_runtime.engine.ort_device.memory import OrtStates
 from mythos_runtime.engine.pages import PagedCache, Table
 from mythos_runtime.engine.sequence import Span
+from mythos_runtime.errors import BackendFailed
 from mythos_runtime.line_ports import INITIAL, rows_on_lines
 from mythos_runtime.ort import OrtSession
 from mythos_runtime.ports import shape_of
@@ -69,6 +70,7 @@ class OrtGraphs:
         self._numbers = np.arange(most_rows)
         self._unused = np.zeros(most_rows, np.float32)  # a knob that the model lacks
         self._frames: OrderedDict[tuple[Any, ...], Frame] = OrderedDict()
+        self._stepping = False  # a step has begun, and replaced some of its states at most
         self.bind(memory)
 
     def bind(self, memory: Memory) -> None:
@@ -97,14 +99,24 @@ class OrtGraphs:
         return lines
 
     def step(self, states: Any, lines: np.ndarray, spans: Several[Span], tables: Tables) -> int:
-        """As `RowGraphs.step`, of one loop."""
+        """As `RowGraphs.step`, of one loop. A call that fails may have replaced some states: none follows it.
+
+        Raises:
+            BackendFailed: ONNX Runtime could not finish the call, or one before it.
+        """
+        if self._stepping:
+            raise BackendFailed(
+                "a step failed half-way, and left states on the device of no loop: open the engine again"
+            )
         frame = self._frame(STEP, spans, len(lines))
         numbers = frame.numbers
         numbers["lines"][:] = lines
         threshold = numbers.here.get("halt_threshold", self._unused[: len(lines)])
         put_knobs(states, lines, spans, numbers["loop"], numbers["last"][None], threshold[None])
         self._put_place(frame, spans, tables[0])
+        self._stepping = True
         (seen,) = frame.run()
+        self._stepping = False
         states.saw(lines, seen[:, 0] != 0, seen[:, 1])
         return 1
 
