@@ -222,7 +222,9 @@ void moe(const Kernels& kernels, const Parallel& parallel, const Moe& op) {
   const size_t slots = plan.token.size();
   const RoundedRows x(kernels, op.routed_down.format, op.rounded ? op.n : 0, op.D);
   if (op.rounded) {
-    parallel.each(op.n, op.n * op.D, [&](size_t i) { x.round(i, 0, op.x + i * op.D, op.D); });
+    parallel.each(op.n, op.n * op.D, [&](size_t i) {
+      if (!op.idle || !op.idle[i]) x.round(i, 0, op.x + i * op.D, op.D);
+    });
     for (size_t slot = 0; slot < slots; ++slot) plan.rounded_x.push_back(x.row(plan.token[slot]));
     plan.rounded_row.resize(slots);
   } else {
