@@ -22,6 +22,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from mythos_export.errors import LowerError
 from mythos_export.kernels.text import DOMAIN
+from mythos_model.formats import FORMATS
 from mythos_runtime.ports import Ports
 from mythos_runtime.row_ports import LOOPS, LOOPS_FILE, PER_LOOP, loop_ports
 
@@ -104,8 +105,8 @@ def _in_loop(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
         [described[port.name] for port in wanted.outputs],
         [*graph.initializer, helper.make_tensor(_ZERO, TensorProto.INT64, [], [0])],
     )
-    sparing = {node.op_type for node in nodes if node.op_type in _SPARING}
-    functions = [function for function in model.functions if function.name not in sparing]
+    ours = _SPARING.keys() - _portable(nodes)
+    functions = [function for function in model.functions if function.name not in ours]
     return helper.make_model(outer, opset_imports=model.opset_import, ir_version=model.ir_version, functions=functions)
 
 
@@ -127,18 +128,25 @@ def _check(graph: onnx.GraphProto, caches: set[str]) -> None:
 def _sparing(nodes: Iterable[NodeProto], told: Iterable[str]) -> list[NodeProto]:
     """The step's nodes, in their order, where those that no later cache entry depends on are told which rows have
     halted and are in their last loop; what the operators make of it is said at `Idle` of cpu/ort_tensors.h."""
-    made: list[NodeProto] = []
+    nodes, made = list(nodes), list[NodeProto]()
+    portable = _portable(nodes)
     needed: set[str] = set()  # by what is appended to a cache
-    for node in reversed(list(nodes)):
+    for node in reversed(nodes):
         own = NodeProto()
         own.CopyFrom(node)
-        before = _SPARING.get(node.op_type)
+        before = None if node.op_type in portable else _SPARING.get(node.op_type)
         if before is not None and not needed & set(node.output):
             own.input.extend([*[""] * (before - len(node.input)), *told])
         if node.op_type.startswith(_PAGED) or needed & set(node.output):
             needed |= set(node.input)
         made.append(own)
     return made[::-1]
+
+
+def _portable(nodes: Iterable[NodeProto]) -> set[str]:
+    """Operators that portable bodies compute, at one node or more: over weights that the library has no kernels for."""
+    formats = {(node.op_type, each.s.decode()) for node in nodes for each in node.attribute if each.name == "format"}
+    return {operator for operator, form in formats if not FORMATS[form].native}
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

@@ -60,6 +60,11 @@ def test_operators_behind_the_last_entry_are_told_who_is_idle() -> None:
     assert list(spared[3].input) == [*last.input, "", "", "", "", *told]
 
 
+def test_portable_bodies_are_told_nothing() -> None:
+    experts = helper.make_node("moe", ["h", "i", "w", *"abcdefgh"], ["h_next"], format="fp8")
+    assert list(_sparing([experts], ["halted", "last", "halt_threshold"])[0].input) == list(experts.input)
+
+
 @pytest.mark.parametrize("name", ["mla_decode", "gqa_decode", "gqa_decode, int8"])
 def test_of_an_idle_row_only_the_cache_entry_is_computed(name: str, bundles: Bundles) -> None:
     """Beside it, all others have the bits of the step; where its loop is the last by a cap, it does, too."""
