@@ -15,6 +15,7 @@ than those, so that what stands behind the last entry is not computed then: by t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Several
 from pathlib import Path
 
 import onnx
@@ -125,7 +126,7 @@ def _check(graph: onnx.GraphProto, caches: set[str]) -> None:
             raise LowerError(f"{node.op_type} reads a cache that the step has written, which a Loop does not return")
 
 
-def _sparing(nodes: Iterable[NodeProto], told: Iterable[str]) -> list[NodeProto]:
+def _sparing(nodes: Iterable[NodeProto], told: Several[str]) -> list[NodeProto]:
     """The step's nodes, in their order, where those that no later cache entry depends on are told which rows have
     halted and are in their last loop; what the operators make of it is said at `Idle` of cpu/ort_tensors.h."""
     nodes, made = list(nodes), list[NodeProto]()

@@ -163,6 +163,18 @@ inline void swiglu(const float* x, size_t D, const float* gate_up, const float* 
   }
 }
 
+// Some tokens are idle: they get zeros, and the others the bits of `all`, in which none was.
+inline void beside_idle_tokens(const Kernels& k, const Parallel& parallel, Moe op, std::vector<float> all,
+                               const std::string& name) {
+  std::vector<uint8_t> idle(op.n);
+  for (size_t i = 0; i < op.n; ++i)
+    if ((idle[i] = pick(0, 1))) std::fill_n(&all[i * op.D], op.D, 0.0f);
+  std::vector<float> y(op.n * op.D, kNan);
+  op.y = y.data(), op.idle = idle.data();
+  moe(k, parallel, op);
+  if (y != all) fail(name + ": beside idle tokens it differs");
+}
+
 // Sizes on both sides of every boundary: registers, tiles, strips, blocks, panels.
 void test_edges(const Kernels& k, Format f);
 void test_element_edges(const Kernels& k);

@@ -78,7 +78,7 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, size_t depth, 
   for (; d + W <= depth; d += W) {
     if (Ask == Fetch::next) {
       fetch(next);
-      if (pace > kLine) fetch(next + kLine);
+      if (pace > kLine) fetch(next + kLine);  // no third: with two tiles or more a strip has a step for every two lines
       next += pace;
     }
     step(d);

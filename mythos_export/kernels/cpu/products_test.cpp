@@ -63,13 +63,7 @@ void test_moe(const Kernels& k, Format f, const Parallel& parallel) {
   moe(k, parallel, op);
   const std::string name = "moe " + name_of(k, f) + "n-D-E-K-F-Fs " + shape({n, D, E, K, F, Fs});
   if (in_passes != y) fail(name + ": in passes of " + std::to_string(op.most_hidden) + " it differs");
-  std::vector<uint8_t> idle(n);
-  std::vector<float> some(n * D, kNan), left = y;
-  for (size_t i = 0; i < n; ++i)
-    if ((idle[i] = pick(0, 1))) std::fill_n(&left[i * D], D, 0.0f);
-  op.y = some.data(), op.idle = idle.data();
-  moe(k, parallel, op);
-  if (some != left) fail(name + ": beside idle tokens it differs");
+  beside_idle_tokens(k, parallel, op, y, name);
   for (size_t i = 0; i < n; ++i) {
     for (size_t j = 0; j < K; ++j) {
       const size_t e = size_t(index[i * K + j]);

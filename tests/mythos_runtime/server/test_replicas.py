@@ -25,7 +25,7 @@ from served_bundles import settings_of
 
 from mythos_runtime.cli import mythos
 from mythos_runtime.engine.native.library import LIBRARY_VARIABLE
-from mythos_runtime.errors import BackendFailed
+from mythos_runtime.errors import BackendFailed, CapacityError
 from mythos_runtime.session import Options
 
 pytestmark = pytest.mark.slow
@@ -185,3 +185,13 @@ def test_ray_may_not_start(monkeypatch: pytest.MonkeyPatch, error: Exception, wo
     monkeypatch.setattr(replicas, "serve", fake)
     with pytest.raises(BackendFailed, match=words):
         replicas._start(MagicMock(), "here", 80)
+
+
+@pytest.mark.parametrize("lines", ["no room", "no room\nfor two pages"])
+def test_an_error_of_ours_is_raised_as_it_was(lines: str) -> None:
+    """With all its lines, whatever tracebacks stand before it."""
+    pytest.importorskip("ray", reason="pip install 'mythos-runtime[ray]'")
+    from mythos_runtime.server.replicas import _as_raised
+
+    error = _as_raised(f"It failed 3 times.\nRuntimeError: Traceback:\nmythos_runtime.errors.CapacityError: {lines}")
+    assert isinstance(error, CapacityError) and str(error) == lines
