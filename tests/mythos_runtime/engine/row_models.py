@@ -83,7 +83,7 @@ def far_config(attention: str) -> MythosConfig:
 
 
 def far_page(depth: int, slot: int, width: int) -> np.ndarray:
-    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule.cpp has it, too."""
+    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule has it, too."""
     at = np.arange(PAGE * width).reshape(PAGE, width)
     return ((depth * 11 + slot * 29 + at * 7) % 31 - 15).astype(np.float32) / 16
 
