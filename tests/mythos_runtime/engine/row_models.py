@@ -21,11 +21,12 @@ from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
-from mythos_runtime.engine.graphs import Part, RowGraphs
+from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
 from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.part import Part
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
