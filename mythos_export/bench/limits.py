@@ -22,6 +22,7 @@ SIZES_MB = (1, 4, 16, 48, 160)
 WIDTH = 1024  # columns of the matrices that are read
 SQUARE = 1024
 CALIBRATION_SQUARE, CALIBRATION_MB = 256, 4
+REST = 0.05  # seconds
 
 
 class Limits(Backend):
@@ -124,6 +125,9 @@ def _running(model: Any, x: np.ndarray, threads: int) -> Callable[[], object]:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # A dozen sessions' threads that look for work for long would take the cores from the one that is timed.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if library := find_op_library():
         options.register_custom_ops_library(str(library))
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -131,7 +135,9 @@ def _running(model: Any, x: np.ndarray, threads: int) -> Callable[[], object]:
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
-    """The shortest of the calls that fit into the time, two at least."""
+    """The shortest of the calls that fit into the time, two at least; behind a rest, in which the threads of the library
+    before it fall asleep."""
+    time.sleep(REST)
     call()
     best, end = math.inf, time.perf_counter() + seconds
     while best == math.inf or time.perf_counter() < end:
