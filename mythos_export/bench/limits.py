@@ -135,8 +135,8 @@ def _running(model: Any, x: np.ndarray, threads: int) -> Callable[[], object]:
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
-    """The shortest of the calls that fit into the time, two at least; behind a rest, in which the threads of the library
-    before it fall asleep."""
+    """The shortest of the calls that fit into the time, two at least. Rests first: threads of the library before it that
+    still look for work would take the cores."""
     time.sleep(REST)
     call()
     best, end = math.inf, time.perf_counter() + seconds
