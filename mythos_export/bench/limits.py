@@ -135,7 +135,7 @@ def _running(model: Any, x: np.ndarray, threads: int) -> Callable[[], object]:
 
 
 def _best(call: Callable[[], object], seconds: float) -> float:
-    """The shortest of the calls that fit into the time, two at least. Rests first: threads of the library before it that
+    """The shortest of the calls that fit into the time, two at least. Rests first: threads of the library before that
     still look for work would take the cores."""
     time.sleep(REST)
     call()
