@@ -50,7 +50,7 @@ class Sizes:
         widths = _sides(isa["width"] for isa in isas)
         strips = [size for isa in isas for size in (isa["strip"], 2 * isa["strip"])]
         heights = [size for isa in isas for size in (isa["rows"], isa["panel_rows"], isa["rounded_rows"])]
-        panels = [isa["panel_depth"] for isa in isas]
+        panels = [*(isa["panel_depth"] for isa in isas), int(said["deep"])]
         key = int(said["key_block"])
         return cls(
             widths,

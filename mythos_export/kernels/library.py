@@ -33,7 +33,7 @@ USUAL = Cuts(PAGE, (2, 4, 6, 12), (4, 8, 16))
 
 
 def describe(library: Path) -> dict[str, Any]:
-    """The library's own words: `formats`, `key_block`, and by instruction set its `isas`.
+    """The library's own words: `formats`, `key_block`, `deep`, and by instruction set its `isas`.
 
     Raises:
         BackendMissing: it cannot be loaded here, or does not say.

@@ -1,6 +1,6 @@
 """The same schedules through the engine in Python and in C++.
 
-A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule.cpp), and holds one of
+A schedule is a line of JSON for `mythos_schedule` (runtimes/cpp/tests/schedule), and holds one of
 
     requests, arrivals (tick by request), cancels ([request, tick]), most_running, chunk, patience, loops_per_call,
     max_lag, scheduler_rows, taken, taken_states (loop pages and states that somebody else holds), broken (the sequence

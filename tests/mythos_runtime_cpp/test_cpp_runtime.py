@@ -249,6 +249,8 @@ def test_the_cpu_kernels_give_the_same_in_both(case: str, bundles: Bundles) -> N
         ["--ids", "1", "--stop-ids", "2", "--stop-ids", "x"],
         ["--file", "/nowhere"],
         ["--ids", "1", "--halt-threshold", "1e300"],
+        ["--ids", "1", "--halt-threshold", "nan"],
+        ["--ids", "1", "--halt-threshold=-1e39"],
         ["--ids", "1", "--backend", "tensorrt"],
     ],
     ids=" ".join,

@@ -85,7 +85,7 @@ std::string describe() {
         << (format.block > 1 ? 8 * sizeof(Scale) : 0) << "}";
     separator = ", ";
   }
-  out << R"(], "key_block": )" << kKeyBlock << R"(, "isas": {)";
+  out << R"(], "key_block": )" << kKeyBlock << R"(, "deep": )" << kDeep << R"(, "isas": {)";
   separator = "";
   for (const Choice& choice : kChoices) {
     const Kernels* const kernels = choice.usable();

@@ -25,8 +25,7 @@ std::vector<double> product(const std::vector<float>& a, size_t m, const std::ve
   return c;
 }
 
-void check_product(const Kernels& k, Format f, size_t m, size_t n, size_t depth) {
-  const auto a = normal(m * depth);
+void check_nt(const Kernels& k, Format f, const std::vector<float>& a, size_t m, size_t n, size_t depth) {
   const Matrix b(k, f, n, depth, 1.0f);
   std::vector<const float*> rows(m);
   for (size_t i = 0; i < m; ++i) rows[i] = &a[i * depth];
@@ -34,6 +33,11 @@ void check_product(const Kernels& k, Format f, size_t m, size_t n, size_t depth)
   k.nt[f](rows.data(), m, b.view(), n, depth, c.data(), n);
   expect_close("nt " + name_of(k, f) + shape({m, n, depth}), c, product(a, m, b.wide, n, depth),
                std::sqrt(double(depth)));
+}
+
+void check_product(const Kernels& k, Format f, size_t m, size_t n, size_t depth) {
+  const auto a = normal(m * depth);
+  check_nt(k, f, a, m, n, depth);
   if (!k.nn[f]) return;
   const Matrix columns(k, f, depth, n, 1.0f);
   std::vector<float> turned(n * depth), y(m * n, kNan);
@@ -61,7 +65,15 @@ void test_edges(const Kernels& k, Format f) {
   for (size_t n : columns) {
     for (size_t depth : depths) check_product(k, f, rows[turn++ % rows.size()], n, depth);
   }
-  if (block == 1) return;
+  if (block == 1) {  // in parts, and in blocks of 64 and of 24 rows
+    for (size_t m : {2, 7, 24, 64, 65}) {
+      for (size_t n : {1, 4, 23, 24, 25, 50}) {
+        const size_t depth = kDeep + turn++ % 3 * kDepthAtOnce / 2 + 1;
+        check_nt(k, f, normal(m * depth), m, n, depth);
+      }
+    }
+    return;
+  }
   const auto heights = around(2 * t.rounded_rows + 1, {});
   const auto rounded = [&](size_t depth, size_t n) {
     test_rounded_linear(k, f, Threads(1), heights[turn++ % heights.size()], depth, n);

@@ -55,6 +55,9 @@ constexpr float kLeastRounded = 0x1p-100f;
 // the first level between the scores and the weighted sum.
 constexpr size_t kKeyBlock = 32;
 
+// Rows longer than kDeep meet the activations in parts, so that many of these stay in the second level meanwhile.
+constexpr size_t kDeep = 4096, kDepthAtOnce = 1024;
+
 // How the products of an instruction set are cut: what is not a multiple of these takes other paths.
 struct Tiles {
   size_t width;        // floats of a register

@@ -12,7 +12,10 @@ namespace mythos {
 namespace {
 
 constexpr int kTileRegs = kTileRows / Simd::width;  // registers that hold the weights of one input and tile
-constexpr size_t kPanelDepth = 256;                 // 16 KB: a panel stays in the first-level cache
+// Tiles beside each other in a panel: with one register of weights an activation's loads would take longer than its
+// products. A panel has 16 KB, and stays in the first-level cache.
+constexpr int kPanelTiles = kTileRegs < 2 ? 2 : 1;
+constexpr size_t kPanelDepth = 256 / kPanelTiles;
 constexpr size_t kRowDepth = 2048;                  // inputs of one row that are made ready at a time
 // Of one row's product: enough sums to keep the multipliers busy.
 constexpr int kTilesAtOnce = kTileRegs < 4 ? 4 / kTileRegs : 1;
@@ -113,43 +116,45 @@ void q_row(const float* x, const Weights& b, size_t tile, size_t start, size_t d
   }
 }
 
-// The inputs I, I + 1, ... of a group, of one tile, as float [inputs][16].
+// The inputs I, I + 1, ... of a group, of one tile, as float [inputs][stride].
 template <Format F, int I>
-void unpack_group(const Simd::Quads* line, float* panel) {
+void unpack_group(const Simd::Quads* line, float* panel, size_t stride) {
   if constexpr (I < int(format_of(F).group())) {
     MYTHOS_UNROLL
     for (int r = 0; r < kTileRegs; ++r) {
-      Simd::store(panel + I * kTileRows + r * Simd::width, Simd::mul(integers<F, I>(line[r]), Simd::set(unit<F>(I))));
+      Simd::store(panel + I * stride + r * Simd::width, Simd::mul(integers<F, I>(line[r]), Simd::set(unit<F>(I))));
     }
-    unpack_group<F, I + 1>(line, panel);
+    unpack_group<F, I + 1>(line, panel, stride);
   }
 }
 
-// Inputs [first, first + depth) of a tile, to whole blocks: integers as float [depth][16], scales as float [blocks][16].
+// Inputs [first, first + depth) of a tile, to whole blocks: integers as float [depth][stride], scales as float
+// [blocks][stride]. Asks for as much at `next`: 4 rows on int8 weights from memory, 25.8 -> 16.2 ms (Zen 4).
 template <Format F>
-void unpack(const Tile<F>& tile, size_t first, size_t depth, float* panel, float* scales) {
+void unpack(const Tile<F>& tile, size_t first, size_t depth, float* panel, float* scales, size_t stride,
+            const uint8_t* next) {
   constexpr size_t group = format_of(F).group();
   for (size_t d = 0; d < depth; d += group) {
     const uint8_t* const at = tile.line(first + d);
-    // 4 rows on int8 weights from memory: 25.8 -> 16.2 ms (Zen 4).
-    fetch(reinterpret_cast<uintptr_t>(at) + kAhead);
+    fetch(reinterpret_cast<uintptr_t>(next + d / group * kLine));
     Simd::Quads line[kTileRegs];
     MYTHOS_UNROLL
     for (int r = 0; r < kTileRegs; ++r) line[r] = Simd::load_quads(at + r * Simd::width * kQuad);
-    unpack_group<F, 0>(line, panel + d * kTileRows);
+    unpack_group<F, 0>(line, panel + d * stride, stride);
     if (d % kBlock == 0) {
       const Scale* half = tile.block((first + d) / kBlock);
-      float* to = scales + d / kBlock * kTileRows;
+      float* to = scales + d / kBlock * stride;
       for (int r = 0; r < kTileRegs; ++r) Simd::store(to + r * Simd::width, Simd::load(half + r * Simd::width));
     }
   }
 }
 
-// M rows of activations against an unpacked panel: c[M, 16] is written, or added to.
-template <int M>
+// M rows of activations against an unpacked panel of T tiles: c[M, 16 T] is written, or added to.
+template <int M, int T>
 void q_panel(const float* const* a, const float* panel, const float* scales, size_t depth, float* c, size_t ldc,
              bool accumulate) {
-  constexpr int R = kTileRegs;
+  constexpr int R = T * kTileRegs;
+  constexpr size_t stride = T * kTileRows;
   for (size_t first = 0; first < depth; first += kBlock) {
     const size_t last = depth - first < kBlock ? depth : first + kBlock;
     Simd::Reg sum[M][R];
@@ -158,14 +163,14 @@ void q_panel(const float* const* a, const float* panel, const float* scales, siz
     }
     for (size_t d = first; d < last; ++d) {
       Simd::Reg w[R];
-      for (int r = 0; r < R; ++r) w[r] = Simd::load(panel + d * kTileRows + r * Simd::width);
+      for (int r = 0; r < R; ++r) w[r] = Simd::load(panel + d * stride + r * Simd::width);
       for (int i = 0; i < M; ++i) {
         const Simd::Reg v = Simd::set(a[i][d]);
         for (int r = 0; r < R; ++r) sum[i][r] = Simd::fma(v, w[r], sum[i][r]);
       }
     }
     for (int r = 0; r < R; ++r) {
-      const Simd::Reg scale = Simd::load(scales + first / kBlock * kTileRows + r * Simd::width);
+      const Simd::Reg scale = Simd::load(scales + first / kBlock * stride + r * Simd::width);
       for (int i = 0; i < M; ++i) {
         float* const to = c + i * ldc + r * Simd::width;
         Simd::store(to, Simd::fma(sum[i][r], scale, accumulate || first ? Simd::load(to) : Simd::zero()));
@@ -179,32 +184,38 @@ constexpr int at_most_panel_rows = M < Simd::panel_rows ? M : Simd::panel_rows;
 
 using QPanel = void (*)(const float* const*, const float*, const float*, size_t, float*, size_t, bool);
 
-inline QPanel q_panel_of(size_t m) {  // 1 <= m <= Simd::panel_rows <= 12
+template <int T>
+QPanel q_panel_of(size_t m) {  // 1 <= m <= Simd::panel_rows <= 12
   static_assert(Simd::panel_rows <= 12);
   static constexpr QPanel panels[] = {
-      q_panel<at_most_panel_rows<1>>,  q_panel<at_most_panel_rows<2>>,  q_panel<at_most_panel_rows<3>>,
-      q_panel<at_most_panel_rows<4>>,  q_panel<at_most_panel_rows<5>>,  q_panel<at_most_panel_rows<6>>,
-      q_panel<at_most_panel_rows<7>>,  q_panel<at_most_panel_rows<8>>,  q_panel<at_most_panel_rows<9>>,
-      q_panel<at_most_panel_rows<10>>, q_panel<at_most_panel_rows<11>>, q_panel<at_most_panel_rows<12>>,
+      q_panel<at_most_panel_rows<1>, T>,  q_panel<at_most_panel_rows<2>, T>,  q_panel<at_most_panel_rows<3>, T>,
+      q_panel<at_most_panel_rows<4>, T>,  q_panel<at_most_panel_rows<5>, T>,  q_panel<at_most_panel_rows<6>, T>,
+      q_panel<at_most_panel_rows<7>, T>,  q_panel<at_most_panel_rows<8>, T>,  q_panel<at_most_panel_rows<9>, T>,
+      q_panel<at_most_panel_rows<10>, T>, q_panel<at_most_panel_rows<11>, T>, q_panel<at_most_panel_rows<12>, T>,
   };
   return panels[m - 1];
 }
 
-// All m rows of activations against one tile: c[m, 16].
-template <Format F>
-void q_tile(const float* const* a, size_t m, const Weights& b, size_t tile, size_t depth, float* c, size_t ldc) {
-  constexpr size_t most = Simd::panel_rows;
-  alignas(64) float panel[kPanelDepth * kTileRows], scales[kPanelDepth / kBlock * kTileRows];
+// All m rows of activations against T tiles: c[m, 16 T].
+template <Format F, int T>
+void q_tiles(const float* const* a, size_t m, const Weights& b, size_t tile, size_t depth, float* c, size_t ldc) {
+  constexpr size_t most = Simd::panel_rows, stride = T * kTileRows;
+  alignas(64) float panel[kPanelDepth * stride], scales[kPanelDepth / kBlock * stride];
   const size_t groups = (m + most - 1) / most;
-  const Tile<F> from(b, tile);
   for (size_t first = 0; first < depth; first += kPanelDepth) {
     const size_t count = depth - first < kPanelDepth ? depth - first : kPanelDepth;
-    unpack(from, first, count, panel, scales);
+    for (int t = 0; t < T; ++t) {
+      // kAhead on, and behind a tile's end in the one that has its place in the next panel.
+      const Tile<F> from(b, tile + t);
+      const size_t ahead = first + kAhead / kLine * format_of(F).group();
+      const uint8_t* const next = ahead < depth ? from.line(ahead) : Tile<F>(b, tile + t + T).line(ahead - depth);
+      unpack(from, first, count, panel + t * kTileRows, scales + t * kTileRows, stride, next);
+    }
     for (size_t g = 0, i = 0; g < groups; ++g) {  // dealt as evenly as they go
       const size_t rows = m / groups + (g < m % groups);
       const float* x[most];
       for (size_t r = 0; r < rows; ++r) x[r] = a[i + r] + first;
-      q_panel_of(rows)(x, panel, scales, count, c + i * ldc, ldc, first > 0);
+      q_panel_of<T>(rows)(x, panel, scales, count, c + i * ldc, ldc, first > 0);
       i += rows;
     }
   }
@@ -331,11 +342,14 @@ void q_nt(const float* const* a, size_t m, Weights b, size_t n, size_t depth, fl
   const size_t whole = n / kTileRows, rest = n % kTileRows;
   if (m == 1) return q_one<F>(a[0], b, n, depth, c);
   if (m <= Simd::few_rows) return q_few_of<F>(m)(a, b, n, depth, c, ldc);
-  for (size_t tile = 0; tile < whole; ++tile) q_tile<F>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
+  size_t tile = 0;
+  for (; tile + kPanelTiles <= whole; tile += kPanelTiles)
+    q_tiles<F, kPanelTiles>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
+  for (; tile < whole; ++tile) q_tiles<F, 1>(a, m, b, tile, depth, c + tile * kTileRows, ldc);
   for (size_t i = 0; rest && i < m; i += most) {  // the last tile holds rows that are not asked for
     const size_t rows = m - i < most ? m - i : most;
     alignas(64) float part[most * kTileRows];
-    q_tile<F>(a + i, rows, b, whole, depth, part, kTileRows);
+    q_tiles<F, 1>(a + i, rows, b, whole, depth, part, kTileRows);
     for (size_t r = 0; r < rows; ++r) {
       for (size_t j = 0; j < rest; ++j) c[(i + r) * ldc + whole * kTileRows + j] = part[r * kTileRows + j];
     }

@@ -4,10 +4,12 @@
 namespace mythos::test {
 
 void test_linear(const Kernels& k, Format f, const Parallel& parallel) {
-  // Now and then so large that it is cut into several tasks, or so deep that the inputs of few rows are made ready in pieces.
+  // Now and then so large that it is cut into several tasks, or so deep that the inputs of few rows are made ready in
+  // pieces, those of many meet weights in parts, or rows are whole pages.
   const bool large = pick(0, 9) == 0, deep = !large && pick(0, 9) == 0;
   const size_t n = pick(0, 3) ? pick(0, 14) : 1;
-  const size_t K = large ? 500 : deep ? pick(500, 2300) : pick(1, 300), rows = large ? 1100 : pick(1, deep ? 40 : 200);
+  const size_t depths[] = {pick(500, 2300), pick(4090, 5300), 1024, 2048};
+  const size_t K = large ? 500 : deep ? depths[pick(0, 3)] : pick(1, 300), rows = large ? 1100 : pick(1, deep ? 40 : 200);
   const auto x = normal(n * K);
   const Matrix w(k, f, rows, K, 1.0f);
   std::vector<float> y(n * rows, kNan), alone(rows);

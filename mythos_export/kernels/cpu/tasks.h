@@ -22,7 +22,8 @@ inline size_t task_rows(Format format, size_t row_bytes, size_t row_products, si
 
 // How many rows of activations of row_floats stay in the second-level cache while a task's weights pass.
 inline size_t token_block(size_t row_floats) {
-  const size_t fit = kCachedBytes / (row_floats * sizeof(float) + 1);
+  const size_t at_once = row_floats > kDeep ? kDepthAtOnce : row_floats;
+  const size_t fit = kCachedBytes / (at_once * sizeof(float) + 1);
   return fit < 12 ? 12 : fit / 12 * 12;  // a multiple of every kernel's tile height, or close to one
 }
 

@@ -3,6 +3,7 @@
 
 #include "cpu/ops.h"
 #include "cpu/rounded.h"
+#include "cpu/rows_apart.h"
 #include "cpu/tasks.h"
 
 namespace mythos {
@@ -38,10 +39,9 @@ void rounded(const Kernels& kernels, const Parallel& parallel, const Linear& op)
 void linear(const Kernels& kernels, const Parallel& parallel, const Linear& op) {
   if (op.n == 0) return;
   if (op.rounded) return rounded(kernels, parallel, op);
-  std::vector<const float*> x(op.n);
-  for (size_t i = 0; i < op.n; ++i) x[i] = op.x + i * op.K;
+  const RowsApart x(parallel, op.x, op.n, op.K);
   in_tasks(parallel, op, token_block(op.K), [&](size_t t, size_t m, const Weights& w, size_t count, float* y) {
-    kernels.nt[w.format](&x[t], m, w, count, op.K, y, op.rows);
+    kernels.nt[w.format](x.get() + t, m, w, count, op.K, y, op.rows);
   });
 }
 

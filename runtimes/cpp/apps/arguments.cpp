@@ -47,7 +47,7 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   repeated(app.add_option("--stop", out.stop, "Text that ends the text, and is not shown; may be repeated"));
   repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
   integer("--max-loops", forward.max_loops, "Default: as trained");
-  app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf: never");
+  app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf or -inf: never, or at once, as the model compares");
   app.add_option("--policy", out.generate.policy,
                  "Depths that a token did not run: run when they are needed (lazy, the default), at once (full; the same text), "
                  "or stood for by its deepest (share; approximate)")->check(CLI::IsMember({"lazy", "full", "share"}));

@@ -56,7 +56,7 @@ typedef struct mythos_request { /* Request in mythos_engine.hpp */
   size_t prompt_count;
   int64_t max_new_tokens;
   int64_t max_loops;     /* -1: as trained */
-  double halt_threshold; /* NaN: as trained; infinity: never */
+  double halt_threshold; /* NaN: as trained; infinite: never, or at once, as the exit rule compares */
   const char* policy;    /* "lazy", "full" or "share"; NULL: lazy */
   double temperature;    /* as in mythos_generate_options */
   int64_t top_k;

@@ -28,7 +28,7 @@ struct Request {
   std::vector<std::int64_t> prompt;  // one id or more
   std::int64_t max_new_tokens = 1;
   std::optional<std::int64_t> max_loops;        // of its positions; default: as trained
-  std::optional<double> halt_threshold;         // default: as trained; infinity: never
+  std::optional<double> halt_threshold;         // default: as trained; infinite: never, or at once, as the exit rule compares
   // What happens at the loops that a token did not run before it halted. "lazy": they are run when a later token needs their
   // cache entries. "full": they are run at once, with the same results. "share": its deepest entry stands for them, which is
   // approximate.

@@ -97,7 +97,7 @@ MYTHOS_API int mythos_decode(const mythos_model* model, const int64_t* ids, size
 
 typedef struct mythos_forward_options {
   int64_t max_loops;      /* -1: the cache's, or as trained */
-  double halt_threshold;  /* NaN: as trained; infinity: never */
+  double halt_threshold;  /* NaN: as trained; infinite: never, or at once, as the exit rule compares */
   uint64_t state_seed;    /* of models that draw a state before the first loop: what it is drawn with, */
   const float* initial_state; /* or, not for mythos_generate, the state itself, [batch, tokens, size]; NULL: drawn */
 } mythos_forward_options;

@@ -98,7 +98,7 @@ struct MYTHOS_API Tokens {
 
 struct ForwardOptions {
   std::optional<std::int64_t> max_loops;   // default: the cache's, or as trained
-  std::optional<double> halt_threshold;    // default: as trained; infinity: never
+  std::optional<double> halt_threshold;    // default: as trained; infinite: never, or at once, as the exit rule compares
   std::uint64_t state_seed = 0;            // of models that draw a state before the first loop: the seed it is drawn with,
   std::vector<float> initial_state;        // or the state itself, [batch, tokens, size] (not for generate)
 };

@@ -8,6 +8,16 @@
 #include "text.hpp"
 
 namespace mythos {
+namespace {
+
+// The nearest float32. To the graphs -inf means that a cap ends a row here, and other loops follow; no exit rule tells an
+// infinite threshold from the largest finite one.
+float finite(double value) {
+  constexpr double most = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp(value, -most, most));
+}
+
+}  // namespace
 
 Tokens Tokens::rows(const Rows& rows, Padding side) {
   Tokens tokens;
@@ -94,7 +104,7 @@ double number(double value, const std::string& name) {
 
 float threshold_of(const std::optional<double>& given, const LoopSpec& spec, double without) {
   const Knob* knob = spec.exit.knob("halt_threshold");
-  if (!given) return static_cast<float>(knob ? knob->default_value : without);
+  if (!given) return knob ? finite(knob->default_value) : static_cast<float>(without);
   const double value = *given;
   if (!knob) throw RequestError("this model (" + spec.family + ") has no halt_threshold: " + spec.exit.meaning);
   if (!std::isinf(value)) number(value, "halt_threshold");
@@ -103,7 +113,7 @@ float threshold_of(const std::optional<double>& given, const LoopSpec& spec, dou
   if (!(low <= value && value <= high) || !fits)
     throw RequestError("halt_threshold should be a float32 from " + py_repr(low) + " to " + py_repr(high) + ", found " +
                        py_repr(value));
-  return static_cast<float>(value);
+  return finite(value);
 }
 
 }  // namespace mythos

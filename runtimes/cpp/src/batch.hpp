@@ -21,7 +21,7 @@ void check_stops(const Rows& stops);  // RequestError where one is empty
 std::int64_t integer(std::int64_t value, const std::string& name, std::int64_t least,
                      std::optional<std::int64_t> most = {});
 double number(double value, const std::string& name);
-// Where a token halts, as asked or as trained; `without`: for a model that has no such knob (RequestError where one is asked).
+// Where a token halts, as asked or as trained, and finite; `without`: for a model that has no such knob (RequestError where one is asked).
 float threshold_of(const std::optional<double>& given, const LoopSpec& spec, double without);
 
 }  // namespace mythos

@@ -1,28 +1,14 @@
 // A graph in ONNX Runtime (ort.py): the session of the backend, and what the engine binds to.
 #pragma once
 
-#define ORT_API_MANUAL_INIT  // the library may be older than the headers: ask before the first call
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
-
 #include <functional>
 #include <memory>
 
 #include "linked.hpp"
+#include "ort_opening.hpp"
 #include "session.hpp"
 
 namespace mythos {
-
-// What a graph is: of a model; one that moves lines, and calls no operator of ours; a file that wraps a TensorRT-RTX engine,
-// which may call plug-ins.
-enum class Role { kModel, kLines, kEngine, kEngineOfPlugins };
-
-// Whether ONNX Runtime runs the row graphs in its CUDA provider: where MYTHOS_CUDA_OPS asks for the kernels there, and the
-// provider is CUDA, or left to a runtime that has it (RequestError: the variable is set to what means nothing).
-bool rows_on_cuda(const LoadOptions& options);
-// The library with native kernels of the mythos operators for the CPU, or "" to run their portable function bodies
-// (BackendMissing: one was named, and is not there).
-std::string find_op_library(const std::string& choice);
 
 class OrtSession : public Session, public std::enable_shared_from_this<OrtSession> {
  public:

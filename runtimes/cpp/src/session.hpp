@@ -44,7 +44,7 @@ enum class Wraps { kNothing, kEngine, kEngineOfPlugins };
 std::unique_ptr<Session> open_onnxruntime(const std::string& file, const Ports& ports,
                                           const LoadOptions& options, Wraps wraps = Wraps::kNothing,
                                           std::shared_ptr<const Linked> weights = nullptr);
-// What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
+// ort_opening.cpp. What this ONNX Runtime lacks to run a TensorRT-RTX engine, in a sentence; empty where it lacks nothing.
 std::string missing_for_rtx();
 // tensorrt.cpp
 std::unique_ptr<Session> open_tensorrt(const Bundle& bundle, const LoadOptions& options);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 
 #include "batch.hpp"
 #include "cache.hpp"
@@ -167,6 +168,23 @@ void padding() {
   refuses<mythos::RequestError>([] { mythos::checked(mythos::Tokens::rows({{9}}), 9); }, "ids[0, 0] is 9");
 }
 
+// As tests/mythos_runtime/test_knobs.py has it.
+void a_call_runs_with_a_finite_threshold() {
+  constexpr float most = std::numeric_limits<float>::max();
+  mythos::LoopSpec spec = *small_spec(2);
+  const auto runs_with = [&](std::optional<double> asked) { return mythos::threshold_of(asked, spec, NAN); };
+  check(std::isnan(runs_with({})), "a model without one");
+  refuses<mythos::RequestError>([&] { runs_with(0.5); }, "has no halt_threshold");
+  spec.exit.knobs = {{"halt_threshold", 0.99, {}, {}, "a sum"}};
+  check(runs_with({}) == 0.99f && runs_with(0.1) == 0.1f, "as trained, and as asked");
+  check(runs_with(INFINITY) == most && runs_with(-INFINITY) == -most, "an infinite one is the largest");
+  refuses<mythos::RequestError>([&] { runs_with(NAN); }, "halt_threshold should be a finite number, found nan");
+  refuses<mythos::RequestError>([&] { runs_with(-1e39); }, "halt_threshold should be a float32 from -inf to inf, found -1e+39");
+  spec.exit.knobs = {{"halt_threshold", 1e300, 0.0, {}, "a sum"}};
+  check(runs_with({}) == most, "as trained, too");
+  refuses<mythos::RequestError>([&] { runs_with(-INFINITY); }, "halt_threshold should be a float32 from 0.0 to inf, found -inf");
+}
+
 void bytes_as_text() {
   const auto tokenizer = mythos::make_byte_tokenizer(256);
   const auto stream = tokenizer->stream();
@@ -253,6 +271,7 @@ int main() {
   ports_in_words();
   caches_of_another_model();
   padding();
+  a_call_runs_with_a_finite_threshold();
   bytes_as_text();
   times();
   return told();

@@ -157,7 +157,8 @@ class Model:
             valid: booleans [B, T], False for padding.
             max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number; with a
                 cache, it is the cache's.
-            halt_threshold: where the exit rule (`spec.exit`) lets a token halt; default: as trained. math.inf: never.
+            halt_threshold: where the exit rule (`spec.exit`) lets a token halt; default: as trained. Infinite: never,
+                or at once, as the rule compares.
             cache: read, and extended by the new tokens. Without one, the tokens are whole sequences.
             initial_state: float32 [B, T, S], of models that draw a state before the first loop; default: drawn.
             state_seed: what it is drawn with, whatever the batch and the chunks.

@@ -16,7 +16,7 @@ from product_cases import attributes, embedding_inputs, linear_inputs, moe_input
 from mythos_model.formats import PLAIN
 
 WIDTHS = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
-DEPTHS = (*WIDTHS, 47, 48, 49, 63, 64, 65, 255, 256, 257)
+DEPTHS = (*WIDTHS, 47, 48, 49, 63, 64, 65, 127, 128, 129, 255, 256, 257, 4095, 4096, 4097)
 """Inputs of a product."""
 COLUMNS = (*WIDTHS, 2, 11, 12, 13, 23, 24, 25, 63, 64, 65, 81)
 """Outputs of a product."""

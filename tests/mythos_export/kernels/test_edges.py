@@ -50,6 +50,7 @@ def test_the_sizes_are_those_of_the_kernels() -> None:
             and both_sides(TOKENS, tiles["panel_rows"])
         )
         assert both_sides(DEPTHS, tiles["panel_depth"])
+    assert both_sides(DEPTHS, said["deep"])
     for form in said["formats"]:
         if form["block"] > 1:
             assert both_sides(DEPTHS, form["block"]) and both_sides(COLUMNS, form["tile"])

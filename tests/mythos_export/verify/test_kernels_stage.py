@@ -42,6 +42,7 @@ def test_both_sides_of_every_boundary_are_called() -> None:
             (isa["width"], sizes.widths),
             (isa["strip"], sizes.columns),
             (isa["panel_depth"], sizes.depths),
+            (said["deep"], sizes.depths),
         ):
             assert {size - 1, size, size + 1} <= {*of}
         assert {isa["rows"] + 1, isa["panel_rows"] - 1} <= {*sizes.tokens}

@@ -21,11 +21,12 @@ from mythos_runtime.engine.device.captures import Captures
 from mythos_runtime.engine.device.graphs import DeviceGraphs
 from mythos_runtime.engine.device.memory import DeviceStates, TorchPlace
 from mythos_runtime.engine.device.programs import cut
-from mythos_runtime.engine.graphs import Part, RowGraphs
+from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.ort_device.device import OrtDevice
 from mythos_runtime.engine.ort_device.opening import OrtRows
 from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.part import Part
 from mythos_runtime.engine.row_cache import Pool, RowCache
 from mythos_runtime.engine.sequence import Sequence
 from mythos_runtime.engine.states import States
@@ -83,7 +84,7 @@ def far_config(attention: str) -> MythosConfig:
 
 
 def far_page(depth: int, slot: int, width: int) -> np.ndarray:
-    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule.cpp has it, too."""
+    """A page of a past that nobody computed, float32 [PAGE, width]; runtimes/cpp/tests/schedule has it, too."""
     at = np.arange(PAGE * width).reshape(PAGE, width)
     return ((depth * 11 + slot * 29 + at * 7) % 31 - 15).astype(np.float32) / 16
 

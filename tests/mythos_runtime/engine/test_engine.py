@@ -17,10 +17,10 @@ from mythos_runtime import BundleError, CapacityError, RequestError, load
 from mythos_runtime.engine import Request, open_engine
 from mythos_runtime.engine.chunks import Chunk
 from mythos_runtime.engine.engine import Engine
-from mythos_runtime.engine.graphs import MOST_LOOPS_OF_CALL, Frame
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.pages import OutOfPages, PagedCache, Table
+from mythos_runtime.engine.part import MOST_LOOPS_OF_CALL, Frame
 from mythos_runtime.engine.speculation import Speed
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.manifest import read_manifest

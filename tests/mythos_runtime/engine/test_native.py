@@ -74,7 +74,7 @@ REQUESTS = st.builds(
     prompt=st.lists(st.integers(0, 90), min_size=1, max_size=12),
     max_new_tokens=st.integers(1, 12),
     max_loops=st.sampled_from([None, 1, 3, 6]),
-    halt_threshold=st.sampled_from([None, 0.5, math.inf]),
+    halt_threshold=st.sampled_from([None, 0.5, math.inf, -math.inf]),
     policy=st.sampled_from(["lazy", "full", "share"]),
     sampling=SAMPLING,
     eos=st.frozensets(st.integers(0, 90), max_size=8),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from served_bundles import NAME, Serving, all_free, serving
 from mythos_runtime import load
 from mythos_runtime.engine import Request, open_engine
 from mythos_runtime.engine.options import EngineOptions
+from mythos_runtime.knobs import halt_threshold
 
 PROMPT = "why? "
 DRAWN: dict[str, Any] = {"model": NAME, "prompt": PROMPT, "max_tokens": 24, "temperature": 1.0, "seed": 7}
@@ -27,6 +30,10 @@ def test_the_model_says_what_it_can(server: Serving) -> None:
     assert card.id == NAME and server.openai().models.retrieve(NAME).id == NAME
     assert (extra["trained_loops"], extra["max_model_len"], extra["chat"]) == (10, spec.max_seq_len, True)
     assert extra["state"] == "verified"
+    served = server.app.state.served
+    endless = replace(served, settings=replace(served.settings, halt_threshold=-math.inf))
+    told = endless.card(0).model_dump(mode="json")["halt_threshold"]
+    assert told is not None and halt_threshold(spec, told) == halt_threshold(spec, -math.inf)
 
 
 def test_a_completion_is_the_engine_s(server: Serving, small: Path) -> None:

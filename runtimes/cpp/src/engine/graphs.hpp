@@ -1,4 +1,4 @@
-// The three row graphs in ONNX Runtime, with buffers that stay bound from call to call (graphs.py).
+// The three row graphs in ONNX Runtime, with buffers that stay bound from call to call (graphs.py, part.py).
 //
 // A call of a small model takes less than the binding of its tensors would. So every graph has buffers for the most rows
 // that it takes, and a binding for each number of rows that came: views of the same memory, made once. The caches are

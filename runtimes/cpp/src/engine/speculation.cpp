@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kForget = 0.97;    // of what was counted, with each new count
 constexpr std::int64_t kPeek = 128;  // rounds between two that try another depth
+constexpr std::int64_t kKeep = 16;   // rounds that a choice holds for: Python cannot weigh all of them each time (speculation.py)
 constexpr double kSpread = 0.05;    // of a call of one row, what another row costs, as long as nothing was measured
 constexpr double kNothing = 1e-9;   // seconds
 
@@ -38,17 +39,17 @@ std::pair<double, double> Line::fit() const {
 void Speed::saw(const std::string& graph, std::int64_t rows, Time started, std::int64_t calls) {
   if (rows == 0) return;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  lines_[graph].add(static_cast<double>(rows / calls), seconds / static_cast<double>(calls), calls);
+  lines[graph].add(static_cast<double>(rows / calls), seconds / static_cast<double>(calls), calls);
 }
 
 double Speed::of_call(const std::string& graph) const {
-  const auto found = lines_.find(graph);
-  return found == lines_.end() ? 0 : found->second.fit().first;
+  const auto found = lines.find(graph);
+  return found == lines.end() ? 0 : found->second.fit().first;
 }
 
 double Speed::of(const std::string& graph, double rows, double sharing) const {
-  const auto found = lines_.find(graph);
-  if (found == lines_.end()) return 0;
+  const auto found = lines.find(graph);
+  if (found == lines.end()) return 0;
   const auto [call, row] = found->second.fit();
   return call / sharing + row * rows;
 }
@@ -77,6 +78,7 @@ std::pair<std::int64_t, std::int64_t> Speculation::choose(std::int64_t running, 
   if (!all_tried && turn_ > 2) return {*untried, std::min<std::int64_t>(2, most)};  // the first tokens measure the calls
   if (all_tried && turn_ % kPeek == 0)
     return {depths_[static_cast<std::size_t>(turn_ / kPeek) % depths_.size()], 1};
+  if (held_ && turn_ % kKeep && !fixed_) return {held_->first, std::min(held_->second, most)};
   double best = 1 / std::max(speed.per_token(loops_, static_cast<double>(running)), kNothing);
   std::pair<std::int64_t, std::int64_t> chosen{0, 0};
   for (const std::int64_t depth : depths_) {
@@ -86,6 +88,7 @@ std::pair<std::int64_t, std::int64_t> Speculation::choose(std::int64_t running, 
       if (gain > best || (fixed_ && chosen.second == 0)) best = gain, chosen = {depth, count};
     }
   }
+  if (all_tried) held_ = chosen;
   return chosen;
 }
 

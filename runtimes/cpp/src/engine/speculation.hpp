@@ -35,6 +35,7 @@ class Line {
 class Speed {
  public:
   using Time = std::chrono::steady_clock::time_point;
+  std::map<std::string, Line> lines;  // by graph
   // Calls of so many rows together have taken the time since `started`.
   void saw(const std::string& graph, std::int64_t rows, Time started, std::int64_t calls = 1);
   // Seconds of a call, whatever its rows.
@@ -43,9 +44,6 @@ class Speed {
   double of(const std::string& graph, double rows, double sharing = 1) const;
   // Seconds of a token of so many loops, one row in each call.
   double per_token(double loops, double sharing = 1) const;
-
- private:
-  std::map<std::string, Line> lines_;
 };
 
 // Chooses how to draft.
@@ -82,6 +80,7 @@ class Speculation {
   std::map<std::int64_t, Share> shares_;  // by depth
   double loops_, deepest_;                // of a token, and of a round, lately
   std::int64_t turn_ = 0;
+  std::optional<std::pair<std::int64_t, std::int64_t>> held_;  // the choice that holds
 };
 
 // By kAuto, 0 or a number of loops; null where nothing is drafted (RequestError).

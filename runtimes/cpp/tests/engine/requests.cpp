@@ -160,6 +160,32 @@ void what_was_chosen_before_the_rest_of_its_leave_failed_is_told(std::int64_t dr
   check(idle(*core), "nothing is left");
 }
 
+// One waits for memory until another ends, and those that ran are sent back, too.
+void nobody_waits_for_ever_behind_a_leave_that_failed() {
+  const auto core = counting_core(2 * kLoops);  // of three that run all loops, pages for two
+  Failing failing(0, 1000);
+  mythos::EngineOptions options;
+  options.patience = 1;
+  mythos::engine::Engine engine(*core, options, &failing);
+  std::vector<std::shared_ptr<const mythos::Running>> running;
+  for (std::int64_t id = 4; id < 7; ++id) {
+    mythos::Request request;
+    request.prompt = {id}, request.max_new_tokens = 3;
+    running.push_back(engine.submit(request));
+  }
+  int ticks = 0;
+  for (engine.tick(); engine.running() == 3 && ticks < 1000; ++ticks) engine.tick();
+  check(engine.running() == 2 && engine.waiting() == 1 && running[0]->tokens.empty(), "one is sent back for want of pages");
+  failing.number = 1;
+  refuses<mythos::BackendFailed>([&] { for (; engine.busy() && ticks < 1000; ++ticks) engine.tick(); }, "planted");
+  check(engine.running() == 0 && engine.waiting() == 3, "and the others with their leave");
+  for (; engine.busy() && ticks < 1000; ++ticks) engine.tick();
+  check(!engine.busy(), "every request ends");
+  for (std::int64_t id = 4; id < 7; ++id)
+    check(running[static_cast<std::size_t>(id - 4)]->tokens == Ids({id + 1, id + 2, id + 3}), "as without it");
+  check(idle(*core), "nothing is left");
+}
+
 }  // namespace
 
 void requests() {
@@ -170,4 +196,5 @@ void requests() {
   what_a_tick_chose_before_it_failed_is_told();
   for (const std::int64_t drafts : {0, 3})
     for (const bool stays : {true, false}) what_was_chosen_before_the_rest_of_its_leave_failed_is_told(drafts, stays);
+  nobody_waits_for_ever_behind_a_leave_that_failed();
 }

@@ -12,10 +12,11 @@ from mythos_runtime.engine.bundled import check_device_rows, check_rows, runs_on
 from mythos_runtime.engine.core import Core
 from mythos_runtime.engine.device.opening import DeviceRows, open_rows
 from mythos_runtime.engine.engine import Engine
-from mythos_runtime.engine.graphs import Part, RowGraphs, StepPart
+from mythos_runtime.engine.graphs import RowGraphs
 from mythos_runtime.engine.memory import Memory, Room
 from mythos_runtime.engine.options import MAX_LAG, MOST_ROWS, EngineOptions
 from mythos_runtime.engine.ort_device.opening import OrtRows, open_cuda_rows
+from mythos_runtime.engine.part import Part, StepPart
 from mythos_runtime.engine.sharded import ShardedStep
 from mythos_runtime.engine.speculation import Speculation
 from mythos_runtime.errors import BackendMissing, CapacityError

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mythos_runtime.engine.call_inputs import Tables
-from mythos_runtime.engine.graphs import MOST_FRAMES, Frame, Part
 from mythos_runtime.engine.pages import PagedCache
+from mythos_runtime.engine.part import MOST_FRAMES, Frame, Part
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.errors import RuntimeBundleError, Unavailable
 from mythos_runtime.ort import OrtSession
@@ -37,7 +37,7 @@ class _Frames:
 
 
 class ShardedStep:
-    """See `graphs.Part`, in whose place it is.
+    """See `part.Part`, in whose place it is.
 
     Attributes:
         most_loops: of a call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 from mythos_runtime.engine import AnyEngine, EngineOptions, open_engine
 from mythos_runtime.engine.bundled import runs_on_cuda
+from mythos_runtime.knobs import halt_threshold
 from mythos_runtime.manifest import NOT_EXECUTED, Manifest
 from mythos_runtime.server.asking import Asker
 from mythos_runtime.server.schemas import ModelCard
@@ -74,7 +76,11 @@ class Served:
         """What clients are told of the model."""
         spec, settings = self.spec, self.settings
         knob = spec.exit.knob("halt_threshold")
-        usual = None if knob is None else knob.default
+        threshold = settings.halt_threshold
+        if threshold is None:
+            threshold = None if knob is None else knob.default
+        elif math.isinf(threshold):  # JSON would have null, which means that there is none
+            threshold = halt_threshold(spec, threshold)
         return ModelCard(
             id=settings.name,
             object="model",
@@ -85,7 +91,7 @@ class Served:
             max_output_tokens=min(settings.most_tokens or spec.max_output_tokens, spec.max_output_tokens),
             trained_loops=spec.trained_loops,
             most_loops=settings.most_loops,
-            halt_threshold=settings.halt_threshold if settings.halt_threshold is not None else usual,
+            halt_threshold=threshold,
             tokenizer=None if self.words.tokenizer is None else self.words.entry.kind,
             chat=self.words.template is not None,
             state=self.state,

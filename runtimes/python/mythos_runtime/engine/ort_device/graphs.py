@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from mythos_runtime.engine.call_inputs import Tables, blocks_of, put_knobs, put_place
-from mythos_runtime.engine.graphs import MOST_FRAMES
 from mythos_runtime.engine.memory import Memory
 from mythos_runtime.engine.ort_device.device import Bound, Numbers, OrtDevice
 from mythos_runtime.engine.ort_device.memory import OrtStates
 from mythos_runtime.engine.pages import PagedCache, Table
+from mythos_runtime.engine.part import MOST_FRAMES
 from mythos_runtime.engine.sequence import Span
 from mythos_runtime.errors import BackendFailed
 from mythos_runtime.line_ports import INITIAL, rows_on_lines

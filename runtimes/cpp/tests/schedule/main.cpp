@@ -2,9 +2,8 @@
 //
 // FOLDER holds spec.json and the three row graphs; for `device`, where the CPU's memory is a device's, also the graphs that
 // move lines. Every line of stdin is a schedule, every line of stdout what came of it;
-// tests/mythos_runtime_cpp/schedules.py says what they hold. Memory that is nobody's is NaN.
+// tests/mythos_runtime_cpp/schedules.py says what they hold.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -17,120 +16,18 @@
 #include "engine/engine.hpp"
 #include "fields.hpp"
 #include "line_ports.hpp"
+#include "memory.hpp"
 #include "ports.hpp"
+#include "recorded.hpp"
 #include "row_ports.hpp"
 #include "spec.hpp"
 
 namespace {
 
-using mythos::engine::PagedCache;
+using mythos::engine::cache_of;
+using mythos::engine::Recorded;
 using mythos::engine::Sequence;
-using mythos::engine::Spans;
-using mythos::engine::Tables;
 using nlohmann::json;
-
-void poison(const PagedCache& cache, std::int64_t page) {
-  const std::size_t size = mythos::dtype_size(cache.dtype());
-  const float wide = NAN;
-  const std::uint16_t half = 0xFFFF;  // NaN in float16 and in bfloat16, which scales of int8 lines are
-  for (std::int64_t slot = 0; slot < cache.slots(); ++slot)
-    for (std::int64_t at = 0; at < cache.page_bytes(); at += static_cast<std::int64_t>(size))
-      std::memcpy(cache.page(slot, page) + at, size == 4 ? static_cast<const void*>(&wide) : &half, size);
-}
-
-std::unique_ptr<PagedCache> cache_of(const mythos::CacheGroup& group, std::int64_t pages, const mythos::engine::MakeLines& make) {
-  auto cache = std::make_unique<PagedCache>(group.slots, pages, group.page_width(), group.page_dtype(), make);
-  for (std::int64_t page = 0; page < pages; ++page) poison(*cache, page);
-  cache->freed = [memory = cache.get()](std::int64_t page) { poison(*memory, page); };
-  return cache;
-}
-
-// NaN in all floats of a line of state.
-void poison(mythos::engine::States& states, const mythos::LoopSpec& spec, std::int64_t line) {
-  const auto fill = [&](const std::string& name) {
-    const auto& array = states.array(name);
-    auto* const values = reinterpret_cast<float*>(array.row(line));
-    std::fill_n(values, array.row_bytes / static_cast<std::int64_t>(sizeof(float)), NAN);
-  };
-  for (const mythos::StateTensor& tensor : spec.state)
-    if (tensor.dtype == "float32") fill(tensor.name);
-  fill(mythos::engine::kEncoded);
-}
-
-// Gives an empty sequence a past of whole pages at the price of one: the same page again and again, whose numbers
-// tests/mythos_runtime/engine/row_models.py knows.
-void fill_far(mythos::engine::Core& core, Sequence& sequence, std::int64_t length) {
-  const auto fill = [&](PagedCache& cache, mythos::engine::Table& table, std::int64_t depth) {
-    cache.extend(table, 0, mythos::kPage - 1);
-    for (std::int64_t slot = 0; slot < cache.slots(); ++slot) {
-      auto* const page = reinterpret_cast<float*>(cache.page(slot, table[0]));
-      for (std::int64_t at = 0; at < mythos::kPage * cache.width(); ++at)
-        page[at] = static_cast<float>((depth * 11 + slot * 29 + at * 7) % 31 - 15) / 16;
-    }
-    for (std::int64_t block = 1; block < length / mythos::kPage; ++block) {
-      cache.hold(table[0]);
-      table.push_back(table[0]);
-    }
-  };
-  if (core.around) fill(*core.around, sequence.around, 0);
-  for (std::size_t depth = 0; depth < sequence.loop.size(); ++depth)
-    fill(*core.loop, sequence.loop[depth], static_cast<std::int64_t>(depth));
-  sequence.length = sequence.answered = length;
-  sequence.filled.assign(sequence.filled.size(), length);
-}
-
-// The graphs, with a record of what they ran: [graph, [[sequence, depth, first, last], ...]]. Sequences are counted from the
-// first that a schedule opens.
-class Recorded : public mythos::engine::Graphs {
- public:
-  explicit Recorded(std::unique_ptr<Graphs> graphs)
-      : Graphs(graphs->spec, graphs->most_rows, graphs->most_loops), graphs_(std::move(graphs)) {}
-  void bind(const mythos::engine::Memory& memory) override { graphs_->bind(memory); }
-  mythos::engine::Lines enter(mythos::engine::States& states, const std::vector<std::int64_t>& ids, const float* initial,
-                              const Spans& spans, const Tables& tables) override {
-    note(mythos::kEnter, spans);
-    return graphs_->enter(states, ids, initial, spans, tables);
-  }
-  std::int64_t step(mythos::engine::States& states, const mythos::engine::Lines& lines, const Spans& spans,
-                    const mythos::engine::LoopTables& tables) override {
-    const std::int64_t ran = graphs_->step(states, lines, spans, tables);
-    Spans each = spans;
-    for (std::int64_t loop = 0; loop < ran; ++loop) {
-      note(mythos::kStep, each);
-      for (auto& span : each) ++span.depth;
-    }
-    return ran;
-  }
-  const float* leave(mythos::engine::States& states, const mythos::engine::Lines& lines, const std::vector<bool>& early,
-                     const std::vector<std::int64_t>& pick, const Spans& spans,
-                     const Tables& tables) override {
-    note(mythos::kLeave, spans);
-    const float* logits = graphs_->leave(states, lines, early, pick, spans, tables);
-    if (broken < 0) return logits;
-    broken_.assign(logits, logits + pick.size() * static_cast<std::size_t>(spec->vocab_size));
-    for (std::size_t i = 0; i < spans.size(); ++i)  // one answer per span, as the engine asks
-      if (spans[i].sequence->number - first_ == broken) broken_[i * static_cast<std::size_t>(spec->vocab_size) + 3] = NAN;
-    return broken_.data();
-  }
-
-  void reset(std::int64_t opened) {
-    trace = json::array();
-    first_ = opened, broken = -1;
-  }
-
-  json trace;
-  std::int64_t broken = -1;  // the sequence whose logits hold NaN
-
- private:
-  std::unique_ptr<Graphs> graphs_;
-  void note(const char* graph, const Spans& spans) {
-    json list = json::array();
-    for (const auto& span : spans) list.push_back({span.sequence->number - first_, span.depth, span.first, span.last});
-    trace.push_back({graph, std::move(list)});
-  }
-  std::int64_t first_ = 0;
-  std::vector<float> broken_;
-};
 
 // Always as many drafts as there is use for, up to a number: what pays is different at every run.
 class AsAsked : public mythos::engine::Speculation {
