@@ -61,7 +61,8 @@ def with_card(bundle: Bundle, licence: str | None, parity: Parity | None) -> Bun
 
 
 def write_index(folder: Path, manifest: Manifest, parity: Parity) -> Path:
-    """The page that leads to the reports in a bundle's folder of reports; those of `mythos bench` may come later."""
+    """The page that leads to the reports in a bundle's folder of reports; those of `mythos bench` may
+    come later, and are named without a link: the manifest holds this page to what it is now."""
     targets = [[each.name, each.state, _STATES.get(each.state, "")] for each in manifest.targets]
     return write_page(folder / INDEX, "index.html.j2", manifest=manifest, parity=parity, targets=targets)
 
