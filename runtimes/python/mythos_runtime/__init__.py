@@ -16,11 +16,14 @@ from mythos_runtime.errors import (
     BackendMissing,
     BundleError,
     CapacityError,
+    NotVerified,
     RequestError,
     ResultError,
     RuntimeBundleError,
+    Unavailable,
 )
 from mythos_runtime.generate import GenerationResult, Step
+from mythos_runtime.generate_options import GenerateOptions
 from mythos_runtime.loading import load
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.model import Model, Output
@@ -33,14 +36,17 @@ __all__ = [
     "BundleError",
     "Cache",
     "CapacityError",
+    "GenerateOptions",
     "GenerationResult",
     "Manifest",
     "Model",
+    "NotVerified",
     "Output",
     "RequestError",
     "ResultError",
     "RuntimeBundleError",
     "Step",
+    "Unavailable",
     "load",
     "read_manifest",
 ]
