@@ -106,10 +106,10 @@ def _verify(
     if against is None and manifest.doubt is not None:
         raise BundleError(f"{bundle}: {manifest.doubt}")
     if against is None and GOLDEN not in manifest.files:
-        raise BundleError(
-            f"{bundle} was exported without its golden cases (--parts); give its checkpoint with --against, to have "
-            "fresh ones drawn"
-        )
+        why = "was exported without its golden cases (--parts)"
+        if GOLDEN in manifest.missing:
+            why = f"lacks its golden cases, {GOLDEN}"
+        raise BundleError(f"{bundle} {why}; give its checkpoint with --against, to have fresh ones drawn")
     with steps() as step:
         golden = load_golden(bundle / GOLDEN, manifest.spec) if GOLDEN in manifest.files else None
         if against is not None:

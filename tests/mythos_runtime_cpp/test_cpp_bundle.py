@@ -34,7 +34,8 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         "cut off": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
         "changed": lambda folder: flip(folder / "model.onnx"),
         "weights changed": lambda folder: flip(folder / "weights.safetensors"),
-        "missing": lambda folder: (folder / "golden.safetensors").unlink(),
+        "missing": lambda folder: (folder / "weights.safetensors").unlink(),
+        "not needed, and changed": lambda folder: flip(folder / "reports" / "parity.json"),
         "a folder": lambda folder: (
             (folder / "golden.safetensors").unlink(),
             (folder / "golden.safetensors").mkdir(),
@@ -64,6 +65,16 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         result = cpp(RUN, folder, "--ids", "1")
         assert (result.returncode, result.stderr) == (2, f"error: {refused.value}\n"), name
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_what_is_not_needed_to_run_may_be_missing(bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["mla_decode"], tmp_path / "bundle")
+    for name in ("golden.safetensors", "model.pt2", "card.md"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "reports")
+    runs = [cpp(RUN, each, "--ids", "1,2", "--max-new-tokens", "3") for each in (bundles["mla_decode"], folder)]
+    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
+    assert runs[0].stdout == runs[1].stdout
 
 
 def larger_vocabulary(folder: Path) -> None:

@@ -1,5 +1,7 @@
 #include "manifest.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -68,6 +70,28 @@ std::map<std::string, std::string> read_texts(Fields& fields, const std::string&
     found[texts.names[i]] = texts.items[i].text;
   }
   return found;
+}
+
+// What nobody reads in order to run a bundle (SPARE in manifest.py).
+bool is_spare(const std::string& path) {
+  for (const char* name : {"golden.safetensors", "model.pt2", "card.md", "README.md"})
+    if (path == name) return true;
+  return path.rfind("reports/", 0) == 0;
+}
+
+bool is_gone(const std::string& folder, const std::string& path) {
+  struct stat found;
+  return stat((fs::path(folder) / path).c_str(), &found) != 0 && errno == ENOENT;
+}
+
+// Takes what is spare and not there out of what is listed, as if the bundle had been exported without it.
+void forget_missing(Manifest& manifest, const std::string& folder) {
+  const auto gone = [&](const auto& file) { return is_spare(file.first) && is_gone(folder, file.first); };
+  for (const auto& file : manifest.files)
+    if (gone(file)) manifest.paths.erase(file.first);
+  const auto unlisted = [&](const auto& file) { return !manifest.lists(file.first); };
+  auto& files = manifest.files;
+  files.erase(std::remove_if(files.begin(), files.end(), unlisted), files.end());
 }
 
 // tokenizer_entry.py says what it holds.
@@ -189,6 +213,7 @@ Manifest read_manifest(const std::string& folder, bool verify_hashes) {
   if (text.size() > kMaxJsonBytes)
     throw BundleError(path + " is larger than the " + std::to_string(kMaxJsonBytes) + " bytes that a manifest may have");
   Manifest manifest = parse_manifest(text, path);
+  forget_missing(manifest, folder);
   for (const auto& [name, entry] : manifest.files) check_file(folder, name, entry, false);  // cheap, so all of them first
   if (verify_hashes)
     for (const auto& [name, entry] : manifest.files) check_file(folder, name, entry, true);
