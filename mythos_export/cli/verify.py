@@ -19,7 +19,7 @@ FRESH_CASES = 24
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
 )

@@ -199,13 +199,21 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
 
 Manifest read_manifest(const std::string& folder, bool verify_hashes) {
   const std::string path = plain_path(folder + "/" + kManifest);
-  std::error_code error;
-  if (!fs::is_directory(folder, error))
-    throw BundleError(folder + (fs::exists(folder, error) ? " is a file" : " does not exist") +
+  // 0 where there is nothing; what cannot be looked at is an error.
+  const auto mode_of = [&](const std::string& place) {
+    struct stat found;
+    if (stat(place.c_str(), &found) == 0) return found.st_mode;
+    if (errno == ENOENT || errno == ENOTDIR) return mode_t{0};
+    throw BundleError("cannot read " + path + ": " + os_error(errno, place));
+  };
+  const mode_t mode = mode_of(plain_path(folder));
+  if (!S_ISDIR(mode))
+    throw BundleError(folder + (mode ? " is a file" : " does not exist") +
                       "; expected the folder of a bundle, which holds a " + kManifest);
-  if (!fs::is_regular_file(path, error))
+  if (!S_ISREG(mode_of(path)))
     throw BundleError(folder + " holds no " + kManifest + ", so it is not a bundle; make one with mythos-export");
   locate(folder, kManifest);  // no link that leaves the folder
+  std::error_code error;
   std::string text(std::min<std::uintmax_t>(fs::file_size(path, error), kMaxJsonBytes + 1), '\0');
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!stream) throw BundleError("cannot read " + path + ": " + os_error(errno, path));

@@ -85,6 +85,14 @@ def is_gone(folder: Path, path: str) -> bool:
     return False
 
 
+def mode_of(path: Path) -> int:
+    """The kind of what is at a path, 0 where there is nothing; OSError where that cannot be told."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def describe(file: Path) -> FileEntry:
     """The manifest's entry for a file as it is there now."""
     with open(file, "rb") as stream:

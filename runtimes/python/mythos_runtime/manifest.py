@@ -30,13 +30,14 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
-from mythos_runtime.files import FileEntry, check_file, is_gone, locate, path_problem, write_whole
+from mythos_runtime.files import FileEntry, check_file, is_gone, locate, mode_of, path_problem, write_whole
 from mythos_runtime.linked import Links, read_links
 from mythos_runtime.shards.entry import ExpertShards, read_shards
 from mythos_runtime.spec import LoopSpec
@@ -162,10 +163,10 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     path = folder / MANIFEST
     try:
         mend(folder)
-        if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
+        if not stat.S_ISDIR(mode := mode_of(folder)):
+            what = "is a file" if mode else "does not exist"
             raise BundleError(f"{folder} {what}; expected the folder of a bundle, which holds a {MANIFEST}")
-        if not path.is_file():
+        if not stat.S_ISREG(mode_of(path)):
             raise BundleError(f"{folder} holds no {MANIFEST}, so it is not a bundle; make one with mythos-export")
         locate(folder, MANIFEST)  # no link that leaves the folder
         with open(path, "rb") as stream:
