@@ -10,6 +10,12 @@ for step in model.generate(ids, max_new_tokens=64, temperature=0.8, top_k=50, to
     print(step.tokens, step.depth)
 """
 
+import os
+
+# ONNX Runtime reports its use to Microsoft unless it finds this when it starts; the call of its API that switches that
+# off comes after its first report (docs/security.md). So before anything imports it; who has set it decides.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from mythos_runtime.cache import Cache
 from mythos_runtime.errors import (
     BackendFailed,
