@@ -29,6 +29,7 @@ from mythos_model.pretrained import folder
 from mythos_runtime import Model
 from mythos_runtime.cli.terminal import plain_errors
 from mythos_runtime.dense import DenseCache
+from mythos_runtime.engine.sequence import Policy
 
 LAZY, FULL, LOCK_STEP = "lazy", "full", "lock-step"
 MIXED = 0
@@ -138,7 +139,7 @@ def _schedules(model: Model, batch: int, prompt: int, length: int) -> dict[str, 
     """How walks are generated, by name: int64 [batch, prompt] -> tokens and depths [batch, length]."""
     cache = DenseCache(batch, prompt + length - 1, model.spec)  # which fills every depth
 
-    def by_rows(policy: str) -> Callable[[np.ndarray], Written]:
+    def by_rows(policy: Policy) -> Callable[[np.ndarray], Written]:
         def write(ids: np.ndarray) -> Written:
             result = model.generate_all(ids, max_new_tokens=length, policy=policy)
             return np.array(result.tokens), np.array(result.depth)

@@ -15,6 +15,7 @@ from mythos_export.package import Bundle
 from mythos_export.report import write_page
 from mythos_export.verify import Parity
 from mythos_runtime.manifest import NOT_EXECUTED, NOT_VERIFIED, TWIN_VERIFIED, VERIFIED, Manifest
+from mythos_runtime.row_ports import MOST_LOOPS
 
 CARD, INDEX = "card.md", "index.html"
 _MOST_BYTES = 1 << 16  # of a README that a licence is looked for in
@@ -60,7 +61,8 @@ def with_card(bundle: Bundle, licence: str | None, parity: Parity | None) -> Bun
 
 
 def write_index(folder: Path, manifest: Manifest, parity: Parity) -> Path:
-    """The page that leads to the reports in a bundle's folder of reports; those of `mythos bench` may come later."""
+    """The page that leads to the reports in a bundle's folder of reports; those of `mythos bench` may
+    come later, and are named without a link: the manifest holds this page to what it is now."""
     targets = [[each.name, each.state, _STATES.get(each.state, "")] for each in manifest.targets]
     return write_page(folder / INDEX, "index.html.j2", manifest=manifest, parity=parity, targets=targets)
 
@@ -84,7 +86,7 @@ def _lines(manifest: Manifest, licence: str | None, parity: Parity | None) -> It
         yield "| caches | lines rounded to int8, a bfloat16 scale for each vector; engines keep them so |"
     yield f"| ids | 0 to {spec.vocab_size - 1} |"
     yield f"| longest sequence | {spec.max_seq_len}, of these at most {spec.max_output_tokens} generated at once |"
-    yield f"| loops | trained with {spec.trained_loops}; any number may be asked for |"
+    yield f"| loops | trained with {spec.trained_loops}; more or fewer may be asked for, up to {MOST_LOOPS} |"
     yield f"| exit rule | {spec.exit.name}: {spec.exit.meaning} |"
     yield from (f"| {knob.name} | {knob.default:g} by default: {knob.meaning} |" for knob in spec.exit.knobs)
     yield f"| text | {'ids only' if manifest.tokenizer is None else manifest.tokenizer.kind} |"

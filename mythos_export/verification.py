@@ -159,16 +159,22 @@ def _is_proven(target: Built, parity: Parity) -> bool:
 
 
 def verify_later(
-    folder: Path, manifest: Manifest, checkpoint: Path, config: Path | None = None, progress: Progress = silent
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Path,
+    config: Path | None = None,
+    progress: Progress = silent,
+    other_file: bool = False,
 ) -> Verified:
     """Verify a bundle that was exported with LATER, by the checkpoint that it was made from, and have it say so.
 
     Raises:
-        CasesError: the checkpoint is another model.
+        CasesError: the checkpoint is another model, or, unless that may be (`other_file`), another file.
         ParityError: an artifact differs; the bundle stays as it was.
     """
     progress("load the checkpoint")
-    found = same_model(manifest, load_checkpoint(checkpoint, config, default=manifest.config), checkpoint)
+    found = load_checkpoint(checkpoint, config, default=manifest.config)
+    found = same_model(manifest, found, checkpoint, other_file)
     loaded = Loaded.of(found, manifest.precision, manifest.formats, manifest.spec.int8_cache)
     progress("weigh the checkpoint's weights")
     linked = {} if manifest.links is None else map_links(folder, manifest.links)

@@ -8,6 +8,7 @@ from pathlib import Path
 # Two processes test on two cores. A second thread of each waits for the first, spinning, and takes its core: small
 # products took 400 times as long. Before anything imports torch, which reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # tests import ONNX Runtime before mythos_runtime does it
 
 import hypothesis
 import pytest

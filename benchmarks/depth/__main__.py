@@ -81,7 +81,7 @@ def main(
     except RuntimeBundleError as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    machine = f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}, {model.session.description}"
+    machine = f"{platform.machine()}, {model.session.description}"
     document = describe(name or paths[0].name, task, measured, trained, machine)
     document["command"] = _command(paths[0], data, name, max_loops, inputs, budget_ms, threads)
     recommended = [recommend(measured, budget) for budget in budget_ms]

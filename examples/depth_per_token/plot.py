@@ -9,19 +9,22 @@ Reads a text with the model, and goes on for some tokens; a bar for each token. 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mythos_runtime import Model, load
+from mythos_runtime import Model, RequestError, RuntimeBundleError, load
 
 
 def depths_of(model: Model, text: str, tokens: int) -> tuple[list[str], list[int], int]:
     """The text's tokens and new ones, as they are written; the loops of each; and how many of them were read."""
-    assert model.tokenizer is not None
-    prompt = model.tokenizer.encode(text)
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise RequestError("this bundle has no tokenizer; export it with --tokenizer")
+    prompt = tokenizer.encode(text)
     cache = model.new_cache(1, len(prompt) + tokens)
     out = model.forward([prompt], cache=cache)
     ids, depths = list(prompt), out.depth[0].tolist()
@@ -30,7 +33,7 @@ def depths_of(model: Model, text: str, tokens: int) -> tuple[list[str], list[int
         out = model.forward([[chosen]], cache=cache)
         ids.append(chosen)
         depths.append(int(out.depth[0, -1]))
-    return [model.tokenizer.decode([token]) for token in ids], depths, len(prompt)
+    return [tokenizer.decode([token]) for token in ids], depths, len(prompt)
 
 
 def draw(names: list[str], depths: list[int], read: int, most: int) -> Figure:
@@ -62,4 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (RuntimeBundleError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -15,7 +15,7 @@ from mythos_runtime.cli.terminal import Command, out, write
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")

@@ -19,13 +19,16 @@ FRESH_CASES = 24
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
 )
 @click.option("--cases", type=click.IntRange(min=1), help=f"Fresh cases, with --against [default: {FRESH_CASES}].")
 @click.option("--seed", type=int, help="Of the fresh cases, with --against [default: 0].")
 @click.option("--config", type=click.Path(path_type=Path), help="With --against: the model's, not the checkpoint's.")
+@click.option(
+    "--other-file", is_flag=True, help="With --against: go on where that is not the file that the bundle was made from."
+)
 @click.option("--policy", type=click.Choice(["share"]), help="Instead: what this cache policy costs on --data.")
 @click.option("--data", type=click.Path(path_type=Path), help="With --policy: safetensors with input_ids [Q, T].")
 @click.option("--repro", type=click.Path(path_type=Path), help="Replay the reproduction of a failure, a folder.")
@@ -38,6 +41,7 @@ def verify(
     policy: Policy | None,
     data: Path | None,
     threads: int | None,
+    other_file: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -54,10 +58,10 @@ def verify(
         raise click.UsageError("give a BUNDLE, or --repro with the folder of a reproduction")
     if (policy is None) != (data is None):
         raise click.UsageError("--policy and --data go together: what a policy costs depends on the data")
-    given = [f"--{name}" for name, value in options.items() if value is not None]
+    given = [f"--{name}" for name, value in options.items() if value is not None] + ["--other-file"] * other_file
     if repro is not None and given:
         raise click.UsageError(f"{given[0]} goes with a BUNDLE; --repro replays what the reproduction holds")
-    alone = [name for name in given if name in ("--cases", "--seed", "--config")]
+    alone = [name for name in given if name in ("--cases", "--seed", "--config", "--other-file")]
     if options["against"] is None and alone:
         raise click.UsageError(f"{alone[0]} needs --against: fresh cases are answered by the checkpoint's model")
     threads = bounded_threads(threads)
@@ -68,7 +72,7 @@ def verify(
     elif repro is not None:
         _replay(repro, threads, as_json)
     elif bundle is not None:
-        _verify(bundle, threads, as_json, **options)
+        _verify(bundle, threads, as_json, other_file, **options)
 
 
 def _policy(bundle: Path, policy: Policy, data: Path, threads: int | None, as_json: bool) -> None:
@@ -86,6 +90,7 @@ def _verify(
     bundle: Path,
     threads: int | None,
     as_json: bool,
+    other_file: bool,
     against: Path | None,
     cases: int | None,
     seed: int | None,
@@ -101,20 +106,20 @@ def _verify(
     if report is not None:
         check_place(report, bundle, manifest)
     if against is not None and manifest.doubt is not None:
-        _verify_later(bundle, manifest, against, config, as_json)
+        _verify_later(bundle, manifest, against, config, other_file, as_json)
         return
     if against is None and manifest.doubt is not None:
         raise BundleError(f"{bundle}: {manifest.doubt}")
     if against is None and GOLDEN not in manifest.files:
-        raise BundleError(
-            f"{bundle} was exported without its golden cases (--parts); give its checkpoint with --against, to have "
-            "fresh ones drawn"
-        )
+        why = "was exported without its golden cases (--parts)"
+        if GOLDEN in manifest.missing:
+            why = f"lacks its golden cases, {GOLDEN}"
+        raise BundleError(f"{bundle} {why}; give its checkpoint with --against, to have fresh ones drawn")
     with steps() as step:
         golden = load_golden(bundle / GOLDEN, manifest.spec) if GOLDEN in manifest.files else None
         if against is not None:
             step("answer fresh cases with the eager model")
-            fresh, weights = fresh_cases(manifest, against, config, cases or FRESH_CASES, seed or 0)
+            fresh, weights = fresh_cases(manifest, against, config, cases or FRESH_CASES, seed or 0, other_file)
             golden = fresh if golden is None else golden.joined(fresh)
             if weights is not None:
                 err.print(weights, style="yellow", markup=False, highlight=False)
@@ -130,12 +135,14 @@ def _verify(
     parity.raise_unless_passed()
 
 
-def _verify_later(bundle: Path, manifest: Manifest, against: Path, config: Path | None, as_json: bool) -> None:
+def _verify_later(
+    bundle: Path, manifest: Manifest, against: Path, config: Path | None, other_file: bool, as_json: bool
+) -> None:
     """What an export with --verify later left out: its golden cases and reports go into the bundle."""
     from mythos_export.verification import verify_later
 
     with steps() as step:
-        verified = verify_later(bundle, manifest, against, config, step)
+        verified = verify_later(bundle, manifest, against, config, step, other_file)
     assert verified.parity is not None
     show_parity(verified.parity)
     out.print(f"{bundle} is {verified.bundle.manifest.targets[0].state}.", highlight=False)

@@ -40,7 +40,7 @@ def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
     Raises:
         RequestError: the folder holds such files.
     """
-    listed = {(bundle / name).resolve() for name in manifest.files}
+    listed = {(bundle / name).resolve() for name in (*manifest.files, *manifest.missing)}
     if any((folder / name).resolve() in listed for name in (JSON_NAME, PAGE_NAME)):
         raise RequestError(
             f"{folder} holds the report of the export, which belongs to the bundle: over another one it would no "

@@ -71,6 +71,8 @@ def verify_bundle(
             results.append(_run(kind, bundle, golden, progress, reproductions))
         elif kind.optional:
             reason = f"the bundle was exported without {kind.artifact} (--parts)"
+            if kind.artifact in manifest.missing:
+                reason = f"{kind.artifact} is missing from the bundle"
             results.append(StageResult(kind.name, kind.runner, kind.artifact, reason=reason))
     if kernels:
         results.append(kernels_stage(progress))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from golden_bundles import Bundles
 from loading import EXAMPLES, example
 from served_bundles import serving
 from text_bundles import speaking_copy
+
+from mythos_runtime import RequestError, read_manifest
 
 REPOSITORY = EXAMPLES.parent
 
@@ -48,6 +52,27 @@ def test_serving_with_budgets(bundles: Bundles, tmp_path: Path, capsys: pytest.C
     means = [float(line.split(" loops a token")[0].split()[-1]) for line in lines]
     depth = {words: mean for (words, _), mean in zip(budgets.BUDGETS, means, strict=True)}
     assert depth["at most 3 loops"] <= 3 and depth["2 loops on average"] <= depth["as the model decides"]
+    assert depth["every loop of every token"] == read_manifest(bundle).spec.trained_loops
+    texts = {words: line.split(" ms: ")[1] for (words, _), line in zip(budgets.BUDGETS, lines, strict=True)}
+    assert texts["the same, nothing put off"] == texts["as the model decides"]
+
+
+@pytest.mark.parametrize(
+    "name", ["chat/chat", "depth_per_token/plot", "ouro/chat", "huginn/adaptive", "parcae/depths", "nanbeige/passes"]
+)
+def test_a_mistake_is_one_line(name: str, tmp_path: Path) -> None:
+    words = [str(tmp_path / "nowhere"), *(["a"] if name != "chat/chat" else [])]
+    program = [sys.executable, str(EXAMPLES / f"{name}.py"), *words]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "nowhere" in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["chat/chat", "depth_per_token/plot"])
+def test_a_bundle_without_a_tokenizer_is_refused_at_once(name: str, bundles: Bundles, tmp_path: Path) -> None:
+    words = [str(bundles["hops"]), *(["a"] if name != "chat/chat" else [])]
+    with pytest.raises(RequestError, match="no tokenizer"):
+        example(name).main(words)
 
 
 @pytest.mark.slow

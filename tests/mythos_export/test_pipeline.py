@@ -32,7 +32,7 @@ from mythos_export.verify import stages
 from mythos_export.verify.stages.program import Program
 from mythos_runtime import BundleError, load, read_manifest
 from mythos_runtime.files import FileEntry, describe
-from mythos_runtime.manifest import NOT_EXECUTED, VERIFIED
+from mythos_runtime.manifest import NOT_EXECUTED, SPARE, VERIFIED
 from mythos_runtime.program import load_program
 
 CHECKPOINT = GOLDEN / "training_checkpoint" / "step_0000010.pt"
@@ -207,6 +207,22 @@ def test_verify_says_what_a_slim_bundle_lacks(slim: Path, bundles: Bundles) -> N
     assert checked.exit_code == 0, checked.output
     text = " ".join(checked.stdout.split())
     assert "program was not run: the bundle was exported without model.pt2" in text
+
+
+def test_verify_says_what_is_missing(bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["gqa_prefill"], tmp_path / "bundle")
+    (folder / "golden.safetensors").unlink()
+    refused = CliRunner().invoke(mythos, ["verify", str(folder)])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr.endswith(
+        "lacks its golden cases, golden.safetensors; give its checkpoint with --against, to have fresh ones drawn\n"
+    )
+    shutil.rmtree(folder / "reports")
+    shutil.copy(bundles["gqa_prefill"] / "golden.safetensors", folder)
+    place = str(folder / "reports")  # what is written there would be held to the report of the export
+    refused = CliRunner().invoke(mythos, ["verify", str(folder), "--report", place])
+    assert refused.exit_code == 2 and "belongs to the bundle" in refused.stderr, refused.output
+    assert set(package.PARTS.values()) <= set(SPARE)
 
 
 # -- the program ------------------------------------------------------------------------------------------------------

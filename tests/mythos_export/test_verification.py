@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from golden_bundles import GOLDEN, config_of
 from golden_families import GoldenCase
+from safetensors.torch import save_file
 
 from mythos_export import export, verification
 from mythos_export.cli import export_command, mythos
@@ -152,6 +153,10 @@ def test_later_comes(source: Path, later: Path, tmp_path: Path, monkeypatch: pyt
     folder = shutil.copytree(later, tmp_path / "bundle")
     with pytest.raises(CasesError, match="is another model"):
         verify_later(folder, read_manifest(folder), OTHER)
+    resaved = tmp_path / "resaved.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_checkpoint(source).state.items()}, resaved)
+    with pytest.raises(CasesError, match="is not what the bundle was made from"):
+        verify_later(folder, read_manifest(folder), resaved)
     broken = shutil.copytree(later, tmp_path / "broken")
     weights = bytearray((broken / "weights.safetensors").read_bytes())
     weights[-2] ^= 0xFF

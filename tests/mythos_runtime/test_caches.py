@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,24 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(model: Model) -
     ):
         with pytest.raises(error):
             wrong()
+
+
+def test_arguments_of_another_kind_are_refused_in_words(model: Model) -> None:
+    wrong: Any = 3
+    for call, words in (
+        (lambda: load(wrong), "path should be a bundle's folder, as a text or a Path, found 3"),
+        (lambda: model.forward([[1]], cache=wrong), "cache should be what new_cache made, or None, found 3"),
+        (lambda: model.forward(["one"]), "ids should hold integers, found text"),
+        (lambda: model.forward([[None]]), "ids should hold integers, found Python objects"),
+        (lambda: model.forward([[1.0]]), "ids should hold integers, found float64"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            call()
+
+
+def test_what_a_pass_gives_is_shown_in_a_line(model: Model) -> None:
+    shown = repr(model.forward([[1, 2]]))
+    assert f"logits float32 [1, 2, {model.spec.vocab_size}]" in shown and len(shown) < 200
 
 
 def test_a_cache_runs_on_the_model_that_made_it(bundles: Bundles) -> None:

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from mythos_export.doctor import examine as exporter
-from mythos_runtime import cuda_ops
+from mythos_runtime import BackendMissing, cpp, cuda_ops
 from mythos_runtime.cli import mythos
-from mythos_runtime.doctor import examine
+from mythos_runtime.doctor import Finding, examine
 from mythos_runtime.engine.native import why_no_native_engine
 from mythos_runtime.op_library import find_op_library
 from mythos_runtime.tensorrt import plugins
@@ -51,6 +51,26 @@ def test_the_cpp_runtime_is_held_to_its_onnxruntime(tmp_path: Path) -> None:
     environment = {**os.environ, "MYTHOS_ONNXRUNTIME": str(tmp_path / "none.so")}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert "works=False" in ran.stdout and "ONNX Runtime was not found" in ran.stdout
+
+
+def test_the_cpp_program_is_found_where_make_native_builds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown to Python as a link to the library beside it; an installation has it in bin/."""
+
+    def found() -> Finding:
+        return next(finding for finding in examine() if finding.what == "run without Python")
+
+    package, build = tmp_path / "native", tmp_path / "build"
+    monkeypatch.setattr(cpp, "NATIVE", package)
+    for folder in (package / "lib", package / "bin", build):
+        folder.mkdir(parents=True)
+    (package / "lib" / "libmythos_runtime.so").symlink_to(build / "libmythos_runtime.so")
+    assert found().works is False and "make native" in found().remedy
+    (build / "mythos_run").touch()
+    assert found() == Finding("run without Python", True, str(build / "mythos_run"))
+    with pytest.raises(BackendMissing, match=f"cmake --install {build} --prefix"):
+        cpp.prefix()
+    (package / "bin" / "mythos_run").touch()
+    assert found().found == str(package / "bin" / "mythos_run") and cpp.prefix() == package
 
 
 def test_paths_are_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from golden_bundles import Bundles
 
 from mythos_runtime import BundleError, load
 from mythos_runtime.cli import mythos
+from mythos_runtime.manifest import SPARE, read_manifest
 
 
 def in_a_cache(bundle: Path, cache: Path) -> Path:
@@ -57,6 +59,32 @@ def test_a_bundle_in_the_hub_s_cache_is_one_and_a_link_out_of_the_cache_is_refus
     (snapshot / "model.onnx").symlink_to(other / "model.onnx")  # of another model
     with pytest.raises(BundleError, match=r"model\.onnx is a link that leaves the bundle"):
         load(snapshot)
+
+
+def test_what_is_not_needed_to_run_may_be_missing(bundles: Bundles, tmp_path: Path) -> None:
+    """And nothing else; what is there is held to its entry."""
+    whole, folder = bundles["mla_decode"], tmp_path / "bundle"
+    shutil.copytree(whole, folder)
+    listed = read_manifest(folder).files
+    spare = {name for name in listed if name in SPARE or name.startswith("reports/")}
+    assert spare > {"golden.safetensors", "model.pt2", "card.md", "reports/parity.html"}
+    for name in sorted(spare):
+        (folder / name).unlink()
+    manifest = read_manifest(folder)
+    assert set(manifest.missing) == spare and manifest.files.keys() == listed.keys() - spare
+    assert np.array_equal(load(folder).forward([[1, 2]]).logits, load(whole).forward([[1, 2]]).logits)
+    shown = CliRunner().invoke(mythos, ["inspect", str(folder)])
+    assert shown.exit_code == 0 and "these are missing, without which it runs: card.md, golden" in shown.stdout
+    with pytest.raises(BundleError, match=r"runs model\.pt2, which is missing from"):
+        load(folder, backend="eager")
+    for name in sorted(listed.keys() - spare):
+        (folder / name).rename(tmp_path / "away")
+        with pytest.raises(BundleError, match=f"{re.escape(name)} is missing"):
+            read_manifest(folder, verify_hashes=False)
+        (tmp_path / "away").rename(folder / name)
+    (folder / "golden.safetensors").symlink_to(whole / "golden.safetensors")
+    with pytest.raises(BundleError, match="is a link that leaves the bundle"):
+        read_manifest(folder)
 
 
 def test_sizes_alone_are_compared_where_asked(bundles: Bundles, tmp_path: Path) -> None:

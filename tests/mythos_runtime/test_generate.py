@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from prompts import prompts
 from mythos_model import MythosModel, load_checkpoint
 from mythos_runtime import Model, RequestError, load
 from mythos_runtime.engine.options import EngineOptions
+from mythos_runtime.generate import generate
+from mythos_runtime.generate_options import GenerateOptions
 
 
 def test_greedy_generation_is_the_same_everywhere(bundles: Bundles) -> None:
@@ -36,6 +40,27 @@ def test_sampling_is_repeatable_and_rows_do_not_disturb_each_other(model: Model)
     assert first.tokens == second.tokens
     assert model.generate_all(rows[:1], **options).tokens[0] == first.tokens[0]
     assert model.generate_all(rows, **{**options, "seed": 8}).tokens != first.tokens
+
+
+def test_a_closed_model_gives_no_more_tokens(bundles: Bundles) -> None:
+    model = load(bundles["mla_decode"])
+    steps = model.generate([[1, 2]], max_new_tokens=4)
+    next(steps)
+    model.close()
+    with pytest.raises(RequestError, match="closed"):
+        next(steps)
+
+
+def test_the_options_that_can_be_passed_on_are_those_of_generate() -> None:
+    taken = inspect.signature(generate).parameters.values()
+    expected = {each.name: each.annotation for each in taken if each.kind is inspect.Parameter.KEYWORD_ONLY}
+    declared = {name: each.__forward_arg__ for name, each in GenerateOptions.__annotations__.items()}
+    assert declared == expected
+
+
+def test_a_result_is_shown_in_a_line(model: Model) -> None:
+    shown = repr(model.generate_all([[1, 2], [3]], max_new_tokens=3))
+    assert shown.startswith("GenerationResult(2 rows, 6 tokens, ") and len(shown) < 200
 
 
 def test_ends(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from cpp_programs import ROOT, RUN, cpp, needs_cpp
 from golden_bundles import Bundles
 from onnx import helper
 
 from mythos_export.verify.twin import body_of, loop_of
 from mythos_runtime import BundleError, load
+from mythos_runtime.cli import mythos
 from mythos_runtime.errors import RuntimeBundleError
 from mythos_runtime.files import describe
 from mythos_runtime.op_library import find_op_library
@@ -34,7 +37,8 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         "cut off": lambda folder: (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1]),
         "changed": lambda folder: flip(folder / "model.onnx"),
         "weights changed": lambda folder: flip(folder / "weights.safetensors"),
-        "missing": lambda folder: (folder / "golden.safetensors").unlink(),
+        "missing": lambda folder: (folder / "weights.safetensors").unlink(),
+        "not needed, and changed": lambda folder: flip(folder / "reports" / "parity.json"),
         "a folder": lambda folder: (
             (folder / "golden.safetensors").unlink(),
             (folder / "golden.safetensors").mkdir(),
@@ -64,6 +68,29 @@ def test_damaged_bundles_are_refused_in_python_s_words(bundles: Bundles, tmp_pat
         result = cpp(RUN, folder, "--ids", "1")
         assert (result.returncode, result.stderr) == (2, f"error: {refused.value}\n"), name
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_refused_in_python_s_words(tmp_path: Path) -> None:
+    secret, loop = tmp_path / "secret", tmp_path / "loop"
+    secret.mkdir(0)
+    loop.symlink_to(loop)
+    # Root may look into everything; the others are errors of anybody's.
+    for folder in (*([secret] if os.geteuid() else []), loop, tmp_path / ("long" * 100), tmp_path / "none"):
+        refused = CliRunner().invoke(mythos, ["inspect", str(folder)])
+        result = cpp(RUN, folder, "--ids", "1")
+        assert (result.returncode, result.stderr) == (2, refused.stderr), folder
+        assert refused.exit_code == 2 and refused.stderr.startswith("error: "), refused.output
+        assert ("cannot read" in refused.stderr) == (folder.name != "none")
+
+
+def test_what_is_not_needed_to_run_may_be_missing(bundles: Bundles, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundles["mla_decode"], tmp_path / "bundle")
+    for name in ("golden.safetensors", "model.pt2", "card.md"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "reports")
+    runs = [cpp(RUN, each, "--ids", "1,2", "--max-new-tokens", "3") for each in (bundles["mla_decode"], folder)]
+    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
+    assert runs[0].stdout == runs[1].stdout
 
 
 def larger_vocabulary(folder: Path) -> None:

@@ -47,19 +47,28 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
 
 
 def headline(document: dict[str, Any]) -> str:
-    """What depth saves here, in one sentence."""
-    line, many = document["line"], document["many"]
+    """What depth saves here, in one sentence: with the native engine where it was measured, since that one runs."""
+    line, many, one = document["line"], document["many"], document["one"]
+    native = NATIVE in document["method"]["schedules"]
+    schedule, engine = (NATIVE, "the native engine") if native else (LAZY, "the engine")
     said = []
-    if line is not None:
+    if native and one:
+        ends = [pick(one, key=lambda row: row[LAZY]["mean_depth"]) for pick in (min, max)]
+        times = [
+            f"{1e3 * row[NATIVE]['seconds_per_token']['median']:.2f} ms a token at depth {row[LAZY]['mean_depth']:g}"
+            for row in ends
+        ]
+        said.append(f"one sequence takes {' and '.join(dict.fromkeys(times))}")
+    elif line is not None:
         said.append(
             f"one sequence takes {1e3 * line['fixed_seconds']:.2f} ms a token and {1e3 * line['step_seconds']:.2f} ms "
             "for every loop of it"
         )
-    gains = [(row[LAZY]["times_lock_step"]["median"], row) for row in many]
+    gains = [(row[schedule]["times_lock_step"]["median"], row) for row in many]
     if gains:
         most, least = max(gains, key=lambda gain: gain[0]), min(gains, key=lambda gain: gain[0])
         said.append(
-            f"against lock-step with every loop the engine gives {least[0]:.2f} times the tokens ({_where(least[1])}) "
+            f"against lock-step with every loop {engine} gives {least[0]:.2f} times the tokens ({_where(least[1])}) "
             f"to {most[0]:.2f} times ({_where(most[1])})"
         )
     text = "; ".join(said)
@@ -75,7 +84,9 @@ def _by_depth(document: dict[str, Any]) -> Markup:
     """Milliseconds a token of one sequence against mean depth, the line of the even loads, and the machine's limit."""
     with figure(7.2, 3.4) as (made, axes):
         rows, line = document["one"], document["line"]
-        for schedule, color, marker in ((LAZY, COLORS[0], "o"), (LOCK_STEP, "#9aa7b3", "s")):
+        for schedule, color, marker in ((LAZY, COLORS[0], "o"), (NATIVE, COLORS[3], "D"), (LOCK_STEP, "#9aa7b3", "s")):
+            if schedule not in rows[0]:
+                continue
             depth = [row[LAZY]["mean_depth"] for row in rows]
             times = np.array([row[schedule]["seconds_per_token"]["median"] for row in rows]) * 1e3
             axes.plot(depth, times, marker, color=color, label=LABELS[schedule])

@@ -1,6 +1,8 @@
 #include "arguments.hpp"
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdlib>
 #include <limits>
 
 namespace {
@@ -15,6 +17,24 @@ const CLI::Validator kDecimal(
     },
     "");
 
+// Others it could not convert, and does not say to what. Of numbers that it can read it says what range they have.
+const CLI::Validator kNumber(
+    [](std::string& text) {
+      double value;
+      return CLI::detail::lexical_cast(text, value) ? std::string() : "'" + text + "' is not a number";
+    },
+    "");
+
+// Any seed is read, so that one out of range is refused in the runtime's words.
+std::uint64_t seed_of(const std::string& text) {
+  const std::string digits = text.substr(text[0] == '+' ? 1 : 0);
+  errno = 0;
+  const std::uint64_t value = std::strtoull(digits.c_str(), nullptr, 10);
+  if (errno == ERANGE || (digits[0] == '-' && value))
+    throw mythos::RequestError("seed should be an integer of at least 0 and at most 18446744073709551615, found " + digits);
+  return value;
+}
+
 }  // namespace
 
 Arguments parse_arguments(int count, const char* const* values, std::string& answer) {
@@ -26,6 +46,10 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   const auto integer = [&](const char* name, auto& value, const char* meaning) {
     return app.add_option(name, value, meaning)->check(kDecimal);
   };
+  const auto number = [&](const char* name, auto& value, const char* meaning) {
+    return app.add_option(name, value, meaning)->check(kNumber);
+  };
+  std::string seed = "0";
   const auto repeated = [](CLI::Option* option) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
   };
@@ -36,24 +60,23 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   app.add_flag("--chat", out.chat, "The prompt is a message: put it into the bundle's chat template");
   app.add_option("--system", out.system, "With --chat: a system message before it");
   integer("--max-new-tokens", out.max_new_tokens, "Default: the bundle's, or 64, as far as the model allows");
-  app.add_option("--temperature", out.temperature, "0: greedy. Default: the bundle's, or 0");
+  number("--temperature", out.temperature, "0: greedy. Default: the bundle's, or 0");
   integer("--top-k", out.top_k, "0: off. Default: the bundle's, or 0");
-  app.add_option("--top-p", out.top_p, "1: off. Default: the bundle's, or 1");
-  app.add_option("--min-p", out.min_p, "0: off. Default: the bundle's, or 0");
-  app.add_option("--repetition-penalty", out.repetition_penalty, "1: off. Default: the bundle's, or 1");
-  integer("--seed", out.generate.sampling.seed, "From 0 to 18446744073709551615")->capture_default_str();
+  number("--top-p", out.top_p, "1: off. Default: the bundle's, or 1");
+  number("--min-p", out.min_p, "0: off. Default: the bundle's, or 0");
+  number("--repetition-penalty", out.repetition_penalty, "1: off. Default: the bundle's, or 1");
+  integer("--seed", seed, "From 0 to 18446744073709551615")->capture_default_str();
   repeated(integer("--eos", out.eos, "Id that ends the text, instead of the bundle's; may be repeated"));
   app.add_flag("--ignore-eos", out.ignore_eos, "Go on after the bundle's EOS");
   repeated(app.add_option("--stop", out.stop, "Text that ends the text, and is not shown; may be repeated"));
   repeated(app.add_option("--stop-ids", out.stop_ids, "Ids in a row that end the text, such as 4,5; may be repeated"));
   integer("--max-loops", forward.max_loops, "Default: as trained");
-  app.add_option("--halt-threshold", forward.halt_threshold, "Default: as trained; inf or -inf: never, or at once, as the model compares");
+  number("--halt-threshold", forward.halt_threshold, "Default: as trained; inf or -inf: never, or at once, as the model compares");
   app.add_option("--policy", out.generate.policy,
                  "Depths that a token did not run: run when they are needed (lazy, the default), at once (full; the same text), "
                  "or stood for by its deepest (share; approximate)")->check(CLI::IsMember({"lazy", "full", "share"}));
-  app.add_option("--loops-per-token", out.generate.loops_per_token,
-                 "Budget: the mean depth of new tokens, which then halt earlier");
-  app.add_option("--latency-ms", out.generate.latency_ms, "Budget: milliseconds of a new token, by what calls took lately");
+  number("--loops-per-token", out.generate.loops_per_token, "Budget: the mean depth of new tokens, which then halt earlier");
+  number("--latency-ms", out.generate.latency_ms, "Budget: milliseconds of a new token, by what calls took lately");
   app.add_option("--speculate", out.speculate,
                  "auto, off or loops: draft tokens after so many; changes the speed, never the text")->capture_default_str();
   app.add_option("--depth-trace", out.depth_trace, "Write the depth of every new token there, as JSON");
@@ -79,6 +102,7 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
   } catch (const CLI::ParseError& error) {
     throw UsageError{error.what()};
   }
+  out.generate.sampling.seed = seed_of(seed);
   return out;
 }
 

@@ -1,5 +1,7 @@
 #include "manifest.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -68,6 +70,28 @@ std::map<std::string, std::string> read_texts(Fields& fields, const std::string&
     found[texts.names[i]] = texts.items[i].text;
   }
   return found;
+}
+
+// What nobody reads in order to run a bundle (SPARE in manifest.py).
+bool is_spare(const std::string& path) {
+  for (const char* name : {"golden.safetensors", "model.pt2", "card.md", "README.md"})
+    if (path == name) return true;
+  return path.rfind("reports/", 0) == 0;
+}
+
+bool is_gone(const std::string& folder, const std::string& path) {
+  struct stat found;
+  return stat((fs::path(folder) / path).c_str(), &found) != 0 && errno == ENOENT;
+}
+
+// Takes what is spare and not there out of what is listed, as if the bundle had been exported without it.
+void forget_missing(Manifest& manifest, const std::string& folder) {
+  const auto gone = [&](const auto& file) { return is_spare(file.first) && is_gone(folder, file.first); };
+  for (const auto& file : manifest.files)
+    if (gone(file)) manifest.paths.erase(file.first);
+  const auto unlisted = [&](const auto& file) { return !manifest.lists(file.first); };
+  auto& files = manifest.files;
+  files.erase(std::remove_if(files.begin(), files.end(), unlisted), files.end());
 }
 
 // tokenizer_entry.py says what it holds.
@@ -175,13 +199,21 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
 
 Manifest read_manifest(const std::string& folder, bool verify_hashes) {
   const std::string path = plain_path(folder + "/" + kManifest);
-  std::error_code error;
-  if (!fs::is_directory(folder, error))
-    throw BundleError(folder + (fs::exists(folder, error) ? " is a file" : " does not exist") +
+  // 0 where there is nothing; what cannot be looked at is an error.
+  const auto mode_of = [&](const std::string& place) {
+    struct stat found;
+    if (stat(place.c_str(), &found) == 0) return found.st_mode;
+    if (errno == ENOENT || errno == ENOTDIR) return mode_t{0};
+    throw BundleError("cannot read " + path + ": " + os_error(errno, place));
+  };
+  const mode_t mode = mode_of(plain_path(folder));
+  if (!S_ISDIR(mode))
+    throw BundleError(folder + (mode ? " is a file" : " does not exist") +
                       "; expected the folder of a bundle, which holds a " + kManifest);
-  if (!fs::is_regular_file(path, error))
+  if (!S_ISREG(mode_of(path)))
     throw BundleError(folder + " holds no " + kManifest + ", so it is not a bundle; make one with mythos-export");
   locate(folder, kManifest);  // no link that leaves the folder
+  std::error_code error;
   std::string text(std::min<std::uintmax_t>(fs::file_size(path, error), kMaxJsonBytes + 1), '\0');
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!stream) throw BundleError("cannot read " + path + ": " + os_error(errno, path));
@@ -189,6 +221,7 @@ Manifest read_manifest(const std::string& folder, bool verify_hashes) {
   if (text.size() > kMaxJsonBytes)
     throw BundleError(path + " is larger than the " + std::to_string(kMaxJsonBytes) + " bytes that a manifest may have");
   Manifest manifest = parse_manifest(text, path);
+  forget_missing(manifest, folder);
   for (const auto& [name, entry] : manifest.files) check_file(folder, name, entry, false);  // cheap, so all of them first
   if (verify_hashes)
     for (const auto& [name, entry] : manifest.files) check_file(folder, name, entry, true);

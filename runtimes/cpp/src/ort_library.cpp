@@ -17,6 +17,11 @@ namespace {
 
 using Getter = const OrtApiBase*(ORT_API_CALL*)();
 
+// ONNX Runtime reports its use to Microsoft unless it finds this variable when it starts: the call of its API that
+// switches that off comes after its first report (docs/security.md). Set while this code is loaded, since later a program
+// may have threads, whose getenv() a setenv() disturbs. What is there already stays.
+[[maybe_unused]] const int kNoTelemetry = setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+
 // site-packages/mythos_runtime/native/lib/libmythos_runtime.so and site-packages/onnxruntime/capi/libonnxruntime.so.1.x.y
 std::string of_the_python_package(const fs::path& here) {
   std::string found;

@@ -41,7 +41,7 @@ std::string graph_file(const Bundle& bundle, const Backend& backend) {
   if (!path.empty()) return plain_path(bundle.folder + "/" + path);
   int count = 0;
   for (const auto& file : bundle.manifest.files) count += ends_with(file.first, backend.suffix);
-  throw BundleError(std::string("the backend ") + backend.name + " needs " + backend.prefer + ", but the manifest lists " +
+  throw BundleError(std::string("the backend ") + backend.name + " needs " + backend.prefer + ", but the bundle has " +
                     (count ? std::to_string(count) + " files" : "no file") + " in " + backend.suffix);
 }
 

@@ -10,17 +10,26 @@ for step in model.generate(ids, max_new_tokens=64, temperature=0.8, top_k=50, to
     print(step.tokens, step.depth)
 """
 
+import os
+
+# ONNX Runtime reports its use to Microsoft unless it finds this when it starts; the call of its API that switches that
+# off comes after its first report (docs/security.md). So before anything imports it; who has set it decides.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from mythos_runtime.cache import Cache
 from mythos_runtime.errors import (
     BackendFailed,
     BackendMissing,
     BundleError,
     CapacityError,
+    NotVerified,
     RequestError,
     ResultError,
     RuntimeBundleError,
+    Unavailable,
 )
 from mythos_runtime.generate import GenerationResult, Step
+from mythos_runtime.generate_options import GenerateOptions
 from mythos_runtime.loading import load
 from mythos_runtime.manifest import Manifest, read_manifest
 from mythos_runtime.model import Model, Output
@@ -33,14 +42,17 @@ __all__ = [
     "BundleError",
     "Cache",
     "CapacityError",
+    "GenerateOptions",
     "GenerationResult",
     "Manifest",
     "Model",
+    "NotVerified",
     "Output",
     "RequestError",
     "ResultError",
     "RuntimeBundleError",
     "Step",
+    "Unavailable",
     "load",
     "read_manifest",
 ]

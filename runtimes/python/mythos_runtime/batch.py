@@ -135,10 +135,16 @@ def _integers(values: Any, name: str) -> np.ndarray:
     except ValueError:  # rows of different lengths
         raise RequestError(f"{name} has rows of different lengths; pad them and pass lengths=[...]") from None
     if array.size and array.dtype.kind not in "iu":
-        raise RequestError(f"{name} should hold integers, found {array.dtype.name}")
+        raise RequestError(f"{name} should hold integers, found {_words(array.dtype)}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise RequestError(f"{name} should hold ids of the vocabulary, found {array.max()}")
     return array
+
+
+def _words(dtype: np.dtype[Any]) -> str:
+    """What an array holds, for people."""
+    kinds = {"U": "text", "S": "bytes", "O": "Python objects", "b": "booleans", "c": "complex numbers"}
+    return kinds.get(dtype.kind, dtype.name)
 
 
 def _validity(shape: tuple[int, ...], lengths: Any, valid: Any) -> np.ndarray:
@@ -151,5 +157,5 @@ def _validity(shape: tuple[int, ...], lengths: Any, valid: Any) -> np.ndarray:
         return np.asarray(np.arange(shape[1]) < counts[:, None])
     real = np.asarray(valid)
     if real.dtype != bool or real.shape != shape:
-        raise RequestError(f"valid should be booleans {list(shape)}, found {real.dtype.name} {list(real.shape)}")
+        raise RequestError(f"valid should be booleans {list(shape)}, found {_words(real.dtype)} {list(real.shape)}")
     return real

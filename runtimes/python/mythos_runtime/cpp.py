@@ -11,39 +11,55 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mythos_runtime.errors import BackendMissing
 from mythos_runtime.session import NATIVE
 
+PROGRAM = "mythos_run"
 
-def prefix() -> Path:
-    """The folder with bin/, include/ and lib/. Raises BackendMissing where this install has none."""
-    if not _program().is_file():
+
+def program() -> Path:
+    """`mythos_run`: of the wheel, or of `make native`, whose folder the package's link to the library leads to.
+
+    Raises:
+        BackendMissing: this install has none.
+    """
+    built = (NATIVE / "lib" / "libmythos_runtime.so").resolve().with_name(PROGRAM)
+    found = next((path for path in (NATIVE / "bin" / PROGRAM, built) if path.is_file()), None)
+    if found is None:
         raise BackendMissing(
             "this install of mythos-runtime has no C++ runtime: install it anew where g++ is (apt-get install g++ "
             "nlohmann-json3-dev libcli11-dev), or in its source run make native, which builds build/native/mythos_run"
+        )
+    return found
+
+
+def prefix() -> Path:
+    """The folder with bin/, include/ and lib/. Raises BackendMissing where this install has none."""
+    folder = program().parent
+    if folder != NATIVE / "bin":
+        raise BackendMissing(
+            f"the C++ runtime of this install is a build, {folder}, and not installed: cmake --install {folder} "
+            "--prefix FOLDER, and name that FOLDER"
         )
     return NATIVE
 
 
 def run() -> None:
     """Become `mythos_run`: the console script of that name."""
-    program = str(_prefix_or_exit() / "bin" / "mythos_run")
-    os.execv(program, [program, *sys.argv[1:]])
+    path = str(_or_exit(program))
+    os.execv(path, [path, *sys.argv[1:]])
 
 
-def _prefix_or_exit() -> Path:
+def _or_exit(find: Callable[[], Path]) -> Path:
     try:
-        return prefix()
+        return find()
     except BackendMissing as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _program() -> Path:
-    return NATIVE / "bin" / "mythos_run"
-
-
 if __name__ == "__main__":
-    print(_prefix_or_exit())
+    print(_or_exit(prefix))

@@ -96,7 +96,7 @@ def _native_engine() -> Finding:
 def _cpp_runtime() -> Finding:
     what = "run without Python"
     try:
-        return Finding(what, True, f"mythos_run in {cpp.prefix()}")
+        return Finding(what, True, str(cpp.program()))
     except BackendMissing as error:
         return Finding(what, False, "", str(error))
 

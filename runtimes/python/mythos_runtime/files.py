@@ -76,6 +76,23 @@ def locate(folder: Path, path: str) -> Path:
     return file
 
 
+def is_gone(folder: Path, path: str) -> bool:
+    """Whether nothing is at a listed path. What cannot be reached is no such thing: `check_file` says what it is."""
+    try:
+        os.stat(folder / path)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def mode_of(path: Path) -> int:
+    """The kind of what is at a path, 0 where there is nothing; OSError where that cannot be told."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def describe(file: Path) -> FileEntry:
     """The manifest's entry for a file as it is there now."""
     with open(file, "rb") as stream:

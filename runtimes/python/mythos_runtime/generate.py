@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from mythos_runtime.engine.request import Budget, Request, Running
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import CapacityError, RequestError
+from mythos_runtime.generate_options import GenerateOptions
 from mythos_runtime.row_ports import MOST_LOOPS
 from mythos_runtime.sampling import Sampler, SamplingOptions
 from mythos_runtime.spec import LoopSpec
@@ -46,6 +47,8 @@ class Model(Protocol):
     def runs_rows(self) -> bool: ...
 
     def engine(self, options: EngineOptions) -> AnyEngine: ...
+
+    def check_open(self) -> None: ...
 
     @property
     def forward(self) -> Callable[..., Any]: ...
@@ -77,7 +80,7 @@ class Step:
     capped: np.ndarray
 
 
-@dataclass
+@dataclass(repr=False)
 class GenerationResult:
     """Everything a generation gave: per row its ids, their depths and why it ended; per step the loops."""
 
@@ -93,6 +96,14 @@ class GenerationResult:
         """Tokens of all rows after the first step, over the engine's time for them; 0 where there was one step."""
         decoded = sum(len(row) for row in self.tokens) - sum(1 for row in self.tokens if row)
         return decoded / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+    def __repr__(self) -> str:
+        counts = [len(row) for row in self.tokens]
+        return (
+            f"GenerationResult({len(counts)} row{'s' if len(counts) != 1 else ''}, {sum(counts)} tokens, "
+            f"{sum(map(sum, self.depth)) / max(sum(counts), 1):.1f} loops a token, ended by "
+            f"{', '.join(sorted({str(reason) for reason in self.stop_reasons}))})"
+        )
 
 
 def generate(
@@ -134,7 +145,8 @@ def generate(
             is taken. It changes the speed, never the tokens.
 
     Raises:
-        RequestError, CapacityError: before anything is computed.
+        RequestError, CapacityError: before anything is computed. RequestError also at a step after the model was
+            closed.
     """
     spec = model.spec
     prompts = split_prompts(ids, spec.vocab_size)
@@ -190,14 +202,15 @@ def generate(
         )
         for row, prompt in enumerate(prompts)
     ]
-    return _engine_steps(engine, running)
+    return _engine_steps(model, engine, running)
 
 
-def _engine_steps(engine: AnyEngine, running: list[Running]) -> Iterator[Step]:
+def _engine_steps(model: Model, engine: AnyEngine, running: list[Running]) -> Iterator[Step]:
     """Tick until every row has its next token; rows that are ahead wait to be told of."""
     number = 0
     try:
         while any(row.finished is None or len(row.tokens) > number for row in running):
+            model.check_open()
             started = time.perf_counter()
             while any(row.finished is None and len(row.tokens) <= number for row in running):
                 engine.tick()
@@ -272,7 +285,7 @@ def _prefill(
     return logits, depth, loops, seconds
 
 
-def generate_all(model: Model, ids: Any, **options: Any) -> GenerationResult:
+def generate_all(model: Model, ids: Any, **options: Unpack[GenerateOptions]) -> GenerationResult:
     """`generate` to the end; options as there."""
     result: GenerationResult | None = None
     for step in generate(model, ids, **options):

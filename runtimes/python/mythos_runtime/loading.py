@@ -47,9 +47,12 @@ def load(
         engine: who runs the model on the CPU; see `mythos_runtime.session.Options`.
 
     Raises:
+        RequestError: an argument is not what is described here.
         BundleError: the bundle is damaged, incomplete, of an unknown version, or not a bundle.
         BackendMissing: this machine lacks something; the message says what to install.
     """
+    if not isinstance(path, (str, Path)):
+        raise RequestError(f"path should be a bundle's folder, as a text or a Path, found {path!r}")
     if verify not in VERIFICATIONS:
         raise RequestError(f"verify should be {' or '.join(VERIFICATIONS)}, found {verify!r}")
     place = None if weights is None else Path(weights)

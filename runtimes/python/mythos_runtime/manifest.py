@@ -30,13 +30,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+import stat
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mythos_runtime.errors import BundleError
 from mythos_runtime.fields import MAX_JSON_BYTES, Fields, parse_json
-from mythos_runtime.files import FileEntry, check_file, locate, path_problem, write_whole
+from mythos_runtime.files import FileEntry, check_file, is_gone, locate, mode_of, path_problem, write_whole
 from mythos_runtime.linked import Links, read_links
 from mythos_runtime.shards.entry import ExpertShards, read_shards
 from mythos_runtime.spec import LoopSpec
@@ -46,6 +47,10 @@ from mythos_runtime.tokenizer_entry import TokenizerEntry, read_tokenizer
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+
+SPARE = ("golden.safetensors", "model.pt2", "card.md", "README.md", "reports/")
+"""Files, and folders of files, that may be missing from a bundle that lists them: nothing reads them in order to run it
+(only the backend eager runs model.pt2). What is there is held to its entry all the same."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8a8", "int4a8", "fp8", "mixed")
 MIXED, FORMATS = "mixed", ("int8", "int4")
@@ -97,6 +102,7 @@ class Manifest:
     formats: dict[str, str] = field(default_factory=dict)
     links: Links | None = None
     format_version: int = FORMAT_VERSION
+    missing: tuple[str, ...] = field(default=(), compare=False)  # what is SPARE and was not there; not part of the JSON
 
     def target(self, name: str) -> Target | None:
         """The target of that name, or None."""
@@ -147,8 +153,8 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     """Read and check a bundle's manifest and the files it lists.
 
     Sizes and places of the files are always checked, their hashes only with `verify_hashes`; those of shards may be
-    where the shards run, and are then checked there. A bundle that has no name
-    because an export was killed while it replaced it gets its name back.
+    where the shards run, and are then checked there. What is SPARE and not there is among `missing`, not in `files`. A
+    bundle that has no name because an export was killed while it replaced it gets its name back.
 
     Raises:
         BundleError: one sentence that names the field or file, what was found and what was expected.
@@ -157,10 +163,10 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     path = folder / MANIFEST
     try:
         mend(folder)
-        if not folder.is_dir():
-            what = "is a file" if folder.exists() else "does not exist"
+        if not stat.S_ISDIR(mode := mode_of(folder)):
+            what = "is a file" if mode else "does not exist"
             raise BundleError(f"{folder} {what}; expected the folder of a bundle, which holds a {MANIFEST}")
-        if not path.is_file():
+        if not stat.S_ISREG(mode_of(path)):
             raise BundleError(f"{folder} holds no {MANIFEST}, so it is not a bundle; make one with mythos-export")
         locate(folder, MANIFEST)  # no link that leaves the folder
         with open(path, "rb") as stream:
@@ -170,6 +176,9 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
     if len(text) > MAX_JSON_BYTES:
         raise BundleError(f"{path} is larger than the {MAX_JSON_BYTES} bytes that a manifest may have")
     manifest = parse_manifest(text, str(path))
+    missing = tuple(name for name in manifest.files if _is_spare(name) and is_gone(folder, name))
+    there = {name: entry for name, entry in manifest.files.items() if name not in missing}
+    manifest = replace(manifest, files=there, missing=missing)
     away = (
         set() if manifest.shards is None else {name for name in manifest.shards.apart() if not (folder / name).exists()}
     )
@@ -180,6 +189,10 @@ def read_manifest(folder: str | Path, verify_hashes: bool = True) -> Manifest:
         for name, entry in listed.items():
             check_file(folder, name, entry, verify_hash=True)
     return manifest
+
+
+def _is_spare(name: str) -> bool:
+    return any(name.startswith(spare) if spare.endswith("/") else name == spare for spare in SPARE)
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from mythos_runtime.engine.native import NativeSession
 from mythos_runtime.engine.options import EngineOptions
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import RequestError
+from mythos_runtime.generate_options import GenerateOptions
 from mythos_runtime.guards import one_at_a_time
 from mythos_runtime.manifest import Manifest
 from mythos_runtime.session import ClosedSession, Session
@@ -36,7 +37,7 @@ NO_CACHE = "none"
 _MOST_LOOPS = (1 << 31) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Output:
     """What a forward pass gives.
 
@@ -53,6 +54,12 @@ class Output:
     loops: int
     policy: str
     seconds: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Output(logits {self.logits.dtype} {list(self.logits.shape)}, depth {self.depth.dtype} "
+            f"{list(self.depth.shape)}, loops={self.loops}, policy={self.policy!r}, seconds={self.seconds:.4g})"
+        )
 
 
 class Model:
@@ -80,8 +87,13 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the engine and its memory. The model cannot run any more (RequestError)."""
+        """Free the engine and its memory. The model cannot run any more, nor can a generation go on (RequestError)."""
         self.session, self.rows = ClosedSession(), None
+
+    def check_open(self) -> None:
+        """RequestError where the model was closed."""
+        if isinstance(self.session, ClosedSession):
+            self.session.run({})
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -110,7 +122,7 @@ class Model:
         Raises:
             RequestError: this backend runs no row graphs, or the options cannot be.
         """
-        self._check_open()
+        self.check_open()
         if self.rows is None:
             raise RequestError(f"the backend {self.session.name} runs the whole model in one call, and no requests")
         return self.rows.engine(options or EngineOptions())
@@ -156,7 +168,7 @@ class Model:
             lengths: integers [B]: row b's tokens from lengths[b] on are padding. Or:
             valid: booleans [B, T], False for padding.
             max_loops: most loops to run; default: the cache's, or as trained. May exceed the trained number; with a
-                cache, it is the cache's.
+                cache, it is the cache's, which holds 256 depths at most.
             halt_threshold: where the exit rule (`spec.exit`) lets a token halt; default: as trained. Infinite: never,
                 or at once, as the rule compares.
             cache: read, and extended by the new tokens. Without one, the tokens are whole sequences.
@@ -169,9 +181,9 @@ class Model:
             ResultError: the engine returned what cannot be right, NaN among it. Nothing was written to the cache.
         """
         chunk = make_chunk(ids, self.spec.vocab_size, lengths, valid)
+        self._check_cache(cache, len(chunk.ids))
         loops, threshold = self._loops(max_loops, cache), self.threshold(halt_threshold)
         draw = initial_of(self.spec, initial_state, state_seed)
-        self._check_cache(cache, len(chunk.ids))
         if isinstance(cache, RowsCache):
             cache.check_room(chunk.counts)
             drawn = draw(chunk.positions(cache.lengths)).get("initial_state")
@@ -187,11 +199,11 @@ class Model:
         logits, depth, ran, seconds = run_graph(self.session, self.spec, chunk, loops, threshold, cache, draw)
         return Output(logits, depth, ran, NO_CACHE if cache is None else "full", seconds)
 
-    def generate(self, ids: Any, **options: Any) -> Iterator[generation.Step]:
-        """Generate token by token; see `mythos_runtime.generate.generate` for the options."""
+    def generate(self, ids: Any, **options: Unpack[GenerateOptions]) -> Iterator[generation.Step]:
+        """Generate token by token; see `mythos_runtime.generate.generate` for the options, errors and what comes."""
         return generation.generate(self, ids, **options)
 
-    def generate_all(self, ids: Any, **options: Any) -> generation.GenerationResult:
+    def generate_all(self, ids: Any, **options: Unpack[GenerateOptions]) -> generation.GenerationResult:
         """Generate to the end and collect everything; options as `generate`."""
         return generation.generate_all(self, ids, **options)
 
@@ -212,18 +224,16 @@ class Model:
         """RequestError where a cache is not for this model, or not for so many rows."""
         if cache is None:
             return
+        if not isinstance(cache, Cache):
+            raise RequestError(f"cache should be what new_cache made, or None, found {cache!r}")
         if cache.spec is not self.spec and cache.spec != self.spec:
             raise RequestError("the cache was made for another model; make one with this model's new_cache")
         if cache.batch != batch:
             raise RequestError(f"ids have {batch} rows, the cache has {cache.batch}")
         if isinstance(cache, RowsCache):
-            self._check_open()
+            self.check_open()
             if self.rows is None or not self.rows.made(cache):
                 raise RequestError("the cache was made by another model; make one with this model's new_cache")
-
-    def _check_open(self) -> None:
-        if isinstance(self.session, ClosedSession):
-            self.session.run({})
 
     def threshold(self, halt_threshold: float | None) -> float:
         """The float32 that a call runs with: what is asked for, or as trained (NaN where the model has none).

@@ -148,12 +148,12 @@ def graph_file(folder: Path, manifest: Manifest, backend: str) -> Path:
             f"{folder} does not hold the model as one graph, which is what {backend} runs: its experts are in shards, "
             "for generation and mythos serve; export it without --expert-shards"
         )
+    if known.prefer in manifest.missing:
+        raise BundleError(f"{backend} runs {known.prefer}, which is missing from {folder}; export or copy it again")
     if path is None:
         count = sum(name.endswith(known.suffix) for name in manifest.files)
         found = f"{count} files" if count else "no file"
-        raise BundleError(
-            f"the backend {backend} needs {known.prefer}, but the manifest lists {found} in {known.suffix}"
-        )
+        raise BundleError(f"the backend {backend} needs {known.prefer}, but the bundle has {found} in {known.suffix}")
     return folder / path
 
 

@@ -123,6 +123,7 @@ def test_a_report(bundles: Bundles, tmp_path: Path) -> None:
         if why_no_native_engine() is None:
             assert row["lazy, native"]["times_lock_step"]["median"] > 0
     page = (tmp_path / "generation.html").read_text()
+    assert ("the native engine gives" in page) == (why_no_native_engine() is None)
     for name in names:
         assert name in page
     assert "mythos bench mla_decode --generation" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -86,7 +87,11 @@ def test_verify_against_weights_that_bring_no_configuration(bundle: Path, tmp_pa
     weights = tmp_path / "weights.safetensors"
     save_file(state, weights)
     arguments = ["verify", str(bundle), "--against", str(weights), "--cases", "2", "--seed", "5", "--threads", "1"]
-    result = CliRunner().invoke(mythos, arguments)
+    refused = CliRunner().invoke(mythos, arguments)
+    both = (load_checkpoint(CHECKPOINT).sha256, hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert refused.exit_code == 2 and all(each in refused.stderr for each in both), refused.output
+    assert "Error" not in refused.stderr and "add --other-file" in refused.stderr
+    result = CliRunner().invoke(mythos, [*arguments, "--other-file"])
     assert result.exit_code == 0, result.output
     assert "is not the file that the bundle was made from" in " ".join(result.stderr.split())
 
@@ -99,6 +104,7 @@ def test_wrong_requests_of_verify_are_exit_code_2(bundle: Path, bundles: Bundles
         (mythos, ["verify", str(bundle), "--cases", "3"], "--cases needs --against"),
         (mythos, ["verify", str(bundle), "--seed", "3"], "--seed needs --against"),
         (mythos, ["verify", str(bundle), "--config", "x"], "--config needs --against"),
+        (mythos, ["verify", str(bundle), "--other-file"], "--other-file needs --against"),
         (mythos, ["verify", "--repro", "x", "--report", "y"], "--report goes with a BUNDLE"),
         (mythos, ["verify", str(bundle), "--report", str(bundle / "reports")], "belongs to the bundle"),
         (mythos, ["verify", str(bundle), "--against", str(other)], "is another model than the bundle"),

@@ -49,7 +49,7 @@ def test_what_ran_and_what_did_not(
 def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     for name, damage in (
         ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),
-        ("golden.safetensors", lambda path: path.unlink()),
+        ("weights.safetensors", lambda path: path.unlink()),
         ("manifest.json", lambda path: path.write_text(path.read_text()[:-20])),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace('"model.onnx"', '"../model.onnx"'))),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace('_version": 2', '_version": 99'))),

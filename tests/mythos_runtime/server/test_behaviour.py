@@ -137,6 +137,9 @@ def test_keys(small: Path) -> None:
         assert http.post("/tokenize", json={"prompt": "x"}).status_code == 401
         for path in ("/", "/health", "/ready", "/metrics"):
             assert http.get(path).status_code == 200, path
+        for path in ("/", "/health", "/ready"):
+            answer = http.head(path)
+            assert answer.status_code == 200 and not answer.content, path
         assert server.openai("secret").models.list().data[0].id == NAME
         accented = http.get("/v1/models", headers={"Authorization": "Bearer clé".encode()})
         assert accented.status_code == 200

@@ -215,7 +215,7 @@ def test_prompts_that_begin_alike_are_computed_once(server: Serving, small: Path
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "found 'tool'"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, None, "is not UTF-8: the lone surrogate 0xd800"),
         ({"max_tokens": 500}, None, "exceed the 128 that this model takes"),
-        ({"max_loops": 11}, None, "max_loops is 11, but this server runs at most 10"),
+        ({"max_loops": 11}, None, "max_loops is 11, but this server runs at most 10 (--most-loops)"),
         ({"halt_threshold": 1e300}, None, "halt_threshold should be a float32 from"),
         ({"top_logprobs": 2}, None, "top_logprobs needs logprobs"),
         ({"model": "\udcff"}, "model", "there is no model"),

@@ -13,7 +13,7 @@ from mythos_runtime.manifest import read_manifest
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as one line of JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a BUNDLE holds, where it came from and how far it was checked."""

@@ -17,7 +17,7 @@ def package() -> None:
 
 
 @package.command("triton-model-repository", cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the model.  [default: the bundle's folder]")
 @click.option("--memory", type=Size(), default="1GiB", show_default=True, help=MEMORY)
@@ -56,7 +56,7 @@ def triton_model_repository(
 
 
 @package.command("aoti", cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--provider",

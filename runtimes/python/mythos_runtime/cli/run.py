@@ -13,7 +13,7 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, w
 
 
 @click.command(cls=Command)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.option("--prompt", help="Text to go on from (bundles with a tokenizer); - reads it from stdin.")
 @click.option(
     "--file", type=click.Path(path_type=Path, allow_dash=True), help="A UTF-8 file with the prompt; - is stdin."

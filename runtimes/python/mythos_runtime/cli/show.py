@@ -42,6 +42,9 @@ def show_bundle(path: Path, manifest: Manifest) -> None:
     if manifest.tokenizer is not None:
         _show_text(manifest.tokenizer)
     _show_operators(manifest)
+    if manifest.missing:
+        gone = f"Of its files these are missing, without which it runs: {', '.join(manifest.missing)}."
+        out.print(gone, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if manifest.doubt is not None:
         out.print(f"{manifest.doubt[0].upper()}{manifest.doubt[1:]}.", style="red", highlight=False)
     if any(target.state == TWIN_VERIFIED for target in manifest.targets):

@@ -166,16 +166,19 @@ def _watching(metrics: Metrics) -> APIRouter:
     routes = APIRouter()
     page = resources.files("mythos_runtime.server").joinpath("page.html").read_text(encoding="utf-8")
 
+    @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=HTMLResponse)
     async def index() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health", responses={503: {"model": Status}})
     async def health(http: Request) -> JSONResponse:
         """Whether the process works; one that does not should be started anew."""
         alive = http.app.state.loop.alive
         return JSONResponse({"status": "ok" if alive else "the engine has stopped"}, 200 if alive else 503)
 
+    @routes.head("/ready", include_in_schema=False)
     @routes.get("/ready", responses={503: {"model": Status}})
     async def ready(http: Request) -> JSONResponse:
         """Whether it is worth sending requests here now."""

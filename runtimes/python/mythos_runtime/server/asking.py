@@ -70,7 +70,9 @@ class Asker:
         if loops is None:
             loops = min(self.spec.trained_loops, settings.most_loops)
         if loops > settings.most_loops:
-            raise RequestError(f"max_loops is {loops}, but this server runs at most {settings.most_loops}")
+            raise RequestError(
+                f"max_loops is {loops}, but this server runs at most {settings.most_loops} (--most-loops)"
+            )
         asked = settings.halt_threshold if body.halt_threshold is None else body.halt_threshold
         threshold = None if asked is None else halt_threshold(self.spec, asked)
         budget = Budget(

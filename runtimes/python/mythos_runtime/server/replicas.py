@@ -139,6 +139,7 @@ def run(application: serve.Application, host: str, port: int, cluster: str | Non
     if cluster is None:
         command.listen(host, port).close()  # who finds it taken says so here, and not in Ray's words
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", str(_PROXY_SECONDS))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its clusters' use otherwise
     ray.init(
         address=cluster,
         num_cpus=None if cluster else cores,
