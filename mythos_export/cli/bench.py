@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.outputs import check_folder_place
 
 
 @click.command(cls=Command)
@@ -53,13 +54,13 @@ def bench(
     if compare is not None:
         _show_changes(*compare, as_json)
         return
-    from mythos_export.bench.report import probe, write_report
+    from mythos_export.bench.report import write_report
     from mythos_export.bench.run import BenchOptions
     from mythos_export.bench.run import bench as run_bench
 
     assert bundle is not None
     folder = output or bundle / "reports"
-    probe(folder)
+    check_folder_place(folder, "-o")
     if generation:
         _generation(bundle, folder, depth_trace, as_json, options)
         return

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.outputs import check_file_place, writing
 
 
 @click.command(cls=Command)
@@ -50,6 +51,8 @@ def plan(
 
     if network is not None and expert_shards is None:
         raise click.UsageError("--network is between the shards of --expert-shards: give that too")
+    if html is not None:
+        check_file_place(html, "--html")
     found, on = read_model(model), find_device(device)
     if cache is not None:
         found = replace(found, int8_cache=True)
@@ -58,6 +61,11 @@ def plan(
     listed = tuple(p for p in PRECISIONS if p not in barred)
     chosen = listed if found.precision is None else (found.precision,)
     rows = [estimate(found, each, on, context, batch, depths or 2 * found.loops) for each in chosen]
+    spread, rests_on = [], ""  # before anything is printed: a request that is refused prints nothing
+    if expert_shards is not None:
+        link = find_network(network or "100gbe")
+        spread = [sharded(found, each, on, link, expert_shards, batch, context) for each in chosen]
+        rests_on = sharded_note(on, link, spread[0])
     for name, value in facts(found, on, rows):
         out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
     if context > found.longest:
@@ -68,17 +76,14 @@ def plan(
         if each.shard is not None:
             out.print(f"{each.need.precision}: shard {each.shard}", markup=False, highlight=False, soft_wrap=True)
     out.print(NOTE, style="dim", highlight=False)
-    spread, rests_on = [], ""
-    if expert_shards is not None:
-        link = find_network(network or "100gbe")
-        spread = [sharded(found, each, on, link, expert_shards, batch, context) for each in chosen]
+    if spread:
         _show(SHARDED_COLUMNS, sharded_rows(spread))
-        rests_on = sharded_note(on, link, spread[0])
         out.print(rests_on, style="dim", highlight=False)
     if html is not None:
         from mythos_export.plan.page import write_plan
 
-        write_plan(html, found, on, rows, spread, rests_on)
+        with writing(html, "--html"):
+            write_plan(html, found, on, rows, spread, rests_on)
         out.print(f"page: {html}", markup=False, highlight=False)
     if as_json:
         known = asdict(found) | {"parameters": found.parameters, "active_per_loop": found.active_per_loop}

@@ -14,6 +14,7 @@ from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, o
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest, read_manifest
+from mythos_runtime.outputs import check_folder_place, writing
 
 FRESH_CASES = 24
 
@@ -100,6 +101,7 @@ def _verify(
     manifest = read_manifest(bundle)
     if report is not None:
         check_place(report, bundle, manifest)
+        check_folder_place(report, "--report")
     if against is not None and manifest.doubt is not None:
         _verify_later(bundle, manifest, against, config, as_json)
         return
@@ -123,7 +125,8 @@ def _verify(
         parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place, kernels=True)
     show_parity(parity)
     if report is not None:
-        write_reports(report, parity, manifest)
+        with writing(report, "--report"):
+            write_reports(report, parity, manifest)
         out.print(f"report: {report / 'parity.html'}")
     if as_json:
         write(json.dumps(parity.to_json()) + "\n")

@@ -20,6 +20,7 @@ from mythos_runtime.cli.terminal import mark
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError
 from mythos_runtime.generate import STOP
+from mythos_runtime.outputs import write_output
 from mythos_runtime.stops import StopTexts
 
 BAR = 40  # characters of the histogram's longest bar
@@ -247,7 +248,4 @@ def speculation(text: str) -> Speculate:
 def write_trace(path: Path, prompt: int, run: Run) -> None:
     """Depths of a run, which the engine replays (`engine.Request.depths`)."""
     document = {"requests": [{"prompt": prompt, "depth": run.depth}]}
-    try:
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"--depth-trace {path} cannot be written: {error.strerror}") from error
+    write_output(path, json.dumps(document) + "\n", "--depth-trace")

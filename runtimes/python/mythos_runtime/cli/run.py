@@ -80,8 +80,12 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
     from mythos_runtime import load
     from mythos_runtime.cli.generation import named_options, plan, prompt_ids, speculation, stream, write_trace
     from mythos_runtime.errors import NotVerified
+    from mythos_runtime.outputs import check_file_place
 
     with named_options(context.command):
+        trace = options.pop("depth_trace")
+        if trace is not None:
+            check_file_place(trace, "--depth-trace")
         threads = bounded_threads(options.pop("threads"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotVerified)  # it is among the notes below
@@ -89,7 +93,6 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
             model = load(bundle, threads=threads, **how)
         detail(f"{model!r}")
         options["speculate"] = speculation(options["speculate"])
-        trace = options.pop("depth_trace")
         words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
         ids = prompt_ids(model, **words)
         detail(f"{len(ids)} prompt tokens")
