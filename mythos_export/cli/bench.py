@@ -11,11 +11,15 @@ from rich import box
 from rich.table import Column, Table
 
 from mythos_runtime.cli.progress import steps
-from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.cli.terminal import Command, examples, out, write
 from mythos_runtime.outputs import check_folder_place
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Time a BUNDLE on this machine, against its limits.",
+    epilog=examples("mythos bench BUNDLE --quick -o reports/", "mythos bench --compare before.json after.json"),
+)
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")

@@ -9,11 +9,15 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.cli.terminal import Command, examples, out, write
 from mythos_runtime.outputs import check_file_place, writing
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Tell what a MODEL takes, before anything is loaded.",
+    epilog=examples("mythos plan 1t --device 8xh200 --context 8192", "mythos plan BUNDLE --html plan.html"),
+)
 @click.argument("model")
 @click.option("--device", default="this", show_default=True, help="A preset such as h100 or 8xh100, or this machine.")
 @click.option("--context", type=click.IntRange(0), default=4096, show_default=True, help="Cached tokens of a sequence.")
@@ -27,7 +31,14 @@ from mythos_runtime.outputs import check_file_place, writing
 @click.option("--expert-shards", type=click.IntRange(1), help="Also: the experts in so many shards, a device each.")
 @click.option("--network", help="Between them: 1gbe to 400gbe, or GB per second:microseconds [default: 100gbe].")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the plan as a page there.")
-@click.option("--list-devices", is_flag=True, is_eager=True, expose_value=False, callback=lambda *given: _list(*given))
+@click.option(
+    "--list-devices",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda *given: _list(*given),
+    help="Say which presets there are, and end.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def plan(
     model: str,

@@ -10,7 +10,7 @@ import click
 
 from mythos_export.cli.show import show_parity
 from mythos_runtime.cli.progress import steps
-from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
+from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, examples, out, write
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest, read_manifest
@@ -19,7 +19,14 @@ from mythos_runtime.outputs import check_folder_place, writing
 FRESH_CASES = 24
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Hold a BUNDLE to the model that it was made from.",
+    epilog=examples(
+        "mythos verify BUNDLE --report parity/",
+        "mythos verify BUNDLE --against CHECKPOINT --cases 100 --seed 1",
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."

@@ -56,17 +56,19 @@ class Run:
     def summary(self) -> str:
         """Speed, mean depth and a histogram of depths, for people."""
         mean = sum(self.depth) / len(self.depth)
-        lines = [
-            f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first "
-            f"({1e3 * self.prefill_seconds:.1f} ms), mean depth {mean:.1f} loops, cache policy {self.policy}"
-        ]
+        first = f"{1e3 * self.prefill_seconds:.1f} ms"
+        if len(self.tokens) == 1:
+            speed = f"1 token in {first}"  # none after it to have a speed
+        else:
+            speed = f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first ({first})"
+        lines = [f"{speed}, mean depth {mean:.1f} loops, cache policy {self.policy}"]
         if self.capped:
             lines.append(f"{self.capped} of them went no deeper because of the budget")
         counts = Counter(self.depth)
         most = max(counts.values())
         for depth in range(min(counts), max(counts) + 1):
             bar = mark("█", "#") * round(BAR * counts[depth] / most)
-            lines.append(f"  {depth:3d} loops {counts[depth]:5d} {bar}")
+            lines.append(f"  {depth:3d} {'loop ' if depth == 1 else 'loops'} {counts[depth]:5d} {bar}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

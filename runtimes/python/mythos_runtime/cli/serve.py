@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from mythos_runtime.cli.terminal import Command, bounded_threads, err
+from mythos_runtime.cli.options import verify_option
+from mythos_runtime.cli.terminal import Command, bounded_threads, err, examples
 from mythos_runtime.errors import BackendMissing, RequestError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -31,7 +32,15 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return int(found[1]) * _UNITS[found[2].upper()]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Serve a BUNDLE over HTTP, for OpenAI's clients.",
+    epilog=examples(
+        "mythos serve BUNDLE --port 8000",
+        "curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\",
+        '  -d \'{"model": "BUNDLE", "prompt": "Once upon a time"}\'',
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
@@ -98,6 +107,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
 @click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
 @click.option("--replicas", default="1", show_default=True, help="With --ray: how many, or 2-8, as many as are needed.")
+@verify_option
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
@@ -125,7 +135,8 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     if in_ray and importlib.util.find_spec("ray") is None:
         raise BackendMissing("--ray needs Ray Serve: pip install 'mythos-runtime[ray]'")
     listening = None if in_ray else command.listen(host, port)
-    manifest = read_manifest(bundle)
+    hashes = options["verify_hashes"] = options.pop("verify") == "hashes"
+    manifest = read_manifest(bundle, verify_hashes=hashes)
     settings = Settings(
         name=options.pop("name") or bundle.resolve().name,
         most_loops=options.pop("most_loops") or max(manifest.spec.trained_loops, options["max_loops"] or 1),
@@ -154,7 +165,7 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     )
     drain = options.pop("drain_seconds")
     threads, weights = bounded_threads(options.pop("threads")), options.pop("weights")
-    options["options"] = Options(threads, provider=options.pop("provider"), weights=weights)
+    options["options"] = Options(threads, options.pop("provider"), weights=weights, hash_weights=hashes)
     if listening is None:
         from mythos_runtime.server.replicas import replicated, run
 
