@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from mythos_runtime.cli.terminal import Command, examples, out, write
 from mythos_runtime.outputs import check_file_place, writing
+
+if TYPE_CHECKING:
+    from mythos_export.plan.devices import Device
+    from mythos_export.plan.estimate import Estimate
 
 
 @click.command(
@@ -83,6 +89,8 @@ def plan(
         out.print(f"The model was made for at most {found.longest} positions.", style="yellow", highlight=False)
     _show(MODEL_COLUMNS, model_rows(found, [each.need for each in rows]))
     _show(ESTIMATE_COLUMNS, estimate_rows(found, rows))
+    if any(each.devices > 1 for each in rows):
+        out.print(_whose(on, rows), style="yellow", highlight=False)
     for each in rows:
         if each.shard is not None:
             out.print(f"{each.need.precision}: shard {each.shard}", markup=False, highlight=False, soft_wrap=True)
@@ -101,6 +109,14 @@ def plan(
         document = {"model": known, "device": asdict(on), "estimates": [each.to_json() for each in rows]}
         document |= {"expert_shards": [each.to_json() for each in spread]} if spread else {}
         write(json.dumps(document) + "\n")
+
+
+def _whose(device: Device, rows: Sequence[Estimate]) -> str:
+    """How many devices each time is of: rows of one table, and not of one machine."""
+    counts = ", ".join(f"{each.need.precision} of {each.devices}" for each in rows)
+    beyond = [each.need.precision for each in rows if each.devices > device.count]
+    text = f"Each time is of as many devices as a row needs, at work together: {counts}."
+    return text + (f" {device.name} has {device.count}: {', '.join(beyond)} cannot run on it." if beyond else "")
 
 
 def _show(columns: list[str], rows: list[list[str]]) -> None:
