@@ -117,6 +117,7 @@ def test_eos_and_defaults_of_the_bundle(speaking: Path, tmp_path: Path) -> None:
         (["--ids", "602"], "--ids 602 never comes: this model's vocabulary has the ids 0 to 601"),
         (["--ids", "-1"], "--ids '-1' holds a negative number; ids are from 0 on, as in 1,2,3"),
         (["--prompt", "x", "--stop-ids", "3,999"], "--stop-ids 999 never comes: this model's vocabulary has the ids"),
+        (["--prompt", "x", "--weights", "/tmp"], "--weights means nothing to this bundle, whose weights are in it"),
         (["--prompt", "x", "--speculate", "0"], "--speculate '0' is not auto, off, or a number of loops from 1 on"),
         (["--prompt", "x", "--speculate", "99"], "--speculate 99 drafts nothing, as a token runs at most"),
         (["--prompt", "a\udcff"], "the prompt is not UTF-8: byte 0xff at 1"),

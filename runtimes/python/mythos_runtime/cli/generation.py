@@ -189,7 +189,8 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
         raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
     bundled = entry.eos if entry is not None and not ignore else ()
     sequences = [_known(id_list("--stop-ids", text), "--stop-ids", model) for text in given.pop("stop_ids")]
-    _check_drafts(model, given)
+    if isinstance(given.get("speculate"), int):
+        check_drafts(given["speculate"], given.get("max_loops", model.spec.trained_loops))
     given.setdefault("policy", "lazy" if model.runs_rows else "full")
     return Request({**taken, **given, "eos": eos or bundled, "stop": sequences}, stops, notes)
 
@@ -264,14 +265,11 @@ def speculation(text: str) -> Speculate:
     return int(text)
 
 
-def _check_drafts(model: Model, given: dict[str, Any]) -> None:
+def check_drafts(drafts: int, loops: int) -> None:
     """Refuse to draft after so many loops that a token would have run them all: that speeds nothing up."""
-    drafts, loops = given.get("speculate"), given.get("max_loops", model.spec.trained_loops)
-    if isinstance(drafts, int) and isinstance(loops, int) and drafts >= loops > 0:
-        raise RequestError(
-            f"--speculate {drafts} drafts nothing, as a token runs at most {loops} loop{'s' * (loops > 1)}: "
-            "give fewer, or auto"
-        )
+    if drafts >= loops > 0:
+        most = f"{loops} loop{'s' * (loops > 1)}"
+        raise RequestError(f"--speculate {drafts} drafts nothing, as a token runs at most {most}: give fewer, or auto")
 
 
 def write_trace(path: Path, prompt: int, run: Run) -> None:

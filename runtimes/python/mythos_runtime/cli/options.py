@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+LINKLESS = "--weights means nothing to this bundle, whose weights are in it: leave it out"
+
 verify_option = click.option(
     "--verify",
     type=click.Choice(["hashes", "sizes"]),

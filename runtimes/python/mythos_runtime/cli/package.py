@@ -61,7 +61,7 @@ def triton_model_repository(
         "most_loops": most_loops,
         "threads": threads,
     }
-    write(f"{write_repository(bundle, manifest, out, name or bundle.resolve().name, parameters)}\n")
+    write(f"{write_repository(bundle, manifest, out, bundle.resolve().name if name is None else name, parameters)}\n")
 
 
 @package.command(

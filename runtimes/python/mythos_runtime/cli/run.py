@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mythos_runtime.cli.options import verify_option
+from mythos_runtime.cli.options import LINKLESS, verify_option
 from mythos_runtime.cli.terminal import Command, bounded_threads, detail, err, examples, write
 
 
@@ -85,7 +85,7 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
     """Generate with a BUNDLE: text on stdout where it has a tokenizer, ids otherwise; everything else on stderr."""
     from mythos_runtime import load
     from mythos_runtime.cli.generation import named_options, plan, prompt_ids, speculation, stream, write_trace
-    from mythos_runtime.errors import NotVerified
+    from mythos_runtime.errors import NotVerified, RequestError
     from mythos_runtime.outputs import check_file_place
 
     with named_options(context.command):
@@ -97,6 +97,8 @@ def run(context: click.Context, /, bundle: Path, as_json: bool, **options: Any) 
             warnings.simplefilter("ignore", NotVerified)  # it is among the notes below
             how = {name: options.pop(name) for name in ("backend", "provider", "verify", "weights")}
             model = load(bundle, threads=threads, **how)
+        if how["weights"] is not None and model.manifest is not None and model.manifest.links is None:
+            raise RequestError(LINKLESS)
         detail(f"{model!r}")
         options["speculate"] = speculation(options["speculate"])
         words = {name: options.pop(name) for name in ("prompt", "file", "ids", "chat", "system")}
