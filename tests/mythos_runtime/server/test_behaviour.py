@@ -246,6 +246,12 @@ def test_sigterm_drains(small: Path) -> None:
         (["--memory", "3 apples"], "'3 apples' is no size"),
         (["--memory", "1KiB"], "hold no page of 32 positions"),
         (["--host", "256.0.0.1", "--no-keys"], "there is no address 256.0.0.1"),
+        (["--name", " "], "--name is empty"),
+        (["--replicas", "2"], "--replicas means nothing without --ray"),
+        (["--ray-address", "auto"], "--ray-address means nothing without --ray"),
+        (["--weights", "/tmp"], "--weights means nothing to this bundle"),
+        (["--speculate", "0"], "--speculate '0' is not auto, off, or a number of loops from 1 on"),
+        (["--speculate", "99"], "--speculate 99 drafts nothing, as a token runs at most"),
     ],
 )
 def test_a_mistake_is_one_line(small: Path, options: list[str], words: str) -> None:
