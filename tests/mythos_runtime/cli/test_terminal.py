@@ -86,6 +86,11 @@ def test_the_shell_completes_as_the_documents_say() -> None:
         (ResultError("NaN"), 1, "error: NaN\n"),
         (click.UsageError("which?"), 2, "error: which?\n"),
         (PermissionError(13, "Permission denied", "x"), 3, "error: x: Permission denied\n"),
+        (
+            OSError(28, "No space left on device"),
+            3,
+            "error: there is no space left on the disk; make room and run it again\n",
+        ),
         (MemoryError(), 3, "error: not enough memory\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

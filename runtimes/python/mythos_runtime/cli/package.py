@@ -94,9 +94,11 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     from mythos_runtime.engine.bundled import check_device_rows
     from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
     from mythos_runtime.manifest import read_manifest
+    from mythos_runtime.outputs import check_folder_place
     from mythos_runtime.session import Options
     from mythos_runtime.torch_device import open_device
 
+    check_folder_place(out, "OUT")
     manifest = read_manifest(bundle)
     check_device_rows(bundle, manifest)
     device = open_device(bundle, Options(threads, provider=provider))

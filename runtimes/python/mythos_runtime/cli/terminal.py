@@ -14,6 +14,7 @@ from rich.console import Console
 
 import mythos_runtime
 from mythos_runtime.cli.streams import CLOSED_PIPE, OutputLost, checked_streams, give_up, shows
+from mythos_runtime.outputs import FULL
 
 INTERRUPTED = 130
 LACKS = 3
@@ -70,6 +71,9 @@ def examples(*lines: str) -> str:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:  # often without a name of the file
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{FULL[error.errno]}; make room and run it again"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
