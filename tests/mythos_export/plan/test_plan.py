@@ -169,6 +169,20 @@ def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
     assert listed.exit_code == 0 and "8xh200: 8 x 141 GB, 4.80 TB/s, 989 TFLOP/s" in listed.stdout
 
 
+@pytest.mark.parametrize("columns", [30, 50, 74, 80, 86, 120])
+def test_tables_are_whole_on_any_terminal(columns: int) -> None:
+    """Nothing is cut, and a row stays one line; where there is room for it, a table is one."""
+    arguments = ["plan", "1t", "--device", "8xh100", "--context", "1000000", "--expert-shards", "8"]
+    done = CliRunner().invoke(mythos, arguments, env={"COLUMNS": str(columns)})
+    assert done.exit_code == 0 and "…" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, lines)) <= columns
+    assert all(line[1:].split("│")[0].strip() in ("fp32", "int8", "int4") for line in lines if line[0] == "│")
+    tops, heads = (sum(line[0] == mark for line in lines) for mark in "┏┃")
+    assert columns < 120 or (tops, heads) == (3, 3)
+    assert columns != 80 or (tops, heads) == (5, 6)
+
+
 def test_this_machine_is_measured() -> None:
     device = find_device("this")
     assert device.measured and device.memory > 1e9 and 1e8 < device.read < 1e13 and 1e8 < device.multiply < 1e15
