@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,12 +122,36 @@ def _whose(device: Device, rows: Sequence[Estimate]) -> str:
 
 
 def _show(columns: list[str], rows: list[list[str]]) -> None:
-    table = Table()
-    for name in columns:
-        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    """A table, or as few as leave nothing cut on this terminal: each has the first column, which names the rows."""
+    names = [name.removeprefix(">") for name in columns]
+    cells = [max(len(row[at]) for row in rows) for at in range(len(columns))]
+    wide = [max(cell, len(name)) for cell, name in zip(cells, names, strict=True)]
+    narrow = [max(cell, _on_two_lines(name)) for cell, name in zip(cells, names, strict=True)]
+    parts, count = [range(1, len(columns))], 1
+    while any(len(part) > 1 and _width(narrow, part) > out.width for part in parts):
+        count += 1
+        ends = [1 + (len(columns) - 1) * number // count for number in range(count + 1)]
+        parts = [range(*pair) for pair in pairwise(ends)]
+    for part in parts:
+        table, fits = Table(), _width(wide, part) <= out.width
+        for at in (0, *part):
+            name = names[at] if fits else "\n".join(textwrap.wrap(names[at], narrow[at]))
+            table.add_column(name, justify="right" if columns[at].startswith(">") else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(row[0], *(row[at] for at in part))
+        out.print(table)
+
+
+def _on_two_lines(name: str) -> int:
+    """The least width of a name that may go on in a second line."""
+    words = name.split()
+    return min(max(map(len, (" ".join(words[:at]), " ".join(words[at:])))) for at in range(len(words) + 1))
+
+
+def _width(cells: list[int], part: range) -> int:
+    """Of a table of the first column and some others: a line and two spaces each, and the last line."""
+    columns: int = sum(cells[at] + 3 for at in (0, *part))
+    return columns + 1
 
 
 def _list(context: click.Context, option: click.Parameter, wanted: bool) -> None:
