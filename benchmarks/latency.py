@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from benchmarks import models
-from mythos_export.bench.report import probe, write_report
+from mythos_export.bench.report import write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.cli.bench import show
 from mythos_runtime.cli.terminal import err, escape, plain_errors
+from mythos_runtime.outputs import check_folder_place
 
 RESULTS = Path("build/bench/latency")
 
@@ -28,7 +29,7 @@ def main(names: str, threads: int, rounds: int, quick: bool, output: Path, folde
     lines = []
     with plain_errors(), tempfile.TemporaryDirectory() as temporary, err.status("") as status:
         for name in models.named(names):
-            probe(output / name)
+            check_folder_place(output / name, "-o")
             status.update(f"{name}: export")
             _, made = models.bundle(name, folder or Path(temporary))
             command = f"python -m benchmarks.latency --threads {threads} --rounds {rounds}" + " --quick" * quick

@@ -95,15 +95,20 @@ def with_activations(precision: str, activations: str | None) -> str:
     Raises:
         PackageError: there is no such form.
     """
-    if activations is None or (activations == "fp32" and not precision.endswith("a8")):
+    rounds = precision in ROUNDED and FORMATS[precision].activations  # int8a8, the name of int8 with such activations
+    if activations is None or activations == ("int8" if rounds else "fp32"):
         return precision
-    name = f"{precision}a8"
-    if activations != "int8" or name not in PRECISIONS:
+    if activations == "fp32":
+        raise PackageError(
+            f"found --activations fp32 at --precision {precision}, which rounds activations to int8: give "
+            f"--precision {precision.removesuffix('a8')}"
+        )
+    if activations != "int8" or f"{precision}a8" not in PRECISIONS:
         raise PackageError(
             f"found --activations {activations} at --precision {precision}; expected fp32 or, for int8 and int4 "
             "weights, int8"
         )
-    return name
+    return f"{precision}a8"
 
 
 PRECISIONS = {

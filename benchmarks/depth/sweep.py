@@ -16,18 +16,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
+from mythos_export.bench.forced import never
 from mythos_runtime import Model, RequestError
 
 MAX_LOOPS, HALT_THRESHOLD, FORCED_LOOPS = "max_loops", "halt_threshold", "forced_loops"
-NEVER = 1e9  # a threshold that no sum of probabilities reaches
 
 
 @dataclass(frozen=True)
 class Setting:
     """One point of a sweep; `knob` is what varies in it.
 
-    max_loops: the most loops, every position halting by itself before. halt_threshold: the sum of probabilities at
-    which it does. forced_loops: as many loops for every position, none halts.
+    max_loops: the most loops, every position halting by itself before. halt_threshold: where the exit rule lets it.
+    forced_loops: as many loops for every position, none halts.
     """
 
     knob: str
@@ -40,7 +40,7 @@ class Setting:
         return self.halt_threshold if self.knob == HALT_THRESHOLD else float(self.max_loops)
 
     def __str__(self) -> str:
-        halting = "no halting" if self.halt_threshold >= NEVER else f"halt_threshold {self.halt_threshold:g}"
+        halting = "no halting" if self.knob == FORCED_LOOPS else f"halt_threshold {self.halt_threshold:g}"
         return f"max_loops {self.max_loops}, {halting}"
 
 
@@ -105,9 +105,10 @@ def usual_threshold(model: Model) -> float:
 def settings_of(model: Model, most_loops: int, thresholds: tuple[float, ...]) -> tuple[Setting, ...]:
     """Every loop budget up to `most_loops`, halting as trained and not at all; every threshold at the largest."""
     budgets = range(1, most_loops + 1)
-    by_loops = [Setting(MAX_LOOPS, loops, usual_threshold(model)) for loops in budgets]
+    usual, forever = usual_threshold(model), model.threshold(never(model))  # finite, as a report in JSON needs it
+    by_loops = [Setting(MAX_LOOPS, loops, usual) for loops in budgets]
     by_threshold = [Setting(HALT_THRESHOLD, most_loops, threshold) for threshold in thresholds]
-    forced = [Setting(FORCED_LOOPS, loops, NEVER) for loops in budgets]
+    forced = [Setting(FORCED_LOOPS, loops, forever) for loops in budgets]
     return (*by_loops, *by_threshold, *forced)
 
 

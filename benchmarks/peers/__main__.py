@@ -15,11 +15,12 @@ import click
 
 from benchmarks import models
 from benchmarks.peers import PEERS
-from mythos_export.bench.report import probe, write_report
+from mythos_export.bench.report import write_report
 from mythos_export.bench.run import BenchOptions, bench
 from mythos_export.bench.workloads import Workload
 from mythos_export.cli.bench import show
 from mythos_runtime.cli.terminal import err, escape, plain_errors
+from mythos_runtime.outputs import check_folder_place
 
 RESULTS = Path("build/bench/peers")
 OURS = ("bodies", "kernels", "eager")
@@ -48,7 +49,7 @@ def main(
         peers = [peer for module, peer in MODULES.items() if module in kept and peer]
         rounded = [precision for precision in ROUNDED if precision in kept]
         for name in models.named(names):
-            probe(output / name)
+            check_folder_place(output / name, "-o")
             status.update(f"{name}: export")
             kept_in = folder or Path(temporary)
             source, made = models.bundle(name, kept_in)

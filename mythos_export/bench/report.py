@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,22 @@ from mythos_export.bench.plots import breakdown_bars, contestant_bars, depth_plo
 from mythos_export.bench.verdict import headline, main_workload
 from mythos_export.errors import BenchError
 from mythos_export.report import write_json, write_page
+from mythos_runtime.outputs import writing
 
 JSON_NAME, PAGE_NAME = "latency.json", "latency.html"
 PARITY_NAME, INDEX_NAME = "parity.html", "index.html"  # the pages of the export, in the same folder
-
-
-def probe(folder: Path) -> None:
-    """Raises BenchError where a report cannot be written into this folder: better before a long run than after.
-
-    Nothing is made: where the folder is not there, the nearest one above it is asked.
-    """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise BenchError(f"cannot write a report into {folder} ({error.strerror}); name another with -o") from error
 
 
 def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write both files into a folder, which is made where it is not there; returns their paths (JSON, page).
 
     Raises:
-        BenchError: the folder cannot be written to.
+        StorageError, RequestError: the folder cannot be written to.
     """
-    try:
+    with writing(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / JSON_NAME, document)
         page = write_page(folder / PAGE_NAME, "latency.html.j2", **page_values(document, folder))
-    except OSError as error:
-        raise BenchError(f"cannot write the report into {folder} ({error.strerror}); name another with -o") from error
     return folder / JSON_NAME, page
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from mythos_export.bench.forced import never
 from mythos_export.errors import BenchError
 from mythos_runtime.model import Model
 from mythos_runtime.spec import LoopSpec
 
-NEVER = math.inf  # a halting threshold that nothing reaches
 AROUND, LOOP = "around", "loop"  # where a cache group stands: once, or once per loop
+NEVER = "never"  # in the file of the inputs, beside the cache groups: the threshold of models that have one
 PROMPT = 64  # tokens whose cache entries, repeated, fill the caches of decode
 
 
@@ -62,8 +62,8 @@ def matrix(spec: LoopSpec, capacity: int | None = None, quick: bool = False) -> 
     """The workloads of `mythos bench` that a model can take, and what was left out, in words.
 
     Prefill of 16, 128 and 512 tokens; decode after 128, 1024 and as many as `capacity` leaves room for; batch 1 and 4;
-    1 loop, the trained number, and halting on. And prefill and decode at more depths, for the line of cost against
-    depth. `quick`: batch 1, at the trained depth and with halting.
+    1 loop, the trained number, and halting on, where the model halts. And prefill and decode at more depths, for the
+    line of cost against depth. `quick`: batch 1, at the trained depth and with halting.
     """
     trained = spec.trained_loops
     capacity = min(capacity or 4096, spec.max_seq_len)
@@ -71,7 +71,9 @@ def matrix(spec: LoopSpec, capacity: int | None = None, quick: bool = False) -> 
     held = sorted({tokens for tokens in (128, 1024) if tokens < capacity} | {capacity - 1})
     left_out = [f"prefill of {t} tokens" for t in (16, 128, 512) if t not in prefill]
     left_out += [f"decode after {t} tokens" for t in (128, 1024) if t >= capacity]
-    depths: tuple[int | None, ...] = (trained, None) if quick else (1, trained, None)
+    halts = spec.exit.knob("halt_threshold") is not None
+    depths: list[int | None] = [trained] if quick else [1, trained]
+    depths += [None] if halts else []
     batches = (1,) if quick else (1, 4)
     chosen = [Workload("prefill", t, 0, b, d) for t, b, d in itertools.product(prefill, batches, depths)]
     chosen += [Workload("decode", 1, t, b, d) for t, b, d in itertools.product(held, batches, depths)]
@@ -81,7 +83,10 @@ def matrix(spec: LoopSpec, capacity: int | None = None, quick: bool = False) -> 
         chosen += [Workload("prefill", prefill[min(1, len(prefill) - 1)], 0, 1, depth)]
         chosen += [Workload("decode", 1, held[0], 1, depth)]
     reason = f"the model takes at most {spec.max_seq_len} tokens, the cache was given {capacity}"
-    return list(dict.fromkeys(chosen)), [f"{what}: {reason}" for what in left_out]
+    left_out = [f"{what}: {reason}" for what in left_out]
+    if not halts:
+        left_out.append(f"halting on: no token of this model halts before its last loop ({spec.exit.meaning})")
+    return list(dict.fromkeys(chosen)), left_out
 
 
 def depth_ladder(trained: int) -> list[int]:
@@ -98,6 +103,8 @@ class Case:
         past: by cache group, as the graph takes it: [..., B, held, C], inside the loop of `loops` depths.
         loops: the depth, or the trained number.
         capacity: tokens that a cache with fixed buffers has room for, the same for all decode workloads of a run.
+        threshold: the halting threshold to ask for: where a depth is forced, the one with which nothing halts. None: as
+            trained, or the model has none.
     """
 
     workload: Workload
@@ -105,15 +112,12 @@ class Case:
     past: Mapping[str, np.ndarray]
     loops: int
     capacity: int
-
-    @property
-    def threshold(self) -> float | None:
-        """The halting threshold to ask for; None: as trained."""
-        return None if self.workload.depth is None else NEVER
+    threshold: float | None = None
 
 
 def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_file: Path | None = None) -> None:
-    """The data of all workloads into one .npz: rows of ids, and the cache entries of a real prompt at every depth.
+    """The data of all workloads into one .npz: rows of ids, the cache entries of a real prompt at every depth, and the
+    threshold with which nothing halts.
 
     The entries of a prompt of `PROMPT` tokens are repeated to any length, so that no contestant has to fill long
     caches, and all start from the same. `ids_file` (safetensors, `input_ids` [rows, T]) replaces random ids, for
@@ -125,11 +129,13 @@ def write_inputs(model: Model, workloads: Sequence[Workload], path: Path, ids_fi
     prompt = min(PROMPT, model.spec.max_seq_len - 1)
     ids = _ids(ids_file, model.spec.vocab_size, rows, max(longest, prompt + 1))
     cache = model.new_cache(1, prompt, depth)
-    model.forward(ids[:1, :prompt], cache=cache, halt_threshold=NEVER)
+    threshold = never(model)
+    model.forward(ids[:1, :prompt], cache=cache, halt_threshold=threshold)
     capacity = max(workload.held for workload in workloads) + 1
     entries = cache.read()
     past = {f"{LOOP if group.per_loop else AROUND}/{group.name}": entries[group.name] for group in model.spec.caches}
-    np.savez(path, allow_pickle=False, ids=ids, capacity=capacity, **past)
+    forced = {} if threshold is None else {NEVER: threshold}
+    np.savez(path, allow_pickle=False, ids=ids, capacity=capacity, **forced, **past)
 
 
 def _ids(file: Path | None, vocab_size: int, rows: int, tokens: int) -> np.ndarray:
@@ -152,12 +158,13 @@ def load_case(inputs: Path, workload: Workload, trained: int) -> Case:
     past = {}
     with np.load(inputs) as data:
         ids, capacity = data["ids"], int(data["capacity"])
+        threshold = float(data[NEVER]) if NEVER in data and workload.depth is not None else None
         for key in data.files:
             place, _, name = key.partition("/")
             if name:
                 past[name] = _filled(data[key][: max(depth, 1)] if place == LOOP else data[key], workload)
     used = ids[: workload.batch, -1:] if workload.kind == "decode" else ids[: workload.batch, : workload.tokens]
-    return Case(workload, np.ascontiguousarray(used), past, max(depth, 1), capacity)
+    return Case(workload, np.ascontiguousarray(used), past, max(depth, 1), capacity, threshold)
 
 
 def _filled(entries: np.ndarray, workload: Workload) -> np.ndarray:

@@ -11,16 +11,22 @@ from rich import box
 from rich.table import Column, Table
 
 from mythos_runtime.cli.progress import steps
-from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.cli.terminal import Command, err, examples, out, write
+from mythos_runtime.manifest import read_manifest
+from mythos_runtime.outputs import check_folder_place
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Time a BUNDLE on this machine, against its limits.",
+    epilog=examples("mythos bench BUNDLE --quick -o reports/", "mythos bench --compare before.json after.json"),
+)
 @click.argument("bundle", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The report's folder [default: BUNDLE/reports].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: one per physical core].")
 @click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="In new processes each.")
 @click.option("--turn", "turn_seconds", type=click.FloatRange(0), default=0.2, show_default=True, help="Seconds each.")
-@click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting.")
+@click.option("--quick", is_flag=True, help="Batch 1 only, at the trained depth and with halting; still minutes.")
 @click.option("--capacity", type=click.IntRange(min=2), help="Tokens that a cache can hold [default: 4096 at most].")
 @click.option("--backends", help="Some of bodies, kernels, eager, cuda, tensorrt, triton; ratios refer to the first.")
 @click.option("--ids", type=click.Path(path_type=Path), help="Safetensors with input_ids, instead of random ids.")
@@ -42,6 +48,9 @@ def bench(
 
     Writes latency.json and latency.html, or generation.json and generation.html with --generation; a bundle stays valid
     with them. With --compare A B, compares two latency reports.
+
+    Takes minutes, tens of them by default: each of --rounds starts every backend anew. A first look, in about a minute:
+    --quick --rounds 1 --turn 0. The larger the model, the longer; what is left is shown once it can be told.
     """
     if (bundle is None) == (compare is None):
         raise click.UsageError("give either a BUNDLE to time, or --compare A.json B.json")
@@ -53,16 +62,21 @@ def bench(
     if compare is not None:
         _show_changes(*compare, as_json)
         return
-    from mythos_export.bench.report import probe, write_report
+    from mythos_export.bench.report import write_report
     from mythos_export.bench.run import BenchOptions
     from mythos_export.bench.run import bench as run_bench
 
     assert bundle is not None
     folder = output or bundle / "reports"
-    probe(folder)
+    check_folder_place(folder, "-o")
     if generation:
         _generation(bundle, folder, depth_trace, as_json, options)
         return
+    asked = options["capacity"]
+    longest = read_manifest(bundle, verify_hashes=False).spec.max_seq_len
+    if asked is not None and asked > longest:
+        text = f"--capacity {asked}: the model takes at most {longest} tokens, so caches hold {longest}"
+        err.print(text, style="yellow", highlight=False)
     command = f"mythos bench {bundle.name}" + _words(options, backends)
     if backends:
         options["backends"] = tuple(_backends(backends))

@@ -15,7 +15,7 @@ from mythos_export.targets.registry import TARGETS
 from mythos_runtime.cli.generation import id_list
 from mythos_runtime.cli.progress import steps
 from mythos_runtime.cli.show import show_bundle
-from mythos_runtime.cli.terminal import Command, out, write
+from mythos_runtime.cli.terminal import Command, examples, out, write
 
 
 class Export(Command):
@@ -36,7 +36,13 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
     context.exit()
 
 
-@click.command(cls=Export)
+@click.command(
+    cls=Export,
+    epilog=examples(
+        "mythos-export CHECKPOINT -o BUNDLE",
+        "mythos-export CHECKPOINT --target cuda --precision int8 --verify twin",
+    ),
+)
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option("--target", help=f"{' or '.join(TARGETS)}.", default="onnx", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder [default: NAME-TARGET].")
@@ -46,8 +52,9 @@ def _list_families(context: click.Context, option: click.Parameter, wanted: bool
 @click.option("--weights-key", help="Which of several sets of weights in the file, such as ema; '.': those at the top.")
 @click.option(
     "--precision",
-    metavar="[fp32|fp16|int8|int4|fp8|auto]",
-    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. fp8: e4m3 weights with a scale for each "
+    metavar="[fp32|fp16|int8|int4|int8a8|int4a8|fp8|auto]",
+    help="int8 and int4: block-wise weights, the rest float32; onnx and cuda. int8a8 and int4a8: the same with "
+    "--activations int8; onnx. fp8: e4m3 weights with a scale for each "
     "row; cuda, from SM 89 on. auto: a format for each group of matrices, the smallest within --max-kl; onnx. "
     "Default: onnx fp32, the others fp16.",
 )

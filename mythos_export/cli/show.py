@@ -27,8 +27,11 @@ def show_parity(parity: Any) -> None:
     for stage in (*parity.stages, *parity.whole):
         if stage.reason is not None:
             out.print(f"{stage.name} was not run: {stage.reason}", style="yellow", markup=False, highlight=False)
-    checks = [f"{check.name} {check.value:.4f} (below {check.bound:g})" for check in parity.checks]
-    out.print(f"{escape(parity.verdict())} {escape(', '.join(checks))}".rstrip(), highlight=False)
+    out.print(escape(parity.verdict()), highlight=False)
+    for check in parity.checks:
+        held = "below" if check.value < check.bound else "NOT below"
+        text = f"{check.name} of the weights: {check.value:.4f}, {held} {check.bound:g}; else {check.meaning}."
+        out.print(escape(text[0].upper() + text[1:]), highlight=False)
 
 
 def _number(value: float | None) -> str:

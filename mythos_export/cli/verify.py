@@ -10,15 +10,23 @@ import click
 
 from mythos_export.cli.show import show_parity
 from mythos_runtime.cli.progress import steps
-from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, out, write
+from mythos_runtime.cli.terminal import Command, bounded_threads, err, escape, examples, out, write
 from mythos_runtime.engine.sequence import Policy
 from mythos_runtime.errors import BundleError
 from mythos_runtime.manifest import Manifest, read_manifest
+from mythos_runtime.outputs import check_folder_place, writing
 
 FRESH_CASES = 24
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Hold a BUNDLE to the model that it was made from.",
+    epilog=examples(
+        "mythos verify BUNDLE --report parity/",
+        "mythos verify BUNDLE --against CHECKPOINT --cases 100 --seed 1",
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option(
     "--against", type=click.Path(path_type=Path), help="The checkpoint: draws fresh cases for eager to answer."
@@ -105,6 +113,7 @@ def _verify(
     manifest = read_manifest(bundle)
     if report is not None:
         check_place(report, bundle, manifest)
+        check_folder_place(report, "--report")
     if against is not None and manifest.doubt is not None:
         _verify_later(bundle, manifest, against, config, other_file, as_json)
         return
@@ -128,7 +137,8 @@ def _verify(
         parity = verify_bundle(bundle, manifest, step, threads, golden=golden, reproductions=place, kernels=True)
     show_parity(parity)
     if report is not None:
-        write_reports(report, parity, manifest)
+        with writing(report, "--report"):
+            write_reports(report, parity, manifest)
         out.print(f"report: {report / 'parity.html'}")
     if as_json:
         write(json.dumps(parity.to_json()) + "\n")

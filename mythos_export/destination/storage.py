@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import shutil
@@ -12,18 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mythos_export.errors import ExportError, PackageError, StorageError
-
-_FULL = {
-    errno.ENOSPC: "there is no space left on the disk",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "a file would grow larger than is allowed (ulimit -f, or the file system)",
-    errno.EIO: "the disk reports an input/output error",
-}
-_CLOSED = {
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "operation not permitted",
-}
+from mythos_runtime.outputs import CLOSED, FULL
 
 
 @contextlib.contextmanager
@@ -38,10 +26,10 @@ def storage_errors(output: Path, place: Path) -> Iterator[None]:
             raise
         ours = cause.filename is not None and _is_near(cause.filename, place)
         where = output if cause.filename is None or ours else cause.filename
-        if cause.errno in _FULL:
-            raise StorageError(f"cannot write {where}: {_FULL[cause.errno]}; no bundle was written") from error
-        if cause.errno in _CLOSED and ours:
-            raise StorageError(f"cannot write {where}: {_CLOSED[cause.errno]}; no bundle was written") from error
+        if cause.errno in FULL:
+            raise StorageError(f"cannot write {where}: {FULL[cause.errno]}; no bundle was written") from error
+        if cause.errno in CLOSED and ours:
+            raise StorageError(f"cannot write {where}: {CLOSED[cause.errno]}; no bundle was written") from error
         if error is cause and ours:
             raise PackageError(f"cannot write {where}: {cause.strerror}; choose another folder with -o") from error
         raise

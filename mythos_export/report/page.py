@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from mythos_export.report.format import FILTERS
+from mythos_runtime.files import write_whole
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("mythos_export.report"),
@@ -28,18 +28,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Render into a file. A failure leaves what was there before."""
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(render(template, **values), encoding="utf-8")
-    os.replace(draft, path)
+    """Render into a file. A failure leaves what was there before. Raises OSError, which names the file."""
+    write_whole(path, render(template, **values).encode())
     return path
 
 
 def write_json(path: Path, document: Any) -> Path:
-    """The figures beside a page, into a file. A failure leaves what was there before."""
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    """The figures beside a page, into a file. A failure leaves what was there before. Raises as `write_page`."""
+    write_whole(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mythos_export.errors import PackageError
 from mythos_export.report import write_json, write_page
 from mythos_export.report.format import error as error_text
 from mythos_export.verify.compare import NearTie, line
@@ -51,17 +50,11 @@ def check_place(folder: Path, bundle: Path, manifest: Manifest) -> None:
 def write_reports(folder: Path, parity: Parity, manifest: Manifest, index: bool = False) -> None:
     """Write parity.json and parity.html into a folder, which is made where it is not there.
 
-    `index`: whether a page that leads to all reports will be beside them.
-
-    Raises:
-        PackageError: the folder cannot be written to.
+    `index`: whether a page that leads to all reports will be beside them. Raises OSError.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / JSON_NAME, parity.to_json())
-        write_page(folder / PAGE_NAME, "parity.html.j2", index=index, **page_values(parity, manifest))
-    except OSError as error:
-        raise PackageError(f"cannot write the report into {folder}: {error.strerror}; name another folder") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JSON_NAME, parity.to_json())
+    write_page(folder / PAGE_NAME, "parity.html.j2", index=index, **page_values(parity, manifest))
 
 
 def page_values(parity: Parity, manifest: Manifest) -> dict[str, Any]:

@@ -44,4 +44,4 @@ def kind_of(start: bytes) -> str | None:
         return "an XML text, probably a server's error that was saved in place of the file: download it again"
     if text.startswith(("{", "[")):
         return "a JSON text"
-    return "a text"
+    return "a text file"

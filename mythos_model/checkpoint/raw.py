@@ -155,7 +155,10 @@ def _choose(path: Path) -> Chosen:
     if os.path.isdir(path):
         return choose_files(path)
     if not os.path.lexists(path):
-        raise CheckpointError(f"there is no checkpoint {shown(str(path))}")
+        raise CheckpointError(
+            f"there is no checkpoint {shown(str(path))}; expected a .pt or .safetensors file, a folder that holds "
+            "config.json and weights, or hf://owner/name"
+        )
     check_regular(path)
     if path.name.endswith(".index.json"):
         return read_index(path)

@@ -51,7 +51,8 @@ def open_weights(path: Path, weights_key: str | None, notes: list[str]) -> Weigh
         kind = kind_of(start)
         if path.suffix == ".safetensors" and kind is None:
             kind = "truncated, or no safetensors file: its header does not fit the file's size"
-        raise CheckpointError(f"{path} is {kind or 'no checkpoint'}; expected a .pt or .safetensors checkpoint")
+        expected = "a .pt or .safetensors checkpoint, or the folder of one"
+        raise CheckpointError(f"{path} is {kind or 'no checkpoint'}; expected {expected}")
     pt = PtFile(file)
     sets = weights_in(pt.value, path)
     key, wanted = choose_set(sets, weights_key, path)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from family_bundles import FamilyBundles
 from golden_bundles import SHIPPED_HOPS, Bundles
 from safetensors.numpy import load_file, save_file
 
 import mythos_runtime
 from benchmarks.depth.__main__ import main
 from benchmarks.depth.curves import overthinking, recommend, saturation
-from benchmarks.depth.sweep import Setting, Sweep, read_task, sweep
+from benchmarks.depth.sweep import Setting, Sweep, Task, read_task, run, settings_of, sweep
 from mythos_model.pretrained import folder
 
 LOOPS = np.arange(1.0, 17.0)
@@ -83,6 +85,18 @@ def test_reports_of_a_bundle(bundles: Bundles, tmp_path: Path) -> None:
     drawn = CliRunner().invoke(main, [str(tmp_path / "hops.json"), "--picture", str(tmp_path / "curves.svg")])
     assert drawn.exit_code == 0, drawn.output
     assert "max_loops" in (tmp_path / "curves.svg").read_text()
+
+
+def test_forced_loops_are_run_whichever_way_the_rule_compares(family_bundles: FamilyBundles) -> None:
+    """Huginn's positions leave when a change falls below the threshold: a large one sends them away at once."""
+    model = mythos_runtime.load(family_bundles["huginn_decode"], threads=1)
+    forced = [setting for setting in settings_of(model, 4, (0.1,)) if setting.knob == "forced_loops"]
+    task = Task(np.arange(6).reshape(1, 6), None)
+    assert [run(model, task, 0, setting)[2:4] for setting in forced] == [(n, n) for n in (1, 2, 3, 4)]
+    assert str(forced[1]) == "max_loops 2, no halting"
+    assert math.isfinite(forced[0].halt_threshold)  # reports are JSON
+    with pytest.raises(mythos_runtime.RequestError, match="there is no halting to sweep"):
+        settings_of(mythos_runtime.load(family_bundles["parcae_decode"], threads=1), 4, ())
 
 
 def test_language_models_are_asked_for_every_next_token(bundles: Bundles, tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def test_what_a_target_cannot_do_is_refused_before_any_work(target: str, options
 
 def test_activations_are_rounded_only_beside_rounded_weights(tmp_path: Path) -> None:
     assert with_activations("int4", "int8") == "int4a8" and with_activations("fp16", "fp32") == "fp16"
-    with pytest.raises(PackageError, match="found --activations fp32 at --precision int8a8"):
+    assert with_activations("int8a8", "int8") == with_activations("int8a8", None) == "int8a8"  # the same by its name
+    with pytest.raises(PackageError, match="at --precision int8a8, which rounds .*give --precision int8$"):
         with_activations("int8a8", "fp32")
     with pytest.raises(PackageError, match="found --activations int8 at --precision fp32; expected fp32 or, for int8"):
         export(tmp_path / "absent", tmp_path / "bundle", activations="int8")

@@ -9,7 +9,6 @@ logits, loops = call()                      # what is timed
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import numpy as np
 
 from mythos_export.bench.workloads import Case
 from mythos_runtime import Model, Output, load
+from mythos_runtime.knobs import halt_threshold
+from mythos_runtime.noise import initial_state
 from mythos_runtime.session import OpLibrary
 from mythos_runtime.spec import LoopSpec
 
@@ -128,14 +129,15 @@ def port_arrays(case: Case, spec: LoopSpec) -> dict[str, np.ndarray]:
     """The model graph's inputs for a case, in the order of its ports; for what calls a graph without our runtime."""
     workload = case.workload
     lengths = np.full(workload.batch, workload.held, np.int64)
-    knob = spec.exit.knob("halt_threshold")
-    trained = math.inf if knob is None else knob.default
+    positions = lengths[:, None] + np.arange(workload.tokens)
     values = {
         "ids": case.ids,
-        "positions": lengths[:, None] + np.arange(workload.tokens),
+        "positions": positions,
         "past_lengths": lengths,
         "max_loops": np.array(case.loops, np.int64),
-        "halt_threshold": np.array(trained if case.threshold is None else case.threshold, np.float32),
+        "halt_threshold": np.array(halt_threshold(spec, case.threshold), np.float32),
         "early_exit": np.array(workload.depth is None),
     }
+    if spec.initial is not None:
+        values["initial_state"] = initial_state(spec.initial, positions)
     return spec.ports.by_role(values, case.past)

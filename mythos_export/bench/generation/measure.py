@@ -66,7 +66,7 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
     """Measure a bundle and return the document; nothing is written.
 
     Raises:
-        BenchError: the model answers with fewer tokens than can be timed, or the trace does not fit it.
+        BenchError: the model answers with fewer tokens than can be timed, or a trace does not fit it.
         BundleError, BackendMissing: from loading the bundle; also where it has no row graphs.
     """
     manifest = read_manifest(bundle)
@@ -81,6 +81,8 @@ def measure_generation(bundle: Path, options: GenerationOptions, progress: Progr
     threads = options.threads or len(cores)
     if threads > len(cores):
         raise BenchError(f"{threads} threads were asked for, and this process may use {len(cores)} cores")
+    if options.trace is not None and spec.exit.knob("halt_threshold") is None:
+        raise BenchError(f"--depth-trace: the depths of this model are not chosen token by token: {spec.exit.meaning}")
     trace = None if options.trace is None else recorded(options.trace, spec.trained_loops)
     machine = describe_machine(threads, cores)
     with starting_on(cores):  # the threads of sessions too

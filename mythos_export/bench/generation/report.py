@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from mythos_export.bench.generation.measure import FULL, LAZY, LOCK_STEP, NATIVE
-from mythos_export.errors import BenchError
 from mythos_export.report import COLORS, figure, svg, write_json, write_page
+from mythos_runtime.outputs import writing
 
 JSON_NAME, PAGE_NAME = "generation.json", "generation.html"
 LABELS = {
@@ -25,9 +25,9 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
     """Write both files into a folder, which is made where it is not there; returns their paths (JSON, page).
 
     Raises:
-        BenchError: the folder cannot be written to.
+        StorageError, RequestError: the folder cannot be written to.
     """
-    try:
+    with writing(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / JSON_NAME, document)
         page = write_page(
@@ -41,8 +41,6 @@ def write_report(document: dict[str, Any], folder: Path) -> tuple[Path, Path]:
             by_depth=_by_depth(document) if document["line"] else None,
             together=_together(document),
         )
-    except OSError as error:
-        raise BenchError(f"cannot write the report into {folder} ({error.strerror}); name another with -o") from error
     return folder / JSON_NAME, page
 
 

@@ -3,7 +3,6 @@ whole model's graph."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mythos_export.bench.forced import never
 from mythos_export.bench.generation.loads import Load
 from mythos_runtime import load
 from mythos_runtime.dense import DenseCache
@@ -184,14 +184,16 @@ class LockStep:
 
     def __init__(self, bundle: Path, threads: int) -> None:
         self.model = load(bundle, threads=threads, verify="sizes", provider="cpu", engine="python")
+        self._never = never(self.model)
 
     def run(self, prompts: np.ndarray, tokens: int) -> Run:
         """`tokens` for each prompt [S, T], after the first of each."""
-        model, deepest = self.model, self.model.spec.trained_loops
-        cache = DenseCache(len(prompts), prompts.shape[1] + tokens, model.spec, deepest)
-        never = math.inf if model.spec.exit.knob("halt_threshold") else None
-        chosen = model.forward(prompts, cache=cache, halt_threshold=never).logits[:, -1].argmax(-1)
+        model, depths = self.model, []
+        cache = DenseCache(len(prompts), prompts.shape[1] + tokens, model.spec, model.spec.trained_loops)
+        chosen = model.forward(prompts, cache=cache, halt_threshold=self._never).logits[:, -1].argmax(-1)
         started = time.perf_counter()
         for _ in range(tokens):
-            chosen = model.forward(chosen[:, None], cache=cache, halt_threshold=never).logits[:, -1].argmax(-1)
-        return Run(tokens * len(prompts), time.perf_counter() - started, float(deepest))
+            made = model.forward(chosen[:, None], cache=cache, halt_threshold=self._never)
+            chosen = made.logits[:, -1].argmax(-1)
+            depths.append(made.depth)
+        return Run(tokens * len(prompts), time.perf_counter() - started, float(np.mean(depths)))

@@ -102,9 +102,9 @@ class Input {
 };
 
 // Rows of the step whose result nobody reads: halted before, and in their last loop, where only their cache entries are
-// wanted. Where a threshold of -inf says so, a row's cap made that loop the last, and others follow; where somebody asked
-// for that threshold, rows that were idle are computed for nothing. Of nodes that say
-// nothing of it (`first` and the two inputs behind it are optional: halted, last, threshold) there are none.
+// wanted. Where a threshold of -inf says so, a row's cap made that loop the last, and others follow: the runtimes give
+// -inf to such rows alone, and run an infinite threshold that somebody asked for as the largest finite one. Of nodes
+// that say nothing of it (`first` and the two inputs behind it are optional: halted, last, threshold) there are none.
 class Idle {
  public:
   Idle(const Ort::KernelContext& context, size_t first, size_t rows) {

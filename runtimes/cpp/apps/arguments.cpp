@@ -89,7 +89,7 @@ Arguments parse_arguments(int count, const char* const* values, std::string& ans
       ->check(CLI::IsMember({"hashes", "sizes"}))->capture_default_str();
   app.add_option("--weights", out.load.weights,
                  "Of a bundle whose weights are in files outside of it: the file, or a folder, if they have moved");
-  app.add_flag("--json", out.json, "End with one line of JSON");
+  app.add_flag("--json", out.json, "Instead of the text: one line of JSON, with the text in it");
   app.add_flag("-v,--verbose", out.verbose, "Say more");
   app.set_version_flag("--version", std::string("mythos_run ") + mythos::version(), "Show the version and exit");
   app.set_help_flag("-h,--help", "Show this message and exit");

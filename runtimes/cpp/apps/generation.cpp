@@ -10,25 +10,46 @@
 #include <memory>
 #include <utility>
 
+#include "output.hpp"
 #include "text.hpp"
 
 namespace {
 
 constexpr std::int64_t kNewTokens = 64;  // where neither the command nor the bundle says how many
 
-// The ids in an option's text. One that 64 bits do not hold is the largest, which no model has.
-Ids id_list(const std::string& option, const std::string& text) {
-  Ids ids;
+void check_known(const Ids& ids, const std::string& option, const mythos::LoopSpec& spec) {
+  for (const std::int64_t id : ids)
+    if (id >= spec.vocab_size)
+      throw mythos::RequestError(option + " " + std::to_string(id) + " never comes: this model's vocabulary has the ids 0 to " +
+                                 std::to_string(spec.vocab_size - 1));
+}
+
+// The ids in an option's text, all of which have to be in the vocabulary.
+Ids id_list(const std::string& option, const std::string& text, const mythos::LoopSpec& spec) {
+  const auto fail = [&](const char* what) { return mythos::RequestError(option + " " + mythos::py_repr(text) + what); };
+  std::vector<std::string> parts;
   for (std::size_t i = 0; i <= text.size();) {
     const std::size_t end = std::min(text.find(',', i), text.size());
     std::string part = text.substr(i, end - i);
     part.erase(0, part.find_first_not_of(" \t\n\r"));
     part.erase(part.find_last_not_of(" \t\n\r") + 1);
-    if (part.empty() || part.find_first_not_of("0123456789") != part.npos)
-      throw mythos::RequestError(option + " " + mythos::py_repr(text) + " is not a list of ids; expected one like 1,2,3");
-    ids.push_back(std::strtoll(part.c_str(), nullptr, 10));
+    parts.push_back(part);
     i = end + 1;
   }
+  const auto digits = [](const std::string& part) {
+    return !part.empty() && part.find_first_not_of("0123456789") == part.npos;
+  };
+  for (const std::string& part : parts)
+    if (part.size() > 1 && part[0] == '-' && digits(part.substr(1)))
+      throw fail(" holds a negative number; ids are from 0 on, as in 1,2,3");
+  for (const std::string& part : parts)
+    if (!digits(part)) throw fail(" is not a list of ids; expected one like 1,2,3");
+  for (const std::string& part : parts)
+    if (part.size() - std::min(part.find_first_not_of('0'), part.size()) > 18)
+      throw fail(" holds a number that no vocabulary has; expected a list like 1,2,3");
+  Ids ids;
+  for (const std::string& part : parts) ids.push_back(std::strtoll(part.c_str(), nullptr, 10));
+  check_known(ids, option, spec);
   return ids;
 }
 
@@ -92,29 +113,45 @@ class StopTexts {
 }  // namespace
 
 Ids prompt_ids(const mythos::Model& model, const Arguments& arguments) {
-  if (arguments.prompt.has_value() + arguments.file.has_value() + arguments.ids.has_value() != 1)
-    throw mythos::RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3");
+  std::vector<std::string> given;
+  if (arguments.prompt) given.push_back("--prompt");
+  if (arguments.file) given.push_back("--file");
+  if (arguments.ids) given.push_back("--ids");
+  if (given.empty()) throw mythos::RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3");
+  if (given.size() > 1) {
+    std::string names = given[0];
+    for (std::size_t i = 1; i < given.size(); ++i) names += " and " + given[i];
+    throw mythos::RequestError(names + " are prompts, and one is taken: give one of them");
+  }
   if (arguments.system && !arguments.chat)
     throw mythos::RequestError("--system is a message of a conversation: give --chat too");
   if (arguments.ids && arguments.chat)
     throw mythos::RequestError("--chat makes a prompt of text: give --prompt or --file instead of --ids");
-  if (arguments.ids) return id_list("--ids", *arguments.ids);
+  if (arguments.ids) return id_list("--ids", *arguments.ids, model.spec());
   const auto tokenizer = model.tokenizer();
   if (!tokenizer) throw mythos::RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer");
-  const bool given = arguments.prompt && *arguments.prompt != "-";
-  const std::string text = given ? *arguments.prompt : read_prompt(arguments.file.value_or("-"));
-  if (!arguments.chat) return tokenizer->encode(text);
+  const bool here = arguments.prompt && *arguments.prompt != "-";
+  const std::string text = here ? *arguments.prompt : read_prompt(arguments.file.value_or("-"));
+  if (!arguments.chat) {
+    const Ids ids = tokenizer->encode(text);
+    if (ids.empty()) throw mythos::RequestError("the prompt of " + given[0] + " is empty; it should hold at least one token");
+    return ids;
+  }
   std::vector<mythos::ChatMessage> messages;
   if (arguments.system) messages.push_back({"system", *arguments.system});
   messages.push_back({"user", text});
   return model.encode_chat(messages);
 }
 
-std::int64_t speculation(const std::string& text) {
+std::int64_t speculation(const std::string& text, const mythos::Model& model, const mythos::GenerateOptions& options) {
   if (text == "auto") return mythos::kAuto;
   if (text == "off") return 0;
   const std::int64_t loops = text.find_first_not_of("0123456789") == text.npos ? std::strtoll(text.c_str(), nullptr, 10) : 0;
-  if (loops < 1) throw mythos::RequestError("--speculate " + mythos::py_repr(text) + " is not auto, off, or a number of loops");
+  if (loops < 1) throw mythos::RequestError("--speculate " + mythos::py_repr(text) + " is not auto, off, or a number of loops from 1 on");
+  const std::int64_t most = options.forward.max_loops.value_or(model.spec().trained_loops);
+  if (loops >= most && most > 0)  // a token would have run them all
+    throw mythos::RequestError("--speculate " + std::to_string(loops) + " drafts nothing, as a token runs at most " +
+                               std::to_string(most) + (most == 1 ? " loop" : " loops") + ": give fewer, or auto");
   return loops;
 }
 
@@ -153,14 +190,11 @@ mythos::GenerateOptions plan(const mythos::Model& model, std::size_t prompt_toke
   }
   if (arguments.ignore_eos && !arguments.eos.empty())
     throw mythos::RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them");
-  for (const std::int64_t id : arguments.eos)
-    if (id >= spec.vocab_size)
-      throw mythos::RequestError("--eos " + std::to_string(id) + " never comes: this model's vocabulary has the ids 0 to " +
-                                 std::to_string(spec.vocab_size - 1));
+  check_known(arguments.eos, "--eos", spec);
   if (!arguments.stop.empty() && entry.kind != "bytes" && entry.kind != "tokenizer.json")
     throw mythos::RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5");
   if (arguments.ignore_eos || !arguments.eos.empty()) options.eos = arguments.eos;
-  for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text));
+  for (const std::string& text : arguments.stop_ids) options.stop.push_back(id_list("--stop-ids", text, spec));
   return options;
 }
 
@@ -205,13 +239,10 @@ Run stream(mythos::Model& model, const Ids& ids, const mythos::GenerateOptions& 
 }
 
 void write_trace(const std::string& path, std::size_t prompt, const Run& run) {
-  const auto fail = [&] { return mythos::RequestError("--depth-trace " + path + " cannot be written: " + std::strerror(errno)); };
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), std::fclose);
-  if (!file) throw fail();
   std::string text = "{\"requests\": [{\"prompt\": " + std::to_string(prompt) + ", \"depth\": [";
   for (std::size_t i = 0; i < run.depth.size(); ++i) text += (i ? ", " : "") + std::to_string(run.depth[i]);
   text += "]}]}\n";
-  if (std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) throw fail();
+  write_output(path, text, "--depth-trace");
 }
 
 double Run::tokens_per_second() const {
@@ -227,15 +258,20 @@ std::string Run::summary(const std::string& policy, const std::string& bar) cons
     total += each;
   }
   char line[200];
-  std::snprintf(line, sizeof line, "%zu tokens, %.1f tokens/s after the first (%.1f ms), mean depth %.1f loops, cache policy ",
-                tokens.size(), tokens_per_second(), 1e3 * prefill_seconds, total / static_cast<double>(depth.size()));
-  std::string text = line + policy + "\n";
+  if (tokens.size() == 1)  // none after it to have a speed
+    std::snprintf(line, sizeof line, "1 token in %.1f ms", 1e3 * prefill_seconds);
+  else
+    std::snprintf(line, sizeof line, "%zu tokens, %.1f tokens/s after the first (%.1f ms)", tokens.size(), tokens_per_second(),
+                  1e3 * prefill_seconds);
+  std::string text = line;
+  std::snprintf(line, sizeof line, ", mean depth %.1f loops, cache policy ", total / static_cast<double>(depth.size()));
+  text += line + policy + "\n";
   if (capped) text += std::to_string(capped) + " of them went no deeper because of the budget\n";
   int most = 0;
   for (const auto& [each, count] : counts) most = std::max(most, count);
   for (int each = counts.begin()->first; each <= counts.rbegin()->first; ++each) {
     const int count = counts.count(each) ? counts[each] : 0;
-    std::snprintf(line, sizeof line, "  %3d loops %5d ", each, count);
+    std::snprintf(line, sizeof line, "  %3d %s %5d ", each, each == 1 ? "loop " : "loops", count);
     text += line;
     for (int i = static_cast<int>(std::nearbyint(double{kBar} * count / most)); i > 0; --i) text += bar;
     text += "\n";

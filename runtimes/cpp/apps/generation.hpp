@@ -26,7 +26,7 @@ struct Run {
 // The prompt's ids from one of the options.
 Ids prompt_ids(const mythos::Model& model, const Arguments& arguments);
 // The option --speculate (RequestError).
-std::int64_t speculation(const std::string& text);
+std::int64_t speculation(const std::string& text, const mythos::Model& model, const mythos::GenerateOptions& options);
 // Depths of a run, which the engine replays (Request::depths).
 void write_trace(const std::string& path, std::size_t prompt, const Run& run);
 // The options, completed by the bundle's defaults and by what this model can do; `note` takes what was not asked for.

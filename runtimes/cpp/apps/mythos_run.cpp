@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "generation.hpp"
+#include "output.hpp"
 
 namespace {
 
@@ -47,6 +48,7 @@ mythos::LoadOptions bounded_threads(mythos::LoadOptions load) {
 }
 
 void run(const Arguments& arguments) {
+  if (arguments.depth_trace) check_output(*arguments.depth_trace, "--depth-trace");
   mythos::Model model = mythos::Model::load(arguments.bundle, bounded_threads(arguments.load));
   if (arguments.verbose) say(arguments.bundle + ": " + model.description());
   if (model.not_verified())
@@ -57,8 +59,9 @@ void run(const Arguments& arguments) {
   const Ids ids = prompt_ids(model, arguments);
   if (arguments.verbose) say(std::to_string(ids.size()) + " prompt tokens");
   mythos::GenerateOptions options = plan(model, ids.size(), arguments, say);
-  options.speculate = speculation(arguments.speculate);
-  const Run done = stream(model, ids, options, arguments.stop, write, say);
+  options.speculate = speculation(arguments.speculate, model, options);
+  const Write unshown = [](const std::string&) {};  // the JSON holds the text
+  const Run done = stream(model, ids, options, arguments.stop, arguments.json ? unshown : write, say);
   if (arguments.depth_trace) write_trace(*arguments.depth_trace, ids.size(), done);
   const std::string policy = !options.policy.empty() ? options.policy : model.runs_rows() ? "lazy" : "full";
   std::fputs(done.summary(policy, bar()).c_str(), stderr);

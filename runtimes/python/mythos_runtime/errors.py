@@ -44,6 +44,12 @@ class CapacityError(RequestError):
     exit_code = 2
 
 
+class StorageError(RuntimeBundleError):
+    """The disk is full, read-only or closed to this user."""
+
+    exit_code = 3
+
+
 class BackendMissing(RuntimeBundleError):
     """This machine lacks what the chosen backend needs; the message says what to install."""
 

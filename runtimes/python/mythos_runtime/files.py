@@ -101,17 +101,22 @@ def describe(file: Path) -> FileEntry:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that no reader sees half of it; its mode follows the umask."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    """Write a file in one step, so that no reader sees half of it; its mode follows the umask.
+
+    A failure leaves what was there before, and nothing beside it. Raises OSError, which names `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with open(temporary, "xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # it may never have been there
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # the temporary name is nobody's business
         raise
 
 

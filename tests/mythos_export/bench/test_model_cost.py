@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mythos_export.bench.limits import SIZES_MB, best_of, reading_rate
 from mythos_export.bench.model_cost import GraphCost
-from mythos_export.bench.workloads import NEVER, Workload
+from mythos_export.bench.workloads import Workload
 from mythos_model import load_checkpoint
 
 CASES = ("mla_prefill", "gqa_prefill")
@@ -32,7 +33,7 @@ def test_flops_of_a_token_are_those_that_pytorch_counts(case: str, bundles: Bund
         }
         with FlopCounterMode(display=False, custom_mapping=vectors) as counter, torch.no_grad():
             ids = torch.ones(batch, 1, dtype=torch.int64)
-            model(ids, None, torch.full((batch,), held), loops, NEVER, False, past)
+            model(ids, None, torch.full((batch,), held), loops, math.inf, False, past)
         found = cost.call(Workload("decode", 1, held, batch, loops), loops)
         assert found.flops == counter.get_total_flops()
 

@@ -26,6 +26,7 @@ from mythos_export.plan.models import Model, of_config, read_model, variants
 from mythos_export.plan.words import facts
 from mythos_model import VARIANTS, MythosConfig, load_checkpoint
 from mythos_runtime import read_manifest
+from mythos_runtime.cli.terminal import out
 from mythos_runtime.engine.memory import state_bytes
 from mythos_runtime.engine.options import CHUNK, MAX_LAG
 
@@ -167,6 +168,21 @@ def test_the_command_says_it_in_a_table_a_page_and_json(tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "known are huginn, nanbeige, openmythos, ouro" in " ".join(refused.stderr.split())
     listed = CliRunner().invoke(mythos, ["plan", "--list-devices"])
     assert listed.exit_code == 0 and "8xh200: 8 x 141 GB, 4.80 TB/s, 989 TFLOP/s" in listed.stdout
+
+
+@pytest.mark.parametrize("columns", [30, 50, 74, 80, 86, 120])
+def test_tables_are_whole_on_any_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is cut, and a row stays one line; where there is room for it, a table is one."""
+    arguments = ["plan", "1t", "--device", "8xh100", "--context", "1000000", "--expert-shards", "8"]
+    monkeypatch.setattr(out, "_width", columns)  # COLUMNS counts only where the console is made after it was set
+    done = CliRunner().invoke(mythos, arguments)
+    assert done.exit_code == 0 and "…" not in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, lines)) <= columns
+    assert all(line[1:].split("│")[0].strip() in ("fp32", "int8", "int4") for line in lines if line[0] == "│")
+    tops, heads = (sum(line[0] == mark for line in lines) for mark in "┏┃")
+    assert columns < 120 or (tops, heads) == (3, 3)
+    assert columns != 80 or (tops, heads) == (5, 6)
 
 
 def test_this_machine_is_measured() -> None:

@@ -71,7 +71,7 @@ def test_command() -> None:
 )
 def test_mistakes(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(mythos, ["plan", *arguments, "--device", "h100"])
-    assert result.exit_code == 2 and words in " ".join(result.stderr.split())
+    assert result.exit_code == 2 and not result.stdout and words in " ".join(result.stderr.split())
 
 
 def test_a_model_without_experts() -> None:

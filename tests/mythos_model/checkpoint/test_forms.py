@@ -191,7 +191,7 @@ def test_files_are_named_for_what_they_are(tmp_path: Path) -> None:
         b"<!DOCTYPE html><html>": "web page",
         b"<?xml version='1.0'?><Error>": "XML",
         b'{"a": 1}': "JSON",
-        b"these are not tensors": "a text",
+        b"these are not tensors": "a text file",
         gzip.compress(b"x"): "gzip",
         bytes(4096): "zeros",
         b"\x89HDF\r\n\x1a\n": "HDF5",

@@ -110,7 +110,16 @@ def test_eos_and_defaults_of_the_bundle(speaking: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         ([], "give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3"),
-        (["--prompt", "x", "--ids", "1"], "give a prompt: one of"),
+        (["--prompt", "x", "--ids", "1"], "--prompt and --ids are prompts, and one is taken: give one of them"),
+        (["--prompt", ""], "the prompt of --prompt is empty; it should hold at least one token"),
+        (["--file", "/dev/null"], "the prompt of --file is empty; it should hold at least one token"),
+        (["--ids", "999999999999999999999"], "holds a number that no vocabulary has; expected a list like 1,2,3"),
+        (["--ids", "602"], "--ids 602 never comes: this model's vocabulary has the ids 0 to 601"),
+        (["--ids", "-1"], "--ids '-1' holds a negative number; ids are from 0 on, as in 1,2,3"),
+        (["--prompt", "x", "--stop-ids", "3,999"], "--stop-ids 999 never comes: this model's vocabulary has the ids"),
+        (["--prompt", "x", "--weights", "/tmp"], "--weights means nothing to this bundle, whose weights are in it"),
+        (["--prompt", "x", "--speculate", "0"], "--speculate '0' is not auto, off, or a number of loops from 1 on"),
+        (["--prompt", "x", "--speculate", "99"], "--speculate 99 drafts nothing, as a token runs at most"),
         (["--prompt", "a\udcff"], "the prompt is not UTF-8: byte 0xff at 1"),
         (["--file", "/nowhere"], "the prompt in /nowhere cannot be read: No such file"),
         (["--ids", "1", "--chat"], "--chat makes a prompt of text"),
@@ -130,6 +139,18 @@ def test_what_cannot_be_done_names_the_option(speaking: Path, arguments: list[st
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_json_is_all_that_stdout_has(speaking: Path) -> None:
+    text = run(speaking, "--prompt", "x", "--max-new-tokens", "5").stdout
+    with_json = run(speaking, "--prompt", "x", "--max-new-tokens", "5", "--json")
+    assert json.loads(with_json.stdout)["text"] + "\n" == text
+    assert "5 tokens, " in with_json.stderr
+
+
+def test_one_is_no_plural(speaking: Path) -> None:
+    said = run(speaking, "--prompt", "x", "--max-new-tokens", "1", "--max-loops", "1").stderr
+    assert "1 token in " in said and "tokens/s" not in said and "  1 loop  " in said
 
 
 def test_stdin_that_is_no_utf8(speaking: Path) -> None:

@@ -46,6 +46,38 @@ def test_what_ran_and_what_did_not(
         assert state == VERIFIED or ("and compared." not in shown and "In that comparison" not in shown)
 
 
+def test_sizes_and_operators_are_told_in_full_on_a_narrow_terminal(
+    bundles: Bundles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operators once, and again only in a row that not all of them share."""
+    monkeypatch.setenv("COLUMNS", "80")
+    manifest = read_manifest(bundles["mla_decode"])
+    show_bundle(bundles["mla_decode"], manifest)
+    shown = capsys.readouterr().out
+    assert "…" not in shown and "(0.0 " not in shown and " kB)" in shown
+    assert shown.count("act_halting") == 1, shown
+    first, *rest = manifest.operators
+    runner = next(iter(manifest.operators[first]))
+    other = {**manifest.operators, first: {**manifest.operators[first], runner: {"order": ["something else"]}}}
+    show_bundle(bundles["mla_decode"], replace(manifest, operators=other))
+    row = next(line for line in capsys.readouterr().out.splitlines() if "something else" in line)
+    assert first.removeprefix("mythos::") in row
+
+
+def test_sizes_alone_are_compared_where_asked(bundles: Bundles, tmp_path: Path) -> None:
+    """And damage that leaves the size is not seen."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundles["mla_decode"], copy)
+    data = bytearray((copy / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(data)
+
+    def code(*options: str) -> int:
+        return CliRunner().invoke(mythos, ["inspect", str(copy), *options]).exit_code
+
+    assert (code(), code("--verify", "hashes"), code("--verify", "sizes")) == (2, 2, 0)
+
+
 def test_a_damaged_bundle_is_refused(bundles: Bundles, tmp_path: Path) -> None:
     for name, damage in (
         ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,13 @@ def test_the_shell_completes_as_the_documents_say() -> None:
     ("error", "code", "words"),
     [
         (ResultError("NaN"), 1, "error: NaN\n"),
-        (click.UsageError("which?"), 2, "Error: which?\n"),
+        (click.UsageError("which?"), 2, "error: which?\n"),
         (PermissionError(13, "Permission denied", "x"), 3, "error: x: Permission denied\n"),
+        (
+            OSError(28, "No space left on device"),
+            3,
+            "error: there is no space left on the disk; make room and run it again\n",
+        ),
         (MemoryError(), 3, "error: not enough memory\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
@@ -145,3 +151,37 @@ def test_steps_tell_how_long_they_still_take(capsys: pytest.CaptureFixture[str])
         "… verify, case 5 of 20  10 s, 25% done, about 30 s left",
         "✓ verify 398.0 s",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "Missing argument 'BUNDLE'; see mythos run --help"),
+        (["run", "x", "--tmperature", "1"], "there is no option --tmperature; did you mean --temperature?"),
+        (["run", "x", "--zzz"], "there is no option --zzz; see mythos run --help"),
+        (
+            ["serve", "x", "--port", "y"],
+            "Invalid value for '--port': 'y' is not a valid integer range; see mythos",
+        ),
+        (["nothing"], "No such command 'nothing'; see mythos --help"),
+    ],
+)
+def test_what_click_refuses_is_one_line_too(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(mythos, arguments, prog_name="mythos")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {words}") and result.stderr.count("\n") == 1
+
+
+def test_short_helps_are_whole_and_every_command_has_an_example() -> None:
+    def commands(command: click.Command, parent: click.Context | None, name: str) -> Iterator[tuple[str, str, Any]]:
+        context = click.Context(command, info_name=name, parent=parent)
+        yield context.command_path, command.get_help(context), command
+        if isinstance(command, click.Group):
+            for each in command.list_commands(context):
+                yield from commands(command.get_command(context, each), context, each)  # type: ignore[arg-type]
+
+    for name, text, command in commands(mythos, None, "mythos"):
+        assert "...\n" not in text.partition("Options:")[2], name
+        assert name == "mythos" or f"Examples:\n    {name}" in text, name
+        for option in command.params:
+            assert isinstance(option, click.Argument) or option.help, (name, option.name)

@@ -206,10 +206,32 @@ def test_a_bundle_of_ids(bundles: Bundles) -> None:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+# After its first token an answer waits for a file: what happens to a server meanwhile is no matter of time.
+_HELD = """
+import pathlib, time
+from mythos_runtime.cli import mythos
+from mythos_runtime.engine.engine import Engine
+from mythos_runtime.engine.native import NativeEngine
+
+def held(tick, go, answered):
+    def wait(engine):
+        while answered and not go.exists():
+            time.sleep(0.002)
+        tokens = tick(engine)
+        answered.extend(tokens)
+        return tokens
+    return wait
+
+for kind in (Engine, NativeEngine):
+    kind.tick = held(kind.tick, pathlib.Path({go!r}), [])
+mythos()
+"""
+
+
 @contextlib.contextmanager
-def command(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`mythos serve` as a program, and its address."""
-    program = [sys.executable, "-c", "from mythos_runtime.cli import mythos; mythos()"]
+def held_command(bundle: Path, go: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`mythos serve` as a program, whose first answer goes on when there is a file `go`; and its address."""
+    program = [sys.executable, "-c", _HELD.format(go=str(go))]
     arguments = ["serve", str(bundle), "--port", "0", "--name", NAME, "--threads", "1", *options]
     with subprocess.Popen([*program, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
@@ -222,17 +244,33 @@ def command(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
                 process.kill()
 
 
-def test_sigterm_drains(small: Path) -> None:
-    with command(small, "--log-prompts") as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
+def refuses(url: str, seconds: float) -> bool:
+    """Whether a server takes no new connections any more, within some time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            httpx2.get(f"{url}/health")
+        except httpx2.ConnectError:
+            return True
+        except httpx2.TransportError:  # it was taken, and ended with the server's socket
+            pass
+        time.sleep(0.01)
+    return False
+
+
+def test_sigterm_drains(small: Path, tmp_path: Path) -> None:
+    """No new connection is taken while the answer that was being given is given to its end."""
+    go, options = tmp_path / "go", ("--log-prompts", "--drain-seconds", "60")
+    with held_command(small, go, *options) as (process, url), httpx2.Client(base_url=url, timeout=30) as http:
         body = LONG | {"prompt": "secret", "stream": True, "policy": "full"}
         with http.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
             os.kill(process.pid, signal.SIGTERM)
+            assert refuses(url, 20)
+            go.touch()
             events = [line for line in lines if line.startswith("data: ")]
         assert events[-1] == "data: [DONE]" and '"finish_reason":"length"' in events[-2]
-        with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{url}/health")
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
     assert '"POST /v1/completions HTTP/1.1" 200' in err and 'asked: {"model":"small"' in err
@@ -246,6 +284,12 @@ def test_sigterm_drains(small: Path) -> None:
         (["--memory", "3 apples"], "'3 apples' is no size"),
         (["--memory", "1KiB"], "hold no page of 32 positions"),
         (["--host", "256.0.0.1", "--no-keys"], "there is no address 256.0.0.1"),
+        (["--name", " "], "--name is empty"),
+        (["--replicas", "2"], "--replicas means nothing without --ray"),
+        (["--ray-address", "auto"], "--ray-address means nothing without --ray"),
+        (["--weights", "/tmp"], "--weights means nothing to this bundle"),
+        (["--speculate", "0"], "--speculate '0' is not auto, off, or a number of loops from 1 on"),
+        (["--speculate", "99"], "--speculate 99 drafts nothing, as a token runs at most"),
     ],
 )
 def test_a_mistake_is_one_line(small: Path, options: list[str], words: str) -> None:

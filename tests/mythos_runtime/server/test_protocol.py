@@ -233,6 +233,36 @@ def test_what_is_wrong_is_said_in_the_protocol_s_form(
     assert error["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (
+            "/v1/completions",
+            None,
+            "the body should be a JSON object, with the header Content-Type: application/json; f",
+        ),
+        ("/v1/completions", "null", "the body should be a JSON object; found null"),
+        ("/v1/completions", "[1]", "the body should be a JSON object; found [1]"),
+        ("/v1/completions", "", "the body should be a JSON object; found nothing"),
+        ("/v1/completions", "{", "the body is not valid JSON"),
+        ("/v1/completions", '{"model": "x"}', "prompt is missing; it should be a text, a list of ids, or"),
+        ("/v1/chat/completions", '{"model": "x"}', "messages is missing"),
+        ("/tokenize", "{}", "prompt is missing; give that, a text, or messages"),
+        ("/tokenize", '{"prompt": 7}', "prompt: Input should be a valid string, found 7"),
+        ("/tokenize", '{"messages": [{"role": "user"}]}', "messages.0.content is missing"),
+        (
+            "/tokenize",
+            '{"messages": [{"role": "user", "content": "x"}], "a": 1}',
+            "Unrecognized request argument supplied: a",
+        ),
+    ],
+)
+def test_what_a_body_lacks(server: Serving, path: str, body: str | None, words: str) -> None:
+    json_type = {} if body is None else {"Content-Type": "application/json"}
+    answer = server.http().post(path, content='{"model": "x"}' if body is None else body, headers=json_type)
+    assert answer.status_code == 400 and answer.json()["error"]["message"].startswith(words), answer.json()
+
+
 def test_the_client_raises_what_is_refused(server: Serving) -> None:
     client = server.openai()
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):

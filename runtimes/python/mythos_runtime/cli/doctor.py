@@ -7,10 +7,14 @@ import sys
 
 import click
 
-from mythos_runtime.cli.terminal import Command, mark, out, write
+from mythos_runtime.cli.terminal import Command, examples, mark, out, write
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="List what this machine can build and run, and what it lacks.",
+    epilog=examples("mythos doctor", "mythos doctor --json"),
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def doctor(as_json: bool) -> None:
     """List what this machine can build and run, and what to install for the rest."""

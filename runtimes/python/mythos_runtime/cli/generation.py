@@ -20,6 +20,7 @@ from mythos_runtime.cli.terminal import mark
 from mythos_runtime.engine.speculation import Speculate
 from mythos_runtime.errors import RequestError
 from mythos_runtime.generate import STOP
+from mythos_runtime.outputs import write_output
 from mythos_runtime.stops import StopTexts
 
 BAR = 40  # characters of the histogram's longest bar
@@ -55,17 +56,19 @@ class Run:
     def summary(self) -> str:
         """Speed, mean depth and a histogram of depths, for people."""
         mean = sum(self.depth) / len(self.depth)
-        lines = [
-            f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first "
-            f"({1e3 * self.prefill_seconds:.1f} ms), mean depth {mean:.1f} loops, cache policy {self.policy}"
-        ]
+        first = f"{1e3 * self.prefill_seconds:.1f} ms"
+        if len(self.tokens) == 1:
+            speed = f"1 token in {first}"  # none after it to have a speed
+        else:
+            speed = f"{len(self.tokens)} tokens, {self.tokens_per_second:.1f} tokens/s after the first ({first})"
+        lines = [f"{speed}, mean depth {mean:.1f} loops, cache policy {self.policy}"]
         if self.capped:
             lines.append(f"{self.capped} of them went no deeper because of the budget")
         counts = Counter(self.depth)
         most = max(counts.values())
         for depth in range(min(counts), max(counts) + 1):
             bar = mark("█", "#") * round(BAR * counts[depth] / most)
-            lines.append(f"  {depth:3d} loops {counts[depth]:5d} {bar}")
+            lines.append(f"  {depth:3d} {'loop ' if depth == 1 else 'loops'} {counts[depth]:5d} {bar}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,19 +102,26 @@ def prompt_ids(
     model: Model, prompt: str | None, file: Path | None, ids: str | None, chat: bool = False, system: str | None = None
 ) -> list[int]:
     """The prompt's ids from one of the options (RequestError where none or several are given, or it is unusable)."""
-    if sum(option is not None for option in (prompt, file, ids)) != 1:
+    options = {"--prompt": prompt, "--file": file, "--ids": ids}
+    given = [name for name, value in options.items() if value is not None]
+    if not given:
         raise RequestError("give a prompt: one of --prompt TEXT, --file FILE or --ids 1,2,3")
+    if len(given) > 1:
+        raise RequestError(f"{' and '.join(given)} are prompts, and one is taken: give one of them")
     if system is not None and not chat:
         raise RequestError("--system is a message of a conversation: give --chat too")
     if ids is not None:
         if chat:
             raise RequestError("--chat makes a prompt of text: give --prompt or --file instead of --ids")
-        return id_list("--ids", ids)
+        return _known(id_list("--ids", ids), "--ids", model)
     if model.tokenizer is None:
         raise RequestError("this bundle has no tokenizer; give --ids, or export it with --tokenizer")
     text = prompt if file is None and prompt is not None and prompt != "-" else _read(file)
     if not chat:
-        return model.tokenizer.encode(text)
+        tokens = model.tokenizer.encode(text)
+        if not tokens:
+            raise RequestError(f"the prompt of {given[0]} is empty; it should hold at least one token")
+        return tokens
     messages = [] if system is None else [{"role": "system", "content": system}]
     return encode_chat(model, [*messages, {"role": "user", "content": text}])
 
@@ -133,9 +143,22 @@ def _read(file: Path | None) -> str:
 def id_list(option: str, text: str) -> list[int]:
     """The ids in an option's text, such as 1,2,3 (RequestError)."""
     parts = [part.strip() for part in text.split(",")]
+    if any(re.fullmatch("-[0-9]+", part) for part in parts):
+        raise RequestError(f"{option} {text!r} holds a negative number; ids are from 0 on, as in 1,2,3")
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise RequestError(f"{option} {text!r} is not a list of ids; expected one like 1,2,3")
+    if any(len(part.lstrip("0")) > 18 for part in parts):  # what no integer type holds
+        raise RequestError(f"{option} {text!r} holds a number that no vocabulary has; expected a list like 1,2,3")
     return [int(part) for part in parts]
+
+
+def _known(ids: list[int], option: str, model: Model) -> list[int]:
+    """The ids, all of which are in the vocabulary (RequestError)."""
+    last = model.spec.vocab_size - 1
+    beyond = [token for token in ids if token > last]
+    if beyond:
+        raise RequestError(f"{option} {beyond[0]} never comes: this model's vocabulary has the ids 0 to {last}")
+    return ids
 
 
 def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
@@ -161,15 +184,13 @@ def plan(model: Model, prompt_tokens: int, options: dict[str, Any]) -> Request:
     ignore, eos, stops = given.pop("ignore_eos"), given.pop("eos"), given.pop("stop")
     if ignore and eos:
         raise RequestError("--ignore-eos goes on after every EOS, so --eos says nothing: give one of them")
-    beyond = [token for token in eos if token >= model.spec.vocab_size]
-    if beyond:
-        raise RequestError(
-            f"--eos {beyond[0]} never comes: this model's vocabulary has the ids 0 to {model.spec.vocab_size - 1}"
-        )
+    _known(list(eos), "--eos", model)
     if stops and model.tokenizer is None:
         raise RequestError("--stop is text, and this bundle has no tokenizer; give --stop-ids 4,5")
     bundled = entry.eos if entry is not None and not ignore else ()
-    sequences = [id_list("--stop-ids", text) for text in given.pop("stop_ids")]
+    sequences = [_known(id_list("--stop-ids", text), "--stop-ids", model) for text in given.pop("stop_ids")]
+    if isinstance(given.get("speculate"), int):
+        check_drafts(given["speculate"], given.get("max_loops", model.spec.trained_loops))
     given.setdefault("policy", "lazy" if model.runs_rows else "full")
     return Request({**taken, **given, "eos": eos or bundled, "stop": sequences}, stops, notes)
 
@@ -240,14 +261,18 @@ def speculation(text: str) -> Speculate:
     if text == "off":
         return "off"
     if not text.isdecimal() or not int(text):
-        raise RequestError(f"--speculate {text!r} is not auto, off, or a number of loops")
+        raise RequestError(f"--speculate {text!r} is not auto, off, or a number of loops from 1 on")
     return int(text)
+
+
+def check_drafts(drafts: int, loops: int) -> None:
+    """Refuse to draft after so many loops that a token would have run them all: that speeds nothing up."""
+    if drafts >= loops > 0:
+        most = f"{loops} loop{'s' * (loops > 1)}"
+        raise RequestError(f"--speculate {drafts} drafts nothing, as a token runs at most {most}: give fewer, or auto")
 
 
 def write_trace(path: Path, prompt: int, run: Run) -> None:
     """Depths of a run, which the engine replays (`engine.Request.depths`)."""
     document = {"requests": [{"prompt": prompt, "depth": run.depth}]}
-    try:
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"--depth-trace {path} cannot be written: {error.strerror}") from error
+    write_output(path, json.dumps(document) + "\n", "--depth-trace")

@@ -8,15 +8,24 @@ from pathlib import Path
 import click
 
 from mythos_runtime.cli.serve import MEMORY, Size
-from mythos_runtime.cli.terminal import Command, Group, detail, write
+from mythos_runtime.cli.terminal import Command, Group, detail, examples, write
 
 
-@click.group(cls=Group)
+@click.group(
+    cls=Group,
+    short_help="Put a BUNDLE into the form that another server takes.",
+    epilog=examples("mythos package triton-model-repository BUNDLE models/", "mythos package aoti BUNDLE compiled/"),
+)
 def package() -> None:
     """Put a bundle into the form that another server takes, or compile it for this machine."""
 
 
-@package.command("triton-model-repository", cls=Command)
+@package.command(
+    "triton-model-repository",
+    cls=Command,
+    short_help="For Triton Inference Server.",
+    epilog=examples("mythos package triton-model-repository BUNDLE models/ --name text"),
+)
 @click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--name", help="Of the model.  [default: the bundle's folder]")
@@ -52,10 +61,18 @@ def triton_model_repository(
         "most_loops": most_loops,
         "threads": threads,
     }
-    write(f"{write_repository(bundle, manifest, out, name or bundle.resolve().name, parameters)}\n")
+    write(f"{write_repository(bundle, manifest, out, bundle.resolve().name if name is None else name, parameters)}\n")
 
 
-@package.command("aoti", cls=Command)
+@package.command(
+    "aoti",
+    cls=Command,
+    short_help="Compiled ahead of time for this machine.",
+    epilog=examples(
+        "mythos package aoti BUNDLE compiled/ --provider cpu",
+        "MYTHOS_AOTI=compiled mythos run BUNDLE --backend eager --prompt 'Once upon a time'",
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
@@ -77,9 +94,11 @@ def aoti(bundle: Path, out: Path, provider: str, threads: int | None, as_json: b
     from mythos_runtime.engine.bundled import check_device_rows
     from mythos_runtime.engine.device.compiled import VARIABLE, compile_rows
     from mythos_runtime.manifest import read_manifest
+    from mythos_runtime.outputs import check_folder_place
     from mythos_runtime.session import Options
     from mythos_runtime.torch_device import open_device
 
+    check_folder_place(out, "OUT")
     manifest = read_manifest(bundle)
     check_device_rows(bundle, manifest)
     device = open_device(bundle, Options(threads, provider=provider))

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from mythos_runtime.cli.terminal import Command, bounded_threads, err
+from mythos_runtime.cli.options import LINKLESS, verify_option
+from mythos_runtime.cli.terminal import Command, bounded_threads, err, examples
 from mythos_runtime.errors import BackendMissing, RequestError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -31,7 +32,15 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return int(found[1]) * _UNITS[found[2].upper()]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    short_help="Serve a BUNDLE over HTTP, for OpenAI's clients.",
+    epilog=examples(
+        "mythos serve BUNDLE --port 8000",
+        "curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\",
+        '  -d \'{"model": "BUNDLE", "prompt": "Once upon a time"}\'',
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path, readable=False))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
@@ -97,18 +106,20 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; at most the cores that there are.")
 @click.option("--log-prompts", is_flag=True, help="Write what is asked to the log.")
 @click.option("--ray", is_flag=True, help="In Ray Serve: replicas, each with an engine of its own.")
-@click.option("--replicas", default="1", show_default=True, help="With --ray: how many, or 2-8, as many as are needed.")
+@click.option("--replicas", help="With --ray: how many, or 2-8, as many as are needed.  [default: 1]")
+@verify_option
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
     help="Of a bundle whose weights are in files outside of it: the file, or a folder, if they have moved.",
 )
-@click.option("--ray-address", help="Of a Ray cluster, or auto.  [default: this machine alone]")
+@click.option("--ray-address", help="With --ray: of a cluster, or auto.  [default: this machine alone]")
 def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     """Serve a BUNDLE over HTTP, as OpenAI's clients expect it; a page to try it at /, figures at /metrics."""
     lacks = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if lacks:
         raise BackendMissing(f"serving needs {', '.join(lacks)}: pip install 'mythos-runtime[serve]'")
+    from mythos_runtime.cli.generation import check_drafts, speculation
     from mythos_runtime.engine import EngineOptions
     from mythos_runtime.manifest import read_manifest
     from mythos_runtime.server import auth, command
@@ -121,11 +132,20 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
     own = is_loopback(host)
     if not keys and not own and not open_to_all:
         raise RequestError(f"others reach {host}: give --api-key-file FILE, or --no-keys to serve whoever comes")
-    in_ray, replicas, cluster = options.pop("ray"), replica_range(options.pop("replicas")), options.pop("ray_address")
+    in_ray, given, cluster = options.pop("ray"), options.pop("replicas"), options.pop("ray_address")
+    for option, value in (("--replicas", given), ("--ray-address", cluster)):
+        if value is not None and not in_ray:
+            raise RequestError(f"{option} means nothing without --ray: give that too, or leave it out")
+    replicas = replica_range("1" if given is None else given)
+    if options["name"] is not None and not options["name"].strip():
+        raise RequestError("--name is empty, and clients have to call the model something; give one, or leave it out")
     if in_ray and importlib.util.find_spec("ray") is None:
         raise BackendMissing("--ray needs Ray Serve: pip install 'mythos-runtime[ray]'")
     listening = None if in_ray else command.listen(host, port)
-    manifest = read_manifest(bundle)
+    hashes = options["verify_hashes"] = options.pop("verify") == "hashes"
+    manifest = read_manifest(bundle, verify_hashes=hashes)
+    if options["weights"] is not None and manifest.links is None:
+        raise RequestError(LINKLESS)
     settings = Settings(
         name=options.pop("name") or bundle.resolve().name,
         most_loops=options.pop("most_loops") or max(manifest.spec.trained_loops, options["max_loops"] or 1),
@@ -145,16 +165,18 @@ def serve(bundle: Path, host: str, port: int, **options: Any) -> None:
         log_prompts=options.pop("log_prompts"),
     )
     settings.check(manifest.spec)
-    drafts = options.pop("speculate")
+    drafts = speculation(options.pop("speculate"))
+    if isinstance(drafts, int):
+        check_drafts(drafts, settings.most_loops)
     options["engine"] = EngineOptions(
         memory=options.pop("memory"),
         max_lag=options.pop("max_lag"),
         prefixes=options.pop("prefixes"),
-        speculate=int(drafts) if drafts.isdecimal() else drafts,
+        speculate=drafts,
     )
     drain = options.pop("drain_seconds")
     threads, weights = bounded_threads(options.pop("threads")), options.pop("weights")
-    options["options"] = Options(threads, provider=options.pop("provider"), weights=weights)
+    options["options"] = Options(threads, options.pop("provider"), weights=weights, hash_weights=hashes)
     if listening is None:
         from mythos_runtime.server.replicas import replicated, run
 

@@ -116,26 +116,40 @@ def _sizes(files: Sequence[str], manifest: Manifest) -> list[str]:
         folders.setdefault(Path(name).parent, []).append(name)
     lines = []
     for folder, names in folders.items():
-        megabytes = [manifest.files[name].bytes / 1e6 for name in names]
+        sizes = [manifest.files[name].bytes for name in names]
         if folder.name and len(names) > 4:
-            lines.append(f"{folder}/ ({len(names)} files, {sum(megabytes):.1f} MB)")
+            lines.append(f"{folder}/ ({len(names)} files, {_size(sum(sizes))})")
         else:
-            lines += [f"{name} ({size:.1f} MB)" for name, size in zip(names, megabytes, strict=True)]
+            lines += [f"{name} ({_size(size)})" for name, size in zip(names, sizes, strict=True)]
     return lines
 
 
+def _size(count: int) -> str:
+    """Bytes in powers of 1000."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
 def _show_operators(manifest: Manifest) -> None:
-    """What computes the operators, runner by runner; operators with the same answer share a row."""
+    """What computes the operators, runner by runner; operators with the same answer share a row, and are named in it
+    where they are not all."""
     rows: dict[tuple[str, str], list[str]] = {}
     for operator, runners in manifest.operators.items():
         for runner, choice in runners.items():
             text = choice.get("taken") or ", else ".join(choice["order"])
             passed = "".join(f" (not {name}: {why})" for name, why in choice.get("passed over", {}).items())
             rows.setdefault((runner, f"{text}{passed}"), []).append(operator)
-    table = Table("operators", "in", "computed by")
+    names = {operator: operator.removeprefix("mythos::") for operator in manifest.operators}
+    apart = any(len(operators) < len(names) for operators in rows.values())
+    table = Table("in", "computed by", *(("operators",) if apart else ()))
     for (runner, text), operators in rows.items():
-        table.add_row(", ".join(operators), runner, text)
-    out.print(table)
+        of = "all" if len(operators) == len(names) else ", ".join(names[operator] for operator in operators)
+        table.add_row(runner, text, *((of,) if apart else ()))
+    if names:
+        out.print(f"mythos operators: {', '.join(names.values())}", markup=False, highlight=False)
+        out.print(table)
     lack = why_no_op_library()
     library = find_op_library() if lack is None else None
     taken = library.name if library is not None else f"the portable function bodies ({lack})"

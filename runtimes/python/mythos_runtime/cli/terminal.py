@@ -14,6 +14,7 @@ from rich.console import Console
 
 import mythos_runtime
 from mythos_runtime.cli.streams import CLOSED_PIPE, OutputLost, checked_streams, give_up, shows
+from mythos_runtime.outputs import FULL
 
 INTERRUPTED = 130
 LACKS = 3
@@ -49,7 +50,30 @@ def report(error: BaseException, verbose: bool = False) -> None:
     err.print(f"[bold red]error:[/] {escape(_words(error))}", highlight=False, soft_wrap=True)
 
 
+def report_usage(error: click.ClickException) -> None:
+    """The same of what click refuses, with where to read more; without any argument a group shows its help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    text = " ".join(line.strip() for line in error.format_message().splitlines())
+    if isinstance(error, click.NoSuchOption):
+        alike = [*(error.possibilities or ())]  # by likeness; click would show them by the alphabet
+        text = f"there is no option {error.option_name}" + (f"; did you mean {alike[0]}?" if alike else "")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None and not text.endswith("?"):
+        text = text.rstrip(".") + f"; see {context.command_path} --help"
+    err.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def examples(*lines: str) -> str:
+    """What stands below a command's options: lines to begin from, as they are."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno in FULL:  # often without a name of the file
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{FULL[error.errno]}; make room and run it again"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
@@ -109,7 +133,7 @@ class Command(click.Command):
                     with plain_errors(self.interrupted, lambda: said.get("verbose", False)):
                         code = super().main(**call)
                 except click.ClickException as error:
-                    error.show()
+                    report_usage(error)
                     code = error.exit_code
                 except SystemExit as end:
                     code = end.code

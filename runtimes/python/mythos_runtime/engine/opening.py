@@ -29,6 +29,7 @@ def open_engine(
     options: Options | None = None,
     shards: Shards | None = None,
     backend: str | None = None,
+    verify_hashes: bool = True,
 ) -> AnyEngine:
     """An engine over a bundle's row graphs.
 
@@ -39,13 +40,14 @@ def open_engine(
             CUDA where it is asked to with a bundle's kernels (`runs_on_cuda`).
         shards: of a bundle whose experts are in shards; None: processes of this machine are started for them.
         backend: onnxruntime (default) or eager, which needs the graphs as a program (`--target cuda`).
+        verify_hashes: whether the content of the bundle's files is held against the manifest, or their sizes alone.
 
     Raises:
         BundleError: the bundle has no row graphs, or they are damaged.
         BackendMissing, RequestError, CapacityError: see `OrtSession`, `torch_device` and `Memory.of`.
     """
     folder, given, chosen = Path(bundle), engine or EngineOptions(), options or Options()
-    manifest, on_device = read_manifest(folder), _on_device(backend)
+    manifest, on_device = read_manifest(folder, verify_hashes=verify_hashes), _on_device(backend)
     if _may_be_native(manifest, chosen, on_device):
         native = _native(lambda: NativeEngine.open(folder, manifest.spec, chosen, given), chosen)
         if native is not None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from mythos_runtime.errors import CapacityError, RequestError, Unavailable
 from mythos_runtime.fields import shown
-from mythos_runtime.server.schemas import UNIONS, UNSUPPORTED, ErrorBody, ErrorDetail
+from mythos_runtime.server.schemas import UNIONS, UNSUPPORTED, ErrorBody, ErrorDetail, TokenizeChat, TokenizeText
 from mythos_runtime.server.tickets import Closed, Overloaded
 
 log = logging.getLogger("mythos_runtime.server")
@@ -79,7 +79,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return _invalid(error.errors()[0]).response()
+        return _invalid(_told(error)).response()
 
     app.add_exception_handler(Refusal, known)
     app.add_exception_handler(HTTPException, http)
@@ -87,9 +87,23 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, known)
 
 
+def _told(error: RequestValidationError) -> Mapping[str, Any]:
+    """The first thing that is wrong; of a body that may be one of two, with the one that was meant."""
+    errors: list[Mapping[str, Any]] = list(error.errors())
+    meant = TokenizeChat if isinstance(error.body, dict) and "messages" in error.body else TokenizeText
+    return next((each for each in errors if meant.__name__ in each["loc"][1:-1]), errors[0])
+
+
 def _invalid(error: Mapping[str, Any]) -> Refusal:
-    """The first thing that is wrong with a request, in words that hold nothing unprintable."""
+    """What is wrong with a request, in words that hold nothing unprintable."""
     place = [part for part in error["loc"] if part != "body"]
+    of_two = False
+    if len(place) > 1 and place[0] in (TokenizeText.__name__, TokenizeChat.__name__):
+        place, of_two = place[1:], True  # a class, which no client knows
+    if not place and error["type"] != "json_invalid":
+        found = "nothing" if error["type"] == "missing" else "null" if error["input"] is None else shown(error["input"])
+        header = ", with the header Content-Type: application/json" if isinstance(error["input"], bytes) else ""
+        return Refusal(400, f"the body should be a JSON object{header}; found {found}", code="invalid_value")
     param = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in place) or None
     name = str(place[0]) if place else ""
     if error["type"] == "json_invalid":
@@ -101,8 +115,12 @@ def _invalid(error: Mapping[str, Any]) -> Refusal:
             400, f"{name} is not supported by this server, other than {UNSUPPORTED[name]}", param=param,
             code="unsupported_parameter",
         )  # fmt: skip
-    if name in UNIONS:
+    if error["type"] == "missing":
+        expected = f"; it should be {UNIONS[name]}" if name in UNIONS and not of_two else ""
+        if of_two and param == "prompt":
+            expected = "; give that, a text, or messages"
+        return Refusal(400, f"{param} is missing{expected}", param=param, code="invalid_value")
+    if name in UNIONS and not of_two:
         expected = f"{name} should be {UNIONS[name]}, found {shown(error['input'])}"
         return Refusal(400, expected, param=name, code="invalid_value")
-    found = "" if error["type"] == "missing" else f", found {shown(error['input'])}"
-    return Refusal(400, f"{param or 'the body'}: {error['msg']}{found}", param=param, code="invalid_value")
+    return Refusal(400, f"{param}: {error['msg']}, found {shown(error['input'])}", param=param, code="invalid_value")

@@ -44,7 +44,7 @@ class Replica:
 
     def __init__(self, bundle: str, settings: Settings, options: dict[str, Any]) -> None:
         folder = Path(bundle)
-        manifest, starter = read_manifest(folder), None
+        manifest, starter = read_manifest(folder, verify_hashes=options.get("verify_hashes", True)), None
         if manifest.shards is not None:
             threads = options["options"].threads if "options" in options else None
             starter = Actors(folder, len(manifest.shards.counts), threads)

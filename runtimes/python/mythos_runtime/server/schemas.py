@@ -67,7 +67,7 @@ class Generation(Strict):
 
     model: str
     n: int | None = Field(None, ge=1, le=128)
-    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 64, description="Modulo 2^64: it may be negative.")
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from mythos_runtime.errors import RequestError
 from mythos_runtime.manifest import MANIFEST, Manifest
+from mythos_runtime.outputs import writing
 
 _MODEL = """\"\"\"Written by mythos package triton-model-repository. The backend's Python needs mythos-runtime.\"\"\"
 
@@ -52,12 +53,24 @@ def write_repository(bundle: Path, manifest: Manifest, out: Path, name: str, par
 
     Raises:
         RequestError: there is something of that name, or it is no name for a folder.
+        StorageError: the disk is full or closed; nothing is left.
     """
     model = out / name
     if name != model.name or name in (".", ".."):
         raise RequestError(f"{name!r} is no name for a model: it is a folder of the repository")
     if model.exists():
         raise RequestError(f"{model} exists; give another name with --name, or remove it")
+    made = next((folder for folder in (*reversed(out.parents), out) if not folder.exists()), model)
+    try:
+        with writing(model, "OUT"):
+            _write(bundle, manifest, model, name, parameters)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)  # half of a model is none
+        raise
+    return model
+
+
+def _write(bundle: Path, manifest: Manifest, model: Path, name: str, parameters: dict[str, Any]) -> None:
     version = model / "1"
     for file in (MANIFEST, *manifest.files):
         target = version / "bundle" / file
@@ -71,4 +84,3 @@ def write_repository(bundle: Path, manifest: Manifest, out: Path, name: str, par
     ]
     config = _CONFIG.format(name=json.dumps(name), parameters=",\n".join(rows))
     (model / "config.pbtxt").write_text(config, encoding="utf-8")
-    return model
