@@ -2,9 +2,9 @@
 // (each lane of a register over every W-th product, then the lanes by halves), so that decode and prefill agree to the
 // bit. Part of kernels_impl.h.
 //
-// A strip of weights meets all rows of activations, tile by tile, and meanwhile the next strip is asked for. Long rows are
-// computed a part at a time, a block of weights in each, or the activations would come from the third-level cache for
-// every strip; the lanes' sums wait in memory for the next part, which adds to them what it would have added anyway.
+// A strip of weights meets all rows of activations, tile by tile, and meanwhile the next strip is asked for. Long rows
+// are computed a part at a time, a block of weights in each, or the activations would come from the third-level cache
+// for every strip; the lanes' sums wait in memory for the next part, which adds to them what it would have anyway.
 #pragma once
 #include "cpu/stored.h"
 
@@ -24,13 +24,14 @@ constexpr size_t kKeptRows = 64;       // rows of activations at most that do
 // near (8 rows on rows of 2 KB: 38 -> 33 us for 1 MB from memory), the first where it is not (of 8 KB: 55 -> 45; Zen 5),
 // and a step takes a line: with half a line it would ask for each twice (12 rows, AVX2: 61 -> 83).
 enum class Fetch { rows, lines };
-constexpr size_t kNear = 8192;
+constexpr size_t kNear = 8192;  // a strip of so many bytes is near
 constexpr bool kStepIsLine = W * sizeof(float) >= kLine;
 
 // N rows at a time are N short streams, which the hardware fetches badly by itself (rows of 1 KB: a third of the
 // bandwidth). One row of activations: no further ahead than this (weights from the third level came at 39 instead of 52
 // GB/s with a whole tile of 4 KB rows ahead, Zen 3). More: a whole tile ahead, for what is nearer is being read.
 constexpr size_t kAhead = 8192;
+
 inline void fetch(uintptr_t at) { __builtin_prefetch(reinterpret_cast<const char*>(at), 0, 2); }
 
 // Inputs [first, end) of a sum: all of them, or a part.
@@ -139,8 +140,8 @@ void nt_tile(const float* const* a, const Weights& b, size_t row, const Inputs& 
   }
 }
 
-// M rows of activations against a strip of n rows of weights, N at a time; `next` is how far it is to the strip that comes
-// next, or where it is asked for, as `ask` says. Returns how far `kept` and the latter came.
+// M rows of activations against a strip of n rows of weights, N at a time. As `ask` says, `next` is how far it is to the
+// strip that comes next, or the place of the lines that are asked for. Returns the latter, moved on.
 template <Format F, int M, int N, class Inputs>
 uintptr_t nt_rows(const float* const* a, const Weights& b, size_t row, size_t n, Inputs part, float* c, size_t ldc,
                   Fetch ask, uintptr_t next, size_t pace) {

@@ -16,7 +16,7 @@ struct Simd {
   static constexpr int nt_sums = 24;     // sums of one at most: 6 x 4 sums + 4 + 1 of 32 registers
   static constexpr int nn_sums = 24;     // sums of an nn tile at most: 6 x 4 or 3 x 8 sums + 4 + 1 of 32 registers
   static constexpr int few_rows = 4;  // activation rows that meet weights without a panel
-  static constexpr int panel_rows = 8;  // activation rows of a panel tile: 8 x 2 sums + 2 + 1 of 32 registers, pointers in the others
+  static constexpr int panel_rows = 8;   // activation rows of a panel tile: 8 x 2 sums + 2 + 1 of 32 registers
 
   static Mask first(size_t n) { return static_cast<Mask>((1u << n) - 1u); }
   static Reg zero() { return _mm512_setzero_ps(); }
